@@ -1,0 +1,2 @@
+//! icecache
+fn main() {}

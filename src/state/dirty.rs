@@ -1,0 +1,106 @@
+//! The dirty set: which paths may differ from the last version.
+//!
+//! A mark is a promise to look, not an observation: marking too much costs a stat at the next
+//! flush, marking too little would lose data. Marks are paths as of the operation that made them;
+//! a rename of a directory marks its new place as a whole subtree, so older marks below the old
+//! place may go stale harmlessly.
+use crate::path::RelPath;
+use crate::sync::Mutex;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Above this many single marks the set becomes one mark of the whole tree: a walk is then cheaper
+/// than the memory.
+pub const MARKS_MAX: usize = 500_000;
+
+/// How much of a path is to be looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Extent {
+    /// The entry itself; if it is gone, everything the last version had below it.
+    Entry,
+    /// The entry and all that stands below it now.
+    Subtree,
+}
+
+/// What one flush has to look at, ordered so that directories come before their content.
+pub type Marks = BTreeMap<RelPath, Extent>;
+
+/// The set of marks since the last [`take`](DirtySet::take). Owner of its lock.
+#[derive(Debug, Default)]
+pub struct DirtySet {
+    marks: Mutex<HashMap<RelPath, Extent>>,
+    /// Counts calls of `take`; a caller that marked a file in this epoch need not mark it again.
+    epoch: AtomicU64,
+}
+
+impl DirtySet {
+    /// An empty set.
+    pub fn new() -> Self {
+        Self { marks: Mutex::default(), epoch: AtomicU64::new(1) }
+    }
+
+    /// The current epoch. Read it before marking; see [`take`](Self::take).
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Marks a path.
+    pub fn mark(&self, path: RelPath, extent: Extent) {
+        let mut marks = self.marks.lock();
+        if marks.len() >= MARKS_MAX {
+            marks.clear();
+            marks.insert(RelPath::root(), Extent::Subtree);
+            return;
+        }
+        let slot = marks.entry(path).or_insert(extent);
+        *slot = (*slot).max(extent);
+    }
+
+    /// Takes all marks and starts a new epoch: whoever skipped a mark because of the old epoch
+    /// did so before this call, so its mark is in the result.
+    pub fn take(&self) -> Marks {
+        let mut marks = self.marks.lock();
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+        std::mem::take(&mut *marks).into_iter().collect()
+    }
+
+    /// Puts marks back that could not be flushed.
+    pub fn restore(&self, taken: Marks) {
+        for (path, extent) in taken {
+            self.mark(path, extent);
+        }
+    }
+
+    /// How many marks there are.
+    pub fn len(&self) -> usize {
+        self.marks.lock().len()
+    }
+
+    /// Whether nothing is marked.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(s: &str) -> RelPath {
+        RelPath::new(s).expect("valid path")
+    }
+
+    #[test]
+    fn the_larger_extent_wins_and_take_starts_an_epoch() {
+        let set = DirtySet::new();
+        let before = set.epoch();
+        set.mark(path("d"), Extent::Subtree);
+        set.mark(path("d"), Extent::Entry);
+        let taken = set.take();
+        assert_eq!(taken.get(&path("d")), Some(&Extent::Subtree));
+        assert_eq!(set.epoch(), before + 1);
+        assert!(set.is_empty());
+        set.restore(taken);
+        assert_eq!(set.len(), 1);
+    }
+}

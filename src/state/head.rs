@@ -1,0 +1,1 @@
+//! HEAD: the one small object that says which layers make up the newest version.

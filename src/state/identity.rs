@@ -1,0 +1,60 @@
+//! [`Identity`]: what lstat says of a file, and whether two of them mean the same content.
+use crate::clock::Timestamp;
+use rustix::fs::Stat;
+
+/// One lstat, reduced to what tells a changed file from an unchanged one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Identity {
+    /// Device; not compared (it changes with reboots), but part of a hard link's key.
+    pub dev: u64,
+    /// Inode number on the backing file system.
+    pub ino: u64,
+    /// File type and permission bits, as in `st_mode`.
+    pub mode: u32,
+    /// Number of names.
+    pub nlink: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Device number of a device node.
+    pub rdev: u64,
+    /// Length in bytes.
+    pub size: u64,
+    /// Last change of the content.
+    pub mtime: Timestamp,
+    /// Last change of content or metadata; the kernel's, nobody can set it.
+    pub ctime: Timestamp,
+}
+
+impl Identity {
+    /// Whether nothing changed since: content, attributes, extended attributes.
+    ///
+    /// A write that does not move the ctime exists only within one tick of kernels before 6.13.
+    pub fn unchanged_since(&self, earlier: &Self) -> bool {
+        (self.ino, self.mode, self.size, self.mtime, self.ctime)
+            == (earlier.ino, earlier.mode, earlier.size, earlier.mtime, earlier.ctime)
+    }
+
+    /// The file type bits of the mode.
+    pub fn file_type(&self) -> rustix::fs::FileType {
+        rustix::fs::FileType::from_raw_mode(self.mode)
+    }
+}
+
+impl From<&Stat> for Identity {
+    fn from(s: &Stat) -> Self {
+        Self {
+            dev: s.st_dev,
+            ino: s.st_ino,
+            mode: s.st_mode,
+            nlink: s.st_nlink as u32,
+            uid: s.st_uid,
+            gid: s.st_gid,
+            rdev: s.st_rdev,
+            size: s.st_size as u64,
+            mtime: Timestamp { sec: s.st_mtime, nsec: s.st_mtime_nsec as u32 },
+            ctime: Timestamp { sec: s.st_ctime, nsec: s.st_ctime_nsec as u32 },
+        }
+    }
+}

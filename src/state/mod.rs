@@ -1,0 +1,7 @@
+//! What makes a directory survive: which paths may have changed, one true instant of the tree,
+//! its way to the remote, and the way back.
+//!
+//! A flush reads as `dirty → plan → cut → commit`, a start as `head → restore`.
+pub mod dirty;
+pub mod head;
+pub mod identity;

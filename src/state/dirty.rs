@@ -5,9 +5,10 @@
 //! a rename of a directory marks its new place as a whole subtree, so older marks below the old
 //! place may go stale harmlessly.
 use crate::path::RelPath;
-use crate::sync::Mutex;
+use crate::sync::{Condvar, Mutex};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 /// Above this many single marks the set becomes one mark of the whole tree: a walk is then cheaper
 /// than the memory.
@@ -26,17 +27,59 @@ pub enum Extent {
 pub type Marks = BTreeMap<RelPath, Extent>;
 
 /// The set of marks since the last [`take`](DirtySet::take). Owner of its lock.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct DirtySet {
     marks: Mutex<HashMap<RelPath, Extent>>,
+    /// Signalled when the set stops being empty.
+    filled: Condvar,
     /// Counts calls of `take`; a caller that marked a file in this epoch need not mark it again.
     epoch: AtomicU64,
+    start: Instant,
+    /// Milliseconds from `start` to the last change.
+    changed_ms: AtomicU64,
+}
+
+impl Default for DirtySet {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl DirtySet {
     /// An empty set.
     pub fn new() -> Self {
-        Self { marks: Mutex::default(), epoch: AtomicU64::new(1) }
+        Self {
+            marks: Mutex::default(),
+            filled: Condvar::new(),
+            epoch: AtomicU64::new(1),
+            start: Instant::now(),
+            changed_ms: AtomicU64::new(0),
+        }
+    }
+
+    /// Notes that something changed just now, for the debounce.
+    pub fn touch(&self) {
+        self.changed_ms.store(self.start.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// When something changed last.
+    pub fn changed(&self) -> Instant {
+        self.start + Duration::from_millis(self.changed_ms.load(Ordering::Relaxed))
+    }
+
+    /// Waits until something is marked, at most for `timeout`; says whether something is.
+    pub fn wait(&self, timeout: Duration) -> bool {
+        let mut marks = self.marks.lock();
+        if marks.is_empty() {
+            self.filled.wait_for(&mut marks, timeout);
+        }
+        !marks.is_empty()
+    }
+
+    /// Ends a [`wait`](Self::wait) early.
+    pub fn wake(&self) {
+        let _marks = self.marks.lock();
+        self.filled.notify_all();
     }
 
     /// The current epoch. Read it before marking; see [`take`](Self::take).
@@ -46,7 +89,11 @@ impl DirtySet {
 
     /// Marks a path.
     pub fn mark(&self, path: RelPath, extent: Extent) {
+        self.touch();
         let mut marks = self.marks.lock();
+        if marks.is_empty() {
+            self.filled.notify_all();
+        }
         if marks.len() >= MARKS_MAX {
             marks.clear();
             marks.insert(RelPath::root(), Extent::Subtree);

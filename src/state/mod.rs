@@ -2,6 +2,9 @@
 //! its way to the remote, and the way back.
 //!
 //! A flush reads as `dirty → plan → cut → commit`, a start as `head → restore`.
+pub mod content;
 pub mod dirty;
 pub mod head;
 pub mod identity;
+pub mod live;
+pub mod staging;

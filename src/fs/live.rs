@@ -1,8 +1,8 @@
 //! The volume as a cut sees it.
 use super::Volume;
 use super::inode::Inode;
+use crate::layer::content::Content;
 use crate::path::RelPath;
-use crate::state::content::Content;
 use crate::state::dirty::DirtySet;
 use crate::state::live::{Live, Writer};
 use std::io;

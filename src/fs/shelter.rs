@@ -1,8 +1,8 @@
 //! The shelter: files of a cut that nobody was writing are packed straight from the backing. Until
 //! that has happened, whoever wants to change one makes a copy first.
 use super::inode::Inode;
+use crate::layer::content::Content;
 use crate::path::RelPath;
-use crate::state::content::Content;
 use crate::state::staging::Staging;
 use crate::sync::{Mutex, RwLock};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
@@ -30,7 +30,7 @@ enum Place {
 #[derive(Debug)]
 struct Sheltered(RwLock<Place>);
 
-impl Content for Arc<Sheltered> {
+impl Content for Sheltered {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         match &*self.0.read() {
             Place::Opened(file) | Place::Copied(file) => Content::read_at(file, buffer, offset),

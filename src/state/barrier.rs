@@ -60,7 +60,11 @@ impl Barrier {
     }
 
     /// Opens files through the mount and readies a thread for each. Adds to what is prepared.
-    pub fn prepare<'a>(&mut self, paths: impl Iterator<Item = &'a RelPath>, deadline: Instant) -> io::Result<()> {
+    pub fn prepare<'a>(
+        &mut self,
+        paths: impl Iterator<Item = &'a RelPath>,
+        deadline: Instant,
+    ) -> io::Result<()> {
         let mut payload = self.mount.as_os_str().as_bytes().to_vec();
         payload.push(0);
         for path in paths {

@@ -1,7 +1,7 @@
 //! [`Live`]: what a cut needs of the living tree. The mounted file system implements it; a cut of
 //! an unmounted directory uses one on which every call is trivial.
-use super::content::Content;
 use super::dirty::DirtySet;
+use crate::layer::content::Content;
 use crate::path::RelPath;
 use std::io;
 use std::os::fd::BorrowedFd;

@@ -2,9 +2,16 @@
 //! its way to the remote, and the way back.
 //!
 //! A flush reads as `dirty → plan → cut → commit`, a start as `head → restore`.
-pub mod content;
+mod backing;
+pub mod barrier;
+pub mod cut;
 pub mod dirty;
 pub mod head;
 pub mod identity;
 pub mod live;
+mod mapped;
+pub mod plan;
+pub mod record;
+pub mod scan;
+pub mod schedule;
 pub mod staging;

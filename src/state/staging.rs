@@ -1,5 +1,5 @@
 //! Staged copies: files that were being written when the cut was made, as they stood then.
-use super::content::Content as _;
+use crate::layer::content::Content as _;
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::io;
@@ -50,8 +50,12 @@ impl Staging {
         copy.set_len(size)?;
         let mut at = 0;
         while let Some(data) = source.data_after(at)? {
-            copy_range(source, &copy, data.start, data.end)?;
-            at = data.end;
+            let end = data.end.min(size);
+            if data.start >= end {
+                break; // it grew meanwhile: the caller compares sizes
+            }
+            copy_range(source, &copy, data.start, end)?;
+            at = end;
         }
         Ok(copy)
     }
@@ -73,8 +77,9 @@ impl Staging {
                 (None, None) => break,
                 (Some(a), None) => a,
                 (None, Some(b)) => b,
-                (Some(a), Some(b)) => a.start.min(b.start)..a.end.max(b.end).min(size),
+                (Some(a), Some(b)) => a.start.min(b.start)..a.end.max(b.end),
             };
+            let next = next.start..next.end.min(size);
             at = next.start;
             while at < next.end {
                 let want = CHUNK_BYTES.min((next.end - at) as usize);

@@ -12,8 +12,9 @@ use super::barrier::{self, Barrier};
 use super::dirty::{Extent, Marks};
 use super::live::{Live, Writer};
 use super::mapped::mapped_inodes;
-use super::plan::{Change, LookOptions, Plan, PlanError};
+use super::plan::{Captured, Change, LookOptions, Plan, PlanError};
 use super::record::Records;
+use super::source::ContentSource;
 use super::staging::Staging;
 use crate::clock::Timestamp;
 use crate::layer::content::Content;
@@ -109,7 +110,7 @@ struct Copied {
 /// One instant of the tree, ready to be packed. Dropping it ends the shelter.
 pub struct Cut {
     /// What the next layer has to say.
-    pub plan: Plan,
+    pub plan: Arc<Plan>,
     /// When.
     pub instant: Timestamp,
     /// Every mark that led here, to be put back if the flush fails.
@@ -124,18 +125,16 @@ impl std::fmt::Debug for Cut {
     }
 }
 
-impl Cut {
-    /// The content of a file as of the instant.
-    pub fn content(&self, path: &RelPath, ino: u64) -> io::Result<Box<dyn Content>> {
-        match self.copies.get(&ino) {
+impl ContentSource for Cut {
+    fn open(&self, path: &RelPath, captured: &Captured) -> io::Result<Box<dyn Content>> {
+        match self.copies.get(&captured.ident.ino) {
             Some(copy) => Ok(Box::new(copy.clone())),
-            None => self.live.content(path, ino),
+            None => self.live.content(path, captured.ident.ino),
         }
     }
 
-    /// The content of this file has been packed.
-    pub fn done(&self, ino: u64) {
-        self.live.unshelter(ino);
+    fn done(&self, _path: &RelPath, captured: &Captured) {
+        self.live.unshelter(captured.ident.ino);
     }
 }
 
@@ -143,6 +142,15 @@ impl Drop for Cut {
     fn drop(&mut self) {
         self.live.abandon();
     }
+}
+
+/// What a look at files that may be written unseen found.
+#[derive(Debug, Default)]
+pub struct Observed {
+    /// How many such files there are.
+    pub open: usize,
+    /// Those that differ from their record, as they are now.
+    pub changed: Vec<(Writer, Identity)>,
 }
 
 /// Makes cuts of one tree, one at a time.
@@ -212,7 +220,10 @@ impl Cutter {
     pub fn cut(&self, records: &Records) -> Result<Cut, CutError> {
         let writers = self.live.writers(); // first: files nobody writes any more become marks
         let marks = self.live.dirty().take();
-        let look = with_writers(marks.clone(), &writers);
+        let mut look = with_writers(marks.clone(), &writers);
+        if self.options.look.whole {
+            look.insert(RelPath::root(), Extent::Subtree);
+        }
         let plan = match Plan::capture(self.live.root(), records, &look, &self.options.look) {
             Ok(plan) => plan,
             Err(e) => {
@@ -239,7 +250,7 @@ impl Cutter {
     fn stand(&self, progress: Progress, instant: Timestamp) -> Cut {
         self.stats.lock().cuts += 1;
         let copies = progress.copies.into_iter().map(|(ino, copied)| (ino, Arc::new(copied.file))).collect();
-        Cut { plan: progress.plan, instant, marks: progress.marks, copies, live: self.live.clone() }
+        Cut { plan: Arc::new(progress.plan), instant, marks: progress.marks, copies, live: self.live.clone() }
     }
 
     fn attempt(&self, records: &Records, progress: &mut Progress, last: bool) -> Result<Timestamp, Attempt> {
@@ -460,11 +471,12 @@ impl Cutter {
 
     /// Looks at the files that may be written unseen: returns those that differ from their record.
     /// `deep` also brings stores through mappings to light, which costs a write-back.
-    pub fn observe(&self, records: &Records, deep: bool) -> Vec<(Writer, Identity)> {
+    pub fn observe(&self, records: &Records, deep: bool) -> Observed {
         let writers = self.live.writers();
         if writers.is_empty() {
-            return Vec::new();
+            return Observed::default();
         }
+        let open = writers.len();
         let mapped = if deep { mapped_inodes(self.options.mount_dev) } else { HashSet::new() };
         let changed = |writer: Writer| {
             let path = writer.path.to_cstring();
@@ -479,7 +491,7 @@ impl Cutter {
             let clean = record.is_some_and(|record| ident.unchanged_since(&record));
             (!clean).then_some((writer, ident))
         };
-        writers.into_iter().filter_map(changed).collect()
+        Observed { open, changed: writers.into_iter().filter_map(changed).collect() }
     }
 }
 

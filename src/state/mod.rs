@@ -5,13 +5,17 @@
 mod backing;
 pub mod barrier;
 pub mod cut;
+pub mod commit;
 pub mod dirty;
+pub mod flusher;
 pub mod head;
 pub mod identity;
 pub mod live;
 mod mapped;
 pub mod plan;
 pub mod record;
+pub mod restore;
 pub mod scan;
 pub mod schedule;
+pub mod source;
 pub mod staging;

@@ -1,13 +1,17 @@
 //! What every object store must do, run over each kind: directory, memory, the in-process S3, and every
 //! server in `ICECACHE_TEST_S3` (`endpoint,bucket,key,secret`, several separated by `;`).
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test may panic
+#[path = "remote/faults.rs"]
+mod faults;
+#[path = "remote/local.rs"]
+mod local;
 mod support;
 
 use bytes::Bytes;
 use futures::StreamExt;
 use icecache::remote::{
-    Condition, Counted, Counters, DirectoryStore, Download, MemoryStore, ObjectStore, RemoteError, Retry,
-    RetryPolicy, S3Keys, S3Options, S3Store, Store, Tag, supports_conditional_writes,
+    Condition, Counters, DirectoryStore, Download, MemoryStore, ObjectStore, RemoteError, Retry, RetryPolicy,
+    S3Keys, S3Options, S3Store, Store, Tag, supports_conditional_writes,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -143,6 +147,7 @@ macro_rules! assert_error {
         }
     };
 }
+use assert_error;
 
 #[tokio::test]
 async fn what_is_put_can_be_read() {
@@ -292,62 +297,6 @@ async fn an_upload_that_is_given_up_leaves_nothing() {
             assert_error!(store.get("gone").await, NotFound, "{name} dropped");
         }
     }
-}
-
-#[tokio::test]
-async fn abort_frees_the_parts_on_the_server() {
-    let server = S3Server::start().await;
-    let store = Endpoint::of(&server).connect().await;
-    let mut upload = store.upload("k", Condition::Always).await.unwrap();
-    upload.write(noise(12 * MIB)).await.unwrap();
-    assert_eq!(server.open_uploads(), 1);
-    upload.abort().await;
-    assert_eq!(server.open_uploads(), 0);
-    // A condition that fails at the end does not leave the parts either.
-    store.put("k", Bytes::from("x"), Condition::Always).await.unwrap();
-    assert_error!(send(&store, "k", &noise(12 * MIB), Condition::IfAbsent).await, Precondition, "upload");
-    assert_eq!(server.open_uploads(), 0);
-}
-
-#[tokio::test]
-async fn abort_leaves_no_file_aside() {
-    let directory = tempfile::tempdir().unwrap();
-    let aside = directory.path().join(".icecache.aside");
-    let left = || std::fs::read_dir(&aside).unwrap().count();
-    let store = DirectoryStore::open(directory.path()).unwrap();
-    let mut upload = store.upload("k", Condition::Always).await.unwrap();
-    upload.write(noise(3 * MIB)).await.unwrap();
-    assert_eq!(left(), 1);
-    upload.abort().await;
-    assert_eq!(left(), 0);
-    // What a killed writer left goes with the first PUT of the next store; what a live one has stays.
-    std::fs::write(aside.join("orphan"), "x").unwrap();
-    let live = store.upload("live", Condition::Always).await.unwrap();
-    let next = DirectoryStore::open(directory.path()).unwrap();
-    next.put("n", Bytes::from("x"), Condition::Always).await.unwrap();
-    assert_eq!(left(), 1);
-    live.finish().await.unwrap();
-    assert_eq!(left(), 0);
-}
-
-#[tokio::test]
-async fn an_object_that_fits_one_part_is_one_request() {
-    let server = S3Server::start().await;
-    let counters = Arc::new(Counters::default());
-    let s3 = Endpoint::of(&server).connect_counted(counters.clone()).await;
-    let store = Counted::new(Arc::new(s3), counters.clone());
-    assert_eq!(server.control().log(), [], "connecting sends nothing");
-    send(&store, "layer", &noise(5 * MIB), Condition::IfAbsent).await.unwrap();
-    store.put("HEAD", Bytes::from("{}"), Condition::IfAbsent).await.unwrap();
-    assert_eq!(server.control().counts().into_iter().collect::<Vec<_>>(), [("PutObject", 2)]);
-    let seen = counters.snapshot();
-    assert_eq!((seen.http_requests, seen.upload, seen.put, seen.errors), (2, 1, 1, 0));
-    assert_eq!(seen.bytes_out, 5 * MIB as u64 + 2);
-    server.control().clear_log();
-    send(&store, "large", &noise(11 * MIB), Condition::IfAbsent).await.unwrap();
-    let counts: Vec<_> = server.control().counts().into_iter().collect();
-    assert_eq!(counts, [("CompleteMultipartUpload", 1), ("CreateMultipartUpload", 1), ("UploadPart", 3)]);
-    assert_eq!(counters.snapshot().http_requests, 7);
 }
 
 #[tokio::test]

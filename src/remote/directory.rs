@@ -48,6 +48,8 @@ struct Shared {
 struct Aside {
     file: File,
     path: PathBuf,
+    /// The modification time it is published with.
+    stamp: SystemTime,
     kept: bool,
 }
 
@@ -204,7 +206,8 @@ impl Shared {
         let path = directory.join(uuid::Uuid::new_v4().to_string());
         let file = OpenOptions::new().write(true).create_new(true).open(&path);
         let file = file.map_err(|e| failed("create", &path, &e))?;
-        let aside = Aside { file, path, kept: false };
+        let stamp = next_stamp(&lock, &self.root.join(LOCK_NAME))?;
+        let aside = Aside { file, path, stamp, kept: false };
         flock(&aside.file, FlockOperation::NonBlockingLockExclusive)
             .map_err(|e| failed("lock", &aside.path, &e.into()))?;
         drop(lock);
@@ -219,13 +222,13 @@ impl Shared {
         content: Option<&[u8]>,
         condition: &Condition,
     ) -> Result<Tag, RemoteError> {
+        // The time before the sync: it is part of the tag, so it must survive a power cut as the bytes do.
+        aside.file.set_modified(aside.stamp).map_err(|e| failed("stamp", &aside.path, &e))?;
         aside.file.sync_all().map_err(|e| failed("sync", &aside.path, &e))?;
         let path = self.root.join(key);
         let parent = path.parent().unwrap_or(&self.root).to_owned();
-        let lock = self.lock()?;
+        let _lock = self.lock()?;
         self.check(key, condition)?;
-        let stamp = next_stamp(&lock, &self.root.join(LOCK_NAME))?;
-        aside.file.set_modified(stamp).map_err(|e| failed("stamp", &aside.path, &e))?;
         make_directory(&parent)?;
         std::fs::rename(&aside.path, &path).map_err(|e| failed("rename to", &path, &e))?;
         aside.kept = true;

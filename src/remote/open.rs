@@ -16,17 +16,22 @@ pub async fn open_counted(
     options: &S3Options,
     counters: Arc<Counters>,
 ) -> Result<Store, Error> {
-    let bare: Store = match url {
-        RemoteUrl::File(path) => Arc::new(DirectoryStore::open(path).map_err(|e| {
-            Error::from(e).context(format!("cannot use directory as remote: {}", path.display()))
-        })?),
-        RemoteUrl::S3 { bucket, prefix } => Arc::new(
-            S3Store::connect(bucket, prefix, options, None, counters.clone())
-                .await
-                .map_err(|e| Error::from(e).context(format!("cannot use remote: {url}")))?,
-        ),
-        RemoteUrl::Memory(name) => Arc::new(MemoryStore::named(name)),
+    let bare: Result<Store, RemoteError> = match url {
+        RemoteUrl::File(path) => DirectoryStore::open(path).map(|s| Arc::new(s) as Store),
+        RemoteUrl::S3 { bucket, prefix } => {
+            let connected = S3Store::connect(bucket, prefix, options, None, counters.clone()).await;
+            connected.map(|s| Arc::new(s) as Store)
+        }
+        RemoteUrl::Memory(name) => Ok(Arc::new(MemoryStore::named(name))),
     };
+    let bare = bare.map_err(|e| {
+        let message = format!("cannot use remote: {url}");
+        match e {
+            // Nothing was asked of a store yet: it is the URL or an option that is wrong.
+            RemoteError::Refused { .. } => Error::new(ErrorKind::Invalid, message).with_source(e),
+            e => Error::from(e).context(message),
+        }
+    })?;
     let counted: Store = Arc::new(Counted::new(bare, counters));
     Ok(Arc::new(Retry::new(counted, RetryPolicy::default())))
 }

@@ -127,6 +127,7 @@ impl From<RemoteUrl> for String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)] // a test may panic
 mod tests {
     use super::*;
 

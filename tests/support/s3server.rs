@@ -173,6 +173,13 @@ impl S3Server {
         self.store.remove(BUCKET, key)
     }
 
+    /// Removes every object in [`BUCKET`].
+    pub fn remove_all(&self) {
+        for key in self.keys() {
+            self.remove(&key);
+        }
+    }
+
     /// Removes the bucket with all that is in it.
     pub fn remove_bucket(&self) {
         self.store.remove_bucket(BUCKET);

@@ -126,30 +126,16 @@ impl S3Upload {
         }
         let whole = self.buffer.split().freeze();
         let this = &*self;
+        let policy = this.store.policy;
         let mut repeated = false;
-        let result = this
-            .store
-            .policy
-            .run(|failed| {
-                repeated = failed > 0;
-                let whole = whole.clone();
-                async move {
-                    match &this.multipart {
-                        Some(id) => this.complete(id).await,
-                        None => {
-                            let mark = Some((MARK, this.mark.as_str()));
-                            this.store.put_once(&this.key, whole, &this.condition, mark).await
-                        }
-                    }
-                }
-            })
-            .await;
-        match result {
-            // Refused or gone when repeated, or no word at all: perhaps because an attempt succeeded.
-            Err(error @ (RemoteError::Precondition { .. } | RemoteError::Unavailable { .. }))
-                if repeated || matches!(error, RemoteError::Unavailable { .. }) =>
-            {
-                match this.find_own().await {
+        let publish = |failed| {
+            repeated = failed > 0;
+            this.publish_once(whole.clone(), failed > 0)
+        };
+        match policy.run(publish).await {
+            // Refused when repeated, or no word at all: perhaps because an attempt was applied after all.
+            Err(error) if error.is_transient() || (repeated && is_precondition(&error)) => {
+                match policy.run(|_| this.find_own()).await {
                     Ok(Some(tag)) => Ok(tag),
                     Ok(None) => Err(error),
                     // Not known to be lost, so not to be called lost.
@@ -158,6 +144,19 @@ impl S3Upload {
                 }
             }
             result => result,
+        }
+    }
+
+    async fn publish_once(&self, whole: Bytes, repeated: bool) -> Result<Tag, RemoteError> {
+        if repeated && let Ok(Some(tag)) = self.find_own().await {
+            return Ok(tag);
+        }
+        match &self.multipart {
+            Some(id) => self.complete(id).await,
+            None => {
+                let mark = Some((MARK, self.mark.as_str()));
+                self.store.put_once(&self.key, whole, &self.condition, mark).await
+            }
         }
     }
 
@@ -180,19 +179,20 @@ impl S3Upload {
     async fn find_own(&self) -> Result<Option<Tag>, RemoteError> {
         let (store, key) = (&self.store, self.key.as_str());
         let full = store.full(key)?;
-        let look = || async {
-            let request = store.client.head_object().bucket(&*store.bucket).key(&full);
-            match within(ANSWER_TIMEOUT, key, request.send()).await? {
-                Ok(found) => {
-                    let own = found.metadata.as_ref().and_then(|m| m.get(MARK)) == Some(&self.mark);
-                    Ok(found.e_tag.filter(|_| own).map(Tag))
-                }
-                Err(e) if e.as_service_error().is_some_and(|e| e.is_not_found()) => Ok(None),
-                Err(e) => Err(answer::meaning(&e, &store.call(Kind::Read, key))),
+        let request = store.client.head_object().bucket(&*store.bucket).key(full);
+        match within(ANSWER_TIMEOUT, key, request.send()).await? {
+            Ok(found) => {
+                let own = found.metadata.as_ref().and_then(|m| m.get(MARK)) == Some(&self.mark);
+                Ok(found.e_tag.filter(|_| own).map(Tag))
             }
-        };
-        store.policy.run(|_| look()).await
+            Err(e) if e.as_service_error().is_some_and(|e| e.is_not_found()) => Ok(None),
+            Err(e) => Err(answer::meaning(&e, &store.call(Kind::Read, key))),
+        }
     }
+}
+
+fn is_precondition(error: &RemoteError) -> bool {
+    matches!(error, RemoteError::Precondition { .. })
 }
 
 async fn send_part_once(

@@ -1,42 +1,24 @@
 //! What the S3 store and the retrying decorator do when the server fails, answers late, or is cut off.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // a test may panic
-mod support;
-
+use super::support::s3server::{Fault, Request, S3Server};
+use super::{Endpoint, MIB, assert_error, noise, quick, send};
 use bytes::Bytes;
 use futures::StreamExt;
 use icecache::remote::faulty::Operation;
 use icecache::remote::{
-    Condition, DirectoryStore, Fault as StoreFault, Faulty, MemoryStore, ObjectStore, RemoteError, Retry,
-    RetryPolicy, S3Keys, S3Options, S3Store, Store, Tag,
+    Condition, Counted, Counters, DirectoryStore, Fault as StoreFault, Faulty, MemoryStore, ObjectStore,
+    RemoteError, Retry, S3Store, Store,
 };
 use s3s::S3ErrorCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
-use support::s3server::{ACCESS_KEY, BUCKET, Fault, Request, S3Server, SECRET_KEY};
-
-const MIB: usize = 1 << 20;
 
 async fn connect(server: &S3Server) -> Arc<S3Store> {
-    let options = S3Options { endpoint: Some(server.endpoint()), part_mib: Some(5), ..S3Options::default() };
-    let (access_key, secret_key) = (ACCESS_KEY.to_owned(), SECRET_KEY.to_owned());
-    let keys = S3Keys { access_key, secret_key, session_token: None };
-    Arc::new(S3Store::connect(BUCKET, "p", &options, Some(&keys), Arc::default()).await.unwrap())
+    Arc::new(Endpoint::of(server).connect().await)
 }
 
 fn patient(store: Store) -> Retry {
-    let policy = RetryPolicy {
-        attempts: 4,
-        first_pause: Duration::from_millis(1),
-        longest_pause: Duration::from_millis(4),
-    };
-    Retry::new(store, policy)
-}
-
-fn noise(length: usize) -> Bytes {
-    let mut out = vec![0; length];
-    blake3::Hasher::new().update(&length.to_le_bytes()).finalize_xof().fill(&mut out);
-    out.into()
+    Retry::new(store, quick())
 }
 
 async fn read(store: &dyn ObjectStore, key: &str) -> Result<Bytes, RemoteError> {
@@ -46,17 +28,6 @@ async fn read(store: &dyn ObjectStore, key: &str) -> Result<Bytes, RemoteError> 
         out.extend_from_slice(&chunk?);
     }
     Ok(out.into())
-}
-
-async fn send(
-    store: &dyn ObjectStore,
-    key: &str,
-    data: &Bytes,
-    condition: Condition,
-) -> Result<Tag, RemoteError> {
-    let mut upload = store.upload(key, condition).await?;
-    upload.write(data.clone()).await?;
-    upload.finish().await
 }
 
 /// Applies `fault` to the first `times` requests of one operation.
@@ -101,7 +72,7 @@ async fn every_step_of_an_upload_is_repeated() {
             send(&*store, operation, &data, Condition::IfAbsent).await.unwrap();
             assert!(read(&*store, operation).await.unwrap() == data, "{operation} {fault:?}");
             server.control().clear_hook();
-            server.remove(&format!("p/{operation}"));
+            server.remove(&server.keys()[0]);
         }
     }
     assert_eq!(server.open_uploads(), 0);
@@ -112,7 +83,7 @@ async fn our_own_put_is_recognised_after_a_lost_reply() {
     let server = S3Server::start().await;
     let retry = patient(connect(&server).await);
     for fault in [Fault::FailAfter(S3ErrorCode::InternalError), Fault::CutAfter] {
-        server.remove("p/HEAD");
+        server.remove_all();
         server.control().set_hook(first(1, "PutObject", fault.clone()));
         let one = retry.put("HEAD", Bytes::from("version 1"), Condition::IfAbsent).await.unwrap();
         assert_eq!(retry.get("HEAD").await.unwrap().tag, one);
@@ -143,7 +114,7 @@ async fn our_own_upload_is_recognised_after_a_lost_reply() {
     for (size, operation) in [(10, "PutObject"), (12 * MIB, "CompleteMultipartUpload")] {
         for fault in [Fault::FailAfter(S3ErrorCode::InternalError), Fault::CutAfter] {
             let key = format!("l-{operation}");
-            server.remove(&format!("p/{key}"));
+            server.remove_all();
             let data = noise(size);
             server.control().set_hook(first(1, operation, fault.clone()));
             let tag = send(&*store, &key, &data, Condition::IfAbsent).await.unwrap();
@@ -274,4 +245,39 @@ async fn the_faults_of_the_decorator() {
     assert_eq!(inner.keys(), ["a"]);
     assert_eq!(store.get("a").await.unwrap().bytes, "1");
     assert_eq!(store.calls(), 3);
+}
+
+#[tokio::test]
+async fn abort_frees_the_parts_on_the_server() {
+    let server = S3Server::start().await;
+    let store = Endpoint::of(&server).connect().await;
+    let mut upload = store.upload("k", Condition::Always).await.unwrap();
+    upload.write(noise(12 * MIB)).await.unwrap();
+    assert_eq!(server.open_uploads(), 1);
+    upload.abort().await;
+    assert_eq!(server.open_uploads(), 0);
+    // A condition that fails at the end does not leave the parts either.
+    store.put("k", Bytes::from("x"), Condition::Always).await.unwrap();
+    assert_error!(send(&store, "k", &noise(12 * MIB), Condition::IfAbsent).await, Precondition, "upload");
+    assert_eq!(server.open_uploads(), 0);
+}
+
+#[tokio::test]
+async fn an_object_that_fits_one_part_is_one_request() {
+    let server = S3Server::start().await;
+    let counters = Arc::new(Counters::default());
+    let s3 = Endpoint::of(&server).connect_counted(counters.clone()).await;
+    let store = Counted::new(Arc::new(s3), counters.clone());
+    assert_eq!(server.control().log(), [], "connecting sends nothing");
+    send(&store, "layer", &noise(5 * MIB), Condition::IfAbsent).await.unwrap();
+    store.put("HEAD", Bytes::from("{}"), Condition::IfAbsent).await.unwrap();
+    assert_eq!(server.control().counts().into_iter().collect::<Vec<_>>(), [("PutObject", 2)]);
+    let seen = counters.snapshot();
+    assert_eq!((seen.http_requests, seen.upload, seen.put, seen.errors), (2, 1, 1, 0));
+    assert_eq!(seen.bytes_out, 5 * MIB as u64 + 2);
+    server.control().clear_log();
+    send(&store, "large", &noise(11 * MIB), Condition::IfAbsent).await.unwrap();
+    let counts: Vec<_> = server.control().counts().into_iter().collect();
+    assert_eq!(counts, [("CompleteMultipartUpload", 1), ("CreateMultipartUpload", 1), ("UploadPart", 3)]);
+    assert_eq!(counters.snapshot().http_requests, 7);
 }

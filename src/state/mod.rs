@@ -5,3 +5,4 @@
 pub mod dirty;
 pub mod head;
 pub mod identity;
+pub mod restore;

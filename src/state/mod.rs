@@ -4,8 +4,8 @@
 //! A flush reads as `dirty → plan → cut → commit`, a start as `head → restore`.
 mod backing;
 pub mod barrier;
-pub mod cut;
 pub mod commit;
+pub mod cut;
 pub mod dirty;
 pub mod flusher;
 pub mod head;

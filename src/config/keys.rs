@@ -31,7 +31,7 @@ pub const KEYS: &[Key] = &[
     key("layout", Some("layered"), "layered: one layer per flush; single: one whole archive per flush"),
     key("s3-endpoint", None, "URL of an S3-compatible store"),
     key("s3-region", None, "region of the bucket"),
-    key("s3-path-style", Some("off"), "on: put the bucket into the path of the URL, not into its host"),
+    key("s3-path-style", None, "on: the bucket stands in the path of the URL; default: on with an endpoint"),
     key("s3-profile", None, "profile of the AWS configuration files"),
     key("unsafe-no-cas", Some("off"), "on: accept a store without conditional writes"),
     key("on-existing", Some("merge"), "local files and a remote version: merge, local or fail"),

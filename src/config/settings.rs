@@ -19,8 +19,8 @@ pub struct S3Settings {
     pub endpoint: Option<String>,
     /// Region; `None`: as the AWS configuration says.
     pub region: Option<String>,
-    /// Put the bucket into the path.
-    pub path_style: bool,
+    /// Whether the bucket stands in the path of the URL; `None`: yes if an endpoint is given.
+    pub path_style: Option<bool>,
     /// Profile of the AWS configuration files.
     pub profile: Option<String>,
 }
@@ -203,7 +203,7 @@ impl RemoteSettings {
             s3: S3Settings {
                 endpoint: reader.parse("s3-endpoint", endpoint)?,
                 region: reader.text("s3-region")?,
-                path_style: reader.always("s3-path-style", text::switch)?,
+                path_style: reader.parse("s3-path-style", text::switch)?,
                 profile: reader.text("s3-profile")?,
             },
             allow_unsafe_no_cas: reader.always("unsafe-no-cas", text::switch)?,

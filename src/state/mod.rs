@@ -2,6 +2,10 @@
 //! its way to the remote, and the way back.
 //!
 //! A flush reads as `dirty → plan → cut → commit`, a start as `head → restore`.
+mod backing;
 pub mod dirty;
 pub mod head;
 pub mod identity;
+pub mod plan;
+pub mod record;
+pub mod scan;

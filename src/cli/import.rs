@@ -3,6 +3,7 @@ use super::flags::{Flags, RemoteScope};
 use super::output::{bytes, safe};
 use super::progress::View;
 use super::{Context, Exit, offline};
+use crate::sync::Mutex;
 use crate::{Error, Result};
 use std::fs::File;
 use std::path::PathBuf;
@@ -20,8 +21,8 @@ impl Import {
         let remote = self.flags.remote(context)?;
         let archive = File::open(&self.file)
             .map_err(|e| Error::io(format!("cannot open archive: {}", self.file.display()), e))?;
-        let mut view = View::new(&context.output);
-        let imported = offline::import(&remote, archive, &mut |progress| view.show(progress))?;
+        let view = Mutex::new(View::new(&context.output));
+        let imported = offline::import(&remote, archive, &|progress| view.lock().show(progress))?;
         drop(view);
         if context.output.json {
             context.output.value(&imported)?;

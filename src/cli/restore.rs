@@ -3,6 +3,7 @@ use super::flags::{Flags, RemoteScope};
 use super::output::{bytes, safe, safe_path};
 use super::progress::View;
 use super::{Context, Exit, offline};
+use crate::sync::Mutex;
 use crate::{Error, ErrorKind, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,9 +26,10 @@ impl Restore {
     pub fn run(self, context: &Context) -> Result<Exit> {
         let remote = self.flags.remote(context)?;
         let target = target(&self.to, self.force)?;
-        let mut view = View::new(&context.output);
-        let restored =
-            offline::restore(&remote, self.version.as_deref(), &target, &mut |progress| view.show(progress))?;
+        let view = Mutex::new(View::new(&context.output));
+        let restored = offline::restore(&remote, self.version.as_deref(), &target, &|progress| {
+            view.lock().show(progress)
+        })?;
         drop(view);
         if context.output.json {
             context.output.value(&restored)?;

@@ -78,6 +78,7 @@ fn readable(dir: &Path) -> (String, bool) {
             });
         }
     }
+    ambiguous |= text == "layers"; // reserved; with a hash it is usable
     if text.is_empty() || text.starts_with('.') {
         text.insert_str(0, if text.is_empty() { "root" } else { "_" });
         ambiguous = true;
@@ -160,6 +161,7 @@ mod tests {
     #[test]
     fn derived_names_are_readable_valid_and_unique() {
         assert_eq!(name("/tmp"), "tmp");
+        assert!(name("/layers").starts_with("layers-"));
         assert_eq!(name("/home/alice/work"), "home-alice-work");
         let odd = ["/", "/root", "/a/b", "/a-b", "/a_b", "/a b", "/.cache", "/_.cache", "/ä", "/a\nb"];
         let names: std::collections::HashSet<String> = odd.iter().map(|d| name(d)).collect();

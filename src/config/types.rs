@@ -152,7 +152,8 @@ impl FromStr for MountFlags {
 /// The longest [`Name`], in bytes.
 pub const NAME_MAX_BYTES: usize = 128;
 
-/// The name of a directory's history in a remote: 1 to 128 of `A-Za-z0-9._-`, no leading dot. Safe
+/// The name of a directory's history in a remote: 1 to 128 of `A-Za-z0-9._-`, no leading dot, not
+/// `layers` (there a remote keeps the layers of all names). Safe
 /// as a part of an object key, as a file name and on a terminal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -169,6 +170,9 @@ impl FromStr for Name {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if text == "layers" {
+            return Err("that name is where all layers are kept, choose another: layers".to_owned());
+        }
         let valid = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
         if text.is_empty() || text.len() > NAME_MAX_BYTES || text.starts_with('.') || !text.bytes().all(valid)
         {
@@ -207,7 +211,7 @@ mod tests {
         for good in ["tmp", "a", "home-alice.work_2", &"x".repeat(128)] {
             assert!(good.parse::<Name>().is_ok(), "{good}");
         }
-        for bad in ["", ".", "..", ".hidden", "a/b", "a b", "ä", "a\n", &"x".repeat(129)] {
+        for bad in ["", ".", "..", ".hidden", "a/b", "a b", "layers", "ä", "a\n", &"x".repeat(129)] {
             assert!(bad.parse::<Name>().is_err(), "{bad:?}");
         }
         assert!(serde_json::from_str::<Name>("\"../x\"").is_err());

@@ -1,5 +1,4 @@
 //! What goes over the control socket.
-use crate::clock::Timestamp;
 use crate::config::wire;
 use crate::serve::startup::WireError;
 use serde::{Deserialize, Serialize};
@@ -87,7 +86,7 @@ pub struct Status {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlushRecord {
     /// When it was committed.
-    pub time: Timestamp,
+    pub time: jiff::Timestamp,
     /// What it committed.
     pub version: String,
     /// Entries in its layer.
@@ -102,7 +101,7 @@ pub struct FlushRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastError {
     /// When.
-    pub time: Timestamp,
+    pub time: jiff::Timestamp,
     /// What failed; never contains a secret.
     pub message: String,
     /// Attempts so far.
@@ -130,7 +129,7 @@ pub struct LogLine {
     /// Its id, as restore takes it.
     pub version: String,
     /// When it was committed.
-    pub time: Timestamp,
+    pub time: jiff::Timestamp,
     /// Who wrote it.
     pub writer: String,
     /// Layers it consists of.

@@ -1,5 +1,4 @@
 use super::*;
-use crate::clock::Timestamp;
 use crate::{Error, ErrorKind};
 use futures::FutureExt;
 use std::io::{BufRead, BufReader, Read, Seek, Write};
@@ -58,7 +57,7 @@ impl Controller for Fake {
     fn log(&self) -> BoxFuture<'_, Result<Vec<LogLine>>> {
         let line = LogLine {
             version: "v1".into(),
-            time: Timestamp { sec: 1, nsec: 0 },
+            time: jiff::Timestamp::UNIX_EPOCH,
             writer: "host".into(),
             layers: 1,
             bytes: 5,

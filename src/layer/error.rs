@@ -87,6 +87,7 @@ impl LayerError {
         match self {
             Self::Truncated { what } => Self::Truncated { what: format!("{what}: {entry}") },
             Self::Corrupt { what } => Self::Corrupt { what: format!("{what}: {entry}") },
+            Self::Io { what, source } => Self::Io { what: format!("{what}: {entry}"), source },
             other => other,
         }
     }
@@ -132,5 +133,11 @@ impl LayerError {
     /// The reverse of [`from_stream`](Self::from_stream).
     pub(crate) fn into_stream(self) -> io::Error {
         io::Error::new(io::ErrorKind::InvalidData, self)
+    }
+}
+
+impl From<rustix::io::Errno> for LayerError {
+    fn from(e: rustix::io::Errno) -> Self {
+        Self::io("system call failed", e)
     }
 }

@@ -5,15 +5,19 @@
 //! back, [`LayerWriter`] and [`LayerReader`] join the two, [`extract`] puts entries on a disk.
 pub mod entry;
 pub mod error;
+pub mod extract;
 pub mod frame;
 mod frames_in;
 mod frames_out;
 mod pipeline;
 pub mod reader;
 pub mod tar;
+#[cfg(test)]
+mod tests;
 pub mod writer;
 
 pub use entry::{Entry, Kind, Metadata};
 pub use error::LayerError;
+pub use extract::Extractor;
 pub use reader::LayerReader;
 pub use writer::{LayerWriter, PackOptions, Summary};

@@ -8,4 +8,5 @@ pub mod head;
 pub mod identity;
 pub mod plan;
 pub mod record;
+pub mod restore;
 pub mod scan;

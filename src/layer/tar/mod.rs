@@ -9,6 +9,8 @@ mod pax;
 mod sparse;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::entry as test_entry;
 
 pub use decode::{Decoded, Decoder, Dialect};
 pub(crate) use encode::encode;

@@ -27,10 +27,13 @@ impl Restore {
         let remote = self.flags.remote(context)?;
         let target = target(&self.to, self.force)?;
         let view = Mutex::new(View::new(&context.output));
-        let restored = offline::restore(&remote, self.version.as_deref(), &target, &|progress| {
-            view.lock().show(progress)
-        })?;
+        let version = self.version.as_deref();
+        let done = offline::restore(&remote, version, &target, &|progress| view.lock().show(progress));
         drop(view);
+        let (restored, notes) = done?;
+        for note in &notes {
+            context.output.warn(&safe(note));
+        }
         if context.output.json {
             context.output.value(&restored)?;
         } else {

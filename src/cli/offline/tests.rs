@@ -46,6 +46,28 @@ fn an_import_is_the_first_version_and_never_replaces_one() {
 }
 
 #[test]
+fn what_was_imported_is_restored() {
+    for layout in [Layout::Layered, Layout::Single] {
+        let temp = tempfile::tempdir().expect("temp");
+        let remote = remote(&temp, layout);
+        import(&remote, archive(), &|_| {}).expect("imported");
+        let to = temp.path().join("to");
+        std::fs::create_dir(&to).expect("mkdir");
+        let target = File::open(&to).expect("opens");
+        let last = crate::sync::Mutex::new(Progress::default());
+        let show = |p: &Progress| last.lock().clone_from(p);
+        let (restored, notes) = restore(&remote, None, &target, &show).expect("restored");
+        assert_eq!((restored.entries, notes.len()), (2, 0), "{notes:?}");
+        assert_eq!(std::fs::read(to.join("d/f")).expect("there"), b"hello");
+        let last = last.lock().clone();
+        assert_eq!((last.bytes, last.bytes_total), (restored.bytes, restored.bytes));
+        let wrong = restore(&remote, Some("7"), &target, &show).expect_err("no such version");
+        let expected = if layout == Layout::Single { ErrorKind::Invalid } else { ErrorKind::NotFound };
+        assert_eq!(wrong.kind(), expected);
+    }
+}
+
+#[test]
 fn a_broken_archive_leaves_no_version() {
     let temp = tempfile::tempdir().expect("temp");
     let remote = remote(&temp, Layout::Layered);

@@ -1,1 +1,6 @@
-//! Being written.
+//! What runs for a mount and how others talk to it: the daemon, its start-up pipe, its control socket
+//! and the registry by which a verb finds it.
+pub mod control;
+pub mod daemon;
+pub mod registry;
+pub mod startup;

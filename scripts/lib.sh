@@ -140,14 +140,15 @@ json_field() {
 }
 
 # mount_start NAME [OPTION...]: mounts $work/NAME/dir with an embedded remote beside it.
-# Sets MNT (the mount), BACKING (a name for the same place), DAEMON (pid). Usable on return.
+# Sets MNT (the mount), REMOTE (its URL) and DAEMON (pid). Usable on return.
 mount_start() {
   local name=$1 base=$work/$1
   shift
   mkdir -p "$base/dir" "$base/remote" "$base/state"
   MNT=$base/dir
+  REMOTE=file://$base/remote
   owned_mounts+=("$MNT")
-  timeout -k 5 60 "$ICECACHE_BIN" mount "$MNT" --remote "file://$base/remote" --name "$name" \
+  timeout -k 5 60 "$ICECACHE_BIN" mount "$MNT" --remote "$REMOTE" --name "$name" \
     --state-dir "$base/state" "$@" >&2 || die "mount failed: $MNT"
   is_mounted "$MNT" || die "mount returned 0 but nothing is mounted: $MNT"
   DAEMON=$(timeout 10 "$ICECACHE_BIN" status "$MNT" --json | json_field pid)
@@ -159,15 +160,26 @@ mount_stop() {
   timeout -k 5 120 "$ICECACHE_BIN" unmount "$MNT" >&2
 }
 
-# with_mount NAME COMMAND...: COMMAND runs with $MNT mounted; fails if it or the clean unmount fails.
+# with_mount NAME [OPTION...] -- COMMAND...: COMMAND runs with $MNT mounted; fails if it or the clean unmount fails.
 with_mount() {
-  local name=$1 status=0
+  local name=$1 options=() status=0
   shift
-  mount_start "$name"
+  while [ "$1" != -- ]; do options+=("$1"); shift; done
+  shift
+  mount_start "$name" "${options[@]}"
   "$@" || status=$?
   mount_stop || { warn "unmount failed: $MNT"; [ $status -ne 0 ] || status=1; }
   return $status
 }
+
+# manifest DIR: one line per entry (path, type, mode, owner, size, mtime, target, links), then every file's digest.
+# Two trees are the same when their manifests are. Sockets are left out: no archive keeps them.
+manifest() (
+  cd "$1"
+  export LC_ALL=C
+  find . -mindepth 1 ! -type s \( -type d -printf '%P|%y|%m|%U:%G|-|%T@|%l|-\n' -o -printf '%P|%y|%m|%U:%G|%s|%T@|%l|%n\n' \) | sort
+  find . -type f -print0 | sort -z | xargs -0 -r sha256sum
+)
 
 # ---- suites -----------------------------------------------------------------------------------------------
 # A suite reports each case by passed/failed and ends with suite_end, whose line scripts/test adds up.

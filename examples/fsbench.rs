@@ -208,7 +208,19 @@ impl Bench {
         self.phase("read every file", || {
             self.command("grep", &["-r", "-c", "-F", "no such text", "."]).or(Ok(()))
         })?;
-        self.phase("find, after reading every file", find)
+        self.phase("find, after reading every file", find)?;
+        // A mount that lost the tree finds nothing, quickly.
+        let listed = Command::new("find")
+            .args([".", "-type", "f", "-printf", "x"])
+            .current_dir(&self.dir)
+            .output()?
+            .stdout
+            .len();
+        if listed == self.options.files {
+            Ok(())
+        } else {
+            Err(format!("{listed} files, not {}", self.options.files).into())
+        }
     }
 
     fn tree_remove(&self) -> Outcome<()> {

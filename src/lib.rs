@@ -1,6 +1,6 @@
 //! icecache: a directory that survives its machine.
-pub mod clock;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod error;
 pub mod fs;

@@ -49,7 +49,10 @@ pub struct Download {
 
 impl std::fmt::Debug for Download {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Download").field("length", &self.length).field("tag", &self.tag).finish_non_exhaustive()
+        f.debug_struct("Download")
+            .field("length", &self.length)
+            .field("tag", &self.tag)
+            .finish_non_exhaustive()
     }
 }
 

@@ -6,6 +6,7 @@
 pub mod child;
 pub mod command;
 pub mod lab;
+pub mod load;
 pub mod snapshot;
 pub mod subject;
 pub mod twin;

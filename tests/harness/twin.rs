@@ -145,6 +145,34 @@ impl Twin {
         });
     }
 
+    /// Copies every other file once more, after its writer has gone on: two moments in one version.
+    fn tear(&self) {
+        if self.writers.is_empty() {
+            return;
+        }
+        let (dir, saved) = (self.dir(), self.saved(self.version));
+        let again = std::cell::RefCell::new(Vec::new());
+        each(&saved, &|path, meta| {
+            if meta.is_file() && !path.to_string_lossy().ends_with("-shm") {
+                again.borrow_mut().push(path.to_path_buf());
+            }
+        });
+        let mut again = again.into_inner();
+        again.sort();
+        for path in again.iter().skip(1).step_by(2) {
+            let from = dir.join(path.strip_prefix(&saved).unwrap());
+            let old = std::fs::read(path).unwrap();
+            super::command::eventually("the writer to go on", super::command::LIMIT, || {
+                let Ok(now) = std::fs::read(&from) else { return Some(()) };
+                let moved = now != old;
+                if moved {
+                    std::fs::write(path, now).unwrap();
+                }
+                moved.then_some(())
+            });
+        }
+    }
+
     fn show_again(&mut self, from: u32) {
         let saved = self.saved(from);
         self.place += 1;
@@ -179,6 +207,7 @@ impl Subject for Twin {
     fn flush(&mut self) -> String {
         if self.defect == Defect::Torn {
             self.save();
+            self.tear();
         } else {
             self.signal(rustix::process::Signal::STOP);
             self.await_stopped();

@@ -81,14 +81,14 @@ fn selftest() {
         must_notice("files copied one after another", || cuts(&mut Twin::new(Defect::Torn), &["counter"], 3));
     assert!(torn.contains("torn counter"), "noticed for another reason: {torn}");
     let torn = must_notice("databases copied one after another", || {
-        cuts(&mut Twin::new(Defect::Torn), &["sqlite"], 5)
+        cuts(&mut Twin::new(Defect::Torn), &["sqlite"], 5);
     });
     assert!(
         torn.contains("torn databases") || torn.contains("malformed") || torn.contains("rows are missing"),
         "{torn}"
     );
     must_notice("a flush that comes too early", || {
-        cuts(&mut Twin::new(Defect::AcknowledgeEarly), &["counter"], 5)
+        cuts(&mut Twin::new(Defect::AcknowledgeEarly), &["counter"], 5);
     });
 }
 

@@ -7,6 +7,7 @@ pub mod child;
 pub mod command;
 pub mod lab;
 pub mod load;
+pub mod ops;
 pub mod snapshot;
 pub mod subject;
 pub mod twin;

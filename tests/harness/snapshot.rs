@@ -55,10 +55,13 @@ pub fn show(bytes: &[u8]) -> String {
     bytes.escape_ascii().to_string()
 }
 
+/// The number of names of a file and those of them that were met.
+type Names = (u64, Vec<Vec<u8>>);
+
 struct Walk {
     look: Look,
     nodes: BTreeMap<Vec<u8>, Node>,
-    names: HashMap<(u64, u64), (u64, Vec<Vec<u8>>)>,
+    names: HashMap<(u64, u64), Names>,
 }
 
 impl Tree {

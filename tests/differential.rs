@@ -5,13 +5,20 @@
 mod harness;
 
 use harness::ops::{Op, Side, live, op};
-use harness::{Defect, KEPT, Lab, Mode, Setup, Subject, TIMELESS, Tree, Twin, long, slice};
+use harness::snapshot::Look;
+use harness::{Defect, Lab, Mode, Setup, Subject, TIMELESS, Tree, Twin, long, slice};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestError, TestRunner};
 use std::cell::Cell;
 
 /// After so many operations whole trees are compared.
 const LOOK_EVERY: usize = 20;
+
+/// Everything that is kept but holes: preallocated space is data or hole as the backing likes.
+const SAVED: Look = Look { holes: false, ..harness::KEPT };
+
+/// How long a failing sequence is made smaller, in milliseconds.
+const SHRINK: u32 = 45_000;
 
 type Verdict = Result<(), TestCaseError>;
 
@@ -34,7 +41,7 @@ fn agree(subject: &mut dyn Subject, ops: &[Op]) -> Verdict {
                 // Descriptors do not survive the mount they are of.
                 tested.close();
                 plain.close();
-                let before = Tree::take(&subject.dir(), KEPT);
+                let before = Tree::take(&subject.dir(), SAVED);
                 match op {
                     Op::Crash => subject.crash(),
                     Op::Remount => subject.remount(),
@@ -46,7 +53,7 @@ fn agree(subject: &mut dyn Subject, ops: &[Op]) -> Verdict {
                 tested.base = subject.dir();
                 same(
                     &before,
-                    Tree::try_take(&subject.dir(), KEPT),
+                    Tree::try_take(&subject.dir(), SAVED),
                     &format!("operation {index} ({op:?}) changed the tree"),
                 )?;
             }
@@ -66,13 +73,13 @@ fn agree(subject: &mut dyn Subject, ops: &[Op]) -> Verdict {
         }
     }
     tested.close();
-    let before = Tree::take(&subject.dir(), KEPT);
+    let before = Tree::take(&subject.dir(), SAVED);
     let version = subject.flush();
-    same(&before, Tree::try_take(&subject.checkout(&version), KEPT), "the last version")
+    same(&before, Tree::try_take(&subject.checkout(&version), SAVED), "the last version")
 }
 
 /// Runs `cases` sequences of up to `length` operations; the smallest failing sequence is the error.
-fn explore(cases: usize, length: usize, make: impl Fn() -> Box<dyn Subject>) -> Result<usize, String> {
+fn explore(cases: usize, length: usize, shrink: u32, make: impl Fn() -> Box<dyn Subject>) -> Result<usize, String> {
     // A umask of the runner would hide differences in modes.
     rustix::process::umask(rustix::fs::Mode::empty());
     let seed = std::env::var("ICECACHE_SEED").ok().and_then(|s| s.parse().ok());
@@ -80,7 +87,7 @@ fn explore(cases: usize, length: usize, make: impl Fn() -> Box<dyn Subject>) -> 
     eprintln!("differential: ICECACHE_SEED={seed}");
     let config = Config {
         cases: cases as u32,
-        max_shrink_time: if long() { 120_000 } else { 20_000 },
+        max_shrink_time: shrink,
         max_shrink_iters: 400,
         failure_persistence: None,
         rng_seed: RngSeed::Fixed(seed),
@@ -103,7 +110,7 @@ fn explore(cases: usize, length: usize, make: impl Fn() -> Box<dyn Subject>) -> 
 
 fn mounted(mode: Mode, options: &'static [&'static str]) {
     let make = || Box::new(Lab::new(Setup::mode(mode).with(options))) as Box<dyn Subject>;
-    let done = explore(slice(10, 200), 400, make).unwrap_or_else(|e| panic!("{e}"));
+    let done = explore(slice(10, 200), 400, SHRINK, make).unwrap_or_else(|e| panic!("{e}"));
     eprintln!("differential: {done} operations agreed ({mode:?})");
     assert!(done > 1000, "only {done} operations ran: the check is void");
 }
@@ -124,13 +131,13 @@ fn classic() {
 #[test]
 fn while_flushing_by_itself() {
     let make = || Box::new(Lab::new(Setup::default().flushing("1ms", "5ms"))) as Box<dyn Subject>;
-    explore(slice(4, 60), 400, make).unwrap_or_else(|e| panic!("{e}"));
+    explore(slice(4, 60), 400, SHRINK, make).unwrap_or_else(|e| panic!("{e}"));
 }
 
 /// A plain directory agrees with a plain directory, and each defect of a twin is found and made small.
 #[test]
 fn selftest() {
-    let done = explore(12, 400, || Box::new(Twin::new(Defect::Faithful))).unwrap_or_else(|e| panic!("{e}"));
+    let done = explore(12, 400, 0, || Box::new(Twin::new(Defect::Faithful))).unwrap_or_else(|e| panic!("{e}"));
     assert!(done > 2000, "only {done} operations ran");
     let defects = [
         Defect::SkipDeletes,
@@ -141,7 +148,7 @@ fn selftest() {
         Defect::LoseOnCrash,
     ];
     for defect in defects {
-        let found = explore(20, 400, || Box::new(Twin::new(defect)));
+        let found = explore(20, 400, 1500, || Box::new(Twin::new(defect)));
         let Err(report) = found else { panic!("{defect:?} was not noticed") };
         eprintln!("{defect:?}: {report}");
     }

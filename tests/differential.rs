@@ -79,7 +79,12 @@ fn agree(subject: &mut dyn Subject, ops: &[Op]) -> Verdict {
 }
 
 /// Runs `cases` sequences of up to `length` operations; the smallest failing sequence is the error.
-fn explore(cases: usize, length: usize, shrink: u32, make: impl Fn() -> Box<dyn Subject>) -> Result<usize, String> {
+fn explore(
+    cases: usize,
+    length: usize,
+    shrink: u32,
+    make: impl Fn() -> Box<dyn Subject>,
+) -> Result<usize, String> {
     // A umask of the runner would hide differences in modes.
     rustix::process::umask(rustix::fs::Mode::empty());
     let seed = std::env::var("ICECACHE_SEED").ok().and_then(|s| s.parse().ok());
@@ -137,7 +142,8 @@ fn while_flushing_by_itself() {
 /// A plain directory agrees with a plain directory, and each defect of a twin is found and made small.
 #[test]
 fn selftest() {
-    let done = explore(12, 400, 0, || Box::new(Twin::new(Defect::Faithful))).unwrap_or_else(|e| panic!("{e}"));
+    let done =
+        explore(12, 400, 0, || Box::new(Twin::new(Defect::Faithful))).unwrap_or_else(|e| panic!("{e}"));
     assert!(done > 2000, "only {done} operations ran");
     let defects = [
         Defect::SkipDeletes,

@@ -24,7 +24,7 @@ fn files_with(dir: &Path, content: &str) -> Vec<PathBuf> {
         match path.symlink_metadata() {
             Ok(meta) if meta.is_dir() => found.extend(files_with(&path, content)),
             Ok(meta) if meta.is_file() && fs::read(&path).is_ok_and(|b| b == content.as_bytes()) => {
-                found.push(path)
+                found.push(path);
             }
             _ => {}
         }
@@ -180,9 +180,9 @@ fn restart_downloads_nothing() {
         |lab: &Lab| lab.objects().into_iter().filter(|o| o.0.extension().is_some_and(|e| e == "zst"));
     for clean in [true, false] {
         if clean {
-            drop(lab.unmount())
+            drop(lab.unmount());
         } else {
-            lab.kill()
+            lab.kill();
         }
         let mut moved = Vec::new();
         for (path, _) in layers(&lab) {

@@ -33,6 +33,8 @@ pub struct Setup {
     pub options: Vec<OsString>,
     /// Another remote than the directory of the lab.
     pub remote: Option<String>,
+    /// Options that belong to the remote, for every verb that takes one.
+    pub remote_options: Vec<String>,
     /// More environment.
     pub environment: Vec<(String, String)>,
     /// Prints and names.
@@ -46,6 +48,7 @@ impl Default for Setup {
             delays: (NEVER.to_owned(), NEVER.to_owned()),
             options: Vec::new(),
             remote: None,
+            remote_options: Vec::new(),
             environment: Vec::new(),
             name: "work".to_owned(),
         }
@@ -181,6 +184,7 @@ impl Lab {
             "--passthrough".into(),
             if self.setup.mode == Mode::Classic { "off" } else { "auto" }.into(),
         ]);
+        args.extend(self.setup.remote_options.iter().map(OsString::from));
         args.extend(self.setup.options.iter().cloned());
         self.call(args)
     }
@@ -269,6 +273,7 @@ impl Lab {
         let to = self.root().join(format!("restored{number}"));
         let (remote, path) = (self.remote(), to.to_string_lossy().into_owned());
         let mut args = vec!["restore", "--remote", &remote, "--name", &self.setup.name, "--to", &path];
+        args.extend(self.setup.remote_options.iter().map(String::as_str));
         args.extend(version);
         self.call(args).must("restore");
         to

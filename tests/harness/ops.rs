@@ -77,13 +77,13 @@ pub fn op() -> impl Strategy<Value = Op> {
         1 => h().prop_map(Op::Close),
         5 => (h(), at.clone(), small.clone()).prop_map(|(h, a, l)| Op::Pwrite(h, a, l)),
         2 => (h(), at.clone(), small.clone()).prop_map(|(h, a, l)| Op::Pread(h, a, l)),
-        2 => (pick(), small.clone()).prop_map(|(p, l)| Op::Append(p, l)),
+        2 => (pick(), small).prop_map(|(p, l)| Op::Append(p, l)),
         2 => (pick(), at.clone()).prop_map(|(p, l)| Op::Truncate(p, l)),
         1 => (h(), at.clone()).prop_map(|(h, l)| Op::Ftruncate(h, l)),
         2 => pick().prop_map(Op::Read),
         2 => (h(), 0..4_u8, at.clone(), 1..100_000_u32).prop_map(|(h, m, a, l)| Op::Fallocate(h, m, a, l)),
         1 => (h(), any::<bool>(), at.clone()).prop_map(|(h, d, a)| Op::Seek(h, d, a)),
-        2 => (h(), h(), at.clone(), at.clone(), 0..50_000_u32).prop_map(|(a, b, f, t, l)| Op::CopyRange(a, b, f, t, l)),
+        2 => (h(), h(), at.clone(), at, 0..50_000_u32).prop_map(|(a, b, f, t, l)| Op::CopyRange(a, b, f, t, l)),
     ];
     let names = prop_oneof![
         5 => (pick(), pick(), 0..4_u8).prop_map(|(a, b, f)| Op::Rename(a, b, f)),
@@ -237,7 +237,7 @@ impl Side {
             }
             Op::Utimens(p, kind, time) => {
                 let given = Timespec { tv_sec: i64::from(*time), tv_nsec: i64::from(time % 1_000_000_000) };
-                let omit = Timespec { tv_sec: 0, tv_nsec: i64::from(rustix::fs::UTIME_OMIT) };
+                let omit = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
                 let (a, m) =
                     [(given, given), (omit, given), (given, omit), (given, given)][usize::from(*kind)];
                 let flags = if *kind == 3 { AtFlags::SYMLINK_NOFOLLOW } else { AtFlags::empty() };

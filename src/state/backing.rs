@@ -56,7 +56,11 @@ impl<'a> Backing<'a> {
     /// The names in a directory, sorted; `None` if it is no directory any more.
     pub(crate) fn list(&mut self, path: &RelPath) -> io::Result<Option<Vec<Vec<u8>>>> {
         let Some(fd) = self.directory(path)? else { return Ok(None) };
-        let Some(dir) = gone_is_none(Dir::read_from(fd))? else { return Ok(None) };
+        // The descriptor at hand is for lookups only.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = gone_is_none(rustix::fs::openat(fd, c".", flags, Mode::empty()))?;
+        let Some(fd) = opened else { return Ok(None) };
+        let dir = Dir::new(fd)?;
         let mut names = Vec::new();
         for entry in dir {
             let entry = entry?;

@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 /// The longest piece of a path given to one system call (`PATH_MAX` is 4096 with its NUL).
-const PIECE_MAX: usize = 3800;
+pub(crate) const PIECE_MAX: usize = 3800;
 /// The longest list of attribute names and the longest value Linux hands out.
 const XATTR_MAX: usize = 65_536;
 
@@ -185,7 +185,7 @@ fn read_whole(call: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> rustix::
     }
 }
 
-fn open_directory(root: BorrowedFd<'_>, path: &RelPath) -> rustix::io::Result<OwnedFd> {
+pub(crate) fn open_directory(root: BorrowedFd<'_>, path: &RelPath) -> rustix::io::Result<OwnedFd> {
     let open = |at: BorrowedFd<'_>, piece: &[u8]| {
         let piece = CString::new(piece).map_err(|_| Errno::INVAL)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;

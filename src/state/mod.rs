@@ -3,9 +3,11 @@
 //!
 //! A flush reads as `dirty → plan → cut → commit`, a start as `head → restore`.
 mod backing;
+pub mod commit;
 pub mod dirty;
 pub mod head;
 pub mod identity;
 pub mod plan;
 pub mod record;
 pub mod scan;
+pub mod source;

@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 /// The longest piece of a path given to one system call (`PATH_MAX` is 4096 with its NUL).
-const PIECE_MAX: usize = 3800;
+pub(crate) const PIECE_MAX: usize = 3800;
 /// The longest list of attribute names and the longest value Linux hands out.
 const XATTR_MAX: usize = 65_536;
 
@@ -56,7 +56,11 @@ impl<'a> Backing<'a> {
     /// The names in a directory, sorted; `None` if it is no directory any more.
     pub(crate) fn list(&mut self, path: &RelPath) -> io::Result<Option<Vec<Vec<u8>>>> {
         let Some(fd) = self.directory(path)? else { return Ok(None) };
-        let Some(dir) = gone_is_none(Dir::read_from(fd))? else { return Ok(None) };
+        // The descriptor at hand is for lookups only.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = gone_is_none(rustix::fs::openat(fd, c".", flags, Mode::empty()))?;
+        let Some(fd) = opened else { return Ok(None) };
+        let dir = Dir::new(fd)?;
         let mut names = Vec::new();
         for entry in dir {
             let entry = entry?;
@@ -181,7 +185,7 @@ fn read_whole(call: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> rustix::
     }
 }
 
-fn open_directory(root: BorrowedFd<'_>, path: &RelPath) -> rustix::io::Result<OwnedFd> {
+pub(crate) fn open_directory(root: BorrowedFd<'_>, path: &RelPath) -> rustix::io::Result<OwnedFd> {
     let open = |at: BorrowedFd<'_>, piece: &[u8]| {
         let piece = CString::new(piece).map_err(|_| Errno::INVAL)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;

@@ -61,6 +61,8 @@ pub struct Captured {
     pub changed: bool,
     /// It changed within a tick of being looked at, so its times prove nothing later.
     racy: bool,
+    /// The last version had a directory here, whose content it hides.
+    hides: bool,
 }
 
 impl Captured {
@@ -220,7 +222,7 @@ impl Plan {
         let removes = self.removals().map(|path| Delta::Remove(path.as_bytes().to_vec()));
         let puts = self.puts().filter(|(path, _)| !skipped.contains(*path)).flat_map(|(path, captured)| {
             let bytes = path.as_bytes().to_vec();
-            let hides = (captured.kind != Kind::Directory).then(|| Delta::RemoveBelow(bytes.clone()));
+            let hides = captured.hides.then(|| Delta::RemoveBelow(bytes.clone()));
             hides.into_iter().chain([Delta::Put(bytes, captured.record())])
         });
         removes.chain(puts)

@@ -21,6 +21,8 @@ pub(super) struct Look<'a> {
     inodes: Vec<(u64, u64)>,
     /// The last path found gone; marks below it need no look.
     gone: Option<RelPath>,
+    /// The last directory found standing above one that was gone.
+    standing: Option<RelPath>,
 }
 
 impl<'a> Look<'a> {
@@ -31,7 +33,16 @@ impl<'a> Look<'a> {
         options: &'a LookOptions,
     ) -> Self {
         let backing = Backing::new(root, options.exclude.as_ref());
-        Self { plan, backing, records, options, parents: BTreeSet::new(), inodes: Vec::new(), gone: None }
+        Self {
+            plan,
+            backing,
+            records,
+            options,
+            parents: BTreeSet::new(),
+            inodes: Vec::new(),
+            gone: None,
+            standing: None,
+        }
     }
 
     pub(super) fn run(mut self, marks: &Marks) -> Result<(), PlanError> {
@@ -54,10 +65,9 @@ impl<'a> Look<'a> {
         let mut settled = HashSet::new();
         loop {
             while let Some(dir) = self.parents.pop_last() {
-                if !matches!(self.plan.get(&dir), Some(Change::Put(_))) {
-                    self.look(&dir, Extent::Entry)?;
-                } else if self.plan.get(&dir).is_some() && !marks.contains_key(&dir) {
-                    // Planned before this pass: its times may have moved since.
+                // One that was planned before this pass is looked at again: its times may have moved.
+                let fresh = marks.contains_key(&dir) && matches!(self.plan.get(&dir), Some(Change::Put(_)));
+                if !fresh {
                     self.look(&dir, Extent::Entry)?;
                 }
             }
@@ -96,13 +106,8 @@ impl<'a> Look<'a> {
     }
 
     fn present(&mut self, path: &RelPath, ident: &Identity, extent: Extent) -> Result<(), PlanError> {
-        if self.plan.removes > 0 {
-            let hidden = path.ancestors().find(|p| matches!(self.plan.get(p), Some(Change::Remove)));
-            if let Some(top) = hidden {
-                // It was gone when the plan was made and is back: what it had must be looked at
-                // name by name, since the removal of the whole no longer holds.
-                return self.look(&top, Extent::Subtree);
-            }
+        if self.returned_with_parent(path)? {
+            return Ok(());
         }
         let is_dir = ident.file_type().is_dir();
         let returned = is_dir
@@ -121,6 +126,19 @@ impl<'a> Look<'a> {
         Ok(())
     }
 
+    /// A directory above the path was gone when the plan was made and is back: what it had must be
+    /// looked at name by name, since the removal of the whole no longer holds.
+    fn returned_with_parent(&mut self, path: &RelPath) -> Result<bool, PlanError> {
+        if self.plan.removes == 0 {
+            return Ok(false);
+        }
+        let hidden = path.ancestors().find(|p| matches!(self.plan.get(p), Some(Change::Remove)));
+        match hidden {
+            Some(top) => self.look(&top, Extent::Subtree).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
     /// Puts one path that stands into the plan if it differs from its record.
     fn compare(&mut self, path: &RelPath, ident: &Identity) -> Result<(), PlanError> {
         let record = self.records.get(path)?;
@@ -136,7 +154,7 @@ impl<'a> Look<'a> {
             self.inodes.extend(touched);
             return Ok(());
         }
-        self.put(path, ident, changed, racy)?;
+        self.put(path, ident, record.as_ref(), changed)?;
         if record.is_none()
             && let Some(parent) = path.parent()
             && self.plan.get(&parent).is_none()
@@ -146,10 +164,24 @@ impl<'a> Look<'a> {
         Ok(())
     }
 
-    fn put(&mut self, path: &RelPath, ident: &Identity, changed: bool, racy: bool) -> Result<(), PlanError> {
+    fn put(
+        &mut self,
+        path: &RelPath,
+        ident: &Identity,
+        record: Option<&Identity>,
+        changed: bool,
+    ) -> Result<(), PlanError> {
+        let racy = self.is_racy(ident);
+        let hides = !ident.file_type().is_dir() && record.is_some_and(|r| r.file_type().is_dir());
+        if hides {
+            let records = self.records;
+            for item in records.below(path) {
+                self.lost_name(&item?.1);
+            }
+        }
         match self.backing.describe(path, ident) {
             Ok(Some((kind, meta))) => {
-                let captured = Captured { ident: *ident, kind, meta, link: None, changed, racy };
+                let captured = Captured { ident: *ident, kind, meta, link: None, changed, racy, hides };
                 let touched = self.plan.insert(path.clone(), Change::Put(captured));
                 self.inodes.extend(touched);
                 if is_linked(ident) {
@@ -175,11 +207,20 @@ impl<'a> Look<'a> {
     fn absent(&mut self, path: &RelPath) -> Result<(), PlanError> {
         let mut top = path.clone();
         while let Some(parent) = top.parent() {
+            if self.standing.as_ref() == Some(&parent) {
+                break;
+            }
             match self.backing.stat(&parent) {
                 Ok(None) => top = parent,
-                Ok(Some(ident)) if ident.file_type().is_dir() => break,
+                Ok(Some(ident)) if ident.file_type().is_dir() => {
+                    self.standing = Some(parent);
+                    break;
+                }
                 // A non-directory took the place of a directory: it hides all that was below.
-                Ok(Some(ident)) => return self.present(&parent, &ident, Extent::Entry),
+                Ok(Some(ident)) => {
+                    self.parents.extend(parent.parent());
+                    return self.present(&parent, &ident, Extent::Entry);
+                }
                 Err(e) => return self.unreadable(path, e),
             }
         }
@@ -281,9 +322,12 @@ impl<'a> Look<'a> {
         for path in names {
             match self.backing.stat(&path) {
                 Ok(Some(ident)) if (ident.dev, ident.ino) == inode => {
+                    if self.returned_with_parent(&path)? {
+                        continue;
+                    }
                     let record = self.records.get(&path)?;
                     let changed = !record.is_some_and(|r| ident.unchanged_since(&r));
-                    self.put(&path, &ident, changed || !self.options.whole, self.is_racy(&ident))?;
+                    self.put(&path, &ident, record.as_ref(), changed || !self.options.whole)?;
                 }
                 Ok(Some(ident)) => self.present(&path, &ident, Extent::Entry)?,
                 Ok(None) => self.absent(&path)?,

@@ -22,7 +22,7 @@ pub const ROW_BYTES: usize = 40;
 pub const FOOTER_BYTES: usize = 72;
 
 pub(crate) const ZSTD_MAGIC: [u8; 4] = 0xFD2F_B528u32.to_le_bytes();
-const PREAMBLE_MAGIC: [u8; 4] = 0x184D_2A50u32.to_le_bytes();
+pub(crate) const PREAMBLE_MAGIC: [u8; 4] = 0x184D_2A50u32.to_le_bytes();
 pub(crate) const TABLE_MAGIC: [u8; 4] = 0x184D_2A51u32.to_le_bytes();
 const PREAMBLE_PAYLOAD: usize = 32;
 const NAME: [u8; 8] = *b"ICELAYER";

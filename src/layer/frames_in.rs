@@ -31,7 +31,11 @@ impl<R: Read> FramesIn<R> {
     pub(super) fn new(source: R, threads: usize) -> Result<Self, LayerError> {
         let mut source = BufReader::with_capacity(SOURCE_BUFFER, source);
         let mut first = [0; frame::PREAMBLE_BYTES];
-        source.read_exact(&mut first).map_err(|e| LayerError::from_stream("preamble", e))?;
+        source.read_exact(&mut first[..4]).map_err(|e| LayerError::from_stream("preamble", e))?;
+        if first[..4] != frame::PREAMBLE_MAGIC {
+            return Err(LayerError::NotALayer); // however short it is
+        }
+        source.read_exact(&mut first[4..]).map_err(|e| LayerError::from_stream("preamble", e))?;
         frame::check_preamble(&first)?;
         Ok(Self {
             source,

@@ -67,6 +67,16 @@ impl<W: Write + Send> LayerWriter<W> {
             self.entries += 1;
             return self.frames.write(&encode(entry, None)?);
         };
+        // A file that lost its end looks like one that ends in a hole.
+        let check_length = || match content {
+            Some(file) => match file.metadata() {
+                Ok(now) if now.len() < size => Err(LayerError::Changed { path: entry.path.clone() }),
+                Ok(_) => Ok(()),
+                Err(e) => Err(LayerError::io(format!("cannot stat: {}", entry.path), e)),
+            },
+            None => Ok(()),
+        };
+        check_length()?;
         let map = match content {
             Some(file) => SparseMap::of(file, size)
                 .map_err(|e| LayerError::io(format!("cannot find holes: {}", entry.path), e))?,
@@ -82,6 +92,9 @@ impl<W: Write + Send> LayerWriter<W> {
             for extent in &map.extents {
                 self.copy(entry, file, extent.offset, extent.len)?;
             }
+        }
+        if !map.is_dense() {
+            check_length()?;
         }
         self.frames.write(&[0; BLOCK][..padding(map.data_len())])
     }

@@ -3,6 +3,8 @@ pub(crate) mod copy;
 mod dirs;
 mod place;
 mod pool;
+#[cfg(test)]
+mod tests;
 
 use super::entry::{Entry, Kind, Metadata};
 use super::{LayerError, LayerReader};
@@ -190,7 +192,14 @@ impl Extractor {
     fn link(&mut self, path: &RelPath, target: &RelPath) -> Result<(), LayerError> {
         let missing =
             || LayerError::corrupt(format!("hard link to a file that is not there: {target}: {path}"));
-        let from = self.dirs.existing_parent(target)?.ok_or_else(missing)?;
+        let from = match self.dirs.existing_parent(target) {
+            Err(LayerError::Refused { .. }) => {
+                let what =
+                    format!("its target's path leads through something else than directories: {target}");
+                return Err(LayerError::refused(what, path));
+            }
+            other => other?.ok_or_else(missing)?,
+        };
         let from_name = target.name().ok_or_else(missing)?;
         let to = self.dirs.parent(path)?;
         let name = path.name().unwrap_or_default();

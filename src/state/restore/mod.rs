@@ -5,6 +5,8 @@
 mod existing;
 mod fetch;
 mod seen;
+#[cfg(test)]
+mod tests;
 
 use crate::error::{Error, ErrorKind};
 use crate::layer::extract::{Extractor, Note, Placed};

@@ -14,6 +14,8 @@ pub type Answer = Box<dyn FnOnce() + Send>;
 struct State {
     wanted: HashSet<u64>,
     held: HashMap<u64, Vec<Answer>>,
+    /// Inodes whose fsync callers wait for something else, and how many do.
+    locked: HashMap<u64, u32>,
 }
 
 /// The set of withheld replies. Owner of its lock.
@@ -51,6 +53,23 @@ impl Holds {
         self.state.lock().wanted.contains(&inode)
     }
 
+    /// Somebody's fsync of this inode waits for other reasons: that holds it as well.
+    pub fn lock(&self, inode: u64) {
+        *self.state.lock().locked.entry(inode).or_default() += 1;
+        self.changed.notify_all();
+    }
+
+    /// That fsync is about to be answered.
+    pub fn unlock(&self, inode: u64) {
+        let mut state = self.state.lock();
+        if let Some(count) = state.locked.get_mut(&inode) {
+            *count -= 1;
+            if *count == 0 {
+                state.locked.remove(&inode);
+            }
+        }
+    }
+
     /// Wakes [`wait`](Self::wait) to ask `locked` again.
     pub fn poke(&self) {
         let _state = self.state.lock();
@@ -62,8 +81,8 @@ impl Holds {
     pub fn wait(&self, deadline: Instant, locked: impl Fn() -> HashSet<u64>) -> Vec<u64> {
         let mut state = self.state.lock();
         loop {
-            let mut free: Vec<u64> =
-                state.wanted.iter().filter(|id| !state.held.contains_key(id)).copied().collect();
+            let stands = |id: &&u64| state.held.contains_key(id) || state.locked.contains_key(id);
+            let mut free: Vec<u64> = state.wanted.iter().filter(|id| !stands(id)).copied().collect();
             if !free.is_empty() {
                 let locked = locked();
                 free.retain(|id| !locked.contains(id));

@@ -31,6 +31,13 @@ enum Place {
 struct Sheltered(RwLock<Place>);
 
 impl Content for Sheltered {
+    fn length(&self) -> io::Result<u64> {
+        match &*self.0.read() {
+            Place::Opened(file) | Place::Copied(file) => file.length(),
+            Place::Backing => Err(io::Error::other("sheltered file is not open")),
+        }
+    }
+
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         match &*self.0.read() {
             Place::Opened(file) | Place::Copied(file) => Content::read_at(file, buffer, offset),

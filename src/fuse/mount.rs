@@ -22,6 +22,35 @@ pub struct MountOptions {
     pub source: String,
     /// Other users may enter; the kernel then checks permissions.
     pub allow_other: bool,
+    /// Restrictions.
+    pub flags: Restrictions,
+}
+
+/// What the kernel shall not do on the mount.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Restrictions {
+    /// Honour set-user-id bits.
+    pub nosuid: bool,
+    /// Open device nodes.
+    pub nodev: bool,
+    /// Execute programs.
+    pub noexec: bool,
+}
+
+impl Restrictions {
+    fn flags(self) -> MountFlags {
+        let flag = |on, flag| if on { flag } else { MountFlags::empty() };
+        // Access times are the backing's; the kernel need not report them to us.
+        MountFlags::NOATIME
+            | flag(self.nosuid, MountFlags::NOSUID)
+            | flag(self.nodev, MountFlags::NODEV)
+            | flag(self.noexec, MountFlags::NOEXEC)
+    }
+
+    fn words(self) -> String {
+        let word = |on, word: &'static str| if on { word } else { "" };
+        [word(self.nosuid, ",nosuid"), word(self.nodev, ",nodev"), word(self.noexec, ",noexec")].concat()
+    }
 }
 
 /// What the backing allows.
@@ -105,7 +134,7 @@ fn mount_directly(dir: &Path, options: &MountOptions) -> rustix::io::Result<Owne
     }
     let data = CString::new(data).map_err(|_| rustix::io::Errno::INVAL)?;
     let source = CString::new(options.source.as_bytes()).map_err(|_| rustix::io::Errno::INVAL)?;
-    rustix::mount::mount(&source, dir, c"fuse.icecache", MountFlags::NOATIME, Some(data.as_c_str()))?;
+    rustix::mount::mount(&source, dir, c"fuse.icecache", options.flags.flags(), Some(data.as_c_str()))?;
     Ok(device)
 }
 
@@ -117,6 +146,7 @@ fn mount_by_helper(dir: &Path, options: &MountOptions) -> Result<OwnedFd> {
     let (ours, theirs) = pair.map_err(|e| failed(e.into()))?;
     let mut how =
         format!("fsname={},subtype=icecache,noatime,max_read=1048576", options.source.replace(',', "\\,"));
+    how.push_str(&options.flags.words());
     if options.allow_other {
         how.push_str(",allow_other,default_permissions");
     }
@@ -269,7 +299,11 @@ pub fn probe_passthrough(root: impl AsFd, probe_dir: &Path) -> std::result::Resu
     }
     let depth = Backing::probe(&root).map_err(|e| refused("cannot look at the backing", &e))?.depth;
     std::fs::create_dir_all(probe_dir).map_err(|e| refused("cannot make a place to probe", &e))?;
-    let options = MountOptions { source: "icecache-probe".into(), allow_other: false };
+    let options = MountOptions {
+        source: "icecache-probe".into(),
+        allow_other: false,
+        flags: Restrictions::default(),
+    };
     let (device, mounted) = mount(probe_dir, &options).map_err(|e| refused("cannot mount", &e))?;
     let result = super::probe::try_passthrough(device, depth, &root);
     let unmounted = mounted.unmount(true);

@@ -8,6 +8,8 @@ use std::os::unix::fs::FileExt;
 
 /// Positioned reads of a file that does not change while it is read.
 pub trait Content: Send + Sync {
+    /// Its length now, in bytes.
+    fn length(&self) -> io::Result<u64>;
     /// Reads at `offset`; 0 means the end.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
     /// The next range at or after `offset` that is not a hole, or `None` if only holes follow. Its end
@@ -16,6 +18,10 @@ pub trait Content: Send + Sync {
 }
 
 impl<T: Content + ?Sized> Content for std::sync::Arc<T> {
+    fn length(&self) -> io::Result<u64> {
+        (**self).length()
+    }
+
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         (**self).read_at(buffer, offset)
     }
@@ -26,6 +32,10 @@ impl<T: Content + ?Sized> Content for std::sync::Arc<T> {
 }
 
 impl Content for File {
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         FileExt::read_at(self, buffer, offset)
     }

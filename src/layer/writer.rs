@@ -69,8 +69,8 @@ impl<W: Write + Send> LayerWriter<W> {
         };
         // A file that lost its end looks like one that ends in a hole.
         let check_length = || match content {
-            Some(file) => match file.metadata() {
-                Ok(now) if now.len() < size => Err(LayerError::Changed { path: entry.path.clone() }),
+            Some(file) => match file.length() {
+                Ok(now) if now < size => Err(LayerError::Changed { path: entry.path.clone() }),
                 Ok(_) => Ok(()),
                 Err(e) => Err(LayerError::io(format!("cannot stat: {}", entry.path), e)),
             },

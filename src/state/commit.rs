@@ -21,7 +21,7 @@ use uuid::Uuid;
 mod fork;
 mod layered;
 mod open;
-mod pack;
+pub mod pack;
 mod single;
 #[cfg(test)]
 mod tests;

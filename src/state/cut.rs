@@ -193,6 +193,7 @@ struct Progress {
     plan: Plan,
     marks: Marks,
     copies: HashMap<u64, Copied>,
+    look: LookOptions,
 }
 
 impl Cutter {
@@ -218,20 +219,29 @@ impl Cutter {
 
     /// Makes a cut. Blocks for as long as copying takes; writers stand still for the last part only.
     pub fn cut(&self, records: &Records) -> Result<Cut, CutError> {
+        self.cut_by(records, self.options.look.clone())
+    }
+
+    /// Makes a cut whose plan has every path, changed or not.
+    pub fn cut_whole(&self, records: &Records) -> Result<Cut, CutError> {
+        self.cut_by(records, LookOptions { whole: true, ..self.options.look.clone() })
+    }
+
+    fn cut_by(&self, records: &Records, look_options: LookOptions) -> Result<Cut, CutError> {
         let writers = self.live.writers(); // first: files nobody writes any more become marks
         let marks = self.live.dirty().take();
         let mut look = with_writers(marks.clone(), &writers);
-        if self.options.look.whole {
+        if look_options.whole {
             look.insert(RelPath::root(), Extent::Subtree);
         }
-        let plan = match Plan::capture(self.live.root(), records, &look, &self.options.look) {
+        let plan = match Plan::capture(self.live.root(), records, &look, &look_options) {
             Ok(plan) => plan,
             Err(e) => {
                 self.live.dirty().restore(marks);
                 return Err(e.into());
             }
         };
-        let mut progress = Progress { plan, marks, copies: HashMap::new() };
+        let mut progress = Progress { plan, marks, copies: HashMap::new(), look: look_options };
         for attempt in 1..=ATTEMPTS_MAX {
             let last = attempt == ATTEMPTS_MAX;
             match self.attempt(records, &mut progress, last) {
@@ -294,7 +304,7 @@ impl Cutter {
         }
         for _ in 0..ROUNDS_MAX {
             let look = with_writers(Marks::new(), writers);
-            progress.plan.refresh(self.live.root(), records, &look, &self.options.look)?;
+            progress.plan.refresh(self.live.root(), records, &look, &progress.look)?;
             let mut moved = 0;
             for writer in writers {
                 // A file that vanishes meanwhile is no error here: the closed gate decides.
@@ -344,7 +354,7 @@ impl Cutter {
         // From here to the release of the first file nothing moves: this is the instant.
         let instant = Timestamp::now();
         let look = with_writers(late, &writers);
-        progress.plan.refresh(self.live.root(), records, &look, &self.options.look)?;
+        progress.plan.refresh(self.live.root(), records, &look, &progress.look)?;
         for writer in &writers {
             if mapped.contains(&writer.ino) {
                 self.copy_mapped(progress, writer)?;

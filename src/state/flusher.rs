@@ -4,6 +4,7 @@
 //! and commits it. A failure keeps every mark and is tried again, less and less often, for ever;
 //! whoever waits for a flush hears of the failure at once.
 use super::barrier::Barrier;
+use super::commit::pack::{Packed, pack};
 use super::commit::{CommitError, Committer, Forked, Receipt};
 use super::cut::{Cut, CutStats, Cutter};
 use super::dirty::Extent;
@@ -13,6 +14,7 @@ use super::record::Records;
 use super::schedule::Schedule;
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
+use crate::layer::PackOptions;
 use crate::path::RelPath;
 use crate::sync::Mutex;
 use std::collections::{BTreeMap, HashMap};
@@ -260,13 +262,7 @@ impl Flusher {
         for path in self.status.lock().stuck.keys() {
             self.live.dirty().mark(path.clone(), Extent::Subtree);
         }
-        if !self.cutter.has_barrier() {
-            match (self.start_barrier)() {
-                Some(Ok(barrier)) => self.cutter.set_barrier(Some(barrier)),
-                Some(Err(e)) => return Err(Error::io("cannot start the helper of the cut", e)),
-                None => {}
-            }
-        }
+        self.ensure_barrier()?;
         let cut = Arc::new(self.cutter.cut(&self.records)?);
         let committed = self.runtime.block_on(self.committer.commit(cut.plan.clone(), cut.clone(), cut.instant));
         match committed {
@@ -282,6 +278,28 @@ impl Flusher {
                 Err(e.into())
             }
         }
+    }
+
+    /// Writes the whole tree, as of one instant, into `to` as an archive; nothing is committed.
+    pub fn export(&self, to: std::fs::File, options: PackOptions) -> Result<Packed> {
+        let _turn = self.turn.lock();
+        self.ensure_barrier()?;
+        let cut = self.cutter.cut_whole(&self.records)?;
+        let packed = pack(&cut.plan, &cut, to, options);
+        self.live.dirty().restore(cut.marks.clone()); // they are still to be committed
+        Ok(packed?)
+    }
+
+    fn ensure_barrier(&self) -> Result<()> {
+        if self.cutter.has_barrier() {
+            return Ok(());
+        }
+        match (self.start_barrier)() {
+            Some(Ok(barrier)) => self.cutter.set_barrier(Some(barrier)),
+            Some(Err(e)) => return Err(Error::io("cannot start the helper of the cut", e)),
+            None => {}
+        }
+        Ok(())
     }
 
     /// What could not be read stays as the last version has it and is tried again.

@@ -237,6 +237,20 @@ impl Records {
         journal.flush()
     }
 
+    /// Forgets the base and all that was recorded of it: the remote no longer has it.
+    pub fn forget_base(&self) -> Result<(), JournalError> {
+        let mut writer = Writer::new(self);
+        for tree in [CLEAN, LINKS] {
+            for pair in self.journal.scan_prefix(tree, b"") {
+                writer.batch.delete(tree, &pair?.0);
+                writer.spill()?;
+            }
+        }
+        let batch = std::mem::take(&mut writer.batch);
+        self.edit_meta(batch, |meta| meta.base = None)?;
+        self.journal.flush()
+    }
+
     /// Changes the meta document, in one batch with `batch`.
     fn edit_meta(&self, mut batch: Batch, edit: impl FnOnce(&mut Meta)) -> Result<(), JournalError> {
         let mut meta = self.meta.lock();

@@ -1,4 +1,5 @@
 //! Where the content of planned files is read from.
+use crate::layer::content::Content;
 use crate::path::RelPath;
 use crate::state::plan::Captured;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
@@ -11,7 +12,7 @@ use std::os::fd::OwnedFd;
 pub trait ContentSource: Send + Sync {
     /// Opens a file for reading. `PermissionDenied` leaves this one file out of the version (the
     /// receipt says so); any other error fails the commit.
-    fn open(&self, path: &RelPath, captured: &Captured) -> io::Result<File>;
+    fn open(&self, path: &RelPath, captured: &Captured) -> io::Result<Box<dyn Content>>;
 
     /// The content has been read (or left out): what kept it unchanged may be released. Not called
     /// for the rest of the plan when a commit fails.
@@ -32,7 +33,7 @@ impl DirectorySource {
 }
 
 impl ContentSource for DirectorySource {
-    fn open(&self, path: &RelPath, _captured: &Captured) -> io::Result<File> {
+    fn open(&self, path: &RelPath, _captured: &Captured) -> io::Result<Box<dyn Content>> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         let (dir, name) = match (path.parent(), path.name()) {
@@ -44,6 +45,6 @@ impl ContentSource for DirectorySource {
             _ => (None, path.as_bytes().to_vec()),
         };
         let at = dir.as_ref().unwrap_or(&self.root);
-        Ok(rustix::fs::openat2(at, name, flags, Mode::empty(), resolve)?.into())
+        Ok(Box::new(File::from(rustix::fs::openat2(at, name, flags, Mode::empty(), resolve)?)))
     }
 }

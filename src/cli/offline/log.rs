@@ -4,7 +4,7 @@ use crate::Result;
 use crate::config::{Layout, RemoteSettings};
 use crate::remote::RemoteError;
 use crate::serve::control::LogLine;
-use crate::state::head::Head;
+use crate::serve::history::lines;
 
 /// The versions of a name, newest first.
 pub fn log(remote: &RemoteSettings) -> Result<Vec<LogLine>> {
@@ -13,27 +13,6 @@ pub fn log(remote: &RemoteSettings) -> Result<Vec<LogLine>> {
         Layout::Layered => Ok(lines(&opened.expect_head(remote)?)),
         Layout::Single => single(&opened, remote),
     }
-}
-
-/// One line for each layer that is still apart.
-pub fn lines(head: &Head) -> Vec<LogLine> {
-    let mut parent = None;
-    let mut lines: Vec<LogLine> = Vec::with_capacity(head.layers.len());
-    for (index, layer) in head.layers.iter().enumerate() {
-        let version = layer.version.to_string();
-        lines.push(LogLine {
-            version: version.clone(),
-            time: layer.time,
-            writer: layer.writer.to_string(),
-            layers: index as u64 + 1,
-            bytes: layer.bytes,
-            entries: Some(layer.entries),
-            parent: parent.replace(version),
-            tags: Vec::new(),
-        });
-    }
-    lines.reverse();
-    lines
 }
 
 /// This layout keeps one version and no record of it but its archive.

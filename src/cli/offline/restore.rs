@@ -77,7 +77,7 @@ fn layered(
     let source = |layer: &crate::state::head::LayerRef| LayerSource {
         key: layer.key.clone(),
         bytes: layer.bytes,
-        digest: layer.digest.0,
+        digest: Some(layer.digest.0),
     };
     let layers = head.layers.iter().rev().map(source).collect();
     let progress = Mutex::new(Progress { phase: PHASE.to_owned(), ..Progress::default() });

@@ -177,8 +177,8 @@ impl Start<'_> {
             }
             (None, _) => {
                 let root = locks.backing_fd()?;
-                let key = format!("{}.zst", opening.name);
-                runtime.block_on(restore::restore_archive(self.store.clone(), &key, root, policy, &progress))?
+                let archive = runtime.block_on(self.archive(&opening.name))?;
+                runtime.block_on(restore::restore(self.store.clone(), vec![archive], root, policy, &progress))?
             }
         };
         for note in &restored.notes {
@@ -196,6 +196,13 @@ impl Start<'_> {
         tracing::info!(entries = restored.entries, kept = restored.kept, bytes = restored.bytes, "restored");
         let found = std::mem::take(&mut *found.lock());
         Ok(found)
+    }
+
+    /// The one object of layout single. No HEAD describes it: its length and its own checksums must do.
+    async fn archive(&self, name: &str) -> Result<LayerSource> {
+        let key = format!("{name}.zst");
+        let found = self.store.download(&key, None).await?;
+        Ok(LayerSource { key, bytes: found.length, digest: None })
     }
 
     /// A place for local files that the remote has otherwise.
@@ -229,7 +236,7 @@ fn sources(head: &Head) -> Vec<LayerSource> {
     let source = |layer: &crate::state::head::LayerRef| LayerSource {
         key: layer.key.clone(),
         bytes: layer.bytes,
-        digest: layer.digest.0,
+        digest: Some(layer.digest.0),
     };
     head.layers.iter().rev().map(source).collect()
 }

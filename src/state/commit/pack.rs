@@ -18,13 +18,17 @@ const CHUNKS_MAX: usize = 8;
 
 /// What was packed.
 #[derive(Debug)]
-pub(super) struct Packed {
-    pub(super) summary: Summary,
-    pub(super) changed: u64,
-    pub(super) removed: u64,
-    pub(super) fuzzy: u64,
+pub struct Packed {
+    /// The object.
+    pub summary: Summary,
+    /// Paths set that differ from the last version.
+    pub changed: u64,
+    /// Paths removed.
+    pub removed: u64,
+    /// Files that may not be of one instant.
+    pub fuzzy: u64,
     /// Paths left out, and why.
-    pub(super) skipped: BTreeMap<RelPath, String>,
+    pub skipped: BTreeMap<RelPath, String>,
 }
 
 /// Packs and sends. The object is complete but not yet published: that is `Upload::finish`.
@@ -67,10 +71,10 @@ pub(super) async fn send(
 
 /// Whiteouts first, then what stands, in path order: directories before their content, and files
 /// before the links to them.
-fn pack(
+pub fn pack<W: Write + Send>(
     plan: &Plan,
     source: &dyn ContentSource,
-    sink: Sink,
+    sink: W,
     options: PackOptions,
 ) -> Result<Packed, CommitError> {
     let mut writer = LayerWriter::new(sink, options);
@@ -103,7 +107,7 @@ fn pack(
             skipped.insert(path.clone(), why);
             continue;
         }
-        let appended = writer.append(&captured.entry(path), content.as_ref());
+        let appended = writer.append(&captured.entry(path), content.as_deref());
         if captured.has_content() {
             source.done(path, captured);
         }

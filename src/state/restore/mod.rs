@@ -37,8 +37,8 @@ pub struct LayerSource {
     pub key: String,
     /// Its length.
     pub bytes: u64,
-    /// BLAKE3 of the object.
-    pub digest: [u8; 32],
+    /// BLAKE3 of the object; `None` for an archive that no HEAD describes.
+    pub digest: Option<[u8; 32]>,
 }
 
 /// Says whether what stands at a path already is the entry, so that it need not be written.

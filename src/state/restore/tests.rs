@@ -98,7 +98,7 @@ impl Shelf {
             }
             let (bytes, summary) = writer.finish().expect("finish");
             let key = format!("layers/{i}.tar.zst");
-            sources.push(LayerSource { key: key.clone(), bytes: summary.bytes, digest: summary.digest });
+            sources.push(LayerSource { key: key.clone(), bytes: summary.bytes, digest: Some(summary.digest) });
             shelf.objects.lock().insert(key, bytes.into());
         }
         (shelf, sources)
@@ -337,7 +337,7 @@ fn spoiled_objects_are_errors_that_name_the_layer() {
         how(&mut shelf, &mut sources);
         run(shelf, sources, to.path(), Policy::default()).expect_err("spoiled")
     };
-    let error = spoil(&|_, sources| sources[0].digest[0] ^= 1);
+    let error = spoil(&|_, sources| sources[0].digest.as_mut().expect("digest")[0] ^= 1);
     assert!(matches!(error, RestoreError::Mismatch { .. }), "{error}");
     let error = spoil(&|_, sources| sources[0].bytes += 1);
     assert!(matches!(error, RestoreError::Mismatch { .. }), "{error}");

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
@@ -66,14 +66,17 @@ impl Mount {
     }
 }
 
-/// Creates the state directory, for this user only.
+/// Creates the state directory, for this user only. One that another user could change is refused:
+/// what lies there is trusted.
 fn prepare(settings: &MountSettings) -> Result<()> {
     for dir in [&settings.state_dir, &settings.temp_dir()] {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
-            .map_err(|e| Error::io(format!("cannot create state directory: {}", dir.display()), e))?;
+        let failed = |e| Error::io(format!("cannot use state directory: {}", dir.display()), e);
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
+        let there = fs::metadata(dir).map_err(failed)?;
+        if there.uid() != rustix::process::geteuid().as_raw() || there.mode() & 0o002 != 0 {
+            let message = format!("state directory can be changed by other users: {}", dir.display());
+            return Err(Error::new(ErrorKind::Denied, message));
+        }
     }
     Ok(())
 }

@@ -77,6 +77,15 @@ mod tests {
         assert_eq!(nearest("colour-of-the-sky"), None);
     }
 
+    /// The mount helper has no dependencies, so it has a list of its own.
+    #[test]
+    fn the_mount_helper_knows_every_key() {
+        let helper = include_str!("../../mount-helper/src/options.rs");
+        for key in KEYS.iter().filter(|k| k.name != "remote") {
+            assert!(helper.contains(&format!("\"{}", key.name)), "not in mount-helper: {}", key.name);
+        }
+    }
+
     #[test]
     fn variables_follow_from_names() {
         assert_eq!(find("s3-path-style").map(Key::variable).as_deref(), Some("ICECACHE_S3_PATH_STYLE"));

@@ -1,12 +1,22 @@
-//! `icecache barrier` (hidden): the helper process of the cut.
+//! `icecache barrier` (hidden): the helper process of the cut. A daemon starts it with a socket as its
+//! standard input and never gives it the FUSE device.
 use super::{Context, Exit};
 use crate::{Error, ErrorKind, Result};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 
 #[derive(Debug, clap::Args)]
 pub struct Barrier {}
 
 impl Barrier {
     pub fn run(self, _: &Context) -> Result<Exit> {
-        Err(Error::new(ErrorKind::Unsupported, "the barrier is started by a daemon only"))
+        let failed = |e| Error::io("cannot use standard input", e);
+        let input = std::io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
+        let socket = UnixStream::from(input);
+        if socket.peer_addr().is_err() {
+            return Err(Error::new(ErrorKind::Unsupported, "the barrier is started by a daemon only"));
+        }
+        crate::state::barrier::serve(socket).map_err(|e| Error::io("barrier failed", e))?;
+        Ok(Exit::Done)
     }
 }

@@ -7,10 +7,11 @@ mod memory;
 mod sled;
 
 #[cfg(test)]
+#[allow(clippy::expect_used)] // a test may panic
 mod tests;
 
 pub use self::memory::MemoryJournal;
-pub use self::sled::{Opened, SledJournal};
+pub use self::sled::{Damage, Opened, SledJournal};
 
 use std::path::PathBuf;
 

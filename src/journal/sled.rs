@@ -235,6 +235,7 @@ fn holder(file: &mut File) -> Option<u32> {
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used)] // a test may panic
 mod tests {
     use super::*;
 

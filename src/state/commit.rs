@@ -24,6 +24,7 @@ mod open;
 pub mod pack;
 mod single;
 #[cfg(test)]
+#[allow(clippy::expect_used)] // a test may panic
 mod tests;
 
 pub use open::{Opening, Relation};

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 #[cfg(test)]
+#[allow(clippy::expect_used)] // a test may panic
 mod tests;
 
 /// What the field `format` says.

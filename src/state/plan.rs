@@ -2,7 +2,8 @@
 //!
 //! Three rules keep a plan true: what stands at a marked path now is compared with its clean
 //! record; what is gone is removed at its topmost gone ancestor, and only if the last version had
-//! something there; all names of a file with several names travel together.
+//! something there; all names of a file with several names travel together. A second name is known
+//! from the records or from a mark, so whoever links a file marks both its names.
 use crate::clock::Timestamp;
 use crate::journal::JournalError;
 use crate::layer::entry::{Entry, Kind, Metadata};
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 mod look;
 #[cfg(test)]
+#[allow(clippy::expect_used)] // a test may panic
 mod tests;
 
 /// How long a coarse clock may stand still (kernels before 6.13 take the time of a change from
@@ -32,7 +34,8 @@ pub struct LookOptions {
     pub exclude: Option<Exclude>,
     /// The coarseness of change times: zero where every change moves them ([`change_tick`]).
     pub tick: Duration,
-    /// Put every path into the plan, changed or not (layout single: the archive is whole).
+    /// Put every path into the plan, changed or not (layout single: the archive is whole). Needs
+    /// the mark of the whole tree; what is [unreadable](Plan::unreadable) is missing in the archive.
     pub whole: bool,
 }
 

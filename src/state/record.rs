@@ -17,6 +17,7 @@ use uuid::Uuid;
 pub mod key;
 pub mod pending;
 #[cfg(test)]
+#[allow(clippy::expect_used)] // a test may panic
 mod tests;
 
 use key::{path_of, prefix_below, record_key};
@@ -185,7 +186,7 @@ impl Records {
     }
 
     /// Sets the records of a tree that was just restored from `base`, in bounded batches. With
-    /// `replace` those of before are dropped first.
+    /// `replace` those of before are dropped first, and pending flushes, which were of another base.
     pub fn restored(
         &self,
         entries: impl Iterator<Item = (RelPath, Identity)>,
@@ -194,7 +195,7 @@ impl Records {
     ) -> Result<(), JournalError> {
         let mut writer = Writer::new(self);
         if replace {
-            for tree in [CLEAN, LINKS] {
+            for tree in [CLEAN, LINKS, pending::PENDING] {
                 for pair in self.journal.scan_prefix(tree, b"") {
                     writer.batch.delete(tree, &pair?.0);
                     writer.spill()?;

@@ -10,11 +10,11 @@ use std::os::fd::OwnedFd;
 /// Gives the content of planned files as of the plan's instant. Called from one packing thread, in
 /// path order, and only for files with content of their own (see [`Captured::has_content`]).
 pub trait ContentSource: Send + Sync {
-    /// Opens a file for reading. `PermissionDenied` leaves this one file out of the version (the
+    /// Opens a file for reading; not called for empty ones. `PermissionDenied` leaves this one file out of the version (the
     /// receipt says so); any other error fails the commit.
     fn open(&self, path: &RelPath, captured: &Captured) -> io::Result<Box<dyn Content>>;
 
-    /// The content has been read (or left out): what kept it unchanged may be released. Not called
+    /// The content has been read (or left out, or is empty): what kept it unchanged may be released. Not called
     /// for the rest of the plan when a commit fails.
     fn done(&self, _path: &RelPath, _captured: &Captured) {}
 }

@@ -20,6 +20,7 @@ pub(super) fn fork_name(name: &str, host: &str, time: jiff::Timestamp, attempt: 
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used)] // a test may panic
 mod tests {
     use super::*;
     use crate::state::head::check_name;

@@ -7,7 +7,7 @@ enum Swap {
     /// HEAD has our layer; it has this tag.
     Done(Tag),
     /// Another writer's HEAD is there (or none any more).
-    Lost(Option<(Head, Tag)>),
+    Lost(Option<Box<(Head, Tag)>>),
 }
 
 impl Committer {
@@ -48,8 +48,8 @@ impl Committer {
             }
             Swap::Lost(theirs) => theirs,
         };
-        if let Some((head, tag)) = theirs
-            && self.adopt_late(&state.name, &head, &tag).await?
+        if let Some(theirs) = theirs
+            && self.adopt_late(&state.name, &theirs.0, &theirs.1).await?
         {
             return Err(CommitError::Outdated);
         }
@@ -114,7 +114,7 @@ impl Committer {
                 _ => false,
             };
             if !unmoved {
-                return Ok(Swap::Lost(current));
+                return Ok(Swap::Lost(current.map(Box::new)));
             }
         }
         Err(failure.into())

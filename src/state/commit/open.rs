@@ -24,7 +24,8 @@ pub enum Relation {
     /// The records describe no version, or an older one: restore, then [`Committer::adopt`]. To keep
     /// what was written on the older one, [`Committer::keep`] first: the next commit makes a fork.
     Moved,
-    /// The records describe a version, but the remote has none.
+    /// The records describe a version, but the remote has none. To begin anew: `Records::reset`, then
+    /// open again.
     Lost,
 }
 

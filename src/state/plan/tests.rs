@@ -11,6 +11,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+mod figures;
 mod random;
 
 pub(super) fn path(s: &str) -> RelPath {
@@ -319,7 +320,7 @@ fn a_file_changed_within_a_tick_stays_suspect() {
 #[test]
 fn what_cannot_be_read_is_reported_and_kept() {
     let w = World::with(&["d/", "d/f"]);
-    fs::set_permissions(w.at("d"), fs::Permissions::from_mode(0)).expect("chmod");
+    fs::set_permissions(w.at("d"), fs::Permissions::from_mode(0o000)).expect("chmod");
     let plan = w.plan(&[("d", S), ("d/f", E)]);
     let root = rustix::process::geteuid().is_root();
     assert_eq!(plan.unreadable().is_empty(), root);

@@ -23,6 +23,9 @@ pub fn path_of(key: &[u8]) -> Result<RelPath, JournalError> {
     RelPath::new(bytes).map_err(|e| JournalError::corrupt(format!("key: {e}")))
 }
 
+/// A name in a directory, and its record if it has one of its own.
+pub type Child = (Vec<u8>, Option<Identity>);
+
 /// The names directly in a directory, with their records; see `Records::children`. What stands
 /// deeper is stepped over with one seek for each directory.
 pub struct Children<'a> {
@@ -39,7 +42,7 @@ impl<'a> Children<'a> {
         Self { journal, tree, prefix, pairs, last: Vec::new() }
     }
 
-    fn step(&mut self) -> Result<Option<(Vec<u8>, Option<Identity>)>, JournalError> {
+    fn step(&mut self) -> Result<Option<Child>, JournalError> {
         while let Some(pair) = self.pairs.as_mut().and_then(Iterator::next) {
             let (key, value) = pair?;
             let rest = key.get(self.prefix.len()..).unwrap_or_default();
@@ -63,7 +66,7 @@ impl<'a> Children<'a> {
 }
 
 impl Iterator for Children<'_> {
-    type Item = Result<(Vec<u8>, Option<Identity>), JournalError>;
+    type Item = Result<Child, JournalError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let item = self.step().transpose();

@@ -128,7 +128,7 @@ impl Records {
     }
 
     /// HEAD has this flush's layer: its changes become the records and all other pending flushes,
-    /// which HEAD now excludes, are dropped. `fork` is the name to work on from now on, if another.
+    /// which HEAD now excludes, are dropped. Work goes on under the name it was for.
     ///
     /// Interrupted anywhere, it is to be called again at the next start (see
     /// [`interrupted`](Self::interrupted)).

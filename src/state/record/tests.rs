@@ -158,6 +158,9 @@ fn pending_flushes_are_bounded_and_the_oldest_makes_room() {
     }
     let layers: Vec<_> = r.pending().expect("reads").into_iter().map(|p| p.layer).collect();
     assert_eq!(layers, (12..20).map(|n| format!("layers/{n}")).collect::<Vec<_>>());
+    r.restored([(path("y"), file(1, 1))].into_iter(), base(9), true).expect("restores");
+    assert_eq!(r.pending().expect("reads"), []);
+    assert_eq!(all(&r), ["y"]);
 }
 
 #[test]

@@ -1,3 +1,4 @@
+#![allow(clippy::expect_used, reason = "a test that cannot go on fails")]
 use super::frame::{FRAME_RAW_MAX, PREAMBLE_BYTES};
 use super::*;
 use crate::clock::Timestamp;

@@ -1,6 +1,7 @@
+#![allow(clippy::expect_used, reason = "a test that cannot go on fails")]
 use super::*;
 use crate::clock::Timestamp;
-use crate::layer::{LayerWriter, Metadata, PackOptions};
+use crate::layer::{Kind, LayerWriter, Metadata, PackOptions};
 use crate::remote::{Condition, Download, Object, ObjectStore, Tag, Upload};
 use crate::sync::Mutex;
 use async_trait::async_trait;

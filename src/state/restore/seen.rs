@@ -27,6 +27,8 @@ struct Fate {
     /// From which layer on everything below it is gone: whiteouts, and what is no directory. It
     /// holds for older layers only: a layer may remove a directory and fill it anew.
     hides: u32,
+    /// The newest layer that has something below it.
+    holds: u32,
 }
 
 /// Paths and the layers that decided them: about 100 bytes and the path for each.
@@ -60,6 +62,11 @@ impl Seen {
         if before.decided < index {
             return Ok(Verdict::Hidden);
         }
+        if before.holds < index && !matches!(entry.kind, Kind::Directory) {
+            // A newer layer has entries below it, and none says that it is a directory now.
+            return Err(LayerError::corrupt(format!("newer layers need a directory here: {path}")));
+        }
+        self.hold(path, index);
         if before.decided == index {
             return Ok(Verdict::Again);
         }
@@ -77,8 +84,20 @@ impl Seen {
         Ok(Verdict::Ours)
     }
 
+    /// Tells the directories above `path` that they hold something.
+    fn hold(&mut self, path: &RelPath, index: u32) {
+        for dir in path.ancestors() {
+            let mut fate = self.fate(&dir);
+            if fate.holds != NONE {
+                break; // and so it is for those above it
+            }
+            fate.holds = index;
+            self.fates.insert(dir, fate);
+        }
+    }
+
     fn fate(&self, path: &RelPath) -> Fate {
-        self.fates.get(path).copied().unwrap_or(Fate { decided: NONE, hides: NONE })
+        self.fates.get(path).copied().unwrap_or(Fate { decided: NONE, hides: NONE, holds: NONE })
     }
 
     fn hidden_above(&self, path: &RelPath, index: u32) -> bool {

@@ -330,6 +330,18 @@ fn an_archive_is_not_led_through_its_own_link_by_another_layer() {
 }
 
 #[test]
+fn layers_that_contradict_each_other_destroy_nothing() {
+    let newer: &[Item] = &[file("a/deep/b", b"new")];
+    for older in [file("a", b"old"), symlink("a/deep", "elsewhere")] {
+        let culprit = older.0.path.to_string();
+        let (to, done) = into_empty(&[newer, &[older]]);
+        let error = done.expect_err("contradiction").to_string();
+        assert!(error.contains("layers/1") && error.ends_with(&format!(": {culprit}")), "{error}");
+        assert_eq!(std::fs::read(to.path().join("a/deep/b")).expect("read"), b"new");
+    }
+}
+
+#[test]
 fn spoiled_objects_are_errors_that_name_the_layer() {
     let items: &[Item] = &[file("a", b"content"), file("b", b"more content")];
     let spoil = |how: &dyn Fn(&mut Shelf, &mut Vec<LayerSource>)| {

@@ -1,5 +1,6 @@
 //! Memory of packing and reading does not depend on the size of a file. Alone in its process,
 //! because the peak is the process's.
+#![allow(clippy::expect_used, reason = "a test that cannot go on fails")]
 use icecache::layer::{Entry, Kind, LayerReader, LayerWriter, Metadata, PackOptions};
 use icecache::path::RelPath;
 use std::fs::File;

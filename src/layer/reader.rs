@@ -1,5 +1,5 @@
 //! [`LayerReader`]: a layer, or any `tar.zst`, back into entries.
-use super::entry::{Entry, Kind};
+use super::entry::Entry;
 use super::frames_in::FramesIn;
 use super::tar::{Decoder, Dialect, Extent, SparseMap, padding};
 use super::{LayerError, frame, writer};
@@ -209,11 +209,6 @@ impl<R: Read + Send> LayerReader<R> {
 
 fn padding_of(map: &SparseMap) -> usize {
     padding(map.data_len())
-}
-
-/// Whether this entry has content to read.
-pub fn has_content(entry: &Entry) -> bool {
-    matches!(entry.kind, Kind::File { size, .. } if size > 0)
 }
 
 impl<R: Read> std::fmt::Debug for LayerReader<R> {

@@ -1,3 +1,4 @@
+#![allow(clippy::expect_used, reason = "a test that cannot go on fails")]
 use super::frame::{FRAME_RAW_MAX, PREAMBLE_BYTES};
 use super::*;
 use crate::clock::Timestamp;
@@ -196,6 +197,35 @@ fn a_file_that_became_shorter_is_an_error() {
         assert!(matches!(error, LayerError::Changed { .. }), "{error}");
         assert!(error.to_string().ends_with(": f"), "{error}");
     }
+}
+
+#[test]
+fn an_entry_that_cannot_be_stored_leaves_the_layer_good() {
+    let mut writer = LayerWriter::new(Vec::new(), PackOptions::default());
+    let mut heavy = entry("heavy", Kind::Directory);
+    heavy.meta.xattrs = (0..200).map(|i| (format!("user.{i}").into_bytes(), vec![0; 64 << 10])).collect();
+    let error = writer.append(&heavy, None).expect_err("too much");
+    assert!(matches!(error, LayerError::Unstorable { .. }), "{error}");
+    let none =
+        writer.append(&entry("f", Kind::File { size: 3, fuzzy: false }), None).expect_err("no content");
+    assert!(matches!(none, LayerError::Unstorable { .. }), "{none}");
+    writer.append(&entry("d", Kind::Directory), None).expect("append");
+    let bytes = writer.finish().expect("finish").0;
+    assert_eq!(read(&bytes).expect("reads"), [(entry("d", Kind::Directory), None)]);
+}
+
+#[test]
+fn a_layer_with_half_an_entry_cannot_be_finished() {
+    let mut writer = LayerWriter::new(Vec::new(), PackOptions::default());
+    let promised = entry("f", Kind::File { size: 1, fuzzy: false });
+    let long = tempfile::tempfile().expect("temporary file");
+    long.set_len(1).expect("length");
+    // The descriptor cannot read: the entry is begun and breaks off.
+    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&long));
+    let write_only = File::options().write(true).open(path).expect("open");
+    writer.append(&promised, Some(&write_only)).expect_err("unreadable");
+    writer.append(&entry("d", Kind::Directory), None).expect_err("spoiled");
+    writer.finish().map(|_| ()).expect_err("spoiled");
 }
 
 #[test]

@@ -48,24 +48,33 @@ pub struct Summary {
 pub struct LayerWriter<W> {
     frames: FramesOut<W>,
     entries: u64,
+    /// An entry was begun and not ended: what follows would be read as its content.
+    broken: bool,
 }
 
 impl<W: Write + Send> LayerWriter<W> {
     /// Writes nothing yet.
     pub fn new(sink: W, options: PackOptions) -> Self {
-        Self { frames: FramesOut::new(sink, options.level, options.threads), entries: 0 }
+        Self { frames: FramesOut::new(sink, options.level, options.threads), entries: 0, broken: false }
     }
 
     /// Appends an entry. A regular file needs its `content` (unless its size is 0): exactly `size`
     /// bytes of it are read from their positions, holes stay holes.
     ///
     /// # Errors
-    /// [`LayerError::Changed`] if the file is shorter than promised,
-    /// [`LayerError::Unstorable`] (nothing was written) if the entry has no form in the format.
+    /// [`LayerError::Unstorable`] if the entry has no form in the format: nothing was written, go
+    /// on without it. [`LayerError::Changed`] if the file is shorter than promised: like every
+    /// other error it spoils the layer, which can no longer be finished, unless nothing was written
+    /// yet (the file was already too short).
     pub fn append(&mut self, entry: &Entry, content: Option<&dyn Content>) -> Result<(), LayerError> {
+        self.check_whole()?;
         let Kind::File { size, .. } = entry.kind else {
+            let header = encode(entry, None)?;
+            self.broken = true;
+            self.frames.write(&header)?;
+            self.broken = false;
             self.entries += 1;
-            return self.frames.write(&encode(entry, None)?);
+            return Ok(());
         };
         // A file that lost its end looks like one that ends in a hole.
         let check_length = || match content {
@@ -86,7 +95,7 @@ impl<W: Write + Send> LayerWriter<W> {
         // A map of a few bytes' saving costs more than it saves.
         let map = if size - map.data_len() < BLOCK as u64 * 4 { SparseMap::dense(size) } else { map };
         let header = encode(entry, Some(&map))?;
-        self.entries += 1;
+        self.broken = true;
         self.frames.write(&header)?;
         if let Some(file) = content {
             for extent in &map.extents {
@@ -96,7 +105,17 @@ impl<W: Write + Send> LayerWriter<W> {
         if !map.is_dense() {
             check_length()?;
         }
-        self.frames.write(&[0; BLOCK][..padding(map.data_len())])
+        self.frames.write(&[0; BLOCK][..padding(map.data_len())])?;
+        self.broken = false;
+        self.entries += 1;
+        Ok(())
+    }
+
+    fn check_whole(&self) -> Result<(), LayerError> {
+        if self.broken {
+            return Err(LayerError::corrupt("writing went on after an error"));
+        }
+        Ok(())
     }
 
     fn copy(
@@ -128,6 +147,7 @@ impl<W: Write + Send> LayerWriter<W> {
 
     /// Ends the layer and returns the sink, flushed.
     pub fn finish(mut self) -> Result<(W, Summary), LayerError> {
+        self.check_whole()?;
         self.frames.write(&[0; 2 * BLOCK])?;
         let w = self.frames.finish(self.entries)?;
         let summary =

@@ -91,7 +91,14 @@ impl Extractor {
             }
             return Ok(());
         }
-        let parent = self.dirs.parent(path)?;
+        let parent = match self.dirs.existing_parent(path)? {
+            Some(parent) => parent,
+            None => {
+                // A file under way may be about to stand where a directory is missing.
+                self.pool.wait()?;
+                self.dirs.parent(path)?
+            }
+        };
         if !matches!(entry.kind, Kind::Directory) && self.directories.contains_key(path) {
             // Only an archive that has one path twice gets here.
             self.pool.wait()?;

@@ -125,7 +125,7 @@ impl SparseMap {
 fn push_coalesced(extents: &mut Vec<Extent>, e: Extent, gap_min: u64) {
     match extents.last_mut() {
         Some(last) if e.offset - (last.offset + last.len) < gap_min => {
-            last.len = e.offset + e.len - last.offset
+            last.len = e.offset + e.len - last.offset;
         }
         _ => extents.push(e),
     }
@@ -166,6 +166,7 @@ impl<R: Read> Lines<'_, R> {
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used, reason = "a test that cannot go on fails")]
 mod tests {
     use super::*;
     use std::os::unix::fs::FileExt;

@@ -1,3 +1,4 @@
+#![allow(clippy::expect_used, reason = "a test that cannot go on fails")]
 use super::*;
 use crate::clock::Timestamp;
 use crate::layer::{Entry, Kind, Metadata};

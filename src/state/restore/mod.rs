@@ -4,29 +4,23 @@
 //! bytes of older layers arrive ([`fetch`]) while newer ones are extracted.
 mod existing;
 mod fetch;
+mod run;
 mod seen;
 #[cfg(test)]
 mod tests;
 
 use crate::error::{Error, ErrorKind};
-use crate::layer::extract::{Extractor, Note, Placed};
-use crate::layer::{Entry, Kind, LayerError, LayerReader};
+use crate::layer::{Entry, LayerError};
 use crate::path::RelPath;
 use crate::remote::{RemoteError, Store};
 use crate::state::identity::Identity;
-use existing::Ground;
-use fetch::{Fetched, Source};
-use seen::{Seen, Verdict};
-use std::collections::{BTreeMap, VecDeque};
+use fetch::Source;
+use run::Run;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// The most layers whose bytes are under way: with [`fetch::AHEAD_MAX`] this bounds memory.
-const LAYERS_AHEAD: usize = 4;
-/// The most restored paths handed over at once.
-const BATCH_MAX: usize = 1024;
 /// How often progress is reported.
 const REPORT_EVERY: Duration = Duration::from_millis(100);
 
@@ -241,200 +235,6 @@ pub async fn restore(
                 return result.unwrap_or(Err(RestoreError::Stopped));
             }
             _ = tick.tick() => report(),
-        }
-    }
-}
-
-/// One restore, on its blocking thread.
-struct Run {
-    source: Source,
-    extractor: Extractor,
-    ground: Ground,
-    seen: Seen,
-    policy: Policy,
-    counters: Arc<Counters>,
-    restored: Restored,
-    batch: Vec<RestoredPath>,
-}
-
-impl Run {
-    fn new(source: Source, root: OwnedFd, mut policy: Policy, counters: Arc<Counters>) -> Self {
-        let ground = Ground::new(&root, policy.aside.take());
-        Self {
-            source,
-            extractor: Extractor::new(root),
-            ground,
-            seen: Seen::default(),
-            policy,
-            counters,
-            restored: Restored::default(),
-            batch: Vec::new(),
-        }
-    }
-
-    fn all(mut self, layers: &[LayerSource]) -> Result<Restored, RestoreError> {
-        let mut ahead = VecDeque::new();
-        let mut waiting = layers.iter();
-        for (index, layer) in layers.iter().enumerate() {
-            while ahead.len() < LAYERS_AHEAD {
-                let Some(next) = waiting.next() else { break };
-                ahead.push_back(self.source.open(next));
-            }
-            let Some(mut bytes) = ahead.pop_front() else { break };
-            let result = self.layer(index, &mut bytes);
-            self.settle(layer, &mut bytes, result)?;
-            let orphans = self.seen.take_orphans();
-            if !orphans.is_empty() {
-                let mut bytes = self.source.open(layer);
-                let result = self.orphans(index, &mut bytes, orphans);
-                self.settle(layer, &mut bytes, result)?;
-            }
-        }
-        let end = self.extractor.finish().map_err(|source| RestoreError::Finish { source })?;
-        self.hand_over(end.placed, layers.len());
-        self.flush_batch();
-        self.restored.notes = end.notes.iter().map(Note::to_string).collect();
-        self.restored.bytes = self.counters.bytes.load(Ordering::Relaxed);
-        self.restored.moved = self.ground.take_moved();
-        Ok(self.restored)
-    }
-
-    /// A layer is done when its object was read to the end and is the one HEAD names.
-    fn settle(
-        &self,
-        layer: &LayerSource,
-        bytes: &mut Fetched,
-        result: Result<(), LayerError>,
-    ) -> Result<(), RestoreError> {
-        let result = result.and_then(|()| {
-            std::io::copy(bytes, &mut std::io::sink()).map_err(|e| LayerError::io("end of object", e))
-        });
-        match (result, bytes.take_failure()) {
-            // The cause comes before what it led to.
-            (_, Some(failure)) => Err(failure),
-            (Err(source), None) => Err(RestoreError::Layer { key: layer.key.clone(), source }),
-            (Ok(_), None) if self.counters.stop.load(Ordering::Relaxed) => Err(RestoreError::Stopped),
-            (Ok(_), None) => Ok(()),
-        }
-    }
-
-    fn reader<'a>(&self, bytes: &'a mut Fetched) -> Result<LayerReader<&'a mut Fetched>, LayerError> {
-        if self.policy.lenient { LayerReader::lenient(bytes) } else { LayerReader::new(bytes) }
-    }
-
-    fn layer(&mut self, index: usize, bytes: &mut Fetched) -> Result<(), LayerError> {
-        let mut reader = self.reader(bytes)?;
-        while let Some(entry) = reader.next_entry()? {
-            if self.counters.stop.load(Ordering::Relaxed) {
-                return Ok(());
-            }
-            match self.seen.judge(&entry, index)? {
-                Verdict::Hidden | Verdict::Orphan => {}
-                Verdict::Again => {
-                    self.extractor.end_layer()?;
-                    self.extractor.place(&entry, &mut reader)?;
-                }
-                Verdict::Ours => self.entry(index, &entry, &mut reader)?,
-            }
-            if self.restored.entries % BATCH_MAX as u64 == 0 {
-                let placed = self.extractor.take_placed();
-                self.hand_over(placed, index);
-            }
-        }
-        self.extractor.end_layer()?;
-        let placed = self.extractor.take_placed();
-        self.hand_over(placed, index);
-        Ok(())
-    }
-
-    fn entry<R: std::io::Read + Send>(
-        &mut self,
-        index: usize,
-        entry: &Entry,
-        reader: &mut LayerReader<R>,
-    ) -> Result<(), LayerError> {
-        if matches!(entry.kind, Kind::Whiteout) {
-            return Ok(()); // hides older layers; what is local stays
-        }
-        self.restored.entries += 1;
-        self.restored.files += u64::from(matches!(entry.kind, Kind::File { .. }));
-        self.counters.files.fetch_add(1, Ordering::Relaxed);
-        let there = self.ground.look(&mut self.extractor, &self.seen, &entry.path)?;
-        if let Some(stat) = there {
-            let identity = Identity::from(&stat);
-            if let Existing::Keep(is_there) = &mut self.policy.existing
-                && is_there(&entry.path, entry, &identity)
-            {
-                self.restored.kept += 1;
-                if matches!(entry.kind, Kind::Directory) {
-                    // Files put into it may still move its mtime.
-                    self.extractor.keep_directory(entry);
-                }
-                let path = entry.path.clone();
-                self.batch.push(RestoredPath { path, identity, layer: index, kept: true });
-                return Ok(());
-            }
-            self.ground.clear(&mut self.extractor, entry, &stat)?;
-        }
-        self.extractor.place(entry, reader)
-    }
-
-    /// Files of which a newer layer decided the first name, but not the others: their content is
-    /// under the first name only, so the layer is read once more for it.
-    fn orphans(
-        &mut self,
-        index: usize,
-        bytes: &mut Fetched,
-        mut orphans: BTreeMap<RelPath, Vec<RelPath>>,
-    ) -> Result<(), LayerError> {
-        let mut reader = self.reader(bytes)?;
-        let mut links = Vec::new();
-        while let Some(mut entry) = reader.next_entry()? {
-            if matches!(entry.kind, Kind::Directory | Kind::Whiteout | Kind::HardLink { .. }) {
-                continue;
-            }
-            let Some(names) = orphans.remove(&entry.path) else { continue };
-            let mut names = names.into_iter();
-            let Some(first) = names.next() else { continue };
-            entry.path = first.clone();
-            self.entry(index, &entry, &mut reader)?;
-            links.extend(names.map(|path| Entry {
-                path,
-                kind: Kind::HardLink { target: first.clone() },
-                meta: entry.meta.clone(),
-            }));
-        }
-        if let Some((target, names)) = orphans.first_key_value() {
-            let name = names.first().map(ToString::to_string).unwrap_or_default();
-            return Err(LayerError::corrupt(format!(
-                "hard link to a file that is not there: {target}: {name}"
-            )));
-        }
-        for link in links {
-            self.entry(index, &link, &mut reader)?;
-        }
-        self.extractor.end_layer()?;
-        let placed = self.extractor.take_placed();
-        self.hand_over(placed, index);
-        Ok(())
-    }
-
-    fn hand_over(&mut self, placed: Vec<Placed>, index: usize) {
-        for Placed { path, stat } in placed {
-            let layer = self.seen.layer_of(&path).unwrap_or(index);
-            self.batch.push(RestoredPath { path, identity: Identity::from(&stat), layer, kept: false });
-        }
-        if self.batch.len() >= BATCH_MAX {
-            self.flush_batch();
-        }
-    }
-
-    fn flush_batch(&mut self) {
-        let batch = std::mem::take(&mut self.batch);
-        if let Some(on_restored) = &mut self.policy.on_restored
-            && !batch.is_empty()
-        {
-            on_restored(batch);
         }
     }
 }

@@ -16,56 +16,92 @@ pub(super) enum Verdict {
     Orphan,
 }
 
-/// Paths and the layers (by index, 0 is the newest) that decided them. 20,000 paths take about
-/// 4 MB.
+/// No layer.
+const NONE: u32 = u32::MAX;
+
+/// What is known of a path: indexes of layers, 0 is the newest.
+#[derive(Debug, Clone, Copy)]
+struct Fate {
+    /// Which layer says what stands there.
+    decided: u32,
+    /// From which layer on everything below it is gone: whiteouts, and what is no directory. It
+    /// holds for older layers only: a layer may remove a directory and fill it anew.
+    hides: u32,
+    /// The newest layer that has something below it.
+    holds: u32,
+}
+
+/// Paths and the layers that decided them: about 100 bytes and the path for each.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    decided: HashMap<RelPath, usize>,
-    /// From which layer on everything below the path is gone: whiteouts, and what is no directory.
-    /// It holds for older layers only: a layer may remove a directory and fill it anew.
-    hides: HashMap<RelPath, usize>,
+    fates: HashMap<RelPath, Fate>,
     orphans: BTreeMap<RelPath, Vec<RelPath>>,
 }
 
 impl Seen {
     /// Judges an entry of layer `index`; layers come newest first.
     pub(super) fn judge(&mut self, entry: &Entry, index: usize) -> Result<Verdict, LayerError> {
-        let path = &entry.path;
-        if self.hidden_above(path, index) || self.hides.get(path).is_some_and(|layer| *layer < index) {
+        let (path, index) = (&entry.path, index as u32);
+        let before = self.fate(path);
+        if before.hides < index || self.hidden_above(path, index) {
             return Ok(Verdict::Hidden);
         }
+        let mut fate = before;
         if !matches!(entry.kind, Kind::Directory) {
             // Even where a newer layer decided the path itself: before that, nothing was below it.
-            self.hides.entry(path.clone()).or_insert(index);
+            fate.hides = fate.hides.min(index);
         }
-        if matches!(entry.kind, Kind::Whiteout) {
+        let whiteout = matches!(entry.kind, Kind::Whiteout);
+        if !whiteout {
+            fate.decided = fate.decided.min(index);
+        }
+        self.fates.insert(path.clone(), fate);
+        if whiteout {
             return Ok(Verdict::Ours);
         }
-        match self.decided.get(path) {
-            Some(layer) if *layer < index => return Ok(Verdict::Hidden),
-            Some(_) => return Ok(Verdict::Again),
-            None => {}
+        if before.decided < index {
+            return Ok(Verdict::Hidden);
+        }
+        if before.holds < index && !matches!(entry.kind, Kind::Directory) {
+            // A newer layer has entries below it, and none says that it is a directory now.
+            return Err(LayerError::corrupt(format!("newer layers need a directory here: {path}")));
+        }
+        self.hold(path, index);
+        if before.decided == index {
+            return Ok(Verdict::Again);
         }
         if let Kind::HardLink { target } = &entry.kind
-            && self.decided.get(target) != Some(&index)
+            && self.fate(target).decided != index
         {
-            let known = self.decided.contains_key(target)
-                || self.hides.contains_key(target)
-                || self.hidden_above(target, index);
-            if !known {
+            let fate = self.fate(target);
+            if fate.decided == NONE && fate.hides == NONE && !self.hidden_above(target, index) {
                 let what = format!("hard link to a file that is not there: {target}: {path}");
                 return Err(LayerError::corrupt(what));
             }
-            self.decided.insert(path.clone(), index);
             self.orphans.entry(target.clone()).or_default().push(path.clone());
             return Ok(Verdict::Orphan);
         }
-        self.decided.insert(path.clone(), index);
         Ok(Verdict::Ours)
     }
 
-    fn hidden_above(&self, path: &RelPath, index: usize) -> bool {
-        path.ancestors().any(|dir| self.hides.get(&dir).is_some_and(|layer| *layer < index))
+    /// Tells the directories above `path` that they hold something.
+    fn hold(&mut self, path: &RelPath, index: u32) {
+        for dir in path.ancestors() {
+            let mut fate = self.fate(&dir);
+            if fate.holds != NONE {
+                break; // and so it is for those above it
+            }
+            fate.holds = index;
+            self.fates.insert(dir, fate);
+        }
+    }
+
+    fn fate(&self, path: &RelPath) -> Fate {
+        self.fates.get(path).copied().unwrap_or(Fate { decided: NONE, hides: NONE, holds: NONE })
+    }
+
+    fn hidden_above(&self, path: &RelPath, index: u32) -> bool {
+        path.ancestors().any(|dir| self.fate(&dir).hides < index)
     }
 
     /// Hard links of the layer just read that still need their content, by the name that has it.
@@ -75,6 +111,6 @@ impl Seen {
 
     /// The layer that decided a path.
     pub(super) fn layer_of(&self, path: &RelPath) -> Option<usize> {
-        self.decided.get(path).copied()
+        Some(self.fate(path).decided).filter(|layer| *layer != NONE).map(|layer| layer as usize)
     }
 }

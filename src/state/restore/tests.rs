@@ -1,6 +1,7 @@
+#![allow(clippy::expect_used, reason = "a test that cannot go on fails")]
 use super::*;
 use crate::clock::Timestamp;
-use crate::layer::{LayerWriter, Metadata, PackOptions};
+use crate::layer::{Kind, LayerWriter, Metadata, PackOptions};
 use crate::remote::{Condition, Download, Object, ObjectStore, Tag, Upload};
 use crate::sync::Mutex;
 use async_trait::async_trait;
@@ -326,6 +327,18 @@ fn an_archive_is_not_led_through_its_own_link_by_another_layer() {
     done.expect("restores");
     assert_eq!(tree(to.path()), [format!("a->{target}")]);
     assert_eq!(tree(outside.path()), Vec::<String>::new());
+}
+
+#[test]
+fn layers_that_contradict_each_other_destroy_nothing() {
+    let newer: &[Item] = &[file("a/deep/b", b"new")];
+    for older in [file("a", b"old"), symlink("a/deep", "elsewhere")] {
+        let culprit = older.0.path.to_string();
+        let (to, done) = into_empty(&[newer, &[older]]);
+        let error = done.expect_err("contradiction").to_string();
+        assert!(error.contains("layers/1") && error.ends_with(&format!(": {culprit}")), "{error}");
+        assert_eq!(std::fs::read(to.path().join("a/deep/b")).expect("read"), b"new");
+    }
 }
 
 #[test]

@@ -92,7 +92,8 @@ stop_pid() {
 
 clean_up() {
   local status=$? i
-  trap - EXIT INT TERM HUP
+  trap - EXIT
+  trap '' INT TERM HUP   # a second signal must not leave half of it behind; SIGKILL follows for the impatient
   set +e
   for ((i = ${#owned_mounts[@]} - 1; i >= 0; i--)); do
     detach "${owned_mounts[i]}" || warn "still mounted: ${owned_mounts[i]}"
@@ -116,8 +117,9 @@ trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
 # work_dir NAME: sets $work to a new directory on a real disk (/tmp may be memory), removed at the end.
+# Short, because the address of a socket has room for 107 bytes of path.
 work_dir() {
-  work=$(mktemp -d "${ICECACHE_TEST_TMP:-/var/tmp}/icecache-$1.XXXXXX")
+  work=$(mktemp -d "${ICECACHE_TEST_TMP:-/var/tmp}/ic-$1.XXXXXX")
   chmod 755 "$work"
   owned_dirs+=("$work")
 }

@@ -1,2 +1,6 @@
-//! icecache
-fn main() {}
+//! The `icecache` command.
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    icecache::cli::main()
+}

@@ -1,1 +1,124 @@
-//! Being written.
+//! The command line: one file per verb. Data goes to stdout, talk to stderr; `--json` turns both into
+//! JSON. Only [`output`] prints.
+mod advice;
+mod barrier;
+mod completions;
+mod config;
+mod daemon;
+mod exit;
+mod export;
+mod flags;
+mod flush;
+mod import;
+mod locate;
+mod log;
+mod mount;
+mod offline;
+mod output;
+mod progress;
+mod restore;
+mod stats;
+mod status;
+mod unmount;
+
+pub use exit::Exit;
+pub use output::{Output, safe, safe_bytes};
+
+use crate::config::Environment;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// A directory that survives its machine: local-disk speed, object-store durability, one FUSE mount.
+#[derive(Debug, Parser)]
+#[command(name = "icecache", version, propagate_version = true, max_term_width = 100)]
+struct Cli {
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Mount a directory; returns when it is usable
+    Mount(Box<mount::Mount>),
+    /// Save what changed now
+    Flush(flush::Flush),
+    /// How a mount stands
+    Status(status::Status),
+    /// Counters of a mount since its start
+    Stats(stats::Stats),
+    /// The versions of a directory, newest first
+    Log(log::Log),
+    /// Write a version into a directory
+    Restore(restore::Restore),
+    /// Write the newest version into an archive
+    Export(export::Export),
+    /// Make an archive the newest version of a name
+    Import(import::Import),
+    /// Save everything, then unmount
+    Unmount(unmount::Unmount),
+    /// Show every setting and where it comes from
+    Config(Box<config::Config>),
+    /// Print a completion script for a shell
+    Completions(completions::Completions),
+    #[command(hide = true)]
+    Daemon(daemon::Daemon),
+    #[command(hide = true)]
+    Barrier(barrier::Barrier),
+}
+
+/// What every verb gets.
+#[derive(Debug)]
+struct Context {
+    output: Output,
+    environment: Environment,
+}
+
+/// Parses, runs, reports.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => return output::usage(&e).into(),
+    };
+    let context = Context { output: Output::of_process(cli.json), environment: Environment::of_process() };
+    let done = run(cli.verb, &context);
+    match done.and_then(|exit| context.output.finish().map(|()| exit)) {
+        Ok(exit) => exit,
+        Err(e) => {
+            context.output.error(&e);
+            Exit::of(&e)
+        }
+    }
+    .into()
+}
+
+fn run(verb: Verb, context: &Context) -> crate::Result<Exit> {
+    match verb {
+        Verb::Mount(verb) => verb.run(context),
+        Verb::Flush(verb) => verb.run(context),
+        Verb::Status(verb) => verb.run(context),
+        Verb::Stats(verb) => verb.run(context),
+        Verb::Log(verb) => verb.run(context),
+        Verb::Restore(verb) => verb.run(context),
+        Verb::Export(verb) => verb.run(context),
+        Verb::Import(verb) => verb.run(context),
+        Verb::Unmount(verb) => verb.run(context),
+        Verb::Config(verb) => verb.run(context),
+        Verb::Completions(verb) => verb.run(context),
+        Verb::Daemon(verb) => verb.run(context),
+        Verb::Barrier(verb) => verb.run(context),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,1 +1,190 @@
-//! Being written.
+//! What a mount shows: the backing directory, seen through inodes and handles. No FUSE types here,
+//! so every operation can be tested without a mount.
+//!
+//! [`Volume`] composes the parts; each operation family is a file in `ops`. An operation that
+//! changes the tree runs inside the [`gate`], marks what it touched in the dirty set, and lets the
+//! [`shelter`] copy what a flush still needs.
+pub mod attr;
+pub mod counters;
+pub mod gate;
+pub mod hold;
+pub mod inode;
+pub mod listing;
+mod live;
+pub mod open;
+mod ops;
+pub mod shelter;
+mod sys;
+
+use crate::state::dirty::{DirtySet, Extent};
+use crate::state::staging::Staging;
+use attr::Attr;
+use counters::{Counters, Op};
+use gate::Gate;
+use hold::Holds;
+use inode::{Inode, InodeTable};
+use open::{Handles, Registrations, Writable};
+use shelter::Shelter;
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+
+pub use ops::setattr::{SetAttr, SetTime};
+pub use ops::xattr::Value;
+
+/// The handle number of files that the cut's helper opened: an FSYNC with it asks for no disk flush.
+pub const CUT_HANDLE: u64 = 1;
+
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Thread, in our pid namespace; 0 if it is not visible there.
+    pub pid: u32,
+}
+
+/// How a volume behaves; fixed at mount.
+#[derive(Debug, Clone, Copy)]
+pub struct VolumeOptions {
+    /// Serve file data by the kernel. Decided once: the kernel refuses a mixture.
+    pub passthrough: bool,
+    /// Answer extended attributes; off saves a request per new file.
+    pub xattr: bool,
+    /// Do copy_file_range ourselves: worth a request only where the backing shares extents or the
+    /// data passes us anyway.
+    pub copy_file_range: bool,
+}
+
+/// What the kernel can be told. Implemented by the transport; calls must not block.
+pub trait Kernel: Send + Sync {
+    /// Drops the cached listing of a directory, so that the next one brings fresh attributes.
+    fn forget_listing(&self, dir: u64);
+    /// Drops cached attributes of an inode.
+    fn forget_attr(&self, inode: u64);
+}
+
+/// A mounted directory.
+pub struct Volume {
+    options: VolumeOptions,
+    inodes: InodeTable,
+    handles: Handles,
+    registrations: Registrations,
+    writable: Writable,
+    dirty: DirtySet,
+    gate: Gate,
+    holds: Holds,
+    shelter: Shelter,
+    counters: Counters,
+    kernel: OnceLock<Box<dyn Kernel>>,
+    /// Process whose opens are the cut's own, 0 if there is none.
+    cut_pid: AtomicU32,
+}
+
+impl std::fmt::Debug for Volume {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Volume").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl Volume {
+    /// Shows the directory behind `root` (an `O_PATH` descriptor is enough).
+    pub fn new(root: OwnedFd, staging: Staging, options: VolumeOptions) -> io::Result<Self> {
+        Ok(Self {
+            options,
+            inodes: InodeTable::new(root)?,
+            handles: Handles::default(),
+            registrations: Registrations::default(),
+            writable: Writable::default(),
+            dirty: DirtySet::new(),
+            gate: Gate::default(),
+            holds: Holds::default(),
+            shelter: Shelter::new(staging),
+            counters: Counters::default(),
+            kernel: OnceLock::new(),
+            cut_pid: AtomicU32::new(0),
+        })
+    }
+
+    /// How it behaves.
+    pub fn options(&self) -> &VolumeOptions {
+        &self.options
+    }
+
+    /// The gate that operations changing the tree pass.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// The withheld FSYNC replies.
+    pub fn holds(&self) -> &Holds {
+        &self.holds
+    }
+
+    /// What may differ from the last version.
+    pub fn dirty(&self) -> &DirtySet {
+        &self.dirty
+    }
+
+    /// What was asked since the mount.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// How many files a handle can write now.
+    pub fn open_for_write(&self) -> usize {
+        self.writable.count_open()
+    }
+
+    /// Connects the way back to the kernel; once.
+    pub fn set_kernel(&self, kernel: Box<dyn Kernel>) {
+        let _already = self.kernel.set(kernel);
+    }
+
+    /// Names the process whose opens are the cut's own (0: none).
+    pub fn set_cut_pid(&self, pid: u32) {
+        self.cut_pid.store(pid, Ordering::Relaxed);
+    }
+
+    fn is_cut(&self, caller: Caller) -> bool {
+        caller.pid != 0 && caller.pid == self.cut_pid.load(Ordering::Relaxed)
+    }
+
+    /// Marks the path of an inode, once per epoch.
+    fn mark(&self, inode: &Inode) {
+        let epoch = self.dirty.epoch();
+        if inode.marked.swap(epoch, Ordering::AcqRel) == epoch {
+            self.dirty.touch();
+        } else if let Some(path) = inode.path() {
+            self.dirty.mark(path, Extent::Entry);
+        }
+    }
+
+    /// Marks a name in a directory.
+    fn mark_name(&self, parent: &Inode, name: &CStr, extent: Extent) {
+        if let Some(path) = parent.path() {
+            self.dirty.mark(path.join(name.to_bytes()), extent);
+        }
+    }
+
+    /// Attributes of an inode now, after its last name is gone too if it is open.
+    fn attr_of(&self, inode: &Inode) -> io::Result<Attr> {
+        let orphan = inode.open.lock().orphan.clone();
+        match orphan {
+            Some(fd) => Attr::at(&fd, c""),
+            None => inode.at(|dir, name| Attr::at(dir, if inode.is_dir() { c"" } else { name })),
+        }
+    }
+
+    fn inode(&self, id: u64) -> io::Result<Arc<Inode>> {
+        self.inodes.get(id)
+    }
+
+    fn count(&self, op: Op) {
+        self.counters.add(op);
+    }
+}

@@ -3,7 +3,29 @@
 //! A store needs only whole and ranged GET, PUT, and PUT under a condition. Keys are slash-separated
 //! UTF-8; no key is ever both an object and a prefix of another (a directory cannot be a file).
 //! Kinds: [`s3`](S3Store), [`directory`](DirectoryStore), [`memory`](MemoryStore). Decorators wrap
-//! any of them: [`Counted`], [`Retry`], [`Faulty`].
+//! any of them: [`Counted`], [`Retry`], [`Faulty`]. What [`open`] returns is retried and counted.
+mod body;
+pub mod counted;
+pub mod directory;
+pub mod faulty;
+pub mod key;
+pub mod memory;
+mod open;
+pub mod probe;
+pub mod retry;
+pub mod s3;
+pub mod url;
+
+pub use counted::{Counted, Counters, Snapshot};
+pub use directory::DirectoryStore;
+pub use faulty::{Fault, Faulty};
+pub use memory::MemoryStore;
+pub use open::{open, open_counted};
+pub use probe::supports_conditional_writes;
+pub use retry::{Retry, RetryPolicy};
+pub use s3::{S3Keys, S3Options, S3Store};
+pub use url::RemoteUrl;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -124,9 +146,12 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug {
     fn url(&self) -> String;
     /// Reads a small object whole (HEAD documents); `NotFound` if there is none.
     async fn get(&self, key: &str) -> Result<Object, RemoteError>;
-    /// Reads an object, or a range of it, as a stream.
+    /// Reads an object, or a range of it, as a stream. A range that reaches beyond the end is clipped;
+    /// one that is empty or starts at or beyond the end is `Refused`.
     async fn download(&self, key: &str, range: Option<Range<u64>>) -> Result<Download, RemoteError>;
-    /// Writes a small object whole, atomically, under a condition.
+    /// Writes a small object whole, atomically, under a condition. `IfMatch` on a key without an
+    /// object is `Precondition`. After an error other than `Precondition`, `Denied`, `NoBucket` and
+    /// `Refused` the object may have been written: read it back.
     async fn put(&self, key: &str, bytes: Bytes, condition: Condition) -> Result<Tag, RemoteError>;
     /// Starts an object of unknown length; memory in use stays bounded whatever the length.
     /// A store sends an object that fits one part as one PUT.

@@ -5,9 +5,10 @@
 //! a rename of a directory marks its new place as a whole subtree, so older marks below the old
 //! place may go stale harmlessly.
 use crate::path::RelPath;
-use crate::sync::Mutex;
+use crate::sync::{Condvar, Mutex};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 /// Above this many single marks the set becomes one mark of the whole tree: a walk is then cheaper
 /// than the memory.
@@ -25,18 +26,67 @@ pub enum Extent {
 /// What one flush has to look at, ordered so that directories come before their content.
 pub type Marks = BTreeMap<RelPath, Extent>;
 
-/// The set of marks since the last [`take`](DirtySet::take). Owner of its lock.
 #[derive(Debug, Default)]
+struct State {
+    marks: HashMap<RelPath, Extent>,
+    woken: bool,
+}
+
+/// The set of marks since the last [`take`](DirtySet::take). Owner of its lock.
+#[derive(Debug)]
 pub struct DirtySet {
-    marks: Mutex<HashMap<RelPath, Extent>>,
+    state: Mutex<State>,
+    /// Signalled when the set stops being empty, and by [`wake`](DirtySet::wake).
+    filled: Condvar,
     /// Counts calls of `take`; a caller that marked a file in this epoch need not mark it again.
     epoch: AtomicU64,
+    start: Instant,
+    /// Milliseconds from `start` to the last change.
+    changed_ms: AtomicU64,
+}
+
+impl Default for DirtySet {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl DirtySet {
     /// An empty set.
     pub fn new() -> Self {
-        Self { marks: Mutex::default(), epoch: AtomicU64::new(1) }
+        Self {
+            state: Mutex::default(),
+            filled: Condvar::new(),
+            epoch: AtomicU64::new(1),
+            start: Instant::now(),
+            changed_ms: AtomicU64::new(0),
+        }
+    }
+
+    /// Notes that something changed just now, for the debounce.
+    pub fn touch(&self) {
+        self.changed_ms.store(self.start.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// When something changed last.
+    pub fn changed(&self) -> Instant {
+        self.start + Duration::from_millis(self.changed_ms.load(Ordering::Relaxed))
+    }
+
+    /// Waits until something is marked or somebody calls [`wake`](Self::wake), at most for
+    /// `timeout`. With `marked` marks do not end the wait: the caller knows of some already.
+    pub fn wait(&self, timeout: Duration, marked: bool) {
+        let mut state = self.state.lock();
+        if !state.woken && (marked || state.marks.is_empty()) {
+            self.filled.wait_for(&mut state, timeout);
+        }
+        state.woken = false;
+    }
+
+    /// Ends a [`wait`](Self::wait), or the next one.
+    pub fn wake(&self) {
+        self.state.lock().woken = true;
+        self.filled.notify_all();
     }
 
     /// The current epoch. Read it before marking; see [`take`](Self::take).
@@ -46,22 +96,33 @@ impl DirtySet {
 
     /// Marks a path.
     pub fn mark(&self, path: RelPath, extent: Extent) {
-        let mut marks = self.marks.lock();
-        if marks.len() >= MARKS_MAX {
-            marks.clear();
-            marks.insert(RelPath::root(), Extent::Subtree);
+        self.touch();
+        let mut state = self.state.lock();
+        if state.marks.is_empty() {
+            self.filled.notify_all();
+        }
+        if state.marks.len() >= MARKS_MAX {
+            state.marks.clear();
+            state.marks.insert(RelPath::root(), Extent::Subtree);
             return;
         }
-        let slot = marks.entry(path).or_insert(extent);
+        let slot = state.marks.entry(path).or_insert(extent);
         *slot = (*slot).max(extent);
     }
 
     /// Takes all marks and starts a new epoch: whoever skipped a mark because of the old epoch
     /// did so before this call, so its mark is in the result.
     pub fn take(&self) -> Marks {
-        let mut marks = self.marks.lock();
+        let mut state = self.state.lock();
         self.epoch.fetch_add(1, Ordering::AcqRel);
-        std::mem::take(&mut *marks).into_iter().collect()
+        std::mem::take(&mut state.marks).into_iter().collect()
+    }
+
+    /// A copy of at most `limit` marks, in no order, and how many there are.
+    pub fn peek(&self, limit: usize) -> (Vec<(RelPath, Extent)>, usize) {
+        let state = self.state.lock();
+        let some = state.marks.iter().take(limit).map(|(path, extent)| (path.clone(), *extent)).collect();
+        (some, state.marks.len())
     }
 
     /// Puts marks back that could not be flushed.
@@ -73,7 +134,7 @@ impl DirtySet {
 
     /// How many marks there are.
     pub fn len(&self) -> usize {
-        self.marks.lock().len()
+        self.state.lock().marks.len()
     }
 
     /// Whether nothing is marked.

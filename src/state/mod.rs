@@ -2,6 +2,20 @@
 //! its way to the remote, and the way back.
 //!
 //! A flush reads as `dirty → plan → cut → commit`, a start as `head → restore`.
+mod backing;
+pub mod barrier;
+pub mod commit;
+pub mod cut;
 pub mod dirty;
+pub mod flusher;
 pub mod head;
 pub mod identity;
+pub mod live;
+mod mapped;
+pub mod plan;
+pub mod record;
+pub mod restore;
+pub mod scan;
+pub mod schedule;
+pub mod source;
+pub mod staging;

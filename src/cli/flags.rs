@@ -1,0 +1,116 @@
+//! The settings as flags: made from the table of keys, so that flag, variable and file agree.
+use super::Context;
+use crate::Result;
+use crate::config::keys::{KEYS, Key};
+use crate::config::{ConfigFile, Merged, RemoteSettings};
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// The keys that say where a remote is.
+const REMOTE_KEYS: &[&str] =
+    &["remote", "name", "layout", "s3-endpoint", "s3-region", "s3-path-style", "s3-profile", "unsafe-no-cas"];
+
+/// The keys that are switches: as a flag they need no value.
+const SWITCHES: &[&str] = &["s3-path-style", "unsafe-no-cas"];
+
+/// Which keys a verb takes.
+pub trait Scope: Send + Sync + 'static {
+    /// Whether this one.
+    fn has(key: &Key) -> bool;
+}
+
+/// All keys.
+#[derive(Debug, Clone)]
+pub struct MountScope;
+
+impl Scope for MountScope {
+    fn has(_: &Key) -> bool {
+        true
+    }
+}
+
+/// The keys that say where a remote is.
+#[derive(Debug, Clone)]
+pub struct RemoteScope;
+
+impl Scope for RemoteScope {
+    fn has(key: &Key) -> bool {
+        REMOTE_KEYS.contains(&key.name)
+    }
+}
+
+/// The settings given as flags.
+#[derive(Debug, Clone)]
+pub struct Flags<S> {
+    config: Option<PathBuf>,
+    values: Vec<(&'static str, OsString)>,
+    scope: std::marker::PhantomData<S>,
+}
+
+impl<S> Flags<S> {
+    /// Merges with environment, file and defaults.
+    pub fn merge(&self, context: &Context, dir: Option<&Path>) -> Result<Merged> {
+        let file = ConfigFile::load(self.config.as_deref(), &context.environment)?;
+        Ok(Merged::new(self.values.clone(), &context.environment, &file, dir)?)
+    }
+
+    /// The remote for a verb that works without a mount.
+    pub fn remote(&self, context: &Context) -> Result<RemoteSettings> {
+        let mut merged = self.merge(context, None)?;
+        Ok(RemoteSettings::resolve(&mut merged, None, &context.environment)?)
+    }
+}
+
+impl<S: Scope> FromArgMatches for Flags<S> {
+    fn from_arg_matches(matches: &ArgMatches) -> std::result::Result<Self, clap::Error> {
+        let given = |key: &Key| matches.get_one::<OsString>(key.name).map(|value| (key.name, value.clone()));
+        Ok(Self {
+            config: matches.get_one::<PathBuf>("config").cloned(),
+            values: KEYS.iter().filter(|k| S::has(k)).filter_map(given).collect(),
+            scope: std::marker::PhantomData,
+        })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> std::result::Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl<S: Scope> Args for Flags<S> {
+    fn augment_args(command: Command) -> Command {
+        let config = Arg::new("config")
+            .long("config")
+            .value_name("FILE")
+            .value_parser(clap::value_parser!(PathBuf))
+            .help("Configuration file");
+        KEYS.iter().filter(|k| S::has(k)).map(arg).fold(command.arg(config), Command::arg)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+fn arg(key: &'static Key) -> Arg {
+    let help = match key.default {
+        Some(default) if !default.is_empty() => format!("{} [default: {default}]", key.help),
+        _ => key.help.to_owned(),
+    };
+    let arg = Arg::new(key.name)
+        .long(key.name)
+        .value_parser(clap::value_parser!(OsString))
+        .help(help)
+        .help_heading("Settings");
+    if SWITCHES.contains(&key.name) {
+        return arg.num_args(0..=1).require_equals(true).default_missing_value("on").value_name("on|off");
+    }
+    arg.value_name(match key.name {
+        "remote" | "s3-endpoint" => "URL",
+        "state-dir" | "backing" => "PATH",
+        name if name.contains("timeout") || name.contains("deadline") => "TIME",
+        "debounce" | "max-delay" => "TIME",
+        _ => "VALUE",
+    })
+}

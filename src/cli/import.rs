@@ -1,0 +1,36 @@
+//! `icecache import FILE.tar.zst --remote URL --name NAME`.
+use super::flags::{Flags, RemoteScope};
+use super::output::{bytes, safe};
+use super::progress::View;
+use super::{Context, Exit, offline};
+use crate::sync::Mutex;
+use crate::{Error, Result};
+use std::fs::File;
+use std::path::PathBuf;
+
+#[derive(Debug, clap::Args)]
+pub struct Import {
+    /// The archive, a tar compressed with zstd
+    file: PathBuf,
+    #[command(flatten)]
+    flags: Flags<RemoteScope>,
+}
+
+impl Import {
+    pub fn run(self, context: &Context) -> Result<Exit> {
+        let remote = self.flags.remote(context)?;
+        let archive = File::open(&self.file)
+            .map_err(|e| Error::io(format!("cannot open archive: {}", self.file.display()), e))?;
+        let view = Mutex::new(View::new(&context.output));
+        let imported = offline::import(&remote, archive, &|progress| view.lock().show(progress))?;
+        drop(view);
+        if context.output.json {
+            context.output.value(&imported)?;
+        } else {
+            context.output.line(&safe(&imported.version));
+        }
+        let what = format!("{} entries, {}", imported.entries, bytes(imported.bytes));
+        context.output.say(&format!("{what} are now the newest version of {}", remote.name));
+        Ok(Exit::Done)
+    }
+}

@@ -1,0 +1,46 @@
+//! `icecache log DIR | --remote URL --name NAME`.
+use super::flags::{Flags, RemoteScope};
+use super::output::{bytes, safe, time};
+use super::{Context, Exit, locate, offline};
+use crate::Result;
+use crate::serve::control::LogLine;
+use std::path::PathBuf;
+
+#[derive(Debug, clap::Args)]
+pub struct Log {
+    /// The mounted directory; or name a remote and a name instead
+    #[arg(conflicts_with_all = ["remote", "name"], required_unless_present = "name")]
+    dir: Option<PathBuf>,
+    #[command(flatten)]
+    flags: Flags<RemoteScope>,
+}
+
+impl Log {
+    pub fn run(self, context: &Context) -> Result<Exit> {
+        let lines = match &self.dir {
+            Some(dir) => locate::daemon(dir, context)?.1.log()?,
+            None => offline::log(&self.flags.remote(context)?)?,
+        };
+        if context.output.json {
+            context.output.value(&lines)?;
+            return Ok(Exit::Done);
+        }
+        if lines.is_empty() {
+            context.output.say("no version yet");
+        }
+        let row = |line: &LogLine| {
+            [
+                safe(&line.version),
+                time(line.time),
+                safe(&line.writer),
+                line.entries.map_or_else(|| "-".to_owned(), |n| n.to_string()),
+                bytes(line.bytes),
+                line.layers.to_string(),
+                safe(&line.tags.join(" ")),
+            ]
+        };
+        let rows: Vec<_> = lines.iter().map(row).collect();
+        context.output.table(["VERSION", "TIME", "WRITER", "ENTRIES", "SIZE", "LAYERS", "TAGS"], &rows);
+        Ok(Exit::Done)
+    }
+}

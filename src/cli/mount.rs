@@ -1,0 +1,244 @@
+//! `icecache mount DIR`: prepares the settings, starts the daemon, returns when the mount is usable.
+use super::flags::{Flags, MountScope};
+use super::locate;
+use super::output::{safe, safe_path};
+use super::progress::View;
+use super::{Context, Exit};
+use crate::config::{MountSettings, Origin};
+use crate::serve::registry::{Found, Registry};
+use crate::serve::startup::{Ended, Ready, StartupLine, StatusPipe};
+use crate::{Error, ErrorKind, Result};
+use rustix::process::{Pid, Signal, kill_process};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A longer log is set aside (once) before a daemon starts.
+const LOG_MAX_BYTES: u64 = 16 << 20;
+
+/// What is shown of the log of a daemon that did not start.
+const TAIL_LINES: usize = 15;
+const TAIL_BYTES: u64 = 8 << 10;
+
+#[derive(Debug, clap::Args)]
+pub struct Mount {
+    /// The directory
+    dir: PathBuf,
+    /// Stay in the foreground, log to stderr
+    #[arg(long, short = 'f')]
+    foreground: bool,
+    #[command(flatten)]
+    flags: Flags<MountScope>,
+}
+
+impl Mount {
+    pub fn run(self, context: &Context) -> Result<Exit> {
+        let registry = Registry::of(&context.environment)?;
+        let dir = locate::canonical(&self.dir, &registry)?;
+        match registry.find(&dir) {
+            Found::Running(entry, _) => {
+                let message = format!("already mounted (pid {}): {}", entry.pid, dir.display());
+                return Err(Error::new(ErrorKind::Busy, message));
+            }
+            Found::Stale(_) | Found::Unknown => {}
+        }
+        if locate::is_dead_mount(&dir) {
+            locate::detach_dead_mount(&dir)?;
+            context.output.say(&format!("took away the mount of a dead daemon: {}", safe_path(&dir)));
+        }
+        match fs::metadata(&dir) {
+            Ok(there) if there.is_dir() => {}
+            Ok(_) => {
+                return Err(Error::new(ErrorKind::Invalid, format!("not a directory: {}", dir.display())));
+            }
+            Err(e) => return Err(Error::io(format!("cannot use directory: {}", dir.display()), e)),
+        }
+        let mut merged = self.flags.merge(context, Some(&dir))?;
+        let settings = MountSettings::resolve(&dir, &mut merged, &context.environment, self.foreground)?;
+        prepare(&settings)?;
+        announce(&settings, merged.get("remote").is_some_and(|v| v.origin == Origin::Default), context);
+        if self.foreground { in_foreground(settings, context) } else { in_background(&settings, context) }
+    }
+}
+
+/// Creates the state directory, for this user only. One that another user could change is refused:
+/// what lies there is trusted.
+fn prepare(settings: &MountSettings) -> Result<()> {
+    for dir in [&settings.state_dir, &settings.temp_dir()] {
+        let failed = |e| Error::io(format!("cannot use state directory: {}", dir.display()), e);
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
+        let there = fs::metadata(dir).map_err(failed)?;
+        if there.uid() != rustix::process::geteuid().as_raw() || there.mode() & 0o002 != 0 {
+            let message = format!("state directory can be changed by other users: {}", dir.display());
+            return Err(Error::new(ErrorKind::Denied, message));
+        }
+    }
+    Ok(())
+}
+
+fn announce(settings: &MountSettings, by_default: bool, context: &Context) {
+    let note = if by_default { " (no remote is configured, so a directory of this machine)" } else { "" };
+    context.output.say(&format!(
+        "{} is kept in {} as {}{note}",
+        safe_path(&settings.dir),
+        safe(&settings.remote),
+        settings.name
+    ));
+}
+
+fn report_ready(ready: &Ready, context: &Context) -> Result<()> {
+    if context.output.json {
+        return context.output.value(ready);
+    }
+    let mode = format!("{} ({})", safe(&ready.mode), safe(&ready.mode_reason));
+    context.output.say(&format!("{} is ready: {mode}, pid {}", safe_path(&ready.dir), ready.pid));
+    Ok(())
+}
+
+/// Runs the daemon in this process.
+fn in_foreground(settings: MountSettings, context: &Context) -> Result<Exit> {
+    super::daemon::enter(&settings)?;
+    let json = context.output.json;
+    let status = StatusPipe::new(Box::new(move |line| {
+        let output = super::Output::of_process(json);
+        match line {
+            StartupLine::Ready(ready) => {
+                let context = Context { output, environment: Default::default() };
+                let _ = report_ready(ready, &context);
+                let _ = context.output.finish();
+            }
+            StartupLine::Notice(text) => output.say(&safe(text)),
+            StartupLine::Progress(progress) => View::new(&output).show(progress),
+            StartupLine::Error(_) => {} // reported by the caller of the daemon
+        }
+    }));
+    let dir = settings.dir.clone();
+    match crate::serve::daemon::run(settings, status)? {
+        Ended::Saved => Ok(Exit::Done),
+        Ended::Unsaved(count) => {
+            context.output.warn(&format!("{count} entries are not saved; they are in {}", safe_path(&dir)));
+            Ok(Exit::Unsaved)
+        }
+    }
+}
+
+/// Starts the daemon as a process of its own and waits until the mount is usable.
+fn in_background(settings: &MountSettings, context: &Context) -> Result<Exit> {
+    let (log, log_start) = open_log(&settings.log_file())?;
+    let mut child = spawn(settings, log)?;
+    let interrupted = forward_signals(&child)?;
+    let outcome = hand_over(&mut child, settings).and_then(|lines| wait_ready(lines, context));
+    match outcome {
+        Ok(Some(ready)) => {
+            report_ready(&ready, context)?;
+            return Ok(Exit::Done);
+        }
+        Ok(None) if interrupted.load(Ordering::Acquire) => {
+            let _ = child.wait();
+            return Ok(Exit::Interrupted);
+        }
+        Ok(None) => {}
+        Err(e) => {
+            let _ = child.wait();
+            context.output.say(&format!("the log is {}", safe_path(&settings.log_file())));
+            return Err(e);
+        }
+    }
+    // It ended without a word.
+    let ended = child.wait().map_or_else(|e| e.to_string(), |status| status.to_string());
+    for line in tail(&settings.log_file(), log_start) {
+        context.output.say(&format!("log: {}", safe(&line)));
+    }
+    context.output.say(&format!("the log is {}", safe_path(&settings.log_file())));
+    Err(Error::new(ErrorKind::Io, format!("daemon ended before the mount was usable: {ended}")))
+}
+
+fn spawn(settings: &MountSettings, log: File) -> Result<Child> {
+    let program = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
+    Command::new(program)
+        .arg("daemon")
+        .current_dir("/")
+        .env("TMPDIR", settings.temp_dir())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .map_err(|e| Error::io("cannot start daemon", e))
+}
+
+/// Gives the daemon its settings (never by argv, which everybody can read) and returns its answers.
+fn hand_over(child: &mut Child, settings: &MountSettings) -> Result<BufReader<ChildStdout>> {
+    let broken = |e| Error::io("cannot talk to daemon", e);
+    let missing = || broken(io::ErrorKind::BrokenPipe.into());
+    let text = serde_json::to_vec(settings).map_err(|e| broken(e.into()))?;
+    let mut stdin = child.stdin.take().ok_or_else(missing)?;
+    match stdin.write_all(&text) {
+        // It ended already; what it said is in its answers or its log.
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => return Err(broken(e)),
+        _ => {}
+    }
+    Ok(BufReader::new(child.stdout.take().ok_or_else(missing)?))
+}
+
+/// `None`: the daemon ended without a last word.
+fn wait_ready(lines: BufReader<ChildStdout>, context: &Context) -> Result<Option<Ready>> {
+    let mut view = View::new(&context.output);
+    for line in lines.lines() {
+        let line = line.map_err(|e| Error::io("cannot talk to daemon", e))?;
+        match serde_json::from_str(&line) {
+            Ok(StartupLine::Progress(progress)) => view.show(&progress),
+            Ok(StartupLine::Notice(text)) => view.say(&safe(&text)),
+            Ok(StartupLine::Ready(ready)) => return Ok(Some(ready)),
+            Ok(StartupLine::Error(error)) => return Err(error.into()),
+            Err(e) => return Err(Error::new(ErrorKind::Corrupt, "malformed word of daemon").with_source(e)),
+        }
+    }
+    Ok(None)
+}
+
+/// Ctrl-C ends the start: the daemon lives in a session of its own and would not hear of it.
+fn forward_signals(child: &Child) -> Result<Arc<AtomicBool>> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let (seen, pid) = (Arc::clone(&interrupted), Pid::from_child(child));
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])
+        .map_err(|e| Error::io("cannot watch for signals", e))?;
+    std::thread::spawn(move || {
+        for _ in signals.forever() {
+            seen.store(true, Ordering::Release);
+            // Not waited for before the pipe ends, so the pid is still the daemon's.
+            let _ = kill_process(pid, Signal::TERM);
+        }
+    });
+    Ok(interrupted)
+}
+
+/// Opens the log for appending and says how long it is.
+fn open_log(path: &Path) -> Result<(File, u64)> {
+    let failed = |e| Error::io(format!("cannot open log: {}", path.display()), e);
+    if fs::metadata(path).is_ok_and(|m| m.len() > LOG_MAX_BYTES) {
+        fs::rename(path, path.with_extension("log.1")).map_err(failed)?;
+    }
+    let log = OpenOptions::new().create(true).append(true).mode(0o600).open(path).map_err(failed)?;
+    let length = log.metadata().map_err(failed)?.len();
+    Ok((log, length))
+}
+
+/// The last lines that were written since `start`.
+fn tail(path: &Path, start: u64) -> Vec<String> {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut log = File::open(path)?;
+        let from = start.max(log.metadata()?.len().saturating_sub(TAIL_BYTES));
+        log.seek(SeekFrom::Start(from))?;
+        let mut text = Vec::new();
+        log.take(TAIL_BYTES).read_to_end(&mut text)?;
+        Ok(text)
+    };
+    let text = String::from_utf8_lossy(&read().unwrap_or_default()).into_owned();
+    let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    lines[lines.len().saturating_sub(TAIL_LINES)..].to_vec()
+}

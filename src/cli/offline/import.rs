@@ -1,0 +1,177 @@
+//! An archive as the first version of a new name.
+//!
+//! The archive is read to its end and packed anew: so it is proven whole before a HEAD names it, and
+//! whatever tar wrote it, the layer has frames, checksums and a table.
+use super::{Opened, Show, Transferred, single_key};
+use crate::clock::Timestamp;
+use crate::config::{Layout, RemoteSettings};
+use crate::layer::{Kind, LayerReader, LayerWriter, PackOptions, Summary};
+use crate::remote::{Condition, Upload, supports_conditional_writes};
+use crate::serve::startup::Progress;
+use crate::state::head::{Digest, Head, LayerRef, head_key, instant};
+use crate::{Error, ErrorKind, Result};
+use bytes::{Bytes, BytesMut};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::runtime::Handle;
+use uuid::Uuid;
+
+/// What is handed to an upload at once.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// Makes an archive the first version of a name that has none.
+pub fn import(remote: &RemoteSettings, archive: File, show: &Show<'_>) -> Result<Transferred> {
+    let opened = Opened::new(remote)?;
+    let taken = || {
+        let message = format!("name has versions already, import under another: {}", remote.name);
+        Error::new(ErrorKind::Conflict, message)
+    };
+    if remote.layout == Layout::Layered && opened.head(remote)?.is_some() {
+        return Err(taken());
+    }
+    require_conditions(&opened, remote)?;
+    let (key, condition) = match remote.layout {
+        Layout::Layered => (format!("layers/{}.tar.zst", Uuid::now_v7()), Condition::IfAbsent),
+        Layout::Single => (single_key(remote), Condition::IfAbsent),
+    };
+    let handle = opened.runtime.handle().clone();
+    let upload = handle.block_on(opened.store.upload(&key, condition))?;
+    let sink = Sink { handle: handle.clone(), upload, buffer: BytesMut::new() };
+    let (sink, summary) = repack(archive, sink, show)?;
+    sink.finish().map_err(|e| if e.kind() == ErrorKind::Conflict { taken() } else { e })?;
+    let transferred = |version| Transferred { version, entries: summary.entries, bytes: summary.bytes };
+    if remote.layout == Layout::Single {
+        return Ok(transferred(key));
+    }
+    let head = first_head(remote, key, &summary);
+    let bytes = Bytes::from(head.to_bytes()?);
+    let head_key = head_key(remote.name.as_str());
+    let put = opened.store.put(&head_key, bytes, Condition::IfAbsent);
+    handle.block_on(put).map_err(|e| match Error::from(e) {
+        e if e.kind() == ErrorKind::Conflict => taken(),
+        e => e,
+    })?;
+    Ok(transferred(head.version.to_string()))
+}
+
+/// Without conditional writes "has none" would be a guess.
+fn require_conditions(opened: &Opened, remote: &RemoteSettings) -> Result<()> {
+    if remote.allow_unsafe_no_cas {
+        return Ok(());
+    }
+    let key = format!("{}/probe", remote.name);
+    if opened.runtime.block_on(supports_conditional_writes(&*opened.store, &key))? {
+        return Ok(());
+    }
+    let message = format!("remote has no conditional writes, see --unsafe-no-cas: {}", remote.remote);
+    Err(Error::new(ErrorKind::Unsupported, message))
+}
+
+fn first_head(remote: &RemoteSettings, key: String, summary: &Summary) -> Head {
+    let writer = Uuid::new_v4();
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let layer = LayerRef {
+        key,
+        bytes: summary.bytes,
+        raw_bytes: summary.raw_bytes,
+        digest: Digest(summary.digest),
+        entries: summary.entries,
+        version: 1,
+        time: instant(Timestamp::now()),
+        writer,
+        changed: summary.entries,
+        removed: 0,
+        fuzzy: 0,
+        extra: serde_json::Map::new(),
+    };
+    Head::empty(remote.name.as_str(), writer, &host).next(writer, &host, layer)
+}
+
+fn repack<W: Write + Send>(archive: File, sink: W, show: &Show<'_>) -> Result<(W, Summary)> {
+    let bytes_total = archive.metadata().map_or(0, |m| m.len());
+    let read = Arc::new(AtomicU64::new(0));
+    let source = Counting { inner: io::BufReader::new(archive), count: Arc::clone(&read) };
+    let mut reader = LayerReader::lenient(source)?;
+    let mut writer = LayerWriter::new(sink, PackOptions::default());
+    let spool = spool()?;
+    let mut entries = 0;
+    while let Some(entry) = reader.next_entry()? {
+        match entry.kind {
+            // A layer that was exported alone may remove what a first version never had.
+            Kind::Whiteout => continue,
+            Kind::File { size, .. } if size > 0 => {
+                spool.set_len(0).map_err(|e| Error::io("cannot spool archive", e))?;
+                reader.content_to_file(&spool)?;
+                writer.append(&entry, Some(&spool))?;
+            }
+            _ => writer.append(&entry, None)?,
+        }
+        entries += 1;
+        let bytes = read.load(Ordering::Relaxed);
+        show(&Progress { phase: "importing".to_owned(), bytes, bytes_total, entries });
+    }
+    Ok(writer.finish()?)
+}
+
+/// A file without a name for one file's content at a time.
+fn spool() -> Result<File> {
+    let path = std::env::temp_dir().join(format!("icecache-import-{}", Uuid::new_v4()));
+    let failed = |e| Error::io(format!("cannot create temporary file: {}", path.display()), e);
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
+    fs::remove_file(&path).map_err(failed)?;
+    Ok(file)
+}
+
+/// Counts what is read.
+struct Counting<R> {
+    inner: R,
+    count: Arc<AtomicU64>,
+}
+
+impl<R: Read> Read for Counting<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let got = self.inner.read(buf)?;
+        self.count.fetch_add(got as u64, Ordering::Relaxed);
+        Ok(got)
+    }
+}
+
+/// An upload as a plain writer. Used on threads outside of the runtime only.
+struct Sink {
+    handle: Handle,
+    upload: Box<dyn Upload>,
+    buffer: BytesMut,
+}
+
+impl Sink {
+    fn send(&mut self) -> io::Result<()> {
+        let bytes = self.buffer.split().freeze();
+        self.handle.block_on(self.upload.write(bytes)).map_err(io::Error::other)
+    }
+
+    fn finish(mut self) -> Result<()> {
+        if !self.buffer.is_empty() {
+            self.handle.block_on(self.upload.write(self.buffer.split().freeze()))?;
+        }
+        self.handle.block_on(self.upload.finish())?;
+        Ok(())
+    }
+}
+
+impl Write for Sink {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.buffer.extend_from_slice(buf);
+        if self.buffer.len() >= CHUNK_BYTES {
+            self.send()?;
+        }
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,83 @@
+//! The verbs that need a remote but no daemon.
+mod import;
+mod log;
+mod restore;
+
+pub use import::import;
+pub use log::log;
+pub use restore::restore;
+
+use crate::config::RemoteSettings;
+use crate::remote::url::UrlError;
+use crate::remote::{RemoteUrl, S3Options, Store};
+use crate::serve::startup::Progress;
+use crate::state::head::{Head, read_head};
+use crate::{Error, ErrorKind, Result};
+use serde::Serialize;
+use tokio::runtime::Runtime;
+
+/// Watches a transfer; may be called from any thread.
+pub type Show<'a> = dyn Fn(&Progress) + Send + Sync + 'a;
+
+/// What a restore or an import did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Transferred {
+    /// The version that was restored or made.
+    pub version: String,
+    /// Entries.
+    pub entries: u64,
+    /// Bytes that went over the wire.
+    pub bytes: u64,
+}
+
+/// A store, and the runtime on which it is used.
+struct Opened {
+    runtime: Runtime,
+    store: Store,
+}
+
+impl Opened {
+    fn new(remote: &RemoteSettings) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .map_err(|e| Error::io("cannot start runtime", e))?;
+        let url: RemoteUrl = remote
+            .remote
+            .parse()
+            .map_err(|e: UrlError| Error::new(ErrorKind::Invalid, "cannot use remote").with_source(e))?;
+        let options = S3Options {
+            endpoint: remote.s3.endpoint.clone(),
+            region: remote.s3.region.clone(),
+            path_style: remote.s3.path_style,
+            profile: remote.s3.profile.clone(),
+            ..S3Options::default()
+        };
+        let store = runtime.block_on(crate::remote::open(&url, &options))?;
+        Ok(Self { runtime, store })
+    }
+
+    /// The newest version of a name; `None` only if there certainly is none.
+    fn head(&self, remote: &RemoteSettings) -> Result<Option<Head>> {
+        let read = self.runtime.block_on(read_head(&*self.store, remote.name.as_str()))?;
+        Ok(read.map(|(head, _)| head))
+    }
+
+    /// Like [`head`](Self::head), where a version must exist.
+    fn expect_head(&self, remote: &RemoteSettings) -> Result<Head> {
+        self.head(remote)?.ok_or_else(|| unknown(remote))
+    }
+}
+
+fn unknown(remote: &RemoteSettings) -> Error {
+    Error::new(ErrorKind::NotFound, format!("remote has no such name: {} in {}", remote.name, remote.remote))
+}
+
+/// The key of a name in the layout of the original tool.
+fn single_key(remote: &RemoteSettings) -> String {
+    format!("{}.zst", remote.name)
+}
+
+#[cfg(test)]
+mod tests;

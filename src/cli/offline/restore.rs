@@ -1,0 +1,147 @@
+//! A version of a name, written into a directory.
+use super::{Opened, Show, Transferred, single_key, unknown};
+use crate::config::{Layout, RemoteSettings};
+use crate::layer::LayerReader;
+use crate::layer::extract::Extractor;
+use crate::remote::{ByteStream, Download, RemoteError};
+use crate::serve::startup::Progress;
+use crate::state::head::Head;
+use crate::state::restore::{self, LayerSource, Policy};
+use crate::sync::Mutex;
+use crate::{Error, ErrorKind, Result};
+use bytes::{Buf, Bytes};
+use futures::StreamExt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::runtime::Handle;
+
+/// What a person sees of it.
+const PHASE: &str = "restoring";
+
+/// Writes a version (the newest one if `None`) beneath `target`. Also returns what could not be kept,
+/// in words.
+pub fn restore(
+    remote: &RemoteSettings,
+    version: Option<&str>,
+    target: &File,
+    show: &Show<'_>,
+) -> Result<(Transferred, Vec<String>)> {
+    let opened = Opened::new(remote)?;
+    let root = OwnedFd::from(target.try_clone().map_err(|e| Error::io("cannot use target directory", e))?);
+    match remote.layout {
+        Layout::Layered => layered(&opened, &select(opened.expect_head(remote)?, version)?, root, show),
+        Layout::Single if version.is_none() => single(&opened, remote, root, show),
+        Layout::Single => Err(Error::new(
+            ErrorKind::Invalid,
+            "layout single keeps the newest version only: leave VERSION out",
+        )),
+    }
+}
+
+/// The newest version, or the one asked for.
+fn select(head: Head, version: Option<&str>) -> Result<Head> {
+    let Some(version) = version else { return Ok(head) };
+    let number = version.parse().map_err(|_| {
+        Error::new(ErrorKind::Invalid, format!("version must be a number, see 'icecache log': {version}"))
+    })?;
+    head.at(number).ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no such version: {version}")))
+}
+
+/// Hands on what a restore reports.
+struct Reports<'a> {
+    show: &'a Show<'a>,
+    progress: Mutex<Progress>,
+}
+
+impl restore::Progress for Reports<'_> {
+    fn bytes(&self, done: u64, total: u64) {
+        let mut progress = self.progress.lock();
+        (progress.bytes, progress.bytes_total) = (done, total);
+        (self.show)(&progress);
+    }
+
+    fn files(&self, done: u64) {
+        self.progress.lock().entries = done;
+    }
+}
+
+fn layered(
+    opened: &Opened,
+    head: &Head,
+    root: OwnedFd,
+    show: &Show<'_>,
+) -> Result<(Transferred, Vec<String>)> {
+    let source = |layer: &crate::state::head::LayerRef| LayerSource {
+        key: layer.key.clone(),
+        bytes: layer.bytes,
+        digest: Some(layer.digest.0),
+    };
+    let layers = head.layers.iter().rev().map(source).collect();
+    let progress = Mutex::new(Progress { phase: PHASE.to_owned(), ..Progress::default() });
+    let reports = Reports { show, progress };
+    let store = Arc::clone(&opened.store);
+    let work = restore::restore(store, layers, root, Policy::default(), &reports);
+    let restored = opened.runtime.block_on(work)?;
+    let transferred =
+        Transferred { version: head.version.to_string(), entries: restored.entries, bytes: restored.bytes };
+    Ok((transferred, restored.notes))
+}
+
+/// The archive of the original tool, or of anybody: no HEAD says its digest, so what proves it is its
+/// length, and its own checksums where it has them.
+fn single(
+    opened: &Opened,
+    remote: &RemoteSettings,
+    root: OwnedFd,
+    show: &Show<'_>,
+) -> Result<(Transferred, Vec<String>)> {
+    let found = opened.runtime.block_on(opened.store.download(&single_key(remote), None));
+    let Download { length, tag, body } = match found {
+        Ok(download) => download,
+        Err(RemoteError::NotFound { .. }) => return Err(unknown(remote)),
+        Err(e) => return Err(e.into()),
+    };
+    let count = Arc::new(AtomicU64::new(0));
+    let handle = opened.runtime.handle().clone();
+    let body = Body { handle, stream: body, current: Bytes::new(), count: Arc::clone(&count) };
+    let mut reader = LayerReader::lenient(body)?;
+    let mut extractor = Extractor::new(root);
+    let mut entries = 0;
+    while let Some(entry) = reader.next_entry()? {
+        extractor.place(&entry, &mut reader)?;
+        entries += 1;
+        let bytes = count.load(Ordering::Relaxed);
+        show(&Progress { phase: PHASE.to_owned(), bytes, bytes_total: length, entries });
+    }
+    extractor.end_layer()?;
+    let notes = extractor.finish()?.notes;
+    let transferred = Transferred { version: tag.0, entries, bytes: length };
+    Ok((transferred, notes.iter().map(ToString::to_string).collect()))
+}
+
+/// A download as a plain reader. Used on threads outside of the runtime only.
+struct Body {
+    handle: Handle,
+    stream: ByteStream,
+    current: Bytes,
+    count: Arc<AtomicU64>,
+}
+
+impl Read for Body {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() {
+            match self.handle.block_on(self.stream.next()) {
+                Some(Ok(bytes)) => self.current = bytes,
+                Some(Err(e)) => return Err(io::Error::other(e)),
+                None => return Ok(0),
+            }
+        }
+        let length = self.current.len().min(buf.len());
+        self.current.copy_to_slice(&mut buf[..length]);
+        self.count.fetch_add(length as u64, Ordering::Relaxed);
+        Ok(length)
+    }
+}

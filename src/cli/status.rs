@@ -1,0 +1,95 @@
+//! `icecache status [DIR]`.
+use super::locate;
+use super::output::{bytes, safe, safe_path, time};
+use super::{Context, Exit};
+use crate::Result;
+use crate::serve::control;
+use crate::serve::registry::Registry;
+use std::path::PathBuf;
+
+#[derive(Debug, clap::Args)]
+pub struct Status {
+    /// The mounted directory; without it all mounts are listed
+    dir: Option<PathBuf>,
+}
+
+impl Status {
+    pub fn run(self, context: &Context) -> Result<Exit> {
+        match &self.dir {
+            Some(dir) => {
+                let (_, mut client) = locate::daemon(dir, context)?;
+                one(&client.status()?, context)?;
+            }
+            None => all(context)?,
+        }
+        Ok(Exit::Done)
+    }
+}
+
+fn one(status: &control::Status, context: &Context) -> Result<()> {
+    if context.output.json {
+        return context.output.value(status);
+    }
+    let or_none = |text: &Option<String>| text.as_deref().map_or_else(|| "none".to_owned(), safe);
+    let last_flush = status.last_flush.as_ref().map(|flush| {
+        let what = format!("{} entries, {}, {} ms", flush.entries, bytes(flush.bytes), flush.duration_ms);
+        format!("{} ({what})", time(flush.time))
+    });
+    let last_error = status
+        .last_error
+        .as_ref()
+        .map(|error| format!("{}: {} ({} attempts)", time(error.time), safe(&error.message), error.attempts));
+    let mut rows = vec![
+        ("dir", safe_path(&status.dir)),
+        ("pid", status.pid.to_string()),
+        ("mode", format!("{} ({})", safe(&status.mode), safe(&status.mode_reason))),
+        ("remote", safe(&status.remote)),
+        ("name", safe(&status.name)),
+        ("state_dir", safe_path(&status.state_dir)),
+        ("version", or_none(&status.version)),
+        ("dirty_files", status.dirty_files.to_string()),
+        ("dirty_bytes", format!("{} ({})", status.dirty_bytes, bytes(status.dirty_bytes))),
+        ("open_for_write", status.open_for_write.to_string()),
+        ("last_flush", last_flush.unwrap_or_else(|| "none".to_owned())),
+        ("last_error", last_error.unwrap_or_else(|| "none".to_owned())),
+        ("uptime", format!("{} s", status.uptime_s)),
+        ("program", safe(&status.program)),
+    ];
+    if let Some(fork) = &status.fork {
+        rows.insert(7, ("fork", safe(fork)));
+        context.output.warn(&format!("another writer moved the name; changes go to the fork {}", safe(fork)));
+    }
+    let rows: Vec<[String; 2]> = rows.into_iter().map(|(key, value)| [key.to_owned(), value]).collect();
+    context.output.table(["", ""], &rows);
+    Ok(())
+}
+
+fn all(context: &Context) -> Result<()> {
+    let mut mounts = Vec::new();
+    for (entry, mut client) in Registry::of(&context.environment)?.list() {
+        match client.status() {
+            Ok(status) => mounts.push(status),
+            Err(e) => context.output.warn(&format!("{}: {}", safe_path(&entry.dir), safe(&e.to_string()))),
+        }
+    }
+    if context.output.json {
+        return context.output.value(&mounts);
+    }
+    if mounts.is_empty() {
+        context.output.say("nothing is mounted");
+    }
+    let row = |s: &control::Status| {
+        [
+            safe_path(&s.dir),
+            s.pid.to_string(),
+            safe(&s.mode),
+            s.dirty_files.to_string(),
+            s.last_flush.as_ref().map_or_else(|| "none".to_owned(), |flush| time(flush.time)),
+            if s.last_error.is_some() { "failing".to_owned() } else { "ok".to_owned() },
+            format!("{} as {}", safe(&s.remote), safe(&s.name)),
+        ]
+    };
+    let rows: Vec<_> = mounts.iter().map(row).collect();
+    context.output.table(["DIR", "PID", "MODE", "DIRTY", "LAST FLUSH", "STATE", "REMOTE"], &rows);
+    Ok(())
+}

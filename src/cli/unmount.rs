@@ -1,0 +1,104 @@
+//! `icecache unmount DIR`: final flush, then unmount; fails with a list if anything stays unsaved.
+use super::output::{safe, safe_path};
+use super::{Context, Exit, locate};
+use crate::serve::control::UnmountReply;
+use crate::serve::registry::{Found, Registered, Registry};
+use crate::{Error, ErrorKind, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+/// How long the daemon may take to end after everything is said.
+const EXIT_MAX: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+
+#[derive(Debug, clap::Args)]
+pub struct Unmount {
+    /// The mounted directory
+    dir: PathBuf,
+}
+
+impl Unmount {
+    pub fn run(self, context: &Context) -> Result<Exit> {
+        let registry = Registry::of(&context.environment)?;
+        let dir = locate::canonical(&self.dir, &registry)?;
+        match registry.find(&dir) {
+            Found::Running(entry, mut client) => {
+                let process = watch(&entry);
+                let reply = client.unmount()?;
+                wait_exit(process, &entry, context);
+                report(&reply, &dir, context)
+            }
+            Found::Stale(entry) if locate::is_dead_mount(&dir) => {
+                locate::detach_dead_mount(&dir)?;
+                registry.forget(&entry);
+                dead(&dir, context)
+            }
+            Found::Unknown if locate::is_dead_mount(&dir) => {
+                locate::detach_dead_mount(&dir)?;
+                dead(&dir, context)
+            }
+            Found::Stale(_) | Found::Unknown => registry.client(&dir).map(|_| Exit::Done),
+        }
+    }
+}
+
+fn report(reply: &UnmountReply, dir: &Path, context: &Context) -> Result<Exit> {
+    if context.output.json {
+        context.output.value(reply)?;
+    } else {
+        for entry in &reply.unsaved {
+            let reason = entry.reason.as_deref().map(|r| format!(": {}", safe(r))).unwrap_or_default();
+            context.output.line(&format!("{}{reason}", safe_path(&entry.path)));
+        }
+    }
+    if let Some(error) = &reply.error {
+        context.output.warn(&safe(&error.message));
+    }
+    if reply.unsaved_total > 0 {
+        context.output.warn(&format!(
+            "{} entries are not in the remote (the first {} are listed); they are in {}; mount again to save them",
+            reply.unsaved_total,
+            reply.unsaved.len(),
+            safe_path(&reply.kept_in)
+        ));
+        return Ok(Exit::Unsaved);
+    }
+    if !reply.unmounted {
+        return Err(Error::new(ErrorKind::Busy, format!("saved, but still in use: {}", dir.display())));
+    }
+    if reply.error.is_some() {
+        return Ok(Exit::Failure);
+    }
+    let version = reply.version.as_deref().map_or_else(|| "no version".to_owned(), safe);
+    context.output.say(&format!("{} is unmounted, everything is saved: {version}", safe_path(dir)));
+    Ok(Exit::Done)
+}
+
+/// A mount whose daemon died: the directory is usable again, but nobody knows what was unsaved.
+fn dead(dir: &Path, context: &Context) -> Result<Exit> {
+    if context.output.json {
+        context
+            .output
+            .value(&serde_json::json!({"unmounted": true, "daemon": "gone", "unsaved": "unknown"}))?;
+    }
+    context.output.warn(&format!(
+        "the daemon was gone; its mount is taken away and the files are in {}; mount again to save what it had not",
+        safe_path(dir)
+    ));
+    Ok(Exit::Unsaved)
+}
+
+fn watch(entry: &Registered) -> Option<OwnedFd> {
+    let pid = Pid::from_raw(i32::try_from(entry.pid).ok()?)?;
+    pidfd_open(pid, PidfdFlags::empty()).ok()
+}
+
+/// So that whoever mounts again at once does not find the state directory still locked.
+fn wait_exit(process: Option<OwnedFd>, entry: &Registered, context: &Context) {
+    let Some(process) = process else { return };
+    let polled = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&EXIT_MAX));
+    if matches!(polled, Ok(0)) {
+        context.output.warn(&format!("the daemon has not ended yet: pid {}", entry.pid));
+    }
+}

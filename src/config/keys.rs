@@ -1,0 +1,93 @@
+//! The table of every key: its default as text and what it means.
+
+/// One setting as all sources name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key {
+    /// The name in the file; `--name` as a flag, `ICECACHE_NAME` as a variable.
+    pub name: &'static str,
+    /// The default as text; `None`: derived from the directory or the user, or simply absent.
+    pub default: Option<&'static str>,
+    /// One line for people.
+    pub help: &'static str,
+}
+
+impl Key {
+    /// The environment variable of this key.
+    pub fn variable(&self) -> String {
+        format!("ICECACHE_{}", self.name.to_ascii_uppercase().replace('-', "_"))
+    }
+}
+
+const fn key(name: &'static str, default: Option<&'static str>, help: &'static str) -> Key {
+    Key { name, default, help }
+}
+
+/// All keys, in the order in which they are shown.
+pub const KEYS: &[Key] = &[
+    key("remote", None, "where versions go: s3://BUCKET/PREFIX or file:///PATH"),
+    key("name", None, "the name of this directory's history in the remote"),
+    key("state-dir", None, "where the daemon keeps journal, log and socket"),
+    key("backing", None, "keep the files here instead of underneath the mount"),
+    key("layout", Some("layered"), "layered: one layer per flush; single: one whole archive per flush"),
+    key("s3-endpoint", None, "URL of an S3-compatible store"),
+    key("s3-region", None, "region of the bucket"),
+    key("s3-path-style", None, "on: the bucket stands in the path of the URL; default: on with an endpoint"),
+    key("s3-profile", None, "profile of the AWS configuration files"),
+    key("unsafe-no-cas", Some("off"), "on: accept a store without conditional writes"),
+    key("on-existing", Some("merge"), "local files and a remote version: merge, local or fail"),
+    key("on-conflict", Some("fork"), "another writer moved the name: fork, or fail and keep all unsaved"),
+    key("scan", Some("auto"), "compare the backing with the journal: auto (after an unclean stop) or always"),
+    key("debounce", Some("1s"), "flush this long after the last change"),
+    key("max-delay", Some("10s"), "flush at least this often under constant writing"),
+    key("cut-deadline", Some("500ms"), "the longest a cut may hold writers"),
+    key("unmount-timeout", Some("60s"), "how long unmount waits for the final flush"),
+    key("level", Some("3"), "zstd level of new layers, 1 to 19"),
+    key("fsync", Some("local"), "fsync returns when data is on the local disk, or in the remote"),
+    key("fsync-timeout", Some("30s"), "with fsync=remote: fail with EIO after this long"),
+    key("access", Some("auto"), "who may enter: owner, all, or auto (all for root)"),
+    key("xattr", Some("on"), "serve extended attributes and access lists"),
+    key("passthrough", Some("auto"), "kernel passthrough for file data: auto or off"),
+    key("fuse-threads", Some("2"), "threads that answer the kernel, 1 to 64"),
+    key("mount-flags", Some(""), "list of nosuid, nodev, noexec, noatime"),
+];
+
+/// The key of that name.
+pub fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|k| k.name == name)
+}
+
+/// The key whose name is nearest to a mistyped one, if any is near enough to be meant.
+pub fn nearest(name: &str) -> Option<&'static Key> {
+    let name: String = name.chars().take(64).collect::<String>().to_ascii_lowercase().replace('_', "-");
+    KEYS.iter()
+        .map(|k| (strsim::damerau_levenshtein(&name, k.name), k))
+        .min_by_key(|(distance, _)| *distance)
+        .filter(|(distance, k)| *distance <= 2.max(k.name.len() / 3))
+        .map(|(_, k)| k)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistyped_key_finds_its_neighbour() {
+        assert_eq!(nearest("debouce").map(|k| k.name), Some("debounce"));
+        assert_eq!(nearest("max_delay").map(|k| k.name), Some("max-delay"));
+        assert_eq!(nearest("colour-of-the-sky"), None);
+    }
+
+    /// The mount helper has no dependencies, so it has a list of its own.
+    #[test]
+    fn the_mount_helper_knows_every_key() {
+        let helper = include_str!("../../mount-helper/src/options.rs");
+        for key in KEYS.iter().filter(|k| k.name != "remote") {
+            assert!(helper.contains(&format!("\"{}", key.name)), "not in mount-helper: {}", key.name);
+        }
+    }
+
+    #[test]
+    fn variables_follow_from_names() {
+        assert_eq!(find("s3-path-style").map(Key::variable).as_deref(), Some("ICECACHE_S3_PATH_STYLE"));
+    }
+}

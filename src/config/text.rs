@@ -1,0 +1,72 @@
+//! Text to values: durations, switches, words, numbers. Errors say what was expected.
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+/// No setting waits longer than a day.
+pub const DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// `500ms`, `1.5s`, `2m`, `1h`, or a bare number of seconds; at most [`DURATION_MAX`].
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let expected = || format!("expected a duration such as 500ms, 1.5s or 2m: {text}");
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: f64 = number.parse().map_err(|_| expected())?;
+    let seconds = match unit.trim() {
+        "ms" => number / 1000.0,
+        "" | "s" => number,
+        "m" | "min" => number * 60.0,
+        "h" => number * 3600.0,
+        _ => return Err(expected()),
+    };
+    let duration = Duration::try_from_secs_f64(seconds).map_err(|_| expected())?;
+    if duration > DURATION_MAX { Err(format!("longer than a day: {text}")) } else { Ok(duration) }
+}
+
+/// The shortest text that [`duration`] reads back.
+pub fn show_duration(duration: Duration) -> String {
+    match duration.as_millis() {
+        ms if ms % 1000 == 0 => format!("{}s", ms / 1000),
+        ms => format!("{ms}ms"),
+    }
+}
+
+/// `on`, `off` and their synonyms.
+pub fn switch(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "on" | "true" | "yes" | "1" => Ok(true),
+        "off" | "false" | "no" | "0" => Ok(false),
+        _ => Err(format!("expected on or off: {text}")),
+    }
+}
+
+/// A whole number within a range.
+pub fn number(text: &str, range: RangeInclusive<u32>) -> Result<u32, String> {
+    let parsed = text.parse().ok().filter(|n| range.contains(n));
+    parsed.ok_or_else(|| format!("expected a number from {} to {}: {text}", range.start(), range.end()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(duration("7"), Ok(Duration::from_secs(7)));
+        for wrong in ["", "s", "1x", "-1s", "1e9h", "25h", "1..2s", "nan"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+        for text in ["1s", "500ms", "90s"] {
+            assert_eq!(duration(text).map(show_duration).as_deref(), Ok(text));
+        }
+    }
+
+    #[test]
+    fn numbers_stay_in_range() {
+        assert_eq!(number("19", 1..=19), Ok(19));
+        assert_eq!(number("20", 1..=19), Err("expected a number from 1 to 19: 20".to_owned()));
+        assert!(number("-1", 1..=19).is_err());
+    }
+}

@@ -1,0 +1,223 @@
+//! Open files: what serves them, and which of them may still be written.
+use super::attr::Attr;
+use super::inode::Inode;
+use crate::sync::{Mutex, RwLock};
+use std::any::Any;
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How many closed files keep their registration with the kernel, so that opening them again costs
+/// no system call. Each keeps one file of the backing open inside the kernel.
+pub const REGISTRATIONS_MAX: usize = 4096;
+
+/// A file of the backing registered with the kernel for passthrough. What it is, only the transport
+/// knows; dropping the last clone ends the registration.
+#[derive(Clone)]
+pub struct Registration(pub Arc<dyn Any + Send + Sync>);
+
+impl fmt::Debug for Registration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Registration")
+    }
+}
+
+/// Registers a descriptor with the kernel.
+pub type Register<'a> = &'a dyn Fn(BorrowedFd<'_>) -> io::Result<Registration>;
+
+/// How an opened file is served.
+#[derive(Debug)]
+pub enum Opened {
+    /// By the kernel, from the backing.
+    Passthrough(Registration),
+    /// By us, through the handle of this number.
+    Classic(u64),
+}
+
+/// What is open of one inode. All handles of an inode are served in the same way: the kernel
+/// refuses a mixture.
+#[derive(Debug, Default)]
+pub struct OpenState {
+    /// Handles the kernel holds.
+    pub(super) handles: u32,
+    /// How many of them can write.
+    pub(super) writers: u32,
+    pub(super) registration: Option<Registration>,
+    /// Reaches the file after its last name is gone.
+    pub(super) orphan: Option<Arc<OwnedFd>>,
+    /// In the queue of [`Registrations`].
+    queued: bool,
+    /// Opened since the queue last looked.
+    used: bool,
+}
+
+impl OpenState {
+    /// Takes the registration, or makes it by `register`, and counts one handle.
+    pub(super) fn open(
+        &mut self,
+        writable: bool,
+        register: impl FnOnce() -> io::Result<Registration>,
+    ) -> io::Result<Registration> {
+        let registration = match &self.registration {
+            Some(r) => r.clone(),
+            None => self.registration.insert(register()?).clone(),
+        };
+        self.used = true;
+        self.count(writable);
+        Ok(registration)
+    }
+
+    /// Counts one handle.
+    pub(super) fn count(&mut self, writable: bool) {
+        self.handles += 1;
+        self.writers += u32::from(writable);
+    }
+}
+
+/// Which registrations outlive their last close (second chance). Owner of its lock.
+#[derive(Debug, Default)]
+pub struct Registrations {
+    queue: Mutex<VecDeque<Arc<Inode>>>,
+}
+
+impl Registrations {
+    /// Notes that `inode` was registered and evicts what has not been used for longest.
+    pub(super) fn admit(&self, inode: &Arc<Inode>) {
+        {
+            let mut state = inode.open.lock();
+            if state.queued {
+                return;
+            }
+            state.queued = true;
+        }
+        let mut queue = self.queue.lock();
+        queue.push_back(inode.clone());
+        // A bounded number of tries: an open must not pay for a queue full of files in use.
+        for _ in 0..8 {
+            if queue.len() <= REGISTRATIONS_MAX {
+                break;
+            }
+            let Some(oldest) = queue.pop_front() else { break };
+            let mut state = oldest.open.lock();
+            if state.handles > 0 || std::mem::take(&mut state.used) {
+                drop(state);
+                queue.push_back(oldest);
+            } else {
+                state.queued = false;
+                let ended = state.registration.take();
+                drop(state);
+                drop(ended);
+            }
+        }
+    }
+}
+
+/// A file opened on the classic path.
+#[derive(Debug)]
+pub struct Handle {
+    /// Open on the backing with the access the caller asked for.
+    pub file: File,
+    /// What was opened.
+    pub inode: Arc<Inode>,
+    /// Whether it can write.
+    pub writable: bool,
+}
+
+/// The handles of the classic path. Owner of its lock.
+#[derive(Debug)]
+pub struct Handles {
+    next: AtomicU64,
+    open: RwLock<HashMap<u64, Arc<Handle>>>,
+}
+
+impl Default for Handles {
+    fn default() -> Self {
+        // 0 is every passthrough handle, 1 the cut's.
+        Self { next: AtomicU64::new(2), open: RwLock::default() }
+    }
+}
+
+impl Handles {
+    pub(super) fn insert(&self, handle: Handle) -> u64 {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.open.write().insert(number, Arc::new(handle));
+        number
+    }
+
+    pub(super) fn get(&self, number: u64) -> Option<Arc<Handle>> {
+        self.open.read().get(&number).cloned()
+    }
+
+    pub(super) fn remove(&self, number: u64) -> Option<Arc<Handle>> {
+        self.open.write().remove(&number)
+    }
+}
+
+/// Files that a handle or a mapping may still write, though we see none of it. Owner of its lock.
+#[derive(Debug, Default)]
+pub struct Writable {
+    inodes: Mutex<HashMap<u64, Arc<Inode>>>,
+}
+
+impl Writable {
+    pub(super) fn insert(&self, inode: &Arc<Inode>) {
+        self.inodes.lock().insert(inode.id, inode.clone());
+    }
+
+    /// Drops every file that nothing can write any more and returns the others, and how many were
+    /// dropped. `dropped` is called for each of the former: whatever it was sent last has reached
+    /// the backing.
+    pub(super) fn sweep(&self, mut dropped: impl FnMut(&Arc<Inode>)) -> Vec<Arc<Inode>> {
+        // Tested outside the lock: a lease test is system calls.
+        let all: Vec<Arc<Inode>> = self.inodes.lock().values().cloned().collect();
+        let mut live = Vec::new();
+        for inode in all {
+            if !inode.is_linked() {
+                self.remove_closed(&inode);
+            } else if inode.open.lock().writers > 0 || is_written(&inode) {
+                live.push(inode);
+            } else if self.remove_closed(&inode) {
+                dropped(&inode);
+            } else {
+                live.push(inode);
+            }
+        }
+        live
+    }
+
+    /// Removes it unless a writable open came in between.
+    fn remove_closed(&self, inode: &Arc<Inode>) -> bool {
+        let mut inodes = self.inodes.lock();
+        if inode.open.lock().writers > 0 {
+            return false;
+        }
+        inodes.remove(&inode.id);
+        true
+    }
+
+    /// How many files a handle can write now.
+    pub(super) fn count_open(&self) -> usize {
+        self.inodes.lock().values().filter(|i| i.open.lock().writers > 0).count()
+    }
+}
+
+/// The lease test: the kernel grants a read lease on a file only if no descriptor and no mapping
+/// can write it, those of processes that never asked us included.
+fn is_written(inode: &Inode) -> bool {
+    use rustix::fs::{Mode, OFlags};
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let opened = inode.at(|dir, name| {
+        let file = rustix::fs::openat(dir, name, flags, Mode::empty())?;
+        let attr = Attr::at(&file, c"")?;
+        if attr.key != inode.key { Err(rustix::io::Errno::NOENT.into()) } else { Ok(file) }
+    });
+    match opened {
+        Ok(file) => super::sys::has_writer(&file),
+        // Gone or unreadable: whoever marked its path will see what is there.
+        Err(_) => false,
+    }
+}

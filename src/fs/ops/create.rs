@@ -1,0 +1,140 @@
+//! New entries: files, directories, nodes, symbolic and hard links. The caller has passed the gate.
+use crate::fs::attr::{Attr, decode_dev};
+use crate::fs::counters::Op;
+use crate::fs::inode::Inode;
+use crate::fs::open::{Handle, Opened, Register};
+use crate::fs::{Caller, Volume, sys};
+use crate::state::dirty::Extent;
+use rustix::fs::{AtFlags, Mode, OFlags};
+use std::ffi::CStr;
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+impl Volume {
+    /// Creates and opens a file (open(2) with `O_CREAT` on a name the kernel believes absent).
+    pub fn create(
+        &self,
+        caller: Caller,
+        parent: u64,
+        name: &CStr,
+        mode: u32,
+        flags: OFlags,
+        register: Register<'_>,
+    ) -> io::Result<(u64, Attr, Opened)> {
+        self.count(Op::Create);
+        let parent = self.inode(parent)?;
+        let dir = parent.dir()?;
+        let access = flags & OFlags::RWMODE;
+        let writable = access != OFlags::RDONLY;
+        // Passthrough needs no descriptor of ours that can write: the kernel opens its own.
+        let access = if self.options.passthrough && parent.native { OFlags::RDONLY } else { access };
+        let how = OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let how = how | access | (flags & OFlags::EXCL);
+        let (file, fresh) = match rustix::fs::openat(dir, name, how | OFlags::EXCL, Mode::from_raw_mode(mode))
+        {
+            Ok(fd) => (File::from(fd), true),
+            // The backing was changed beneath the mount, or the kernel's negative entry was stale.
+            Err(rustix::io::Errno::EXIST) if !flags.contains(OFlags::EXCL) => {
+                (File::from(rustix::fs::openat(dir, name, how, Mode::from_raw_mode(mode))?), false)
+            }
+            Err(e) => return Err(e.into()),
+        };
+        if fresh {
+            self.give(caller, &parent, name)?;
+        }
+        let attr = Attr::at(&file, c"")?;
+        let inode = self.inodes.intern(&parent, name, &attr)?;
+        let opened = self.open_created(&inode, file, writable, flags, fresh, register);
+        let opened = opened.inspect_err(|_| self.inodes.forget(inode.id, 1))?;
+        self.mark(&inode);
+        let attr = if fresh { attr } else { self.attr_of(&inode)? };
+        Ok((inode.id, attr, opened))
+    }
+
+    fn open_created(
+        &self,
+        inode: &Arc<Inode>,
+        file: File,
+        writable: bool,
+        flags: OFlags,
+        fresh: bool,
+        register: Register<'_>,
+    ) -> io::Result<Opened> {
+        if !fresh && flags.contains(OFlags::TRUNC) {
+            self.truncate(inode, 0)?;
+        }
+        let opened = if self.options.passthrough && inode.native {
+            self.open_passthrough(inode, writable, || Ok(file), register)?
+        } else {
+            inode.open.lock().count(writable);
+            Opened::Classic(self.handles.insert(Handle { file, inode: inode.clone(), writable }))
+        };
+        if writable {
+            self.writable.insert(inode);
+        }
+        Ok(opened)
+    }
+
+    /// Creates a file, fifo, socket or device node.
+    pub fn mknod(
+        &self,
+        caller: Caller,
+        parent: u64,
+        name: &CStr,
+        mode: u32,
+        rdev: u32,
+    ) -> io::Result<(u64, Attr)> {
+        self.count(Op::Mknod);
+        self.make(caller, parent, name, |dir| sys::mknod(&dir.dir()?, name, mode, decode_dev(rdev)))
+    }
+
+    /// Creates a directory.
+    pub fn mkdir(&self, caller: Caller, parent: u64, name: &CStr, mode: u32) -> io::Result<(u64, Attr)> {
+        self.count(Op::Mkdir);
+        self.make(caller, parent, name, |dir| {
+            Ok(rustix::fs::mkdirat(dir.dir()?, name, Mode::from_raw_mode(mode))?)
+        })
+    }
+
+    /// Creates a symbolic link.
+    pub fn symlink(
+        &self,
+        caller: Caller,
+        parent: u64,
+        name: &CStr,
+        target: &CStr,
+    ) -> io::Result<(u64, Attr)> {
+        self.count(Op::Symlink);
+        self.make(caller, parent, name, |dir| Ok(rustix::fs::symlinkat(target, dir.dir()?, name)?))
+    }
+
+    /// Gives an inode another name.
+    pub fn link(&self, inode: u64, parent: u64, name: &CStr) -> io::Result<(u64, Attr)> {
+        self.count(Op::Link);
+        let inode = self.inode(inode)?;
+        let parent = self.inode(parent)?;
+        inode.at(|dir, old| Ok(rustix::fs::linkat(dir, old, parent.dir()?, name, AtFlags::empty())?))?;
+        let attr = Attr::at(parent.dir()?, name)?;
+        self.mark(&inode); // the earlier name: its file now has one more
+        let inode = self.inodes.intern(&parent, name, &attr)?;
+        self.mark_name(&parent, name, Extent::Entry);
+        Ok((inode.id, attr))
+    }
+
+    fn make(
+        &self,
+        caller: Caller,
+        parent: u64,
+        name: &CStr,
+        make: impl FnOnce(&Inode) -> io::Result<()>,
+    ) -> io::Result<(u64, Attr)> {
+        let parent = self.inode(parent)?;
+        make(&parent)?;
+        self.give(caller, &parent, name)?;
+        let attr = Attr::at(parent.dir()?, name)?;
+        let inode = self.inodes.intern(&parent, name, &attr)?;
+        self.mark(&inode);
+        Ok((inode.id, attr))
+    }
+}

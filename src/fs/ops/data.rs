@@ -1,0 +1,240 @@
+//! Open files and their data. On the passthrough path only open, release and the calls below that
+//! have no kernel road arrive here; on the classic path everything does.
+use crate::fs::counters::Op;
+use crate::fs::inode::Inode;
+use crate::fs::open::{Handle, Opened, Register, Registration};
+use crate::fs::{CUT_HANDLE, Caller, Volume, sys};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+impl Volume {
+    /// Whether opening with these flags can change the tree, so that it must pass the gate.
+    pub fn open_changes(flags: OFlags) -> bool {
+        flags & OFlags::RWMODE != OFlags::RDONLY || flags.contains(OFlags::TRUNC)
+    }
+
+    /// Opens a file. A caller that [`open_changes`](Self::open_changes) has passed the gate.
+    pub fn open(
+        &self,
+        caller: Caller,
+        inode: u64,
+        flags: OFlags,
+        register: Register<'_>,
+    ) -> io::Result<(Opened, u64)> {
+        self.count(Op::Open);
+        let inode = self.inode(inode)?;
+        let access = flags & OFlags::RWMODE;
+        let writable = access != OFlags::RDONLY;
+        if Self::open_changes(flags) {
+            self.shelter.before_write(&inode)?;
+            self.mark(&inode);
+        }
+        if flags.contains(OFlags::TRUNC) {
+            self.truncate(&inode, 0)?;
+            if caller.uid != 0 {
+                self.drop_privileges(&inode)?;
+            }
+        }
+        let reach = |access: OFlags| -> io::Result<File> {
+            let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            inode.at(|dir, name| Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?.into()))
+        };
+        let handle = if self.is_cut(caller) { CUT_HANDLE } else { 0 };
+        let opened = if self.options.passthrough && inode.native {
+            self.open_passthrough(&inode, writable, || reach(OFlags::RDONLY), register)?
+        } else {
+            let file = reach(access)?;
+            inode.open.lock().count(writable);
+            Opened::Classic(self.handles.insert(Handle { file, inode: inode.clone(), writable }))
+        };
+        if writable {
+            self.writable.insert(&inode);
+        }
+        Ok((opened, handle))
+    }
+
+    pub(super) fn open_passthrough(
+        &self,
+        inode: &Arc<Inode>,
+        writable: bool,
+        reach: impl FnOnce() -> io::Result<File>,
+        register: Register<'_>,
+    ) -> io::Result<Opened> {
+        let mut fresh = false;
+        let registration: Registration = inode.open.lock().open(writable, || {
+            fresh = true;
+            self.count(Op::BackingOpen);
+            register(reach()?.as_fd())
+        })?;
+        if fresh {
+            self.registrations.admit(inode);
+        }
+        Ok(Opened::Passthrough(registration))
+    }
+
+    /// The kernel closed a handle. `flags` are those it was opened with.
+    pub fn release(&self, inode: u64, handle: u64, flags: OFlags) {
+        self.count(Op::Release);
+        let classic = self.handles.remove(handle);
+        let inode = match &classic {
+            Some(handle) => handle.inode.clone(),
+            None => match self.inode(inode) {
+                Ok(inode) => inode,
+                Err(_) => return,
+            },
+        };
+        let writable = flags & OFlags::RWMODE != OFlags::RDONLY;
+        let ended = {
+            let mut state = inode.open.lock();
+            state.handles = state.handles.saturating_sub(1);
+            state.writers = state.writers.saturating_sub(u32::from(writable));
+            // The last handle of a file without a name: nothing can reach it any more.
+            if state.handles == 0 && state.orphan.is_some() {
+                (state.orphan.take(), state.registration.take())
+            } else {
+                (None, None)
+            }
+        };
+        drop(ended);
+        if writable {
+            self.mark(&inode);
+        }
+    }
+
+    /// After a release: reads and writes that passed us have changed attributes the kernel may have
+    /// cached with a listing; without this, every file below would be asked for one by one.
+    pub fn after_release(&self, inode: u64) {
+        if !self.options.passthrough {
+            return;
+        }
+        let Some(parent) = self.inode(inode).ok().and_then(|i| i.parent()) else { return };
+        if parent.listed.load(Ordering::Relaxed) && parent.listed.swap(false, Ordering::Relaxed) {
+            if let Some(kernel) = self.kernel.get() {
+                self.count(Op::ForgetListing);
+                kernel.forget_listing(parent.id);
+            }
+        }
+    }
+
+    /// A descriptor for what a handle asks for beside data.
+    fn descriptor(&self, inode: u64, handle: u64, write: bool) -> io::Result<Descriptor> {
+        if let Some(handle) = self.handles.get(handle) {
+            return Ok(Descriptor::Classic(handle));
+        }
+        let inode = self.inode(inode)?;
+        let orphan = inode.open.lock().orphan.clone();
+        if let Some(fd) = orphan {
+            return Ok(Descriptor::Orphan(fd));
+        }
+        let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
+        let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        inode.at(|dir, name| {
+            Ok(Descriptor::Opened(rustix::fs::openat(dir, name, flags, Mode::empty())?.into()))
+        })
+    }
+
+    /// Reads on the classic path into `buffer`.
+    pub fn read(&self, handle: u64, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.count(Op::Read);
+        let handle = self.handles.get(handle).ok_or(Errno::BADF)?;
+        let mut done = 0;
+        while done < buffer.len() {
+            match handle.file.read_at(&mut buffer[done..], offset + done as u64)? {
+                0 => break,
+                n => done += n,
+            }
+        }
+        Ok(done)
+    }
+
+    /// Writes on the classic path. `kill` drops privilege bits. The caller has passed the gate.
+    pub fn write(&self, handle: u64, offset: u64, data: &[u8], kill: bool) -> io::Result<()> {
+        self.count(Op::Write);
+        let handle = self.handles.get(handle).ok_or(Errno::BADF)?;
+        handle.file.write_all_at(data, offset)?;
+        if kill {
+            self.drop_privileges(&handle.inode)?;
+        }
+        self.mark(&handle.inode);
+        Ok(())
+    }
+
+    /// Makes a file durable on the backing.
+    pub fn fsync(&self, inode: u64, handle: u64, data_only: bool) -> io::Result<()> {
+        self.count(Op::Fsync);
+        let file = self.descriptor(inode, handle, false)?;
+        let done = if data_only { rustix::fs::fdatasync(&file) } else { rustix::fs::fsync(&file) };
+        Ok(done?)
+    }
+
+    /// Allocates, zeroes or punches; `mode` as in fallocate(2). The caller has passed the gate.
+    pub fn fallocate(
+        &self,
+        caller: Caller,
+        inode: u64,
+        handle: u64,
+        range: (u64, u64),
+        mode: i32,
+    ) -> io::Result<()> {
+        self.count(Op::Fallocate);
+        let file = self.descriptor(inode, handle, true)?;
+        sys::fallocate(&file, mode, range.0, range.1)?;
+        let inode = self.inode(inode)?;
+        if caller.uid != 0 {
+            self.drop_privileges(&inode)?;
+        }
+        self.mark(&inode);
+        Ok(())
+    }
+
+    /// `SEEK_HOLE` and `SEEK_DATA`.
+    pub fn lseek(&self, inode: u64, handle: u64, offset: i64, whence: i32) -> io::Result<i64> {
+        self.count(Op::Lseek);
+        sys::seek(&self.descriptor(inode, handle, false)?, offset, whence)
+    }
+
+    /// Copies between two open files (inode, handle, offset). The caller has passed the gate.
+    pub fn copy_file_range(
+        &self,
+        from: (u64, u64, u64),
+        to: (u64, u64, u64),
+        length: u64,
+    ) -> io::Result<usize> {
+        self.count(Op::CopyFileRange);
+        if !self.options.copy_file_range {
+            return Err(Errno::NOSYS.into());
+        }
+        let source = self.descriptor(from.0, from.1, false)?;
+        let target = self.descriptor(to.0, to.1, true)?;
+        let (mut read_at, mut write_at) = (from.2, to.2);
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        let copied =
+            rustix::fs::copy_file_range(&source, Some(&mut read_at), &target, Some(&mut write_at), length)?;
+        self.mark(&*self.inode(to.0)?);
+        Ok(copied)
+    }
+}
+
+/// A descriptor of the backing, wherever it comes from.
+#[derive(Debug)]
+enum Descriptor {
+    Classic(Arc<Handle>),
+    Orphan(Arc<std::os::fd::OwnedFd>),
+    Opened(File),
+}
+
+impl AsFd for Descriptor {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        match self {
+            Self::Classic(handle) => handle.file.as_fd(),
+            Self::Orphan(fd) => fd.as_fd(),
+            Self::Opened(file) => file.as_fd(),
+        }
+    }
+}

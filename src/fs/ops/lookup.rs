@@ -1,0 +1,68 @@
+//! Finding inodes and looking at them.
+use crate::fs::attr::Attr;
+use crate::fs::counters::Op;
+use crate::fs::{Caller, Volume};
+use rustix::fs::StatVfs;
+use std::ffi::CStr;
+use std::io;
+
+impl Volume {
+    /// Looks `name` up in a directory; counts one reference of the kernel.
+    pub fn lookup(&self, parent: u64, name: &CStr) -> io::Result<(u64, Attr)> {
+        self.count(Op::Lookup);
+        let parent = self.inode(parent)?;
+        let attr = Attr::at(parent.dir()?, name)?;
+        let inode = self.inodes.intern(&parent, name, &attr)?;
+        Ok((inode.id, attr))
+    }
+
+    /// The kernel dropped `count` references.
+    pub fn forget(&self, inode: u64, count: u64) {
+        self.count(Op::Forget);
+        self.inodes.forget(inode, count);
+    }
+
+    /// Attributes of an inode.
+    pub fn getattr(&self, inode: u64) -> io::Result<Attr> {
+        self.count(Op::Getattr);
+        self.attr_of(&*self.inode(inode)?)
+    }
+
+    /// The number of the inode behind a name, if the kernel knows it; counts nothing.
+    pub fn peek(&self, parent: u64, name: &CStr) -> Option<u64> {
+        let parent = self.inode(parent).ok()?;
+        let attr = Attr::at(parent.dir().ok()?, name).ok()?;
+        self.inodes.find(&attr).map(|inode| inode.id)
+    }
+
+    /// Target of a symbolic link.
+    pub fn readlink(&self, inode: u64) -> io::Result<Vec<u8>> {
+        self.count(Op::Readlink);
+        let target = self.inode(inode)?.at(|dir, name| Ok(rustix::fs::readlinkat(dir, name, Vec::new())?))?;
+        Ok(target.into_bytes())
+    }
+
+    /// Space and limits of the backing.
+    pub fn statfs(&self) -> io::Result<StatVfs> {
+        self.count(Op::Statfs);
+        Ok(rustix::fs::fstatvfs(self.inodes.root().dir()?)?)
+    }
+
+    /// Gives a new file to its creator. The backing has made it ours; a directory with the setgid
+    /// bit has already given it its group.
+    pub(super) fn give(
+        &self,
+        caller: Caller,
+        parent: &crate::fs::inode::Inode,
+        name: &CStr,
+    ) -> io::Result<()> {
+        if (caller.uid == 0 && caller.gid == 0) || !rustix::process::geteuid().is_root() {
+            return Ok(());
+        }
+        let dir = parent.dir()?;
+        let inherits = Attr::at(dir, c"")?.mode & 0o2000 != 0;
+        let gid = (!inherits).then(|| rustix::fs::Gid::from_raw(caller.gid));
+        let uid = Some(rustix::fs::Uid::from_raw(caller.uid));
+        Ok(rustix::fs::chownat(dir, name, uid, gid, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+}

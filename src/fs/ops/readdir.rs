@@ -1,0 +1,55 @@
+//! Listings.
+use crate::fs::Volume;
+use crate::fs::attr::Attr;
+use crate::fs::counters::Op;
+use crate::fs::listing::{self, DirEntry};
+use rustix::fs::Mode;
+use rustix::fs::OFlags;
+use std::ffi::CStr;
+use std::io;
+use std::sync::atomic::Ordering;
+
+impl Volume {
+    /// Lists names from cookie `at` on; `add` returns whether it took the entry.
+    pub fn readdir(&self, dir: u64, at: u64, add: impl FnMut(&CStr, &DirEntry) -> bool) -> io::Result<()> {
+        self.count(Op::Readdir);
+        listing::list(&*self.inode(dir)?, at, add)
+    }
+
+    /// Lists names with their attributes; each entry taken counts one reference of the kernel.
+    /// `.` and `..` come without attributes.
+    pub fn readdirplus(
+        &self,
+        dir: u64,
+        at: u64,
+        mut add: impl FnMut(&CStr, &DirEntry, Option<(u64, &Attr)>) -> bool,
+    ) -> io::Result<()> {
+        self.count(Op::Readdirplus);
+        let parent = self.inode(dir)?;
+        if at == 0 {
+            parent.listed.store(true, Ordering::Relaxed);
+        }
+        listing::list(&parent, at, |name, entry| {
+            if name == c"." || name == c".." {
+                return add(name, entry, None);
+            }
+            let Ok(fd) = parent.dir() else { return false };
+            // Gone since it was listed: left out, as a later readdir(2) would.
+            let Ok(attr) = Attr::at(fd, name) else { return true };
+            let Ok(inode) = self.inodes.intern(&parent, name, &attr) else { return true };
+            let taken = add(name, entry, Some((inode.id, &attr)));
+            if !taken {
+                self.inodes.forget(inode.id, 1);
+            }
+            taken
+        })
+    }
+
+    /// Makes the names of a directory durable on the backing.
+    pub fn fsyncdir(&self, dir: u64) -> io::Result<()> {
+        self.count(Op::Fsyncdir);
+        let dir = self.inode(dir)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(rustix::fs::fsync(rustix::fs::openat(dir.dir()?, c".", flags, Mode::empty())?)?)
+    }
+}

@@ -1,0 +1,72 @@
+//! Names that go. The caller has passed the gate.
+use crate::fs::Volume;
+use crate::fs::attr::Attr;
+use crate::fs::counters::Op;
+use crate::fs::inode::Inode;
+use crate::state::dirty::Extent;
+use rustix::fs::{AtFlags, Mode, OFlags};
+use std::ffi::CStr;
+use std::io;
+use std::sync::Arc;
+
+impl Volume {
+    /// Removes a name of anything but a directory.
+    pub fn unlink(&self, parent: u64, name: &CStr) -> io::Result<()> {
+        self.count(Op::Unlink);
+        let parent = self.inode(parent)?;
+        let victim = self.victim(&parent, name)?;
+        rustix::fs::unlinkat(parent.dir()?, name, AtFlags::empty())?;
+        if let Some(inode) = victim {
+            inode.remove_link(parent.id, name);
+        }
+        self.mark_name(&parent, name, Extent::Entry);
+        Ok(())
+    }
+
+    /// Removes an empty directory.
+    pub fn rmdir(&self, parent: u64, name: &CStr) -> io::Result<()> {
+        self.count(Op::Rmdir);
+        let parent = self.inode(parent)?;
+        let victim = Attr::at(parent.dir()?, name).ok().and_then(|attr| self.inodes.find(&attr));
+        rustix::fs::unlinkat(parent.dir()?, name, AtFlags::REMOVEDIR)?;
+        if let Some(inode) = victim {
+            inode.remove_link(parent.id, name);
+        }
+        self.mark_name(&parent, name, Extent::Entry);
+        Ok(())
+    }
+
+    /// Prepares for the loss of a name: keeps the content of an open file and of a sheltered one
+    /// reachable. `None` if the kernel does not know the file.
+    pub(super) fn victim(&self, parent: &Arc<Inode>, name: &CStr) -> io::Result<Option<Arc<Inode>>> {
+        let Ok(attr) = Attr::at(parent.dir()?, name) else { return Ok(None) };
+        let Some(inode) = self.inodes.find(&attr) else { return Ok(None) };
+        if attr.is_file() {
+            self.shelter.before_unlink(&inode)?;
+            if attr.nlink == 1 {
+                self.keep_orphan(&inode, parent, name);
+            }
+        }
+        Ok(Some(inode))
+    }
+
+    /// A file about to lose its last name: if it is open, keep a descriptor for what handles may
+    /// still ask (stat, truncate, fsync); else end its registration, which pins its blocks.
+    fn keep_orphan(&self, inode: &Arc<Inode>, parent: &Arc<Inode>, name: &CStr) {
+        let mut state = inode.open.lock();
+        if state.handles == 0 {
+            let ended = state.registration.take();
+            drop(state);
+            drop(ended);
+        } else if state.orphan.is_none()
+            && let Ok(dir) = parent.dir()
+        {
+            let open = |access| {
+                let flags = access | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+                rustix::fs::openat(dir, name, flags, Mode::empty())
+            };
+            // A file being executed cannot be opened for writing; nobody will truncate it either.
+            state.orphan = open(OFlags::RDWR).or_else(|_| open(OFlags::RDONLY)).ok().map(Arc::new);
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Rename, with every flag. The caller has passed the gate.
+use crate::fs::attr::Attr;
+use crate::fs::counters::Op;
+use crate::fs::{Volume, sys};
+use crate::state::dirty::Extent;
+use std::ffi::CStr;
+use std::io;
+
+impl Volume {
+    /// Renames; `flags` as in renameat2(2).
+    pub fn rename(
+        &self,
+        parent: u64,
+        name: &CStr,
+        new_parent: u64,
+        new_name: &CStr,
+        flags: u32,
+    ) -> io::Result<()> {
+        self.count(Op::Rename);
+        let (from, to) = (self.inode(parent)?, self.inode(new_parent)?);
+        let exchange = flags & libc::RENAME_EXCHANGE != 0;
+        let source = Attr::at(from.dir()?, name)?;
+        let target = Attr::at(to.dir()?, new_name).ok();
+        let same = target.is_some_and(|t| t.key == source.key);
+        let moved = self.inodes.find(&source);
+        let victim = match target {
+            Some(_) if !same && !exchange => self.victim(&to, new_name)?,
+            Some(attr) => self.inodes.find(&attr),
+            None => None,
+        };
+        let paths = || Some((from.path()?.join(name.to_bytes()), to.path()?.join(new_name.to_bytes())));
+        self.shelter
+            .rename(exchange, paths, || sys::rename(&from.dir()?, name, &to.dir()?, new_name, flags))?;
+        if same && !exchange {
+            return Ok(()); // two names of one file: rename(2) does nothing
+        }
+        if let Some(inode) = victim {
+            inode.remove_link(to.id, new_name);
+            if exchange {
+                inode.add_link(&from, name);
+            }
+        }
+        if let Some(inode) = moved {
+            inode.remove_link(from.id, name);
+            inode.add_link(&to, new_name);
+        }
+        // What arrived is marked whole; what left needs only its name looked at.
+        let extent = |attr: Option<Attr>| match attr {
+            Some(attr) if attr.is_dir() => Extent::Subtree,
+            _ => Extent::Entry,
+        };
+        self.mark_name(&to, new_name, extent(Some(source)));
+        self.mark_name(&from, name, extent(target.filter(|_| exchange)));
+        Ok(())
+    }
+}

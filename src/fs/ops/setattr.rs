@@ -1,0 +1,146 @@
+//! Changes of attributes and of length. The caller has passed the gate.
+use crate::clock::Timestamp;
+use crate::fs::attr::Attr;
+use crate::fs::counters::Op;
+use crate::fs::inode::Inode;
+use crate::fs::{Caller, Volume};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid};
+use std::io;
+use std::sync::Arc;
+
+/// A time to set.
+#[derive(Debug, Clone, Copy)]
+pub enum SetTime {
+    /// The backing's clock.
+    Now,
+    /// This one.
+    At(Timestamp),
+}
+
+/// What to change; `None` leaves it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SetAttr {
+    /// Permission bits.
+    pub mode: Option<u32>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Length in bytes.
+    pub size: Option<u64>,
+    /// Last access.
+    pub atime: Option<SetTime>,
+    /// Last change of the content.
+    pub mtime: Option<SetTime>,
+}
+
+impl SetAttr {
+    /// Nothing is set. The kernel asks for that when it wants the privilege bits dropped: the one
+    /// thing such a request may carry that the protocol library does not show.
+    fn is_drop_privileges(&self) -> bool {
+        matches!(self, Self { mode: None, uid: None, gid: None, size: None, atime: None, mtime: None })
+    }
+}
+
+impl Volume {
+    /// Changes attributes and returns them as they are then.
+    pub fn setattr(&self, caller: Caller, inode: u64, handle: Option<u64>, set: SetAttr) -> io::Result<Attr> {
+        self.count(Op::Setattr);
+        let inode = self.inode(inode)?;
+        if let Some(size) = set.size {
+            self.resize(&inode, handle, size)?;
+            if caller.uid != 0 {
+                self.drop_privileges(&inode)?;
+            }
+        }
+        if set.is_drop_privileges() {
+            self.drop_privileges(&inode)?;
+        }
+        if set.uid.is_some() || set.gid.is_some() {
+            self.chown(&inode, set.uid.map(Uid::from_raw), set.gid.map(Gid::from_raw))?;
+        }
+        if let Some(mode) = set.mode {
+            self.chmod(&inode, mode)?;
+        }
+        if set.atime.is_some() || set.mtime.is_some() {
+            self.set_times(&inode, set)?;
+        }
+        self.mark(&inode);
+        self.attr_of(&inode)
+    }
+
+    fn chmod(&self, inode: &Inode, mode: u32) -> io::Result<()> {
+        let mode = Mode::from_raw_mode(mode & 0o7777);
+        let orphan = inode.open.lock().orphan.clone();
+        match orphan {
+            Some(fd) => Ok(rustix::fs::fchmod(fd, mode)?),
+            None => inode.at(|dir, name| Ok(rustix::fs::chmodat(dir, name, mode, AtFlags::empty())?)),
+        }
+    }
+
+    fn chown(&self, inode: &Inode, uid: Option<Uid>, gid: Option<Gid>) -> io::Result<()> {
+        let orphan = inode.open.lock().orphan.clone();
+        match orphan {
+            Some(fd) => Ok(rustix::fs::fchown(fd, uid, gid)?),
+            None => {
+                inode.at(|dir, name| Ok(rustix::fs::chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?))
+            }
+        }
+    }
+
+    fn set_times(&self, inode: &Inode, set: SetAttr) -> io::Result<()> {
+        let spec = |time: Option<SetTime>| match time {
+            None => Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+            Some(SetTime::Now) => Timespec { tv_sec: 0, tv_nsec: UTIME_NOW },
+            Some(SetTime::At(t)) => Timespec { tv_sec: t.sec, tv_nsec: i64::from(t.nsec) },
+        };
+        let times = Timestamps { last_access: spec(set.atime), last_modification: spec(set.mtime) };
+        let orphan = inode.open.lock().orphan.clone();
+        match orphan {
+            Some(fd) => Ok(rustix::fs::futimens(fd, &times)?),
+            None => {
+                inode.at(|dir, name| Ok(rustix::fs::utimensat(dir, name, &times, AtFlags::SYMLINK_NOFOLLOW)?))
+            }
+        }
+    }
+
+    fn resize(&self, inode: &Arc<Inode>, handle: Option<u64>, size: u64) -> io::Result<()> {
+        // A handle opened for writing may truncate what its mode no longer allows to open.
+        let classic = handle.and_then(|h| self.handles.get(h)).filter(|h| h.writable);
+        match classic {
+            Some(handle) => {
+                self.shelter.before_write(inode)?;
+                handle.file.set_len(size)
+            }
+            None => self.truncate(inode, size),
+        }
+    }
+
+    /// Sets the length of a file, by name or by its orphan descriptor.
+    pub(super) fn truncate(&self, inode: &Arc<Inode>, size: u64) -> io::Result<()> {
+        self.shelter.before_write(inode)?;
+        let orphan = inode.open.lock().orphan.clone();
+        match orphan {
+            Some(fd) => Ok(rustix::fs::ftruncate(fd, size)?),
+            None => inode.at(|dir, name| {
+                let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+                Ok(rustix::fs::ftruncate(rustix::fs::openat(dir, name, flags, Mode::empty())?, size)?)
+            }),
+        }
+    }
+
+    /// Drops setuid, and setgid where it means "run as group", as a write by an ordinary user must
+    /// (the mount asked the kernel to leave that to us).
+    pub(super) fn drop_privileges(&self, inode: &Inode) -> io::Result<()> {
+        let attr = self.attr_of(inode)?;
+        let mut mode = attr.mode & 0o7777;
+        if !attr.is_file() || mode & 0o6000 == 0 {
+            return Ok(());
+        }
+        mode &= !0o4000;
+        if mode & 0o010 != 0 {
+            mode &= !0o2000;
+        }
+        self.chmod(inode, mode)
+    }
+}

@@ -1,0 +1,75 @@
+//! Extended attributes, as the backing has them.
+use crate::fs::counters::Op;
+use crate::fs::{Volume, sys};
+use rustix::io::Errno;
+use std::ffi::CStr;
+use std::io;
+
+/// The largest value or list the kernel passes on (`XATTR_SIZE_MAX`).
+const XATTR_BYTES_MAX: usize = 64 * 1024;
+
+impl Volume {
+    /// Whether extended attributes are answered; `ENOSYS` makes the kernel stop asking.
+    fn xattrs(&self) -> io::Result<()> {
+        if self.options.xattr { Ok(()) } else { Err(Errno::NOSYS.into()) }
+    }
+
+    /// A value; `size` 0 asks for its length only.
+    pub fn getxattr(&self, inode: u64, attr: &CStr, size: usize) -> io::Result<Value> {
+        self.count(Op::Getxattr);
+        self.xattrs()?;
+        let inode = self.inode(inode)?;
+        read(size, |buffer| inode.at(|dir, name| sys::get_xattr(&dir, name, attr, buffer)))
+    }
+
+    /// The names, each ended by a NUL; `size` 0 asks for their length only.
+    pub fn listxattr(&self, inode: u64, size: usize) -> io::Result<Value> {
+        self.count(Op::Listxattr);
+        self.xattrs()?;
+        let inode = self.inode(inode)?;
+        read(size, |buffer| inode.at(|dir, name| sys::list_xattr(&dir, name, buffer)))
+    }
+
+    /// Sets a value; `flags` as in setxattr(2). The caller has passed the gate.
+    pub fn setxattr(&self, inode: u64, attr: &CStr, value: &[u8], flags: i32) -> io::Result<()> {
+        self.count(Op::Setxattr);
+        self.xattrs()?;
+        let inode = self.inode(inode)?;
+        inode.at(|dir, name| sys::set_xattr(&dir, name, attr, value, flags))?;
+        self.mark(&inode);
+        // An ACL changes the mode the kernel has cached.
+        if let (true, Some(kernel)) = (attr.to_bytes().starts_with(b"system.posix_acl"), self.kernel.get()) {
+            kernel.forget_attr(inode.id);
+        }
+        Ok(())
+    }
+
+    /// Removes an attribute. The caller has passed the gate.
+    pub fn removexattr(&self, inode: u64, attr: &CStr) -> io::Result<()> {
+        self.count(Op::Removexattr);
+        self.xattrs()?;
+        let inode = self.inode(inode)?;
+        inode.at(|dir, name| sys::remove_xattr(&dir, name, attr))?;
+        self.mark(&inode);
+        Ok(())
+    }
+}
+
+/// An answer to a question about extended attributes.
+#[derive(Debug)]
+pub enum Value {
+    /// Only the length was asked for.
+    Length(usize),
+    /// The bytes.
+    Bytes(Vec<u8>),
+}
+
+fn read(size: usize, get: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<Value> {
+    if size == 0 {
+        return get(&mut []).map(Value::Length);
+    }
+    let mut bytes = vec![0; size.min(XATTR_BYTES_MAX)];
+    let length = get(&mut bytes)?;
+    bytes.truncate(length);
+    Ok(Value::Bytes(bytes))
+}

@@ -1,0 +1,91 @@
+//! The few system calls that no library offers in the form needed here. All `unsafe` of `fs` is in
+//! this file.
+use rustix::io::Errno;
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Whether any descriptor or mapping can write the file behind this read-only descriptor.
+///
+/// Where leases are not supported the answer is yes: looking once too often loses nothing.
+pub fn has_writer(file: &impl AsFd) -> bool {
+    let fd = file.as_fd().as_raw_fd();
+    // SAFETY: F_SETLEASE takes an int and touches no memory of ours; the descriptor is borrowed.
+    if unsafe { libc::fcntl(fd, libc::F_SETLEASE, libc::F_RDLCK) } < 0 {
+        return true;
+    }
+    // SAFETY: as above.
+    unsafe { libc::fcntl(fd, libc::F_SETLEASE, libc::F_UNLCK) };
+    false
+}
+
+/// A path that reaches `name` below `dir` for calls that have no `at` form.
+fn proc_path(dir: &impl AsFd, name: &CStr) -> io::Result<CString> {
+    let mut path = format!("/proc/self/fd/{}/", dir.as_fd().as_raw_fd()).into_bytes();
+    path.extend_from_slice(name.to_bytes());
+    CString::new(path).map_err(|_| Errno::INVAL.into())
+}
+
+/// Reads an extended attribute into `value` and returns its length; with an empty buffer only the
+/// length. Symbolic links are not followed.
+pub fn get_xattr(dir: &impl AsFd, name: &CStr, attr: &CStr, value: &mut [u8]) -> io::Result<usize> {
+    Ok(rustix::fs::lgetxattr(proc_path(dir, name)?, attr, value)?)
+}
+
+/// Lists extended attribute names (NUL-terminated); as [`get_xattr`] about the length.
+pub fn list_xattr(dir: &impl AsFd, name: &CStr, list: &mut [u8]) -> io::Result<usize> {
+    let path = proc_path(dir, name)?;
+    // SAFETY: path is NUL-terminated, list is writable for its whole length.
+    let n = unsafe { libc::llistxattr(path.as_ptr(), list.as_mut_ptr().cast(), list.len()) };
+    if n < 0 { Err(io::Error::last_os_error()) } else { Ok(n as usize) }
+}
+
+/// Sets an extended attribute; `flags` as in setxattr(2).
+pub fn set_xattr(dir: &impl AsFd, name: &CStr, attr: &CStr, value: &[u8], flags: i32) -> io::Result<()> {
+    let path = proc_path(dir, name)?;
+    // SAFETY: both strings are NUL-terminated, value is readable for its whole length.
+    check(unsafe { libc::lsetxattr(path.as_ptr(), attr.as_ptr(), value.as_ptr().cast(), value.len(), flags) })
+}
+
+/// Removes an extended attribute.
+pub fn remove_xattr(dir: &impl AsFd, name: &CStr, attr: &CStr) -> io::Result<()> {
+    Ok(rustix::fs::lremovexattr(proc_path(dir, name)?, attr)?)
+}
+
+/// fallocate(2) with the mode bits as the caller gave them, those we do not know included: the
+/// backing decides what it supports.
+pub fn fallocate(file: &impl AsFd, mode: i32, offset: u64, length: u64) -> io::Result<()> {
+    // SAFETY: takes integers only; the descriptor is borrowed.
+    check(unsafe { libc::fallocate(file.as_fd().as_raw_fd(), mode, offset as i64, length as i64) })
+}
+
+/// lseek(2) with the kernel's own `whence`.
+pub fn seek(file: &impl AsFd, offset: i64, whence: i32) -> io::Result<i64> {
+    // SAFETY: takes integers only; the descriptor is borrowed.
+    let at = unsafe { libc::lseek(file.as_fd().as_raw_fd(), offset, whence) };
+    if at < 0 { Err(io::Error::last_os_error()) } else { Ok(at) }
+}
+
+/// mknod(2) for every type a directory entry can have, sockets included.
+pub fn mknod(dir: &impl AsFd, name: &CStr, mode: u32, rdev: u64) -> io::Result<()> {
+    // SAFETY: name is NUL-terminated; the descriptor is borrowed.
+    check(unsafe { libc::mknodat(dir.as_fd().as_raw_fd(), name.as_ptr(), mode, rdev) })
+}
+
+/// renameat2(2) with the flags as the caller gave them.
+pub fn rename(from: &impl AsFd, name: &CStr, to: &impl AsFd, new_name: &CStr, flags: u32) -> io::Result<()> {
+    // SAFETY: both names are NUL-terminated; the descriptors are borrowed.
+    check(unsafe {
+        libc::renameat2(
+            from.as_fd().as_raw_fd(),
+            name.as_ptr(),
+            to.as_fd().as_raw_fd(),
+            new_name.as_ptr(),
+            flags,
+        )
+    })
+}

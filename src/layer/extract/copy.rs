@@ -1,0 +1,136 @@
+//! Copies a tree between two directories: for moves between file systems.
+use super::place::{Placer, by_descriptor, numbered};
+use crate::clock::Timestamp;
+use crate::layer::entry::{Kind, Metadata};
+use crate::layer::tar::SparseMap;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
+
+/// Copies `name` and everything below it to the first free name in `to`; returns that name.
+pub(crate) fn copy_to_free_name(
+    placer: &Placer,
+    parent: BorrowedFd<'_>,
+    name: &[u8],
+    to: BorrowedFd<'_>,
+) -> io::Result<Vec<u8>> {
+    for n in 0.. {
+        let free = numbered(name, n);
+        match rustix::fs::statat(to, free.as_slice(), AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => {
+                copy(placer, parent, name, to, &free)?;
+                return Ok(free);
+            }
+            other => other?,
+        };
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+fn copy(
+    placer: &Placer,
+    parent: BorrowedFd<'_>,
+    name: &[u8],
+    to: BorrowedFd<'_>,
+    to_name: &[u8],
+) -> io::Result<()> {
+    let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    let meta = metadata(parent, name, &stat)?;
+    let rdev = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+    let kind = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let from = File::from(rustix::fs::openat(parent, name, flags, Mode::empty())?);
+            placer.file(to, to_name, &meta, |file| {
+                copy_data(&from, file, stat.st_size as u64)
+                    .map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))
+            })?;
+            return Ok(());
+        }
+        FileType::Directory => {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let from = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+            placer.directory(to, to_name)?;
+            let into = rustix::fs::openat(to, to_name, flags, Mode::empty())?;
+            for child in rustix::fs::Dir::read_from(&from)? {
+                let child = child?;
+                let child = child.file_name().to_bytes();
+                if !matches!(child, b"." | b"..") {
+                    copy(placer, from.as_fd(), child, into.as_fd(), child)?;
+                }
+            }
+            placer.finish_directory(to, to_name, &meta)?;
+            return Ok(());
+        }
+        FileType::Symlink => {
+            let target = rustix::fs::readlinkat(parent, name, Vec::new())?.into_bytes();
+            Kind::Symlink { target }
+        }
+        FileType::Fifo => Kind::Fifo,
+        FileType::CharacterDevice => Kind::CharDevice { rdev },
+        FileType::BlockDevice => Kind::BlockDevice { rdev },
+        // A socket is an address of a process that listens on the other one.
+        FileType::Socket | FileType::Unknown => return Ok(()),
+    };
+    Ok(placer.special(to, to_name, &kind, &meta)?)
+}
+
+fn copy_data(from: &File, to: &File, size: u64) -> io::Result<()> {
+    let mut buf = vec![0; 256 << 10];
+    for extent in SparseMap::of(from, size)?.extents {
+        let (mut at, end) = (extent.offset, extent.offset + extent.len);
+        while at < end {
+            let want = buf.len().min((end - at) as usize);
+            let n = from.read_at(&mut buf[..want], at)?;
+            if n == 0 {
+                break;
+            }
+            to.write_all_at(&buf[..n], at)?;
+            at += n as u64;
+        }
+    }
+    to.set_len(size)
+}
+
+/// The attributes of what stands at `name`, as an entry has them.
+pub(crate) fn metadata(parent: BorrowedFd<'_>, name: &[u8], stat: &Stat) -> io::Result<Metadata> {
+    let path = by_descriptor(parent, name);
+    let mut xattrs = Vec::new();
+    for attribute in list(|buf| rustix::fs::llistxattr(&path, buf))?.split(|b| *b == 0) {
+        if attribute.is_empty() {
+            continue;
+        }
+        match list(|buf| rustix::fs::lgetxattr(&path, attribute, buf)) {
+            Ok(value) => xattrs.push((attribute.to_vec(), value)),
+            Err(Errno::NODATA) => {} // removed meanwhile
+            Err(e) => return Err(e.into()),
+        }
+    }
+    xattrs.sort();
+    Ok(Metadata {
+        mode: stat.st_mode & 0o7777,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        mtime: Timestamp { sec: stat.st_mtime, nsec: stat.st_mtime_nsec as u32 },
+        xattrs,
+    })
+}
+
+/// Reads into a buffer that is large enough for every attribute Linux has.
+fn list(read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
+    let mut buf = vec![0; 256];
+    loop {
+        match read(&mut buf) {
+            Ok(n) => {
+                buf.truncate(n);
+                return Ok(buf);
+            }
+            Err(Errno::RANGE) if buf.len() < 64 << 10 => buf.resize(64 << 10, 0),
+            Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+            Err(e) => return Err(e),
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! [`Extractor`]: puts the entries of layers on a disk, beneath one directory and nowhere else.
+pub(crate) mod copy;
+mod dirs;
+mod place;
+mod pool;
+#[cfg(test)]
+mod tests;
+
+use super::entry::{Entry, Kind, Metadata};
+use super::{LayerError, LayerReader};
+use crate::path::RelPath;
+use pool::{Job, Pool, SMALL_MAX};
+use rustix::fs::{AtFlags, FileType, Stat};
+use rustix::io::Errno;
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+pub(crate) use dirs::Dirs;
+pub use place::Note;
+pub(crate) use place::{Placer, move_to_free_name, remove_all};
+pub use pool::Placed;
+
+/// Threads that write small files.
+const WRITERS: usize = 3;
+
+/// Makes entries beneath a root descriptor. Nothing is ever written through a symbolic link, and
+/// what stands in the way of an entry is replaced by it.
+///
+/// Small files are written in parallel: an error may be reported by a later call. Hard links are
+/// made at the end of their layer, attributes of directories by [`finish`](Self::finish).
+#[derive(Debug)]
+pub struct Extractor {
+    dirs: Dirs,
+    placer: Arc<Placer>,
+    pool: Pool,
+    links: Vec<(RelPath, RelPath)>,
+    directories: BTreeMap<RelPath, Metadata>,
+    root: bool,
+}
+
+/// What finished extraction has to say.
+#[derive(Debug)]
+pub struct Extracted {
+    /// What was placed since the last [`take_placed`](Extractor::take_placed).
+    pub placed: Vec<Placed>,
+    /// What could not be kept.
+    pub notes: Vec<Note>,
+}
+
+impl Extractor {
+    /// Extracts beneath `root`.
+    pub fn new(root: OwnedFd) -> Self {
+        let placer = Arc::new(Placer::default());
+        Self {
+            dirs: Dirs::new(root),
+            pool: Pool::new(Arc::clone(&placer), WRITERS),
+            placer,
+            links: Vec::new(),
+            directories: BTreeMap::new(),
+            root: rustix::process::geteuid().is_root(),
+        }
+    }
+
+    /// Makes one entry; the content of a file is taken from `reader`, which has just returned it.
+    /// A whiteout removes what is there.
+    ///
+    /// # Errors
+    /// [`LayerError::Refused`] if the path leads through something that is not a directory, or if
+    /// it is a device and we are not root.
+    pub fn place<R: Read + Send>(
+        &mut self,
+        entry: &Entry,
+        reader: &mut LayerReader<R>,
+    ) -> Result<(), LayerError> {
+        let path = &entry.path;
+        let Some(name) = path.name() else {
+            self.directories.insert(RelPath::root(), entry.meta.clone());
+            return Ok(());
+        };
+        let failed = |e: Errno| LayerError::io(format!("cannot make: {path}"), e);
+        if matches!(entry.kind, Kind::Whiteout) {
+            if let Some(parent) = self.dirs.existing_parent(path)? {
+                self.pool.wait()?;
+                self.forget(path);
+                match remove_all(parent.as_fd(), name) {
+                    Err(Errno::NOENT) => {}
+                    other => other.map_err(|e| LayerError::io(format!("cannot remove: {path}"), e))?,
+                }
+            }
+            return Ok(());
+        }
+        let parent = self.dirs.parent(path)?;
+        if !matches!(entry.kind, Kind::Directory) && self.directories.contains_key(path) {
+            // Only an archive that has one path twice gets here.
+            self.pool.wait()?;
+            self.forget(path);
+        }
+        match &entry.kind {
+            Kind::Directory => {
+                self.placer.directory(parent.as_fd(), name).map_err(failed)?;
+                self.directories.insert(path.clone(), entry.meta.clone());
+                return Ok(());
+            }
+            Kind::HardLink { target } => {
+                self.links.push((path.clone(), target.clone()));
+                return Ok(());
+            }
+            Kind::File { size, .. } if *size <= SMALL_MAX && !reader.has_holes() => {
+                let mut data = Vec::new();
+                reader.read_content(&mut data, SMALL_MAX).map_err(|e| e.in_entry(path))?;
+                return self.pool.submit(Job { parent, path: path.clone(), meta: entry.meta.clone(), data });
+            }
+            Kind::File { .. } => {
+                let stat = self
+                    .placer
+                    .file(parent.as_fd(), name, &entry.meta, |file| reader.content_to_file(file))
+                    .map_err(|e: LayerError| e.in_entry(path))?;
+                self.pool.add_placed(Placed { path: path.clone(), stat });
+                return Ok(());
+            }
+            Kind::CharDevice { .. } | Kind::BlockDevice { .. } if !self.root => {
+                return Err(LayerError::refused("a device needs root", path));
+            }
+            kind => self.placer.special(parent.as_fd(), name, kind, &entry.meta).map_err(|e| match e {
+                Errno::PERM => LayerError::refused("making it needs privileges", path),
+                e => failed(e),
+            })?,
+        }
+        self.add_stat(path)
+    }
+
+    fn add_stat(&mut self, path: &RelPath) -> Result<(), LayerError> {
+        if let Some(stat) = self.lstat(path)? {
+            self.pool.add_placed(Placed { path: path.clone(), stat });
+        }
+        Ok(())
+    }
+
+    /// What stands at a path.
+    ///
+    /// # Errors
+    /// [`LayerError::Refused`] if its path leads through something that is not a directory.
+    pub fn lstat(&mut self, path: &RelPath) -> Result<Option<Stat>, LayerError> {
+        let Some(parent) = self.dirs.existing_parent(path)? else { return Ok(None) };
+        let name = path.name().unwrap_or(b".");
+        match rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(LayerError::io(format!("cannot stat: {path}"), e)),
+        }
+    }
+
+    /// Gives a directory that already stands the attributes of its entry at the end.
+    pub fn keep_directory(&mut self, entry: &Entry) {
+        self.directories.insert(entry.path.clone(), entry.meta.clone());
+    }
+
+    /// The open directory that holds `path`, which must exist.
+    pub(crate) fn parent(&mut self, path: &RelPath) -> Result<Arc<OwnedFd>, LayerError> {
+        self.dirs.parent(path)
+    }
+
+    /// Waits for the files under way.
+    pub(crate) fn settle(&self) -> Result<(), LayerError> {
+        self.pool.wait()
+    }
+
+    /// To be called when something is moved or removed behind our back.
+    pub(crate) fn forget(&mut self, path: &RelPath) {
+        self.dirs.forget(path);
+        self.directories.retain(|dir, _| !dir.starts_with(path));
+    }
+
+    /// Waits for the files under way, then makes the layer's hard links.
+    pub fn end_layer(&mut self) -> Result<(), LayerError> {
+        self.pool.wait()?;
+        let links = std::mem::take(&mut self.links);
+        let mut targets = std::collections::BTreeSet::new();
+        for (path, target) in &links {
+            self.link(path, target)?;
+            targets.insert(target);
+        }
+        // Each link moved the ctime of all names, so they are looked at when all are made.
+        for path in links.iter().map(|(path, _)| path).chain(targets) {
+            self.add_stat(path)?;
+        }
+        Ok(())
+    }
+
+    fn link(&mut self, path: &RelPath, target: &RelPath) -> Result<(), LayerError> {
+        let missing =
+            || LayerError::corrupt(format!("hard link to a file that is not there: {target}: {path}"));
+        let from = match self.dirs.existing_parent(target) {
+            Err(LayerError::Refused { .. }) => {
+                let what =
+                    format!("its target's path leads through something else than directories: {target}");
+                return Err(LayerError::refused(what, path));
+            }
+            other => other?.ok_or_else(missing)?,
+        };
+        let from_name = target.name().ok_or_else(missing)?;
+        let to = self.dirs.parent(path)?;
+        let name = path.name().unwrap_or_default();
+        let stat = match rustix::fs::statat(&from, from_name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => return Err(missing()),
+            other => other.map_err(|e| LayerError::io(format!("cannot stat: {target}"), e))?,
+        };
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            return Err(LayerError::refused("hard link to a directory", path));
+        }
+        self.placer
+            .hard_link(from.as_fd(), from_name, to.as_fd(), name)
+            .map_err(|e| LayerError::io(format!("cannot link: {path}"), e))
+    }
+
+    /// What was placed since the last call. A path may come again with a newer stat.
+    pub fn take_placed(&mut self) -> Vec<Placed> {
+        self.pool.take_placed()
+    }
+
+    /// What could not be kept so far.
+    pub fn notes(&self) -> Vec<Note> {
+        self.placer.notes()
+    }
+
+    /// To be called last: ends the last layer and gives all directories their attributes, deepest first.
+    pub fn finish(&mut self) -> Result<Extracted, LayerError> {
+        self.end_layer()?;
+        for (path, meta) in std::mem::take(&mut self.directories).iter().rev() {
+            let parent = self.dirs.parent(path)?;
+            let stat = self
+                .placer
+                .finish_directory(parent.as_fd(), path.name().unwrap_or(b"."), meta)
+                .map_err(|e| LayerError::io(format!("cannot set attributes: {path}"), e))?;
+            self.pool.add_placed(Placed { path: path.clone(), stat });
+        }
+        Ok(Extracted { placed: self.pool.take_placed(), notes: self.placer.notes() })
+    }
+}

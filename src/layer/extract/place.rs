@@ -1,0 +1,351 @@
+//! [`Placer`]: makes one file, link or node in an open directory, whole and with its attributes.
+use crate::layer::entry::{Kind, Metadata};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::io::Errno;
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::sync::Mutex;
+
+/// What could not be kept, said once however many entries it concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Note {
+    /// Owners and groups need privileges.
+    Owner,
+    /// Some extended attributes need privileges.
+    XattrDenied,
+    /// The file system has no extended attributes of some kind.
+    XattrUnsupported,
+}
+
+impl std::fmt::Display for Note {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Owner => "owners and groups could not be set without privileges",
+            Self::XattrDenied => "some extended attributes could not be set without privileges",
+            Self::XattrUnsupported => "this file system does not keep some extended attributes",
+        })
+    }
+}
+
+/// Makes entries; shared by all writing threads. Owner of the notes' lock.
+#[derive(Debug, Default)]
+pub(crate) struct Placer {
+    notes: Mutex<BTreeSet<Note>>,
+    temporary: AtomicU64,
+}
+
+/// A new file: under its own name, or (something stands there) a temporary one.
+pub(crate) struct NewFile {
+    pub(crate) file: File,
+    temporary: Option<Vec<u8>>,
+}
+
+impl Placer {
+    pub(crate) fn notes(&self) -> Vec<Note> {
+        self.notes.lock().iter().copied().collect()
+    }
+
+    /// Makes a regular file: `fill` writes its content, then it gets its attributes, then its name.
+    pub(crate) fn file<E: From<Errno>>(
+        &self,
+        parent: BorrowedFd<'_>,
+        name: &[u8],
+        meta: &Metadata,
+        fill: impl FnOnce(&File) -> Result<(), E>,
+    ) -> Result<rustix::fs::Stat, E> {
+        let new = self.create(parent, name)?;
+        let result = fill(&new.file).and_then(|()| {
+            self.apply(&new.file, meta)?;
+            if let Some(temporary) = &new.temporary {
+                self.publish(parent, temporary, name)?;
+            }
+            Ok(rustix::fs::fstat(&new.file)?)
+        });
+        if result.is_err() {
+            let made = new.temporary.as_deref().unwrap_or(name);
+            let _ = rustix::fs::unlinkat(parent, made, AtFlags::empty());
+        }
+        result
+    }
+
+    fn create(&self, parent: BorrowedFd<'_>, name: &[u8]) -> Result<NewFile, Errno> {
+        let open = |name: &[u8]| {
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o600)).map(File::from)
+        };
+        match open(name) {
+            Ok(file) => Ok(NewFile { file, temporary: None }),
+            Err(Errno::EXIST) => loop {
+                let temporary = self.temporary_name();
+                match open(&temporary) {
+                    Err(Errno::EXIST) => {}
+                    other => return Ok(NewFile { file: other?, temporary: Some(temporary) }),
+                }
+            },
+            Err(e) => Err(e),
+        }
+    }
+
+    fn temporary_name(&self) -> Vec<u8> {
+        let n = self.temporary.fetch_add(1, Ordering::Relaxed);
+        format!(".icecache-{:x}-{n:x}~", std::process::id()).into_bytes()
+    }
+
+    /// Puts a finished thing in its place, whatever stands there.
+    fn publish(&self, parent: BorrowedFd<'_>, temporary: &[u8], name: &[u8]) -> Result<(), Errno> {
+        match rustix::fs::renameat(parent, temporary, parent, name) {
+            Err(Errno::ISDIR | Errno::NOTEMPTY | Errno::EXIST) => {
+                remove_all(parent, name)?;
+                rustix::fs::renameat(parent, temporary, parent, name)
+            }
+            other => other,
+        }
+    }
+
+    /// Makes something without content: `make` gets the name to use.
+    fn node(
+        &self,
+        parent: BorrowedFd<'_>,
+        name: &[u8],
+        meta: Option<&Metadata>,
+        is_symlink: bool,
+        make: impl Fn(&[u8]) -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        let mut temporary = None;
+        match make(name) {
+            Err(Errno::EXIST) => loop {
+                let other = self.temporary_name();
+                match make(&other) {
+                    Err(Errno::EXIST) => {}
+                    result => {
+                        result?;
+                        temporary = Some(other);
+                        break;
+                    }
+                }
+            },
+            other => other?,
+        }
+        let made = temporary.as_deref().unwrap_or(name);
+        let result =
+            meta.map_or(Ok(()), |meta| self.apply_at(parent, made, meta, is_symlink)).and_then(|()| {
+                match &temporary {
+                    Some(temporary) => self.publish(parent, temporary, name),
+                    None => Ok(()),
+                }
+            });
+        if result.is_err() {
+            let _ = rustix::fs::unlinkat(parent, made, AtFlags::empty());
+        }
+        result
+    }
+
+    /// Makes a symbolic link, named pipe or device.
+    pub(crate) fn special(
+        &self,
+        parent: BorrowedFd<'_>,
+        name: &[u8],
+        kind: &Kind,
+        meta: &Metadata,
+    ) -> Result<(), Errno> {
+        let mode = Mode::from_raw_mode(0o600);
+        let node =
+            |file_type, dev| move |name: &[u8]| rustix::fs::mknodat(parent, name, file_type, mode, dev);
+        match kind {
+            Kind::Symlink { target } => self.node(parent, name, Some(meta), true, |name| {
+                rustix::fs::symlinkat(target.as_slice(), parent, name)
+            }),
+            Kind::Fifo => self.node(parent, name, Some(meta), false, node(FileType::Fifo, 0)),
+            Kind::CharDevice { rdev } => {
+                let dev = rustix::fs::makedev(rdev.0, rdev.1);
+                self.node(parent, name, Some(meta), false, node(FileType::CharacterDevice, dev))
+            }
+            Kind::BlockDevice { rdev } => {
+                let dev = rustix::fs::makedev(rdev.0, rdev.1);
+                self.node(parent, name, Some(meta), false, node(FileType::BlockDevice, dev))
+            }
+            Kind::File { .. } | Kind::Directory | Kind::HardLink { .. } | Kind::Whiteout => Err(Errno::INVAL),
+        }
+    }
+
+    /// Makes another name of a file (of a symbolic link itself, never of its target).
+    pub(crate) fn hard_link(
+        &self,
+        from: BorrowedFd<'_>,
+        from_name: &[u8],
+        parent: BorrowedFd<'_>,
+        name: &[u8],
+    ) -> Result<(), Errno> {
+        let target = rustix::fs::statat(from, from_name, AtFlags::SYMLINK_NOFOLLOW)?;
+        match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+            // Renaming one name of a file over another does nothing and leaves both.
+            Ok(there) if (there.st_dev, there.st_ino) == (target.st_dev, target.st_ino) => return Ok(()),
+            Ok(_) | Err(Errno::NOENT) => {}
+            Err(e) => return Err(e),
+        }
+        self.node(parent, name, None, false, |name| {
+            rustix::fs::linkat(from, from_name, parent, name, AtFlags::empty())
+        })
+    }
+
+    /// Makes a directory, or takes the one that is there; anything else there is removed.
+    pub(crate) fn directory(&self, parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
+        let mode = Mode::from_raw_mode(0o700);
+        match rustix::fs::mkdirat(parent, name, mode) {
+            Err(Errno::EXIST) => {
+                let there = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+                if FileType::from_raw_mode(there.st_mode) != FileType::Directory {
+                    rustix::fs::unlinkat(parent, name, AtFlags::empty())?;
+                    rustix::fs::mkdirat(parent, name, mode)?;
+                } else if there.st_mode & 0o300 != 0o300 {
+                    // Until its own attributes come, last, we must be able to write into it.
+                    let _ = rustix::fs::chmodat(parent, name, Mode::RWXU, AtFlags::empty());
+                }
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Sets the attributes of a directory.
+    pub(crate) fn finish_directory(
+        &self,
+        parent: BorrowedFd<'_>,
+        name: &[u8],
+        meta: &Metadata,
+    ) -> Result<rustix::fs::Stat, Errno> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = match rustix::fs::openat(parent, name, flags, Mode::empty()) {
+            Err(Errno::ACCESS) => {
+                // It is a directory (a link would be LOOP or NOTDIR), but one we may not read.
+                rustix::fs::chmodat(parent, name, Mode::RWXU, AtFlags::empty())?;
+                rustix::fs::openat(parent, name, flags, Mode::empty())?
+            }
+            other => other?,
+        };
+        self.apply(&fd, meta)?;
+        rustix::fs::fstat(&fd)
+    }
+
+    /// Owner before mode (a change of owner clears suid), attributes before mode (writing `user.`
+    /// attributes needs write permission), time last.
+    fn apply(&self, fd: impl AsFd, meta: &Metadata) -> Result<(), Errno> {
+        let fd = fd.as_fd();
+        let (uid, gid) = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
+        if let Err(e) = rustix::fs::fchown(fd, Some(uid), Some(gid)) {
+            self.excuse_owner(e)?;
+            let _ = rustix::fs::fchown(fd, None, Some(gid));
+        }
+        for (name, value) in &meta.xattrs {
+            let result = rustix::fs::fsetxattr(fd, name.as_slice(), value, XattrFlags::empty());
+            result.or_else(|e| self.excuse_xattr(e))?;
+        }
+        rustix::fs::fchmod(fd, Mode::from_raw_mode(meta.mode & 0o7777))?;
+        rustix::fs::futimens(fd, &times(meta))
+    }
+
+    /// As [`apply`](Self::apply) for what cannot be opened.
+    fn apply_at(
+        &self,
+        parent: BorrowedFd<'_>,
+        name: &[u8],
+        meta: &Metadata,
+        is_symlink: bool,
+    ) -> Result<(), Errno> {
+        let (uid, gid) = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        if let Err(e) = rustix::fs::chownat(parent, name, Some(uid), Some(gid), flags) {
+            self.excuse_owner(e)?;
+            let _ = rustix::fs::chownat(parent, name, None, Some(gid), flags);
+        }
+        for (attribute, value) in &meta.xattrs {
+            let path = by_descriptor(parent, name);
+            let result = rustix::fs::lsetxattr(&path, attribute.as_slice(), value, XattrFlags::empty());
+            result.or_else(|e| self.excuse_xattr(e))?;
+        }
+        if !is_symlink {
+            let mode = Mode::from_raw_mode(meta.mode & 0o7777);
+            rustix::fs::chmodat(parent, name, mode, AtFlags::empty())?;
+        }
+        rustix::fs::utimensat(parent, name, &times(meta), flags)
+    }
+
+    fn excuse_owner(&self, e: Errno) -> Result<(), Errno> {
+        // INVAL: the id has no place in this user namespace.
+        if !matches!(e, Errno::PERM | Errno::INVAL) {
+            return Err(e);
+        }
+        self.notes.lock().insert(Note::Owner);
+        Ok(())
+    }
+
+    fn excuse_xattr(&self, e: Errno) -> Result<(), Errno> {
+        let note = match e {
+            Errno::PERM | Errno::ACCESS => Note::XattrDenied,
+            Errno::OPNOTSUPP => Note::XattrUnsupported,
+            e => return Err(e),
+        };
+        self.notes.lock().insert(note);
+        Ok(())
+    }
+}
+
+fn times(meta: &Metadata) -> Timestamps {
+    let mtime = Timespec { tv_sec: meta.mtime.sec, tv_nsec: i64::from(meta.mtime.nsec) };
+    // The time of last access is not kept; the newer of the two is what most programs expect.
+    Timestamps { last_access: mtime, last_modification: mtime }
+}
+
+/// A path for the calls that know no directory descriptors.
+pub(super) fn by_descriptor(parent: BorrowedFd<'_>, name: &[u8]) -> std::path::PathBuf {
+    let mut path = std::path::PathBuf::from(format!("/proc/self/fd/{}", parent.as_raw_fd()));
+    path.push(std::ffi::OsStr::from_bytes(name));
+    path
+}
+
+/// Removes `name` and everything below it, without following links.
+pub(crate) fn remove_all(parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
+    match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
+        Err(Errno::ISDIR | Errno::PERM) => {}
+        other => return other,
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let dir = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+    for child in rustix::fs::Dir::read_from(&dir)? {
+        let child = child?;
+        if !matches!(child.file_name().to_bytes(), b"." | b"..") {
+            remove_all(dir.as_fd(), child.file_name().to_bytes())?;
+        }
+    }
+    rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)
+}
+
+/// Moves `name` to another directory, under the first free name: itself, then `name.~1~` and so on.
+pub(crate) fn move_to_free_name(
+    parent: BorrowedFd<'_>,
+    name: &[u8],
+    to: BorrowedFd<'_>,
+) -> Result<Vec<u8>, Errno> {
+    let mut n = 0u32;
+    loop {
+        let free = numbered(name, n);
+        match rustix::fs::renameat_with(parent, name, to, free.as_slice(), RenameFlags::NOREPLACE) {
+            Err(Errno::EXIST) => n += 1,
+            other => return other.map(|()| free),
+        }
+    }
+}
+
+/// `name`, or `name.~N~` shortened to what a directory takes.
+pub(super) fn numbered(name: &[u8], n: u32) -> Vec<u8> {
+    if n == 0 {
+        return name.to_vec();
+    }
+    let suffix = format!(".~{n}~");
+    let keep = name.len().min(crate::path::NAME_MAX_BYTES - suffix.len());
+    [&name[..keep], suffix.as_bytes()].concat()
+}

@@ -1,0 +1,131 @@
+//! [`FramesIn`]: the tar stream of a layer, checked frame by frame, as a [`Read`].
+use super::LayerError;
+use super::frame::{self, Counts, FRAME_RAW_MAX, Next};
+use super::pipeline::Pipeline;
+use std::io::{self, BufReader, Read};
+
+/// Bytes read from the source at once.
+const SOURCE_BUFFER: usize = 256 << 10;
+
+struct Frame {
+    raw: Vec<u8>,
+    compressed: Vec<u8>,
+    digest: [u8; 32],
+}
+
+/// Reads frames ahead of the caller and decompresses them on worker threads.
+pub(super) struct FramesIn<R> {
+    source: BufReader<R>,
+    frames: Pipeline<Vec<u8>, Result<Frame, LayerError>>,
+    first: bool,
+    table: Option<Vec<u8>>,
+    current: Vec<u8>,
+    at: usize,
+    spare: Vec<Vec<u8>>,
+    rows: blake3::Hasher,
+    counts: Counts,
+}
+
+impl<R: Read> FramesIn<R> {
+    /// Reads and checks the preamble.
+    pub(super) fn new(source: R, threads: usize) -> Result<Self, LayerError> {
+        let mut source = BufReader::with_capacity(SOURCE_BUFFER, source);
+        let mut first = [0; frame::PREAMBLE_BYTES];
+        source.read_exact(&mut first[..4]).map_err(|e| LayerError::from_stream("preamble", e))?;
+        if first[..4] != frame::PREAMBLE_MAGIC {
+            return Err(LayerError::NotALayer); // however short it is
+        }
+        source.read_exact(&mut first[4..]).map_err(|e| LayerError::from_stream("preamble", e))?;
+        frame::check_preamble(&first)?;
+        Ok(Self {
+            source,
+            frames: Pipeline::new(threads, || {
+                let mut zstd = zstd::bulk::Decompressor::new();
+                Box::new(move |bytes| decompress(&mut zstd, bytes))
+            }),
+            first: true,
+            table: None,
+            current: Vec::new(),
+            at: 0,
+            spare: Vec::new(),
+            rows: blake3::Hasher::new(),
+            counts: Counts::default(),
+        })
+    }
+
+    fn read_ahead(&mut self) -> Result<(), LayerError> {
+        while self.table.is_none() && !self.frames.is_full() {
+            let mut buf = self.spare.pop().unwrap_or_default();
+            match frame::read_frame(&mut self.source, &mut buf)? {
+                Next::Table => self.table = Some(buf),
+                // The first frame is often the only one, and its reader waits for it.
+                Next::Data if self.first => {
+                    self.first = false;
+                    self.frames.submit_inline(buf);
+                    return Ok(());
+                }
+                Next::Data => self.frames.submit(buf),
+            }
+        }
+        Ok(())
+    }
+
+    /// The next frame's content into `current`; false at the end of the stream.
+    fn advance(&mut self) -> Result<bool, LayerError> {
+        self.read_ahead()?;
+        let Some(result) = self.frames.next() else { return Ok(false) };
+        let frame =
+            result.map_err(|_| LayerError::io("decompression thread died", io::ErrorKind::Other))??;
+        let (compressed, raw) = (frame.compressed.len() as u32, frame.raw.len() as u32);
+        self.rows.update(&frame::row(compressed, raw, &frame.digest));
+        self.counts.frames += 1;
+        self.counts.raw_bytes += u64::from(raw);
+        self.spare.push(frame.compressed);
+        self.current = frame.raw;
+        self.at = 0;
+        Ok(true)
+    }
+
+    /// After the last entry: the stream must be over, and the table must say what was read.
+    pub(super) fn finish(&mut self, entries: u64) -> Result<(), LayerError> {
+        let over = self.at == self.current.len() && !self.advance()?;
+        let Some(header) = self.table.take().filter(|_| over) else {
+            return Err(LayerError::corrupt("data after the end of the tar stream"));
+        };
+        self.counts.entries = entries;
+        frame::check_table(&mut self.source, &header, self.counts, &self.rows)
+    }
+}
+
+impl<R: Read> Read for FramesIn<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        while self.at == self.current.len() {
+            if !self.advance().map_err(LayerError::into_stream)? {
+                return Ok(0);
+            }
+        }
+        let n = buf.len().min(self.current.len() - self.at);
+        buf[..n].copy_from_slice(&self.current[self.at..self.at + n]);
+        self.at += n;
+        Ok(n)
+    }
+}
+
+fn decompress(
+    zstd: &mut io::Result<zstd::bulk::Decompressor<'static>>,
+    compressed: Vec<u8>,
+) -> Result<Frame, LayerError> {
+    let zstd =
+        zstd.as_mut().map_err(|e| LayerError::io("cannot decompress", io::Error::other(e.to_string())))?;
+    let mut raw = Vec::with_capacity(FRAME_RAW_MAX);
+    zstd.decompress_to_buffer(&compressed, &mut raw)
+        .map_err(|e| LayerError::corrupt(format!("data frame does not decompress: {e}")))?;
+    let digest = *blake3::hash(&compressed).as_bytes();
+    Ok(Frame { raw, compressed, digest })
+}
+
+impl<R> std::fmt::Debug for FramesIn<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FramesIn").field("counts", &self.counts).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,143 @@
+//! [`LayerWriter`]: entries into a layer.
+use super::content::Content;
+use super::entry::{Entry, Kind};
+use super::frames_out::FramesOut;
+use super::tar::{BLOCK, SparseMap, encode, padding};
+use super::{LayerError, pipeline};
+use std::io::{self, Write};
+
+/// The most bytes read from a file at once.
+const READ_MAX: usize = 256 << 10;
+
+/// How to pack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PackOptions {
+    /// zstd level: 3 by default, 1 under pressure.
+    pub level: i32,
+    /// Compressing threads, at most 4.
+    pub threads: usize,
+}
+
+impl Default for PackOptions {
+    fn default() -> Self {
+        Self { level: 3, threads: threads() }
+    }
+}
+
+pub(super) fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(pipeline::THREADS_MAX)
+}
+
+/// What a finished layer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Summary {
+    /// Length of the layer.
+    pub bytes: u64,
+    /// Length of the tar stream in it.
+    pub raw_bytes: u64,
+    /// Entries, whiteouts included.
+    pub entries: u64,
+    /// BLAKE3 of the layer.
+    pub digest: [u8; 32],
+}
+
+/// Writes a layer to `sink`. Memory stays below 32 MiB (plus the frame table: 40 bytes for each
+/// MiB packed). What was written of a layer that is dropped before it is finished is useless.
+///
+/// A file with several names goes in once as a file, then as hard links.
+pub struct LayerWriter<W> {
+    frames: FramesOut<W>,
+    entries: u64,
+}
+
+impl<W: Write + Send> LayerWriter<W> {
+    /// Writes nothing yet.
+    pub fn new(sink: W, options: PackOptions) -> Self {
+        Self { frames: FramesOut::new(sink, options.level, options.threads), entries: 0 }
+    }
+
+    /// Appends an entry. A regular file needs its `content` (unless its size is 0): exactly `size`
+    /// bytes of it are read from their positions, holes stay holes.
+    ///
+    /// # Errors
+    /// [`LayerError::Changed`] if the file is shorter than promised,
+    /// [`LayerError::Unstorable`] (nothing was written) if the entry has no form in the format.
+    pub fn append(&mut self, entry: &Entry, content: Option<&dyn Content>) -> Result<(), LayerError> {
+        let Kind::File { size, .. } = entry.kind else {
+            self.entries += 1;
+            return self.frames.write(&encode(entry, None)?);
+        };
+        // A file that lost its end looks like one that ends in a hole.
+        let check_length = || match content {
+            Some(file) => match file.length() {
+                Ok(now) if now < size => Err(LayerError::Changed { path: entry.path.clone() }),
+                Ok(_) => Ok(()),
+                Err(e) => Err(LayerError::io(format!("cannot stat: {}", entry.path), e)),
+            },
+            None => Ok(()),
+        };
+        check_length()?;
+        let map = match content {
+            Some(file) => SparseMap::of(file, size)
+                .map_err(|e| LayerError::io(format!("cannot find holes: {}", entry.path), e))?,
+            None if size == 0 => SparseMap::dense(0),
+            None => return Err(LayerError::unstorable("file without its content", &entry.path)),
+        };
+        // A map of a few bytes' saving costs more than it saves.
+        let map = if size - map.data_len() < BLOCK as u64 * 4 { SparseMap::dense(size) } else { map };
+        let header = encode(entry, Some(&map))?;
+        self.entries += 1;
+        self.frames.write(&header)?;
+        if let Some(file) = content {
+            for extent in &map.extents {
+                self.copy(entry, file, extent.offset, extent.len)?;
+            }
+        }
+        if !map.is_dense() {
+            check_length()?;
+        }
+        self.frames.write(&[0; BLOCK][..padding(map.data_len())])
+    }
+
+    fn copy(
+        &mut self,
+        entry: &Entry,
+        file: &dyn Content,
+        mut at: u64,
+        mut left: u64,
+    ) -> Result<(), LayerError> {
+        while left > 0 {
+            let want = left.min(READ_MAX as u64) as usize;
+            let room = self.frames.room(want)?;
+            let mut filled = 0;
+            while filled < room.len() {
+                match file.read_at(&mut room[filled..], at) {
+                    Ok(0) => return Err(LayerError::Changed { path: entry.path.clone() }),
+                    Ok(n) => {
+                        filled += n;
+                        at += n as u64;
+                    }
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    Err(e) => return Err(LayerError::io(format!("cannot read: {}", entry.path), e)),
+                }
+            }
+            left -= filled as u64;
+        }
+        Ok(())
+    }
+
+    /// Ends the layer and returns the sink, flushed.
+    pub fn finish(mut self) -> Result<(W, Summary), LayerError> {
+        self.frames.write(&[0; 2 * BLOCK])?;
+        let w = self.frames.finish(self.entries)?;
+        let summary =
+            Summary { bytes: w.bytes, raw_bytes: w.raw_bytes, entries: self.entries, digest: w.digest };
+        Ok((w.sink, summary))
+    }
+}
+
+impl<W> std::fmt::Debug for LayerWriter<W> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LayerWriter").field("entries", &self.entries).finish_non_exhaustive()
+    }
+}

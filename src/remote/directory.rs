@@ -1,0 +1,409 @@
+//! [`DirectoryStore`]: objects as plain files beneath a directory.
+//!
+//! A PUT writes a file aside, syncs it, and renames it into place, so a reader sees old or new, whole.
+//! Conditions are checked and the rename done under a lock (`flock`) that every process takes, so they
+//! are exact on one machine and on network file systems whose locks work.
+//!
+//! Tags: objects up to [`HASHED_MAX_BYTES`] (HEAD documents) are named by the BLAKE3 of their bytes.
+//! Larger ones would have to be read to be named, so they are named by size, inode and modification
+//! time, and each PUT makes the time unique: it takes the clock or one nanosecond more than the last PUT.
+use super::{Condition, Download, Object, ObjectStore, RemoteError, Tag, Upload, body, key};
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use futures::stream;
+use rustix::fs::{FlockOperation, flock};
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Up to this size a tag is a hash of the content.
+pub const HASHED_MAX_BYTES: u64 = 1 << 20;
+/// A `get` of anything larger is refused: it is meant for small documents.
+pub const GET_MAX_BYTES: u64 = 64 << 20;
+/// Bytes per chunk of a download, and before an upload's buffer goes to its file.
+const CHUNK_BYTES: usize = 1 << 20;
+/// The file every PUT locks; it holds the last modification time given out, in nanoseconds.
+const LOCK_NAME: &str = ".icecache.lock";
+/// Where files are written aside.
+const ASIDE_NAME: &str = ".icecache.aside";
+
+/// A store in a directory. Clones share it; other processes may use it at the same time.
+#[derive(Debug, Clone)]
+pub struct DirectoryStore {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    root: PathBuf,
+    swept: AtomicBool,
+}
+
+/// A file written aside. Its flock says that its writer lives; dropping it removes the file.
+struct Aside {
+    file: File,
+    path: PathBuf,
+    /// The modification time it is published with.
+    stamp: SystemTime,
+    kept: bool,
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        if !self.kept {
+            let _ = std::fs::remove_file(&self.path); // best effort: the next sweep finds it
+        }
+    }
+}
+
+impl DirectoryStore {
+    /// Uses the directory `root` (absolute), which is made at the first PUT if it is missing.
+    pub fn open(root: &Path) -> Result<Self, RemoteError> {
+        if !root.is_absolute() {
+            return Err(RemoteError::Refused {
+                message: format!("path is not absolute: {}", root.display()),
+            });
+        }
+        match std::fs::metadata(root) {
+            Ok(meta) if !meta.is_dir() => {
+                Err(RemoteError::Refused { message: format!("not a directory: {}", root.display()) })
+            }
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(failed("look at", root, &e)),
+            _ => {
+                let root = root.to_owned();
+                Ok(Self { shared: Arc::new(Shared { root, swept: AtomicBool::new(false) }) })
+            }
+        }
+    }
+
+    async fn blocking<T, F>(&self, work: F) -> Result<T, RemoteError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Shared) -> Result<T, RemoteError> + Send + 'static,
+    {
+        let shared = self.shared.clone();
+        join(tokio::task::spawn_blocking(move || work(&shared)).await)
+    }
+}
+
+fn join<T>(joined: Result<Result<T, RemoteError>, tokio::task::JoinError>) -> Result<T, RemoteError> {
+    joined.unwrap_or_else(|e| Err(RemoteError::Unavailable { message: format!("file task ended: {e}") }))
+}
+
+/// What a failed system call means to the caller of a store.
+fn failed(what: &str, path: &Path, error: &std::io::Error) -> RemoteError {
+    let message = format!("cannot {what} {}: {error}", path.display());
+    match error.kind() {
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => RemoteError::Denied { message },
+        ErrorKind::NotADirectory
+        | ErrorKind::IsADirectory
+        | ErrorKind::InvalidFilename
+        | ErrorKind::FileTooLarge
+        | ErrorKind::Unsupported
+        | ErrorKind::InvalidInput => RemoteError::Refused { message },
+        // A full disk, an I/O error, a stale handle: may be gone at the next attempt.
+        _ => RemoteError::Unavailable { message },
+    }
+}
+
+fn tag_by_identity(meta: &Metadata) -> Tag {
+    Tag(format!("f{:x}-{:x}-{:x}.{:09}", meta.size(), meta.ino(), meta.mtime(), meta.mtime_nsec()))
+}
+
+fn tag_by_content(bytes: &[u8]) -> Tag {
+    Tag(format!("b{}", blake3::hash(bytes).to_hex()))
+}
+
+/// The tag of an open file, and its bytes if they had to be read for it.
+fn identify(file: &File, path: &Path) -> Result<(Tag, u64, Option<Bytes>), RemoteError> {
+    let meta = file.metadata().map_err(|e| failed("look at", path, &e))?;
+    if !meta.is_file() {
+        let message = format!("not an object but a directory or special file: {}", path.display());
+        return Err(RemoteError::Refused { message });
+    }
+    if meta.len() > HASHED_MAX_BYTES {
+        return Ok((tag_by_identity(&meta), meta.len(), None));
+    }
+    let bytes = read_all(file, meta.len(), path)?;
+    Ok((tag_by_content(&bytes), bytes.len() as u64, Some(bytes)))
+}
+
+/// Reads a file whose bytes never change (it is only ever replaced).
+fn read_all(mut file: &File, length: u64, path: &Path) -> Result<Bytes, RemoteError> {
+    let mut bytes = Vec::with_capacity(length as usize);
+    file.read_to_end(&mut bytes).map_err(|e| failed("read", path, &e))?;
+    if bytes.len() as u64 != length {
+        return Err(body::cut_short(&path.display().to_string(), bytes.len() as u64, length));
+    }
+    Ok(bytes.into())
+}
+
+fn sync_directory(path: &Path) -> Result<(), RemoteError> {
+    File::open(path).and_then(|dir| dir.sync_all()).map_err(|e| failed("sync", path, &e))
+}
+
+/// Makes a directory and what leads to it, durably.
+fn make_directory(path: &Path) -> Result<(), RemoteError> {
+    match std::fs::create_dir(path) {
+        Ok(()) => path.parent().map_or(Ok(()), sync_directory),
+        Err(e) if e.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(e) if e.kind() == ErrorKind::NotFound => match path.parent() {
+            Some(parent) => {
+                make_directory(parent)?;
+                make_directory(path)
+            }
+            None => Err(failed("create", path, &e)),
+        },
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+            let message = format!("not a directory, an object is in the way: {}", path.display());
+            Err(RemoteError::Refused { message })
+        }
+        Err(e) => Err(failed("create", path, &e)),
+    }
+}
+
+impl Shared {
+    fn open_object(&self, key: &str) -> Result<(File, PathBuf), RemoteError> {
+        key::check(key)?;
+        let path = self.root.join(key);
+        match File::open(&path) {
+            Ok(file) => Ok((file, path)),
+            // Certain, unlike most errors: no such name, or an object where a directory would have to be.
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                Err(RemoteError::NotFound { key: key.to_owned() })
+            }
+            Err(e) => Err(failed("open", &path, &e)),
+        }
+    }
+
+    /// Waits for the lock of the store; closing the file gives it back.
+    fn lock(&self) -> Result<File, RemoteError> {
+        make_directory(&self.root)?;
+        let path = self.root.join(LOCK_NAME);
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let file = file.map_err(|e| failed("open", &path, &e))?;
+        loop {
+            match flock(&file, FlockOperation::LockExclusive) {
+                Ok(()) => return Ok(file),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(failed("lock", &path, &e.into())),
+            }
+        }
+    }
+
+    fn create_aside(&self) -> Result<Aside, RemoteError> {
+        let lock = self.lock()?; // a sweep must not come between creating a file and locking it
+        let directory = self.root.join(ASIDE_NAME);
+        make_directory(&directory)?;
+        if !self.swept.swap(true, Relaxed) {
+            sweep(&directory);
+        }
+        let path = directory.join(uuid::Uuid::new_v4().to_string());
+        let file = OpenOptions::new().write(true).create_new(true).open(&path);
+        let file = file.map_err(|e| failed("create", &path, &e))?;
+        let stamp = next_stamp(&lock, &self.root.join(LOCK_NAME))?;
+        let aside = Aside { file, path, stamp, kept: false };
+        flock(&aside.file, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|e| failed("lock", &aside.path, &e.into()))?;
+        drop(lock);
+        Ok(aside)
+    }
+
+    /// Moves a finished file to its key if the condition holds. `content` is given if it is small.
+    fn publish(
+        &self,
+        key: &str,
+        mut aside: Aside,
+        content: Option<&[u8]>,
+        condition: &Condition,
+    ) -> Result<Tag, RemoteError> {
+        // The time before the sync: it is part of the tag, so it must survive a power cut as the bytes do.
+        aside.file.set_modified(aside.stamp).map_err(|e| failed("stamp", &aside.path, &e))?;
+        aside.file.sync_all().map_err(|e| failed("sync", &aside.path, &e))?;
+        let path = self.root.join(key);
+        let parent = path.parent().unwrap_or(&self.root).to_owned();
+        let _lock = self.lock()?;
+        self.check(key, condition)?;
+        make_directory(&parent)?;
+        std::fs::rename(&aside.path, &path).map_err(|e| failed("rename to", &path, &e))?;
+        aside.kept = true;
+        sync_directory(&parent)?;
+        match content {
+            Some(bytes) if bytes.len() as u64 <= HASHED_MAX_BYTES => Ok(tag_by_content(bytes)),
+            _ => identify(&File::open(&path).map_err(|e| failed("open", &path, &e))?, &path).map(|i| i.0),
+        }
+    }
+
+    fn check(&self, key: &str, condition: &Condition) -> Result<(), RemoteError> {
+        if *condition == Condition::Always {
+            return Ok(());
+        }
+        let current = match self.open_object(key) {
+            Ok((file, path)) => Some(identify(&file, &path)?.0),
+            Err(RemoteError::NotFound { .. }) => None,
+            Err(e) => return Err(e),
+        };
+        let holds = match condition {
+            Condition::Always => true,
+            Condition::IfAbsent => current.is_none(),
+            Condition::IfMatch(tag) => current.as_ref() == Some(tag),
+        };
+        if holds { Ok(()) } else { Err(RemoteError::Precondition { key: key.to_owned() }) }
+    }
+}
+
+/// Removes what writers left that died: files nobody has locked. Called under the lock of the store.
+fn sweep(directory: &Path) {
+    let Ok(entries) = std::fs::read_dir(directory) else { return };
+    for path in entries.flatten().map(|e| e.path()) {
+        let Ok(file) = File::open(&path) else { continue };
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            let _ = std::fs::remove_file(&path); // best effort: it only costs space
+        }
+    }
+}
+
+/// A modification time no PUT of this store had before, later than all of them.
+fn next_stamp(mut lock: &File, path: &Path) -> Result<SystemTime, RemoteError> {
+    let mut text = String::new();
+    lock.take(64).read_to_string(&mut text).map_err(|e| failed("read", path, &e))?;
+    let last: u64 = text.trim().parse().unwrap_or(0); // new, or torn by a crash: the clock has moved on
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
+    let stamp = now.max(last.saturating_add(1));
+    lock.write_all_at(format!("{stamp:020}\n").as_bytes(), 0).map_err(|e| failed("write", path, &e))?;
+    lock.flush().map_err(|e| failed("write", path, &e))?;
+    Ok(UNIX_EPOCH + Duration::from_nanos(stamp))
+}
+
+#[async_trait]
+impl ObjectStore for DirectoryStore {
+    fn url(&self) -> String {
+        format!("file://{}", self.shared.root.display())
+    }
+
+    async fn get(&self, key: &str) -> Result<Object, RemoteError> {
+        let key = key.to_owned();
+        self.blocking(move |shared| {
+            let (file, path) = shared.open_object(&key)?;
+            match identify(&file, &path)? {
+                (tag, _, Some(bytes)) => Ok(Object { bytes, tag }),
+                (_, length, None) if length > GET_MAX_BYTES => Err(RemoteError::Refused {
+                    message: format!("object is too large to be read whole: {key}: {length} bytes"),
+                }),
+                (tag, length, None) => Ok(Object { bytes: read_all(&file, length, &path)?, tag }),
+            }
+        })
+        .await
+    }
+
+    async fn download(&self, key: &str, range: Option<Range<u64>>) -> Result<Download, RemoteError> {
+        let name = key.to_owned();
+        let (file, tag, length, bytes) = self
+            .blocking(move |shared| {
+                let (file, path) = shared.open_object(&name)?;
+                let (tag, length, bytes) = identify(&file, &path)?;
+                Ok((file, tag, length, bytes))
+            })
+            .await?;
+        let range = body::clip(range, length, key)?;
+        let length = range.end - range.start;
+        let body = match bytes {
+            Some(bytes) => body::once(bytes.slice(range.start as usize..range.end as usize)),
+            None => body::exact(read_range(Arc::new(file), range, key.to_owned()), length, key.to_owned()),
+        };
+        Ok(Download { length, tag, body })
+    }
+
+    async fn put(&self, key: &str, bytes: Bytes, condition: Condition) -> Result<Tag, RemoteError> {
+        key::check(key)?;
+        let key = key.to_owned();
+        self.blocking(move |shared| {
+            let mut aside = shared.create_aside()?;
+            aside.file.write_all(&bytes).map_err(|e| failed("write", &aside.path, &e))?;
+            shared.publish(&key, aside, Some(&bytes), &condition)
+        })
+        .await
+    }
+
+    async fn upload(&self, key: &str, condition: Condition) -> Result<Box<dyn Upload>, RemoteError> {
+        key::check(key)?;
+        let aside = self.blocking(Shared::create_aside).await?;
+        let buffer = BytesMut::new();
+        let (store, key) = (self.clone(), key.to_owned());
+        Ok(Box::new(DirectoryUpload { store, key, condition, aside: Some(aside), buffer }))
+    }
+}
+
+fn read_range(file: Arc<File>, range: Range<u64>, key: String) -> super::ByteStream {
+    Box::pin(stream::try_unfold((file, range, key), |(file, range, key)| async move {
+        let want = (range.end - range.start).min(CHUNK_BYTES as u64) as usize;
+        if want == 0 {
+            return Ok(None);
+        }
+        let source = file.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let mut chunk = vec![0; want];
+            let n = source.read_at(&mut chunk, range.start)?;
+            chunk.truncate(n);
+            Ok(Bytes::from(chunk))
+        });
+        let chunk = join(read.await.map(|r| r.map_err(|e| failed("read", Path::new(&key), &e))))?;
+        if chunk.is_empty() {
+            return Ok(None); // shorter than it was: `exact` turns this into an error
+        }
+        let rest = range.start + chunk.len() as u64..range.end;
+        Ok(Some((chunk, (file, rest, key))))
+    }))
+}
+
+struct DirectoryUpload {
+    store: DirectoryStore,
+    key: String,
+    condition: Condition,
+    aside: Option<Aside>, // none after a failed write
+    buffer: BytesMut,
+}
+
+impl DirectoryUpload {
+    fn broken(&self) -> RemoteError {
+        RemoteError::Unavailable { message: format!("an earlier write of the upload failed: {}", self.key) }
+    }
+
+    async fn drain(&mut self) -> Result<(), RemoteError> {
+        let aside = self.aside.take().ok_or_else(|| self.broken())?;
+        let bytes = self.buffer.split();
+        let written = self.store.blocking(move |_| {
+            let mut aside = aside;
+            aside.file.write_all(&bytes).map_err(|e| failed("write", &aside.path, &e))?;
+            Ok(aside)
+        });
+        self.aside = Some(written.await?);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Upload for DirectoryUpload {
+    async fn write(&mut self, bytes: Bytes) -> Result<(), RemoteError> {
+        self.buffer.extend_from_slice(&bytes);
+        if self.buffer.len() >= CHUNK_BYTES { self.drain().await } else { Ok(()) }
+    }
+
+    async fn finish(mut self: Box<Self>) -> Result<Tag, RemoteError> {
+        self.drain().await?;
+        let aside = self.aside.take().ok_or_else(|| self.broken())?;
+        let (key, condition) = (self.key.clone(), self.condition.clone());
+        self.store.blocking(move |shared| shared.publish(&key, aside, None, &condition)).await
+    }
+
+    async fn abort(self: Box<Self>) {
+        let aside = self.aside;
+        // Removing a large file takes a while; nobody waits for the outcome.
+        let _ = tokio::task::spawn_blocking(move || drop(aside)).await;
+    }
+}

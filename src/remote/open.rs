@@ -1,0 +1,60 @@
+//! From a URL to a store that is ready for use.
+use super::{Counted, Counters, DirectoryStore, MemoryStore, RemoteError, RemoteUrl};
+use super::{Retry, RetryPolicy, S3Options, S3Store, Store};
+use crate::{Error, ErrorKind};
+use std::sync::Arc;
+
+/// Opens a remote: retried and counted (see [`open_counted`] to see the counts). Sends no request; whether
+/// the bucket is there and the credentials work shows at the first use.
+pub async fn open(url: &RemoteUrl, options: &S3Options) -> Result<Store, Error> {
+    open_counted(url, options, Arc::default()).await
+}
+
+/// Like [`open`], counting into `counters`.
+pub async fn open_counted(
+    url: &RemoteUrl,
+    options: &S3Options,
+    counters: Arc<Counters>,
+) -> Result<Store, Error> {
+    let bare: Result<Store, RemoteError> = match url {
+        RemoteUrl::File(path) => DirectoryStore::open(path).map(|s| Arc::new(s) as Store),
+        RemoteUrl::S3 { bucket, prefix } => {
+            let connected = S3Store::connect(bucket, prefix, options, None, counters.clone()).await;
+            connected.map(|s| Arc::new(s) as Store)
+        }
+        RemoteUrl::Memory(name) => Ok(Arc::new(MemoryStore::named(name))),
+    };
+    let bare = bare.map_err(|e| {
+        let message = format!("cannot use remote: {url}");
+        match e {
+            // Nothing was asked of a store yet: it is the URL or an option that is wrong.
+            RemoteError::Refused { .. } => Error::new(ErrorKind::Invalid, message).with_source(e),
+            e => Error::from(e).context(message),
+        }
+    })?;
+    let counted: Store = Arc::new(Counted::new(bare, counters));
+    Ok(Arc::new(Retry::new(counted, RetryPolicy::default())))
+}
+
+impl From<RemoteError> for Error {
+    /// Keeps the store's words as the source and puts advice in front where there is any.
+    fn from(error: RemoteError) -> Self {
+        let (kind, message) = match &error {
+            RemoteError::NotFound { .. } => (ErrorKind::NotFound, "remote has no such object"),
+            RemoteError::Precondition { .. } => (ErrorKind::Conflict, "another writer changed the remote"),
+            RemoteError::Denied { .. } => (
+                ErrorKind::Denied,
+                "remote denies access; check credentials, their expiry and the policy (GetObject, PutObject)",
+            ),
+            RemoteError::NoBucket { .. } => (
+                ErrorKind::Invalid,
+                "remote does not exist; create the bucket or correct its name or endpoint",
+            ),
+            RemoteError::Unavailable { .. } => {
+                (ErrorKind::Unavailable, "remote does not answer; try again later")
+            }
+            RemoteError::Refused { .. } => (ErrorKind::Unsupported, "remote cannot do this"),
+        };
+        Self::new(kind, message).with_source(error)
+    }
+}

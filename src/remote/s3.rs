@@ -1,0 +1,242 @@
+//! [`S3Store`]: a bucket of S3 or of something that speaks its protocol.
+//!
+//! * Each call of [`ObjectStore`] is one request and is not repeated here ([`Retry`](super::Retry) does
+//!   that and knows what a repeated conditional PUT means); only the parts of an upload are.
+//! * Payloads are not signed, but every PUT carries a CRC32C. Signing means SHA-256 over every byte, four
+//!   times the cost of all the rest of a PUT. Over https TLS protects the bytes. Over plain http whoever
+//!   could change the body could read everything anyway; against accidents the CRC is enough, and each layer
+//!   has its BLAKE3 digest in HEAD.
+//! * Downloads are not checked against stored checksums (a range has none, and the digest in HEAD is
+//!   stronger); `get` is.
+mod answer;
+mod options;
+mod upload;
+
+pub use options::{S3Keys, S3Options};
+
+use super::{ByteStream, RetryPolicy};
+use super::{Condition, Counters, Download, Object, ObjectStore, RemoteError, Tag, Upload, body, key};
+use answer::Kind;
+use async_trait::async_trait;
+use aws_sdk_s3::config::interceptors::BeforeTransmitInterceptorContextRef;
+use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
+use aws_sdk_s3::error::BoxError;
+use aws_sdk_s3::primitives::ByteStream as SdkStream;
+use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode};
+use bytes::{Bytes, BytesMut};
+use futures::{StreamExt, stream};
+use std::future::Future;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A `get` of anything larger is refused: it is meant for small documents.
+pub const GET_MAX_BYTES: u64 = 64 << 20;
+/// How long the answer to a request may take to begin, and each piece of a body to arrive.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// A PUT has in addition the time its bytes need at this rate.
+pub const SLOWEST_UPLINK_BYTES_PER_SECOND: u64 = 64 << 10;
+
+/// A bucket and a prefix in it. Clones share the client and its connections.
+#[derive(Debug, Clone)]
+pub struct S3Store {
+    client: aws_sdk_s3::Client,
+    bucket: Arc<str>,
+    prefix: Arc<str>,
+    part_bytes: usize,
+    policy: RetryPolicy,
+}
+
+impl S3Store {
+    /// Prepares a client; sends nothing. `keys` overrides the usual search for credentials
+    /// (environment, profile, container, instance), which happens at the first request.
+    /// Fails if the options make no sense.
+    pub async fn connect(
+        bucket: &str,
+        prefix: &str,
+        options: &S3Options,
+        keys: Option<&S3Keys>,
+        counters: Arc<Counters>,
+    ) -> Result<Self, RemoteError> {
+        let part_bytes = options.part_bytes()?;
+        let config = options.load(keys).await?.interceptor(CountRequests(counters)).build();
+        Ok(Self {
+            client: aws_sdk_s3::Client::from_conf(config),
+            bucket: bucket.into(),
+            prefix: prefix.trim_matches('/').into(),
+            part_bytes,
+            policy: RetryPolicy::default(),
+        })
+    }
+
+    /// The full key in the bucket.
+    fn full(&self, key: &str) -> Result<String, RemoteError> {
+        let full = if self.prefix.is_empty() { key.to_owned() } else { format!("{}/{key}", self.prefix) };
+        key::check(key)?;
+        key::check(&full)?;
+        Ok(full)
+    }
+
+    fn call<'a>(&'a self, kind: Kind, key: &'a str) -> answer::Call<'a> {
+        answer::Call { kind, bucket: &self.bucket, key }
+    }
+
+    async fn fetch(
+        &self,
+        key: &str,
+        range: Option<Range<u64>>,
+        checked: bool,
+    ) -> Result<Download, RemoteError> {
+        if range.as_ref().is_some_and(|r| r.start >= r.end) {
+            return Err(RemoteError::Refused { message: format!("empty range of {key}") });
+        }
+        let asked = range.as_ref().map(|r| format!("bytes={}-{}", r.start, r.end - 1));
+        let mode = checked.then_some(ChecksumMode::Enabled);
+        let request = self.client.get_object().bucket(&*self.bucket).key(self.full(key)?);
+        let sent = request.set_range(asked).set_checksum_mode(mode).send();
+        let answer = within(ANSWER_TIMEOUT, key, sent).await?;
+        let found = answer.map_err(|e| answer::meaning(&e, &self.call(Kind::Read, key)))?;
+        let partial = found.content_range.as_deref().and_then(start_of_range);
+        if let Some(r) = &range
+            && partial != Some(r.start)
+        {
+            let message = format!("server ignored the range asked for: {key}");
+            return Err(RemoteError::Refused { message });
+        }
+        let length = found.content_length.and_then(|n| u64::try_from(n).ok());
+        let (Some(length), Some(tag)) = (length, found.e_tag) else {
+            return Err(RemoteError::Refused {
+                message: format!("answer lacks ETag or Content-Length: {key}"),
+            });
+        };
+        if range.is_some_and(|r| length > r.end - r.start) {
+            return Err(RemoteError::Refused {
+                message: format!("answer exceeds the range asked for: {key}"),
+            });
+        }
+        let body = body::exact(timed(found.body, key.to_owned()), length, key.to_owned());
+        Ok(Download { length, tag: Tag(tag), body })
+    }
+
+    /// One PutObject. `mark` becomes metadata of the object.
+    async fn put_once(
+        &self,
+        key: &str,
+        bytes: Bytes,
+        condition: &Condition,
+        mark: Option<(&str, &str)>,
+    ) -> Result<Tag, RemoteError> {
+        let (if_match, if_none_match) = conditions(condition);
+        let limit = put_limit(bytes.len());
+        let mut request = self.client.put_object().bucket(&*self.bucket).key(self.full(key)?);
+        if let Some((name, value)) = mark {
+            request = request.metadata(name, value);
+        }
+        let sent = request
+            .checksum_algorithm(ChecksumAlgorithm::Crc32C)
+            .set_if_match(if_match)
+            .set_if_none_match(if_none_match)
+            .body(SdkStream::from(bytes))
+            .customize()
+            .disable_payload_signing()
+            .send();
+        let answer = within(limit, key, sent).await?;
+        let put = answer.map_err(|e| answer::meaning(&e, &self.call(Kind::of(condition), key)))?;
+        put.e_tag
+            .map(Tag)
+            .ok_or_else(|| RemoteError::Refused { message: format!("answer to PUT lacks ETag: {key}") })
+    }
+}
+
+#[async_trait]
+impl ObjectStore for S3Store {
+    fn url(&self) -> String {
+        super::RemoteUrl::S3 { bucket: self.bucket.to_string(), prefix: self.prefix.to_string() }.to_string()
+    }
+
+    async fn get(&self, key: &str) -> Result<Object, RemoteError> {
+        let mut found = self.fetch(key, None, true).await?;
+        if found.length > GET_MAX_BYTES {
+            let message = format!("object is too large to be read whole: {key}: {} bytes", found.length);
+            return Err(RemoteError::Refused { message });
+        }
+        let mut bytes = BytesMut::with_capacity(found.length as usize);
+        while let Some(chunk) = found.body.next().await {
+            bytes.extend_from_slice(&chunk?);
+        }
+        Ok(Object { bytes: bytes.freeze(), tag: found.tag })
+    }
+
+    async fn download(&self, key: &str, range: Option<Range<u64>>) -> Result<Download, RemoteError> {
+        self.fetch(key, range, false).await
+    }
+
+    async fn put(&self, key: &str, bytes: Bytes, condition: Condition) -> Result<Tag, RemoteError> {
+        self.put_once(key, bytes, &condition, None).await
+    }
+
+    async fn upload(&self, key: &str, condition: Condition) -> Result<Box<dyn Upload>, RemoteError> {
+        self.full(key)?;
+        Ok(Box::new(upload::S3Upload::new(self.clone(), key.to_owned(), condition)))
+    }
+}
+
+fn conditions(condition: &Condition) -> (Option<String>, Option<String>) {
+    match condition {
+        Condition::Always => (None, None),
+        Condition::IfAbsent => (None, Some("*".to_owned())),
+        Condition::IfMatch(tag) => (Some(tag.0.clone()), None),
+    }
+}
+
+fn put_limit(bytes: usize) -> Duration {
+    ANSWER_TIMEOUT + Duration::from_secs(bytes as u64 / SLOWEST_UPLINK_BYTES_PER_SECOND)
+}
+
+/// The `a` of `bytes a-b/n`.
+fn start_of_range(header: &str) -> Option<u64> {
+    header.strip_prefix("bytes ")?.split_once('-')?.0.parse().ok()
+}
+
+/// Gives up after `limit`. Own timers instead of the SDK's: its time-outs are part of what tells pools of
+/// connections apart, so that one per size of PUT would mean one pool each.
+async fn within<T>(limit: Duration, key: &str, call: impl Future<Output = T>) -> Result<T, RemoteError> {
+    tokio::time::timeout(limit, call).await.map_err(|_| RemoteError::Unavailable {
+        message: format!("no answer within {} s: {key}", limit.as_secs()),
+    })
+}
+
+/// The body as it arrives, each piece within [`ANSWER_TIMEOUT`].
+fn timed(body: SdkStream, key: String) -> ByteStream {
+    Box::pin(stream::unfold(Some((body, key)), |state| async move {
+        let (mut body, key) = state?;
+        match within(ANSWER_TIMEOUT, &key, body.next()).await {
+            Ok(None) => None,
+            Ok(Some(Ok(chunk))) => Some((Ok(chunk), Some((body, key)))),
+            Ok(Some(Err(e))) => {
+                let message = format!("body of {key} broke off: {}", answer::chain(&e));
+                Some((Err(RemoteError::Unavailable { message }), None))
+            }
+            Err(e) => Some((Err(e), None)),
+        }
+    }))
+}
+
+#[derive(Debug)]
+struct CountRequests(Arc<Counters>);
+
+impl Intercept for CountRequests {
+    fn name(&self) -> &'static str {
+        "CountRequests"
+    }
+
+    fn read_before_transmit(
+        &self,
+        _context: &BeforeTransmitInterceptorContextRef<'_>,
+        _components: &RuntimeComponents,
+        _config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        self.0.http_request();
+        Ok(())
+    }
+}

@@ -1,0 +1,185 @@
+//! What goes over the control socket.
+use crate::config::wire;
+use crate::serve::startup::WireError;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Both sides name it; another number is refused.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// At most this many unsaved entries are listed one by one; the count is always exact.
+pub const UNSAVED_LISTED_MAX: usize = 1000;
+
+/// A question.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Request {
+    pub v: u32,
+    pub ask: Ask,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Ask {
+    Status,
+    Stats,
+    Flush { wait: bool },
+    Log,
+    Export,
+    Unmount,
+}
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Reply {
+    pub v: u32,
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Outcome {
+    Ok(serde_json::Value),
+    Error(WireError),
+}
+
+/// How a mount stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The mount directory.
+    #[serde(with = "wire::path")]
+    pub dir: PathBuf,
+    /// The daemon.
+    pub pid: u32,
+    /// `passthrough` or `classic`.
+    pub mode: String,
+    /// Why that mode.
+    pub mode_reason: String,
+    /// The name in the remote.
+    pub name: String,
+    /// The remote's URL, without secrets.
+    pub remote: String,
+    /// Journal, log, socket.
+    #[serde(with = "wire::path")]
+    pub state_dir: PathBuf,
+    /// The newest committed version; `None` before the first one.
+    pub version: Option<String>,
+    /// The fork that flushes go to since another writer moved the name.
+    pub fork: Option<String>,
+    /// Entries that may differ from the newest version.
+    pub dirty_files: u64,
+    /// Their bytes.
+    pub dirty_bytes: u64,
+    /// Files that somebody can write to right now.
+    pub open_for_write: u64,
+    /// The last committed flush.
+    pub last_flush: Option<FlushRecord>,
+    /// The last failure since the last committed flush.
+    pub last_error: Option<LastError>,
+    /// Seconds since the mount became usable.
+    pub uptime_s: u64,
+    /// The daemon's program version.
+    pub program: String,
+}
+
+/// A committed flush.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlushRecord {
+    /// When it was committed.
+    pub time: jiff::Timestamp,
+    /// What it committed.
+    pub version: String,
+    /// Entries in its layer.
+    pub entries: u64,
+    /// Bytes of its layer in the remote.
+    pub bytes: u64,
+    /// From the decision to flush to the commit, in milliseconds.
+    pub duration_ms: u64,
+}
+
+/// A failure.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastError {
+    /// When.
+    pub time: jiff::Timestamp,
+    /// What failed; never contains a secret.
+    pub message: String,
+    /// Attempts so far.
+    pub attempts: u64,
+}
+
+/// The answer to flush.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlushReply {
+    /// The newest committed version.
+    pub version: Option<String>,
+    /// Whether everything dirty at the call is in that version.
+    pub durable: bool,
+    /// Entries that this flush saved; 0 if there was nothing to do.
+    pub entries: u64,
+    /// Bytes it sent.
+    pub bytes: u64,
+    /// The fork it went to.
+    pub fork: Option<String>,
+}
+
+/// One version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// Its id, as restore takes it.
+    pub version: String,
+    /// When it was committed.
+    pub time: jiff::Timestamp,
+    /// Who wrote it.
+    pub writer: String,
+    /// Layers it consists of.
+    pub layers: u64,
+    /// Bytes of its own layer.
+    pub bytes: u64,
+    /// Entries in its own layer, where known.
+    pub entries: Option<u64>,
+    /// Its parent.
+    pub parent: Option<String>,
+    /// Tags that point to it.
+    #[serde(default)]
+    pub tags: Vec<String>,
+}
+
+/// The answer to export.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportReply {
+    /// What was exported.
+    pub version: Option<String>,
+    /// Entries in the archive.
+    pub entries: u64,
+    /// Bytes of the archive.
+    pub bytes: u64,
+}
+
+/// The answer to unmount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnmountReply {
+    /// The newest committed version.
+    pub version: Option<String>,
+    /// Whether the directory is unmounted.
+    pub unmounted: bool,
+    /// How many entries are not in the remote.
+    pub unsaved_total: u64,
+    /// The first [`UNSAVED_LISTED_MAX`] of them.
+    pub unsaved: Vec<Unsaved>,
+    /// Where the unsaved entries are: the backing.
+    #[serde(with = "wire::path")]
+    pub kept_in: PathBuf,
+    /// Why something is unsaved.
+    pub error: Option<WireError>,
+}
+
+/// An entry that is not in the remote.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unsaved {
+    /// Relative to the mount.
+    #[serde(with = "wire::path")]
+    pub path: PathBuf,
+    /// Why, where it is particular to this entry.
+    pub reason: Option<String>,
+}

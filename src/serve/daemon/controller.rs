@@ -1,0 +1,151 @@
+//! What the control socket asks of a mount.
+use super::ending::Ending;
+use super::mounting::Served;
+use crate::config::MountSettings;
+use crate::error::{Error, ErrorKind, Result};
+use crate::layer::PackOptions;
+use crate::remote::{Counters, Store};
+use crate::serve::control::{
+    Controller, ExportReply, FlushRecord, FlushReply, LastError, LogLine, Status, UnmountReply,
+};
+use crate::state::head::instant;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use std::fs::File;
+use std::sync::Arc;
+
+/// Answers for one mount.
+pub struct MountController {
+    settings: Arc<MountSettings>,
+    served: Arc<Served>,
+    ending: Arc<Ending>,
+    requests: Arc<Counters>,
+    store: Store,
+}
+
+impl MountController {
+    /// Answers for `served`.
+    pub fn new(
+        settings: Arc<MountSettings>,
+        served: Arc<Served>,
+        ending: Arc<Ending>,
+        requests: Arc<Counters>,
+        store: Store,
+    ) -> Self {
+        Self { settings, served, ending, requests, store }
+    }
+}
+
+/// Runs what may block for long on a thread where that does no harm.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let stopped = |_| Error::new(ErrorKind::Unavailable, "the daemon is ending");
+    tokio::task::spawn_blocking(work).await.map_err(stopped)?
+}
+
+impl Controller for MountController {
+    fn status(&self) -> Status {
+        let flushes = self.served.flusher().status();
+        let unsaved = self.served.flusher().unsaved(0);
+        let (mode, mode_reason) = self.served.mode();
+        Status {
+            dir: self.settings.dir.clone(),
+            pid: std::process::id(),
+            mode,
+            mode_reason,
+            name: self.served.flusher().committer().name(),
+            remote: self.settings.remote.clone(),
+            state_dir: self.settings.state_dir.clone(),
+            version: super::version(flushes.version),
+            fork: flushes.fork.map(|fork| fork.name),
+            dirty_files: unsaved.count,
+            dirty_bytes: unsaved.bytes,
+            open_for_write: self.served.volume().open_for_write() as u64,
+            last_flush: flushes.last.map(|done| FlushRecord {
+                time: instant(done.time),
+                version: done.receipt.version.to_string(),
+                entries: done.receipt.changed + done.receipt.removed,
+                bytes: done.receipt.bytes,
+                duration_ms: done.duration.as_millis() as u64,
+            }),
+            last_error: flushes.error.map(|failed| LastError {
+                time: instant(failed.time),
+                message: failed.message,
+                attempts: failed.attempts,
+            }),
+            uptime_s: self.served.started().elapsed().as_secs(),
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    fn stats(&self) -> serde_json::Value {
+        let flushes = self.served.flusher().status();
+        serde_json::json!({
+            "operations": self.served.volume().counters().snapshot(),
+            "requests": self.requests.snapshot(),
+            "flushes": flushes.flushes,
+            "flush_failures": flushes.failures,
+            "flushed_bytes": flushes.bytes,
+            "cut": self.served.flusher().cut_stats(),
+        })
+    }
+
+    fn flush(&self, wait: bool) -> BoxFuture<'_, Result<FlushReply>> {
+        let asked = self.served.flusher().request();
+        async move {
+            if !wait {
+                let status = self.served.flusher().status();
+                return Ok(FlushReply {
+                    version: super::version(status.version),
+                    durable: false,
+                    entries: 0,
+                    bytes: 0,
+                    fork: status.fork.map(|fork| fork.name),
+                });
+            }
+            let ending = |_| Error::new(ErrorKind::Unavailable, "the daemon is ending");
+            let receipt = asked.await.map_err(ending)??;
+            let status = self.served.flusher().status();
+            if let Some((path, why)) = status.stuck.first_key_value() {
+                let message = format!("{} entries cannot be saved, first {path}: {why}", status.stuck.len());
+                return Err(Error::new(ErrorKind::Io, message));
+            }
+            Ok(FlushReply {
+                version: super::version(receipt.version),
+                durable: true,
+                entries: receipt.changed + receipt.removed,
+                bytes: receipt.bytes,
+                fork: status.fork.map(|fork| fork.name),
+            })
+        }
+        .boxed()
+    }
+
+    fn log(&self) -> BoxFuture<'_, Result<Vec<LogLine>>> {
+        async move {
+            let committer = self.served.flusher().committer();
+            Ok(committer.head().map(|head| crate::serve::history::lines(&head)).unwrap_or_default())
+        }
+        .boxed()
+    }
+
+    fn export(&self, to: File) -> BoxFuture<'_, Result<ExportReply>> {
+        let flusher = self.served.flusher().clone();
+        let version = super::version(flusher.status().version);
+        blocking(move || {
+            let packed = flusher.export(to, PackOptions::default())?;
+            Ok(ExportReply { version, entries: packed.summary.entries, bytes: packed.summary.bytes })
+        })
+        .boxed()
+    }
+
+    fn unmount(&self) -> BoxFuture<'_, Result<UnmountReply>> {
+        let ending = self.ending.clone();
+        blocking(move || ending.unmount()).boxed()
+    }
+}
+
+impl std::fmt::Debug for MountController {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MountController").field("remote", &self.store.url()).finish_non_exhaustive()
+    }
+}

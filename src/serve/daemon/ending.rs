@@ -1,0 +1,189 @@
+//! [`Ending`]: how a mount ends without losing anything, whoever asks for it.
+use super::mounting::Served;
+use crate::config::MountSettings;
+use crate::error::{Error, ErrorKind, Result};
+use crate::serve::control::{UNSAVED_LISTED_MAX, UnmountReply, Unsaved};
+use crate::serve::startup::{Ended, WireError};
+use crate::state::record::Records;
+use crate::sync::{Condvar, Mutex};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How often a busy mount is tried again before it counts as busy: programs that were just closing
+/// files, and the helper of the cut, let go within moments.
+const BUSY_PATIENCE: Duration = Duration::from_secs(2);
+const BUSY_PAUSE: Duration = Duration::from_millis(50);
+/// How long the final flush waits after a failure.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+#[derive(Default)]
+struct State {
+    /// Somebody asked for the end, by a signal.
+    asked: bool,
+    /// The kernel has ended the mount.
+    unmounted: bool,
+    /// The end: what was said to everybody who asks.
+    outcome: Option<UnmountReply>,
+}
+
+/// The end of one mount. Owner of its lock.
+pub struct Ending {
+    settings: Arc<MountSettings>,
+    served: Arc<Served>,
+    records: Arc<Records>,
+    kept_in: PathBuf,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl std::fmt::Debug for Ending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ending").finish_non_exhaustive()
+    }
+}
+
+impl Ending {
+    /// The end of `served`.
+    pub fn new(settings: Arc<MountSettings>, served: Arc<Served>, records: Arc<Records>, dir: PathBuf) -> Self {
+        let kept_in = settings.backing.clone().unwrap_or(dir);
+        Self { settings, served, records, kept_in, state: Mutex::default(), changed: Condvar::new() }
+    }
+
+    /// Asks for the end, busy or not (a signal).
+    pub fn begin(&self) {
+        self.state.lock().asked = true;
+        self.changed.notify_all();
+    }
+
+    /// The verb: flushes, then unmounts. While the directory is in use it stays mounted and the
+    /// answer says so.
+    pub fn unmount(&self) -> Result<UnmountReply> {
+        let failure = self.flush_until(Instant::now() + self.settings.unmount_timeout).err();
+        let give_up = Instant::now() + BUSY_PATIENCE;
+        while let Err(e) = self.served.unmount(false) {
+            if e.raw_os_error() != Some(rustix::io::Errno::BUSY.raw_os_error())
+                && e.kind() != std::io::ErrorKind::ResourceBusy
+            {
+                return Err(Error::io(format!("cannot unmount {}", self.settings.dir.display()), e));
+            }
+            if Instant::now() > give_up {
+                let message = format!("still in use: {} (lsof or fuser tells by whom)", self.settings.dir.display());
+                let busy = Error::new(ErrorKind::Busy, message);
+                return Ok(self.reply(false, Some(failure.as_ref().unwrap_or(&busy))));
+            }
+            std::thread::sleep(BUSY_PAUSE);
+        }
+        let mut state = self.state.lock();
+        loop {
+            if let Some(outcome) = &state.outcome {
+                return Ok(outcome.clone());
+            }
+            self.changed.wait(&mut state);
+        }
+    }
+
+    /// Waits for the end, however it comes, and completes it.
+    pub fn wait(self: &Arc<Self>) -> Result<Ended> {
+        let watched = self.clone();
+        let watcher = std::thread::Builder::new().name("unmounted".into()).spawn(move || {
+            let served = watched.served.wait_unmounted();
+            if let Err(e) = &served {
+                tracing::error!(error = %e, "the mount ended by a failure");
+            }
+            watched.state.lock().unmounted = true;
+            watched.changed.notify_all();
+        });
+        watcher.map_err(|e| Error::io("cannot start thread", e))?;
+        let mut detached = false;
+        loop {
+            {
+                let mut state = self.state.lock();
+                while !state.unmounted && (detached || !state.asked) {
+                    self.changed.wait(&mut state);
+                }
+                if state.unmounted {
+                    break;
+                }
+            }
+            // A signal: save while files can still be held, then go, even from under somebody.
+            let _failed = self.flush_until(Instant::now() + self.settings.unmount_timeout);
+            if self.served.unmount(false).is_err()
+                && let Err(e) = self.served.unmount(true)
+            {
+                tracing::error!(error = %e, "cannot unmount");
+            }
+            detached = true;
+            if self.is_detached_but_used() {
+                tracing::warn!("programs still use the directory; what they write from now on is not saved");
+                break;
+            }
+        }
+        Ok(self.complete())
+    }
+
+    /// Detached, but programs keep it alive: the session will not end while they do.
+    fn is_detached_but_used(&self) -> bool {
+        let give_up = Instant::now() + BUSY_PATIENCE;
+        let mut state = self.state.lock();
+        while !state.unmounted {
+            if self.changed.wait_until(&mut state, give_up).timed_out() {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The last flush, of what came between the one before and the end of the mount.
+    fn complete(&self) -> Ended {
+        self.served.stop_flusher();
+        let failure = self.flush_until(Instant::now() + self.settings.unmount_timeout).err();
+        let reply = self.reply(true, failure.as_ref());
+        let ended = match reply.unsaved_total {
+            0 => Ended::Saved,
+            count => Ended::Unsaved(count),
+        };
+        if ended == Ended::Saved
+            && let Err(e) = self.records.close_clean()
+        {
+            tracing::warn!(error = %e, "the next start will compare everything");
+        }
+        if let Ended::Unsaved(count) = ended {
+            tracing::error!(count, kept_in = %self.kept_in.display(),
+                "entries are not in the remote; the next mount here saves them");
+        }
+        self.state.lock().outcome = Some(reply);
+        self.changed.notify_all();
+        ended
+    }
+
+    /// Flushes until nothing is left to save; the last failure if the time is up.
+    fn flush_until(&self, deadline: Instant) -> Result<()> {
+        loop {
+            match self.served.flusher().flush() {
+                Ok(_) => return Ok(()),
+                Err(e) if Instant::now() + RETRY_PAUSE > deadline => return Err(e),
+                Err(_) => std::thread::sleep(RETRY_PAUSE),
+            }
+        }
+    }
+
+    fn reply(&self, unmounted: bool, failure: Option<&Error>) -> UnmountReply {
+        let status = self.served.flusher().status();
+        let unsaved = self.served.flusher().unsaved(UNSAVED_LISTED_MAX);
+        let entry = |path: crate::path::RelPath| Unsaved {
+            reason: status.stuck.get(&path).cloned(),
+            path: PathBuf::from(OsStr::from_bytes(path.as_bytes())),
+        };
+        UnmountReply {
+            version: super::version(status.version),
+            unmounted,
+            unsaved_total: unsaved.count,
+            unsaved: unsaved.paths.into_iter().map(entry).collect(),
+            kept_in: self.kept_in.clone(),
+            error: failure.map(WireError::from),
+        }
+    }
+}

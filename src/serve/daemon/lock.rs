@@ -1,0 +1,88 @@
+//! [`Locks`]: one daemon for a state directory, one for a backing.
+use crate::config::MountSettings;
+use crate::error::{Error, ErrorKind, Result};
+use rustix::fs::{FlockOperation, flock};
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Held while the daemon lives; the kernel releases them with the process, however it ends.
+#[derive(Debug)]
+pub struct Locks {
+    _state: File,
+    /// The backing, opened before anything is mounted over it.
+    backing: File,
+    dir: PathBuf,
+}
+
+impl Locks {
+    /// Prepares the state directory and locks both.
+    pub fn take(settings: &MountSettings) -> Result<Self> {
+        let state_dir = &settings.state_dir;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(state_dir)
+            .map_err(|e| Error::io(format!("cannot create state directory: {}", state_dir.display()), e))?;
+        let state = lock_state(&state_dir.join("lock"))?;
+        for name in ["tmp", "staging"] {
+            let path = state_dir.join(name);
+            std::fs::create_dir_all(&path)
+                .map_err(|e| Error::io(format!("cannot create directory: {}", path.display()), e))?;
+        }
+        #[cfg(feature = "fuse")]
+        if crate::fuse::mount::detach_dead(&settings.dir)? {
+            tracing::info!("took away a mount whose daemon had died");
+        }
+        let place = settings.backing.as_ref().unwrap_or(&settings.dir);
+        if settings.backing.is_some() {
+            std::fs::create_dir_all(place)
+                .map_err(|e| Error::io(format!("cannot create backing: {}", place.display()), e))?;
+        }
+        let backing = super::open_directory(place)?;
+        if flock(&backing, FlockOperation::NonBlockingLockExclusive).is_err() {
+            let message = format!("another icecache uses this directory: {}", place.display());
+            return Err(Error::new(ErrorKind::Busy, message));
+        }
+        Ok(Self { _state: state, backing, dir: settings.dir.clone() })
+    }
+
+    /// The backing directory.
+    pub fn backing(&self) -> &File {
+        &self.backing
+    }
+
+    /// A second descriptor of the backing.
+    pub fn backing_fd(&self) -> Result<OwnedFd> {
+        let fd = self.backing.as_fd().try_clone_to_owned();
+        fd.map_err(|e| Error::io("cannot use the backing directory", e))
+    }
+
+    /// The mount directory.
+    pub fn dir_path(&self) -> PathBuf {
+        self.dir.clone()
+    }
+}
+
+fn lock_state(path: &Path) -> Result<File> {
+    let failed = |e| Error::io(format!("cannot lock state directory: {}", path.display()), e);
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(failed)?;
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let mut holder = String::new();
+        let _unknown = file.read_to_string(&mut holder);
+        let message = format!("another icecache uses this state directory, pid {}", holder.trim());
+        return Err(Error::new(ErrorKind::Busy, message));
+    }
+    file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
+    writeln!(file, "{}", std::process::id()).map_err(failed)?;
+    Ok(file)
+}

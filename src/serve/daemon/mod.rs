@@ -1,0 +1,170 @@
+//! The daemon of one mount, from its locks to its last flush.
+//!
+//! A start reads as `lock → journal → remote → reconcile → mount → serve`, an end as
+//! `flush → unmount → flush what came in between → say what is unsaved`.
+mod controller;
+mod ending;
+mod lock;
+mod mounting;
+mod reconcile;
+mod signals;
+
+use super::registry::{Registered, Registry};
+use super::startup::{Ended, Ready, StatusPipe};
+use super::control;
+use crate::config::{Environment, MountSettings};
+use crate::error::{Error, Result};
+use crate::journal::{Journal, SledJournal};
+use crate::layer::PackOptions;
+use crate::remote::{self, Counters, RemoteUrl, S3Options, Store};
+use crate::state::commit::{CommitOptions, Committer, Layout};
+use crate::state::head::VersionId;
+use crate::state::record::Records;
+use controller::MountController;
+use ending::Ending;
+use lock::Locks;
+use mounting::Served;
+use std::fs::File;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Runtime;
+
+/// How long a start waits for the journal of a daemon that is still ending.
+const JOURNAL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Threads of the runtime: it moves bytes to and from the remote and answers the control socket.
+const RUNTIME_THREADS: usize = 2;
+
+/// Runs a mount until it ends: reports progress and readiness through `status`, returns when the
+/// directory is unmounted and the final flush is over.
+pub fn run(settings: MountSettings, status: StatusPipe) -> Result<Ended> {
+    let settings = Arc::new(settings);
+    raise_descriptor_limit();
+    let signals = signals::Signals::catch()?; // before threads start, so that all inherit the mask
+    let locks = Locks::take(&settings)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(RUNTIME_THREADS)
+        .thread_name("remote")
+        .enable_all()
+        .build()
+        .map_err(|e| Error::io("cannot start runtime", e))?;
+
+    let counters: Arc<Counters> = Arc::default();
+    let store = runtime.block_on(open_store(&settings, counters.clone()))?;
+    let (records, lost) = open_records(&settings, &status)?;
+    let options = commit_options(&settings);
+    let (committer, opening) = runtime.block_on(Committer::open(store.clone(), records.clone(), options))?;
+    mounting::check_store(&runtime, &settings, &store, &records)?;
+    let start = reconcile::Start { settings: &settings, store: &store, records: &records, status: &status };
+    let marks = start.reconcile(&runtime, &committer, &opening, &locks, lost)?;
+
+    let served = Served::start(&settings, &locks, records.clone(), Arc::new(committer), marks, runtime.handle())?;
+    let ending = Arc::new(Ending::new(settings.clone(), served.clone(), records.clone(), locks.dir_path()));
+    let controller =
+        Arc::new(MountController::new(settings.clone(), served.clone(), ending.clone(), counters, store));
+    let (closed, shutdown) = tokio::sync::oneshot::channel::<()>();
+    let socket = serve_control(&runtime, &settings, controller, shutdown)?;
+    let registration = Registry::of(&Environment::of_process())?.register(&Registered {
+        dir: settings.dir.clone(),
+        state_dir: settings.state_dir.clone(),
+        pid: std::process::id(),
+    })?;
+    signals.forward_to(ending.clone())?;
+    status.ready(ready(&settings, &served));
+
+    let ended = ending.wait();
+    drop(registration);
+    let _gone = closed.send(());
+    let _drained = runtime.block_on(socket);
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    drop(locks);
+    ended
+}
+
+fn ready(settings: &MountSettings, served: &Served) -> Ready {
+    let (mode, mode_reason) = served.mode();
+    Ready {
+        pid: std::process::id(),
+        mode,
+        mode_reason,
+        version: version(served.flusher().status().version),
+        dir: settings.dir.clone(),
+    }
+}
+
+/// A version as people and JSON see it.
+fn version(version: VersionId) -> Option<String> {
+    (version > 0).then(|| version.to_string())
+}
+
+async fn open_store(settings: &MountSettings, counters: Arc<Counters>) -> Result<Store> {
+    let url: RemoteUrl = settings.remote.parse().map_err(|e: remote::url::UrlError| {
+        Error::new(crate::ErrorKind::Invalid, "cannot use remote").with_source(e)
+    })?;
+    let options = S3Options {
+        endpoint: settings.s3.endpoint.clone(),
+        region: settings.s3.region.clone(),
+        path_style: settings.s3.path_style,
+        profile: settings.s3.profile.clone(),
+        ..S3Options::default()
+    };
+    remote::open_counted(&url, &options, counters).await
+}
+
+/// The clean records; whether an earlier journal was damaged and had to be set aside.
+fn open_records(settings: &MountSettings, status: &StatusPipe) -> Result<(Arc<Records>, bool)> {
+    let opened = SledJournal::open(&settings.state_dir.join("journal"), JOURNAL_PATIENCE)?;
+    let lost = opened.damage.is_some();
+    if let Some(damage) = opened.damage {
+        status.notice(format!(
+            "the journal was damaged and has been set aside ({}); everything is compared with the remote: {}",
+            damage.moved_to.display(),
+            damage.reason
+        ));
+    }
+    let journal: Arc<dyn Journal> = Arc::new(opened.journal);
+    let records = Records::open(journal, &settings.remote, settings.name.as_str())?;
+    Ok((Arc::new(records), lost))
+}
+
+fn commit_options(settings: &MountSettings) -> CommitOptions {
+    CommitOptions {
+        layout: match settings.layout {
+            crate::config::Layout::Layered => Layout::Layered,
+            crate::config::Layout::Single => Layout::Single,
+        },
+        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        pack: PackOptions { level: settings.level as i32, ..PackOptions::default() },
+    }
+}
+
+fn serve_control(
+    runtime: &Runtime,
+    settings: &MountSettings,
+    controller: Arc<MountController>,
+    shutdown: tokio::sync::oneshot::Receiver<()>,
+) -> Result<tokio::task::JoinHandle<()>> {
+    let _entered = runtime.enter();
+    let listener = control::bind(&settings.socket())?;
+    Ok(runtime.spawn(control::serve(controller, listener, async {
+        let _closed = shutdown.await;
+    })))
+}
+
+/// Directories the kernel knows keep a descriptor each, so take what we can get.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let wanted = std::fs::read_to_string("/proc/sys/fs/nr_open").ok().and_then(|n| n.trim().parse::<u64>().ok());
+    let now = getrlimit(Resource::Nofile);
+    let most = wanted.unwrap_or(1 << 20).min(1 << 20);
+    // Above the hard limit needs privileges; up to it does not.
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum: Some(most) });
+    if raised.is_err() {
+        let _kept = setrlimit(Resource::Nofile, Rlimit { current: now.maximum, maximum: now.maximum });
+    }
+}
+
+/// Opens a directory of the daemon's own for calls relative to it.
+fn open_directory(path: &std::path::Path) -> Result<File> {
+    File::open(path).map_err(|e| Error::io(format!("cannot open directory: {}", path.display()), e))
+}

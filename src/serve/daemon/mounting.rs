@@ -1,0 +1,262 @@
+//! [`Served`]: a mounted directory and the threads behind it.
+use super::lock::Locks;
+use crate::config::{Access, FsyncMode, Layout, MountSettings, Passthrough, Xattr};
+use crate::error::{Error, ErrorKind, Result};
+use crate::fs::{Volume, VolumeOptions};
+use crate::fuse::adapter::{Adapter, Durable};
+use crate::fuse::mount::{Backing, MountOptions, Mounted, NoPassthrough, Restrictions, mount, probe_passthrough};
+use crate::fuse::transport::{DeviceTransport, Transport};
+use crate::remote::{Store, supports_conditional_writes};
+use crate::state::barrier::Barrier;
+use crate::state::commit::Committer;
+use crate::state::cut::{CutOptions, Cutter};
+use crate::state::dirty::Marks;
+use crate::state::flusher::{Flusher, StartBarrier, Timing};
+use crate::state::plan::{LookOptions, change_tick};
+use crate::state::record::Records;
+use crate::state::staging::Staging;
+use crate::sync::Mutex;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tokio::runtime::{Handle, Runtime};
+
+/// How long a `--fsync remote` waits after a failed flush before it asks for another.
+const DURABLE_PAUSE: Duration = Duration::from_millis(500);
+
+/// A mounted directory, being served.
+pub struct Served {
+    volume: Arc<Volume>,
+    flusher: Arc<Flusher>,
+    mounted: Mounted,
+    /// Why file data passes us, if it does.
+    classic: Option<NoPassthrough>,
+    threads: Mutex<Threads>,
+    started: Instant,
+}
+
+#[derive(Default)]
+struct Threads {
+    session: Option<JoinHandle<std::io::Result<()>>>,
+    flusher: Option<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Served {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Served").field("mounted", &self.mounted).finish_non_exhaustive()
+    }
+}
+
+impl Served {
+    /// Mounts and starts to serve and to flush. `marks` is what the first flush looks at.
+    pub fn start(
+        settings: &Arc<MountSettings>,
+        locks: &Locks,
+        records: Arc<Records>,
+        committer: Arc<Committer>,
+        marks: Marks,
+        runtime: &Handle,
+    ) -> Result<Arc<Self>> {
+        rustix::process::umask(rustix::fs::Mode::empty()); // the kernel has applied the caller's
+        let backing = Backing::probe(locks.backing()).map_err(|e| Error::io("cannot look at the backing", e))?;
+        let classic = match settings.passthrough {
+            Passthrough::Off => Some(NoPassthrough::TurnedOff),
+            Passthrough::Auto => {
+                probe_passthrough(locks.backing(), &settings.state_dir.join("probe")).err()
+            }
+        };
+        let options = VolumeOptions {
+            passthrough: classic.is_none(),
+            xattr: settings.xattr == Xattr::On,
+            copy_file_range: classic.is_some() || backing.reflink,
+        };
+        let staging = || {
+            let place = settings.state_dir.join("staging");
+            Staging::open(&place).map_err(|e| Error::io(format!("cannot use {}", place.display()), e))
+        };
+        let volume = Volume::new(locks.backing_fd()?, staging()?, options);
+        let volume = Arc::new(volume.map_err(|e| Error::io("cannot open the backing", e))?);
+        volume.dirty().restore(marks);
+
+        let allow_other = allow_other(settings, locks)?;
+        let source = format!("icecache:{}", settings.name);
+        let wanted = settings.mount_flags;
+        let flags = Restrictions { nosuid: wanted.nosuid, nodev: wanted.nodev, noexec: wanted.noexec };
+        let (device, mounted) = mount(&settings.dir, &MountOptions { source, allow_other, flags })?;
+        let cutter = Cutter::new(
+            volume.clone(),
+            staging()?,
+            CutOptions {
+                deadline: settings.cut_deadline,
+                mount_dev: mounted.dev(),
+                look: LookOptions {
+                    tick: change_tick(locks.backing().as_fd()),
+                    whole: settings.layout == Layout::Single,
+                    ..LookOptions::default()
+                },
+            },
+            None,
+        );
+        let flusher = Arc::new(Flusher::new(
+            volume.clone(),
+            cutter,
+            committer,
+            records,
+            start_barrier(settings, &volume),
+            Timing { debounce: settings.debounce, max_delay: settings.max_delay },
+            runtime.clone(),
+        ));
+        let durable: Option<Arc<dyn Durable>> = match settings.fsync {
+            FsyncMode::Local => None,
+            FsyncMode::Remote => Some(Arc::new(RemoteFsync {
+                volume: volume.clone(),
+                flusher: flusher.clone(),
+                runtime: runtime.clone(),
+                limit: settings.fsync_timeout,
+            })),
+        };
+        let threads = settings.fuse_threads as usize;
+        let adapter = Adapter::new(volume.clone(), backing.depth, durable);
+        let transport = DeviceTransport::handshake(device, adapter, threads).map_err(|e| {
+            let _detached = mounted.unmount(true);
+            Error::io("the kernel refused the mount's handshake", e)
+        })?;
+        let served = Self { volume, flusher, mounted, classic, threads: Mutex::default(), started: Instant::now() };
+        served.start_threads(Box::new(transport), threads)?;
+        Ok(Arc::new(served))
+    }
+
+    fn start_threads(&self, transport: Box<dyn Transport>, threads: usize) -> Result<()> {
+        let failed = |e| Error::io("cannot start thread", e);
+        let session = std::thread::Builder::new().name("session".into()).spawn(move || transport.run(threads));
+        let flusher = self.flusher.clone();
+        let flushing = std::thread::Builder::new().name("flush".into()).spawn(move || flusher.run());
+        *self.threads.lock() =
+            Threads { session: Some(session.map_err(failed)?), flusher: Some(flushing.map_err(failed)?) };
+        Ok(())
+    }
+
+    /// The volume that is shown.
+    pub fn volume(&self) -> &Arc<Volume> {
+        &self.volume
+    }
+
+    /// What saves it.
+    pub fn flusher(&self) -> &Arc<Flusher> {
+        &self.flusher
+    }
+
+    /// Since when.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// `passthrough` or `classic`, and why.
+    pub fn mode(&self) -> (String, String) {
+        match &self.classic {
+            None => ("passthrough".into(), "kernel and privileges allow it".into()),
+            Some(why) => ("classic".into(), why.to_string()),
+        }
+    }
+
+    /// Unmounts; see [`Mounted::unmount`].
+    pub fn unmount(&self, lazy: bool) -> std::io::Result<()> {
+        self.mounted.unmount(lazy)
+    }
+
+    /// Waits until the kernel has ended the mount.
+    pub fn wait_unmounted(&self) -> Result<()> {
+        let session = self.threads.lock().session.take();
+        match session.map(JoinHandle::join) {
+            None | Some(Ok(Ok(()))) => Ok(()),
+            Some(Ok(Err(e))) => Err(Error::io("serving the mount failed", e)),
+            Some(Err(_)) => Err(Error::new(ErrorKind::Io, "serving the mount failed: a thread panicked")),
+        }
+    }
+
+    /// Stops flushing in the background; nothing is mounted any more.
+    pub fn stop_flusher(&self) {
+        self.flusher.stop();
+        if let Some(thread) = self.threads.lock().flusher.take() {
+            let _panicked = thread.join();
+        }
+        self.flusher.unmounted();
+    }
+}
+
+/// Everybody may enter where others could before: where the directory is not ours, or others may
+/// write to it (`/tmp`). Only root can let them, or who `/etc/fuse.conf` allows to.
+fn allow_other(settings: &MountSettings, locks: &Locks) -> Result<bool> {
+    let metadata = locks.backing().metadata().map_err(|e| Error::io("cannot look at the backing", e))?;
+    let own = metadata.uid() == rustix::process::geteuid().as_raw();
+    let shared = metadata.permissions().mode() & 0o022 != 0;
+    Ok(match settings.access {
+        Access::All => true,
+        Access::Owner => false,
+        Access::Auto => rustix::process::geteuid().is_root() && (!own || shared),
+    })
+}
+
+/// The helper of the cut: this program again, without the FUSE device. Where writes pass us, the
+/// gate stops them, and no helper is needed.
+fn start_barrier(settings: &Arc<MountSettings>, volume: &Arc<Volume>) -> StartBarrier {
+    let (settings, volume) = (settings.clone(), Arc::downgrade(volume));
+    Box::new(move || {
+        let volume = volume.upgrade().filter(|v| v.options().passthrough)?;
+        let start = || {
+            let mut command = std::process::Command::new("/proc/self/exe");
+            command.arg("barrier");
+            Barrier::start(command, &settings.dir)
+        };
+        let started = start();
+        if let Ok(barrier) = &started {
+            volume.set_cut_pid(barrier.pid());
+        }
+        Some(started)
+    })
+}
+
+/// `--fsync remote`: an fsync returns when a flush that contains it is committed.
+struct RemoteFsync {
+    volume: Arc<Volume>,
+    flusher: Arc<Flusher>,
+    runtime: Handle,
+    limit: Duration,
+}
+
+impl Durable for RemoteFsync {
+    fn when_durable(&self, inode: u64, done: Box<dyn FnOnce(std::io::Result<()>) + Send>) {
+        // Its caller holds the inode's lock until it is answered: the cut need not hold it again.
+        self.volume.holds().lock(inode);
+        let (volume, flusher, limit) = (self.volume.clone(), self.flusher.clone(), self.limit);
+        self.runtime.spawn(async move {
+            let committed = async {
+                while !matches!(flusher.request().await, Ok(Ok(_))) {
+                    tokio::time::sleep(DURABLE_PAUSE).await;
+                }
+            };
+            let result = tokio::time::timeout(limit, committed).await;
+            volume.holds().unlock(inode);
+            done(result.map_err(|_| std::io::Error::from(rustix::io::Errno::IO)));
+        });
+    }
+}
+
+/// Finds out, once for each state directory, whether the store can refuse to overwrite.
+pub fn check_store(runtime: &Runtime, settings: &MountSettings, store: &Store, records: &Records) -> Result<()> {
+    if records.meta().base.is_some() || settings.allow_unsafe_no_cas {
+        return Ok(());
+    }
+    let key = format!("{}/probe", settings.name);
+    if runtime.block_on(supports_conditional_writes(&**store, &key))? {
+        return Ok(());
+    }
+    let message = format!(
+        "this store ignores conditional writes, so two machines could overwrite each other: {} \
+         (--unsafe-no-cas accepts that)",
+        store.url()
+    );
+    Err(Error::new(ErrorKind::Unsupported, message))
+}

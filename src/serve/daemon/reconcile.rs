@@ -1,0 +1,301 @@
+//! What a start finds on the disk and in the remote becomes one tree: restored, kept, or both.
+use super::lock::Locks;
+use crate::config::{Layout, MountSettings, OnExisting, Scan};
+use crate::error::{Error, ErrorKind, Result};
+use crate::layer::{Entry, Kind};
+use crate::path::RelPath;
+use crate::remote::{Store, Tag};
+use crate::serve::startup::{Progress, StatusPipe};
+use crate::state::commit::{Committer, Opening, Relation};
+use crate::state::dirty::{Extent, Marks};
+use crate::state::head::Head;
+use crate::state::identity::Identity;
+use crate::state::plan::{LookOptions, change_tick};
+use crate::state::record::{Base, Records};
+use crate::state::restore::{self, Existing, LayerSource, Policy, Restored};
+use crate::state::scan::scan;
+use crate::sync::Mutex;
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use tokio::runtime::Runtime;
+
+/// The parts of a start that this needs.
+pub struct Start<'a> {
+    /// What the mount was told.
+    pub settings: &'a MountSettings,
+    /// Where versions are.
+    pub store: &'a Store,
+    /// What is known of the disk.
+    pub records: &'a Records,
+    /// Whom to tell.
+    pub status: &'a StatusPipe,
+}
+
+type Found = BTreeMap<RelPath, Identity>;
+
+impl Start<'_> {
+    /// Brings disk and remote together and returns what the first flush has to look at.
+    /// `journal_lost`: the records of before are gone, so nothing is known of the disk.
+    pub fn reconcile(
+        &self,
+        runtime: &Runtime,
+        committer: &Committer,
+        opening: &Opening,
+        locks: &Locks,
+        journal_lost: bool,
+    ) -> Result<Marks> {
+        match opening.relation {
+            Relation::Fresh => self.fresh(locks),
+            Relation::Same if self.needs_scan() => self.look(locks),
+            Relation::Same => Ok(Marks::new()),
+            Relation::Lost => self.lost(committer),
+            Relation::Moved => self.moved(runtime, committer, opening, locks, journal_lost),
+        }
+    }
+
+    fn needs_scan(&self) -> bool {
+        !self.records.was_clean() || self.settings.scan == Scan::Always
+    }
+
+    fn look_options(&self, locks: &Locks) -> LookOptions {
+        LookOptions { tick: change_tick(locks.backing().as_fd()), ..LookOptions::default() }
+    }
+
+    /// No version yet: what is there becomes the first.
+    fn fresh(&self, locks: &Locks) -> Result<Marks> {
+        let empty = is_empty(locks)?;
+        Ok(if empty { Marks::new() } else { Marks::from([(RelPath::root(), Extent::Subtree)]) })
+    }
+
+    /// What differs from the records.
+    fn look(&self, locks: &Locks) -> Result<Marks> {
+        let found = scan(locks.backing().as_fd(), self.records, &self.look_options(locks))?;
+        tracing::info!(looked = found.looked, changed = found.marks.len(), "scanned the backing");
+        for (path, e) in &found.unreadable {
+            tracing::warn!(%path, error = %e, "cannot look at entry");
+        }
+        Ok(found.marks)
+    }
+
+    /// The remote has forgotten what we have committed to it.
+    fn lost(&self, committer: &Committer) -> Result<Marks> {
+        if self.settings.on_existing != OnExisting::Local {
+            let message = "the remote has no version of this name, but this directory was saved there before: \
+                           bring the remote back, or use --on-existing local to save everything anew";
+            return Err(Error::new(ErrorKind::Conflict, message));
+        }
+        self.status.notice("the remote has lost its versions; everything here is saved anew");
+        self.records.forget_base()?;
+        committer.adopt(None, None);
+        Ok(Marks::from([(RelPath::root(), Extent::Subtree)]))
+    }
+
+    /// The remote has a version that the records do not describe.
+    fn moved(
+        &self,
+        runtime: &Runtime,
+        committer: &Committer,
+        opening: &Opening,
+        locks: &Locks,
+        journal_lost: bool,
+    ) -> Result<Marks> {
+        if self.records.meta().base.is_none() {
+            let empty = is_empty(locks)?;
+            if !empty && !journal_lost && self.settings.on_existing == OnExisting::Fail {
+                let message = format!(
+                    "both the directory and the remote have content: {} (--on-existing merge or local decides)",
+                    self.settings.dir.display()
+                );
+                return Err(Error::new(ErrorKind::Conflict, message));
+            }
+            let found = self.restore(runtime, opening, locks, empty)?;
+            self.adopt(committer, opening, found)?;
+            // The union: whatever only the disk has is new.
+            return if empty { Ok(Marks::new()) } else { self.look(locks) };
+        }
+        let local = self.look(locks)?;
+        if !local.is_empty() {
+            if let Some(head) = &opening.head
+                && committer.keep(head)
+            {
+                self.status.notice(
+                    "another machine has saved newer versions, and there are unsaved changes here: \
+                     they will be saved as a fork",
+                );
+                return Ok(local);
+            }
+            self.status.notice("another history stands in the remote; what only this disk has is kept");
+        }
+        self.catch_up(runtime, committer, opening, locks, local)
+    }
+
+    /// Nothing was changed here (or cannot be told apart): take the newer version, and take away
+    /// what it no longer has.
+    fn catch_up(
+        &self,
+        runtime: &Runtime,
+        committer: &Committer,
+        opening: &Opening,
+        locks: &Locks,
+        local: Marks,
+    ) -> Result<Marks> {
+        let before: Vec<RelPath> =
+            self.records.below(&RelPath::root()).map(|r| r.map(|(path, _)| path)).collect::<Result<_, _>>()?;
+        let found = self.restore(runtime, opening, locks, false)?;
+        for path in before.iter().rev() {
+            let ours = local.iter().any(|(mark, extent)| {
+                mark == path || (*extent == Extent::Subtree && path.starts_with(mark))
+            });
+            if !found.contains_key(path) && !ours {
+                remove(locks, path);
+            }
+        }
+        self.adopt(committer, opening, found)?;
+        self.look(locks)
+    }
+
+    fn restore(&self, runtime: &Runtime, opening: &Opening, locks: &Locks, empty: bool) -> Result<Found> {
+        let found: Arc<Mutex<Found>> = Arc::default();
+        let into = found.clone();
+        let keep_local = self.settings.on_existing == OnExisting::Local && !empty;
+        let is_there = move |_: &RelPath, entry: &Entry, ident: &Identity| keep_local || is_same(entry, ident);
+        let (aside, aside_path) = if empty { (None, None) } else { self.aside()? };
+        let policy = Policy {
+            existing: Existing::Keep(Box::new(is_there)),
+            aside,
+            lenient: self.settings.layout == Layout::Single,
+            on_restored: Some(Box::new(move |batch| {
+                into.lock().extend(batch.into_iter().map(|r| (r.path, r.identity)));
+            })),
+        };
+        let progress = Reports { status: self.status.clone(), progress: Mutex::default() };
+        let restored: Restored = match (&opening.head, &opening.tag) {
+            (Some(head), _) => {
+                let root = locks.backing_fd()?;
+                runtime.block_on(restore::restore(self.store.clone(), sources(head), root, policy, &progress))?
+            }
+            (None, _) => {
+                let root = locks.backing_fd()?;
+                let archive = runtime.block_on(self.archive(&opening.name))?;
+                runtime.block_on(restore::restore(self.store.clone(), vec![archive], root, policy, &progress))?
+            }
+        };
+        for note in &restored.notes {
+            self.status.notice(note.clone());
+        }
+        if let (false, Some(place)) = (restored.moved.is_empty(), aside_path) {
+            let paths: Vec<String> = restored.moved.iter().take(10).map(ToString::to_string).collect();
+            self.status.notice(format!(
+                "{} local files differ from the remote's and were moved to {}: {}",
+                restored.moved.len(),
+                place.display(),
+                paths.join(", ")
+            ));
+        }
+        tracing::info!(entries = restored.entries, kept = restored.kept, bytes = restored.bytes, "restored");
+        let found = std::mem::take(&mut *found.lock());
+        Ok(found)
+    }
+
+    /// The one object of layout single. No HEAD describes it: its length and its own checksums must do.
+    async fn archive(&self, name: &str) -> Result<LayerSource> {
+        let key = format!("{name}.zst");
+        let found = self.store.download(&key, None).await?;
+        Ok(LayerSource { key, bytes: found.length, digest: None })
+    }
+
+    /// A place for local files that the remote has otherwise.
+    fn aside(&self) -> Result<(Option<std::os::fd::OwnedFd>, Option<std::path::PathBuf>)> {
+        let time = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%.fZ").to_string();
+        let place = self.settings.state_dir.join("conflicts").join(time);
+        std::fs::create_dir_all(&place)
+            .map_err(|e| Error::io(format!("cannot create directory: {}", place.display()), e))?;
+        Ok((Some(super::open_directory(&place)?.into()), Some(place)))
+    }
+
+    fn adopt(&self, committer: &Committer, opening: &Opening, found: Found) -> Result<()> {
+        let version = opening.head.as_ref().map_or(1, |head| head.version);
+        let tag = opening.tag.clone().unwrap_or_else(|| Tag(String::new()));
+        self.records.restored(found.into_iter(), Base { version, tag: tag.clone() }, true)?;
+        committer.adopt(opening.head.clone(), Some(tag));
+        self.drop_empty_aside();
+        Ok(())
+    }
+
+    fn drop_empty_aside(&self) {
+        let conflicts = self.settings.state_dir.join("conflicts");
+        for entry in std::fs::read_dir(&conflicts).into_iter().flatten().flatten() {
+            let _not_empty = std::fs::remove_dir(entry.path());
+        }
+        let _not_empty = std::fs::remove_dir(conflicts);
+    }
+}
+
+fn sources(head: &Head) -> Vec<LayerSource> {
+    let source = |layer: &crate::state::head::LayerRef| LayerSource {
+        key: layer.key.clone(),
+        bytes: layer.bytes,
+        digest: Some(layer.digest.0),
+    };
+    head.layers.iter().rev().map(source).collect()
+}
+
+/// Whether what stands on the disk is the entry: type, size and time of a file, target-less types by
+/// type alone. Content is not compared: the same size and the same nanosecond is the same file.
+fn is_same(entry: &Entry, ident: &Identity) -> bool {
+    use rustix::fs::FileType;
+    let file_type = ident.file_type();
+    let attributes =
+        ident.mode & 0o7777 == entry.meta.mode && ident.uid == entry.meta.uid && ident.gid == entry.meta.gid;
+    match &entry.kind {
+        Kind::File { size, .. } => {
+            file_type == FileType::RegularFile
+                && ident.size == *size
+                && ident.mtime == entry.meta.mtime
+                && attributes
+        }
+        Kind::Directory => file_type == FileType::Directory && attributes,
+        _ => false,
+    }
+}
+
+fn is_empty(locks: &Locks) -> Result<bool> {
+    let failed = |e: rustix::io::Errno| Error::io("cannot read the directory", e.into());
+    let dir = rustix::fs::Dir::read_from(locks.backing()).map_err(failed)?;
+    for entry in dir {
+        let name = entry.map_err(failed)?.file_name().to_bytes().to_vec();
+        if name != b"." && name != b".." && name != b"lost+found" {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Removes what a newer version no longer has; what cannot be removed is found by the scan after.
+fn remove(locks: &Locks, path: &RelPath) {
+    use rustix::fs::AtFlags;
+    let name = path.to_cstring();
+    if rustix::fs::unlinkat(locks.backing(), &name, AtFlags::empty()).is_err() {
+        let _kept = rustix::fs::unlinkat(locks.backing(), &name, AtFlags::REMOVEDIR);
+    }
+}
+
+/// Hands the progress of a restore to whoever waits for the mount.
+struct Reports {
+    status: StatusPipe,
+    progress: Mutex<Progress>,
+}
+
+impl restore::Progress for Reports {
+    fn bytes(&self, done: u64, total: u64) {
+        let mut progress = self.progress.lock();
+        progress.phase = "restoring".into();
+        (progress.bytes, progress.bytes_total) = (done, total);
+        self.status.progress(progress.clone());
+    }
+
+    fn files(&self, done: u64) {
+        self.progress.lock().entries = done;
+    }
+}

@@ -1,0 +1,203 @@
+//! The barrier: a process of its own that calls fsync on files through the mount, so that the
+//! kernel stops their writers until the daemon answers.
+//!
+//! It must be a separate process without the FUSE device: a thread of the daemon that waits on the
+//! daemon's own mount keeps the device open when the daemon is killed, and everything hangs
+//! (measured; see docs/SEMANTICS.md, "The cut").
+//!
+//! Wire format, over a socket on the helper's standard input: a request is one byte and a length
+//! (u32, little endian) with as many bytes. `P` prepares: the payload is the mount point and then
+//! paths, each ended by a NUL; answered by `p`. `S` starts the fsyncs; not answered. `D` ends when
+//! all have returned and closes the files; answered by `d`. End of file ends the process.
+use crate::path::RelPath;
+use rustix::fs::{Mode, OFlags};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Files held at once at most, each by a thread of the helper. Files beyond it are copied without
+/// a barrier and marked fuzzy.
+pub const FILES_MAX: usize = 4096;
+
+/// Bytes of a request at most.
+const REQUEST_MAX: u32 = 64 << 20;
+
+/// A helper's thread only waits in one system call.
+const STACK_BYTES: usize = 64 * 1024;
+
+/// The daemon's end.
+#[derive(Debug)]
+pub struct Barrier {
+    mount: PathBuf,
+    socket: UnixStream,
+    child: Child,
+}
+
+impl Barrier {
+    /// Starts `command` as the helper for the file system mounted on `mount`. The command's program
+    /// must call [`serve`] with its standard input.
+    pub fn start(mut command: Command, mount: &Path) -> io::Result<Self> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let child = command
+            .current_dir("/") // never beneath the mount
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            .spawn()?;
+        Ok(Self { mount: mount.to_owned(), socket: ours, child })
+    }
+
+    /// The helper's process id; opens by it are the cut's own.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Opens files through the mount and readies a thread for each. Adds to what is prepared.
+    pub fn prepare<'a>(
+        &mut self,
+        paths: impl Iterator<Item = &'a RelPath>,
+        deadline: Instant,
+    ) -> io::Result<()> {
+        let mut payload = self.mount.as_os_str().as_bytes().to_vec();
+        payload.push(0);
+        for path in paths {
+            payload.extend_from_slice(path.as_bytes());
+            payload.push(0);
+        }
+        self.send(b'P', &payload)?;
+        self.answer(b'p', deadline)
+    }
+
+    /// Calls fsync on everything prepared. The daemon learns from the requests that it happened.
+    pub fn sync(&mut self) -> io::Result<()> {
+        self.send(b'S', &[])
+    }
+
+    /// Waits until every fsync has returned, and closes the files.
+    pub fn finish(&mut self, deadline: Instant) -> io::Result<()> {
+        self.send(b'D', &[])?;
+        self.answer(b'd', deadline)
+    }
+
+    fn send(&mut self, kind: u8, payload: &[u8]) -> io::Result<()> {
+        let mut request = vec![kind];
+        request.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+        request.extend_from_slice(payload);
+        self.socket.write_all(&request)
+    }
+
+    fn answer(&mut self, expected: u8, deadline: Instant) -> io::Result<()> {
+        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        self.socket.set_read_timeout(Some(left))?;
+        let mut byte = [0];
+        self.socket.read_exact(&mut byte)?;
+        if byte[0] == expected { Ok(()) } else { Err(io::Error::other("barrier helper out of step")) }
+    }
+}
+
+impl Drop for Barrier {
+    fn drop(&mut self) {
+        // The end of file ends the helper, once its fsyncs have been answered.
+        let _closed = self.socket.shutdown(std::net::Shutdown::Both);
+        let _status = self.child.wait();
+    }
+}
+
+/// The helper's end: serves requests until the end of `input`.
+pub fn serve(mut input: UnixStream) -> io::Result<()> {
+    let mut held: Vec<(Sender<()>, JoinHandle<()>)> = Vec::new();
+    loop {
+        let mut head = [0; 5];
+        match input.read_exact(&mut head) {
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+            result => result?,
+        }
+        let length = u32::from_le_bytes([head[1], head[2], head[3], head[4]]);
+        if length > REQUEST_MAX {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "barrier request is too long"));
+        }
+        let mut payload = vec![0; length as usize];
+        input.read_exact(&mut payload)?;
+        match head[0] {
+            b'P' => {
+                prepare(&payload, &mut held);
+                input.write_all(b"p")?;
+            }
+            b'S' => {
+                for (start, _) in &held {
+                    let _gone = start.send(());
+                }
+            }
+            b'D' => {
+                for (start, thread) in held.drain(..) {
+                    drop(start);
+                    let _panicked = thread.join();
+                }
+                input.write_all(b"d")?;
+            }
+            _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "unknown barrier request")),
+        }
+    }
+}
+
+/// A file that cannot be opened any more is left out: the daemon sees that it is not held.
+fn prepare(payload: &[u8], held: &mut Vec<(Sender<()>, JoinHandle<()>)>) {
+    let mut parts = payload.split(|b| *b == 0);
+    let Some(mount) = parts.next() else { return };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(root) = rustix::fs::open(OsStr::from_bytes(mount), flags, Mode::empty()) else { return };
+    for path in parts.filter(|p| !p.is_empty()) {
+        if held.len() >= FILES_MAX {
+            return;
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let Ok(file) = rustix::fs::openat(root.as_fd(), OsStr::from_bytes(path), flags, Mode::empty()) else {
+            continue;
+        };
+        let file = File::from(file);
+        let (start, started) = channel::<()>();
+        let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || {
+            if started.recv().is_ok() {
+                let _answered = file.sync_all();
+            }
+        });
+        if let Ok(thread) = thread {
+            held.push((start, thread));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_served_until_the_end_and_bad_ones_end_it() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        std::fs::write(dir.path().join("f"), b"x").expect("write");
+        let (mut ours, theirs) = UnixStream::pair().expect("pair");
+        let server = std::thread::spawn(move || serve(theirs));
+        let mut request = dir.path().as_os_str().as_bytes().to_vec();
+        request.extend_from_slice(b"\0f\0missing\0");
+        let mut send = |kind: u8, payload: &[u8]| {
+            ours.write_all(&[kind]).expect("send");
+            ours.write_all(&(payload.len() as u32).to_le_bytes()).expect("send");
+            ours.write_all(payload).expect("send");
+        };
+        send(b'P', &request);
+        send(b'S', b"");
+        send(b'D', b"");
+        send(b'?', b"");
+        let mut answers = [0; 2];
+        ours.read_exact(&mut answers).expect("answers");
+        assert_eq!(&answers, b"pd");
+        assert!(server.join().expect("no panic").is_err());
+    }
+}

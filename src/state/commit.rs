@@ -1,0 +1,333 @@
+//! [`Committer`]: a plan becomes a version, wholly or not at all.
+//!
+//! Order makes it safe: the layer first, then what it means for the records, then HEAD under the
+//! condition that nobody moved it, then the records. A lost reply is told from a lost race by
+//! reading HEAD. Whoever lost a race keeps its changes in a fork and goes on there.
+use crate::clock::Timestamp;
+use crate::journal::JournalError;
+use crate::layer::{LayerError, PackOptions};
+use crate::path::RelPath;
+use crate::remote::{RemoteError, Store, Tag};
+use crate::state::head::{self, Digest, Head, HeadError, LayerRef, VersionId};
+use crate::state::plan::Plan;
+use crate::state::record::{Base, Pending, RecordError, Records};
+use crate::state::source::ContentSource;
+use crate::sync::Mutex;
+use pack::Packed;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use uuid::Uuid;
+
+mod fork;
+mod layered;
+mod open;
+pub mod pack;
+mod single;
+#[cfg(test)]
+mod tests;
+
+pub use open::{Opening, Relation};
+
+/// How often a conditional PUT is tried when nobody moved its object and it failed all the same.
+const SWAP_ATTEMPTS: u32 = 4;
+/// How many names are tried for a fork.
+const FORK_ATTEMPTS: u32 = 8;
+/// A tag no object has: the next swap fails, and its changes become a fork.
+const STALE_TAG: &str = "\"stale\"";
+
+/// How versions lie in the remote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Layout {
+    /// One layer a version, and HEAD.
+    Layered,
+    /// One archive, complete in every version: `<name>.zst`. Plans must be whole.
+    Single,
+}
+
+/// How to commit.
+#[derive(Debug, Clone)]
+pub struct CommitOptions {
+    /// How versions lie in the remote.
+    pub layout: Layout,
+    /// The name of this machine, for HEAD and the names of forks.
+    pub host: String,
+    /// How to pack.
+    pub pack: PackOptions,
+}
+
+/// What a commit did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// The name whose version this is.
+    pub name: String,
+    /// The newest version now.
+    pub version: VersionId,
+    /// Whether this commit made it; not if there was nothing to say, and then nothing was sent.
+    pub committed: bool,
+    /// Bytes of the new object.
+    pub bytes: u64,
+    /// Bytes of the archive inside.
+    pub raw_bytes: u64,
+    /// Paths set.
+    pub changed: u64,
+    /// Paths removed.
+    pub removed: u64,
+    /// Files that may not be of one instant.
+    pub fuzzy: u64,
+    /// Paths that stay as the last version has them, and why. They must be marked again.
+    pub skipped: BTreeMap<RelPath, String>,
+    /// Set if this commit had to leave its name.
+    pub fork: Option<Forked>,
+}
+
+/// Another writer moved HEAD; our versions go elsewhere from now on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forked {
+    /// Where they go.
+    pub name: String,
+    /// The name they left.
+    pub from: String,
+    /// The last version both have; 0 if none.
+    pub base: VersionId,
+}
+
+/// Why a commit failed. Nothing of it is visible under any name, unless it says otherwise.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommitError {
+    /// The remote failed.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
+    /// HEAD cannot be used.
+    #[error(transparent)]
+    Head(#[from] HeadError),
+    /// The records failed.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// Packing failed.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+    /// The content of a file could not be had.
+    #[error("cannot read: {path}: {source}")]
+    Source {
+        /// The file.
+        path: RelPath,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not known how the commit before this ended: call [`Committer::settle`], then plan anew.
+    #[error("the last flush has an unknown end")]
+    Unsettled,
+    /// An earlier commit turned out to have happened: plan anew, the records have changed.
+    #[error("an earlier flush took effect late")]
+    Outdated,
+    /// Layout single: another writer replaced the archive. The next commit goes to this fork.
+    #[error("another writer replaced the archive; continuing as fork: {}", .0.name)]
+    Diverged(Forked),
+    /// The remote has a version that is not the one the records describe: see [`Relation::Moved`].
+    #[error("the remote has another version than this directory was made from")]
+    Unadopted,
+    /// A plan that is not whole for layout single, or whole for layered.
+    #[error("plan does not fit the layout")]
+    Misfit,
+    /// The program is being stopped.
+    #[error("flush was stopped")]
+    Stopped,
+}
+
+impl From<JournalError> for CommitError {
+    fn from(e: JournalError) -> Self {
+        Self::Record(e.into())
+    }
+}
+
+impl CommitError {
+    /// Whether a later attempt with a new plan may succeed without anybody's help.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Remote(e) | Self::Head(HeadError::Remote(e)) => e.is_transient(),
+            Self::Layer(LayerError::Changed { .. }) => true,
+            Self::Unsettled | Self::Outdated | Self::Diverged(_) => true,
+            _ => false,
+        }
+    }
+}
+
+impl From<CommitError> for crate::Error {
+    fn from(e: CommitError) -> Self {
+        use crate::ErrorKind;
+        let kind = match e {
+            CommitError::Remote(e) => return HeadError::Remote(e).into(),
+            CommitError::Head(e) => return e.into(),
+            CommitError::Record(e) => return e.into(),
+            CommitError::Layer(e) => return e.into(),
+            CommitError::Source { path, source } => return Self::io(format!("cannot read: {path}"), source),
+            CommitError::Unsettled | CommitError::Outdated | CommitError::Stopped => ErrorKind::Unavailable,
+            CommitError::Diverged(_) | CommitError::Unadopted => ErrorKind::Conflict,
+            CommitError::Misfit => ErrorKind::Invalid,
+        };
+        Self::new(kind, e.to_string())
+    }
+}
+
+/// The version the next one will be built on.
+#[derive(Debug, Clone)]
+struct State {
+    name: String,
+    version: VersionId,
+    /// Its document (layered only).
+    head: Option<Head>,
+    tag: Option<Tag>,
+    /// The end of the last commit is not known.
+    unsettled: bool,
+}
+
+/// Commits plans, one at a time. Needs a tokio runtime.
+#[derive(Debug)]
+pub struct Committer {
+    store: Store,
+    records: Arc<Records>,
+    options: CommitOptions,
+    /// Held for the whole of one commit.
+    turn: tokio::sync::Mutex<()>,
+    state: Mutex<State>,
+}
+
+impl Committer {
+    /// Makes the plan the next version. `time` is the instant of the tree that the plan shows.
+    ///
+    /// After any error but [`CommitError::Misfit`] the plan is to be made anew, from its marks and
+    /// those that came since: the records may have changed.
+    pub async fn commit(
+        &self,
+        plan: Arc<Plan>,
+        source: Arc<dyn ContentSource>,
+        time: Timestamp,
+    ) -> Result<Receipt, CommitError> {
+        let _turn = self.turn.lock().await;
+        let state = self.state();
+        if state.unsettled {
+            return Err(CommitError::Unsettled);
+        }
+        if plan.is_whole() != (self.options.layout == Layout::Single) {
+            return Err(CommitError::Misfit);
+        }
+        if plan.is_empty() {
+            return Ok(self.nothing(&state, BTreeMap::new()));
+        }
+        match self.options.layout {
+            Layout::Layered => self.commit_layer(state, plan, source, time).await,
+            Layout::Single => self.commit_whole(state, plan, source, time).await,
+        }
+    }
+
+    /// Finds out how a commit of unknown end ended. To be called before planning when
+    /// [`is_settled`](Self::is_settled) says no.
+    pub async fn settle(&self) -> Result<(), CommitError> {
+        let _turn = self.turn.lock().await;
+        if !self.state().unsettled {
+            return Ok(());
+        }
+        self.resolve().await?;
+        self.state.lock().unsettled = false;
+        Ok(())
+    }
+
+    /// Whether it is known how the last commit ended.
+    pub fn is_settled(&self) -> bool {
+        !self.state().unsettled
+    }
+
+    /// The name versions go to: another than asked for after a fork.
+    pub fn name(&self) -> String {
+        self.state().name
+    }
+
+    /// The newest version known to be committed; 0 if there is none.
+    pub fn version(&self) -> VersionId {
+        self.state().version
+    }
+
+    /// The newest HEAD known to be committed (layered only).
+    pub fn head(&self) -> Option<Head> {
+        self.state().head
+    }
+
+    fn state(&self) -> State {
+        self.state.lock().clone()
+    }
+
+    /// Pending flushes that turn out to be in the remote become the records.
+    async fn resolve(&self) -> Result<(), CommitError> {
+        match self.options.layout {
+            Layout::Layered => self.resolve_layers().await,
+            Layout::Single => self.resolve_whole().await,
+        }
+    }
+
+    fn nothing(&self, state: &State, skipped: BTreeMap<RelPath, String>) -> Receipt {
+        Receipt {
+            name: state.name.clone(),
+            version: state.version,
+            committed: false,
+            bytes: 0,
+            raw_bytes: 0,
+            changed: 0,
+            removed: 0,
+            fuzzy: 0,
+            skipped,
+            fork: None,
+        }
+    }
+
+    fn receipt(&self, name: &str, version: VersionId, packed: Packed, fork: Option<Forked>) -> Receipt {
+        Receipt {
+            name: name.into(),
+            version,
+            committed: true,
+            bytes: packed.summary.bytes,
+            raw_bytes: packed.summary.raw_bytes,
+            changed: packed.changed,
+            removed: packed.removed,
+            fuzzy: packed.fuzzy,
+            skipped: packed.skipped,
+            fork,
+        }
+    }
+
+    /// Runs a call that waits for the disk where that does no harm.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&Records) -> Result<T, JournalError> + Send + 'static,
+    ) -> Result<T, CommitError> {
+        let records = Arc::clone(&self.records);
+        let result = tokio::task::spawn_blocking(move || call(&records)).await;
+        Ok(result.map_err(|_| CommitError::Stopped)??)
+    }
+
+    async fn stage(
+        &self,
+        state: &State,
+        key: &str,
+        packed: &Packed,
+        plan: Arc<Plan>,
+    ) -> Result<Pending, CommitError> {
+        let (name, key, version) = (state.name.clone(), key.to_owned(), state.version + 1);
+        let object = (packed.summary.digest, packed.summary.bytes);
+        let skipped: BTreeSet<RelPath> = packed.skipped.keys().cloned().collect();
+        self.blocking(move |records| records.stage(&name, &key, object, version, plan.deltas(&skipped))).await
+    }
+
+    /// A pending flush is in the remote: its changes become the records, its version the base.
+    async fn promote(&self, pending: &Pending, head: Option<Head>, tag: Tag) -> Result<(), CommitError> {
+        let base = Base { version: pending.version, tag: tag.clone() };
+        let promoted = pending.clone();
+        let result = self.blocking(move |records| records.promote(&promoted, base)).await;
+        let mut state = self.state.lock();
+        state.name.clone_from(&pending.target);
+        (state.version, state.head, state.tag) = (pending.version, head, Some(tag));
+        // The version stands; records that lag behind are mended by settling.
+        state.unsettled = result.is_err();
+        result
+    }
+}

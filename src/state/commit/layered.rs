@@ -1,0 +1,179 @@
+//! Layout layered: one layer a version, and HEAD.
+use super::*;
+use crate::remote::Condition;
+
+/// How a swap of HEAD ended.
+enum Swap {
+    /// HEAD has our layer; it has this tag.
+    Done(Tag),
+    /// Another writer's HEAD is there (or none any more).
+    Lost(Option<(Head, Tag)>),
+}
+
+impl Committer {
+    pub(super) async fn commit_layer(
+        &self,
+        state: State,
+        plan: Arc<Plan>,
+        source: Arc<dyn ContentSource>,
+        time: Timestamp,
+    ) -> Result<Receipt, CommitError> {
+        if state.head.is_none() && state.tag.is_some() {
+            return Err(CommitError::Unadopted);
+        }
+        let key = format!("layers/{}.tar.zst", Uuid::now_v7());
+        let options = self.options.pack;
+        let (upload, packed) =
+            pack::send(&*self.store, &key, Condition::Always, Arc::clone(&plan), source, options).await?;
+        if packed.summary.entries == 0 {
+            upload.abort().await;
+            return Ok(self.nothing(&state, packed.skipped));
+        }
+        upload.finish().await?;
+        let mut pending = self.stage(&state, &key, &packed, plan).await?;
+
+        let writer = self.records.meta().writer;
+        let host = self.options.host.clone();
+        let base = state.head.clone().unwrap_or_else(|| Head::empty(&state.name, writer, &host));
+        let layer = layer_ref(&key, &packed, writer, time);
+        let next = base.next(writer, &host, layer.clone());
+        let condition = match &state.tag {
+            Some(tag) => Condition::IfMatch(tag.clone()),
+            None => Condition::IfAbsent,
+        };
+        let theirs = match self.swap(&next, &key, condition).await? {
+            Swap::Done(tag) => {
+                self.promote(&pending, Some(next), tag).await?;
+                return Ok(self.receipt(&state.name, pending.version, packed, None));
+            }
+            Swap::Lost(theirs) => theirs,
+        };
+        if let Some((head, tag)) = theirs
+            && self.adopt_late(&state.name, &head, &tag).await?
+        {
+            return Err(CommitError::Outdated);
+        }
+
+        let origin = self.records.meta().name;
+        for attempt in 1..=FORK_ATTEMPTS {
+            let name = fork::fork_name(&origin, &host, head::instant(time), attempt);
+            let next = base.fork(&name).next(writer, &host, layer.clone());
+            let target = name.clone();
+            pending = self
+                .blocking(move |records| records.retarget(&mut pending, &target).map(|()| pending))
+                .await?;
+            if let Swap::Done(tag) = self.swap(&next, &key, Condition::IfAbsent).await? {
+                tracing::error!(fork = %name, from = %state.name, version = state.version,
+                    "another writer moved HEAD; our changes are in a fork");
+                self.promote(&pending, Some(next), tag).await?;
+                let forked = Forked { name: name.clone(), from: state.name, base: state.version };
+                return Ok(self.receipt(&name, pending.version, packed, Some(forked)));
+            }
+        }
+        Err(RemoteError::Precondition { key: head::head_key(&origin) }.into())
+    }
+
+    /// Puts a HEAD document under a condition. If it is not clear whether that happened, reads HEAD
+    /// to find out; if that fails, too, the committer is unsettled.
+    async fn swap(&self, next: &Head, key: &str, condition: Condition) -> Result<Swap, CommitError> {
+        let bytes = bytes::Bytes::from(next.to_bytes()?);
+        let place = head::head_key(&next.name);
+        let mut failure = refused_for_nothing(&place);
+        for _ in 0..SWAP_ATTEMPTS {
+            // Unknown from the moment it is sent, even if this future is dropped.
+            self.state.lock().unsettled = true;
+            let sent = self.store.put(&place, bytes.clone(), condition.clone()).await;
+            let certain = match sent {
+                Ok(tag) => {
+                    self.state.lock().unsettled = false;
+                    return Ok(Swap::Done(tag));
+                }
+                Err(RemoteError::Precondition { .. } | RemoteError::NotFound { .. }) => true,
+                Err(e) => {
+                    failure = e;
+                    false
+                }
+            };
+            let current = match head::read_head(&*self.store, &next.name).await {
+                Ok(current) => current,
+                Err(e) if certain => return Err(e.into()),
+                Err(_) => return Err(failure.into()),
+            };
+            self.state.lock().unsettled = false;
+            if let Some((head, tag)) = &current
+                && head.has_layer(key)
+            {
+                return Ok(Swap::Done(tag_of(head, tag, next.version)));
+            }
+            if !certain {
+                return Err(failure.into());
+            }
+            let unmoved = match (&condition, &current) {
+                (Condition::IfMatch(ours), Some((_, tag))) => ours == tag,
+                (_, None) => condition == Condition::IfAbsent,
+                _ => false,
+            };
+            if !unmoved {
+                return Ok(Swap::Lost(current));
+            }
+        }
+        Err(failure.into())
+    }
+
+    /// HEAD may have an earlier layer of ours whose PUT took effect after we had given it up.
+    async fn adopt_late(&self, name: &str, head: &Head, tag: &Tag) -> Result<bool, CommitError> {
+        let pending = self.blocking(|records| records.pending()).await?;
+        for earlier in pending.iter().rev().filter(|p| p.target == name) {
+            if let Some(ours) = head.at(earlier.version).filter(|h| h.has_layer(&earlier.layer)) {
+                self.promote(earlier, Some(ours), tag_of(head, tag, earlier.version)).await?;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    pub(super) async fn resolve_layers(&self) -> Result<(), CommitError> {
+        let pending = self.blocking(|records| records.pending()).await?;
+        let names: BTreeSet<String> = pending.iter().map(|p| p.target.clone()).collect();
+        for name in names {
+            if let Some((head, tag)) = head::read_head(&*self.store, &name).await?
+                && self.adopt_late(&name, &head, &tag).await?
+            {
+                return Ok(());
+            }
+        }
+        if let Some(cut_off) = self.blocking(|records| records.interrupted()).await? {
+            // HEAD had it, and has moved on so far that it no longer shows.
+            self.promote(&cut_off, None, Tag(STALE_TAG.into())).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The store says that somebody moved an object that nobody moved (S3 does so for two PUTs at once).
+pub(super) fn refused_for_nothing(key: &str) -> RemoteError {
+    RemoteError::Unavailable { message: format!("conditional write refused, though nothing moved: {key}") }
+}
+
+/// The tag to build on: HEAD's own if it shows our version, else one that no HEAD has, since
+/// another writer has built on ours.
+fn tag_of(head: &Head, tag: &Tag, version: VersionId) -> Tag {
+    if head.version == version { tag.clone() } else { Tag(STALE_TAG.into()) }
+}
+
+fn layer_ref(key: &str, packed: &Packed, writer: Uuid, time: Timestamp) -> LayerRef {
+    LayerRef {
+        key: key.into(),
+        bytes: packed.summary.bytes,
+        raw_bytes: packed.summary.raw_bytes,
+        digest: Digest(packed.summary.digest),
+        entries: packed.summary.entries,
+        version: 0,
+        time: head::instant(time),
+        writer,
+        changed: packed.changed,
+        removed: packed.removed,
+        fuzzy: packed.fuzzy,
+        extra: serde_json::Map::new(),
+    }
+}

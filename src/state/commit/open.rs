@@ -1,0 +1,103 @@
+//! The start of a committer: what the remote has against what the records say.
+use super::*;
+
+/// What a start found.
+#[derive(Debug, Clone)]
+pub struct Opening {
+    /// The name versions go to: a fork, if one was made before.
+    pub name: String,
+    /// The newest version in the remote (layered only).
+    pub head: Option<Head>,
+    /// The tag of that HEAD, or of the archive.
+    pub tag: Option<Tag>,
+    /// How it stands to the records.
+    pub relation: Relation,
+}
+
+/// How the remote stands to the records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Relation {
+    /// Neither has anything.
+    Fresh,
+    /// The records describe the newest version.
+    Same,
+    /// The records describe no version, or an older one: restore, then [`Committer::adopt`]. To keep
+    /// what was written on the older one, [`Committer::keep`] first: the next commit makes a fork.
+    Moved,
+    /// The records describe a version, but the remote has none.
+    Lost,
+}
+
+impl Committer {
+    /// Reads HEAD (or looks at the archive), finds the end of flushes cut off by the last stop, and
+    /// tells how both stand to each other. Any failure to read is an error, never an empty start.
+    pub async fn open(
+        store: Store,
+        records: Arc<Records>,
+        options: CommitOptions,
+    ) -> Result<(Self, Opening), CommitError> {
+        let name = records.current_name();
+        head::check_name(&name)?;
+        let version = records.meta().base.as_ref().map_or(0, |b| b.version);
+        let state = State { name, version, head: None, tag: None, unsettled: true };
+        let turn = tokio::sync::Mutex::new(());
+        let committer = Self { store, records, options, turn, state: Mutex::new(state) };
+        committer.resolve().await?;
+        let meta = committer.records.meta();
+        let name = committer.records.current_name();
+        let (head, tag) = match committer.options.layout {
+            Layout::Layered => head::read_head(&*committer.store, &name).await?.unzip(),
+            Layout::Single => match committer.find_ours(&name).await? {
+                single::Found::Ours(_, tag) => (None, Some(tag)),
+                single::Found::Other(tag) => (None, tag),
+            },
+        };
+        let relation = match (&meta.base, &tag) {
+            (None, None) => Relation::Fresh,
+            (Some(_), None) if meta.fork.is_some() && committer.options.layout == Layout::Single => {
+                Relation::Same // the fork's first archive is still to come
+            }
+            (Some(_), None) => Relation::Lost,
+            (Some(base), Some(tag)) if base.tag == *tag => Relation::Same,
+            // The same document under another tag, as after a copy of the bucket.
+            (Some(base), Some(_))
+                if head.as_ref().is_some_and(|h| h.version == base.version && h.writer == meta.writer) =>
+            {
+                Relation::Same
+            }
+            _ => Relation::Moved,
+        };
+        let mut state = committer.state();
+        state.unsettled = false;
+        state.name.clone_from(&name);
+        match relation {
+            Relation::Fresh | Relation::Same => (state.head, state.tag) = (head.clone(), tag.clone()),
+            Relation::Moved | Relation::Lost => state.tag = Some(Tag(STALE_TAG.into())),
+        }
+        state.version = meta.base.map_or(0, |b| b.version);
+        *committer.state.lock() = state;
+        Ok((committer, Opening { name, head, tag, relation }))
+    }
+
+    /// The backing and the records are now at this version (`None`: a single archive of unknown
+    /// history, or nothing at all); the next commit builds on it.
+    pub fn adopt(&self, head: Option<Head>, tag: Option<Tag>) {
+        let mut state = self.state.lock();
+        state.version = match (&head, &tag) {
+            (Some(head), _) => head.version,
+            (None, Some(_)) => self.records.meta().base.map_or(0, |b| b.version),
+            (None, None) => 0,
+        };
+        (state.head, state.tag) = (head, tag);
+    }
+
+    /// The backing stays at the older version the records describe, although `newest` is there: the
+    /// next commit becomes a fork of it. `false` if `newest` no longer shows that version.
+    pub fn keep(&self, newest: &Head) -> bool {
+        let Some(older) = self.records.meta().base.and_then(|base| newest.at(base.version)) else {
+            return false;
+        };
+        self.adopt(Some(older), Some(Tag(STALE_TAG.into())));
+        true
+    }
+}

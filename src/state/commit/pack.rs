@@ -1,0 +1,157 @@
+//! A plan into an object, streaming: one thread packs, the store sends, a bounded channel between.
+use super::CommitError;
+use crate::layer::{Entry, Kind, LayerError, LayerWriter, Metadata, PackOptions, Summary};
+use crate::path::RelPath;
+use crate::remote::{Condition, ObjectStore, Upload};
+use crate::state::plan::Plan;
+use crate::state::source::ContentSource;
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// Bytes of one message between packing and sending.
+const CHUNK: usize = 256 << 10;
+/// Messages between packing and sending.
+const CHUNKS_MAX: usize = 8;
+
+/// What was packed.
+#[derive(Debug)]
+pub struct Packed {
+    /// The object.
+    pub summary: Summary,
+    /// Paths set that differ from the last version.
+    pub changed: u64,
+    /// Paths removed.
+    pub removed: u64,
+    /// Files that may not be of one instant.
+    pub fuzzy: u64,
+    /// Paths left out, and why.
+    pub skipped: BTreeMap<RelPath, String>,
+}
+
+/// Packs and sends. The object is complete but not yet published: that is `Upload::finish`.
+pub(super) async fn send(
+    store: &dyn ObjectStore,
+    key: &str,
+    condition: Condition,
+    plan: Arc<Plan>,
+    source: Arc<dyn ContentSource>,
+    options: PackOptions,
+) -> Result<(Box<dyn Upload>, Packed), CommitError> {
+    let mut upload = store.upload(key, condition).await?;
+    let (sender, mut receiver) = mpsc::channel(CHUNKS_MAX);
+    let packer = tokio::task::spawn_blocking(move || {
+        pack(&plan, &*source, Sink { sender, buffer: Vec::with_capacity(CHUNK) }, options)
+    });
+    let mut sent = Ok(());
+    while let Some(bytes) = receiver.recv().await {
+        sent = upload.write(bytes).await;
+        if sent.is_err() {
+            break;
+        }
+    }
+    // If sending failed the packer's next write fails, too: it always ends.
+    drop(receiver);
+    let packed = packer.await.map_err(|_| CommitError::Stopped);
+    let result = match (sent, packed) {
+        (Err(e), _) => Err(e.into()),
+        (Ok(()), Ok(Ok(packed))) => Ok(packed),
+        (Ok(()), Ok(Err(e)) | Err(e)) => Err(e),
+    };
+    match result {
+        Ok(packed) => Ok((upload, packed)),
+        Err(e) => {
+            upload.abort().await;
+            Err(e)
+        }
+    }
+}
+
+/// Whiteouts first, then what stands, in path order: directories before their content, and files
+/// before the links to them.
+pub fn pack<W: Write + Send>(
+    plan: &Plan,
+    source: &dyn ContentSource,
+    sink: W,
+    options: PackOptions,
+) -> Result<Packed, CommitError> {
+    let mut writer = LayerWriter::new(sink, options);
+    let (mut changed, mut removed, mut fuzzy) = (0, 0, 0);
+    let mut skipped: BTreeMap<RelPath, String> = BTreeMap::new();
+    for path in plan.removals() {
+        removed += 1;
+        if !plan.is_whole() {
+            let entry = Entry { path: path.clone(), kind: Kind::Whiteout, meta: Metadata::default() };
+            writer.append(&entry, None)?;
+        }
+    }
+    for (path, captured) in plan.puts() {
+        let content = match captured.kind {
+            Kind::File { size, .. } if captured.link.is_none() && size > 0 => {
+                match source.open(path, captured) {
+                    Ok(file) => Some(file),
+                    Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                        skipped.insert(path.clone(), e.to_string());
+                        source.done(path, captured);
+                        continue;
+                    }
+                    Err(e) => return Err(CommitError::Source { path: path.clone(), source: e }),
+                }
+            }
+            _ => None,
+        };
+        if let Some(why) = captured.link.as_ref().and_then(|target| skipped.get(target)) {
+            let why = why.clone();
+            skipped.insert(path.clone(), why);
+            continue;
+        }
+        let appended = writer.append(&captured.entry(path), content.as_deref());
+        if captured.has_content() {
+            source.done(path, captured);
+        }
+        match appended {
+            Ok(()) => {}
+            Err(LayerError::Unstorable { what, .. }) => {
+                skipped.insert(path.clone(), what);
+                continue;
+            }
+            Err(e) => return Err(e.into()),
+        }
+        changed += u64::from(captured.changed);
+        fuzzy +=
+            u64::from(captured.link.is_none() && matches!(captured.kind, Kind::File { fuzzy: true, .. }));
+    }
+    let (mut sink, summary) = writer.finish()?;
+    sink.flush().map_err(|source| LayerError::Io { what: "cannot send".into(), source })?;
+    Ok(Packed { summary, changed, removed, fuzzy, skipped })
+}
+
+/// The packing end of the channel.
+struct Sink {
+    sender: mpsc::Sender<Bytes>,
+    buffer: Vec<u8>,
+}
+
+impl Sink {
+    fn send(&mut self) -> io::Result<()> {
+        let bytes = std::mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK));
+        self.sender.blocking_send(bytes.into()).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let length = bytes.len().min(CHUNK - self.buffer.len());
+        self.buffer.extend_from_slice(&bytes[..length]);
+        if self.buffer.len() == CHUNK {
+            self.send()?;
+        }
+        Ok(length)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() { Ok(()) } else { self.send() }
+    }
+}

@@ -1,0 +1,378 @@
+//! [`Flusher`]: the one thread that turns changes into versions.
+//!
+//! It sleeps until something is marked, waits for the pause the [`Schedule`] asks for, makes a cut
+//! and commits it. A failure keeps every mark and is tried again, less and less often, for ever;
+//! whoever waits for a flush hears of the failure at once.
+use super::barrier::Barrier;
+use super::commit::pack::{Packed, pack};
+use super::commit::{CommitError, Committer, Forked, Receipt};
+use super::cut::{Cut, CutStats, Cutter};
+use super::dirty::Extent;
+use super::head::VersionId;
+use super::live::Live;
+use super::record::Records;
+use super::schedule::Schedule;
+use crate::clock::Timestamp;
+use crate::error::{Error, Result};
+use crate::layer::PackOptions;
+use crate::path::RelPath;
+use crate::sync::Mutex;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+/// How often files that are open for writing are looked at: nothing else says that they change.
+const OBSERVE_EVERY: Duration = Duration::from_secs(1);
+/// Every how many looks stores through mappings are brought to light, which costs a write-back.
+const DEEP_EVERY: u32 = 10;
+/// The longest sleep; anything that matters ends it early.
+const IDLE: Duration = Duration::from_secs(3600);
+/// Dirty paths that are looked at for a status, at most.
+const STATUS_PATHS_MAX: usize = 10_000;
+
+/// Starts a helper for the cut; `None` where none is needed.
+pub type StartBarrier = Box<dyn Fn() -> Option<std::io::Result<Barrier>> + Send + Sync>;
+
+/// A flush that ended well.
+#[derive(Debug, Clone)]
+pub struct Done {
+    /// When it was committed.
+    pub time: Timestamp,
+    /// What it did.
+    pub receipt: Receipt,
+    /// From its start to the commit.
+    pub duration: Duration,
+}
+
+/// A flush that failed.
+#[derive(Debug, Clone)]
+pub struct Failed {
+    /// When.
+    pub time: Timestamp,
+    /// Why, with advice.
+    pub message: String,
+    /// Failures in a row.
+    pub attempts: u64,
+}
+
+/// How flushing stands.
+#[derive(Debug, Clone, Default)]
+pub struct FlushStatus {
+    /// The newest version known to be committed; 0 if there is none.
+    pub version: VersionId,
+    /// Commits since the start.
+    pub flushes: u64,
+    /// Failed attempts since the start.
+    pub failures: u64,
+    /// Bytes sent in layers since the start.
+    pub bytes: u64,
+    /// The last commit since the start.
+    pub last: Option<Done>,
+    /// The failure since then.
+    pub error: Option<Failed>,
+    /// The fork that versions go to.
+    pub fork: Option<Forked>,
+    /// Entries that could not be read, and why. They are tried again with each flush.
+    pub stuck: BTreeMap<RelPath, String>,
+}
+
+/// What is not in the remote yet.
+#[derive(Debug, Clone, Default)]
+pub struct Unsaved {
+    /// Entries, some of them, sorted.
+    pub paths: Vec<RelPath>,
+    /// How many there are.
+    pub count: u64,
+    /// Their bytes, as far as they were looked at.
+    pub bytes: u64,
+}
+
+type Answer = oneshot::Sender<Result<Receipt>>;
+
+/// When to flush.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// After so long without a change.
+    pub debounce: Duration,
+    /// At the latest so long after the first.
+    pub max_delay: Duration,
+}
+
+/// The flusher of one tree.
+pub struct Flusher {
+    live: Arc<dyn Live>,
+    cutter: Cutter,
+    committer: Arc<Committer>,
+    records: Arc<Records>,
+    start_barrier: StartBarrier,
+    timing: Timing,
+    runtime: Handle,
+    status: Mutex<FlushStatus>,
+    waiting: Mutex<Vec<Answer>>,
+    stop: AtomicBool,
+    /// Held for the whole of one flush.
+    turn: Mutex<()>,
+}
+
+impl std::fmt::Debug for Flusher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Flusher").field("timing", &self.timing).finish_non_exhaustive()
+    }
+}
+
+impl Flusher {
+    /// Flushes what `cutter` cuts through `committer`.
+    pub fn new(
+        live: Arc<dyn Live>,
+        cutter: Cutter,
+        committer: Arc<Committer>,
+        records: Arc<Records>,
+        start_barrier: StartBarrier,
+        timing: Timing,
+        runtime: Handle,
+    ) -> Self {
+        let status = FlushStatus { version: committer.version(), ..FlushStatus::default() };
+        Self {
+            live,
+            cutter,
+            committer,
+            records,
+            start_barrier,
+            timing,
+            runtime,
+            status: Mutex::new(status),
+            waiting: Mutex::default(),
+            stop: AtomicBool::new(false),
+            turn: Mutex::new(()),
+        }
+    }
+
+    /// Runs until [`stop`](Self::stop); not on a thread of the runtime.
+    pub fn run(&self) {
+        let dirty = self.live.dirty();
+        let mut schedule = Schedule::new(self.timing.debounce, self.timing.max_delay);
+        let mut observed = Observed::default();
+        while !self.stop.load(Ordering::Acquire) {
+            if !dirty.is_empty() {
+                schedule.changed(dirty.changed());
+            }
+            let now = Instant::now();
+            if observed.next <= now && observed.look(&self.cutter, &self.records) {
+                schedule.changed(now);
+            }
+            let asked = !self.waiting.lock().is_empty();
+            if asked || schedule.due().is_some_and(|due| due <= now) {
+                schedule.begun();
+                match self.flush() {
+                    Ok(_) => schedule.succeeded(),
+                    Err(_) => schedule.failed(Instant::now()),
+                }
+                observed.next = Instant::now() + OBSERVE_EVERY;
+                continue;
+            }
+            let due = schedule.due().map_or(IDLE, |due| due.saturating_duration_since(now));
+            let look = if observed.any { observed.next.saturating_duration_since(now) } else { IDLE };
+            dirty.wait(due.min(look), schedule.due().is_some());
+            // A mark may mean that a file was opened for writing.
+            observed.any = true;
+        }
+    }
+
+    /// Ends [`run`](Self::run) after the flush under way.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.live.dirty().wake();
+    }
+
+    /// Asks for a flush that begins after this call; the answer comes when it has ended.
+    pub fn request(&self) -> oneshot::Receiver<Result<Receipt>> {
+        let (answer, receiver) = oneshot::channel();
+        self.waiting.lock().push(answer);
+        self.live.dirty().wake();
+        receiver
+    }
+
+    /// How flushing stands.
+    pub fn status(&self) -> FlushStatus {
+        self.status.lock().clone()
+    }
+
+    /// What cuts have cost.
+    pub fn cut_stats(&self) -> CutStats {
+        self.cutter.stats()
+    }
+
+    /// What a stop now would leave unsaved. Looks at the files that are open for writing.
+    pub fn unsaved(&self, limit: usize) -> Unsaved {
+        let (marks, marked) = self.live.dirty().peek(STATUS_PATHS_MAX);
+        let mut paths: BTreeMap<RelPath, ()> = marks.into_iter().map(|(path, _)| (path, ())).collect();
+        let mut count = marked as u64;
+        let written = self.cutter.observe(&self.records, false).changed.into_iter().map(|(writer, _)| writer.path);
+        for path in written.chain(self.status.lock().stuck.keys().cloned()) {
+            count += u64::from(paths.insert(path, ()).is_none());
+        }
+        let size = |path: &RelPath| {
+            let path = path.to_cstring();
+            rustix::fs::statat(self.live.root(), &path, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
+                .ok()
+                .filter(|st| rustix::fs::FileType::from_raw_mode(st.st_mode).is_file())
+                .map_or(0, |st| st.st_size as u64)
+        };
+        let bytes = paths.keys().map(size).sum();
+        Unsaved { paths: paths.into_keys().take(limit).collect(), count, bytes }
+    }
+
+    /// Cuts and commits once, now. Everybody who has asked until the cut begins gets the result.
+    pub fn flush(&self) -> Result<Receipt> {
+        let _turn = self.turn.lock();
+        let asked = std::mem::take(&mut *self.waiting.lock());
+        let began = Instant::now();
+        let result = self.attempt();
+        {
+            let mut status = self.status.lock();
+            match &result {
+                Ok(receipt) => status.succeeded(receipt, began.elapsed()),
+                Err(e) => status.failed(e),
+            }
+        }
+        match &result {
+            Ok(receipt) if receipt.committed => {
+                tracing::info!(version = receipt.version, bytes = receipt.bytes, "flushed");
+            }
+            Ok(_) => {}
+            Err(e) => tracing::warn!(error = %e, "flush failed; everything is kept and will be tried again"),
+        }
+        for answer in asked {
+            let copy = match &result {
+                Ok(receipt) => Ok(receipt.clone()),
+                Err(e) => Err(Error::new(e.kind(), e.to_string())),
+            };
+            let _left = answer.send(copy);
+        }
+        result
+    }
+
+    fn attempt(&self) -> Result<Receipt> {
+        if !self.committer.is_settled() {
+            self.runtime.block_on(self.committer.settle())?;
+        }
+        for path in self.status.lock().stuck.keys() {
+            self.live.dirty().mark(path.clone(), Extent::Subtree);
+        }
+        self.ensure_barrier()?;
+        let cut = Arc::new(self.cutter.cut(&self.records)?);
+        let committed = self.runtime.block_on(self.committer.commit(cut.plan.clone(), cut.clone(), cut.instant));
+        match committed {
+            Ok(receipt) => {
+                self.note_stuck(&cut, &receipt);
+                Ok(receipt)
+            }
+            Err(e) => {
+                self.live.dirty().restore(cut.marks.clone());
+                if let CommitError::Diverged(fork) = &e {
+                    self.status.lock().fork = Some(fork.clone());
+                }
+                Err(e.into())
+            }
+        }
+    }
+
+    /// Writes the whole tree, as of one instant, into `to` as an archive; nothing is committed.
+    pub fn export(&self, to: std::fs::File, options: PackOptions) -> Result<Packed> {
+        let _turn = self.turn.lock();
+        self.ensure_barrier()?;
+        let cut = self.cutter.cut_whole(&self.records)?;
+        let packed = pack(&cut.plan, &cut, to, options);
+        self.live.dirty().restore(cut.marks.clone()); // they are still to be committed
+        Ok(packed?)
+    }
+
+    fn ensure_barrier(&self) -> Result<()> {
+        if self.cutter.has_barrier() {
+            return Ok(());
+        }
+        match (self.start_barrier)() {
+            Some(Ok(barrier)) => self.cutter.set_barrier(Some(barrier)),
+            Some(Err(e)) => return Err(Error::io("cannot start the helper of the cut", e)),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// What could not be read stays as the last version has it and is tried again.
+    fn note_stuck(&self, cut: &Cut, receipt: &Receipt) {
+        let unreadable = cut.plan.unreadable().iter().map(|(path, e)| (path.clone(), e.to_string()));
+        let skipped = receipt.skipped.iter().map(|(path, why)| (path.clone(), why.clone()));
+        self.status.lock().stuck = unreadable.chain(skipped).collect();
+    }
+
+    /// Nothing is mounted any more: there is nobody to hold.
+    pub fn unmounted(&self) {
+        let _turn = self.turn.lock();
+        self.cutter.set_barrier(None);
+    }
+
+    /// What is committed to.
+    pub fn committer(&self) -> &Arc<Committer> {
+        &self.committer
+    }
+}
+
+impl FlushStatus {
+    fn succeeded(&mut self, receipt: &Receipt, duration: Duration) {
+        self.version = receipt.version;
+        self.error = None;
+        if let Some(fork) = &receipt.fork {
+            tracing::error!(from = %fork.from, to = %fork.name, base = fork.base,
+                "another writer moved this name: nothing was overwritten, our versions go to a fork");
+            self.fork = Some(fork.clone());
+        }
+        if receipt.committed {
+            self.flushes += 1;
+            self.bytes += receipt.bytes;
+            self.last = Some(Done { time: Timestamp::now(), receipt: receipt.clone(), duration });
+        }
+    }
+
+    fn failed(&mut self, e: &Error) {
+        self.failures += 1;
+        let attempts = self.error.as_ref().map_or(0, |f| f.attempts) + 1;
+        self.error = Some(Failed { time: Timestamp::now(), message: e.to_string(), attempts });
+    }
+}
+
+/// What the last look at files open for writing saw.
+struct Observed {
+    next: Instant,
+    /// Whether there were any.
+    any: bool,
+    looks: u32,
+    seen: HashMap<u64, super::identity::Identity>,
+}
+
+impl Default for Observed {
+    fn default() -> Self {
+        Self { next: Instant::now(), any: true, looks: 0, seen: HashMap::new() }
+    }
+}
+
+impl Observed {
+    /// Looks again; says whether something differs both from its record and from the last look.
+    fn look(&mut self, cutter: &Cutter, records: &Records) -> bool {
+        self.next = Instant::now() + OBSERVE_EVERY;
+        self.looks = self.looks.wrapping_add(1);
+        let writers = cutter.observe(records, self.looks % DEEP_EVERY == 0);
+        self.any = writers.open > 0;
+        let mut moved = false;
+        let mut seen = HashMap::with_capacity(writers.changed.len());
+        for (writer, ident) in writers.changed {
+            moved |= self.seen.get(&writer.ino).is_none_or(|last| !ident.unchanged_since(last));
+            seen.insert(writer.ino, ident);
+        }
+        self.seen = seen;
+        moved
+    }
+}

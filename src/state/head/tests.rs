@@ -1,0 +1,124 @@
+//! HEAD documents: bytes, refusals, history.
+use super::*;
+
+pub(crate) fn layer(key: &str) -> LayerRef {
+    LayerRef {
+        key: key.into(),
+        bytes: 1234,
+        raw_bytes: 5678,
+        digest: Digest([0xab; 32]),
+        entries: 3,
+        version: 0,
+        time: "2026-11-21T14:00:00.000000001Z".parse().expect("time"),
+        writer: Uuid::from_u128(7),
+        changed: 2,
+        removed: 1,
+        fuzzy: 0,
+        extra: Map::new(),
+    }
+}
+
+fn head() -> Head {
+    Head::empty("work", Uuid::from_u128(7), "box").next(Uuid::from_u128(7), "box", layer("layers/1.tar.zst"))
+}
+
+fn reseal(edit: impl FnOnce(&mut Value)) -> Vec<u8> {
+    let mut value: Value = serde_json::from_slice(&head().to_bytes().expect("bytes")).expect("json");
+    edit(&mut value);
+    let sum = checksum(&mut value);
+    value["checksum"] = sum.into();
+    serde_json::to_vec(&value).expect("bytes")
+}
+
+#[test]
+fn golden_document() {
+    let bytes = head().to_bytes().expect("bytes");
+    assert_eq!(String::from_utf8_lossy(&bytes), include_str!("golden.json").trim_end());
+    let mut parsed = Head::parse(&bytes).expect("parses");
+    parsed.checksum.clear();
+    assert_eq!(parsed, head());
+}
+
+#[test]
+fn unknown_fields_survive_a_rewrite_and_are_under_the_checksum() {
+    let bytes = reseal(|v| {
+        v["tags"] = serde_json::json!({"v1": 1});
+        v["layers"][0]["table"] = serde_json::json!({"at": 100});
+    });
+    let read = Head::parse(&bytes).expect("parses");
+    let next = read.next(Uuid::from_u128(8), "other", layer("layers/2.tar.zst"));
+    let again = Head::parse(&next.to_bytes().expect("bytes")).expect("parses");
+    assert_eq!(again.extra["tags"]["v1"], 1);
+    assert_eq!(again.layers[0].extra["table"]["at"], 100);
+    assert_eq!((again.version, again.parent), (2, 1));
+    let tampered = String::from_utf8(bytes).expect("text").replace("\"at\":100", "\"at\":101");
+    assert!(matches!(Head::parse(tampered.as_bytes()), Err(HeadError::Checksum)));
+}
+
+#[test]
+fn another_order_and_spacing_of_fields_is_the_same_document() {
+    let value: Value = serde_json::from_slice(&head().to_bytes().expect("bytes")).expect("json");
+    let pretty = serde_json::to_vec_pretty(&value).expect("bytes");
+    Head::parse(&pretty).expect("parses");
+}
+
+#[test]
+fn refuses_what_is_not_whole_known_and_consistent() {
+    let refused = |edit: fn(&mut Value)| Head::parse(&reseal(edit)).expect_err("refused");
+    assert!(matches!(Head::parse(b""), Err(HeadError::Foreign(_))));
+    assert!(matches!(Head::parse(b"{}"), Err(HeadError::Foreign(_))));
+    assert!(matches!(Head::parse(b"<html>"), Err(HeadError::Foreign(_))));
+    assert!(matches!(refused(|v| v["format"] = "x".into()), HeadError::Foreign(_)));
+    assert!(matches!(refused(|v| v["format_version"] = 2.into()), HeadError::Version(2)));
+    let mut bytes = head().to_bytes().expect("bytes");
+    let at = bytes.windows(4).position(|w| w == b"1234").expect("there");
+    bytes[at] = b'9';
+    assert!(matches!(Head::parse(&bytes), Err(HeadError::Checksum)));
+    bytes.truncate(bytes.len() / 2);
+    assert!(matches!(Head::parse(&bytes), Err(HeadError::Foreign(_))));
+    let edits: [fn(&mut Value); 9] = [
+        |v| v["version"] = 0.into(),
+        |v| v["parent"] = 1.into(),
+        |v| v["layers"] = serde_json::json!([]),
+        |v| v["layers"][0]["version"] = 0.into(),
+        |v| v["layers"][0]["version"] = 2.into(),
+        |v| v["layers"][0]["bytes"] = u64::MAX.into(),
+        |v| v["layers"][0]["key"] = "../x".into(),
+        |v| v["layers"][0]["digest"] = "abc".into(),
+        |v| v["name"] = "../x".into(),
+    ];
+    for edit in edits {
+        assert!(matches!(refused(edit), HeadError::Invalid(_)));
+    }
+    let two = |second: LayerRef| {
+        let mut two = head().next(Uuid::from_u128(7), "box", layer("layers/2.tar.zst"));
+        two.layers[1] = second;
+        two.to_bytes()
+    };
+    let with = |key: &str, version| LayerRef { version, ..layer(key) };
+    assert!(two(with("layers/2.tar.zst", 2)).is_ok());
+    assert!(matches!(two(with("layers/2.tar.zst", 1)), Err(HeadError::Invalid(_))));
+    assert!(matches!(two(with("layers/1.tar.zst", 2)), Err(HeadError::Invalid(_))));
+}
+
+#[test]
+fn names_that_would_leave_their_place_are_refused() {
+    for name in ["", ".", "..", ".x", "a/b", "layers", "a\nb", &"x".repeat(201)] {
+        assert!(check_name(name).is_err(), "{name:?}");
+    }
+    for name in ["work", "a b", "größe", "x.fork-box-20261121T140000Z"] {
+        assert!(check_name(name).is_ok(), "{name:?}");
+    }
+}
+
+#[test]
+fn history_and_earlier_versions() {
+    let two = head().next(Uuid::from_u128(8), "b", layer("layers/2.tar.zst"));
+    assert_eq!(two.log().iter().map(|l| l.version).collect::<Vec<_>>(), [2, 1]);
+    let one = two.at(1).expect("version 1");
+    assert_eq!((one.version, one.parent, one.layers.len()), (1, 0, 1));
+    assert_eq!(two.at(3), None);
+    let fork = two.fork("work.fork-b");
+    assert_eq!(fork.forked_from.as_ref().map(|f| (f.name.as_str(), f.version)), Some(("work", 2)));
+    assert_eq!((fork.name.as_str(), fork.version), ("work.fork-b", 2));
+}

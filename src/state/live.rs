@@ -1,0 +1,52 @@
+//! [`Live`]: what a cut needs of the living tree. The mounted file system implements it; a cut of
+//! an unmounted directory uses one on which every call is trivial.
+use super::dirty::DirtySet;
+use crate::layer::content::Content;
+use crate::path::RelPath;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::time::Instant;
+
+/// A file that a handle or a mapping may still write.
+#[derive(Debug, Clone)]
+pub struct Writer {
+    /// The number by which it is held.
+    pub node: u64,
+    /// One of its names.
+    pub path: RelPath,
+    /// Inode number on the backing.
+    pub ino: u64,
+}
+
+/// The living tree as a cut sees it.
+pub trait Live: Send + Sync {
+    /// The root of the backing.
+    fn root(&self) -> BorrowedFd<'_>;
+    /// Where changes are marked.
+    fn dirty(&self) -> &DirtySet;
+    /// The files that may be written without our seeing it. Files that nothing can write any more
+    /// leave this list by a mark in the dirty set, so that they are looked at once more.
+    fn writers(&self) -> Vec<Writer>;
+    /// Closes the gate: no operation that changes the tree runs until [`open`](Self::open). `false`
+    /// if those under way did not end by the deadline; the gate is then open.
+    fn close(&self, deadline: Instant) -> bool;
+    /// Opens the gate.
+    fn open(&self);
+    /// Asks for these files to be held: whoever calls fsync on one is not answered.
+    fn hold(&self, nodes: &[u64]);
+    /// Waits until all are held and returns those that are not by the deadline.
+    fn wait_held(&self, deadline: Instant) -> Vec<u64>;
+    /// Lets writers of one file go on.
+    fn release(&self, node: u64);
+    /// Lets all writers go on.
+    fn release_all(&self);
+    /// Keeps the content of these files (path and inode number) as it is now, whatever is done to
+    /// the tree, until [`abandon`](Self::abandon). Call it with the gate closed.
+    fn shelter(&self, files: Vec<(RelPath, u64)>);
+    /// The content of a sheltered file.
+    fn content(&self, path: &RelPath, ino: u64) -> io::Result<Box<dyn Content>>;
+    /// The content of this file is needed no more.
+    fn unshelter(&self, ino: u64);
+    /// Ends every shelter.
+    fn abandon(&self);
+}

@@ -1,0 +1,350 @@
+//! [`Look`]: one pass over marked paths that brings a [`Plan`] up to date.
+use super::{Captured, Change, LookOptions, Plan, PlanError};
+use crate::clock::Timestamp;
+use crate::path::RelPath;
+use crate::state::backing::Backing;
+use crate::state::dirty::{Extent, Marks};
+use crate::state::identity::Identity;
+use crate::state::record::{Records, is_linked};
+use std::collections::{BTreeSet, HashSet};
+use std::io;
+use std::os::fd::BorrowedFd;
+
+pub(super) struct Look<'a> {
+    plan: &'a mut Plan,
+    backing: Backing<'a>,
+    records: &'a Records,
+    options: &'a LookOptions,
+    /// Directories whose times change with their content, and that may be new themselves.
+    parents: BTreeSet<RelPath>,
+    /// Inodes of which a name came, went or moved.
+    inodes: Vec<(u64, u64)>,
+    /// The last path found gone; marks below it need no look.
+    gone: Option<RelPath>,
+    /// The last directory found standing above one that was gone.
+    standing: Option<RelPath>,
+}
+
+impl<'a> Look<'a> {
+    pub(super) fn new(
+        plan: &'a mut Plan,
+        root: BorrowedFd<'a>,
+        records: &'a Records,
+        options: &'a LookOptions,
+    ) -> Self {
+        let backing = Backing::new(root, options.exclude.as_ref());
+        Self {
+            plan,
+            backing,
+            records,
+            options,
+            parents: BTreeSet::new(),
+            inodes: Vec::new(),
+            gone: None,
+            standing: None,
+        }
+    }
+
+    pub(super) fn run(mut self, marks: &Marks) -> Result<(), PlanError> {
+        self.backing.stat(&RelPath::root()).map_err(PlanError::Backing)?;
+        let mut subtree: Option<&RelPath> = None;
+        for (path, extent) in marks {
+            if self.gone.as_ref().is_some_and(|top| path.starts_with(top)) {
+                continue;
+            }
+            if subtree.is_some_and(|top| path.starts_with(top)) {
+                continue; // the walk was there
+            }
+            self.look(path, *extent)?;
+            self.parents.extend(path.parent());
+            if *extent == Extent::Subtree {
+                subtree = Some(path);
+            }
+        }
+        self.gone = None;
+        let mut settled = HashSet::new();
+        loop {
+            while let Some(dir) = self.parents.pop_last() {
+                // One that was planned before this pass is looked at again: its times may have moved.
+                let fresh = marks.contains_key(&dir) && matches!(self.plan.get(&dir), Some(Change::Put(_)));
+                if !fresh {
+                    self.look(&dir, Extent::Entry)?;
+                }
+            }
+            let Some(inode) = self.inodes.pop() else { return Ok(()) };
+            if settled.insert(inode) {
+                self.gather(inode)?;
+            }
+            if self.inodes.is_empty() {
+                for inode in &settled {
+                    self.name_leader(*inode);
+                }
+            }
+        }
+    }
+
+    fn look(&mut self, path: &RelPath, extent: Extent) -> Result<(), PlanError> {
+        match self.backing.stat(path) {
+            Ok(Some(ident)) => {
+                self.plan.unreadable.remove(path);
+                self.present(path, &ident, extent)
+            }
+            Ok(None) => {
+                self.plan.unreadable.remove(path);
+                self.absent(path)
+            }
+            Err(e) => self.unreadable(path, e),
+        }
+    }
+
+    fn unreadable(&mut self, path: &RelPath, e: io::Error) -> Result<(), PlanError> {
+        if path.is_root() {
+            return Err(PlanError::Backing(e));
+        }
+        self.plan.unreadable.insert(path.clone(), e);
+        Ok(())
+    }
+
+    fn present(&mut self, path: &RelPath, ident: &Identity, extent: Extent) -> Result<(), PlanError> {
+        if self.returned_with_parent(path)? {
+            return Ok(());
+        }
+        let is_dir = ident.file_type().is_dir();
+        let returned = is_dir
+            && match self.plan.get(path) {
+                Some(Change::Remove) => true,
+                Some(Change::Put(captured)) => !captured.ident.file_type().is_dir(),
+                None => false,
+            };
+        if extent == Extent::Subtree || returned || !is_dir {
+            self.drop_within(path);
+        }
+        self.compare(path, ident)?;
+        if is_dir && (extent == Extent::Subtree || returned) {
+            self.walk(path)?;
+        }
+        Ok(())
+    }
+
+    /// A directory above the path was gone when the plan was made and is back: what it had must be
+    /// looked at name by name, since the removal of the whole no longer holds.
+    fn returned_with_parent(&mut self, path: &RelPath) -> Result<bool, PlanError> {
+        if self.plan.removes == 0 {
+            return Ok(false);
+        }
+        let hidden = path.ancestors().find(|p| matches!(self.plan.get(p), Some(Change::Remove)));
+        match hidden {
+            Some(top) => self.look(&top, Extent::Subtree).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Puts one path that stands into the plan if it differs from its record.
+    fn compare(&mut self, path: &RelPath, ident: &Identity) -> Result<(), PlanError> {
+        let record = self.records.get(path)?;
+        if let Some(old) = record.filter(is_linked)
+            && old.ino != ident.ino
+        {
+            self.inodes.push((ident.dev, old.ino));
+        }
+        let racy = self.is_racy(ident);
+        let changed = racy || !record.is_some_and(|r| ident.unchanged_since(&r));
+        if !changed && !self.options.whole {
+            let touched = self.plan.take(path);
+            self.inodes.extend(touched);
+            return Ok(());
+        }
+        self.put(path, ident, record.as_ref(), changed)?;
+        if record.is_none()
+            && let Some(parent) = path.parent()
+            && self.plan.get(&parent).is_none()
+        {
+            self.parents.insert(parent);
+        }
+        Ok(())
+    }
+
+    fn put(
+        &mut self,
+        path: &RelPath,
+        ident: &Identity,
+        record: Option<&Identity>,
+        changed: bool,
+    ) -> Result<(), PlanError> {
+        let racy = self.is_racy(ident);
+        let hides = !ident.file_type().is_dir() && record.is_some_and(|r| r.file_type().is_dir());
+        if hides {
+            let records = self.records;
+            for item in records.below(path) {
+                self.lost_name(&item?.1);
+            }
+        }
+        match self.backing.describe(path, ident) {
+            Ok(Some((kind, meta))) => {
+                let captured = Captured { ident: *ident, kind, meta, link: None, changed, racy, hides };
+                let touched = self.plan.insert(path.clone(), Change::Put(captured));
+                self.inodes.extend(touched);
+                if is_linked(ident) {
+                    self.inodes.push((ident.dev, ident.ino));
+                }
+                Ok(())
+            }
+            // Replaced between two system calls: whoever did that marks it, and it is looked at again.
+            Ok(None) => self.unreadable(path, io::Error::other("it changed while it was looked at")),
+            Err(e) => self.unreadable(path, e),
+        }
+    }
+
+    fn is_racy(&self, ident: &Identity) -> bool {
+        if self.options.tick.is_zero() {
+            return false;
+        }
+        let nanos = |t: Timestamp| i128::from(t.sec) * 1_000_000_000 + i128::from(t.nsec);
+        nanos(Timestamp::now()) - nanos(ident.ctime) < self.options.tick.as_nanos() as i128
+    }
+
+    /// Removes a path that is gone, at its topmost gone ancestor.
+    fn absent(&mut self, path: &RelPath) -> Result<(), PlanError> {
+        let mut top = path.clone();
+        while let Some(parent) = top.parent() {
+            if self.standing.as_ref() == Some(&parent) {
+                break;
+            }
+            match self.backing.stat(&parent) {
+                Ok(None) => top = parent,
+                Ok(Some(ident)) if ident.file_type().is_dir() => {
+                    self.standing = Some(parent);
+                    break;
+                }
+                // A non-directory took the place of a directory: it hides all that was below.
+                Ok(Some(ident)) => {
+                    self.parents.extend(parent.parent());
+                    return self.present(&parent, &ident, Extent::Entry);
+                }
+                Err(e) => return self.unreadable(path, e),
+            }
+        }
+        self.remove(&top)
+    }
+
+    fn remove(&mut self, top: &RelPath) -> Result<(), PlanError> {
+        self.drop_within(top);
+        let mut known = false;
+        if let Some(ident) = self.records.get(top)? {
+            known = true;
+            self.lost_name(&ident);
+        }
+        let records = self.records;
+        for item in records.below(top) {
+            known = true;
+            self.lost_name(&item?.1);
+        }
+        if known && !top.is_root() {
+            self.plan.insert(top.clone(), Change::Remove);
+        }
+        self.parents.extend(top.parent());
+        self.gone = Some(top.clone());
+        Ok(())
+    }
+
+    /// The other names of a file that lost one are looked at.
+    fn lost_name(&mut self, record: &Identity) {
+        if is_linked(record) {
+            self.inodes.push((record.dev, record.ino));
+        }
+    }
+
+    /// Forgets what the plan says of a path and below it.
+    fn drop_within(&mut self, path: &RelPath) {
+        let within: Vec<RelPath> = self
+            .plan
+            .changes
+            .range(path.clone()..)
+            .map(|(p, _)| p)
+            .take_while(|p| p.starts_with(path))
+            .cloned()
+            .collect();
+        for path in within {
+            let touched = self.plan.take(&path);
+            self.inodes.extend(touched);
+        }
+    }
+
+    /// Looks at all that stands below a directory, and at all that stood there.
+    fn walk(&mut self, top: &RelPath) -> Result<(), PlanError> {
+        let records = self.records;
+        let mut stack = vec![top.clone()];
+        while let Some(dir) = stack.pop() {
+            let names = match self.backing.list(&dir) {
+                Ok(Some(names)) => names,
+                Ok(None) => {
+                    self.absent(&dir)?;
+                    continue;
+                }
+                Err(e) => {
+                    self.unreadable(&dir, e)?;
+                    continue;
+                }
+            };
+            let mut recorded = records.children(&dir).peekable();
+            for name in names {
+                while let Some(old) = recorded.next_if(|r| !matches!(r, Ok((n, _)) if *n >= name)) {
+                    self.remove(&dir.join(&old?.0))?;
+                }
+                let known = recorded.next_if(|r| matches!(r, Ok((n, _)) if *n == name)).is_some();
+                let path = dir.join(&name);
+                match self.backing.stat(&path) {
+                    Ok(Some(ident)) => {
+                        self.plan.unreadable.remove(&path);
+                        self.compare(&path, &ident)?;
+                        if ident.file_type().is_dir() {
+                            stack.push(path);
+                        }
+                    }
+                    Ok(None) if known => self.remove(&path)?,
+                    Ok(None) => {}
+                    Err(e) => self.unreadable(&path, e)?,
+                }
+            }
+            for old in recorded {
+                self.remove(&dir.join(&old?.0))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at every known name of an inode, so that all that still stand are in the plan.
+    fn gather(&mut self, inode: (u64, u64)) -> Result<(), PlanError> {
+        let mut names: BTreeSet<RelPath> = self.records.links(inode.1)?.into_iter().collect();
+        if let Some(planned) = self.plan.linked.get(&inode) {
+            names.extend(planned.iter().cloned());
+        }
+        for path in names {
+            match self.backing.stat(&path) {
+                Ok(Some(ident)) if (ident.dev, ident.ino) == inode => {
+                    if self.returned_with_parent(&path)? {
+                        continue;
+                    }
+                    let record = self.records.get(&path)?;
+                    let changed = !record.is_some_and(|r| ident.unchanged_since(&r));
+                    self.put(&path, &ident, record.as_ref(), changed || !self.options.whole)?;
+                }
+                Ok(Some(ident)) => self.present(&path, &ident, Extent::Entry)?,
+                Ok(None) => self.absent(&path)?,
+                Err(e) => self.unreadable(&path, e)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The first name in path order is the file, the others are links to it.
+    fn name_leader(&mut self, inode: (u64, u64)) {
+        let Some(names) = self.plan.linked.get(&inode) else { return };
+        let leader = names.first().cloned();
+        for path in names {
+            if let Some(Change::Put(captured)) = self.plan.changes.get_mut(path) {
+                captured.link = leader.clone().filter(|leader| leader != path);
+            }
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! [`Records`]: what the last committed version holds, so that a flush needs no walk.
+//!
+//! One record per path: its [`Identity`] as of the last committed flush. Names of files with
+//! several names are also found by inode. Everything a flush will change here is written down
+//! *before* HEAD is swapped and applied after: whatever happens between, the next start sees by
+//! HEAD which of both is true.
+use crate::journal::{Batch, Journal, JournalError, Tree};
+use crate::path::RelPath;
+use crate::remote::Tag;
+use crate::state::head::VersionId;
+use crate::state::identity::Identity;
+use crate::sync::Mutex;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use uuid::Uuid;
+
+pub mod key;
+pub mod pending;
+#[cfg(test)]
+mod tests;
+
+use key::{path_of, prefix_below, record_key};
+pub use pending::{Delta, Pending};
+
+const CLEAN: Tree = Tree("clean");
+const LINKS: Tree = Tree("link");
+const META: Tree = Tree("meta");
+const META_KEY: &[u8] = b"state";
+/// First byte of every record; the postcard form of [`Identity`] follows.
+const RECORD_VERSION: u8 = 1;
+/// The number in the meta document.
+const META_VERSION: u32 = 1;
+/// How many operations go into one batch at most.
+const BATCH_MAX: usize = 4096;
+
+/// What the records belong to and how they stand; one JSON document in the journal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Meta {
+    meta_version: u32,
+    /// The remote they belong to.
+    pub url: String,
+    /// The name asked for.
+    pub name: String,
+    /// The fork that took its place, after another writer had moved HEAD.
+    #[serde(default)]
+    pub fork: Option<String>,
+    /// The id of this state directory.
+    pub writer: Uuid,
+    /// The version the records describe; `None` before the first commit or restore.
+    pub base: Option<Base>,
+    /// Whether the last stop was orderly.
+    pub clean: bool,
+}
+
+/// A version and the tag its HEAD (or, layout single, its archive) had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Base {
+    /// Its number.
+    pub version: VersionId,
+    /// As the store named it.
+    pub tag: Tag,
+}
+
+/// Why records cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecordError {
+    /// The journal failed.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// They were made for another remote or name.
+    #[error("this state directory belongs to another mount: {name} at {url}")]
+    Foreign {
+        /// Its remote.
+        url: String,
+        /// Its name.
+        name: String,
+    },
+}
+
+impl From<RecordError> for crate::Error {
+    fn from(e: RecordError) -> Self {
+        match e {
+            RecordError::Journal(e) => e.into(),
+            RecordError::Foreign { .. } => Self::new(crate::ErrorKind::Invalid, e.to_string()),
+        }
+    }
+}
+
+/// The records of one mount. Calls may block on the disk.
+#[derive(Debug)]
+pub struct Records {
+    journal: Arc<dyn Journal>,
+    /// The meta document as the journal has it.
+    meta: Mutex<Meta>,
+    was_clean: bool,
+}
+
+impl Records {
+    /// The records in a journal, for a remote and name; a fresh journal gets them and a writer id.
+    /// From now on the stop counts as unclean, until [`close_clean`](Self::close_clean).
+    pub fn open(journal: Arc<dyn Journal>, url: &str, name: &str) -> Result<Self, RecordError> {
+        let meta = match journal.get(META, META_KEY)? {
+            Some(bytes) => decode_meta(&bytes)?,
+            None => Meta {
+                meta_version: META_VERSION,
+                url: url.into(),
+                name: name.into(),
+                fork: None,
+                writer: Uuid::now_v7(),
+                base: None,
+                clean: true,
+            },
+        };
+        if meta.url != url || meta.name != name {
+            return Err(RecordError::Foreign { url: meta.url, name: meta.name });
+        }
+        let was_clean = meta.clean;
+        let records = Self { journal, meta: Mutex::new(meta), was_clean };
+        records.edit_meta(Batch::new(), |meta| meta.clean = false)?;
+        records.journal.flush()?;
+        Ok(records)
+    }
+
+    /// Whether the stop before this start was orderly; else the backing must be scanned.
+    pub fn was_clean(&self) -> bool {
+        self.was_clean
+    }
+
+    /// A copy of the meta document.
+    pub fn meta(&self) -> Meta {
+        self.meta.lock().clone()
+    }
+
+    /// The name to work on: the fork, if there is one.
+    pub fn current_name(&self) -> String {
+        let meta = self.meta.lock();
+        meta.fork.as_ref().unwrap_or(&meta.name).clone()
+    }
+
+    /// Notes that everything is flushed and the stop is orderly.
+    pub fn close_clean(&self) -> Result<(), JournalError> {
+        self.edit_meta(Batch::new(), |meta| meta.clean = true)?;
+        self.journal.flush()
+    }
+
+    /// The record of a path.
+    pub fn get(&self, path: &RelPath) -> Result<Option<Identity>, JournalError> {
+        self.journal.get(CLEAN, &record_key(path))?.map(|bytes| decode(&bytes)).transpose()
+    }
+
+    /// The records strictly below a path, in path order.
+    pub fn below<'a>(
+        &'a self,
+        path: &RelPath,
+    ) -> impl Iterator<Item = Result<(RelPath, Identity), JournalError>> + use<'a> {
+        self.journal
+            .scan_prefix(CLEAN, &prefix_below(path))
+            .map(|pair| {
+                let (key, value) = pair?;
+                Ok((path_of(&key)?, decode(&value)?))
+            })
+            .filter(|item| !matches!(item, Ok((path, _)) if path.is_root()))
+    }
+
+    /// Whether there is a record at a path or below it.
+    pub fn any_within(&self, path: &RelPath) -> Result<bool, JournalError> {
+        Ok(self.journal.get(CLEAN, &record_key(path))?.is_some()
+            || self.below(path).next().transpose()?.is_some())
+    }
+
+    /// The names in a directory, in order, each with its record; `None` for one that has only
+    /// records below it.
+    pub fn children(&self, dir: &RelPath) -> key::Children<'_> {
+        key::Children::new(&*self.journal, CLEAN, prefix_below(dir))
+    }
+
+    /// The recorded names of an inode that had several.
+    pub fn links(&self, ino: u64) -> Result<Vec<RelPath>, JournalError> {
+        let prefix = ino.to_be_bytes();
+        self.journal
+            .scan_prefix(LINKS, &prefix)
+            .map(|pair| path_of(pair?.0.get(prefix.len()..).unwrap_or_default()))
+            .collect()
+    }
+
+    /// Sets the records of a tree that was just restored from `base`, in bounded batches. With
+    /// `replace` those of before are dropped first.
+    pub fn restored(
+        &self,
+        entries: impl Iterator<Item = (RelPath, Identity)>,
+        base: Base,
+        replace: bool,
+    ) -> Result<(), JournalError> {
+        let mut writer = Writer::new(self);
+        if replace {
+            for tree in [CLEAN, LINKS] {
+                for pair in self.journal.scan_prefix(tree, b"") {
+                    writer.batch.delete(tree, &pair?.0);
+                    writer.spill()?;
+                }
+            }
+        }
+        for (path, ident) in entries {
+            writer.put(&path, &ident)?;
+        }
+        let batch = std::mem::take(&mut writer.batch);
+        self.edit_meta(batch, |meta| meta.base = Some(base))?;
+        self.journal.flush()
+    }
+
+    /// Forgets everything but the writer id: for another remote or name, or after damage.
+    pub fn reset(journal: &dyn Journal, url: &str, name: &str) -> Result<(), JournalError> {
+        let old = journal.get(META, META_KEY)?.and_then(|bytes| decode_meta(&bytes).ok());
+        for tree in [CLEAN, LINKS, pending::PENDING] {
+            let mut batch = Batch::new();
+            for pair in journal.scan_prefix(tree, b"") {
+                batch.delete(tree, &pair?.0);
+                if batch.len() >= BATCH_MAX {
+                    journal.apply(std::mem::take(&mut batch))?;
+                }
+            }
+            journal.apply(batch)?;
+        }
+        let meta = Meta {
+            meta_version: META_VERSION,
+            url: url.into(),
+            name: name.into(),
+            fork: None,
+            writer: old.map_or_else(Uuid::now_v7, |m| m.writer),
+            base: None,
+            clean: false,
+        };
+        let mut batch = Batch::new();
+        batch.put(META, META_KEY, encode_meta(&meta)?);
+        journal.apply(batch)?;
+        journal.flush()
+    }
+
+    /// Forgets the base and all that was recorded of it: the remote no longer has it.
+    pub fn forget_base(&self) -> Result<(), JournalError> {
+        let mut writer = Writer::new(self);
+        for tree in [CLEAN, LINKS] {
+            for pair in self.journal.scan_prefix(tree, b"") {
+                writer.batch.delete(tree, &pair?.0);
+                writer.spill()?;
+            }
+        }
+        let batch = std::mem::take(&mut writer.batch);
+        self.edit_meta(batch, |meta| meta.base = None)?;
+        self.journal.flush()
+    }
+
+    /// Changes the meta document, in one batch with `batch`.
+    fn edit_meta(&self, mut batch: Batch, edit: impl FnOnce(&mut Meta)) -> Result<(), JournalError> {
+        let mut meta = self.meta.lock();
+        let mut next = meta.clone();
+        edit(&mut next);
+        batch.put(META, META_KEY, encode_meta(&next)?);
+        self.journal.apply(batch)?;
+        *meta = next;
+        Ok(())
+    }
+}
+
+/// Changes records and the index of names together, a bounded batch at a time.
+struct Writer<'a> {
+    records: &'a Records,
+    batch: Batch,
+}
+
+impl<'a> Writer<'a> {
+    fn new(records: &'a Records) -> Self {
+        Self { records, batch: Batch::new() }
+    }
+
+    fn put(&mut self, path: &RelPath, ident: &Identity) -> Result<(), JournalError> {
+        self.unlink_old(path)?;
+        let key = record_key(path);
+        if is_linked(ident) {
+            self.batch.put(LINKS, &link_key(ident.ino, &key), b"");
+        }
+        self.batch.put(CLEAN, &key, encode(ident)?);
+        self.spill()
+    }
+
+    fn remove(&mut self, path: &RelPath) -> Result<(), JournalError> {
+        self.unlink_old(path)?;
+        self.batch.delete(CLEAN, &record_key(path));
+        self.spill()
+    }
+
+    fn remove_below(&mut self, path: &RelPath) -> Result<(), JournalError> {
+        for item in self.records.below(path) {
+            let (path, ident) = item?;
+            let key = record_key(&path);
+            if is_linked(&ident) {
+                self.batch.delete(LINKS, &link_key(ident.ino, &key));
+            }
+            self.batch.delete(CLEAN, &key);
+            self.spill()?;
+        }
+        Ok(())
+    }
+
+    fn unlink_old(&mut self, path: &RelPath) -> Result<(), JournalError> {
+        if let Some(old) = self.records.get(path)?.filter(is_linked) {
+            self.batch.delete(LINKS, &link_key(old.ino, &record_key(path)));
+        }
+        Ok(())
+    }
+
+    fn spill(&mut self) -> Result<(), JournalError> {
+        if self.batch.len() >= BATCH_MAX {
+            self.records.journal.apply(std::mem::take(&mut self.batch))?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether several names share this inode (a directory's count means something else).
+pub fn is_linked(ident: &Identity) -> bool {
+    ident.nlink > 1 && !ident.file_type().is_dir()
+}
+
+fn link_key(ino: u64, record_key: &[u8]) -> Vec<u8> {
+    [&ino.to_be_bytes()[..], record_key].concat()
+}
+
+fn encode(ident: &Identity) -> Result<Vec<u8>, JournalError> {
+    postcard::to_extend(ident, vec![RECORD_VERSION]).map_err(|e| JournalError::corrupt(e.to_string()))
+}
+
+fn decode(bytes: &[u8]) -> Result<Identity, JournalError> {
+    match bytes.split_first() {
+        Some((&RECORD_VERSION, rest)) => {
+            postcard::from_bytes(rest).map_err(|e| JournalError::corrupt(format!("record: {e}")))
+        }
+        _ => Err(JournalError::corrupt("record of an unknown version")),
+    }
+}
+
+fn encode_meta(meta: &Meta) -> Result<Vec<u8>, JournalError> {
+    serde_json::to_vec(meta).map_err(|e| JournalError::corrupt(e.to_string()))
+}
+
+fn decode_meta(bytes: &[u8]) -> Result<Meta, JournalError> {
+    let meta: Meta =
+        serde_json::from_slice(bytes).map_err(|e| JournalError::corrupt(format!("state record: {e}")))?;
+    if meta.meta_version != META_VERSION {
+        return Err(JournalError::corrupt("state record of an unknown version"));
+    }
+    Ok(meta)
+}

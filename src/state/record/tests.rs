@@ -1,0 +1,206 @@
+//! Records, their index of names, and pending flushes.
+use super::*;
+use crate::clock::Timestamp;
+use crate::journal::{MemoryJournal, SledJournal};
+use std::time::Duration;
+
+fn path(s: &str) -> RelPath {
+    RelPath::new(s).expect("valid path")
+}
+
+fn file(ino: u64, nlink: u32) -> Identity {
+    Identity {
+        dev: 64,
+        ino,
+        mode: 0o100_644,
+        nlink,
+        uid: 1000,
+        gid: 1000,
+        rdev: 0,
+        size: 300,
+        mtime: Timestamp { sec: 1_700_000_000, nsec: 5 },
+        ctime: Timestamp { sec: -1, nsec: 7 },
+    }
+}
+
+fn dir(ino: u64) -> Identity {
+    Identity { mode: 0o040_755, ..file(ino, 2) }
+}
+
+fn base(version: u64) -> Base {
+    Base { version, tag: Tag(format!("t{version}")) }
+}
+
+fn records(journal: &Arc<MemoryJournal>) -> Records {
+    Records::open(Arc::clone(journal) as _, "memory:", "n").expect("opens")
+}
+
+fn filled() -> (Arc<MemoryJournal>, Records) {
+    let journal = Arc::new(MemoryJournal::new());
+    let r = records(&journal);
+    let entries = [
+        ("", dir(1)),
+        ("a", dir(2)),
+        ("a/b", dir(3)),
+        ("a/b/c", file(4, 2)),
+        ("a/x", file(4, 2)),
+        ("a-b", file(5, 1)),
+        ("z", file(6, 1)),
+    ];
+    r.restored(entries.into_iter().map(|(p, i)| (path(p), i)), base(1), true).expect("restores");
+    (journal, r)
+}
+
+fn all(r: &Records) -> Vec<String> {
+    r.below(&RelPath::root()).map(|i| i.expect("reads").0.to_string()).collect()
+}
+
+#[test]
+fn a_record_is_these_bytes() {
+    let bytes = encode(&file(4, 2)).expect("encodes");
+    let expected = [1, 64, 4, 164, 131, 2, 2, 232, 7, 232, 7, 0, 172, 2, 128, 196, 159, 213, 12, 5, 1, 7];
+    assert_eq!(bytes, expected);
+    assert_eq!(decode(&bytes).expect("decodes"), file(4, 2));
+    assert!(decode(&[2, 64]).is_err());
+    assert!(decode(&bytes[..9]).is_err());
+    assert!(decode(b"").is_err());
+}
+
+#[test]
+fn records_come_in_path_order_and_by_directory() {
+    let (_, r) = filled();
+    assert_eq!(all(&r), ["a", "a/b", "a/b/c", "a/x", "a-b", "z"]);
+    let children = |d: &str| -> Vec<String> {
+        r.children(&path(d))
+            .map(|c| {
+                let (name, ident) = c.expect("reads");
+                format!("{}{}", name.escape_ascii(), if ident.is_some() { "" } else { "?" })
+            })
+            .collect()
+    };
+    assert_eq!(children(""), ["a", "a-b", "z"]);
+    assert_eq!(children("a"), ["b", "x"]);
+    assert_eq!(children("z"), Vec::<String>::new());
+    let mut batch = Batch::new();
+    batch.delete(CLEAN, b"a");
+    r.journal.apply(batch).expect("applies");
+    assert_eq!(children(""), ["a?", "a-b", "z"]);
+    assert!(r.any_within(&path("a")).expect("reads"));
+    assert!(!r.any_within(&path("b")).expect("reads"));
+    assert!(r.any_within(&RelPath::root()).expect("reads"));
+}
+
+#[test]
+fn only_files_with_several_names_are_indexed() {
+    let (_, r) = filled();
+    assert_eq!(r.links(4).expect("reads"), [path("a/b/c"), path("a/x")]);
+    for ino in [1, 2, 5] {
+        assert_eq!(r.links(ino).expect("reads"), []);
+    }
+}
+
+#[test]
+fn a_pending_flush_changes_nothing_until_it_is_promoted() {
+    let (journal, r) = filled();
+    let deltas = vec![
+        Delta::Remove(b"a/b".to_vec()),
+        Delta::Put(b"a/x".to_vec(), file(4, 1)),
+        Delta::Put(b"new".to_vec(), file(9, 3)),
+    ];
+    let staged = r.stage("n", "layers/2", ([7; 32], 10), 2, deltas.into_iter()).expect("stages");
+    assert_eq!(all(&r).len(), 6);
+
+    // The machine stops between staging and swapping, and again between swapping and promoting.
+    let crashed = Arc::new(journal.crashed());
+    let r = records(&crashed);
+    assert!(!r.was_clean());
+    assert_eq!(r.pending().expect("reads"), std::slice::from_ref(&staged));
+    r.promote(&staged, base(2)).expect("promotes");
+    assert_eq!(all(&r), ["a", "a/x", "a-b", "new", "z"]);
+    assert_eq!(r.links(4).expect("reads"), []);
+    assert_eq!(r.links(9).expect("reads"), [path("new")]);
+    assert_eq!(r.pending().expect("reads"), []);
+    assert_eq!(r.meta().base, Some(base(2)));
+    let again = records(&Arc::new(crashed.crashed()));
+    assert_eq!(all(&again), all(&r));
+}
+
+#[test]
+fn a_large_promotion_that_was_cut_off_is_finished_at_the_next_start() {
+    let (journal, r) = filled();
+    let many = (0..10_000_u64).map(|n| Delta::Put(format!("m/{n}").into_bytes(), file(100 + n, 1)));
+    let staged = r.stage("n", "layers/2", ([7; 32], 10), 2, many).expect("stages");
+    // Play the first batch of the promotion only.
+    let mut writer = Writer::new(&r);
+    put_swapped(&mut writer.batch, &staged);
+    writer.put(&path("m/0"), &file(100, 1)).expect("puts");
+    let part = std::mem::take(&mut writer.batch);
+    r.journal.apply(part).expect("applies");
+    let r = records(&Arc::new(journal.killed()));
+    let found = r.interrupted().expect("reads").expect("there");
+    r.promote(&found, base(2)).expect("promotes");
+    assert_eq!(all(&r).len(), 10_006);
+    assert_eq!(r.interrupted().expect("reads"), None);
+}
+
+fn put_swapped(batch: &mut Batch, staged: &Pending) {
+    let mut value = serde_json::to_value(staged).expect("json");
+    value["swapped"] = true.into();
+    batch.put(pending::PENDING, &[value["slot"].as_u64().expect("slot") as u8], value.to_string());
+}
+
+#[test]
+fn pending_flushes_are_bounded_and_the_oldest_makes_room() {
+    let (_, r) = filled();
+    for n in 0..20 {
+        let layer = format!("layers/{n}");
+        r.stage("n", &layer, ([0; 32], 1), 2, [Delta::Remove(b"z".to_vec())].into_iter()).expect("stages");
+    }
+    let layers: Vec<_> = r.pending().expect("reads").into_iter().map(|p| p.layer).collect();
+    assert_eq!(layers, (12..20).map(|n| format!("layers/{n}")).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_state_belongs_to_one_remote_and_name_and_knows_how_it_stopped() {
+    let journal = Arc::new(MemoryJournal::new());
+    let first = records(&journal);
+    let writer = first.meta().writer;
+    assert!(first.was_clean());
+    first.close_clean().expect("closes");
+    let second = records(&Arc::new(journal.crashed()));
+    assert!(second.was_clean());
+    assert_eq!(second.meta().writer, writer);
+    let third = records(&Arc::new(journal.crashed()));
+    drop(third);
+    assert!(matches!(
+        Records::open(Arc::clone(&journal) as _, "memory:", "other"),
+        Err(RecordError::Foreign { .. })
+    ));
+    Records::reset(&*journal, "memory:", "other").expect("resets");
+    let moved = Records::open(Arc::clone(&journal) as _, "memory:", "other").expect("opens");
+    assert_eq!(moved.meta().writer, writer);
+    assert_eq!(moved.meta().base, None);
+}
+
+fn rss() -> usize {
+    let text = std::fs::read_to_string("/proc/self/status").expect("reads");
+    let line = text.lines().find(|l| l.starts_with("VmRSS:")).expect("line");
+    line.split_whitespace().nth(1).and_then(|n| n.parse::<usize>().ok()).expect("number") * 1024
+}
+
+#[test]
+fn twenty_thousand_records_on_disk_take_little_memory() {
+    let place = tempfile::tempdir().expect("dir");
+    let open = || SledJournal::open(&place.path().join("journal"), Duration::ZERO).expect("opens").journal;
+    let before = rss();
+    let r = Records::open(Arc::new(open()), "memory:", "n").expect("opens");
+    let paths =
+        (0..20_000_u64).map(|n| (path(&format!("some/directory/{:02}/file-{n}", n % 100)), file(n, 1)));
+    r.restored(paths, base(1), true).expect("restores");
+    let filled = rss();
+    drop(r);
+    let r = Records::open(Arc::new(open()), "memory:", "n").expect("opens");
+    assert_eq!(r.below(&RelPath::root()).count(), 20_000);
+    tracing::info!(before, filled, after = rss(), "resident bytes");
+    assert!(filled.saturating_sub(before) < 40 << 20, "{before} {filled}");
+}

@@ -1,0 +1,130 @@
+//! [`Source`]: layers as blocking readers, their bytes fetched ahead by tasks.
+use super::{Counters, LayerSource, RestoreError};
+use crate::remote::{RemoteError, Store};
+use bytes::{Buf, Bytes};
+use futures::StreamExt;
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+/// The most bytes of one layer that wait to be extracted.
+pub(super) const AHEAD_MAX: usize = 8 << 20;
+/// The pieces they wait in.
+const PIECE: usize = 256 << 10;
+
+/// Opens layers.
+#[derive(Debug)]
+pub(super) struct Source {
+    store: Store,
+    handle: Handle,
+    counters: Arc<Counters>,
+}
+
+/// The bytes of a layer. The end is reached only if length and digest are what HEAD says;
+/// whatever else happened is an error here, and [`take_failure`](Self::take_failure) has its cause.
+#[derive(Debug)]
+pub(super) struct Fetched {
+    key: String,
+    pieces: mpsc::Receiver<Result<Bytes, RestoreError>>,
+    current: Bytes,
+    done: bool,
+    failure: Option<RestoreError>,
+    task: JoinHandle<()>,
+}
+
+impl Source {
+    pub(super) fn new(store: Store, handle: Handle, counters: Arc<Counters>) -> Self {
+        Self { store, handle, counters }
+    }
+
+    /// Starts to fetch a layer.
+    pub(super) fn open(&self, layer: &LayerSource) -> Fetched {
+        let (sender, pieces) = mpsc::channel(AHEAD_MAX / PIECE);
+        let (store, counters, source) = (Arc::clone(&self.store), Arc::clone(&self.counters), layer.clone());
+        let task = self.handle.spawn(async move {
+            let end = fetch(&store, &source, &sender, &counters).await;
+            // The empty piece says that all is well; without it the stream broke off.
+            drop(sender.send(end.map(|()| Bytes::new())).await);
+        });
+        let key = layer.key.clone();
+        Fetched { key, pieces, current: Bytes::new(), done: false, failure: None, task }
+    }
+}
+
+async fn fetch(
+    store: &Store,
+    layer: &LayerSource,
+    sender: &mpsc::Sender<Result<Bytes, RestoreError>>,
+    counters: &Counters,
+) -> Result<(), RestoreError> {
+    let remote = |source: RemoteError| RestoreError::Remote { key: layer.key.clone(), source };
+    let mismatch = |what: String| RestoreError::Mismatch { key: layer.key.clone(), what };
+    let mut download = store.download(&layer.key, None).await.map_err(remote)?;
+    if download.length != layer.bytes {
+        return Err(mismatch(format!("it has {} bytes instead of {}", download.length, layer.bytes)));
+    }
+    let (mut hasher, mut read) = (blake3::Hasher::new(), 0u64);
+    while let Some(chunk) = download.body.next().await {
+        let mut chunk = chunk.map_err(remote)?;
+        hasher.update(&chunk);
+        read += chunk.len() as u64;
+        if read > layer.bytes {
+            return Err(mismatch("it is too long".to_owned()));
+        }
+        while chunk.has_remaining() {
+            let piece = chunk.split_to(chunk.len().min(PIECE));
+            let len = piece.len() as u64;
+            if sender.send(Ok(piece)).await.is_err() {
+                return Err(RestoreError::Stopped);
+            }
+            counters.bytes.fetch_add(len, Ordering::Relaxed);
+        }
+    }
+    if read != layer.bytes {
+        return Err(mismatch(format!("it ended after {read} of {} bytes", layer.bytes)));
+    }
+    if layer.digest.is_some_and(|digest| *hasher.finalize().as_bytes() != digest) {
+        return Err(mismatch("its digest differs".to_owned()));
+    }
+    Ok(())
+}
+
+impl Fetched {
+    /// Why reading failed, if it was not the content.
+    pub(super) fn take_failure(&mut self) -> Option<RestoreError> {
+        self.failure.take()
+    }
+}
+
+impl Read for Fetched {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() && !self.done {
+            match self.pieces.blocking_recv() {
+                Some(Ok(piece)) if piece.is_empty() => self.done = true,
+                Some(Ok(piece)) => self.current = piece,
+                Some(Err(failure)) => {
+                    let message = failure.to_string();
+                    self.failure = Some(failure);
+                    return Err(io::Error::other(message));
+                }
+                None => {
+                    let gone = format!("fetching stopped: {}", self.key);
+                    self.failure.get_or_insert(RestoreError::Stopped);
+                    return Err(io::Error::other(gone));
+                }
+            }
+        }
+        let n = buf.len().min(self.current.len());
+        self.current.copy_to_slice(&mut buf[..n]);
+        Ok(n)
+    }
+}
+
+impl Drop for Fetched {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}

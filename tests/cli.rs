@@ -1,0 +1,176 @@
+//! The command as a person or a script meets it: exit codes, streams, safe printing.
+#![allow(clippy::expect_used)]
+use std::path::Path;
+use std::process::{Command, Output};
+
+struct Home(tempfile::TempDir);
+
+impl Home {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("temp"))
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Runs the command with nothing of this machine's configuration in sight.
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().expect("runs")
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_icecache"));
+        command
+            .args(args)
+            .env_clear()
+            .env("HOME", self.path())
+            .env("ICECACHE_RUNTIME_DIR", self.path().join("run"));
+        command.env("XDG_CONFIG_HOME", self.path()).current_dir(self.path());
+        command
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("UTF-8")
+}
+
+#[test]
+fn help_lists_the_verbs_and_hides_the_inner_ones() {
+    let help = Home::new().run(&["--help"]);
+    assert_eq!(help.status.code(), Some(0));
+    let help = text(&help.stdout);
+    for verb in [
+        "mount",
+        "flush",
+        "status",
+        "stats",
+        "log",
+        "restore",
+        "export",
+        "import",
+        "unmount",
+        "config",
+        "completions",
+    ] {
+        assert!(help.lines().any(|l| l.trim_start().starts_with(&format!("{verb} "))), "{verb}: {help}");
+    }
+    for hidden in ["daemon", "barrier"] {
+        assert!(!help.lines().any(|l| l.trim_start().starts_with(&format!("{hidden} "))), "{hidden}: {help}");
+    }
+}
+
+#[test]
+fn wrong_use_is_exit_code_2_on_stderr() {
+    let home = Home::new();
+    for args in [
+        &["frobnicate"] as &[&str],
+        &["flush"],
+        &["mount", "dir", "--debounce"],
+        &["mount", ".", "--debounce", "soon"],
+        &["mount", ".", "--remote", "bucket"],
+        &["mount", ".", "--state-dir", "inside"],
+        &["flush", ".", "--timeout", "1s"],
+        &["log"],
+        &["log", ".", "--name", "x"],
+        &["restore", "--to", "x", "--remote", "file:///r"],
+    ] {
+        let out = home.run(args);
+        assert_eq!(out.status.code(), Some(2), "{args:?}: {}", text(&out.stderr));
+        assert!(out.stdout.is_empty() && !out.stderr.is_empty(), "{args:?}");
+    }
+    assert!(!home.path().join("inside").exists(), "a refused mount creates nothing");
+}
+
+#[test]
+fn an_unknown_directory_is_not_mounted() {
+    let home = Home::new();
+    for verb in ["flush", "status", "stats", "log", "unmount"] {
+        let out = home.run(&[verb, "."]);
+        assert_eq!(out.status.code(), Some(5), "{verb}: {}", text(&out.stderr));
+        assert!(text(&out.stderr).contains("not mounted by icecache"), "{verb}");
+    }
+    let out = home.run(&["--json", "status", "."]);
+    let error: serde_json::Value = serde_json::from_slice(&out.stderr).expect("JSON");
+    assert_eq!(error["error"]["kind"], "not_found");
+    let out = home.run(&["status", "--json"]);
+    assert_eq!((out.status.code(), text(&out.stdout)), (Some(0), "[]\n".to_owned()));
+}
+
+#[test]
+fn names_are_printed_safely() {
+    use std::os::unix::ffi::OsStrExt;
+    let home = Home::new();
+    let evil = std::ffi::OsStr::from_bytes(b"gone-\x1b[31m-\xff\n-\xc3\xa9");
+    let out = home.command(&["status"]).arg(evil).output().expect("runs");
+    assert_ne!(out.status.code(), Some(0));
+    let shown = text(&out.stderr);
+    assert!(!shown.contains('\x1b') && shown.contains("\\x1b[31m-\\xff\\x0a-é"), "{shown:?}");
+    let out = home.command(&["frobnicate\x1b[31m"]).output().expect("runs");
+    assert!(!text(&out.stderr).contains('\x1b'), "{:?}", text(&out.stderr));
+}
+
+#[test]
+fn config_shows_values_and_origins() {
+    let home = Home::new();
+    std::fs::create_dir(home.path().join("icecache")).expect("mkdir");
+    std::fs::write(home.path().join("icecache/config.toml"), "level = 7\n").expect("write");
+    std::fs::create_dir(home.path().join("dir")).expect("mkdir");
+    let mut command = home.command(&["config", "dir", "--debounce", "2s", "--json"]);
+    let state = home.path().join("state");
+    let out =
+        command.env("ICECACHE_MAX_DELAY", "20s").env("ICECACHE_STATE_DIR", &state).output().expect("runs");
+    assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
+    let all: serde_json::Value = serde_json::from_slice(&out.stdout).expect("JSON");
+    assert_eq!(all["debounce"]["origin"], "flag --debounce");
+    assert_eq!(all["max-delay"]["origin"], "environment ICECACHE_MAX_DELAY");
+    assert_eq!(all["level"]["value"], "7");
+    assert!(all["level"]["origin"].as_str().is_some_and(|o| o.ends_with("config.toml:1")));
+    assert_eq!(all["layout"]["origin"], "default");
+    assert!(all["name"]["value"].as_str().is_some_and(|n| n.contains("dir")));
+
+    std::fs::write(home.path().join("icecache/config.toml"), "levle = 7\n").expect("write");
+    let out = home.run(&["config"]);
+    assert_eq!(out.status.code(), Some(2));
+    assert!(text(&out.stderr).contains("nearest: level"), "{}", text(&out.stderr));
+}
+
+#[test]
+fn completions_are_printed_and_a_closed_pipe_is_no_error() {
+    let home = Home::new();
+    let out = home.run(&["completions", "bash"]);
+    assert!(text(&out.stdout).contains("_icecache"));
+    let (read, write) = std::io::pipe().expect("pipe");
+    drop(read);
+    let status = home.command(&["config"]).stdout(write).status().expect("runs");
+    assert_eq!(status.code(), Some(0));
+}
+
+#[test]
+fn a_restore_never_writes_over_content() {
+    let home = Home::new();
+    std::fs::create_dir(home.path().join("target")).expect("mkdir");
+    std::fs::write(home.path().join("target/mine"), "x").expect("write");
+    let remote = format!("file://{}", home.path().join("remote").display());
+    let out = home.run(&["restore", "--remote", &remote, "--name", "n", "--to", "target"]);
+    assert_eq!(out.status.code(), Some(2), "{}", text(&out.stderr));
+    assert!(text(&out.stderr).contains("--force"), "{}", text(&out.stderr));
+}
+
+/// Whatever keeps the daemon from starting, the parent says so, names the log and fails.
+#[test]
+fn a_daemon_that_cannot_start_is_reported() {
+    let home = Home::new();
+    std::fs::create_dir(home.path().join("dir")).expect("mkdir");
+    // The remote's place is taken by a file, so no build and no machine can mount this.
+    std::fs::write(home.path().join("file"), "x").expect("write");
+    let remote = format!("file://{}", home.path().join("file/remote").display());
+    let state = home.path().join("state").to_string_lossy().into_owned();
+    let out = home.run(&["mount", "dir", "--remote", &remote, "--state-dir", &state, "--name", "n"]);
+    assert_ne!(out.status.code(), Some(0));
+    let shown = text(&out.stderr);
+    assert!(shown.contains("is kept in file://") && shown.contains("daemon.log"), "{shown}");
+    assert!(shown.contains("error: "), "{shown}");
+    let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&state).expect("created"));
+    assert_eq!(mode & 0o777, 0o700);
+}

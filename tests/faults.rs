@@ -1,0 +1,355 @@
+//! A store that fails in every way it can. The flush goes on trying, nothing is forgotten, `status` says what is
+//! wrong, HEAD is never at anything half, and after the recovery one flush carries all.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
+
+mod harness;
+mod support;
+
+use harness::{KEPT, LIMIT, Lab, Setup, Subject, Tree, eventually};
+use s3s::S3ErrorCode;
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use support::s3server::{ACCESS_KEY, BUCKET, Fault, Request, S3Server, SECRET_KEY};
+
+/// A mount on an S3 in this process. The lab goes first when dropped.
+struct Cloud {
+    lab: Lab,
+    server: S3Server,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Cloud {
+    fn prepare() -> Self {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let server = runtime.block_on(S3Server::start());
+        let environment = [
+            ("AWS_ACCESS_KEY_ID", ACCESS_KEY),
+            ("AWS_SECRET_ACCESS_KEY", SECRET_KEY),
+            ("AWS_REGION", "us-east-1"),
+            ("AWS_EC2_METADATA_DISABLED", "true"),
+        ];
+        let setup = Setup {
+            remote: Some(format!("s3://{BUCKET}/prefix")),
+            remote_options: vec!["--s3-path-style".into(), "--s3-endpoint".into(), server.endpoint()],
+            environment: environment.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec(),
+            ..Setup::default()
+        };
+        Self { lab: Lab::prepare(setup), server, _runtime: runtime }
+    }
+
+    /// A mount with one saved version.
+    fn new() -> Self {
+        let mut cloud = Self::prepare();
+        cloud.lab.mount();
+        cloud.write("base", "saved before");
+        cloud.lab.flush();
+        cloud
+    }
+
+    fn write(&self, name: &str, content: &str) {
+        fs::write(self.lab.place().join(name), content).unwrap();
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.lab.place().join(name)).unwrap()
+    }
+
+    fn head(&self) -> bytes::Bytes {
+        self.server
+            .object("prefix/work/HEAD")
+            .unwrap_or_else(|| panic!("no HEAD among {:?}", self.server.keys()))
+    }
+
+    fn heads(&self) -> Vec<String> {
+        self.server.keys().into_iter().filter(|k| k.ends_with("/HEAD")).collect()
+    }
+
+    fn head_puts(&self) -> usize {
+        self.server.control().log().iter().filter(|r| is_head_put(r)).count()
+    }
+}
+
+fn is_head_put(request: &Request) -> bool {
+    request.operation == "PutObject" && request.key.ends_with("/HEAD")
+}
+
+fn writes(request: &Request) -> bool {
+    ["Put", "Upload", "Create", "Complete"].iter().any(|p| request.operation.starts_with(p))
+}
+
+/// SEMANTICS, Outage: "While the store fails the flush is tried again, for ever, with growing pauses; the dirty set is kept;
+/// `status` shows the error; the mount goes on at full speed. After the recovery one flush carries everything."
+fn outage(what: &str, hits: impl Fn(&Request) -> bool + Send + Sync + 'static, fault: Fault) {
+    let mut cloud = Cloud::new();
+    let head = cloud.head();
+    let struck = Arc::new(AtomicU64::new(0));
+    let counter = struck.clone();
+    cloud.server.control().set_hook(move |r| {
+        if hits(r) {
+            counter.fetch_add(1, Ordering::Relaxed);
+            fault.clone()
+        } else {
+            Fault::None
+        }
+    });
+    cloud.write("a", "written during the outage");
+    let _ = cloud.lab.verb("flush", &[]);
+    let status = cloud.lab.await_status("the error in status", |s| !s["last_error"].is_null());
+    assert!(status["dirty_files"].as_u64() >= Some(1), "{what}: the dirty set was dropped: {status}");
+    // It goes on trying by itself.
+    let before = struck.load(Ordering::Relaxed);
+    eventually("another attempt", LIMIT, || (struck.load(Ordering::Relaxed) > before).then_some(()));
+    cloud.write("b", "more");
+    fs::rename(cloud.lab.place().join("base"), cloud.lab.place().join("renamed")).unwrap();
+    assert_eq!(cloud.read("renamed"), "saved before", "{what}: the mount suffers");
+    assert_eq!(cloud.head(), head, "{what}: HEAD moved during the outage");
+    cloud.server.control().clear_hook();
+    cloud.server.control().clear_log();
+    let expected = Tree::take(&cloud.lab.place(), KEPT);
+    let version = cloud.lab.flush();
+    // An attempt that began in the outage may still commit what it had; then comes ours with the rest.
+    assert!(
+        (1..=2).contains(&cloud.head_puts()),
+        "{what}: {} versions after the recovery",
+        cloud.head_puts()
+    );
+    expected.assert_same(&Tree::take(&cloud.lab.checkout(&version), KEPT), "the version after the recovery");
+    let status = cloud.lab.status();
+    assert!(status["last_error"].is_null() && status["dirty_files"] == 0, "{what}: not recovered: {status}");
+    assert_eq!(cloud.heads(), ["prefix/work/HEAD"], "{what}: an outage made a fork");
+    cloud.lab.elsewhere();
+    expected.assert_same(&Tree::take(&cloud.lab.dir(), KEPT), "the tree elsewhere");
+}
+
+#[test]
+fn internal_error() {
+    outage("500", |_| true, Fault::FailBefore(S3ErrorCode::InternalError));
+}
+
+#[test]
+fn slow_down() {
+    outage("503", |_| true, Fault::FailBefore(S3ErrorCode::SlowDown));
+}
+
+#[test]
+fn connection_reset() {
+    outage("reset", |_| true, Fault::CutBefore);
+}
+
+#[test]
+fn expired_credentials() {
+    outage("expired", |_| true, Fault::FailBefore(S3ErrorCode::ExpiredToken));
+}
+
+#[test]
+fn access_denied_for_writes() {
+    outage("denied", writes, Fault::FailBefore(S3ErrorCode::AccessDenied));
+}
+
+#[test]
+fn bucket_gone() {
+    outage("no bucket", |_| true, Fault::FailBefore(S3ErrorCode::NoSuchBucket));
+}
+
+#[test]
+fn layers_arrive_but_head_does_not() {
+    outage("HEAD only", is_head_put, Fault::FailBefore(S3ErrorCode::InternalError));
+}
+
+/// Strikes the first conditional PUT of HEAD only.
+fn once_at_head(fault: Fault) -> Cloud {
+    let mut cloud = Cloud::new();
+    let struck = AtomicU64::new(0);
+    cloud.server.control().set_hook(move |r| {
+        let first = is_head_put(r) && struck.fetch_add(1, Ordering::Relaxed) == 0;
+        if first { fault.clone() } else { Fault::None }
+    });
+    cloud.write("a", "once");
+    let version = cloud.lab.flush();
+    assert!(cloud.head_puts() >= 1, "no PUT of HEAD was seen: the check is void");
+    assert_eq!(fs::read_to_string(cloud.lab.checkout(&version).join("a")).unwrap(), "once");
+    assert_eq!(cloud.heads(), ["prefix/work/HEAD"], "took itself for another writer and made a fork");
+    assert!(cloud.lab.status()["last_error"].is_null());
+    cloud
+}
+
+/// SEMANTICS, Writers: "An answer that was lost after HEAD was swapped is recognised as our own success, not as another
+/// writer's."
+#[test]
+fn lost_reply_is_our_own_success() {
+    for fault in [Fault::CutAfter, Fault::FailAfter(S3ErrorCode::InternalError)] {
+        let cloud = once_at_head(fault);
+        let log = cloud.lab.verb("log", &["--json"]).must("log");
+        assert!(!log.stdout.is_empty());
+    }
+}
+
+/// SEMANTICS, Writers: "A refusal without another writer (HEAD is still ours) is tried again."
+#[test]
+fn false_412_is_tried_again() {
+    once_at_head(Fault::FailBefore(S3ErrorCode::PreconditionFailed));
+}
+
+/// SEMANTICS, Outage: "Programs never wait for the store."
+#[test]
+fn slow_store_slows_nobody_down() {
+    let cloud = Cloud::new();
+    cloud.server.control().set_hook(|_| Fault::Delay(Duration::from_millis(1500)));
+    cloud.write("a", "slow");
+    let mut flush =
+        cloud.lab.command(["flush", cloud.lab.place().to_str().unwrap(), "--wait"]).spawn().unwrap();
+    eventually("the slow upload", LIMIT, || cloud.server.control().log().iter().any(writes).then_some(()));
+    let mut slowest = Duration::ZERO;
+    for i in 0..200 {
+        let begin = Instant::now();
+        cloud.write("beside", &i.to_string());
+        slowest = slowest.max(begin.elapsed());
+        assert_eq!(cloud.read("beside"), i.to_string());
+    }
+    assert!(slowest < Duration::from_secs(1), "a write waited {slowest:?} while the store was slow");
+    assert_eq!(harness::wait_for(&mut flush, LIMIT), Some(0));
+}
+
+/// SEMANTICS, Restore: "A download that breaks off is taken up again; one that cannot be completed refuses the mount."
+#[test]
+fn short_bodies_on_restore() {
+    let mut cloud = Cloud::new();
+    let random: Vec<u8> =
+        (0..3_000_000_u64).map(|i| (i.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8).collect();
+    fs::write(cloud.lab.place().join("large"), &random).unwrap();
+    cloud.lab.flush();
+    let expected = Tree::take(&cloud.lab.place(), KEPT);
+    cloud.lab.kill();
+    cloud.lab.wipe();
+    let struck = AtomicU64::new(0);
+    cloud.server.control().set_hook(move |r| {
+        let layer = r.operation == "GetObject" && r.key.contains("/layers/");
+        if layer && struck.fetch_add(1, Ordering::Relaxed) < 2 {
+            Fault::ShortBody(50_000)
+        } else {
+            Fault::None
+        }
+    });
+    cloud.lab.mount();
+    expected.assert_same(&Tree::take(&cloud.lab.place(), KEPT), "the tree after broken downloads");
+}
+
+/// SEMANTICS, Restore: "Only a remote that says `not found` is empty."
+#[test]
+fn failing_head_at_mount_is_not_an_empty_start() {
+    let mut cloud = Cloud::new();
+    let (head, keys) = (cloud.head(), cloud.server.keys());
+    cloud.lab.kill();
+    cloud.lab.wipe();
+    for code in [S3ErrorCode::AccessDenied, S3ErrorCode::ExpiredToken, S3ErrorCode::NoSuchBucket] {
+        let fault = code.clone();
+        cloud.server.control().set_hook(move |r| {
+            if r.operation == "GetObject" || r.operation == "HeadObject" {
+                Fault::FailBefore(fault.clone())
+            } else {
+                Fault::None
+            }
+        });
+        let refused = cloud.lab.try_mount();
+        assert!(
+            !refused.ok() && !cloud.lab.mounted(),
+            "{code:?}: mounted without knowing HEAD: {}",
+            refused.said()
+        );
+        assert!(!refused.said().contains(SECRET_KEY), "the message has the secret in it");
+        assert_eq!(
+            (cloud.head(), cloud.server.keys()),
+            (head.clone(), keys.clone()),
+            "{code:?}: the remote was changed"
+        );
+    }
+    cloud.server.control().clear_hook();
+    cloud.lab.mount();
+    assert_eq!(cloud.read("base"), "saved before");
+}
+
+/// SEMANTICS, Layers: "Layer first, HEAD last: at every moment HEAD names a complete version."
+#[test]
+fn every_third_request_fails_and_head_is_always_whole() {
+    let mut cloud = Cloud::new();
+    for i in 0..20 {
+        cloud.write(&format!("part{i}"), "0");
+    }
+    cloud.lab.flush();
+    for generation in 1..=8_u32 {
+        for i in 0..20 {
+            cloud.write(&format!("part{i}"), &generation.to_string());
+        }
+        let fault = [
+            Fault::CutBefore,
+            Fault::CutAfter,
+            Fault::FailBefore(S3ErrorCode::SlowDown),
+            Fault::FailAfter(S3ErrorCode::InternalError),
+        ][generation as usize % 4]
+            .clone();
+        cloud
+            .server
+            .control()
+            .set_hook(move |r| if writes(r) && r.number % 3 == 0 { fault.clone() } else { Fault::None });
+        let mut flush =
+            cloud.lab.command(["flush", cloud.lab.place().to_str().unwrap(), "--wait"]).spawn().unwrap();
+        // What a stranger would restore while the flush fights.
+        let tree = cloud.lab.restored(None);
+        let parts: Vec<String> =
+            (0..20).map(|i| fs::read_to_string(tree.join(format!("part{i}"))).unwrap()).collect();
+        assert!(parts.iter().all(|p| *p == parts[0]), "half of a version is visible: {parts:?}");
+        assert_eq!(harness::wait_for(&mut flush, LIMIT), Some(0), "flush gave up");
+        cloud.server.control().clear_hook();
+        let tree = cloud.lab.restored(None);
+        for i in 0..20 {
+            assert_eq!(fs::read_to_string(tree.join(format!("part{i}"))).unwrap(), generation.to_string());
+        }
+    }
+    assert_eq!(cloud.heads(), ["prefix/work/HEAD"]);
+}
+
+/// SEMANTICS, Unmount: "If anything stays unsaved the exit code is not zero and the paths are listed."
+#[test]
+fn outage_at_unmount_is_said() {
+    let mut cloud = Cloud::new();
+    cloud.write("unsaved file", "precious");
+    cloud
+        .server
+        .control()
+        .set_hook(|r| if writes(r) { Fault::FailBefore(S3ErrorCode::AccessDenied) } else { Fault::None });
+    let done = cloud.lab.verb("unmount", &[]);
+    assert!(!done.ok() && done.said().contains("unsaved file"), "nothing is said: {}", done.said());
+    cloud.server.control().clear_hook();
+    harness::lab::detach(&cloud.lab.place());
+    eventually("the next mount", LIMIT, || cloud.lab.try_mount().ok().then_some(()));
+    assert_eq!(cloud.read("unsaved file"), "precious");
+    let version = cloud.lab.flush();
+    assert_eq!(fs::read_to_string(cloud.lab.checkout(&version).join("unsaved file")).unwrap(), "precious");
+}
+
+/// SEMANTICS, fsync: "With `--fsync remote` an outage of the store ends an fsync with EIO after its time limit; no process
+/// stays in an uninterruptible wait."
+#[test]
+fn fsync_remote_ends_in_an_outage() {
+    use std::io::Write;
+    let mut cloud = Cloud::prepare();
+    cloud.lab.setup = cloud.lab.setup.clone().with(&["--fsync", "remote", "--fsync-timeout", "2s"]);
+    cloud.lab.mount();
+    cloud
+        .server
+        .control()
+        .set_hook(|r| if writes(r) { Fault::FailBefore(S3ErrorCode::SlowDown) } else { Fault::None });
+    let mut file = fs::File::create(cloud.lab.place().join("f")).unwrap();
+    file.write_all(b"x").unwrap();
+    let begin = Instant::now();
+    let outcome = file.sync_all();
+    assert_eq!(outcome.err().and_then(|e| e.raw_os_error()), Some(libc::EIO));
+    assert!(begin.elapsed() < Duration::from_secs(30), "fsync took {:?}", begin.elapsed());
+    cloud.server.control().clear_hook();
+    eventually("an fsync after the recovery", LIMIT, || file.sync_all().ok());
+    cloud.lab.elsewhere();
+    assert_eq!(cloud.read("f"), "x");
+}

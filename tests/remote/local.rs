@@ -1,0 +1,140 @@
+//! The directory store by itself, and how [`open`] finds its settings.
+use super::support::s3server::{ACCESS_KEY, BUCKET, S3Server, SECRET_KEY};
+use super::{MIB, assert_error, noise, send};
+use bytes::Bytes;
+use icecache::ErrorKind;
+use icecache::remote::{Condition, DirectoryStore, ObjectStore, RemoteError, RemoteUrl, S3Options, open};
+
+#[tokio::test]
+async fn abort_leaves_no_file_aside() {
+    let directory = tempfile::tempdir().unwrap();
+    let aside = directory.path().join(".icecache.aside");
+    let left = || std::fs::read_dir(&aside).unwrap().count();
+    let store = DirectoryStore::open(directory.path()).unwrap();
+    let mut upload = store.upload("k", Condition::Always).await.unwrap();
+    upload.write(noise(3 * MIB)).await.unwrap();
+    assert_eq!(left(), 1);
+    upload.abort().await;
+    assert_eq!(left(), 0);
+    // What a killed writer left goes with the first PUT of the next store; what a live one has stays.
+    std::fs::write(aside.join("orphan"), "x").unwrap();
+    let live = store.upload("live", Condition::Always).await.unwrap();
+    let next = DirectoryStore::open(directory.path()).unwrap();
+    next.put("n", Bytes::from("x"), Condition::Always).await.unwrap();
+    assert_eq!(left(), 1);
+    live.finish().await.unwrap();
+    assert_eq!(left(), 0);
+}
+
+/// Runs one test of this program in a process of its own, with nothing in its environment but `variables`;
+/// says whether it passed.
+async fn child(test: &'static str, variables: Vec<(&'static str, String)>) -> bool {
+    let run = tokio::task::spawn_blocking(move || {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", test, "--ignored"]).env_clear().envs(variables);
+        command.output().unwrap()
+    });
+    let output = run.await.unwrap();
+    // Zero tests run is a success too, and would prove nothing.
+    output.status.success() && String::from_utf8_lossy(&output.stdout).contains("1 passed")
+}
+
+#[tokio::test]
+async fn a_directory_is_exact_between_processes() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = DirectoryStore::open(directory.path()).unwrap();
+    store.put("counter", Bytes::from("0"), Condition::Always).await.unwrap();
+    let path = directory.path().to_str().unwrap();
+    let children =
+        (0..4).map(|_| child("local::in_a_child_count_to_25", vec![("ICECACHE_TEST_CHILD", path.into())]));
+    assert_eq!(futures::future::join_all(children).await, [true; 4]);
+    assert_eq!(store.get("counter").await.unwrap().bytes, "100");
+}
+
+#[tokio::test]
+#[ignore = "run by a_directory_is_exact_between_processes"]
+async fn in_a_child_count_to_25() {
+    let root = std::env::var("ICECACHE_TEST_CHILD").expect("only makes sense as a child");
+    let store = DirectoryStore::open(root.as_ref()).unwrap();
+    let mut done = 0;
+    while done < 25 {
+        let seen = store.get("counter").await.unwrap();
+        let count: u32 = std::str::from_utf8(&seen.bytes).unwrap().parse().unwrap();
+        let next = Bytes::from((count + 1).to_string());
+        match store.put("counter", next, Condition::IfMatch(seen.tag)).await {
+            Ok(_) => done += 1,
+            Err(RemoteError::Precondition { .. }) => {}
+            Err(e) => panic!("{e}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn credentials_and_endpoint_come_from_the_environment() {
+    let server = S3Server::start().await;
+    let base = vec![
+        ("AWS_ENDPOINT_URL", server.endpoint()),
+        ("AWS_EC2_METADATA_DISABLED", "true".into()),
+        ("HOME", "/nonexistent".into()),
+    ];
+    let keys = vec![
+        ("AWS_ACCESS_KEY_ID", ACCESS_KEY.into()),
+        ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.into()),
+        ("ICECACHE_TEST_CHILD", "works".into()),
+    ];
+    assert!(child("local::in_a_child_open_from_environment", [base.clone(), keys].concat()).await);
+    assert_eq!(server.keys(), ["from/environment/k"]);
+    // Without them there is a clear denial, and no request.
+    server.control().clear_log();
+    let missing = [base, vec![("ICECACHE_TEST_CHILD", "denied".into())]].concat();
+    assert!(child("local::in_a_child_open_from_environment", missing).await);
+    assert_eq!(server.control().log(), []);
+}
+
+#[tokio::test]
+#[ignore = "run by credentials_and_endpoint_come_from_the_environment"]
+async fn in_a_child_open_from_environment() {
+    let expected = std::env::var("ICECACHE_TEST_CHILD").expect("only makes sense as a child");
+    let url = format!("s3://{BUCKET}/from/environment").parse().unwrap();
+    let store = open(&url, &S3Options::default()).await.unwrap();
+    assert_eq!(store.url(), url.to_string());
+    let result = store.put("k", Bytes::from("v"), Condition::IfAbsent).await;
+    match expected.as_str() {
+        "works" => drop(result.unwrap()),
+        _ => assert_error!(result, Denied, "no credentials"),
+    }
+}
+
+#[tokio::test]
+async fn open_gives_advice() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file");
+    std::fs::write(&file, "x").unwrap();
+    let error = open(&RemoteUrl::File(file), &S3Options::default()).await.unwrap_err();
+    assert!(error.to_string().contains("not a directory"), "{error}");
+    let bucket = "s3://bucket".parse().unwrap();
+    let options = S3Options { endpoint: Some("localhost:9000".into()), ..S3Options::default() };
+    let error = open(&bucket, &options).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.to_string().contains("must begin with http://"), "{error}");
+    // Two openings of one memory remote see the same objects.
+    let memory = "mem:open-gives-advice".parse().unwrap();
+    let one = open(&memory, &S3Options::default()).await.unwrap();
+    one.put("k", Bytes::from("v"), Condition::Always).await.unwrap();
+    assert_eq!(open(&memory, &options).await.unwrap().get("k").await.unwrap().bytes, "v");
+}
+
+#[tokio::test]
+async fn directory_tags_are_stable() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = DirectoryStore::open(directory.path()).unwrap();
+    let tag = store.put("k", Bytes::from("one"), Condition::Always).await.unwrap();
+    assert_eq!(tag.0, format!("b{}", blake3::hash(b"one").to_hex()));
+    // The file is the object, plain, for any other tool.
+    assert_eq!(std::fs::read(directory.path().join("k")).unwrap(), b"one");
+    let large = send(&store, "l", &noise(2 * MIB), Condition::Always).await.unwrap();
+    let again = DirectoryStore::open(directory.path()).unwrap();
+    assert_eq!(again.download("l", None).await.unwrap().tag, large);
+    let refused = store.put("k/below", Bytes::new(), Condition::Always).await;
+    assert_error!(refused, Refused, "an object cannot be a directory");
+}

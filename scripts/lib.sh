@@ -8,6 +8,15 @@ CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$ICECACHE_CACHE/target}
 export ICECACHE_ROOT ICECACHE_CACHE ICECACHE_TOOLS CARGO_TARGET_DIR
 export PATH=$ICECACHE_TOOLS/bin:$PATH:/usr/sbin:/sbin
 
+# Settings of the person at the keyboard are not those of a test: only what the scripts themselves know stays.
+for setting in "${!ICECACHE_@}" S3_BUCKET S3_PREFIX; do
+  case $setting in
+    ICECACHE_ROOT | ICECACHE_CACHE | ICECACHE_TOOLS | ICECACHE_BIN | ICECACHE_KEEP | ICECACHE_LONG | ICECACHE_SEED) ;;
+    ICECACHE_JOBS | ICECACHE_S3_RUN | ICECACHE_TEST_*) ;;
+    *) unset "$setting" ;;
+  esac
+done
+
 # rustup writes this file; a shell that was open before rustup ran has not read it yet.
 if ! command -v cargo >/dev/null 2>&1 && [ -r "${HOME:-}/.cargo/env" ]; then
   # shellcheck disable=SC1091

@@ -16,6 +16,7 @@ for setting in "${!ICECACHE_@}" S3_BUCKET S3_PREFIX; do
     *) unset "$setting" ;;
   esac
 done
+export ICECACHE_CONFIG=/dev/null
 
 # rustup writes this file; a shell that was open before rustup ran has not read it yet.
 if ! command -v cargo >/dev/null 2>&1 && [ -r "${HOME:-}/.cargo/env" ]; then

@@ -8,6 +8,16 @@ CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$ICECACHE_CACHE/target}
 export ICECACHE_ROOT ICECACHE_CACHE ICECACHE_TOOLS CARGO_TARGET_DIR
 export PATH=$ICECACHE_TOOLS/bin:$PATH:/usr/sbin:/sbin
 
+# Settings of the person at the keyboard are not those of a test: only what the scripts themselves know stays.
+for setting in "${!ICECACHE_@}" S3_BUCKET S3_PREFIX; do
+  case $setting in
+    ICECACHE_ROOT | ICECACHE_CACHE | ICECACHE_TOOLS | ICECACHE_BIN | ICECACHE_KEEP | ICECACHE_LONG | ICECACHE_SEED) ;;
+    ICECACHE_JOBS | ICECACHE_S3_RUN | ICECACHE_TEST_*) ;;
+    *) unset "$setting" ;;
+  esac
+done
+export ICECACHE_CONFIG=/dev/null
+
 # rustup writes this file; a shell that was open before rustup ran has not read it yet.
 if ! command -v cargo >/dev/null 2>&1 && [ -r "${HOME:-}/.cargo/env" ]; then
   # shellcheck disable=SC1091
@@ -92,7 +102,8 @@ stop_pid() {
 
 clean_up() {
   local status=$? i
-  trap - EXIT INT TERM HUP
+  trap - EXIT
+  trap '' INT TERM HUP   # a second signal must not leave half of it behind; SIGKILL follows for the impatient
   set +e
   for ((i = ${#owned_mounts[@]} - 1; i >= 0; i--)); do
     detach "${owned_mounts[i]}" || warn "still mounted: ${owned_mounts[i]}"
@@ -116,8 +127,9 @@ trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
 # work_dir NAME: sets $work to a new directory on a real disk (/tmp may be memory), removed at the end.
+# Short, because the address of a socket has room for 107 bytes of path.
 work_dir() {
-  work=$(mktemp -d "${ICECACHE_TEST_TMP:-/var/tmp}/icecache-$1.XXXXXX")
+  work=$(mktemp -d "${ICECACHE_TEST_TMP:-/var/tmp}/ic-$1.XXXXXX")
   chmod 755 "$work"
   owned_dirs+=("$work")
 }

@@ -529,3 +529,31 @@ fn access_is_as_asked() {
         assert!(!reads("secret"), "--access {access}: modes are not enforced");
     }
 }
+
+/// The guard detaches its own mount points and no other, also when a test panics.
+#[test]
+fn guard_selftest() {
+    if !harness::is_root() {
+        return skip("guard", "only root may mount a tmpfs");
+    }
+    let tmpfs = |at: &Path| {
+        let none: Option<&std::ffi::CStr> = None;
+        rustix::mount::mount("guard", at, "tmpfs", rustix::mount::MountFlags::empty(), none).unwrap();
+    };
+    let other = tempfile::tempdir().unwrap();
+    tmpfs(other.path());
+    let mut place = PathBuf::new();
+    let report = harness::must_notice("a panic", || {
+        let lab = Lab::prepare(Setup::default());
+        place = lab.place();
+        tmpfs(&place);
+        tmpfs(&place);
+        assert!(lab.mounted());
+        panic!("as a failed check does");
+    });
+    assert_eq!(report, "as a failed check does");
+    assert!(!mounted(&place) && !place.exists(), "left behind: {}", place.display());
+    assert!(mounted(other.path()), "detached a mount that is not its own");
+    detach(other.path());
+    assert!(!mounted(other.path()));
+}

@@ -52,9 +52,9 @@ fn crashes(subject: &mut dyn Subject, roles: &[&str], count: usize) {
         // Descriptors that outlived the daemon must be gone before the next one: they are outside of its cuts.
         drop(writers);
         if disk_lost {
-            subject.elsewhere()
+            subject.elsewhere();
         } else {
-            subject.revive()
+            subject.revive();
         }
         subject.writers(&[]);
         judge(

@@ -97,7 +97,8 @@ fn fault_05_a_failed_start_overwrites_good_state() {
 }
 
 /// Constant writing put off the save for ever, and SIGTERM did not save. SEMANTICS, Flush: "at the latest after the maximum
-/// delay"; Unmount: "SIGTERM ends with a final flush."
+/// delay"; Unmount:
+/// "each end with a final flush".
 #[test]
 fn fault_06_constant_writing_is_never_saved() {
     let lab = Lab::new(Setup::default().flushing("500ms", "1s"));
@@ -128,7 +129,8 @@ fn fault_07_a_failed_save_is_forgotten() {
     assert_eq!(text(lab.restored(None).join("a")), "once");
 }
 
-/// A pipe stopped everything for ever. SEMANTICS, Names: "Pipes are kept."
+/// A pipe stopped everything for ever. SEMANTICS, Names: "Pipes and, for
+/// root, device nodes are kept".
 #[test]
 fn fault_08_a_pipe_blocks_everything() {
     let mut lab = Lab::new(Setup::default());

@@ -41,18 +41,21 @@ fn crashes(subject: &mut dyn Subject, roles: &[&str], count: usize) {
         }
         writers[dice.below(roles.len() as u64) as usize].await_steps(dice.below(100));
         let disk_lost = round % 3 == 2;
-        let acknowledged = steps();
+        if disk_lost && saved.iter().all(|s| *s == 0) {
+            saved = steps();
+            subject.flush();
+        }
+        subject.strike();
+        if !disk_lost {
+            saved = steps();
+        }
+        // Descriptors that outlived the daemon must be gone before the next one: they are outside of its cuts.
+        drop(writers);
         if disk_lost {
-            if saved.iter().all(|s| *s == 0) {
-                saved = acknowledged;
-                subject.flush();
-            }
             subject.elsewhere();
         } else {
-            saved = acknowledged;
-            subject.crash();
+            subject.revive();
         }
-        drop(writers);
         subject.writers(&[]);
         judge(
             &subject.dir(),

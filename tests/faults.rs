@@ -314,7 +314,9 @@ fn every_third_request_fails_and_head_is_always_whole() {
 /// SEMANTICS, Unmount: "If anything stays unsaved the exit code is not zero and the paths are listed."
 #[test]
 fn outage_at_unmount_is_said() {
-    let mut cloud = Cloud::new();
+    let mut cloud = Cloud::prepare();
+    cloud.lab.setup = cloud.lab.setup.clone().with(&["--unmount-timeout", "2s"]);
+    cloud.lab.mount();
     cloud.write("unsaved file", "precious");
     cloud
         .server

@@ -201,7 +201,8 @@ fn restart_downloads_nothing() {
     before.assert_same(&Tree::take(&lab.dir(), KEPT), "the tree elsewhere");
 }
 
-/// SEMANTICS, Restore: "What was changed in the directory while no daemon ran is a local change: it is shown and saved."
+/// SEMANTICS, Restore: "What was changed in the directory while no daemon ran is shown in any case; with `--scan always`, or
+/// after an unclean stop, it is found and saved as well."
 #[test]
 fn changes_beneath_a_stopped_mount_are_kept() {
     let mut lab = Lab::new(Setup::default());
@@ -210,6 +211,7 @@ fn changes_beneath_a_stopped_mount_are_kept() {
     }
     lab.flush();
     lab.unmount();
+    lab.setup = lab.setup.clone().with(&["--scan", "always"]);
     fs::write(lab.place().join("changed"), b"by another program").unwrap();
     fs::write(lab.place().join("added"), b"added").unwrap();
     lab.mount();
@@ -274,11 +276,11 @@ fn fusermount_flushes() {
     });
 }
 
-/// SEMANTICS, Unmount: "If anything stays unsaved the exit code is not zero and the paths are listed; nothing is lost: the
+/// SEMANTICS, Unmount: "If anything stays unsaved the exit code is not zero and the paths are listed. Nothing is lost: the
 /// next mount shows and saves it."
 #[test]
 fn unreachable_remote_at_unmount() {
-    let mut lab = Lab::new(Setup::default());
+    let mut lab = Lab::new(Setup::default().with(&["--unmount-timeout", "2s"]));
     fs::write(lab.dir().join("saved"), b"saved").unwrap();
     lab.flush();
     fs::write(lab.dir().join("unsaved file"), b"precious").unwrap();
@@ -504,7 +506,7 @@ fn log_lists_what_can_be_restored() {
     }
 }
 
-/// SEMANTICS, Mount: "With `--access owner` (the default of an ordinary user's mount) nobody else enters."
+/// SEMANTICS, Mount: "With `--access owner` nobody else enters; with `--access all` owners and modes decide."
 #[test]
 fn access_is_as_asked() {
     if !harness::is_root() {
@@ -526,4 +528,32 @@ fn access_is_as_asked() {
         assert_eq!(reads("f"), enters, "--access {access}");
         assert!(!reads("secret"), "--access {access}: modes are not enforced");
     }
+}
+
+/// The guard detaches its own mount points and no other, also when a test panics.
+#[test]
+fn guard_selftest() {
+    if !harness::is_root() {
+        return skip("guard", "only root may mount a tmpfs");
+    }
+    let tmpfs = |at: &Path| {
+        let none: Option<&std::ffi::CStr> = None;
+        rustix::mount::mount("guard", at, "tmpfs", rustix::mount::MountFlags::empty(), none).unwrap();
+    };
+    let other = tempfile::tempdir().unwrap();
+    tmpfs(other.path());
+    let mut place = PathBuf::new();
+    let report = harness::must_notice("a panic", || {
+        let lab = Lab::prepare(Setup::default());
+        place = lab.place();
+        tmpfs(&place);
+        tmpfs(&place);
+        assert!(lab.mounted());
+        panic!("as a failed check does");
+    });
+    assert_eq!(report, "as a failed check does");
+    assert!(!mounted(&place) && !place.exists(), "left behind: {}", place.display());
+    assert!(mounted(other.path()), "detached a mount that is not its own");
+    detach(other.path());
+    assert!(!mounted(other.path()));
 }

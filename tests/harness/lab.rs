@@ -379,8 +379,11 @@ impl Subject for Lab {
         version_in(&self.verb("flush", &["--wait"]).must("flush --wait").stdout)
     }
 
-    fn crash(&mut self) {
+    fn strike(&mut self) {
         self.kill();
+    }
+
+    fn revive(&mut self) {
         self.mount();
     }
 
@@ -390,7 +393,8 @@ impl Subject for Lab {
     }
 
     fn elsewhere(&mut self) {
-        if self.mounted() {
+        // A struck daemon leaves a dead mount that no status comes from.
+        if self.mounted() && self.verb("status", &["--json"]).ok() {
             self.kill();
         }
         self.wipe();

@@ -7,8 +7,15 @@ pub trait Subject {
     fn dir(&self) -> PathBuf;
     /// Saves everything written so far; returns the version once it is durable.
     fn flush(&mut self) -> String;
-    /// The daemon dies without a word and is started again on the same disk.
-    fn crash(&mut self);
+    /// The daemon dies without a word.
+    fn strike(&mut self);
+    /// It is started again on the same disk.
+    fn revive(&mut self);
+    /// Both at once.
+    fn crash(&mut self) {
+        self.strike();
+        self.revive();
+    }
     /// A clean stop and a new start on the same disk.
     fn remount(&mut self);
     /// The machine is lost, with its disk: the newest version comes up in another place.

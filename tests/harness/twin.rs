@@ -220,7 +220,9 @@ impl Subject for Twin {
         self.version.to_string()
     }
 
-    fn crash(&mut self) {
+    fn revive(&mut self) {}
+
+    fn strike(&mut self) {
         if self.defect == Defect::LoseOnCrash {
             each(&self.dir(), &|path, meta| {
                 if meta.is_file() && meta.len() > 0 {

@@ -519,7 +519,7 @@ fn long_names_that_are_not_utf_8_fail_no_tar() {
     let mut item = file("x", b"content");
     item.0.path = path(&name);
     let mut link = symlink("link", "x");
-    link.0.kind = Kind::Symlink { target: name.clone() };
+    link.0.kind = Kind::Symlink { target: name };
     std::fs::write(dir.path().join("layer.tar.zst"), pack(&[item, link])).expect("write");
     for program in ["tar", "bsdtar"] {
         let to = dir.path().join(program);

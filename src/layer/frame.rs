@@ -14,7 +14,8 @@ pub const VERSION: u32 = 1;
 pub const FRAME_RAW_MAX: usize = 1 << 20;
 /// The most bytes one compressed frame may have (what zstd needs for incompressible input).
 pub const FRAME_BYTES_MAX: usize = FRAME_RAW_MAX + (FRAME_RAW_MAX >> 8) + 64;
-/// Bytes of the preamble, its frame header included.
+/// Bytes of the preamble, its frame header included: a block of tar, because GNU tar takes no file
+/// that is shorter for an archive unless it is told `--zstd`.
 pub const PREAMBLE_BYTES: usize = 8 + PREAMBLE_PAYLOAD;
 /// Bytes of one row of the table.
 pub const ROW_BYTES: usize = 40;
@@ -24,7 +25,7 @@ pub const FOOTER_BYTES: usize = 72;
 pub(crate) const ZSTD_MAGIC: [u8; 4] = 0xFD2F_B528u32.to_le_bytes();
 pub(crate) const PREAMBLE_MAGIC: [u8; 4] = 0x184D_2A50u32.to_le_bytes();
 pub(crate) const TABLE_MAGIC: [u8; 4] = 0x184D_2A51u32.to_le_bytes();
-const PREAMBLE_PAYLOAD: usize = 32;
+const PREAMBLE_PAYLOAD: usize = 504;
 const NAME: [u8; 8] = *b"ICELAYER";
 const FOOTER_NAME: [u8; 8] = *b"ICEFOOT\0";
 

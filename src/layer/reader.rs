@@ -78,7 +78,7 @@ impl<R: Read + Send> LayerReader<R> {
                 .map_err(|e| LayerError::from_stream("archive", e))?;
             head.extend(rest);
         }
-        let ours = head.len() == frame::PREAMBLE_BYTES && frame::is_ours(&head);
+        let ours = frame::is_ours(&head);
         let begun = Cursor::new(head).chain(source);
         if ours {
             let frames = FramesIn::new(begun, writer::threads())?;

@@ -513,6 +513,26 @@ fn bsdtar_extracts_the_same_tree_and_says_nothing() {
 }
 
 #[test]
+fn long_names_that_are_not_utf_8_fail_no_tar() {
+    let dir = tempfile::tempdir().expect("directory");
+    let name = [&[b'd'; 60][..], b"\xff\xfe", &[b'e'; 100]].concat();
+    let mut item = file("x", b"content");
+    item.0.path = path(&name);
+    let mut link = symlink("link", "x");
+    link.0.kind = Kind::Symlink { target: name };
+    std::fs::write(dir.path().join("layer.tar.zst"), pack(&[item, link])).expect("write");
+    for program in ["tar", "bsdtar"] {
+        let to = dir.path().join(program);
+        std::fs::create_dir(&to).expect("mkdir");
+        let mut command = Command::new(program);
+        command.arg("-xf").arg("../layer.tar.zst").current_dir(&to).env("LC_ALL", "C.UTF-8");
+        let Ok(out) = command.output() else { continue };
+        assert!(out.status.success(), "{program}: {}", String::from_utf8_lossy(&out.stderr));
+        assert_eq!(std::fs::read(to.join("link")).expect("through the link"), b"content", "{program}");
+    }
+}
+
+#[test]
 fn zstd_finds_every_checksum_right() {
     let dir = tempfile::tempdir().expect("directory");
     showcase(dir.path());

@@ -32,12 +32,14 @@ pub struct Decoded {
 pub struct Decoder {
     dialect: Dialect,
     globals: Pax,
+    /// Something was read: a foreign stream without its zero blocks may end here.
+    begun: bool,
 }
 
 impl Decoder {
     /// Starts at the first header.
     pub fn new(dialect: Dialect) -> Self {
-        Self { dialect, globals: Pax::default() }
+        Self { dialect, globals: Pax::default(), begun: false }
     }
 
     /// The next entry; `None` after the two zero blocks that end a tar.
@@ -49,6 +51,7 @@ impl Decoder {
                 Some(block) => block,
                 None => return Ok(None),
             };
+            self.begun = true;
             let Some(mut header) = Header::parse(&block)? else {
                 return self.end(input).map(|()| None);
             };
@@ -80,7 +83,7 @@ impl Decoder {
         let mut n = 0;
         while n < BLOCK {
             match input.read(&mut block[n..]) {
-                Ok(0) if n == 0 && self.dialect == Dialect::Foreign => return Ok(None),
+                Ok(0) if n == 0 && self.begun && self.dialect == Dialect::Foreign => return Ok(None),
                 Ok(0) => return Err(LayerError::truncated("tar stream")),
                 Ok(more) => n += more,
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}

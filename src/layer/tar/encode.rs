@@ -125,6 +125,13 @@ fn finish(
         }
         pax.push(key, value.as_slice());
     }
+    let names = [&b"path"[..], b"linkpath", b"GNU.sparse.name"];
+    if pax.iter().any(|(key, value)| names.contains(&key) && std::str::from_utf8(value).is_err()) {
+        // Else bsdtar fails; GNU tar says that it does not know the key, and goes on.
+        let mut first = Pax::default();
+        first.push(*b"hdrcharset", *b"BINARY");
+        pax = pax.over(&first);
+    }
     let mut out = Vec::with_capacity(BLOCK);
     if !pax.is_empty() {
         let records = pax.encode();

@@ -299,11 +299,8 @@ pub fn probe_passthrough(root: impl AsFd, probe_dir: &Path) -> std::result::Resu
     }
     let depth = Backing::probe(&root).map_err(|e| refused("cannot look at the backing", &e))?.depth;
     std::fs::create_dir_all(probe_dir).map_err(|e| refused("cannot make a place to probe", &e))?;
-    let options = MountOptions {
-        source: "icecache-probe".into(),
-        allow_other: false,
-        flags: Restrictions::default(),
-    };
+    let options =
+        MountOptions { source: "icecache-probe".into(), allow_other: false, flags: Restrictions::default() };
     let (device, mounted) = mount(probe_dir, &options).map_err(|e| refused("cannot mount", &e))?;
     let result = super::probe::try_passthrough(device, depth, &root);
     let unmounted = mounted.unmount(true);

@@ -2,6 +2,7 @@
 use super::frame::{FRAME_RAW_MAX, PREAMBLE_BYTES};
 use super::*;
 use crate::clock::Timestamp;
+use crate::layer::content::Content;
 use crate::path::RelPath;
 use proptest::prelude::*;
 use std::fs::File;
@@ -42,7 +43,9 @@ fn noise(len: usize, seed: u64) -> Vec<u8> {
 fn pack(items: &[(Entry, Option<Vec<u8>>)]) -> (Vec<u8>, Summary) {
     let mut writer = LayerWriter::new(Vec::new(), PackOptions { level: 3, threads: 2 });
     for (entry, bytes) in items {
-        writer.append(entry, bytes.as_deref().map(content).as_ref()).expect("append");
+        writer
+            .append(entry, bytes.as_deref().map(content).as_ref().map(|f| f as &dyn Content))
+            .expect("append");
     }
     writer.finish().expect("finish")
 }
@@ -102,7 +105,9 @@ fn many_frames_keep_their_order_at_any_number_of_threads() {
     for threads in [1, 4] {
         let mut writer = LayerWriter::new(Vec::new(), PackOptions { level: 3, threads });
         for (entry, bytes) in &items {
-            writer.append(entry, bytes.as_deref().map(content).as_ref()).expect("append");
+            writer
+                .append(entry, bytes.as_deref().map(content).as_ref().map(|f| f as &dyn Content))
+                .expect("append");
         }
         assert!(writer.finish().expect("finish").0 == one, "the bytes depend on the threads");
     }
@@ -319,7 +324,7 @@ proptest! {
                 }
                 file
             });
-            writer.append(entry, file.as_ref()).expect("append");
+            writer.append(entry, file.as_ref().map(|f| f as &dyn Content)).expect("append");
         }
         let (bytes, _) = writer.finish().expect("finish");
         prop_assert_eq!(read(&bytes).expect("reads"), items);

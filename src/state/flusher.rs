@@ -210,7 +210,8 @@ impl Flusher {
         let (marks, marked) = self.live.dirty().peek(STATUS_PATHS_MAX);
         let mut paths: BTreeMap<RelPath, ()> = marks.into_iter().map(|(path, _)| (path, ())).collect();
         let mut count = marked as u64;
-        let written = self.cutter.observe(&self.records, false).changed.into_iter().map(|(writer, _)| writer.path);
+        let written =
+            self.cutter.observe(&self.records, false).changed.into_iter().map(|(writer, _)| writer.path);
         for path in written.chain(self.status.lock().stuck.keys().cloned()) {
             count += u64::from(paths.insert(path, ()).is_none());
         }
@@ -264,7 +265,8 @@ impl Flusher {
         }
         self.ensure_barrier()?;
         let cut = Arc::new(self.cutter.cut(&self.records)?);
-        let committed = self.runtime.block_on(self.committer.commit(cut.plan.clone(), cut.clone(), cut.instant));
+        let committed =
+            self.runtime.block_on(self.committer.commit(cut.plan.clone(), cut.clone(), cut.instant));
         match committed {
             Ok(receipt) => {
                 self.note_stuck(&cut, &receipt);

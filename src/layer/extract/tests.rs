@@ -1,6 +1,7 @@
 #![allow(clippy::expect_used, reason = "a test that cannot go on fails")]
 use super::*;
 use crate::clock::Timestamp;
+use crate::layer::content::Content;
 use crate::layer::tar::SparseMap;
 use crate::layer::{LayerWriter, PackOptions};
 use proptest::prelude::*;
@@ -358,7 +359,7 @@ proptest! {
         }
         let mut writer = LayerWriter::new(Vec::new(), PackOptions::default());
         for (entry, content) in &items {
-            writer.append(entry, content.as_ref()).expect("append");
+            writer.append(entry, content.as_ref().map(|f| f as &dyn Content)).expect("append");
         }
         let layer = writer.finish().expect("finish").0;
         extract_with(&mut Extractor::new(open(dir.path())), &layer).expect("extracts");

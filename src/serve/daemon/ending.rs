@@ -47,7 +47,12 @@ impl std::fmt::Debug for Ending {
 
 impl Ending {
     /// The end of `served`.
-    pub fn new(settings: Arc<MountSettings>, served: Arc<Served>, records: Arc<Records>, dir: PathBuf) -> Self {
+    pub fn new(
+        settings: Arc<MountSettings>,
+        served: Arc<Served>,
+        records: Arc<Records>,
+        dir: PathBuf,
+    ) -> Self {
         let kept_in = settings.backing.clone().unwrap_or(dir);
         Self { settings, served, records, kept_in, state: Mutex::default(), changed: Condvar::new() }
     }
@@ -70,7 +75,8 @@ impl Ending {
                 return Err(Error::io(format!("cannot unmount {}", self.settings.dir.display()), e));
             }
             if Instant::now() > give_up {
-                let message = format!("still in use: {} (lsof or fuser tells by whom)", self.settings.dir.display());
+                let message =
+                    format!("still in use: {} (lsof or fuser tells by whom)", self.settings.dir.display());
                 let busy = Error::new(ErrorKind::Busy, message);
                 return Ok(self.reply(false, Some(failure.as_ref().unwrap_or(&busy))));
             }

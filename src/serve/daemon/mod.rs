@@ -9,9 +9,9 @@ mod mounting;
 mod reconcile;
 mod signals;
 
+use super::control;
 use super::registry::{Registered, Registry};
 use super::startup::{Ended, Ready, StatusPipe};
-use super::control;
 use crate::config::{Environment, MountSettings};
 use crate::error::{Error, Result};
 use crate::journal::{Journal, SledJournal};
@@ -58,7 +58,8 @@ pub fn run(settings: MountSettings, status: StatusPipe) -> Result<Ended> {
     let start = reconcile::Start { settings: &settings, store: &store, records: &records, status: &status };
     let marks = start.reconcile(&runtime, &committer, &opening, &locks, lost)?;
 
-    let served = Served::start(&settings, &locks, records.clone(), Arc::new(committer), marks, runtime.handle())?;
+    let served =
+        Served::start(&settings, &locks, records.clone(), Arc::new(committer), marks, runtime.handle())?;
     let ending = Arc::new(Ending::new(settings.clone(), served.clone(), records.clone(), locks.dir_path()));
     let controller =
         Arc::new(MountController::new(settings.clone(), served.clone(), ending.clone(), counters, store));
@@ -154,7 +155,8 @@ fn serve_control(
 /// Directories the kernel knows keep a descriptor each, so take what we can get.
 fn raise_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let wanted = std::fs::read_to_string("/proc/sys/fs/nr_open").ok().and_then(|n| n.trim().parse::<u64>().ok());
+    let wanted =
+        std::fs::read_to_string("/proc/sys/fs/nr_open").ok().and_then(|n| n.trim().parse::<u64>().ok());
     let now = getrlimit(Resource::Nofile);
     let most = wanted.unwrap_or(1 << 20).min(1 << 20);
     // Above the hard limit needs privileges; up to it does not.

@@ -4,7 +4,9 @@ use crate::config::{Access, FsyncMode, Layout, MountSettings, Passthrough, Xattr
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{Volume, VolumeOptions};
 use crate::fuse::adapter::{Adapter, Durable};
-use crate::fuse::mount::{Backing, MountOptions, Mounted, NoPassthrough, Restrictions, mount, probe_passthrough};
+use crate::fuse::mount::{
+    Backing, MountOptions, Mounted, NoPassthrough, Restrictions, mount, probe_passthrough,
+};
 use crate::fuse::transport::{DeviceTransport, Transport};
 use crate::remote::{Store, supports_conditional_writes};
 use crate::state::barrier::Barrier;
@@ -60,12 +62,11 @@ impl Served {
         runtime: &Handle,
     ) -> Result<Arc<Self>> {
         rustix::process::umask(rustix::fs::Mode::empty()); // the kernel has applied the caller's
-        let backing = Backing::probe(locks.backing()).map_err(|e| Error::io("cannot look at the backing", e))?;
+        let backing =
+            Backing::probe(locks.backing()).map_err(|e| Error::io("cannot look at the backing", e))?;
         let classic = match settings.passthrough {
             Passthrough::Off => Some(NoPassthrough::TurnedOff),
-            Passthrough::Auto => {
-                probe_passthrough(locks.backing(), &settings.state_dir.join("probe")).err()
-            }
+            Passthrough::Auto => probe_passthrough(locks.backing(), &settings.state_dir.join("probe")).err(),
         };
         let options = VolumeOptions {
             passthrough: classic.is_none(),
@@ -123,14 +124,16 @@ impl Served {
             let _detached = mounted.unmount(true);
             Error::io("the kernel refused the mount's handshake", e)
         })?;
-        let served = Self { volume, flusher, mounted, classic, threads: Mutex::default(), started: Instant::now() };
+        let served =
+            Self { volume, flusher, mounted, classic, threads: Mutex::default(), started: Instant::now() };
         served.start_threads(Box::new(transport), threads)?;
         Ok(Arc::new(served))
     }
 
     fn start_threads(&self, transport: Box<dyn Transport>, threads: usize) -> Result<()> {
         let failed = |e| Error::io("cannot start thread", e);
-        let session = std::thread::Builder::new().name("session".into()).spawn(move || transport.run(threads));
+        let session =
+            std::thread::Builder::new().name("session".into()).spawn(move || transport.run(threads));
         let flusher = self.flusher.clone();
         let flushing = std::thread::Builder::new().name("flush".into()).spawn(move || flusher.run());
         *self.threads.lock() =
@@ -245,7 +248,12 @@ impl Durable for RemoteFsync {
 }
 
 /// Finds out, once for each state directory, whether the store can refuse to overwrite.
-pub fn check_store(runtime: &Runtime, settings: &MountSettings, store: &Store, records: &Records) -> Result<()> {
+pub fn check_store(
+    runtime: &Runtime,
+    settings: &MountSettings,
+    store: &Store,
+    records: &Records,
+) -> Result<()> {
     if records.meta().base.is_some() || settings.allow_unsafe_no_cas {
         return Ok(());
     }

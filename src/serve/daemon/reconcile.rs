@@ -140,13 +140,16 @@ impl Start<'_> {
         locks: &Locks,
         local: Marks,
     ) -> Result<Marks> {
-        let before: Vec<RelPath> =
-            self.records.below(&RelPath::root()).map(|r| r.map(|(path, _)| path)).collect::<Result<_, _>>()?;
+        let before: Vec<RelPath> = self
+            .records
+            .below(&RelPath::root())
+            .map(|r| r.map(|(path, _)| path))
+            .collect::<Result<_, _>>()?;
         let found = self.restore(runtime, opening, locks, false)?;
         for path in before.iter().rev() {
-            let ours = local.iter().any(|(mark, extent)| {
-                mark == path || (*extent == Extent::Subtree && path.starts_with(mark))
-            });
+            let ours = local
+                .iter()
+                .any(|(mark, extent)| mark == path || (*extent == Extent::Subtree && path.starts_with(mark)));
             if !found.contains_key(path) && !ours {
                 remove(locks, path);
             }
@@ -159,7 +162,8 @@ impl Start<'_> {
         let found: Arc<Mutex<Found>> = Arc::default();
         let into = found.clone();
         let keep_local = self.settings.on_existing == OnExisting::Local && !empty;
-        let is_there = move |_: &RelPath, entry: &Entry, ident: &Identity| keep_local || is_same(entry, ident);
+        let is_there =
+            move |_: &RelPath, entry: &Entry, ident: &Identity| keep_local || is_same(entry, ident);
         let (aside, aside_path) = if empty { (None, None) } else { self.aside()? };
         let policy = Policy {
             existing: Existing::Keep(Box::new(is_there)),
@@ -173,12 +177,24 @@ impl Start<'_> {
         let restored: Restored = match (&opening.head, &opening.tag) {
             (Some(head), _) => {
                 let root = locks.backing_fd()?;
-                runtime.block_on(restore::restore(self.store.clone(), sources(head), root, policy, &progress))?
+                runtime.block_on(restore::restore(
+                    self.store.clone(),
+                    sources(head),
+                    root,
+                    policy,
+                    &progress,
+                ))?
             }
             (None, _) => {
                 let root = locks.backing_fd()?;
                 let archive = runtime.block_on(self.archive(&opening.name))?;
-                runtime.block_on(restore::restore(self.store.clone(), vec![archive], root, policy, &progress))?
+                runtime.block_on(restore::restore(
+                    self.store.clone(),
+                    vec![archive],
+                    root,
+                    policy,
+                    &progress,
+                ))?
             }
         };
         for note in &restored.notes {

@@ -408,7 +408,11 @@ struct Guarded {
 }
 
 impl ContentSource for Guarded {
-    fn open(&self, path: &RelPath, captured: &Captured) -> io::Result<Box<dyn crate::layer::content::Content>> {
+    fn open(
+        &self,
+        path: &RelPath,
+        captured: &Captured,
+    ) -> io::Result<Box<dyn crate::layer::content::Content>> {
         if path.to_string() == self.refused { Err(self.kind.into()) } else { self.inner.open(path, captured) }
     }
 

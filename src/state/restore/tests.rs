@@ -99,7 +99,11 @@ impl Shelf {
             }
             let (bytes, summary) = writer.finish().expect("finish");
             let key = format!("layers/{i}.tar.zst");
-            sources.push(LayerSource { key: key.clone(), bytes: summary.bytes, digest: Some(summary.digest) });
+            sources.push(LayerSource {
+                key: key.clone(),
+                bytes: summary.bytes,
+                digest: Some(summary.digest),
+            });
             shelf.objects.lock().insert(key, bytes.into());
         }
         (shelf, sources)

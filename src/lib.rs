@@ -50,6 +50,7 @@
 //!
 //! ```
 //! use icecache::clock::Timestamp;
+//! use icecache::config::OnConflict;
 //! use icecache::journal::MemoryJournal;
 //! use icecache::layer::PackOptions;
 //! use icecache::path::RelPath;
@@ -74,8 +75,12 @@
 //!
 //! let store: Store = Arc::new(MemoryStore::new());
 //! let records = Arc::new(Records::open(Arc::new(MemoryJournal::new()), "memory:", "work")?);
-//! let options =
-//!     CommitOptions { layout: Layout::Layered, host: "here".into(), pack: PackOptions::default() };
+//! let options = CommitOptions {
+//!     layout: Layout::Layered,
+//!     host: "here".into(),
+//!     pack: PackOptions::default(),
+//!     on_conflict: OnConflict::Fork,
+//! };
 //! let (committer, _opening) = Committer::open(store.clone(), records.clone(), options).await?;
 //!
 //! // What the plan looks at is marked; here that is everything.

@@ -4,6 +4,7 @@
 //! condition that nobody moved it, then the records. A lost reply is told from a lost race by
 //! reading HEAD. Whoever lost a race keeps its changes in a fork and goes on there.
 use crate::clock::Timestamp;
+use crate::config::OnConflict;
 use crate::journal::JournalError;
 use crate::layer::{LayerError, PackOptions};
 use crate::path::RelPath;
@@ -54,6 +55,8 @@ pub struct CommitOptions {
     pub host: String,
     /// How to pack.
     pub pack: PackOptions,
+    /// What to do when another writer moved the name.
+    pub on_conflict: OnConflict,
 }
 
 /// What a commit did.
@@ -125,6 +128,14 @@ pub enum CommitError {
     /// Layout single: another writer replaced the archive. The next commit goes to this fork.
     #[error("another writer replaced the archive; continuing as fork: {}", .0.name)]
     Diverged(Forked),
+    /// Another writer moved the name, and no fork is wanted. It stays so until the next start.
+    #[error(
+        "another writer moved this name, so nothing is saved (--on-conflict fork saves to a fork): {name}"
+    )]
+    Overtaken {
+        /// The name.
+        name: String,
+    },
     /// The remote has a version that is not the one the records describe: see [`Relation::Moved`].
     #[error("the remote has another version than this directory was made from")]
     Unadopted,
@@ -164,7 +175,9 @@ impl From<CommitError> for crate::Error {
             CommitError::Layer(e) => return e.into(),
             CommitError::Source { path, source } => return Self::io(format!("cannot read: {path}"), source),
             CommitError::Unsettled | CommitError::Outdated | CommitError::Stopped => ErrorKind::Unavailable,
-            CommitError::Diverged(_) | CommitError::Unadopted => ErrorKind::Conflict,
+            CommitError::Diverged(_) | CommitError::Overtaken { .. } | CommitError::Unadopted => {
+                ErrorKind::Conflict
+            }
             CommitError::Misfit => ErrorKind::Invalid,
         };
         Self::new(kind, e.to_string())
@@ -181,6 +194,8 @@ struct State {
     tag: Option<Tag>,
     /// The end of the last commit is not known.
     unsettled: bool,
+    /// Another writer moved the name, and no fork is wanted.
+    overtaken: bool,
 }
 
 /// Commits plans, one at a time. Needs a tokio runtime.
@@ -215,6 +230,9 @@ impl Committer {
         }
         if plan.is_empty() {
             return Ok(self.nothing(&state, BTreeMap::new()));
+        }
+        if state.overtaken {
+            return Err(CommitError::Overtaken { name: state.name }); // before anything is sent
         }
         match self.options.layout {
             Layout::Layered => self.commit_layer(state, plan, source, time).await,
@@ -263,6 +281,17 @@ impl Committer {
         match self.options.layout {
             Layout::Layered => self.resolve_layers().await,
             Layout::Single => self.resolve_whole().await,
+        }
+    }
+
+    /// Another writer moved the name: an error if no fork may be made.
+    fn may_fork(&self, name: &str) -> Result<(), CommitError> {
+        match self.options.on_conflict {
+            OnConflict::Fork => Ok(()),
+            OnConflict::Fail => {
+                self.state.lock().overtaken = true;
+                Err(CommitError::Overtaken { name: name.into() })
+            }
         }
     }
 

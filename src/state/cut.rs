@@ -401,7 +401,7 @@ impl Cutter {
 
     fn finish(&self, barrier: &mut Option<Barrier>) {
         if let Some(helper) = barrier.as_mut()
-            && let Err(e) = helper.finish(Instant::now() + self.options.deadline.max(Duration::from_secs(5)))
+            && let Err(e) = helper.finish()
         {
             tracing::warn!(error = %e, "barrier helper lost; a new one is started");
             *barrier = None;
@@ -472,7 +472,7 @@ impl Cutter {
 
     fn open(&self, path: &RelPath, ino: u64) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(self.live.root(), &path.to_cstring(), flags, Mode::empty())?;
+        let file = rustix::fs::openat(self.live.root(), path.to_cstring(), flags, Mode::empty())?;
         if rustix::fs::fstat(&file)?.st_ino != ino {
             return Err(io::Error::other("another file stands there now"));
         }

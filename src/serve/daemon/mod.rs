@@ -123,6 +123,7 @@ fn commit_options(settings: &MountSettings) -> CommitOptions {
         },
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         pack: PackOptions { level: settings.level as i32, ..PackOptions::default() },
+        on_conflict: settings.on_conflict,
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a start finds on the disk and in the remote becomes one tree: restored, kept, or both.
 use super::lock::Locks;
-use crate::config::{Layout, MountSettings, OnExisting, Scan};
+use crate::config::{Layout, MountSettings, OnConflict, OnExisting, Scan};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::{Entry, Kind};
 use crate::path::RelPath;
@@ -15,7 +15,7 @@ use crate::state::record::{Base, Records};
 use crate::state::restore::{self, Existing, LayerSource, Policy, Restored};
 use crate::state::scan::scan;
 use crate::sync::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use tokio::runtime::Runtime;
@@ -116,6 +116,14 @@ impl Start<'_> {
         }
         let local = self.look(locks)?;
         if !local.is_empty() {
+            if self.settings.on_conflict == OnConflict::Fail {
+                let message = format!(
+                    "another machine has saved newer versions, and there are unsaved changes here: {} \
+                     (--on-conflict fork saves them as a fork)",
+                    self.settings.dir.display()
+                );
+                return Err(Error::new(ErrorKind::Conflict, message));
+            }
             if let Some(head) = &opening.head
                 && committer.keep(head)
             {
@@ -162,8 +170,16 @@ impl Start<'_> {
         let found: Arc<Mutex<Found>> = Arc::default();
         let into = found.clone();
         let keep_local = self.settings.on_existing == OnExisting::Local && !empty;
-        let is_there =
-            move |_: &RelPath, entry: &Entry, ident: &Identity| keep_local || is_same(entry, ident);
+        // What the directory keeps against the remote is not recorded as saved: the scan finds it.
+        let ours: Arc<Mutex<HashSet<RelPath>>> = Arc::default();
+        let differs = ours.clone();
+        let is_there = move |path: &RelPath, entry: &Entry, ident: &Identity| {
+            let same = is_same(entry, ident);
+            if keep_local && !same {
+                differs.lock().insert(path.clone());
+            }
+            same || keep_local
+        };
         let (aside, aside_path) = if empty { (None, None) } else { self.aside()? };
         let policy = Policy {
             existing: Existing::Keep(Box::new(is_there)),
@@ -210,7 +226,10 @@ impl Start<'_> {
             ));
         }
         tracing::info!(entries = restored.entries, kept = restored.kept, bytes = restored.bytes, "restored");
-        let found = std::mem::take(&mut *found.lock());
+        let mut found = std::mem::take(&mut *found.lock());
+        for path in ours.lock().iter() {
+            found.remove(path);
+        }
         Ok(found)
     }
 

@@ -54,6 +54,7 @@ impl Committer {
             return Err(CommitError::Outdated);
         }
 
+        self.may_fork(&state.name)?;
         let origin = self.records.meta().name;
         for attempt in 1..=FORK_ATTEMPTS {
             let name = fork::fork_name(&origin, &host, head::instant(time), attempt);

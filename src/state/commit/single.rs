@@ -47,6 +47,7 @@ impl Committer {
                 if tag != state.tag
                     && matches!(failure, RemoteError::Precondition { .. } | RemoteError::NotFound { .. }) =>
             {
+                self.may_fork(&state.name)?;
                 let origin = self.records.meta().name;
                 let name = fork::fork_name(&origin, &self.options.host, head::instant(time), 1);
                 tracing::error!(fork = %name, from = %state.name,

@@ -39,6 +39,16 @@ impl Site {
         journal: Arc<MemoryJournal>,
         layout: Layout,
     ) -> Result<Self, CommitError> {
+        Self::start_with(dir, memory, journal, layout, OnConflict::Fork).await
+    }
+
+    async fn start_with(
+        dir: Arc<tempfile::TempDir>,
+        memory: &MemoryStore,
+        journal: Arc<MemoryJournal>,
+        layout: Layout,
+        on_conflict: OnConflict,
+    ) -> Result<Self, CommitError> {
         let faults: Faults = Arc::default();
         let told = Arc::clone(&faults);
         let faulty = Faulty::new(Arc::new(memory.clone()), move |call| {
@@ -49,7 +59,7 @@ impl Site {
         let counters = Arc::new(Counters::default());
         let store = Arc::new(Counted::new(Arc::new(faulty), Arc::clone(&counters)));
         let records = Arc::new(Records::open(Arc::clone(&journal) as _, "memory:", "work").expect("opens"));
-        let options = CommitOptions { layout, host: "box".into(), pack: PackOptions::default() };
+        let options = CommitOptions { layout, host: "box".into(), pack: PackOptions::default(), on_conflict };
         let (committer, opening) = Committer::open(store, Arc::clone(&records), options).await?;
         let memory = memory.clone();
         Ok(Self { dir, memory, journal, layout, faults, counters, records, committer, opening })
@@ -504,6 +514,38 @@ async fn single_never_overwrites_another_writers_archive() {
     assert_eq!(s.memory.get("work.zst").await.expect("there").bytes, "theirs");
     assert_eq!(s.restored(&fork.name).await, ["a=1", "b=2"]);
     assert_eq!(s.crash().await.opening.relation, Relation::Same);
+}
+
+/// `on-conflict = "fail"` made forks all the same.
+#[tokio::test]
+async fn without_forks_a_lost_name_stays_unsaved_and_nothing_more_is_sent() {
+    for (layout, key) in [(Layout::Layered, "work/HEAD"), (Layout::Single, "work.zst")] {
+        let memory = MemoryStore::new();
+        let dir = Arc::new(tempfile::tempdir().expect("dir"));
+        let journal = Arc::new(MemoryJournal::new());
+        let started = Site::start_with(dir, &memory, Arc::clone(&journal), layout, OnConflict::Fail).await;
+        let s = started.expect("opens");
+        s.write("a", "1");
+        s.flush().await.expect("commits");
+        let theirs = match layout {
+            Layout::Layered => {
+                let head = s.head("work").await.expect("HEAD");
+                let layer = LayerRef { key: "layers/theirs.tar.zst".into(), ..head.layers[0].clone() };
+                head.next(Uuid::new_v4(), "other", layer).to_bytes().expect("bytes")
+            }
+            Layout::Single => b"theirs".to_vec(),
+        };
+        memory.put(key, theirs.clone().into(), Condition::Always).await.expect("puts");
+        s.write("b", "2");
+        let lost = s.flush().await;
+        assert!(matches!(lost, Err(CommitError::Overtaken { .. })), "{lost:?}");
+        let keys = memory.keys();
+        assert!(matches!(s.flush().await, Err(CommitError::Overtaken { .. })));
+        assert_eq!(memory.keys(), keys, "a refused flush sent something");
+        assert!(!keys.iter().any(|k| k.contains("fork")), "{keys:?}");
+        assert_eq!(memory.get(key).await.expect("there").bytes, theirs);
+        assert!(!s.is_clean());
+    }
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 //! ```text
 //! fsbench run  DIR --target NAME --group small|data|sqlite|tree-make|tree-walk|tree-remove [--files N] [--mib N] [--ops N]
 //! fsbench archive FILE.tar --files N          a tree of small files for the tree groups
+//! fsbench tree DIR --files N --mib N           a tree of so much text in so many files, for bench/restore and bench/idle
 //! fsbench table RESULTS.jsonl                 medians and ratios to `native`, as a markdown table
 //! ```
 //! `run` prints one line of JSON per phase: `{"target":"native","phase":"create","seconds":0.12}`. Nothing is
@@ -264,6 +265,29 @@ fn archive(archive: &Path, files: usize) -> Outcome<()> {
     if status.success() { Ok(()) } else { Err("tar failed".into()) }
 }
 
+/// Writes a tree of `files` files with `mib` MiB altogether below `root`, 100 a directory. Sizes vary from half to one
+/// and a half of the mean; the text halves when it is compressed, as source and tables do.
+fn tree(root: &Path, files: usize, mib: u64) -> Outcome<()> {
+    let mut sequence = Sequence(5);
+    let mean = (mib * MIB) / files.max(1) as u64;
+    for i in 0..files {
+        let dir = root.join(format!("a{}", i / 2000)).join(format!("b{}", i / 100 % 20));
+        if i % 100 == 0 {
+            fs::create_dir_all(&dir)?;
+        }
+        // Pairs of files add up to twice the mean, so that the total is exact.
+        let spread = Sequence((i / 2) as u64).next() % mean.max(1);
+        let bytes = if i % 2 == 0 { mean / 2 + spread } else { mean + mean / 2 - spread };
+        let mut text = String::with_capacity(bytes as usize + 32);
+        while (text.len() as u64) < bytes {
+            text.push_str(&format!("{:016x}{:016x}\n", sequence.next(), sequence.next()));
+        }
+        text.truncate(bytes as usize);
+        fs::write(dir.join(format!("file{i}.txt")), text)?;
+    }
+    Ok(())
+}
+
 fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
@@ -334,7 +358,7 @@ fn table(results: &Path) -> Outcome<()> {
 
 fn main() -> Outcome<()> {
     let mut arguments = std::env::args().skip(1);
-    let verb = arguments.next().ok_or("usage: fsbench run|archive|table PATH [OPTION VALUE]...")?;
+    let verb = arguments.next().ok_or("usage: fsbench run|archive|tree|table PATH [OPTION VALUE]...")?;
     let path = PathBuf::from(arguments.next().ok_or("a path is needed")?);
     let mut options = Options {
         target: "native".into(),
@@ -359,6 +383,7 @@ fn main() -> Outcome<()> {
     match verb.as_str() {
         "run" => Bench { dir: path, options }.run(),
         "archive" => archive(&path, options.files),
+        "tree" => tree(&path, options.files, options.mib),
         "table" => table(&path),
         other => Err(format!("unknown verb: {other}").into()),
     }

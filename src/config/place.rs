@@ -7,6 +7,9 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
+/// The control socket's name in the state directory.
+pub const SOCKET_NAME: &str = "control.sock";
+
 /// How much of a derived name stays readable, in bytes; the rest is a hash.
 const READABLE_MAX_BYTES: usize = 80;
 

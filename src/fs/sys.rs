@@ -33,7 +33,10 @@ fn proc_path(dir: &impl AsFd, name: &CStr) -> io::Result<CString> {
 /// Reads an extended attribute into `value` and returns its length; with an empty buffer only the
 /// length. Symbolic links are not followed.
 pub fn get_xattr(dir: &impl AsFd, name: &CStr, attr: &CStr, value: &mut [u8]) -> io::Result<usize> {
-    Ok(rustix::fs::lgetxattr(proc_path(dir, name)?, attr, value)?)
+    let path = proc_path(dir, name)?;
+    // SAFETY: both strings are NUL-terminated, value is writable for its whole length.
+    let n = unsafe { libc::lgetxattr(path.as_ptr(), attr.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+    if n < 0 { Err(io::Error::last_os_error()) } else { Ok(n as usize) }
 }
 
 /// Lists extended attribute names (NUL-terminated); as [`get_xattr`] about the length.

@@ -280,7 +280,7 @@ pub fn detach_dead(dir: &Path) -> Result<bool> {
     }
     // A living one answers; a dead one fails with ENOTCONN.
     match rustix::fs::statfs(dir) {
-        Err(rustix::io::Errno::NOTCONN) => {}
+        Err(rustix::io::Errno::NOTCONN | rustix::io::Errno::CONNABORTED) => {}
         Ok(_) => {
             let message = format!("an icecache is already mounted on {}", dir.display());
             return Err(Error::new(ErrorKind::Busy, message));

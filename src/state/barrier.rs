@@ -37,8 +37,11 @@ const STACK_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Barrier {
     mount: PathBuf,
+    pid: u32,
     socket: UnixStream,
-    child: Child,
+    child: Option<Child>,
+    /// Asked to finish, and not yet known to have.
+    finishing: bool,
 }
 
 impl Barrier {
@@ -51,20 +54,32 @@ impl Barrier {
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .spawn()?;
-        Ok(Self { mount: mount.to_owned(), socket: ours, child })
+        Ok(Self {
+            mount: mount.to_owned(),
+            pid: child.id(),
+            socket: ours,
+            child: Some(child),
+            finishing: false,
+        })
     }
 
     /// The helper's process id; opens by it are the cut's own.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.pid
     }
 
     /// Opens files through the mount and readies a thread for each. Adds to what is prepared.
+    ///
+    /// An fsync of the last cut may still wait: behind a program's own fsync, say, that is answered
+    /// only when the flush is committed. Such a helper is given up at the deadline.
     pub fn prepare<'a>(
         &mut self,
         paths: impl Iterator<Item = &'a RelPath>,
         deadline: Instant,
     ) -> io::Result<()> {
+        if std::mem::take(&mut self.finishing) {
+            self.answer(b'd', deadline)?;
+        }
         let mut payload = self.mount.as_os_str().as_bytes().to_vec();
         payload.push(0);
         for path in paths {
@@ -80,10 +95,12 @@ impl Barrier {
         self.send(b'S', &[])
     }
 
-    /// Waits until every fsync has returned, and closes the files.
-    pub fn finish(&mut self, deadline: Instant) -> io::Result<()> {
-        self.send(b'D', &[])?;
-        self.answer(b'd', deadline)
+    /// Lets the helper close the files once every fsync has returned; does not wait for that.
+    pub fn finish(&mut self) -> io::Result<()> {
+        if !std::mem::replace(&mut self.finishing, true) {
+            self.send(b'D', &[])?;
+        }
+        Ok(())
     }
 
     fn send(&mut self, kind: u8, payload: &[u8]) -> io::Result<()> {
@@ -104,9 +121,12 @@ impl Barrier {
 
 impl Drop for Barrier {
     fn drop(&mut self) {
-        // The end of file ends the helper, once its fsyncs have been answered.
         let _closed = self.socket.shutdown(std::net::Shutdown::Both);
-        let _status = self.child.wait();
+        // It may sit in an fsync that is answered much later: nobody here waits for that.
+        if let Some(mut child) = self.child.take() {
+            let _killed = child.kill();
+            let _reaper = std::thread::Builder::new().name("reaper".into()).spawn(move || child.wait());
+        }
     }
 }
 

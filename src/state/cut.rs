@@ -401,7 +401,7 @@ impl Cutter {
 
     fn finish(&self, barrier: &mut Option<Barrier>) {
         if let Some(helper) = barrier.as_mut()
-            && let Err(e) = helper.finish(Instant::now() + self.options.deadline.max(Duration::from_secs(5)))
+            && let Err(e) = helper.finish()
         {
             tracing::warn!(error = %e, "barrier helper lost; a new one is started");
             *barrier = None;

@@ -234,6 +234,9 @@ impl Flusher {
         let _turn = self.turn.lock();
         let asked = std::mem::take(&mut *self.waiting.lock());
         let began = Instant::now();
+        if !asked.is_empty() && self.committer.version() == 0 {
+            self.live.dirty().mark(RelPath::root(), Extent::Entry); // who asks for a version gets one
+        }
         let result = self.attempt();
         {
             let mut status = self.status.lock();

@@ -244,6 +244,11 @@ impl Lab {
         assert!(is_ours(pid), "status names a process that is not ours: {pid}");
         signal(pid, rustix::process::Signal::KILL);
         assert!(wait_pid(pid, LIMIT), "killed daemon does not end: {pid}");
+        // The last of its threads may outlive its first; with it the kernel ends the mount.
+        let place = self.place();
+        crate::harness::command::eventually("the mount dies with its daemon", LIMIT, || {
+            rustix::fs::statfs(&place).is_err().then_some(())
+        });
     }
 
     /// Unmounts by our own verb and demands that everything is saved.

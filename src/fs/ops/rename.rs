@@ -44,13 +44,14 @@ impl Volume {
             inode.remove_link(from.id, name);
             inode.add_link(&to, new_name);
         }
-        // What arrived is marked whole; what left needs only its name looked at.
+        // A directory is marked whole at both ends: at the old one another may soon stand, and what
+        // the last version had below it must then be found gone.
         let extent = |attr: Option<Attr>| match attr {
             Some(attr) if attr.is_dir() => Extent::Subtree,
             _ => Extent::Entry,
         };
         self.mark_name(&to, new_name, extent(Some(source)));
-        self.mark_name(&from, name, extent(target.filter(|_| exchange)));
+        self.mark_name(&from, name, extent(Some(source)).max(extent(target.filter(|_| exchange))));
         Ok(())
     }
 }

@@ -15,15 +15,14 @@ pub use message::{
 };
 pub use server::{CLIENTS_MAX, bind, serve};
 
+pub use crate::config::place::SOCKET_NAME;
+
 use crate::Result;
 use futures::future::BoxFuture;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-
-/// The socket's name in the state directory.
-pub const SOCKET_NAME: &str = "control.sock";
 
 /// The longest request line, in bytes.
 pub const REQUEST_MAX_BYTES: usize = 64 << 10;

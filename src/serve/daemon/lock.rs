@@ -7,6 +7,11 @@ use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long a lock is waited for.
+const DYING_PATIENCE: Duration = Duration::from_secs(1);
+const DYING_PAUSE: Duration = Duration::from_millis(20);
 
 /// Held while the daemon lives; the kernel releases them with the process, however it ends.
 #[derive(Debug)]
@@ -42,7 +47,7 @@ impl Locks {
                 .map_err(|e| Error::io(format!("cannot create backing: {}", place.display()), e))?;
         }
         let backing = super::open_directory(place)?;
-        if flock(&backing, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if !lock(&backing) {
             let message = format!("another icecache uses this directory: {}", place.display());
             return Err(Error::new(ErrorKind::Busy, message));
         }
@@ -66,6 +71,18 @@ impl Locks {
     }
 }
 
+/// Takes an exclusive lock; a daemon that was just killed may hold it for a moment still.
+fn lock(file: &File) -> bool {
+    let give_up = Instant::now() + DYING_PATIENCE;
+    while flock(file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if Instant::now() > give_up {
+            return false;
+        }
+        std::thread::sleep(DYING_PAUSE);
+    }
+    true
+}
+
 fn lock_state(path: &Path) -> Result<File> {
     let failed = |e| Error::io(format!("cannot lock state directory: {}", path.display()), e);
     let mut file = OpenOptions::new()
@@ -76,7 +93,7 @@ fn lock_state(path: &Path) -> Result<File> {
         .mode(0o600)
         .open(path)
         .map_err(failed)?;
-    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+    if !lock(&file) {
         let mut holder = String::new();
         let _unknown = file.read_to_string(&mut holder);
         let message = format!("another icecache uses this state directory, pid {}", holder.trim());

@@ -15,7 +15,7 @@ use crate::state::record::{Base, Records};
 use crate::state::restore::{self, Existing, LayerSource, Policy, Restored};
 use crate::state::scan::scan;
 use crate::sync::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use tokio::runtime::Runtime;
@@ -162,8 +162,16 @@ impl Start<'_> {
         let found: Arc<Mutex<Found>> = Arc::default();
         let into = found.clone();
         let keep_local = self.settings.on_existing == OnExisting::Local && !empty;
-        let is_there =
-            move |_: &RelPath, entry: &Entry, ident: &Identity| keep_local || is_same(entry, ident);
+        // What the directory keeps against the remote is not recorded as saved: the scan finds it.
+        let ours: Arc<Mutex<HashSet<RelPath>>> = Arc::default();
+        let differs = ours.clone();
+        let is_there = move |path: &RelPath, entry: &Entry, ident: &Identity| {
+            let same = is_same(entry, ident);
+            if keep_local && !same {
+                differs.lock().insert(path.clone());
+            }
+            same || keep_local
+        };
         let (aside, aside_path) = if empty { (None, None) } else { self.aside()? };
         let policy = Policy {
             existing: Existing::Keep(Box::new(is_there)),
@@ -210,7 +218,10 @@ impl Start<'_> {
             ));
         }
         tracing::info!(entries = restored.entries, kept = restored.kept, bytes = restored.bytes, "restored");
-        let found = std::mem::take(&mut *found.lock());
+        let mut found = std::mem::take(&mut *found.lock());
+        for path in ours.lock().iter() {
+            found.remove(path);
+        }
         Ok(found)
     }
 

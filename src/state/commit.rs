@@ -54,6 +54,8 @@ pub struct CommitOptions {
     pub host: String,
     /// How to pack.
     pub pack: PackOptions,
+    /// Whether changes go to a fork when another writer moved the name; else they stay unsaved.
+    pub fork: bool,
 }
 
 /// What a commit did.
@@ -128,6 +130,23 @@ pub enum CommitError {
     /// The remote has a version that is not the one the records describe: see [`Relation::Moved`].
     #[error("the remote has another version than this directory was made from")]
     Unadopted,
+    /// Another writer moved the name, and forks are not wanted.
+    #[error(
+        "another writer moved this name; nothing was overwritten, and what changed here stays unsaved \
+         (mount with --on-conflict fork to save it beside): {name}"
+    )]
+    Moved {
+        /// The name.
+        name: String,
+    },
+    /// The name has versions, but in the other layout.
+    #[error("this name is kept in the other layout, mount it with --layout {layout}: {name}")]
+    OtherLayout {
+        /// The name.
+        name: String,
+        /// Its layout.
+        layout: &'static str,
+    },
     /// A plan that is not whole for layout single, or whole for layered.
     #[error("plan does not fit the layout")]
     Misfit,
@@ -164,8 +183,10 @@ impl From<CommitError> for crate::Error {
             CommitError::Layer(e) => return e.into(),
             CommitError::Source { path, source } => return Self::io(format!("cannot read: {path}"), source),
             CommitError::Unsettled | CommitError::Outdated | CommitError::Stopped => ErrorKind::Unavailable,
-            CommitError::Diverged(_) | CommitError::Unadopted => ErrorKind::Conflict,
-            CommitError::Misfit => ErrorKind::Invalid,
+            CommitError::Diverged(_) | CommitError::Unadopted | CommitError::Moved { .. } => {
+                ErrorKind::Conflict
+            }
+            CommitError::Misfit | CommitError::OtherLayout { .. } => ErrorKind::Invalid,
         };
         Self::new(kind, e.to_string())
     }
@@ -216,6 +237,9 @@ impl Committer {
         if plan.is_empty() {
             return Ok(self.nothing(&state, BTreeMap::new()));
         }
+        if !self.options.fork && state.tag.as_ref().is_some_and(|tag| tag.0 == STALE_TAG) {
+            return Err(CommitError::Moved { name: state.name }); // known to be lost: sends nothing
+        }
         match self.options.layout {
             Layout::Layered => self.commit_layer(state, plan, source, time).await,
             Layout::Single => self.commit_whole(state, plan, source, time).await,
@@ -256,6 +280,12 @@ impl Committer {
 
     fn state(&self) -> State {
         self.state.lock().clone()
+    }
+
+    /// Another writer moved the name and no fork is wanted: from now on nothing is even sent.
+    fn give_way(&self, name: String) -> CommitError {
+        self.state.lock().tag = Some(Tag(STALE_TAG.into()));
+        CommitError::Moved { name }
     }
 
     /// Pending flushes that turn out to be in the remote become the records.

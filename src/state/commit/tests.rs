@@ -49,7 +49,7 @@ impl Site {
         let counters = Arc::new(Counters::default());
         let store = Arc::new(Counted::new(Arc::new(faulty), Arc::clone(&counters)));
         let records = Arc::new(Records::open(Arc::clone(&journal) as _, "memory:", "work").expect("opens"));
-        let options = CommitOptions { layout, host: "box".into(), pack: PackOptions::default() };
+        let options = CommitOptions { layout, host: "box".into(), pack: PackOptions::default(), fork: true };
         let (committer, opening) = Committer::open(store, Arc::clone(&records), options).await?;
         let memory = memory.clone();
         Ok(Self { dir, memory, journal, layout, faults, counters, records, committer, opening })
@@ -339,6 +339,37 @@ async fn who_loses_the_race_goes_on_in_a_fork() {
 }
 
 #[tokio::test]
+async fn without_forks_a_lost_race_is_an_error_that_sends_no_more() {
+    for layout in [Layout::Layered, Layout::Single] {
+        let mut s = Site::open(&MemoryStore::new(), layout).await;
+        s.committer.options.fork = false;
+        s.write("a", "1");
+        s.flush().await.expect("commits");
+        let key = if layout == Layout::Single { "work.zst" } else { "work/HEAD" };
+        let theirs = match s.head("work").await {
+            Some(head) => {
+                head.next(Uuid::from_u128(9), "other", head.layers[0].clone()).to_bytes().expect("bytes")
+            }
+            None => b"theirs".to_vec(),
+        };
+        s.memory.put(key, theirs.clone().into(), Condition::Always).await.expect("puts");
+        s.write("b", "2");
+        let mut sent = Vec::new();
+        for _ in 0..2 {
+            let before = s.counters.snapshot();
+            let error = s.flush().await.expect_err("lost");
+            assert!(matches!(&error, CommitError::Moved { name } if name == "work"), "{layout:?}: {error}");
+            assert!(!error.is_transient());
+            let after = s.counters.snapshot();
+            sent.push((after.put + after.upload) - (before.put + before.upload));
+        }
+        assert!(sent[0] > 0 && sent[1] == 0, "{layout:?}: a known loser sends again: {sent:?}");
+        assert_eq!(s.memory.get(key).await.expect("there").bytes, theirs, "{layout:?}: overwritten");
+        assert!(!s.is_clean(), "{layout:?}: what is unsaved must stay dirty");
+    }
+}
+
+#[tokio::test]
 async fn two_first_versions_do_not_overwrite_each_other() {
     let memory = MemoryStore::new();
     let (one, two) = (Site::open(&memory, Layout::Layered).await, Site::open(&memory, Layout::Layered).await);
@@ -504,6 +535,24 @@ async fn single_never_overwrites_another_writers_archive() {
     assert_eq!(s.memory.get("work.zst").await.expect("there").bytes, "theirs");
     assert_eq!(s.restored(&fork.name).await, ["a=1", "b=2"]);
     assert_eq!(s.crash().await.opening.relation, Relation::Same);
+}
+
+#[tokio::test]
+async fn a_name_in_the_other_layout_is_no_empty_one() {
+    for (layout, other, word) in
+        [(Layout::Single, Layout::Layered, "single"), (Layout::Layered, Layout::Single, "layered")]
+    {
+        let s = Site::open(&MemoryStore::new(), layout).await;
+        s.write("a", "1");
+        s.flush().await.expect("commits");
+        let fresh = Arc::new(tempfile::tempdir().expect("dir"));
+        let opened = Site::start(fresh, &s.memory, Arc::new(MemoryJournal::new()), other).await;
+        let error = opened.map(|_| ()).expect_err("refused");
+        assert!(
+            matches!(&error, CommitError::OtherLayout { name, layout } if name == "work" && *layout == word),
+            "{error}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -50,7 +50,6 @@
 //!
 //! ```
 //! use icecache::clock::Timestamp;
-//! use icecache::config::OnConflict;
 //! use icecache::journal::MemoryJournal;
 //! use icecache::layer::PackOptions;
 //! use icecache::path::RelPath;
@@ -79,7 +78,7 @@
 //!     layout: Layout::Layered,
 //!     host: "here".into(),
 //!     pack: PackOptions::default(),
-//!     on_conflict: OnConflict::Fork,
+//!     fork: true,
 //! };
 //! let (committer, _opening) = Committer::open(store.clone(), records.clone(), options).await?;
 //!

@@ -66,6 +66,7 @@ impl Controller for Fake {
     fn unmount(&self) -> BoxFuture<'_, Result<UnmountReply>> {
         async {
             Ok(UnmountReply {
+                fork: None,
                 version: Some("4".into()),
                 unmounted: true,
                 unsaved_total: self.unsaved,

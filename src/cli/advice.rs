@@ -12,7 +12,7 @@ pub fn advice(kind: ErrorKind) -> Option<&'static str> {
         ErrorKind::Conflict => Some("look at both sides with 'icecache log' before you decide"),
         ErrorKind::Unavailable => Some("check network, endpoint and region, then try again; nothing is lost"),
         ErrorKind::Denied => {
-            Some("check the credentials, the bucket's policy and the permissions of the paths")
+            Some("a remote: check credentials and the bucket's policy; a path: check its owner and modes")
         }
         ErrorKind::Corrupt => Some("restore an older version: 'icecache log' lists them"),
         ErrorKind::Full => Some("free some space and try again"),

@@ -1,7 +1,7 @@
 //! `icecache flush DIR [--wait]`.
 use super::locate;
 use super::output::{bytes, safe};
-use super::{Context, Exit};
+use super::{Context, Exit, forked};
 use crate::Result;
 use crate::config::text;
 use std::path::PathBuf;
@@ -29,7 +29,7 @@ impl Flush {
             context.output.line(&safe(version));
         }
         if let Some(fork) = &reply.fork {
-            context.output.warn(&format!("another writer moved the name; this is saved as {}", safe(fork)));
+            context.output.warn(&forked(fork));
         }
         if self.wait && !reply.durable {
             context.output.warn("not everything is in the remote yet");

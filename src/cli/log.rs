@@ -1,7 +1,7 @@
 //! `icecache log DIR | --remote URL --name NAME`.
 use super::flags::{Flags, RemoteScope};
 use super::output::{bytes, safe, time};
-use super::{Context, Exit, locate, offline};
+use super::{Context, Exit, forked, locate, offline};
 use crate::Result;
 use crate::serve::control::LogLine;
 use std::path::PathBuf;
@@ -18,7 +18,13 @@ pub struct Log {
 impl Log {
     pub fn run(self, context: &Context) -> Result<Exit> {
         let lines = match &self.dir {
-            Some(dir) => locate::daemon(dir, context)?.1.log()?,
+            Some(dir) => {
+                let (_, mut client) = locate::daemon(dir, context)?;
+                if let Some(fork) = client.status()?.fork {
+                    context.output.warn(&forked(&fork));
+                }
+                client.log()?
+            }
             None => offline::log(&self.flags.remote(context)?)?,
         };
         if context.output.json {
@@ -31,7 +37,7 @@ impl Log {
         let row = |line: &LogLine| {
             [
                 safe(&line.version),
-                time(line.time),
+                line.time.map_or_else(|| "-".to_owned(), time),
                 safe(&line.writer),
                 line.entries.map_or_else(|| "-".to_owned(), |n| n.to_string()),
                 bytes(line.bytes),

@@ -76,6 +76,11 @@ struct Context {
     environment: Environment,
 }
 
+/// What everybody must hear whose versions no longer go where they were sent.
+fn forked(fork: &str) -> String {
+    format!("another writer moved the name; versions of this directory go to the fork {}", safe(fork))
+}
+
 /// Parses, runs, reports.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {

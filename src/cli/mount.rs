@@ -105,6 +105,7 @@ fn report_ready(ready: &Ready, context: &Context) -> Result<()> {
 fn in_foreground(settings: MountSettings, context: &Context) -> Result<Exit> {
     super::daemon::enter(&settings)?;
     let json = context.output.json;
+    let mut phase = String::new();
     let status = StatusPipe::new(Box::new(move |line| {
         let output = super::Output::of_process(json);
         match line {
@@ -114,7 +115,12 @@ fn in_foreground(settings: MountSettings, context: &Context) -> Result<Exit> {
                 let _ = context.output.finish();
             }
             StartupLine::Notice(text) => output.say(&safe(text)),
-            StartupLine::Progress(progress) => View::new(&output).show(progress),
+            // The log shares the terminal: a line for each phase, no bar.
+            StartupLine::Progress(progress) if progress.phase != phase => {
+                phase.clone_from(&progress.phase);
+                output.say(&safe(&phase));
+            }
+            StartupLine::Progress(_) => {}
             StartupLine::Error(_) => {} // reported by the caller of the daemon
         }
     }));

@@ -1,7 +1,7 @@
 //! `icecache status [DIR]`.
 use super::locate;
 use super::output::{bytes, safe, safe_path, time};
-use super::{Context, Exit};
+use super::{Context, Exit, forked};
 use crate::Result;
 use crate::serve::control;
 use crate::serve::registry::Registry;
@@ -57,7 +57,7 @@ fn one(status: &control::Status, context: &Context) -> Result<()> {
     ];
     if let Some(fork) = &status.fork {
         rows.insert(7, ("fork", safe(fork)));
-        context.output.warn(&format!("another writer moved the name; changes go to the fork {}", safe(fork)));
+        context.output.warn(&forked(fork));
     }
     let rows: Vec<[String; 2]> = rows.into_iter().map(|(key, value)| [key.to_owned(), value]).collect();
     context.output.table(["", ""], &rows);

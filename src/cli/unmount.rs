@@ -1,6 +1,6 @@
 //! `icecache unmount DIR`: final flush, then unmount; fails with a list if anything stays unsaved.
 use super::output::{safe, safe_path};
-use super::{Context, Exit, locate};
+use super::{Context, Exit, forked, locate};
 use crate::serve::control::UnmountReply;
 use crate::serve::registry::{Found, Registered, Registry};
 use crate::{Error, ErrorKind, Result};
@@ -51,6 +51,9 @@ fn report(reply: &UnmountReply, dir: &Path, context: &Context) -> Result<Exit> {
             let reason = entry.reason.as_deref().map(|r| format!(": {}", safe(r))).unwrap_or_default();
             context.output.line(&format!("{}{reason}", safe_path(&entry.path)));
         }
+    }
+    if let Some(fork) = &reply.fork {
+        context.output.warn(&forked(fork));
     }
     if let Some(error) = &reply.error {
         context.output.warn(&safe(&error.message));

@@ -44,7 +44,7 @@ pub const KEYS: &[Key] = &[
     key("level", Some("3"), "zstd level of new layers, 1 to 19"),
     key("fsync", Some("local"), "fsync returns when data is on the local disk, or in the remote"),
     key("fsync-timeout", Some("30s"), "with fsync=remote: fail with EIO after this long"),
-    key("access", Some("auto"), "who may enter: owner, all, or auto (all for root where others could write)"),
+    key("access", Some("auto"), "who may enter: owner, all, or auto (for root: whoever could before)"),
     key("xattr", Some("on"), "serve extended attributes and access lists"),
     key("passthrough", Some("auto"), "kernel passthrough for file data: auto or off"),
     key("fuse-threads", Some("2"), "threads that answer the kernel, 1 to 64"),

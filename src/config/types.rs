@@ -82,7 +82,7 @@ words! {
 words! {
     /// Who may enter the mount.
     Access {
-        /// All for root, else the owner.
+        /// For root: all, where others could enter before. Else the owner.
         Auto = "auto",
         /// The user who mounted.
         Owner = "owner",

@@ -164,7 +164,10 @@ fn mount_by_helper(dir: &Path, options: &MountOptions) -> Result<OwnedFd> {
     })?;
     drop(theirs);
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        let mut said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        if said.contains("/dev/fuse") {
+            said.push_str(" (ordinary users need read and write permission for it: chmod 666 /dev/fuse)");
+        }
         return Err(Error::new(ErrorKind::Denied, format!("fusermount3 refused to mount: {said}")));
     }
     receive_device(&ours).map_err(failed)

@@ -1,5 +1,6 @@
 //! The versions of a name, as people and JSON see them.
 use super::control::LogLine;
+use crate::remote::{ObjectStore, RemoteError};
 use crate::state::head::Head;
 
 /// One line for each version, newest first.
@@ -10,7 +11,7 @@ pub fn lines(head: &Head) -> Vec<LogLine> {
         let version = layer.version.to_string();
         lines.push(LogLine {
             version: version.clone(),
-            time: layer.time,
+            time: Some(layer.time),
             writer: layer.writer.to_string(),
             layers: index as u64 + 1,
             bytes: layer.bytes,
@@ -21,4 +22,29 @@ pub fn lines(head: &Head) -> Vec<LogLine> {
     }
     lines.reverse();
     lines
+}
+
+/// Layout single keeps one version and no record of it but its archive: one line, or none if there is
+/// no archive. `version`: its number where it is known; else the tag of the object stands for it.
+pub async fn of_archive(
+    store: &dyn ObjectStore,
+    name: &str,
+    version: Option<String>,
+) -> Result<Vec<LogLine>, RemoteError> {
+    // A stream that is dropped unread costs one request and no content.
+    let download = match store.download(&format!("{name}.zst"), None).await {
+        Ok(download) => download,
+        Err(RemoteError::NotFound { .. }) => return Ok(Vec::new()),
+        Err(e) => return Err(e),
+    };
+    Ok(vec![LogLine {
+        version: version.unwrap_or(download.tag.0),
+        time: None,
+        writer: "-".to_owned(),
+        layers: 1,
+        bytes: download.length,
+        entries: None,
+        parent: None,
+        tags: Vec::new(),
+    }])
 }

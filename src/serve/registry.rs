@@ -36,7 +36,9 @@ impl Registered {
     /// Whether the process exists (it may be another one by now; the socket knows).
     fn process_exists(&self) -> bool {
         let pid = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw);
-        pid.is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
+        let there =
+            pid.is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH));
+        there && !is_zombie(self.pid)
     }
 }
 
@@ -174,6 +176,13 @@ fn file_name(dir: &Path) -> String {
     format!("{}.json", place::dir_hash(dir))
 }
 
+/// Whether a process has ended and only waits to be noticed: in a container without an init, for ever.
+fn is_zombie(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name before it may hold anything, parentheses too.
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z') || rest.starts_with('X'))
+}
+
 /// An unreadable or malformed file counts as none.
 fn read(path: &Path) -> Option<Registered> {
     let mut text = Vec::new();
@@ -239,6 +248,13 @@ mod tests {
         let registration = registry.register(&entry).expect("registered");
         let error = registry.client(&entry.dir).expect_err("gone");
         assert!(error.to_string().contains("gone without unmounting"), "{error}");
+        // Ended, but nobody has waited for it.
+        let mut zombie = std::process::Command::new("true").spawn().expect("spawns");
+        let ended = rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
+        let pid = rustix::process::Pid::from_child(&zombie);
+        rustix::process::waitid(rustix::process::WaitId::Pid(pid), ended).expect("ends");
+        assert!(!Registered { pid: zombie.id(), ..entry.clone() }.process_exists());
+        zombie.wait().expect("waits");
         let later = Registered { pid: std::process::id(), ..entry.clone() };
         let kept = registry.register(&later).expect("taken over");
         drop(registration);

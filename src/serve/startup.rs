@@ -120,9 +120,12 @@ impl StatusPipe {
         Self { sink: Arc::new(Mutex::new(Some(sink))) }
     }
 
-    /// Writes JSON lines into a pipe.
+    /// Writes JSON lines into a pipe. Notices go to the log as well, for whoever looks later.
     pub fn to_writer(mut pipe: impl Write + Send + 'static) -> Self {
         Self::new(Box::new(move |line| {
+            if let StartupLine::Notice(text) = line {
+                tracing::warn!("{text}");
+            }
             if let Ok(mut text) = serde_json::to_vec(line) {
                 text.push(b'\n');
                 let _ = pipe.write_all(&text); // EPIPE: nobody waits any more

@@ -4,7 +4,6 @@
 //! condition that nobody moved it, then the records. A lost reply is told from a lost race by
 //! reading HEAD. Whoever lost a race keeps its changes in a fork and goes on there.
 use crate::clock::Timestamp;
-use crate::config::OnConflict;
 use crate::journal::JournalError;
 use crate::layer::{LayerError, PackOptions};
 use crate::path::RelPath;
@@ -55,8 +54,8 @@ pub struct CommitOptions {
     pub host: String,
     /// How to pack.
     pub pack: PackOptions,
-    /// What to do when another writer moved the name.
-    pub on_conflict: OnConflict,
+    /// Whether changes go to a fork when another writer moved the name; else they stay unsaved.
+    pub fork: bool,
 }
 
 /// What a commit did.
@@ -128,17 +127,26 @@ pub enum CommitError {
     /// Layout single: another writer replaced the archive. The next commit goes to this fork.
     #[error("another writer replaced the archive; continuing as fork: {}", .0.name)]
     Diverged(Forked),
-    /// Another writer moved the name, and no fork is wanted. It stays so until the next start.
-    #[error(
-        "another writer moved this name, so nothing is saved (--on-conflict fork saves to a fork): {name}"
-    )]
-    Overtaken {
-        /// The name.
-        name: String,
-    },
     /// The remote has a version that is not the one the records describe: see [`Relation::Moved`].
     #[error("the remote has another version than this directory was made from")]
     Unadopted,
+    /// Another writer moved the name, and forks are not wanted.
+    #[error(
+        "another writer moved this name; nothing was overwritten, and what changed here stays unsaved \
+         (mount with --on-conflict fork to save it beside): {name}"
+    )]
+    Moved {
+        /// The name.
+        name: String,
+    },
+    /// The name has versions, but in the other layout.
+    #[error("this name is kept in the other layout, mount it with --layout {layout}: {name}")]
+    OtherLayout {
+        /// The name.
+        name: String,
+        /// Its layout.
+        layout: &'static str,
+    },
     /// A plan that is not whole for layout single, or whole for layered.
     #[error("plan does not fit the layout")]
     Misfit,
@@ -175,10 +183,10 @@ impl From<CommitError> for crate::Error {
             CommitError::Layer(e) => return e.into(),
             CommitError::Source { path, source } => return Self::io(format!("cannot read: {path}"), source),
             CommitError::Unsettled | CommitError::Outdated | CommitError::Stopped => ErrorKind::Unavailable,
-            CommitError::Diverged(_) | CommitError::Overtaken { .. } | CommitError::Unadopted => {
+            CommitError::Diverged(_) | CommitError::Unadopted | CommitError::Moved { .. } => {
                 ErrorKind::Conflict
             }
-            CommitError::Misfit => ErrorKind::Invalid,
+            CommitError::Misfit | CommitError::OtherLayout { .. } => ErrorKind::Invalid,
         };
         Self::new(kind, e.to_string())
     }
@@ -194,8 +202,6 @@ struct State {
     tag: Option<Tag>,
     /// The end of the last commit is not known.
     unsettled: bool,
-    /// Another writer moved the name, and no fork is wanted.
-    overtaken: bool,
 }
 
 /// Commits plans, one at a time. Needs a tokio runtime.
@@ -231,8 +237,8 @@ impl Committer {
         if plan.is_empty() {
             return Ok(self.nothing(&state, BTreeMap::new()));
         }
-        if state.overtaken {
-            return Err(CommitError::Overtaken { name: state.name }); // before anything is sent
+        if !self.options.fork && state.tag.as_ref().is_some_and(|tag| tag.0 == STALE_TAG) {
+            return Err(CommitError::Moved { name: state.name }); // known to be lost: sends nothing
         }
         match self.options.layout {
             Layout::Layered => self.commit_layer(state, plan, source, time).await,
@@ -276,22 +282,17 @@ impl Committer {
         self.state.lock().clone()
     }
 
+    /// Another writer moved the name and no fork is wanted: from now on nothing is even sent.
+    fn give_way(&self, name: String) -> CommitError {
+        self.state.lock().tag = Some(Tag(STALE_TAG.into()));
+        CommitError::Moved { name }
+    }
+
     /// Pending flushes that turn out to be in the remote become the records.
     async fn resolve(&self) -> Result<(), CommitError> {
         match self.options.layout {
             Layout::Layered => self.resolve_layers().await,
             Layout::Single => self.resolve_whole().await,
-        }
-    }
-
-    /// Another writer moved the name: an error if no fork may be made.
-    fn may_fork(&self, name: &str) -> Result<(), CommitError> {
-        match self.options.on_conflict {
-            OnConflict::Fork => Ok(()),
-            OnConflict::Fail => {
-                self.state.lock().overtaken = true;
-                Err(CommitError::Overtaken { name: name.into() })
-            }
         }
     }
 

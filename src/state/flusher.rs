@@ -113,6 +113,8 @@ pub struct Flusher {
     status: Mutex<FlushStatus>,
     waiting: Mutex<Vec<Answer>>,
     stop: AtomicBool,
+    /// The attempt that just failed made a fork.
+    forked_now: AtomicBool,
     /// Held for the whole of one flush.
     turn: Mutex<()>,
 }
@@ -146,6 +148,7 @@ impl Flusher {
             status: Mutex::new(status),
             waiting: Mutex::default(),
             stop: AtomicBool::new(false),
+            forked_now: AtomicBool::new(false),
             turn: Mutex::new(()),
         }
     }
@@ -259,7 +262,19 @@ impl Flusher {
         result
     }
 
+    /// Layout single learns of another writer only after its archive is sent: then the same goes to
+    /// the fork at once.
     fn attempt(&self) -> Result<Receipt> {
+        match self.attempt_once() {
+            Err(e) if self.forked_now.swap(false, Ordering::AcqRel) => {
+                tracing::info!(error = %e, "saving to the fork");
+                self.attempt_once()
+            }
+            result => result,
+        }
+    }
+
+    fn attempt_once(&self) -> Result<Receipt> {
         if !self.committer.is_settled() {
             self.runtime.block_on(self.committer.settle())?;
         }
@@ -279,6 +294,7 @@ impl Flusher {
                 self.live.dirty().restore(cut.marks.clone());
                 if let CommitError::Diverged(fork) = &e {
                     self.status.lock().fork = Some(fork.clone());
+                    self.forked_now.store(true, Ordering::Release);
                 }
                 Err(e.into())
             }

@@ -70,7 +70,10 @@ pub enum RecordError {
     #[error(transparent)]
     Journal(#[from] JournalError),
     /// They were made for another remote or name.
-    #[error("this state directory belongs to another mount: {name} at {url}")]
+    #[error(
+        "what is known of this directory belongs to another remote or name; mount it with these, or give \
+         another --state-dir to start anew: {name} in {url}"
+    )]
     Foreign {
         /// Its remote.
         url: String,
@@ -101,23 +104,30 @@ impl Records {
     /// The records in a journal, for a remote and name; a fresh journal gets them and a writer id.
     /// From now on the stop counts as unclean, until [`close_clean`](Self::close_clean).
     pub fn open(journal: Arc<dyn Journal>, url: &str, name: &str) -> Result<Self, RecordError> {
+        let fresh = Meta {
+            meta_version: META_VERSION,
+            url: url.into(),
+            name: name.into(),
+            fork: None,
+            writer: Uuid::now_v7(),
+            base: None,
+            clean: true,
+        };
         let meta = match journal.get(META, META_KEY)? {
             Some(bytes) => decode_meta(&bytes)?,
-            None => Meta {
-                meta_version: META_VERSION,
-                url: url.into(),
-                name: name.into(),
-                fork: None,
-                writer: Uuid::now_v7(),
-                base: None,
-                clean: true,
-            },
+            None => fresh.clone(),
         };
-        if meta.url != url || meta.name != name {
-            return Err(RecordError::Foreign { url: meta.url, name: meta.name });
-        }
+        let foreign = meta.url != url || meta.name != name;
         let was_clean = meta.clean;
         let records = Self { journal, meta: Mutex::new(meta), was_clean };
+        if foreign {
+            let meta = records.meta();
+            // A start that came to nothing (a mistyped bucket, say) binds nobody.
+            if meta.base.is_some() || meta.fork.is_some() || !records.pending()?.is_empty() {
+                return Err(RecordError::Foreign { url: meta.url, name: meta.name });
+            }
+            records.edit_meta(Batch::new(), |meta| *meta = fresh)?;
+        }
         records.edit_meta(Batch::new(), |meta| meta.clean = false)?;
         records.journal.flush()?;
         Ok(records)

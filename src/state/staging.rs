@@ -80,6 +80,9 @@ impl Staging {
                 (Some(a), Some(b)) => a.start.min(b.start)..a.end.max(b.end),
             };
             let next = next.start..next.end.min(size);
+            if next.is_empty() {
+                break; // it grew meanwhile: the caller compares sizes
+            }
             at = next.start;
             while at < next.end {
                 let want = CHUNK_BYTES.min((next.end - at) as usize);
@@ -163,5 +166,28 @@ mod tests {
         staging.refresh(&mut copy, &source)?;
         assert!(equal(&copy)?);
         Ok(())
+    }
+
+    /// Grows by a page with each look at its length, as a log under a fast writer does.
+    #[test]
+    fn a_file_that_grows_while_it_is_refreshed_ends_the_refresh() -> io::Result<()> {
+        let dir = tempfile::tempdir()?;
+        let staging = Staging::open(&dir.path().join("staging"))?;
+        let source = File::options().create_new(true).read(true).write(true).open(dir.path().join("f"))?;
+        source.write_all_at(&[1; 4096], 0)?;
+        let mut copy = staging.copy(&source)?;
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut at = 4096;
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) && at < 256 << 20 {
+                    let _written = source.write_all_at(&[2; 4096], at);
+                    at += 4096;
+                }
+            });
+            let refreshed = (0..50).try_for_each(|_| staging.refresh(&mut copy, &source).map(drop));
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            refreshed
+        })
     }
 }

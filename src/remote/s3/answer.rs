@@ -118,6 +118,10 @@ fn judge(status: u16, code: Option<&str>, message: Option<&str>, call: &Call<'_>
         (301 | 307 | 400, "PermanentRedirect" | "TemporaryRedirect" | "AuthorizationHeaderMalformed") => {
             RemoteError::Refused { message: format!("wrong region or endpoint: {text}") }
         }
+        // Some servers answer 404 or 400 here.
+        (400..=499, code) if code.contains("AccessKeyId") || code.contains("UserNotFound") => {
+            RemoteError::Denied { message: text }
+        }
         (501, _) => RemoteError::Refused { message: text },
         (500.., _) => RemoteError::Unavailable { message: text },
         _ => RemoteError::Refused { message: text },
@@ -148,6 +152,8 @@ mod tests {
             (404, "NoSuchKey", ConditionalWrite, "precondition"),
             (404, "NoSuchKey", Write, "refused"),
             (404, "", Read, "refused"),
+            (404, "XAdminUserNotFound", Read, "denied"),
+            (403, "InvalidAccessKeyId", Read, "denied"),
             (404, "NoSuchBucket", Read, "no bucket"),
             (404, "NoSuchBucket", ConditionalWrite, "no bucket"),
             (404, "NoSuchUpload", ConditionalWrite, "unavailable"),

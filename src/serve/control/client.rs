@@ -77,7 +77,7 @@ impl Client {
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
                 Error::new(ErrorKind::Unavailable, "daemon did not answer in time")
             }
-            _ => Error::io("lost connection to daemon", e),
+            _ => Error::new(ErrorKind::Unavailable, "lost connection to daemon").with_source(e),
         })?;
         let malformed = |e| Error::new(ErrorKind::Corrupt, "malformed answer of daemon").with_source(e);
         let reply: Reply = serde_json::from_slice(&line).map_err(malformed)?;

@@ -128,8 +128,8 @@ pub struct FlushReply {
 pub struct LogLine {
     /// Its id, as restore takes it.
     pub version: String,
-    /// When it was committed.
-    pub time: jiff::Timestamp,
+    /// When it was committed, where known (layout single does not say).
+    pub time: Option<jiff::Timestamp>,
     /// Who wrote it.
     pub writer: String,
     /// Layers it consists of.
@@ -172,6 +172,9 @@ pub struct UnmountReply {
     pub kept_in: PathBuf,
     /// Why something is unsaved.
     pub error: Option<WireError>,
+    /// The fork that the version is of.
+    #[serde(default)]
+    pub fork: Option<String>,
 }
 
 /// An entry that is not in the remote.

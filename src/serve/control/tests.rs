@@ -57,7 +57,7 @@ impl Controller for Fake {
     fn log(&self) -> BoxFuture<'_, Result<Vec<LogLine>>> {
         let line = LogLine {
             version: "v1".into(),
-            time: jiff::Timestamp::UNIX_EPOCH,
+            time: Some(jiff::Timestamp::UNIX_EPOCH),
             writer: "host".into(),
             layers: 1,
             bytes: 5,
@@ -82,6 +82,7 @@ impl Controller for Fake {
             self.allowed.notified().await;
             let path = std::ffi::OsString::from_vec(b"a\xff".to_vec()).into();
             Ok(UnmountReply {
+                fork: None,
                 version: None,
                 unmounted: true,
                 unsaved_total: 1,

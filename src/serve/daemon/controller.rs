@@ -34,6 +34,11 @@ impl MountController {
     ) -> Self {
         Self { settings, served, ending, requests, store }
     }
+
+    /// The fork that versions go to, also one that an earlier daemon had to make.
+    fn fork(&self) -> Option<String> {
+        Some(self.served.flusher().committer().name()).filter(|name| name != self.settings.name.as_str())
+    }
 }
 
 /// Runs what may block for long on a thread where that does no harm.
@@ -56,7 +61,7 @@ impl Controller for MountController {
             remote: self.settings.remote.clone(),
             state_dir: self.settings.state_dir.clone(),
             version: super::version(flushes.version),
-            fork: flushes.fork.map(|fork| fork.name),
+            fork: self.fork(),
             dirty_files: unsaved.count,
             dirty_bytes: unsaved.bytes,
             open_for_write: self.served.volume().open_for_write() as u64,
@@ -99,7 +104,7 @@ impl Controller for MountController {
                     durable: false,
                     entries: 0,
                     bytes: 0,
-                    fork: status.fork.map(|fork| fork.name),
+                    fork: self.fork(),
                 });
             }
             let ending = |_| Error::new(ErrorKind::Unavailable, "the daemon is ending");
@@ -114,7 +119,7 @@ impl Controller for MountController {
                 durable: true,
                 entries: receipt.changed + receipt.removed,
                 bytes: receipt.bytes,
-                fork: status.fork.map(|fork| fork.name),
+                fork: self.fork(),
             })
         }
         .boxed()
@@ -123,6 +128,10 @@ impl Controller for MountController {
     fn log(&self) -> BoxFuture<'_, Result<Vec<LogLine>>> {
         async move {
             let committer = self.served.flusher().committer();
+            if self.settings.layout == crate::config::Layout::Single {
+                let (name, version) = (committer.name(), super::version(committer.version()));
+                return Ok(crate::serve::history::of_archive(&*self.store, &name, version).await?);
+            }
             Ok(committer.head().map(|head| crate::serve::history::lines(&head)).unwrap_or_default())
         }
         .boxed()

@@ -170,6 +170,8 @@ impl Ending {
         loop {
             match self.served.flusher().flush() {
                 Ok(_) => return Ok(()),
+                // Waiting does not bring a lost race back.
+                Err(e) if e.kind() == ErrorKind::Conflict => return Err(e),
                 Err(e) if Instant::now() + RETRY_PAUSE > deadline => return Err(e),
                 Err(_) => std::thread::sleep(RETRY_PAUSE),
             }
@@ -190,6 +192,8 @@ impl Ending {
             unsaved: unsaved.paths.into_iter().map(entry).collect(),
             kept_in: self.kept_in.clone(),
             error: failure.map(WireError::from),
+            fork: Some(self.served.flusher().committer().name())
+                .filter(|name| name != self.settings.name.as_str()),
         }
     }
 }

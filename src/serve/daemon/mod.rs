@@ -32,6 +32,11 @@ use tokio::runtime::Runtime;
 /// How long a start waits for the journal of a daemon that is still ending.
 const JOURNAL_PATIENCE: Duration = Duration::from_secs(5);
 
+/// What an ordinary user is told, once for each mount.
+const NOT_ROOT: &str = "mounted as an ordinary user: file data passes through the daemon (no kernel passthrough), \
+                        set-user-id bits and device nodes have no effect here, restored files belong to you, and \
+                        others enter only if /etc/fuse.conf has user_allow_other and --access is all";
+
 /// Threads of the runtime: it moves bytes to and from the remote and answers the control socket.
 const RUNTIME_THREADS: usize = 2;
 
@@ -55,6 +60,12 @@ pub fn run(settings: MountSettings, status: &StatusPipe) -> Result<Ended> {
     let (records, lost) = open_records(&settings, status)?;
     let options = commit_options(&settings);
     let (committer, opening) = runtime.block_on(Committer::open(store.clone(), records.clone(), options))?;
+    if opening.name != settings.name.as_str() {
+        status.notice(format!(
+            "another writer had moved the name {}: versions of this directory go to its fork {}",
+            settings.name, opening.name
+        ));
+    }
     mounting::check_store(&runtime, &settings, &store, &records)?;
     let start = reconcile::Start { settings: &settings, store: &store, records: &records, status };
     let marks = start.reconcile(&runtime, &committer, &opening, &locks, lost)?;
@@ -72,9 +83,18 @@ pub fn run(settings: MountSettings, status: &StatusPipe) -> Result<Ended> {
         pid: std::process::id(),
     })?;
     signals.forward_to(ending.clone())?;
-    status.ready(ready(&settings, &served));
+    if !rustix::process::geteuid().is_root() {
+        status.notice(NOT_ROOT);
+    }
+    let mounted = ready(&settings, &served);
+    tracing::info!(
+        dir = %settings.dir.display(), remote = %settings.remote, name = %settings.name, mode = %mounted.mode,
+        version = mounted.version.as_deref().unwrap_or("none"), program = env!("CARGO_PKG_VERSION"), "mounted"
+    );
+    status.ready(mounted);
 
     let ended = ending.wait();
+    tracing::info!(outcome = ?ended, "unmounted");
     drop(registration);
     let _gone = closed.send(());
     let _drained = runtime.block_on(socket);
@@ -123,7 +143,7 @@ fn commit_options(settings: &MountSettings) -> CommitOptions {
         },
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         pack: PackOptions { level: settings.level as i32, ..PackOptions::default() },
-        on_conflict: settings.on_conflict,
+        fork: settings.on_conflict == crate::config::OnConflict::Fork,
     }
 }
 

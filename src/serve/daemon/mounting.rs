@@ -28,6 +28,9 @@ use tokio::runtime::{Handle, Runtime};
 /// How long a `--fsync remote` waits after a failed flush before it asks for another.
 const DURABLE_PAUSE: Duration = Duration::from_millis(500);
 
+/// Any right for others than the owner.
+const FOR_OTHERS: u32 = 0o077;
+
 /// A mounted directory, being served.
 pub struct Served {
     volume: Arc<Volume>,
@@ -68,9 +71,11 @@ impl Served {
             Passthrough::Off => Some(NoPassthrough::TurnedOff),
             Passthrough::Auto => probe_passthrough(locks.backing(), &settings.state_dir.join("probe")).err(),
         };
+        let allow_other = allow_other(settings, locks)?;
         let options = VolumeOptions {
             passthrough: classic.is_none(),
             xattr: settings.xattr == Xattr::On,
+            acl: settings.xattr == Xattr::On && allow_other,
             copy_file_range: classic.is_some() || backing.reflink,
         };
         let staging = || {
@@ -81,7 +86,6 @@ impl Served {
         let volume = Arc::new(volume.map_err(|e| Error::io("cannot open the backing", e))?);
         volume.dirty().restore(marks);
 
-        let allow_other = allow_other(settings, locks)?;
         let source = format!("icecache:{}", settings.name);
         let wanted = settings.mount_flags;
         let flags = Restrictions { nosuid: wanted.nosuid, nodev: wanted.nodev, noexec: wanted.noexec };
@@ -189,17 +193,29 @@ impl Served {
     }
 }
 
-/// Everybody may enter where others could before: where the directory is not ours, or others may
-/// write to it (`/tmp`). Only root can let them, or who `/etc/fuse.conf` allows to.
+/// Everybody may enter where others could before: where the directory is not ours, or its modes and
+/// those on the way to it let them. Only root can, or who `/etc/fuse.conf` allows to; and where nobody
+/// could, the kernel need not ask for modes at each step.
 fn allow_other(settings: &MountSettings, locks: &Locks) -> Result<bool> {
     let metadata = locks.backing().metadata().map_err(|e| Error::io("cannot look at the backing", e))?;
     let own = metadata.uid() == rustix::process::geteuid().as_raw();
-    let shared = metadata.permissions().mode() & 0o022 != 0;
     Ok(match settings.access {
         Access::All => true,
         Access::Owner => false,
-        Access::Auto => rustix::process::geteuid().is_root() && (!own || shared),
+        Access::Auto => {
+            let open = metadata.permissions().mode() & FOR_OTHERS != 0;
+            rustix::process::geteuid().is_root() && (!own || open && is_reachable(&settings.dir))
+        }
     })
+}
+
+/// Whether others than its owners can get to a directory: each one above it lets them pass.
+fn is_reachable(dir: &std::path::Path) -> bool {
+    let passes = |above: &std::path::Path| {
+        // One that cannot be looked at is no reason to lock people out.
+        std::fs::metadata(above).map_or(true, |m| m.permissions().mode() & 0o011 != 0)
+    };
+    dir.ancestors().skip(1).all(passes)
 }
 
 /// The helper of the cut: this program again, without the FUSE device. Where writes pass us, the

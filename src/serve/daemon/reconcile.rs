@@ -116,21 +116,16 @@ impl Start<'_> {
         }
         let local = self.look(locks)?;
         if !local.is_empty() {
-            if self.settings.on_conflict == OnConflict::Fail {
-                let message = format!(
-                    "another machine has saved newer versions, and there are unsaved changes here: {} \
-                     (--on-conflict fork saves them as a fork)",
-                    self.settings.dir.display()
-                );
-                return Err(Error::new(ErrorKind::Conflict, message));
-            }
             if let Some(head) = &opening.head
                 && committer.keep(head)
             {
-                self.status.notice(
-                    "another machine has saved newer versions, and there are unsaved changes here: \
-                     they will be saved as a fork",
-                );
+                let fate = match self.settings.on_conflict {
+                    OnConflict::Fork => "they will be saved as a fork",
+                    OnConflict::Fail => "they stay unsaved, --on-conflict fork saves them as a fork",
+                };
+                self.status.notice(format!(
+                    "another machine has saved newer versions, and there are unsaved changes here: {fate}"
+                ));
                 return Ok(local);
             }
             self.status.notice("another history stands in the remote; what only this disk has is kept");

@@ -54,7 +54,9 @@ impl Committer {
             return Err(CommitError::Outdated);
         }
 
-        self.may_fork(&state.name)?;
+        if !self.options.fork {
+            return Err(self.give_way(state.name));
+        }
         let origin = self.records.meta().name;
         for attempt in 1..=FORK_ATTEMPTS {
             let name = fork::fork_name(&origin, &host, head::instant(time), attempt);

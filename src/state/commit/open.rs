@@ -40,7 +40,7 @@ impl Committer {
         let name = records.current_name();
         head::check_name(&name)?;
         let version = records.meta().base.as_ref().map_or(0, |b| b.version);
-        let state = State { name, version, head: None, tag: None, unsettled: true, overtaken: false };
+        let state = State { name, version, head: None, tag: None, unsettled: true };
         let turn = tokio::sync::Mutex::new(());
         let committer = Self { store, records, options, turn, state: Mutex::new(state) };
         committer.resolve().await?;
@@ -53,6 +53,9 @@ impl Committer {
                 single::Found::Other(tag) => (None, tag),
             },
         };
+        if tag.is_none() && meta.fork.is_none() {
+            committer.refuse_other_layout(&name).await?;
+        }
         let relation = match (&meta.base, &tag) {
             (None, None) => Relation::Fresh,
             (Some(_), None) if meta.fork.is_some() && committer.options.layout == Layout::Single => {
@@ -78,6 +81,21 @@ impl Committer {
         state.version = meta.base.map_or(0, |b| b.version);
         *committer.state.lock() = state;
         Ok((committer, Opening { name, head, tag, relation }))
+    }
+
+    /// A name that has versions in the other layout is not an empty one: who forgets to say which
+    /// layout must not begin anew beside them.
+    async fn refuse_other_layout(&self, name: &str) -> Result<(), CommitError> {
+        let (key, layout) = match self.options.layout {
+            Layout::Layered => (head::archive_key(name), "single"),
+            Layout::Single => (head::head_key(name), "layered"),
+        };
+        // Its content is not read.
+        match self.store.download(&key, None).await {
+            Ok(_) => Err(CommitError::OtherLayout { name: name.into(), layout }),
+            Err(RemoteError::NotFound { .. }) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
     }
 
     /// The backing and the records are now at this version (`None`: a single archive of unknown

@@ -47,7 +47,9 @@ impl Committer {
                 if tag != state.tag
                     && matches!(failure, RemoteError::Precondition { .. } | RemoteError::NotFound { .. }) =>
             {
-                self.may_fork(&state.name)?;
+                if !self.options.fork {
+                    return Err(self.give_way(state.name));
+                }
                 let origin = self.records.meta().name;
                 let name = fork::fork_name(&origin, &self.options.host, head::instant(time), 1);
                 tracing::error!(fork = %name, from = %state.name,

@@ -39,16 +39,6 @@ impl Site {
         journal: Arc<MemoryJournal>,
         layout: Layout,
     ) -> Result<Self, CommitError> {
-        Self::start_with(dir, memory, journal, layout, OnConflict::Fork).await
-    }
-
-    async fn start_with(
-        dir: Arc<tempfile::TempDir>,
-        memory: &MemoryStore,
-        journal: Arc<MemoryJournal>,
-        layout: Layout,
-        on_conflict: OnConflict,
-    ) -> Result<Self, CommitError> {
         let faults: Faults = Arc::default();
         let told = Arc::clone(&faults);
         let faulty = Faulty::new(Arc::new(memory.clone()), move |call| {
@@ -59,7 +49,7 @@ impl Site {
         let counters = Arc::new(Counters::default());
         let store = Arc::new(Counted::new(Arc::new(faulty), Arc::clone(&counters)));
         let records = Arc::new(Records::open(Arc::clone(&journal) as _, "memory:", "work").expect("opens"));
-        let options = CommitOptions { layout, host: "box".into(), pack: PackOptions::default(), on_conflict };
+        let options = CommitOptions { layout, host: "box".into(), pack: PackOptions::default(), fork: true };
         let (committer, opening) = Committer::open(store, Arc::clone(&records), options).await?;
         let memory = memory.clone();
         Ok(Self { dir, memory, journal, layout, faults, counters, records, committer, opening })
@@ -349,6 +339,37 @@ async fn who_loses_the_race_goes_on_in_a_fork() {
 }
 
 #[tokio::test]
+async fn without_forks_a_lost_race_is_an_error_that_sends_no_more() {
+    for layout in [Layout::Layered, Layout::Single] {
+        let mut s = Site::open(&MemoryStore::new(), layout).await;
+        s.committer.options.fork = false;
+        s.write("a", "1");
+        s.flush().await.expect("commits");
+        let key = if layout == Layout::Single { "work.zst" } else { "work/HEAD" };
+        let theirs = match s.head("work").await {
+            Some(head) => {
+                head.next(Uuid::from_u128(9), "other", head.layers[0].clone()).to_bytes().expect("bytes")
+            }
+            None => b"theirs".to_vec(),
+        };
+        s.memory.put(key, theirs.clone().into(), Condition::Always).await.expect("puts");
+        s.write("b", "2");
+        let mut sent = Vec::new();
+        for _ in 0..2 {
+            let before = s.counters.snapshot();
+            let error = s.flush().await.expect_err("lost");
+            assert!(matches!(&error, CommitError::Moved { name } if name == "work"), "{layout:?}: {error}");
+            assert!(!error.is_transient());
+            let after = s.counters.snapshot();
+            sent.push((after.put + after.upload) - (before.put + before.upload));
+        }
+        assert!(sent[0] > 0 && sent[1] == 0, "{layout:?}: a known loser sends again: {sent:?}");
+        assert_eq!(s.memory.get(key).await.expect("there").bytes, theirs, "{layout:?}: overwritten");
+        assert!(!s.is_clean(), "{layout:?}: what is unsaved must stay dirty");
+    }
+}
+
+#[tokio::test]
 async fn two_first_versions_do_not_overwrite_each_other() {
     let memory = MemoryStore::new();
     let (one, two) = (Site::open(&memory, Layout::Layered).await, Site::open(&memory, Layout::Layered).await);
@@ -516,35 +537,21 @@ async fn single_never_overwrites_another_writers_archive() {
     assert_eq!(s.crash().await.opening.relation, Relation::Same);
 }
 
-/// `on-conflict = "fail"` made forks all the same.
 #[tokio::test]
-async fn without_forks_a_lost_name_stays_unsaved_and_nothing_more_is_sent() {
-    for (layout, key) in [(Layout::Layered, "work/HEAD"), (Layout::Single, "work.zst")] {
-        let memory = MemoryStore::new();
-        let dir = Arc::new(tempfile::tempdir().expect("dir"));
-        let journal = Arc::new(MemoryJournal::new());
-        let started = Site::start_with(dir, &memory, Arc::clone(&journal), layout, OnConflict::Fail).await;
-        let s = started.expect("opens");
+async fn a_name_in_the_other_layout_is_no_empty_one() {
+    for (layout, other, word) in
+        [(Layout::Single, Layout::Layered, "single"), (Layout::Layered, Layout::Single, "layered")]
+    {
+        let s = Site::open(&MemoryStore::new(), layout).await;
         s.write("a", "1");
         s.flush().await.expect("commits");
-        let theirs = match layout {
-            Layout::Layered => {
-                let head = s.head("work").await.expect("HEAD");
-                let layer = LayerRef { key: "layers/theirs.tar.zst".into(), ..head.layers[0].clone() };
-                head.next(Uuid::new_v4(), "other", layer).to_bytes().expect("bytes")
-            }
-            Layout::Single => b"theirs".to_vec(),
-        };
-        memory.put(key, theirs.clone().into(), Condition::Always).await.expect("puts");
-        s.write("b", "2");
-        let lost = s.flush().await;
-        assert!(matches!(lost, Err(CommitError::Overtaken { .. })), "{lost:?}");
-        let keys = memory.keys();
-        assert!(matches!(s.flush().await, Err(CommitError::Overtaken { .. })));
-        assert_eq!(memory.keys(), keys, "a refused flush sent something");
-        assert!(!keys.iter().any(|k| k.contains("fork")), "{keys:?}");
-        assert_eq!(memory.get(key).await.expect("there").bytes, theirs);
-        assert!(!s.is_clean());
+        let fresh = Arc::new(tempfile::tempdir().expect("dir"));
+        let opened = Site::start(fresh, &s.memory, Arc::new(MemoryJournal::new()), other).await;
+        let error = opened.map(|_| ()).expect_err("refused");
+        assert!(
+            matches!(&error, CommitError::OtherLayout { name, layout } if name == "work" && *layout == word),
+            "{error}"
+        );
     }
 }
 

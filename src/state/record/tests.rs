@@ -206,6 +206,8 @@ fn a_state_belongs_to_one_remote_and_name_and_knows_how_it_stopped() {
     assert!(second.was_clean());
     assert_eq!(second.meta().writer, writer);
     let third = records(&Arc::new(journal.crashed()));
+    let base = Base { version: 1, tag: Tag("1".into()) };
+    third.restored(std::iter::empty(), base, true).expect("notes");
     drop(third);
     assert!(matches!(
         Records::open(Arc::clone(&journal) as _, "memory:", "other"),
@@ -215,6 +217,18 @@ fn a_state_belongs_to_one_remote_and_name_and_knows_how_it_stopped() {
     let moved = Records::open(Arc::clone(&journal) as _, "memory:", "other").expect("opens");
     assert_eq!(moved.meta().writer, writer);
     assert_eq!(moved.meta().base, None);
+}
+
+/// The first mount had a mistyped remote: it came to nothing, so the next may have another.
+#[test]
+fn a_start_that_came_to_nothing_binds_nobody() {
+    let journal = Arc::new(MemoryJournal::new());
+    drop(records(&journal));
+    let right = Records::open(Arc::clone(&journal) as _, "s3://bucket", "other").expect("opens");
+    assert_eq!((right.meta().url.as_str(), right.meta().name.as_str()), ("s3://bucket", "other"));
+    drop(right);
+    let kept = Records::open(Arc::new(journal.crashed()) as _, "s3://bucket", "other").expect("opens");
+    assert!(!kept.was_clean(), "it was not stopped in good order");
 }
 
 fn rss() -> usize {

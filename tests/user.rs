@@ -1,0 +1,255 @@
+//! An ordinary user's mount: through `fusermount3`, without root's privileges. When the tests run as root
+//! they become `nobody` for it; where that is impossible they say why.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
+
+mod harness;
+
+use harness::lab::{BIN, NEVER, signal, version_in};
+use harness::{Finished, LIMIT, eventually, run, skip};
+use rustix::process::Signal;
+use serde_json::Value;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Somebody who is not root, with a home and a program that he may run. Dropping it takes his mounts away.
+struct User {
+    temp: tempfile::TempDir,
+    /// Uid and gid to become; `None`: we are an ordinary user ourselves.
+    id: Option<(u32, u32)>,
+}
+
+impl User {
+    /// `None`, and a word about it, where no ordinary user can mount.
+    fn new(what: &str) -> Option<Self> {
+        let helper = ["/usr/bin/fusermount3", "/bin/fusermount3", "/usr/local/bin/fusermount3"]
+            .into_iter()
+            .find_map(|path| fs::metadata(path).ok());
+        let reason = match helper {
+            None => Some("fusermount3 is not installed (package fuse3)"),
+            Some(file) if file.mode() & 0o4000 == 0 => Some("fusermount3 is not set-user-id"),
+            Some(_) if !Path::new("/dev/fuse").exists() => Some("there is no /dev/fuse"),
+            Some(_) => None,
+        };
+        let id = if harness::is_root() { nobody() } else { None };
+        let reason = reason.or((harness::is_root() && id.is_none()).then_some("there is no user nobody"));
+        if let Some(reason) = reason {
+            skip(what, reason);
+            return None;
+        }
+        let temp = tempfile::Builder::new().prefix("icecache-user-").tempdir().unwrap();
+        fs::set_permissions(temp.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        if let Err(why) = device_for_all(temp.path(), id) {
+            skip(what, &why);
+            return None;
+        }
+        // Where the tests are built he may not even look.
+        fs::copy(BIN, temp.path().join("icecache")).unwrap();
+        let user = Self { temp, id };
+        for dir in ["home", "home/work", "home/else"] {
+            fs::create_dir(user.path(dir)).unwrap();
+            if let Some((uid, gid)) = id {
+                chown(user.path(dir), Some(uid), Some(gid)).unwrap();
+            }
+        }
+        Some(user)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.temp.path().join(name)
+    }
+
+    fn work(&self) -> PathBuf {
+        self.path("home/work")
+    }
+
+    /// A program as this user, with nothing of this machine's configuration in sight.
+    fn command(&self, program: impl AsRef<OsStr>, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.args(args).env_clear().env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin:/usr/local/bin");
+        command.env("HOME", self.path("home")).current_dir("/");
+        if let Some((uid, gid)) = self.id {
+            command.uid(uid).gid(gid);
+        }
+        command
+    }
+
+    fn run(&self, program: impl AsRef<OsStr>, args: &[&str]) -> Finished {
+        run(&mut self.command(program, args), LIMIT)
+    }
+
+    fn icecache(&self, args: &[&str]) -> Finished {
+        self.run(self.path("icecache"), args)
+    }
+
+    fn shell(&self, script: &str) -> Finished {
+        self.run("sh", &["-euc", &format!("cd '{}'\n{script}", self.work().display())])
+    }
+
+    fn mount(&self, options: &[&str]) -> Finished {
+        let work = self.work();
+        let mut args = vec!["mount", work.to_str().unwrap(), "--debounce", NEVER, "--max-delay", NEVER];
+        args.extend(options);
+        let done = self.icecache(&args).must("mount as an ordinary user");
+        assert!(mounted(&work), "mount returned zero, but nothing is mounted");
+        done
+    }
+
+    fn verb(&self, verb: &str, options: &[&str]) -> Finished {
+        let work = self.work();
+        let args: Vec<&str> = [&[verb, work.to_str().unwrap()], options].concat();
+        self.icecache(&args)
+    }
+
+    fn status(&self) -> Value {
+        serde_json::from_str(&self.verb("status", &["--json"]).must("status").stdout).unwrap()
+    }
+
+    fn pid(&self) -> u32 {
+        self.status()["pid"].as_u64().unwrap() as u32
+    }
+
+    /// The newest version in a fresh directory.
+    fn restored(&self, name: &str, to: &str) -> PathBuf {
+        let to = self.path(&format!("home/else/{to}"));
+        self.icecache(&["restore", "--name", name, "--to", to.to_str().unwrap()]).must("restore");
+        to
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        let work = self.work();
+        if mounted(&work) {
+            let pid = self.verb("status", &["--json"]);
+            if let Some(pid) = serde_json::from_str::<Value>(&pid.stdout).ok().and_then(|s| s["pid"].as_u64())
+            {
+                signal(pid as u32, Signal::KILL);
+            }
+            let _gone = rustix::mount::unmount(&work, rustix::mount::UnmountFlags::DETACH).is_ok()
+                || run(Command::new("fusermount3").args(["-u", "-z"]).arg(&work), LIMIT).ok();
+        }
+    }
+}
+
+/// Sees to it that everybody may open the FUSE device, as udev does; a machine without udev gets a node for
+/// it in a mount name space of this thread (and of the programs it starts), so that nothing else changes.
+fn device_for_all(temp: &Path, id: Option<(u32, u32)>) -> Result<(), String> {
+    let device = Path::new("/dev/fuse");
+    if fs::metadata(device).is_ok_and(|m| m.mode() & 0o006 == 0o006) {
+        return Ok(());
+    }
+    if id.is_none() {
+        return Err("/dev/fuse is not open to ordinary users".to_owned());
+    }
+    use rustix::fs::{FileType, Mode, mknodat};
+    use rustix::mount::{MountFlags, MountPropagationFlags, mount_bind, mount_change};
+    let failed =
+        |what: &str, e: rustix::io::Errno| format!("cannot open /dev/fuse to ordinary users: {what}: {e}");
+    // SAFETY: only this thread is moved, and it has no state that depends on the name space it was in.
+    if unsafe { libc::unshare(libc::CLONE_NEWNS) } != 0 {
+        return Err(format!("no mount name space of our own: {}", std::io::Error::last_os_error()));
+    }
+    let alone = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount_change("/", alone).map_err(|e| failed("propagation", e))?;
+    let none: Option<&std::ffi::CStr> = None;
+    let devices = temp.join("devices");
+    fs::create_dir(&devices).unwrap();
+    // The temporary directory may forbid devices.
+    rustix::mount::mount("devices", &devices, "tmpfs", MountFlags::empty(), none)
+        .map_err(|e| failed("tmpfs", e))?;
+    let node = devices.join("fuse");
+    let number = rustix::fs::makedev(10, 229);
+    mknodat(rustix::fs::CWD, &node, FileType::CharacterDevice, Mode::from_raw_mode(0o666), number)
+        .map_err(|e| failed("mknod", e))?;
+    fs::set_permissions(&node, fs::Permissions::from_mode(0o666)).unwrap();
+    mount_bind(&node, device).map_err(|e| failed("bind", e))?;
+    rustix::mount::unmount(&devices, rustix::mount::UnmountFlags::DETACH).map_err(|e| failed("tmpfs", e))
+}
+
+/// Whether this is a mount point as this thread sees it.
+fn mounted(path: &Path) -> bool {
+    let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+    table.lines().any(|l| l.split(' ').nth(4) == path.to_str())
+}
+
+fn nobody() -> Option<(u32, u32)> {
+    let table = fs::read_to_string("/etc/passwd").ok()?;
+    let fields: Vec<&str> = table.lines().find(|l| l.starts_with("nobody:"))?.split(':').collect();
+    Some((fields[2].parse().ok()?, fields[3].parse().ok()?))
+}
+
+/// SEMANTICS, Mount: "An ordinary user mounts through `fusermount3`; what is then not possible is said once, at the mount."
+#[test]
+fn an_ordinary_user_mounts_writes_flushes_and_unmounts() {
+    let Some(user) = User::new("ordinary user") else { return };
+    let said = user.mount(&["--name", "mine"]).stderr;
+    let remote = user.path("home/.local/share/icecache/remote");
+    assert!(said.contains(&format!("is kept in file://{} as mine", remote.display())), "{said}");
+    assert_eq!(said.matches("ordinary user").count(), 1, "what is not possible is said once: {said}");
+
+    user.shell(
+        "echo text > file; mkdir -p a/b; ln -s ../file a/link; ln file a/hard; chmod 640 file; mkfifo pipe",
+    )
+    .must("writing");
+    let status = user.status();
+    assert_eq!(status["mode"], "classic", "{status}");
+    assert!(status["mode_reason"].as_str().is_some_and(|r| r.contains("root")), "{status}");
+    assert!(status["dirty_files"].as_u64().is_some_and(|n| n > 0), "{status}");
+    let version = version_in(&user.verb("flush", &["--wait"]).must("flush").stdout);
+    assert_eq!(user.status()["version"], version.as_str());
+    assert_eq!(user.status()["dirty_files"], 0);
+    if user.id.is_some() {
+        assert!(fs::read_dir(user.work()).is_err(), "somebody else enters, root even");
+        let socket = fs::symlink_metadata(
+            Path::new(user.status()["state_dir"].as_str().unwrap()).join("control.sock"),
+        );
+        assert_eq!(socket.unwrap().mode() & 0o777, 0o600);
+    }
+
+    user.shell("echo later > later").must("writing");
+    user.verb("unmount", &[]).must("unmount");
+    assert!(!mounted(&user.work()));
+    assert_eq!(fs::read_to_string(user.work().join("later")).unwrap(), "later\n");
+    let tree = user.restored("mine", "tree");
+    assert_eq!(fs::read_to_string(tree.join("a/hard")).unwrap(), "text\n");
+    assert_eq!(fs::read_to_string(tree.join("later")).unwrap(), "later\n", "the final flush is missing");
+    assert_eq!(fs::read_link(tree.join("a/link")).unwrap(), Path::new("../file"));
+    let file = fs::metadata(tree.join("file")).unwrap();
+    assert_eq!((file.mode() & 0o7777, file.nlink()), (0o640, 2));
+}
+
+/// SEMANTICS, Unmount: "`icecache unmount`, SIGTERM, SIGINT, `umount` and `fusermount3 -u` each end with a final flush."
+#[test]
+fn every_way_to_stop_saves_for_an_ordinary_user_too() {
+    let Some(user) = User::new("ordinary user's stops") else { return };
+    let work = user.work();
+    for (what, number) in [("fusermount3 -u", 0), ("SIGTERM", 1), ("SIGKILL", 2)] {
+        user.mount(&["--name", "stops"]);
+        user.shell(&format!("echo {number} > file{number}")).must("writing");
+        let pid = user.pid();
+        match number {
+            0 => drop(user.run("fusermount3", &["-u", work.to_str().unwrap()]).must(what)),
+            1 => signal(pid, Signal::TERM),
+            _ => signal(pid, Signal::KILL),
+        }
+        assert!(harness::command::wait_pid(pid, LIMIT), "{what}: the daemon does not end");
+        if number == 2 {
+            // The dead mount is taken away by the next mount, and what was unsaved is found.
+            assert!(mounted(&work), "a killed daemon leaves its mount");
+            user.mount(&["--name", "stops"]);
+            user.verb("flush", &["--wait"]).must("flush");
+            user.verb("unmount", &[]).must("unmount");
+        }
+        eventually("the mount is gone", LIMIT, || (!mounted(&work)).then_some(()));
+        let tree = user.restored("stops", &number.to_string());
+        assert_eq!(
+            fs::read_to_string(tree.join(format!("file{number}"))).unwrap(),
+            format!("{number}\n"),
+            "{what}: not saved"
+        );
+    }
+}

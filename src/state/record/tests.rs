@@ -174,9 +174,9 @@ fn a_state_belongs_to_one_remote_and_name_and_knows_how_it_stopped() {
     assert!(second.was_clean());
     assert_eq!(second.meta().writer, writer);
     let third = records(&Arc::new(journal.crashed()));
-    let base = Base { version: 1, tag: crate::remote::Tag("1".into()) };
-    third.restored(std::iter::empty(), base, true).expect("notes");
+    let base = Base { version: 1, tag: Tag("1".into()) };
     drop(third);
+    records(&journal).restored(std::iter::empty(), base, true).expect("notes");
     assert!(matches!(
         Records::open(Arc::clone(&journal) as _, "memory:", "other"),
         Err(RecordError::Foreign { .. })

@@ -23,7 +23,7 @@ impl Daemon {
         let settings = read_settings()?;
         let status = StatusPipe::to_writer(take_stdout()?);
         let started = leave_session().and_then(|()| enter(&settings));
-        match started.and_then(|()| crate::serve::daemon::run(settings, status.clone())) {
+        match started.and_then(|()| crate::serve::daemon::run(settings, &status)) {
             Ok(Ended::Saved) => Ok(Exit::Done),
             Ok(Ended::Unsaved(_)) => Ok(Exit::Unsaved),
             Err(e) => {

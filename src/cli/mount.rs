@@ -38,6 +38,7 @@ pub struct Mount {
 
 impl Mount {
     pub fn run(self, context: &Context) -> Result<Exit> {
+        crate::serve::can_mount()?;
         let registry = Registry::of(&context.environment)?;
         let dir = locate::canonical(&self.dir, &registry)?;
         match registry.find(&dir) {
@@ -124,7 +125,7 @@ fn in_foreground(settings: MountSettings, context: &Context) -> Result<Exit> {
         }
     }));
     let dir = settings.dir.clone();
-    match crate::serve::daemon::run(settings, status)? {
+    match crate::serve::daemon::run(settings, &status)? {
         Ended::Saved => Ok(Exit::Done),
         Ended::Unsaved(count) => {
             context.output.warn(&format!("{count} entries are not saved; they are in {}", safe_path(&dir)));

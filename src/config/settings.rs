@@ -316,7 +316,7 @@ impl MountSettings {
 
     /// The control socket.
     pub fn socket(&self) -> PathBuf {
-        self.state_dir.join(super::place::SOCKET_NAME)
+        self.state_dir.join(place::SOCKET_NAME)
     }
 
     /// The daemon's log.

@@ -135,7 +135,9 @@ mod tests {
             &[7],
             Box::new({
                 let ran = ran.clone();
-                move || drop(ran.fetch_add(1, Ordering::SeqCst))
+                move || {
+                    ran.fetch_add(1, Ordering::SeqCst);
+                }
             }),
         );
         assert_eq!(gate.locked(), HashSet::from([7]));

@@ -12,7 +12,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 /// The number of the root, given by the protocol.
 pub const ROOT_ID: u64 = 1;
@@ -20,6 +20,9 @@ pub const ROOT_ID: u64 = 1;
 /// Numbers of files that cannot keep their backing inode number (another device below the root, or
 /// a number the protocol reserves) start here.
 const FOREIGN_BASE: u64 = 1 << 62;
+
+/// Nobody has looked yet.
+pub(super) const ACL_UNKNOWN: u8 = 2;
 
 /// One name of a file: the directory that holds it and the name in it.
 #[derive(Debug, Clone)]
@@ -52,6 +55,8 @@ pub struct Inode {
     pub(super) listing: Mutex<Option<Listing>>,
     /// Whether the kernel may hold a cached listing with attributes of this directory.
     pub(super) listed: AtomicBool,
+    /// Whether a directory has a default ACL: [`ACL_UNKNOWN`], or the answer. Owner: `ops::create`.
+    pub(super) default_acl: AtomicU8,
     /// The dirty epoch in which its path was last marked.
     pub(super) marked: AtomicU64,
 }
@@ -165,6 +170,7 @@ impl InodeTable {
             open: Mutex::default(),
             listing: Mutex::default(),
             listed: AtomicBool::new(false),
+            default_acl: AtomicU8::new(ACL_UNKNOWN),
             marked: AtomicU64::new(0),
         });
         let mut by_id: IdMap<Arc<Inode>> = IdMap::default();
@@ -238,6 +244,7 @@ impl InodeTable {
             open: Mutex::default(),
             listing: Mutex::default(),
             listed: AtomicBool::new(false),
+            default_acl: AtomicU8::new(ACL_UNKNOWN),
             marked: AtomicU64::new(0),
         });
         by_id.insert(id, inode.clone());

@@ -46,6 +46,9 @@ pub struct Caller {
     pub gid: u32,
     /// Thread, in our pid namespace; 0 if it is not visible there.
     pub pid: u32,
+    /// Permission bits that a new file of this caller must not have, unless the directory has a
+    /// default ACL. Zero for operations that make nothing.
+    pub umask: u32,
 }
 
 /// How a volume behaves; fixed at mount.
@@ -55,6 +58,8 @@ pub struct VolumeOptions {
     pub passthrough: bool,
     /// Answer extended attributes; off saves a request per new file.
     pub xattr: bool,
+    /// Let the kernel judge by POSIX ACLs: only where it judges at all (other users may enter).
+    pub acl: bool,
     /// Do copy_file_range ourselves: worth a request only where the backing shares extents or the
     /// data passes us anyway.
     pub copy_file_range: bool,

@@ -104,9 +104,7 @@ pub struct Mounted {
 pub fn mount(dir: &Path, options: &MountOptions) -> Result<(OwnedFd, Mounted)> {
     let (device, by_helper) = match mount_directly(dir, options) {
         Ok(device) => (device, false),
-        Err(e) if matches!(e, rustix::io::Errno::PERM | rustix::io::Errno::ACCESS) => {
-            (mount_by_helper(dir, options)?, true)
-        }
+        Err(rustix::io::Errno::PERM | rustix::io::Errno::ACCESS) => (mount_by_helper(dir, options)?, true),
         Err(rustix::io::Errno::NOENT | rustix::io::Errno::NODEV | rustix::io::Errno::NXIO) => {
             let message = "cannot open /dev/fuse: load the kernel module (modprobe fuse) or pass the \
                            device into the container";

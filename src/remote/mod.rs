@@ -20,7 +20,7 @@ pub use counted::{Counted, Counters, Snapshot};
 pub use directory::DirectoryStore;
 pub use faulty::{Fault, Faulty};
 pub use memory::MemoryStore;
-pub use open::{open, open_counted};
+pub use open::{open, open_configured, open_counted};
 pub use probe::supports_conditional_writes;
 pub use retry::{Retry, RetryPolicy};
 pub use s3::{S3Keys, S3Options, S3Store};

@@ -1,8 +1,25 @@
 //! From a URL to a store that is ready for use.
+use super::url::UrlError;
 use super::{Counted, Counters, DirectoryStore, MemoryStore, RemoteError, RemoteUrl};
 use super::{Retry, RetryPolicy, S3Options, S3Store, Store};
+use crate::config::S3Settings;
 use crate::{Error, ErrorKind};
 use std::sync::Arc;
+
+/// Opens the remote that settings name, counting into `counters`.
+pub async fn open_configured(remote: &str, s3: &S3Settings, counters: Arc<Counters>) -> Result<Store, Error> {
+    let url: RemoteUrl = remote
+        .parse()
+        .map_err(|e: UrlError| Error::new(ErrorKind::Invalid, "cannot use remote").with_source(e))?;
+    let options = S3Options {
+        endpoint: s3.endpoint.clone(),
+        region: s3.region.clone(),
+        path_style: s3.path_style,
+        profile: s3.profile.clone(),
+        part_mib: None,
+    };
+    open_counted(&url, &options, counters).await
+}
 
 /// Opens a remote: retried and counted (see [`open_counted`] to see the counts). Sends no request; whether
 /// the bucket is there and the credentials work shows at the first use.

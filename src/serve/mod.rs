@@ -3,6 +3,24 @@
 pub mod control;
 #[cfg(feature = "fuse")]
 pub mod daemon;
+#[cfg(not(feature = "fuse"))]
+pub mod daemonless;
 pub mod history;
 pub mod registry;
 pub mod startup;
+
+#[cfg(not(feature = "fuse"))]
+pub use daemonless as daemon;
+
+/// Refuses where this build has no daemon.
+pub fn can_mount() -> crate::Result<()> {
+    if cfg!(feature = "fuse") {
+        return Ok(());
+    }
+    Err(cannot_mount())
+}
+
+fn cannot_mount() -> crate::Error {
+    let message = "this build cannot mount: it was made without the feature 'fuse'";
+    crate::Error::new(crate::ErrorKind::Unsupported, message)
+}

@@ -3,7 +3,7 @@
 //!
 //! It must be a separate process without the FUSE device: a thread of the daemon that waits on the
 //! daemon's own mount keeps the device open when the daemon is killed, and everything hangs
-//! (measured; see docs/SEMANTICS.md, "The cut").
+//! (see docs/SEMANTICS.md, "Crash").
 //!
 //! Wire format, over a socket on the helper's standard input: a request is one byte and a length
 //! (u32, little endian) with as many bytes. `P` prepares: the payload is the mount point and then
@@ -80,13 +80,7 @@ impl Barrier {
         if std::mem::take(&mut self.finishing) {
             self.answer(b'd', deadline)?;
         }
-        let mut payload = self.mount.as_os_str().as_bytes().to_vec();
-        payload.push(0);
-        for path in paths {
-            payload.extend_from_slice(path.as_bytes());
-            payload.push(0);
-        }
-        self.send(b'P', &payload)?;
+        self.send(b'P', &preparation(&self.mount, paths))?;
         self.answer(b'p', deadline)
     }
 
@@ -104,10 +98,7 @@ impl Barrier {
     }
 
     fn send(&mut self, kind: u8, payload: &[u8]) -> io::Result<()> {
-        let mut request = vec![kind];
-        request.extend_from_slice(&(payload.len() as u32).to_le_bytes());
-        request.extend_from_slice(payload);
-        self.socket.write_all(&request)
+        self.socket.write_all(&request(kind, payload))
     }
 
     fn answer(&mut self, expected: u8, deadline: Instant) -> io::Result<()> {
@@ -128,6 +119,24 @@ impl Drop for Barrier {
             let _reaper = std::thread::Builder::new().name("reaper".into()).spawn(move || child.wait());
         }
     }
+}
+
+fn request(kind: u8, payload: &[u8]) -> Vec<u8> {
+    let mut request = vec![kind];
+    request.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+    request.extend_from_slice(payload);
+    request
+}
+
+/// What `P` carries.
+fn preparation<'a>(mount: &Path, paths: impl Iterator<Item = &'a RelPath>) -> Vec<u8> {
+    let mut payload = mount.as_os_str().as_bytes().to_vec();
+    payload.push(0);
+    for path in paths {
+        payload.extend_from_slice(path.as_bytes());
+        payload.push(0);
+    }
+    payload
 }
 
 /// The helper's end: serves requests until the end of `input`.
@@ -197,6 +206,14 @@ fn prepare(payload: &[u8], held: &mut Vec<(Sender<()>, JoinHandle<()>)>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn requests_are_these_bytes() {
+        let paths = [RelPath::new("a").expect("valid"), RelPath::new("b/c").expect("valid")];
+        let payload = preparation(Path::new("/m"), paths.iter());
+        assert_eq!(request(b'P', &payload), b"P\x09\0\0\0/m\0a\0b/c\0");
+        assert_eq!(request(b'S', b""), b"S\0\0\0\0");
+    }
 
     #[test]
     fn requests_are_served_until_the_end_and_bad_ones_end_it() {

@@ -385,7 +385,7 @@ impl Observed {
     fn look(&mut self, cutter: &Cutter, records: &Records) -> bool {
         self.next = Instant::now() + OBSERVE_EVERY;
         self.looks = self.looks.wrapping_add(1);
-        let writers = cutter.observe(records, self.looks % DEEP_EVERY == 0);
+        let writers = cutter.observe(records, self.looks.is_multiple_of(DEEP_EVERY));
         self.any = writers.open > 0;
         let mut moved = false;
         let mut seen = HashMap::with_capacity(writers.changed.len());

@@ -340,6 +340,16 @@ pub fn head_key(name: &str) -> String {
     format!("{name}/HEAD")
 }
 
+/// Where the layer of this id is; names share layers, so it lies beside them.
+pub fn layer_key(id: Uuid) -> String {
+    format!("layers/{id}.tar.zst")
+}
+
+/// Where the one archive of a name is in layout single.
+pub fn archive_key(name: &str) -> String {
+    format!("{name}.zst")
+}
+
 /// A version's instant as documents hold it; beyond year 9999 it is clamped.
 pub fn instant(time: Timestamp) -> jiff::Timestamp {
     jiff::Timestamp::new(time.sec, time.nsec as i32).unwrap_or(if time.sec < 0 {

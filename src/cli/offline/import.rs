@@ -8,7 +8,7 @@ use crate::config::{Layout, RemoteSettings};
 use crate::layer::{Kind, LayerReader, LayerWriter, PackOptions, Summary};
 use crate::remote::{Condition, Upload, supports_conditional_writes};
 use crate::serve::startup::Progress;
-use crate::state::head::{Digest, Head, LayerRef, head_key, instant};
+use crate::state::head::{Digest, Head, LayerRef, head_key, instant, layer_key};
 use crate::{Error, ErrorKind, Result};
 use bytes::{Bytes, BytesMut};
 use std::fs::{self, File, OpenOptions};
@@ -34,7 +34,7 @@ pub fn import(remote: &RemoteSettings, archive: File, show: &Show<'_>) -> Result
     }
     require_conditions(&opened, remote)?;
     let (key, condition) = match remote.layout {
-        Layout::Layered => (format!("layers/{}.tar.zst", Uuid::now_v7()), Condition::IfAbsent),
+        Layout::Layered => (layer_key(Uuid::now_v7()), Condition::IfAbsent),
         Layout::Single => (single_key(remote), Condition::IfAbsent),
     };
     let handle = opened.runtime.handle().clone();

@@ -8,12 +8,12 @@ pub use log::log;
 pub use restore::restore;
 
 use crate::config::RemoteSettings;
-use crate::remote::url::UrlError;
-use crate::remote::{RemoteUrl, S3Options, Store};
+use crate::remote::{Store, open_configured};
 use crate::serve::startup::Progress;
-use crate::state::head::{Head, read_head};
+use crate::state::head::{Head, archive_key, read_head};
 use crate::{Error, ErrorKind, Result};
 use serde::Serialize;
+use std::sync::Arc;
 use tokio::runtime::Runtime;
 
 /// Watches a transfer; may be called from any thread.
@@ -43,18 +43,7 @@ impl Opened {
             .enable_all()
             .build()
             .map_err(|e| Error::io("cannot start runtime", e))?;
-        let url: RemoteUrl = remote
-            .remote
-            .parse()
-            .map_err(|e: UrlError| Error::new(ErrorKind::Invalid, "cannot use remote").with_source(e))?;
-        let options = S3Options {
-            endpoint: remote.s3.endpoint.clone(),
-            region: remote.s3.region.clone(),
-            path_style: remote.s3.path_style,
-            profile: remote.s3.profile.clone(),
-            ..S3Options::default()
-        };
-        let store = runtime.block_on(crate::remote::open(&url, &options))?;
+        let store = runtime.block_on(open_configured(&remote.remote, &remote.s3, Arc::default()))?;
         Ok(Self { runtime, store })
     }
 
@@ -74,9 +63,9 @@ fn unknown(remote: &RemoteSettings) -> Error {
     Error::new(ErrorKind::NotFound, format!("remote has no such name: {} in {}", remote.name, remote.remote))
 }
 
-/// The key of a name in the layout of the original tool.
+/// The key of a name in layout single.
 fn single_key(remote: &RemoteSettings) -> String {
-    format!("{}.zst", remote.name)
+    archive_key(remote.name.as_str())
 }
 
 #[cfg(test)]

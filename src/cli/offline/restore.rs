@@ -74,12 +74,7 @@ fn layered(
     root: OwnedFd,
     show: &Show<'_>,
 ) -> Result<(Transferred, Vec<String>)> {
-    let source = |layer: &crate::state::head::LayerRef| LayerSource {
-        key: layer.key.clone(),
-        bytes: layer.bytes,
-        digest: Some(layer.digest.0),
-    };
-    let layers = head.layers.iter().rev().map(source).collect();
+    let layers = LayerSource::newest_first(head);
     let progress = Mutex::new(Progress { phase: PHASE.to_owned(), ..Progress::default() });
     let reports = Reports { show, progress };
     let store = Arc::clone(&opened.store);

@@ -1,7 +1,7 @@
 //! New entries: files, directories, nodes, symbolic and hard links. The caller has passed the gate.
 use crate::fs::attr::{Attr, decode_dev};
 use crate::fs::counters::Op;
-use crate::fs::inode::Inode;
+use crate::fs::inode::{ACL_UNKNOWN, Inode};
 use crate::fs::open::{Handle, Opened, Register};
 use crate::fs::{Caller, Volume, sys};
 use crate::state::dirty::Extent;
@@ -10,6 +10,7 @@ use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 impl Volume {
     /// Creates and opens a file (open(2) with `O_CREAT` on a name the kernel believes absent).
@@ -25,6 +26,7 @@ impl Volume {
         self.count(Op::Create);
         let parent = self.inode(parent)?;
         let dir = parent.dir()?;
+        let mode = self.masked(caller, &parent, mode);
         let access = flags & OFlags::RWMODE;
         let writable = access != OFlags::RDONLY;
         // Passthrough needs no descriptor of ours that can write: the kernel opens its own.
@@ -86,14 +88,17 @@ impl Volume {
         rdev: u32,
     ) -> io::Result<(u64, Attr)> {
         self.count(Op::Mknod);
-        self.make(caller, parent, name, |dir| sys::mknod(&dir.dir()?, name, mode, decode_dev(rdev)))
+        self.make(caller, parent, name, |dir| {
+            sys::mknod(&dir.dir()?, name, self.masked(caller, dir, mode), decode_dev(rdev))
+        })
     }
 
     /// Creates a directory.
     pub fn mkdir(&self, caller: Caller, parent: u64, name: &CStr, mode: u32) -> io::Result<(u64, Attr)> {
         self.count(Op::Mkdir);
         self.make(caller, parent, name, |dir| {
-            Ok(rustix::fs::mkdirat(dir.dir()?, name, Mode::from_raw_mode(mode))?)
+            let mode = Mode::from_raw_mode(self.masked(caller, dir, mode));
+            Ok(rustix::fs::mkdirat(dir.dir()?, name, mode)?)
         })
     }
 
@@ -122,6 +127,16 @@ impl Volume {
         Ok((inode.id, attr))
     }
 
+    /// The mode of a new file: the umask counts unless the directory has a default ACL, which the
+    /// backing then applies itself (acl(5), umask(2)).
+    fn masked(&self, caller: Caller, parent: &Inode, mode: u32) -> u32 {
+        if self.options.xattr && caller.umask != 0 && has_default_acl(parent) {
+            mode
+        } else {
+            mode & !caller.umask
+        }
+    }
+
     fn make(
         &self,
         caller: Caller,
@@ -136,5 +151,18 @@ impl Volume {
         let inode = self.inodes.intern(&parent, name, &attr)?;
         self.mark(&inode);
         Ok((inode.id, attr))
+    }
+}
+
+/// Looked up once for each directory; an operation that changes it makes it unknown again.
+fn has_default_acl(dir: &Inode) -> bool {
+    match dir.default_acl.load(Ordering::Relaxed) {
+        ACL_UNKNOWN => {
+            let found = dir.at(|fd, name| sys::get_xattr(&fd, name, c"system.posix_acl_default", &mut []));
+            let has = found.is_ok_and(|length| length > 0);
+            dir.default_acl.store(u8::from(has), Ordering::Relaxed);
+            has
+        }
+        known => known == 1,
     }
 }

@@ -114,11 +114,12 @@ impl Volume {
             return;
         }
         let Some(parent) = self.inode(inode).ok().and_then(|i| i.parent()) else { return };
-        if parent.listed.load(Ordering::Relaxed) && parent.listed.swap(false, Ordering::Relaxed) {
-            if let Some(kernel) = self.kernel.get() {
-                self.count(Op::ForgetListing);
-                kernel.forget_listing(parent.id);
-            }
+        if parent.listed.load(Ordering::Relaxed)
+            && parent.listed.swap(false, Ordering::Relaxed)
+            && let Some(kernel) = self.kernel.get()
+        {
+            self.count(Op::ForgetListing);
+            kernel.forget_listing(parent.id);
         }
     }
 

@@ -12,7 +12,7 @@ pub(super) fn name(name: &OsStr) -> CString {
 }
 
 pub(super) fn caller(request: &Request) -> Caller {
-    Caller { uid: request.uid(), gid: request.gid(), pid: request.pid() }
+    Caller { uid: request.uid(), gid: request.gid(), pid: request.pid(), umask: 0 }
 }
 
 pub(super) fn file_type(mode: u32) -> FileType {

@@ -21,7 +21,11 @@ pub(super) fn handshake(config: &mut KernelConfig, options: &VolumeOptions, dept
         InitFlags::FUSE_HANDLE_KILLPRIV_V2,
         InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
         InitFlags::FUSE_MAX_PAGES,
+        InitFlags::FUSE_DONT_MASK,
     ];
+    if options.acl {
+        wanted.push(InitFlags::FUSE_POSIX_ACL);
+    }
     if options.passthrough {
         config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).map_err(|_| {
             io::Error::new(io::ErrorKind::Unsupported, "this kernel does not offer FUSE passthrough")

@@ -14,7 +14,7 @@ mod reply;
 pub use durable::Durable;
 
 use super::pool::Pool;
-use crate::fs::{SetAttr, Volume};
+use crate::fs::{Caller, SetAttr, Volume};
 use convert::{absent, caller, name, set_time};
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, Generation, INodeNo, KernelConfig,
@@ -118,11 +118,11 @@ impl Filesystem for Adapter {
         parent: INodeNo,
         child: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        let caller = caller(request);
+        let caller = Caller { umask, ..caller(request) };
         self.gated(reply, &*name(child), NONE, move |volume, reply, child| {
             reply::entry(reply, volume.mknod(caller, parent.0, child, mode, rdev));
         });
@@ -134,10 +134,10 @@ impl Filesystem for Adapter {
         parent: INodeNo,
         child: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         reply: ReplyEntry,
     ) {
-        let caller = caller(request);
+        let caller = Caller { umask, ..caller(request) };
         self.gated(reply, &*name(child), NONE, move |volume, reply, child| {
             reply::entry(reply, volume.mkdir(caller, parent.0, child, mode));
         });
@@ -208,12 +208,12 @@ impl Filesystem for Adapter {
         parent: INodeNo,
         child: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         flags: i32,
         reply: ReplyCreate,
     ) {
         let flags = OFlags::from_bits_retain(flags as u32);
-        let what = open::Creation { caller: caller(request), parent: parent.0, mode, flags };
+        let what = open::Creation { caller: Caller { umask, ..caller(request) }, parent: parent.0, mode, flags };
         self.gated(reply, &*name(child), NONE, move |volume, reply, child| {
             open::create(volume, what, child, reply);
         });

@@ -215,3 +215,47 @@ fn a_long_state_directory_has_a_socket_too() {
     let server = Running::start(&"deep/".repeat(40));
     assert_eq!(server.client().status().expect("status").pid, 7);
 }
+
+/// A daemon and a verb may be of different builds: these lines are the protocol.
+#[test]
+fn messages_are_these_lines() {
+    use message::{Ask, Outcome, Reply, Request};
+    fn same<T>(value: &T, text: &str)
+    where
+        T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug,
+    {
+        assert_eq!(serde_json::to_string(value).expect("encodes"), text);
+        assert_eq!(&serde_json::from_str::<T>(text).expect("decodes"), value);
+    }
+    for (ask, word) in [
+        (Ask::Status, r#""status""#),
+        (Ask::Stats, r#""stats""#),
+        (Ask::Flush { wait: true }, r#"{"flush":{"wait":true}}"#),
+        (Ask::Log, r#""log""#),
+        (Ask::Export, r#""export""#),
+        (Ask::Unmount, r#""unmount""#),
+    ] {
+        same(&Request { v: PROTOCOL_VERSION, ask }, &format!(r#"{{"v":1,"ask":{word}}}"#));
+    }
+    let error = crate::serve::startup::WireError { kind: "busy".into(), message: "held".into() };
+    same(&Reply { v: 1, outcome: Outcome::Ok(7.into()) }, r#"{"v":1,"ok":7}"#);
+    same(
+        &Reply { v: 1, outcome: Outcome::Error(error) },
+        r#"{"v":1,"error":{"kind":"busy","message":"held"}}"#,
+    );
+    let path = std::ffi::OsString::from_vec(b"a\xff".to_vec()).into();
+    same(&Unsaved { path, reason: None }, r#"{"path":{"hex":"61ff"},"reason":null}"#);
+    same(
+        &FlushReply { version: Some("4".into()), durable: true, entries: 2, bytes: 9, fork: None },
+        r#"{"version":"4","durable":true,"entries":2,"bytes":9,"fork":null}"#,
+    );
+    same(
+        &status(),
+        concat!(
+            r#"{"dir":"/tmp","pid":7,"mode":"passthrough","mode_reason":"kernel 6.12","name":"tmp","#,
+            r#""remote":"file:///r","state_dir":"/s","version":"v3","fork":null,"dirty_files":2,"#,
+            r#""dirty_bytes":10,"open_for_write":1,"last_flush":null,"last_error":null,"uptime_s":5,"#,
+            r#""program":"0.1.0"}"#
+        ),
+    );
+}

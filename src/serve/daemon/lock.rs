@@ -37,7 +37,6 @@ impl Locks {
             std::fs::create_dir_all(&path)
                 .map_err(|e| Error::io(format!("cannot create directory: {}", path.display()), e))?;
         }
-        #[cfg(feature = "fuse")]
         if crate::fuse::mount::detach_dead(&settings.dir)? {
             tracing::info!("took away a mount whose daemon had died");
         }

@@ -16,7 +16,7 @@ use crate::config::{Environment, MountSettings};
 use crate::error::{Error, Result};
 use crate::journal::{Journal, SledJournal};
 use crate::layer::PackOptions;
-use crate::remote::{self, Counters, RemoteUrl, S3Options, Store};
+use crate::remote::{self, Counters};
 use crate::state::commit::{CommitOptions, Committer, Layout};
 use crate::state::head::VersionId;
 use crate::state::record::Records;
@@ -42,7 +42,7 @@ const RUNTIME_THREADS: usize = 2;
 
 /// Runs a mount until it ends: reports progress and readiness through `status`, returns when the
 /// directory is unmounted and the final flush is over.
-pub fn run(settings: MountSettings, status: StatusPipe) -> Result<Ended> {
+pub fn run(settings: MountSettings, status: &StatusPipe) -> Result<Ended> {
     let settings = Arc::new(settings);
     raise_descriptor_limit();
     let signals = signals::Signals::catch()?; // before threads start, so that all inherit the mask
@@ -55,8 +55,9 @@ pub fn run(settings: MountSettings, status: StatusPipe) -> Result<Ended> {
         .map_err(|e| Error::io("cannot start runtime", e))?;
 
     let counters: Arc<Counters> = Arc::default();
-    let store = runtime.block_on(open_store(&settings, counters.clone()))?;
-    let (records, lost) = open_records(&settings, &status)?;
+    let store =
+        runtime.block_on(remote::open_configured(&settings.remote, &settings.s3, counters.clone()))?;
+    let (records, lost) = open_records(&settings, status)?;
     let options = commit_options(&settings);
     let (committer, opening) = runtime.block_on(Committer::open(store.clone(), records.clone(), options))?;
     if opening.name != settings.name.as_str() {
@@ -66,7 +67,7 @@ pub fn run(settings: MountSettings, status: StatusPipe) -> Result<Ended> {
         ));
     }
     mounting::check_store(&runtime, &settings, &store, &records)?;
-    let start = reconcile::Start { settings: &settings, store: &store, records: &records, status: &status };
+    let start = reconcile::Start { settings: &settings, store: &store, records: &records, status };
     let marks = start.reconcile(&runtime, &committer, &opening, &locks, lost)?;
 
     let served =
@@ -116,20 +117,6 @@ fn ready(settings: &MountSettings, served: &Served) -> Ready {
 /// A version as people and JSON see it.
 fn version(version: VersionId) -> Option<String> {
     (version > 0).then(|| version.to_string())
-}
-
-async fn open_store(settings: &MountSettings, counters: Arc<Counters>) -> Result<Store> {
-    let url: RemoteUrl = settings.remote.parse().map_err(|e: remote::url::UrlError| {
-        Error::new(crate::ErrorKind::Invalid, "cannot use remote").with_source(e)
-    })?;
-    let options = S3Options {
-        endpoint: settings.s3.endpoint.clone(),
-        region: settings.s3.region.clone(),
-        path_style: settings.s3.path_style,
-        profile: settings.s3.profile.clone(),
-        ..S3Options::default()
-    };
-    remote::open_counted(&url, &options, counters).await
 }
 
 /// The clean records; whether an earlier journal was damaged and had to be set aside.

@@ -71,9 +71,11 @@ impl Served {
             Passthrough::Off => Some(NoPassthrough::TurnedOff),
             Passthrough::Auto => probe_passthrough(locks.backing(), &settings.state_dir.join("probe")).err(),
         };
+        let allow_other = allow_other(settings, locks)?;
         let options = VolumeOptions {
             passthrough: classic.is_none(),
             xattr: settings.xattr == Xattr::On,
+            acl: settings.xattr == Xattr::On && allow_other,
             copy_file_range: classic.is_some() || backing.reflink,
         };
         let staging = || {
@@ -84,7 +86,6 @@ impl Served {
         let volume = Arc::new(volume.map_err(|e| Error::io("cannot open the backing", e))?);
         volume.dirty().restore(marks);
 
-        let allow_other = allow_other(settings, locks)?;
         let source = format!("icecache:{}", settings.name);
         let wanted = settings.mount_flags;
         let flags = Restrictions { nosuid: wanted.nosuid, nodev: wanted.nodev, noexec: wanted.noexec };

@@ -8,7 +8,7 @@ use crate::remote::{Store, Tag};
 use crate::serve::startup::{Progress, StatusPipe};
 use crate::state::commit::{Committer, Opening, Relation};
 use crate::state::dirty::{Extent, Marks};
-use crate::state::head::Head;
+use crate::state::head::archive_key;
 use crate::state::identity::Identity;
 use crate::state::plan::{LookOptions, change_tick};
 use crate::state::record::{Base, Records};
@@ -127,7 +127,7 @@ impl Start<'_> {
             }
             self.status.notice("another history stands in the remote; what only this disk has is kept");
         }
-        self.catch_up(runtime, committer, opening, locks, local)
+        self.catch_up(runtime, committer, opening, locks, &local)
     }
 
     /// Nothing was changed here (or cannot be told apart): take the newer version, and take away
@@ -138,7 +138,7 @@ impl Start<'_> {
         committer: &Committer,
         opening: &Opening,
         locks: &Locks,
-        local: Marks,
+        local: &Marks,
     ) -> Result<Marks> {
         let before: Vec<RelPath> = self
             .records
@@ -187,7 +187,7 @@ impl Start<'_> {
                 let root = locks.backing_fd()?;
                 runtime.block_on(restore::restore(
                     self.store.clone(),
-                    sources(head),
+                    LayerSource::newest_first(head),
                     root,
                     policy,
                     &progress,
@@ -227,7 +227,7 @@ impl Start<'_> {
 
     /// The one object of layout single. No HEAD describes it: its length and its own checksums must do.
     async fn archive(&self, name: &str) -> Result<LayerSource> {
-        let key = format!("{name}.zst");
+        let key = archive_key(name);
         let found = self.store.download(&key, None).await?;
         Ok(LayerSource { key, bytes: found.length, digest: None })
     }
@@ -257,15 +257,6 @@ impl Start<'_> {
         }
         let _not_empty = std::fs::remove_dir(conflicts);
     }
-}
-
-fn sources(head: &Head) -> Vec<LayerSource> {
-    let source = |layer: &crate::state::head::LayerRef| LayerSource {
-        key: layer.key.clone(),
-        bytes: layer.bytes,
-        digest: Some(layer.digest.0),
-    };
-    head.layers.iter().rev().map(source).collect()
 }
 
 /// Whether what stands on the disk is the entry: type, size and time of a file, target-less types by

@@ -21,7 +21,7 @@ impl Committer {
         if state.head.is_none() && state.tag.is_some() {
             return Err(CommitError::Unadopted);
         }
-        let key = format!("layers/{}.tar.zst", Uuid::now_v7());
+        let key = head::layer_key(Uuid::now_v7());
         let options = self.options.pack;
         let (upload, packed) =
             pack::send(&*self.store, &key, Condition::Always, Arc::clone(&plan), source, options).await?;

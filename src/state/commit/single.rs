@@ -3,6 +3,7 @@
 //! The archive says neither version nor writer, so it is recognised by its length and digest.
 use super::*;
 use crate::remote::Condition;
+use crate::state::head::archive_key;
 use futures::StreamExt;
 
 impl Committer {
@@ -113,9 +114,4 @@ pub(super) enum Found {
     Ours(Pending, Tag),
     /// Something else, or nothing.
     Other(Option<Tag>),
-}
-
-/// Where the archive of a name is.
-pub(super) fn archive_key(name: &str) -> String {
-    format!("{name}.zst")
 }

@@ -104,7 +104,7 @@ impl Site {
     /// What a restore of a name gives: files with their text.
     async fn restored(&self, name: &str) -> Vec<String> {
         let layers = match self.layout {
-            Layout::Single => vec![single::archive_key(name)],
+            Layout::Single => vec![head::archive_key(name)],
             Layout::Layered => {
                 self.head(name).await.expect("HEAD").layers.into_iter().map(|l| l.key).collect()
             }

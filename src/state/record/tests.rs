@@ -67,6 +67,38 @@ fn a_record_is_these_bytes() {
 }
 
 #[test]
+fn the_meta_document_is_this_text() {
+    let meta = Meta {
+        meta_version: META_VERSION,
+        url: "file:///r".into(),
+        name: "work".into(),
+        fork: None,
+        writer: Uuid::from_u128(7),
+        base: Some(base(3)),
+        clean: true,
+    };
+    let text = r#"{"meta_version":1,"url":"file:///r","name":"work","fork":null,"writer":"00000000-0000-0000-0000-000000000007","base":{"version":3,"tag":"t3"},"clean":true}"#;
+    assert_eq!(String::from_utf8(encode_meta(&meta).expect("encodes")).expect("text"), text);
+    assert_eq!(decode_meta(text.as_bytes()).expect("decodes"), meta);
+    let newer = text.replace(r#""meta_version":1"#, r#""meta_version":2"#);
+    assert!(decode_meta(newer.as_bytes()).is_err());
+    assert!(decode_meta(b"").is_err());
+}
+
+#[test]
+fn changes_under_way_are_these_bytes() {
+    let changes = vec![
+        Delta::Remove(b"a".to_vec()),
+        Delta::RemoveBelow(b"b".to_vec()),
+        Delta::Put(b"c/d".to_vec(), file(4, 2)),
+    ];
+    let bytes = postcard::to_allocvec(&changes).expect("encodes");
+    let ident = &encode(&file(4, 2)).expect("encodes")[1..];
+    let expected = [&[3, 0, 1, b'a', 1, 1, b'b', 2, 3, b'c', b'/', b'd'][..], ident].concat();
+    assert_eq!(bytes, expected);
+}
+
+#[test]
 fn records_come_in_path_order_and_by_directory() {
     let (_, r) = filled();
     assert_eq!(all(&r), ["a", "a/b", "a/b/c", "a/x", "a-b", "z"]);

@@ -13,6 +13,7 @@ use crate::error::{Error, ErrorKind};
 use crate::layer::{Entry, LayerError};
 use crate::path::RelPath;
 use crate::remote::{RemoteError, Store};
+use crate::state::head::{Head, LayerRef};
 use crate::state::identity::Identity;
 use fetch::Source;
 use run::Run;
@@ -33,6 +34,18 @@ pub struct LayerSource {
     pub bytes: u64,
     /// BLAKE3 of the object; `None` for an archive that no HEAD describes.
     pub digest: Option<[u8; 32]>,
+}
+
+impl LayerSource {
+    /// The layers of a version in the order in which [`restore`] takes them.
+    pub fn newest_first(head: &Head) -> Vec<Self> {
+        let source = |layer: &LayerRef| Self {
+            key: layer.key.clone(),
+            bytes: layer.bytes,
+            digest: Some(layer.digest.0),
+        };
+        head.layers.iter().rev().map(source).collect()
+    }
 }
 
 /// Says whether what stands at a path already is the entry, so that it need not be written.

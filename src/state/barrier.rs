@@ -38,7 +38,9 @@ const STACK_BYTES: usize = 64 * 1024;
 pub struct Barrier {
     mount: PathBuf,
     socket: UnixStream,
-    child: Child,
+    /// Until it is dropped.
+    child: Option<Child>,
+    pid: u32,
 }
 
 impl Barrier {
@@ -51,12 +53,22 @@ impl Barrier {
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .spawn()?;
-        Ok(Self { mount: mount.to_owned(), socket: ours, child })
+        let pid = child.id();
+        Ok(Self { mount: mount.to_owned(), socket: ours, child: Some(child), pid })
+    }
+
+    /// A helper that is a thread of this process, for a directory that is no mount.
+    #[cfg(test)]
+    #[allow(clippy::expect_used)] // a test may panic
+    pub fn in_process(dir: &Path) -> Self {
+        let (socket, theirs) = UnixStream::pair().expect("socket pair");
+        let _server = std::thread::spawn(move || serve(theirs));
+        Self { mount: dir.to_owned(), socket, child: None, pid: 0 }
     }
 
     /// The helper's process id; opens by it are the cut's own.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.pid
     }
 
     /// Opens files through the mount and readies a thread for each. Adds to what is prepared.
@@ -106,7 +118,11 @@ impl Drop for Barrier {
     fn drop(&mut self) {
         // The end of file ends the helper, once its fsyncs have been answered.
         let _closed = self.socket.shutdown(std::net::Shutdown::Both);
-        let _status = self.child.wait();
+        // Not awaited here: a cut gives up a helper that is late while it still holds what the
+        // helper waits for.
+        if let Some(mut child) = self.child.take() {
+            let _unreaped = std::thread::Builder::new().name("reap".into()).spawn(move || child.wait());
+        }
     }
 }
 

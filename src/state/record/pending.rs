@@ -158,9 +158,9 @@ impl Records {
         }
         let mut batch = std::mem::take(&mut writer.batch);
         for other in self.pending()? {
-            drop_keys(&mut batch, &other);
+            self.drop_keys(&mut batch, &other)?;
         }
-        drop_keys(&mut batch, pending);
+        self.drop_keys(&mut batch, pending)?;
         self.edit_meta(batch, |meta| {
             meta.fork = (pending.target != meta.name).then(|| pending.target.clone());
             meta.base = Some(base);
@@ -177,7 +177,7 @@ impl Records {
     /// A flush that certainly did not happen and cannot happen any more.
     pub fn discard(&self, pending: &Pending) -> Result<(), JournalError> {
         let mut batch = Batch::new();
-        drop_keys(&mut batch, pending);
+        self.drop_keys(&mut batch, pending)?;
         self.journal.apply(batch)
     }
 
@@ -185,10 +185,24 @@ impl Records {
     pub fn move_to_fork(&self, name: &str) -> Result<(), JournalError> {
         let mut batch = Batch::new();
         for pending in self.pending()? {
-            drop_keys(&mut batch, &pending);
+            self.drop_keys(&mut batch, &pending)?;
         }
         self.edit_meta(batch, |meta| meta.fork = Some(name.into()))?;
         self.journal.flush()
+    }
+
+    /// Deletes what the journal has in a flush's place. The header's count is not asked: it is only
+    /// what was read, and chunks that a longer flush left there unfinished have to go as well.
+    pub(super) fn drop_keys(&self, batch: &mut Batch, pending: &Pending) -> Result<(), JournalError> {
+        let place = [pending.slot];
+        batch.delete(PENDING, &place);
+        for pair in self.journal.scan_prefix(PENDING, &place) {
+            let (key, _) = pair?;
+            if key != place {
+                batch.delete(PENDING, &key);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -200,13 +214,6 @@ fn put_header(batch: &mut Batch, header: &Pending) -> Result<(), JournalError> {
     let bytes = serde_json::to_vec(header).map_err(|e| JournalError::corrupt(e.to_string()))?;
     batch.put(PENDING, &[header.slot], bytes);
     Ok(())
-}
-
-fn drop_keys(batch: &mut Batch, pending: &Pending) {
-    batch.delete(PENDING, &[pending.slot]);
-    for n in 0..pending.chunks {
-        batch.delete(PENDING, &chunk_key(pending.slot, n));
-    }
 }
 
 fn chunk_key(slot: u8, n: u32) -> Vec<u8> {

@@ -196,6 +196,29 @@ fn pending_flushes_are_bounded_and_the_oldest_makes_room() {
 }
 
 #[test]
+fn dropping_a_flush_takes_what_is_stored_and_not_what_its_header_claims() {
+    let (_, r) = filled();
+    let staged = r.stage("n", "layers/2", ([0; 32], 1), 2, [Delta::Remove(b"z".to_vec())].into_iter());
+    let staged = staged.expect("stages");
+    let mut header = serde_json::to_value(&staged).expect("json");
+    header["chunks"] = 1_000_000.into();
+    let slot = header["slot"].as_u64().expect("slot") as u8;
+    let mut batch = Batch::new();
+    batch.put(pending::PENDING, &[slot], header.to_string());
+    // Left by a longer flush that never got its header.
+    batch.put(pending::PENDING, &[slot, 0, 0, 0, 9], b"old");
+    batch.put(pending::PENDING, &[slot + 1, 0, 0, 0, 0], b"another's");
+    r.journal.apply(batch).expect("applies");
+    let claims = r.pending().expect("reads").remove(0);
+    let mut batch = Batch::new();
+    r.drop_keys(&mut batch, &claims).expect("reads");
+    assert_eq!(batch.len(), 3, "header, its chunk, and the one left over");
+    r.discard(&claims).expect("discards");
+    let left: Vec<_> = r.journal.scan_prefix(pending::PENDING, b"").map(|p| p.expect("reads").0).collect();
+    assert_eq!(left, [[slot + 1, 0, 0, 0, 0]]);
+}
+
+#[test]
 fn a_state_belongs_to_one_remote_and_name_and_knows_how_it_stopped() {
     let journal = Arc::new(MemoryJournal::new());
     let first = records(&journal);

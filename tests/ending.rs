@@ -43,3 +43,13 @@ fn the_log_has_what_happened_and_nothing_else() {
     assert!(lines.last().is_some_and(|l| l.contains("unmounted")), "{log}");
     assert!(lines.len() < 6, "{log}");
 }
+
+/// The harness itself: a daemon that outlived its test would burden all that follow.
+#[test]
+fn a_dropped_lab_leaves_no_daemon_and_ends_no_other() {
+    let (lab, other) = (Lab::new(Setup::default()), Lab::new(Setup::default()));
+    let pid = lab.pid();
+    drop(lab);
+    assert!(!std::path::Path::new(&format!("/proc/{pid}/exe")).exists(), "still runs: {pid}");
+    assert!(other.status().is_object());
+}

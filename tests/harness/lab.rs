@@ -1,5 +1,7 @@
 //! One mount of the real program with everything it needs in a directory of its own.
 use super::command::{Finished, LIMIT, eventually, run, wait_pid};
+pub use super::process::signal;
+use super::process::{is_ours, processes};
 use super::subject::Subject;
 use serde_json::Value;
 use std::ffi::{OsStr, OsString};
@@ -330,34 +332,11 @@ pub fn detach(path: &Path) {
     }
 }
 
-/// Sends a signal.
-pub fn signal(pid: u32, signal: rustix::process::Signal) {
-    if let Some(pid) = rustix::process::Pid::from_raw(pid as i32) {
-        let _ = rustix::process::kill_process(pid, signal);
-    }
-}
-
-fn is_ours(pid: u32) -> bool {
-    let exe = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
-    exe == Path::new(BIN) || exe.to_string_lossy().starts_with(&format!("{BIN} (deleted)"))
-}
-
-/// Daemons (and their helpers) that were started with a path of ours on their command line.
-fn daemons(root: &Path) -> Vec<u32> {
-    let needle = root.as_os_str().as_encoded_bytes();
-    let pids = std::fs::read_dir("/proc").unwrap().filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok());
-    pids.filter(|pid: &u32| {
-        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        is_ours(*pid) && line.windows(needle.len()).any(|w| w == needle)
-    })
-    .collect()
-}
-
 impl Drop for Lab {
     fn drop(&mut self) {
         let Some(root) = self.root.take() else { return };
         // No final flush: what a test wants saved it saves itself, and a broken daemon must not hold us up.
-        let pids = daemons(root.path());
+        let pids = processes(root.path());
         for pid in &pids {
             signal(*pid, rustix::process::Signal::KILL);
         }

@@ -8,6 +8,7 @@ pub mod command;
 pub mod lab;
 pub mod load;
 pub mod ops;
+pub mod process;
 pub mod snapshot;
 pub mod subject;
 pub mod twin;

@@ -1,7 +1,9 @@
 use super::*;
 use crate::journal::MemoryJournal;
 use crate::state::dirty::DirtySet;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use crate::state::plan::Change;
+use rustix::fs::{Mode, OFlags};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::process::Command;
 

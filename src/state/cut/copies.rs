@@ -1,0 +1,142 @@
+//! [`Copies`]: files that are being written, copied.
+use crate::path::RelPath;
+use crate::state::identity::Identity;
+use crate::state::live::Writer;
+use crate::state::mapped::mapped_inodes;
+use crate::state::plan::{Captured, Change, Plan};
+use crate::state::staging::Staging;
+use rustix::fs::{Mode, OFlags};
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
+
+/// How often a mapped file is copied in the hope that nobody stores meanwhile.
+const MAPPED_COPIES_MAX: u32 = 3;
+
+struct Copied {
+    file: File,
+    /// The lstat before the copy was made.
+    ident: Identity,
+}
+
+/// The copies of one cut, by inode number on the backing.
+pub(super) struct Copies<'a> {
+    /// The root of the backing.
+    root: BorrowedFd<'a>,
+    staging: &'a Staging,
+    /// Every write moves the change time, so that an unchanged one proves that a copy is up to date.
+    exact_times: bool,
+    by_ino: HashMap<u64, Copied>,
+}
+
+impl<'a> Copies<'a> {
+    pub(super) fn new(root: BorrowedFd<'a>, staging: &'a Staging, exact_times: bool) -> Self {
+        Self { root, staging, exact_times, by_ino: HashMap::new() }
+    }
+
+    /// Whether there is a copy of this inode.
+    pub(super) fn has(&self, ino: u64) -> bool {
+        self.by_ino.contains_key(&ino)
+    }
+
+    /// Forgets the copies of all other inodes.
+    pub(super) fn keep_only(&mut self, inodes: &HashSet<u64>) {
+        self.by_ino.retain(|ino, _| inodes.contains(ino));
+    }
+
+    /// The files.
+    pub(super) fn into_files(self) -> HashMap<u64, Arc<File>> {
+        self.by_ino.into_iter().map(|(ino, copied)| (ino, Arc::new(copied.file))).collect()
+    }
+
+    /// Brings the copy of a file up to date if the plan needs its content. Returns how many bytes
+    /// differed. `sure`: the file is held, so what the plan saw is what is copied.
+    pub(super) fn update(&mut self, plan: &Plan, writer: &Writer, sure: bool) -> io::Result<u64> {
+        let Some(Change::Put(captured)) = plan.get(&writer.path) else { return Ok(0) };
+        if !captured.ident.file_type().is_file() {
+            return Ok(0);
+        }
+        let ident = captured.ident;
+        let prove = self.exact_times || !sure;
+        if let Some(copied) = self.by_ino.get(&writer.ino)
+            && prove
+            && ident.unchanged_since(&copied.ident)
+        {
+            return Ok(0);
+        }
+        let source = open_writer(self.root, writer)?;
+        self.copy(writer.ino, &source, ident)
+    }
+
+    /// Copies a file that is mapped for writing: what has been stored is written back first, so
+    /// that a store during the copy moves the change time. Returns whether the file stood still.
+    pub(super) fn update_mapped(&mut self, writer: &Writer) -> io::Result<bool> {
+        let source = open_writer(self.root, writer)?;
+        for _ in 0..MAPPED_COPIES_MAX {
+            // In this order: a store before the writing back is in the copy, one after it moves the
+            // change time beyond the one seen here. The other way round a first store could move the
+            // time before it is seen, and a second one to the same page would move nothing.
+            let before = Identity::from(&rustix::fs::fstat(&source)?);
+            write_back(&source);
+            self.copy(writer.ino, &source, before)?;
+            if Identity::from(&rustix::fs::fstat(&source)?).unchanged_since(&before) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Files that have been mapped only since `before` was seen were copied as if they were not: a
+    /// store to a page that was dirty already would leave no trace. Marks them; returns how many.
+    pub(super) fn note_mapped_since(&self, plan: &mut Plan, before: &HashSet<u64>, mount_dev: u64) -> usize {
+        if self.by_ino.is_empty() {
+            return 0;
+        }
+        let now = mapped_inodes(mount_dev);
+        let is_new =
+            |c: &Captured| c.has_content() && now.contains(&c.ident.ino) && !before.contains(&c.ident.ino);
+        let paths: Vec<RelPath> =
+            plan.puts().filter(|(_, c)| is_new(c)).map(|(path, _)| path.clone()).collect();
+        for path in &paths {
+            plan.set_fuzzy(path);
+        }
+        paths.len()
+    }
+
+    /// `ident` is what the source was before. Returns how many bytes differed.
+    fn copy(&mut self, ino: u64, source: &File, ident: Identity) -> io::Result<u64> {
+        match self.by_ino.get_mut(&ino) {
+            Some(copied) => {
+                let moved = self.staging.refresh(&mut copied.file, source)?;
+                copied.ident = ident;
+                Ok(moved)
+            }
+            None => {
+                let file = self.staging.copy(source)?;
+                self.by_ino.insert(ino, Copied { file, ident });
+                Ok(ident.size)
+            }
+        }
+    }
+}
+
+/// Opens a file on the backing by the name its writer has, if it still has it.
+pub(super) fn open_writer(root: BorrowedFd<'_>, writer: &Writer) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(root, writer.path.to_cstring(), flags, Mode::empty())?;
+    if rustix::fs::fstat(&file)?.st_ino != writer.ino {
+        return Err(io::Error::other("another file stands there now"));
+    }
+    Ok(file.into())
+}
+
+/// Writes back dirty pages and makes every mapping read-only once, so that the next store is seen.
+pub(super) fn write_back(file: &File) {
+    let all =
+        libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    // SAFETY: takes integers only; the descriptor is borrowed for the call. A failure means that
+    // the file system cannot, and then the file is found changed at the next look.
+    let _done = unsafe { libc::sync_file_range(file.as_fd().as_raw_fd(), 0, 0, all) };
+}

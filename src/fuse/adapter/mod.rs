@@ -213,7 +213,8 @@ impl Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         let flags = OFlags::from_bits_retain(flags as u32);
-        let what = open::Creation { caller: Caller { umask, ..caller(request) }, parent: parent.0, mode, flags };
+        let what =
+            open::Creation { caller: Caller { umask, ..caller(request) }, parent: parent.0, mode, flags };
         self.gated(reply, &*name(child), NONE, move |volume, reply, child| {
             open::create(volume, what, child, reply);
         });

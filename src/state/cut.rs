@@ -472,7 +472,7 @@ impl Cutter {
 
     fn open(&self, path: &RelPath, ino: u64) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(self.live.root(), &path.to_cstring(), flags, Mode::empty())?;
+        let file = rustix::fs::openat(self.live.root(), path.to_cstring(), flags, Mode::empty())?;
         if rustix::fs::fstat(&file)?.st_ino != ino {
             return Err(io::Error::other("another file stands there now"));
         }

@@ -36,6 +36,7 @@ fn the_log_has_what_happened_and_nothing_else() {
     fs::write(lab.place().join("file"), b"x").unwrap();
     let file = fs::File::open(lab.place().join("file")).unwrap();
     assert!(!std::io::IsTerminal::is_terminal(&file));
+    drop(file);
     lab.unmount();
     let log = fs::read_to_string(lab.state().join("daemon.log")).unwrap();
     let lines: Vec<&str> = log.lines().collect();

@@ -139,7 +139,9 @@ work_dir() {
 need_icecache() {
   if [ -z "${ICECACHE_BIN:-}" ]; then
     note "building icecache (profile ci, into $CARGO_TARGET_DIR)"
-    (cd "$ICECACHE_ROOT" && cargo build --locked --profile ci --workspace --bins >&2) || die "the build failed"
+    # Benchmarks set ICECACHE_BUILD to measure optimised code of our own, too.
+    # shellcheck disable=SC2086
+    (cd "$ICECACHE_ROOT" && cargo build --locked --profile ci ${ICECACHE_BUILD:-} --workspace --bins >&2) || die "the build failed"
     ICECACHE_BIN=$CARGO_TARGET_DIR/ci/icecache
     export ICECACHE_BIN
   fi

@@ -74,8 +74,12 @@
 //!
 //! let store: Store = Arc::new(MemoryStore::new());
 //! let records = Arc::new(Records::open(Arc::new(MemoryJournal::new()), "memory:", "work")?);
-//! let options =
-//!     CommitOptions { layout: Layout::Layered, host: "here".into(), pack: PackOptions::default() };
+//! let options = CommitOptions {
+//!     layout: Layout::Layered,
+//!     host: "here".into(),
+//!     pack: PackOptions::default(),
+//!     fork: true,
+//! };
 //! let (committer, _opening) = Committer::open(store.clone(), records.clone(), options).await?;
 //!
 //! // What the plan looks at is marked; here that is everything.

@@ -101,6 +101,7 @@ fn a_log_held_open_is_saved_by_itself() {
         let mut log = std::fs::File::create(lab.place().join("held.log")).unwrap();
         log.write_all(b"first line\n").unwrap();
         // No flush is asked for and the file is never closed.
+        harness::eventually("a first version", LIMIT, || lab.head().exists().then_some(()));
         harness::eventually("the open log in the remote", LIMIT, || {
             let text = std::fs::read(lab.restored(None).join("held.log")).ok()?;
             (text == b"first line\n").then_some(())

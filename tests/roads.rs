@@ -382,3 +382,33 @@ fn written_after_the_daemon_died() {
         drop((file, map));
     }
 }
+
+/// SEMANTICS, Writes: the name that a file was opened by is gone, and nobody has looked its other name up since the mount.
+#[test]
+fn the_only_known_name_is_unlinked_while_open() {
+    for mode in [Mode::Passthrough, Mode::Classic] {
+        let mut lab = Lab::new(Setup::mode(mode));
+        fs::write(lab.dir().join("first"), vec![b'.'; SIZE]).unwrap();
+        fs::hard_link(lab.dir().join("first"), lab.dir().join("second")).unwrap();
+        lab.flush();
+        lab.remount();
+        let file = OpenOptions::new().write(true).open(lab.dir().join("second")).unwrap();
+        fs::remove_file(lab.dir().join("second")).unwrap();
+        for round in 0..3_u64 {
+            file.write_all_at(b"changed", 1000 * round).unwrap();
+            let version = lab.flush();
+            let saved = fs::read(lab.checkout(&version).join("first")).unwrap();
+            let at = 1000 * round as usize;
+            assert_eq!(&saved[at..at + 7], b"changed", "{mode:?}, round {round}");
+        }
+        assert_eq!(file.metadata().unwrap().len(), SIZE as u64, "{mode:?}: an open file answers no stat");
+        file.set_len(5).unwrap();
+        drop(file);
+        let version = lab.flush();
+        assert_eq!(
+            fs::read(lab.checkout(&version).join("first")).unwrap(),
+            b"chang",
+            "{mode:?}, after the close"
+        );
+    }
+}

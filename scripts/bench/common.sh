@@ -54,7 +54,7 @@ machine() {
 
 # build_bench NAME: builds an example and copies it into $work, out of reach of a build that somebody starts meanwhile.
 build_bench() {
-  (cd "$ICECACHE_ROOT" && cargo build --locked --profile ci --example "$1" >&2) || die "the build failed"
+  (cd "$ICECACHE_ROOT" && cargo build --locked --profile ci --config profile.ci.package.icecache.opt-level=3 --example "$1" >&2) || die "the build failed"
   cp "$CARGO_TARGET_DIR/ci/examples/$1" "$work/$1"
 }
 

@@ -8,6 +8,10 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsFd;
 
+/// What the log has when nobody says. The FUSE library warns of each call that a file system leaves
+/// out, and programs ask for some at every open (`ioctl` for a terminal): the log would be of nothing else.
+const LOG_DEFAULT: &str = "info,fuser=error";
+
 /// More than this is no set of settings.
 const SETTINGS_MAX_BYTES: u64 = 1 << 20;
 
@@ -74,7 +78,7 @@ fn leave_session() -> Result<()> {
 /// files that is not beneath the mount. Call it before any thread is started.
 pub fn enter(settings: &MountSettings) -> Result<()> {
     let filter =
-        tracing_subscriber::EnvFilter::try_from_env("ICECACHE_LOG").unwrap_or_else(|_| "info".into());
+        tracing_subscriber::EnvFilter::try_from_env("ICECACHE_LOG").unwrap_or_else(|_| LOG_DEFAULT.into());
     // Fails only if the program that embeds us has set one: then that one is meant.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)

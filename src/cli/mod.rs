@@ -1,5 +1,5 @@
 //! The command line: one file per verb. Data goes to stdout, talk to stderr; `--json` turns both into
-//! JSON. Only [`output`] prints.
+//! JSON. Only `output` prints.
 mod advice;
 mod barrier;
 mod completions;

@@ -24,9 +24,14 @@ impl Unmount {
         let dir = locate::canonical(&self.dir, &registry)?;
         match registry.find(&dir) {
             Found::Running(entry, mut client) => {
+                if let Some(error) = client.status()?.last_error {
+                    context.output.say(&format!("saving; the last flush failed: {}", safe(&error.message)));
+                }
                 let process = watch(&entry);
                 let reply = client.unmount()?;
-                wait_exit(process, &entry, context);
+                if reply.unmounted {
+                    wait_exit(process, &entry, context);
+                }
                 report(&reply, &dir, context)
             }
             Found::Stale(entry) if locate::is_dead_mount(&dir) => {
@@ -55,20 +60,27 @@ fn report(reply: &UnmountReply, dir: &Path, context: &Context) -> Result<Exit> {
     if let Some(fork) = &reply.fork {
         context.output.warn(&forked(fork));
     }
+    if reply.unsaved_total == 0 && !reply.unmounted {
+        let message = format!(
+            "everything is saved, but the directory is in use and stays mounted (fuser -m or lsof tell by whom): {}",
+            dir.display()
+        );
+        return Err(Error::new(ErrorKind::Busy, message));
+    }
     if let Some(error) = &reply.error {
         context.output.warn(&safe(&error.message));
     }
     if reply.unsaved_total > 0 {
+        let then = match reply.unmounted {
+            true => format!("they are in {}; mount again to save them", safe_path(&reply.kept_in)),
+            false => "the directory is in use, stays mounted and goes on trying".to_owned(),
+        };
         context.output.warn(&format!(
-            "{} entries are not in the remote (the first {} are listed); they are in {}; mount again to save them",
+            "{} entries are not in the remote (the first {} are listed); {then}",
             reply.unsaved_total,
-            reply.unsaved.len(),
-            safe_path(&reply.kept_in)
+            reply.unsaved.len()
         ));
         return Ok(Exit::Unsaved);
-    }
-    if !reply.unmounted {
-        return Err(Error::new(ErrorKind::Busy, format!("saved, but still in use: {}", dir.display())));
     }
     if reply.error.is_some() {
         return Ok(Exit::Failure);

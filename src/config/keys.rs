@@ -39,7 +39,7 @@ pub const KEYS: &[Key] = &[
     key("scan", Some("auto"), "compare the backing with the journal: auto (after an unclean stop) or always"),
     key("debounce", Some("1s"), "flush this long after the last change"),
     key("max-delay", Some("10s"), "flush at least this often under constant writing"),
-    key("cut-deadline", Some("500ms"), "the longest a cut may hold writers"),
+    key("cut-deadline", Some("500ms"), "how long one attempt of a cut may hold writers"),
     key("unmount-timeout", Some("60s"), "how long unmount waits for the final flush"),
     key("level", Some("3"), "zstd level of new layers, 1 to 19"),
     key("fsync", Some("local"), "fsync returns when data is on the local disk, or in the remote"),
@@ -48,7 +48,7 @@ pub const KEYS: &[Key] = &[
     key("xattr", Some("on"), "serve extended attributes and access lists"),
     key("passthrough", Some("auto"), "kernel passthrough for file data: auto or off"),
     key("fuse-threads", Some("2"), "threads that answer the kernel, 1 to 64"),
-    key("mount-flags", Some(""), "list of nosuid, nodev, noexec, noatime"),
+    key("mount-flags", Some(""), "list of nosuid, nodev, noexec (noatime is always on)"),
 ];
 
 /// The key of that name.

@@ -121,6 +121,11 @@ impl Inode {
         }
     }
 
+    /// Whether it has a known name besides this one.
+    pub(super) fn has_other_link(&self, parent: u64, name: &CStr) -> bool {
+        self.links.lock().iter().any(|l| l.parent.id != parent || l.name.as_c_str() != name)
+    }
+
     pub(super) fn remove_link(&self, parent: u64, name: &CStr) {
         self.links.lock().retain(|l| l.parent.id != parent || l.name.as_c_str() != name);
     }

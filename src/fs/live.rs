@@ -1,14 +1,21 @@
 //! The volume as a cut sees it.
 use super::Volume;
+use super::attr::Attr;
 use super::inode::Inode;
 use crate::layer::content::Content;
 use crate::path::RelPath;
-use crate::state::dirty::DirtySet;
+use crate::state::dirty::{DirtySet, Extent};
 use crate::state::live::{Live, Writer};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Instant;
+
+impl Volume {
+    fn leads_to(&self, path: &RelPath, inode: &Inode) -> bool {
+        Attr::at(Live::root(self), &path.to_cstring()).is_ok_and(|attr| attr.key == inode.key)
+    }
+}
 
 impl Live for Volume {
     fn root(&self) -> BorrowedFd<'_> {
@@ -22,9 +29,27 @@ impl Live for Volume {
         Self::dirty(self)
     }
 
-    fn writers(&self) -> Vec<Writer> {
-        let live = self.writable.sweep(|inode: &Arc<Inode>| self.mark(inode));
-        live.iter().filter_map(|i| i.path().map(|path| Writer { node: i.id, path, ino: i.key.ino })).collect()
+    fn writers(&self, find: &dyn Fn(u64) -> Option<RelPath>) -> Vec<Writer> {
+        // Remembered, since the records stop telling once only one name is left.
+        let found = |inode: &Inode| {
+            let known = inode.open.lock().unasked.clone().filter(|path| self.leads_to(path, inode));
+            let path = known.or_else(|| if inode.native { find(inode.key.ino) } else { None })?;
+            inode.open.lock().unasked = Some(path.clone());
+            Some(path)
+        };
+        let live = self.writable.sweep(|inode: &Arc<Inode>| match inode.path() {
+            Some(_) => self.mark(inode),
+            None => {
+                if let Some(path) = found(inode) {
+                    self.dirty().mark(path, Extent::Entry);
+                }
+            }
+        });
+        let writer = |inode: &Arc<Inode>| {
+            let path = inode.path().or_else(|| found(inode))?;
+            Some(Writer { node: inode.id, path, ino: inode.key.ino })
+        };
+        live.iter().filter_map(writer).collect()
     }
 
     fn close(&self, deadline: Instant) -> bool {

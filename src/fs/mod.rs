@@ -162,10 +162,12 @@ impl Volume {
     /// Marks the path of an inode, once per epoch.
     fn mark(&self, inode: &Inode) {
         let epoch = self.dirty.epoch();
-        if inode.marked.swap(epoch, Ordering::AcqRel) == epoch {
+        if inode.marked.load(Ordering::Acquire) == epoch {
             self.dirty.touch();
         } else if let Some(path) = inode.path() {
             self.dirty.mark(path, Extent::Entry);
+            // Only now may others rely on it: a cut that begins before this line has no such mark.
+            inode.marked.store(epoch, Ordering::Release);
         }
     }
 

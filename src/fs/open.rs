@@ -1,6 +1,7 @@
 //! Open files: what serves them, and which of them may still be written.
 use super::attr::Attr;
 use super::inode::Inode;
+use crate::path::RelPath;
 use crate::sync::{Mutex, RwLock};
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
@@ -49,6 +50,8 @@ pub struct OpenState {
     pub(super) registration: Option<Registration>,
     /// Reaches the file after its last name is gone.
     pub(super) orphan: Option<Arc<OwnedFd>>,
+    /// A name that nobody asked for since the mount, found when all known ones were gone.
+    pub(super) unasked: Option<RelPath>,
     /// In the queue of [`Registrations`].
     queued: bool,
     /// Opened since the queue last looked.
@@ -176,14 +179,14 @@ impl Writable {
         let all: Vec<Arc<Inode>> = self.inodes.lock().values().cloned().collect();
         let mut live = Vec::new();
         for inode in all {
-            if !inode.is_linked() {
-                self.remove_closed(&inode);
-            } else if inode.open.lock().writers > 0 || is_written(&inode) {
+            if inode.open.lock().writers > 0 || is_written(&inode) {
                 live.push(inode);
-            } else if self.remove_closed(&inode) {
-                dropped(&inode);
             } else {
-                live.push(inode);
+                // Before it goes: two may sweep at once, and neither may miss it in both places.
+                dropped(&inode);
+                if !self.remove_closed(&inode) {
+                    live.push(inode);
+                }
             }
         }
         live

@@ -119,8 +119,8 @@ impl Shelter {
         if !self.active.load(Ordering::Acquire) {
             return rename();
         }
-        let paths = paths();
         let mut renames = self.renames.lock();
+        let paths = paths(); // under the lock: another rename may be moving a directory above
         rename()?;
         let Some((from, to)) = paths else { return Ok(()) };
         if exchange {

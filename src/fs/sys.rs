@@ -5,6 +5,9 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
+/// fcntl(2), of Linux; the library does not name it.
+const F_SETSIG: libc::c_int = 10;
+
 fn check(result: libc::c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
@@ -14,6 +17,10 @@ fn check(result: libc::c_int) -> io::Result<()> {
 /// Where leases are not supported the answer is yes: looking once too often loses nothing.
 pub fn has_writer(file: &impl AsFd) -> bool {
     let fd = file.as_fd().as_raw_fd();
+    // Whoever opens the file for writing in the moment between the two calls makes the kernel send
+    // a signal: by default SIGIO, which would end the process; this one is ignored by default.
+    // SAFETY: F_SETSIG takes an int and touches no memory of ours; the descriptor is borrowed.
+    unsafe { libc::fcntl(fd, F_SETSIG, libc::SIGURG) };
     // SAFETY: F_SETLEASE takes an int and touches no memory of ours; the descriptor is borrowed.
     if unsafe { libc::fcntl(fd, libc::F_SETLEASE, libc::F_RDLCK) } < 0 {
         return true;
@@ -91,4 +98,34 @@ pub fn rename(from: &impl AsFd, name: &CStr, to: &impl AsFd, new_name: &CStr, fl
             flags,
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    #[test]
+    fn an_open_for_writing_in_the_middle_of_the_test_harms_nobody() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let path = dir.path().join("f");
+        std::fs::write(&path, b"x").expect("write");
+        let ended = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..20_000 {
+                    drop(std::fs::OpenOptions::new().write(true).open(&path).expect("open"));
+                }
+                ended.store(true, Ordering::Relaxed);
+            });
+            // A signal that nobody catches would end the whole test program here.
+            while !ended.load(Ordering::Relaxed) {
+                let file = std::fs::File::open(&path).expect("open");
+                let _either = has_writer(&file);
+            }
+        });
+        assert!(!has_writer(&std::fs::File::open(&path).expect("open")));
+        let _writer = std::fs::OpenOptions::new().write(true).open(&path).expect("open");
+        assert!(has_writer(&std::fs::File::open(&path).expect("open")));
+    }
 }

@@ -63,6 +63,15 @@ impl Barrier {
         })
     }
 
+    /// A helper that is a thread of this process, for a directory that is no mount.
+    #[cfg(test)]
+    #[allow(clippy::expect_used)] // a test may panic
+    pub fn in_process(dir: &Path) -> Self {
+        let (socket, theirs) = UnixStream::pair().expect("socket pair");
+        let _server = std::thread::spawn(move || serve(theirs));
+        Self { mount: dir.to_owned(), socket, child: None, pid: 0, finishing: false }
+    }
+
     /// The helper's process id; opens by it are the cut's own.
     pub fn pid(&self) -> u32 {
         self.pid
@@ -77,9 +86,7 @@ impl Barrier {
         paths: impl Iterator<Item = &'a RelPath>,
         deadline: Instant,
     ) -> io::Result<()> {
-        if std::mem::take(&mut self.finishing) {
-            self.answer(b'd', deadline)?;
-        }
+        self.settle(deadline)?;
         self.send(b'P', &preparation(&self.mount, paths))?;
         self.answer(b'p', deadline)
     }
@@ -95,6 +102,11 @@ impl Barrier {
             self.send(b'D', &[])?;
         }
         Ok(())
+    }
+
+    /// Waits for what [`finish`](Self::finish) asked for.
+    pub fn settle(&mut self, deadline: Instant) -> io::Result<()> {
+        if std::mem::take(&mut self.finishing) { self.answer(b'd', deadline) } else { Ok(()) }
     }
 
     fn send(&mut self, kind: u8, payload: &[u8]) -> io::Result<()> {

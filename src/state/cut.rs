@@ -37,6 +37,8 @@ const LAST_ATTEMPT_FACTOR: u32 = 20;
 const SETTLED_BYTES: u64 = 4 << 20;
 /// ...or after so many rounds.
 const ROUNDS_MAX: u32 = 3;
+/// How long the helper may take before anybody stands still.
+const HELPER_MAX: Duration = Duration::from_secs(30);
 /// How often a mapped file is copied in the hope that nobody stores meanwhile.
 const MAPPED_COPIES_MAX: u32 = 3;
 
@@ -47,6 +49,8 @@ pub struct CutOptions {
     pub deadline: Duration,
     /// Device of the mount, as mappings name it; 0 if there is none.
     pub mount_dev: u64,
+    /// Whether writers pass no gate, so that they must be held.
+    pub hold: bool,
     /// How the tree is looked at.
     pub look: LookOptions,
 }
@@ -70,6 +74,9 @@ pub enum CutError {
     /// Operations under way did not end in time.
     #[error("operations under way did not end within the deadline")]
     Busy,
+    /// The helper died or did not answer; another one has to be started.
+    #[error("the helper of the cut was lost")]
+    HelperLost,
 }
 
 impl From<CutError> for crate::Error {
@@ -79,7 +86,7 @@ impl From<CutError> for crate::Error {
             CutError::Copy { path, source } => {
                 Self::io(format!("cannot copy a file that is being written: {path}"), source)
             }
-            CutError::Busy => Self::new(crate::ErrorKind::Busy, e.to_string()),
+            CutError::Busy | CutError::HelperLost => Self::new(crate::ErrorKind::Busy, e.to_string()),
         }
     }
 }
@@ -192,6 +199,9 @@ impl From<CutError> for Attempt {
 struct Progress {
     plan: Plan,
     marks: Marks,
+    /// Marks that came after the plan was made and that it has not been looked at for: an attempt
+    /// may be given up in between.
+    late: Marks,
     copies: HashMap<u64, Copied>,
     look: LookOptions,
 }
@@ -228,7 +238,7 @@ impl Cutter {
     }
 
     fn cut_by(&self, records: &Records, look_options: LookOptions) -> Result<Cut, CutError> {
-        let writers = self.live.writers(); // first: files nobody writes any more become marks
+        let writers = self.writers(records); // first: files nobody writes any more become marks
         let marks = self.live.dirty().take();
         let mut look = with_writers(marks.clone(), &writers);
         if look_options.whole {
@@ -241,7 +251,8 @@ impl Cutter {
                 return Err(e.into());
             }
         };
-        let mut progress = Progress { plan, marks, copies: HashMap::new(), look: look_options };
+        let mut progress =
+            Progress { plan, marks, late: Marks::new(), copies: HashMap::new(), look: look_options };
         for attempt in 1..=ATTEMPTS_MAX {
             let last = attempt == ATTEMPTS_MAX;
             match self.attempt(records, &mut progress, last) {
@@ -264,12 +275,18 @@ impl Cutter {
     }
 
     fn attempt(&self, records: &Records, progress: &mut Progress, last: bool) -> Result<Timestamp, Attempt> {
-        let writers = self.live.writers();
+        let writers = self.writers(records);
         let mapped = if writers.is_empty() { HashSet::new() } else { mapped_inodes(self.options.mount_dev) };
         self.copy_ahead(records, progress, &writers)?;
         let mut barrier = self.barrier.lock();
         let mut prepared = HashSet::new();
-        self.prepare(&mut barrier, &writers, &mut prepared, Instant::now() + self.options.deadline);
+        // Nobody stands still yet, and with many files on a busy machine this takes its time.
+        let patient = Instant::now() + HELPER_MAX;
+        if self.options.hold {
+            self.prepare(&mut barrier, &writers, &mut prepared, patient)?;
+        } else {
+            self.push_mapped(&mut barrier, &writers, &mapped, patient)?;
+        }
 
         let allowed = self.options.deadline * if last { LAST_ATTEMPT_FACTOR } else { 1 };
         let deadline = Instant::now() + allowed;
@@ -283,6 +300,9 @@ impl Cutter {
         self.live.open();
         let pause = began.elapsed();
         self.finish(&mut barrier);
+        if result.is_ok() && !progress.copies.is_empty() {
+            self.note_mapped_since(progress, &mapped);
+        }
         let mut stats = self.stats.lock();
         if result.is_ok() {
             stats.last_pause_us = pause.as_micros() as u64;
@@ -293,6 +313,11 @@ impl Cutter {
     }
 
     /// Copies what is being written, without stopping anybody, until little moves.
+    ///
+    /// A write moves the change time before the bytes, so a copy can be older than the time beside it
+    /// if it is made in the middle of one. It is not: each copy asks for the first data after a stat,
+    /// or clones, and both wait in the file system for the write under way (checked on ext4, XFS,
+    /// btrfs and tmpfs by their sources).
     fn copy_ahead(
         &self,
         records: &Records,
@@ -329,21 +354,24 @@ impl Cutter {
         deadline: Instant,
         last: bool,
     ) -> Result<Timestamp, Attempt> {
-        let writers = self.live.writers();
-        let late = self.live.dirty().take();
-        for (path, extent) in &late {
-            let slot = progress.marks.entry(path.clone()).or_insert(*extent);
-            *slot = (*slot).max(*extent);
+        let writers = self.writers(records);
+        for (path, extent) in self.live.dirty().take() {
+            for marks in [&mut progress.marks, &mut progress.late] {
+                let slot = marks.entry(path.clone()).or_insert(extent);
+                *slot = (*slot).max(extent);
+            }
         }
-        self.prepare(barrier, &writers, prepared, deadline);
+        if self.options.hold {
+            self.prepare(barrier, &writers, prepared, deadline)?;
+        }
         let mut unheld = HashSet::new();
-        if let Some(helper) = barrier.as_mut() {
+        if let Some(helper) = barrier.as_mut().filter(|_| self.options.hold) {
             let nodes: Vec<u64> = writers.iter().map(|w| w.node).filter(|n| prepared.contains(n)).collect();
             unheld.extend(writers.iter().map(|w| w.node).filter(|n| !prepared.contains(n)));
             self.live.hold(&nodes);
             if helper.sync().is_err() {
-                *barrier = None; // it died; a new one is started before the next flush
-                return Err(Attempt::GiveUp);
+                *barrier = None; // it died
+                return Err(CutError::HelperLost.into());
             }
             let free = self.live.wait_held(deadline);
             if !free.is_empty() && !last {
@@ -353,8 +381,13 @@ impl Cutter {
         }
         // From here to the release of the first file nothing moves: this is the instant.
         let instant = Timestamp::now();
-        let look = with_writers(late, &writers);
+        let look = with_writers(progress.late.clone(), &writers);
         progress.plan.refresh(self.live.root(), records, &look, &progress.look)?;
+        progress.late.clear();
+        // What was copied ahead and is no writer's any more may have been written after its copy, and
+        // its inode number may be another file's by now. It stands still, so it is sheltered.
+        let written: HashSet<u64> = writers.iter().map(|w| w.ino).collect();
+        progress.copies.retain(|ino, _| written.contains(ino));
         for writer in &writers {
             if mapped.contains(&writer.ino) {
                 self.copy_mapped(progress, writer)?;
@@ -382,21 +415,60 @@ impl Cutter {
         writers: &[Writer],
         prepared: &mut HashSet<u64>,
         deadline: Instant,
-    ) {
-        let Some(helper) = barrier.as_mut() else { return };
+    ) -> Result<(), CutError> {
+        let Some(helper) = barrier.as_mut() else { return Ok(()) };
         let new: Vec<&Writer> = writers.iter().filter(|w| !prepared.contains(&w.node)).collect();
         if new.is_empty() {
-            return;
+            return Ok(());
         }
         let room = barrier::FILES_MAX.saturating_sub(prepared.len());
         let new = &new[..new.len().min(room)];
         match helper.prepare(new.iter().map(|w| &w.path), deadline) {
-            Ok(()) => prepared.extend(new.iter().map(|w| w.node)),
+            Ok(()) => {
+                prepared.extend(new.iter().map(|w| w.node));
+                Ok(())
+            }
+            // Without it nothing would be held: that is no cut.
             Err(e) => {
                 tracing::warn!(error = %e, "barrier helper lost; a new one is started");
                 *barrier = None;
+                Err(CutError::HelperLost)
             }
         }
+    }
+
+    /// Where data passes us, stores through a mapping do so only when the kernel writes them back:
+    /// the helper's fsync makes it do that now, while the gate is open.
+    fn push_mapped(
+        &self,
+        barrier: &mut Option<Barrier>,
+        writers: &[Writer],
+        mapped: &HashSet<u64>,
+        deadline: Instant,
+    ) -> Result<(), CutError> {
+        let Some(helper) = barrier.as_mut() else { return Ok(()) };
+        let mut paths = writers.iter().filter(|w| mapped.contains(&w.ino)).map(|w| &w.path).peekable();
+        if paths.peek().is_none() {
+            return Ok(());
+        }
+        let pushed = helper.prepare(paths, deadline).and_then(|()| helper.sync());
+        pushed.and_then(|()| helper.finish()).and_then(|()| helper.settle(deadline)).map_err(|e| {
+            tracing::warn!(error = %e, "barrier helper lost; a new one is started");
+            *barrier = None;
+            CutError::HelperLost
+        })
+    }
+
+    /// The files that may be written unseen. Where none of the names is left that the mount knows,
+    /// the records may know another one.
+    fn writers(&self, records: &Records) -> Vec<Writer> {
+        self.live.writers(&|ino| {
+            let names = records.links(ino).unwrap_or_default();
+            names.into_iter().find(|path| {
+                let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+                rustix::fs::statat(self.live.root(), path.to_cstring(), flags).is_ok_and(|s| s.st_ino == ino)
+            })
+        })
     }
 
     fn finish(&self, barrier: &mut Option<Barrier>) {
@@ -447,9 +519,12 @@ impl Cutter {
             Err(e) => return Err(copy_error(writer, e).into()),
         };
         for _ in 0..MAPPED_COPIES_MAX {
-            write_back(&source);
+            // In this order: a store before the writing back is in the copy, one after it moves the
+            // change time beyond the one seen here. The other way round a first store could move the
+            // time before it is seen, and a second one to the same page would move nothing.
             let before = rustix::fs::fstat(&source).map_err(|e| copy_error(writer, e.into()))?;
             let before = Identity::from(&before);
+            write_back(&source);
             let moved = match progress.copies.get_mut(&writer.ino) {
                 Some(copied) => {
                     self.staging.refresh(&mut copied.file, &source).map(|_| copied.ident = before)
@@ -459,7 +534,6 @@ impl Cutter {
                 }),
             };
             moved.map_err(|e| copy_error(writer, e))?;
-            write_back(&source);
             let after = rustix::fs::fstat(&source).map_err(|e| copy_error(writer, e.into()))?;
             if Identity::from(&after).unchanged_since(&before) {
                 return Ok(());
@@ -470,9 +544,23 @@ impl Cutter {
         Ok(())
     }
 
+    /// Files that have been mapped only since this attempt began were copied as if they were not: a
+    /// store to a page that was dirty already would leave no trace.
+    fn note_mapped_since(&self, progress: &mut Progress, before: &HashSet<u64>) {
+        let now = mapped_inodes(self.options.mount_dev);
+        let is_new =
+            |c: &Captured| c.has_content() && now.contains(&c.ident.ino) && !before.contains(&c.ident.ino);
+        let paths: Vec<RelPath> =
+            progress.plan.puts().filter(|(_, c)| is_new(c)).map(|(path, _)| path.clone()).collect();
+        for path in &paths {
+            progress.plan.set_fuzzy(path);
+        }
+        self.stats.lock().fuzzy += paths.len() as u64;
+    }
+
     fn open(&self, path: &RelPath, ino: u64) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(self.live.root(), &path.to_cstring(), flags, Mode::empty())?;
+        let file = rustix::fs::openat(self.live.root(), path.to_cstring(), flags, Mode::empty())?;
         if rustix::fs::fstat(&file)?.st_ino != ino {
             return Err(io::Error::other("another file stands there now"));
         }
@@ -482,7 +570,7 @@ impl Cutter {
     /// Looks at the files that may be written unseen: returns those that differ from their record.
     /// `deep` also brings stores through mappings to light, which costs a write-back.
     pub fn observe(&self, records: &Records, deep: bool) -> Observed {
-        let writers = self.live.writers();
+        let writers = self.writers(records);
         if writers.is_empty() {
             return Observed::default();
         }
@@ -524,3 +612,7 @@ fn with_writers(mut marks: Marks, writers: &[Writer]) -> Marks {
     }
     marks
 }
+
+#[cfg(test)]
+#[allow(clippy::expect_used, clippy::panic)] // a test may panic
+mod tests;

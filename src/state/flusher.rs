@@ -6,7 +6,7 @@
 use super::barrier::Barrier;
 use super::commit::pack::{Packed, pack};
 use super::commit::{CommitError, Committer, Forked, Receipt};
-use super::cut::{Cut, CutStats, Cutter};
+use super::cut::{Cut, CutError, CutStats, Cutter};
 use super::dirty::Extent;
 use super::head::VersionId;
 use super::live::Live;
@@ -28,6 +28,8 @@ use tokio::sync::oneshot;
 const OBSERVE_EVERY: Duration = Duration::from_secs(1);
 /// Every how many looks stores through mappings are brought to light, which costs a write-back.
 const DEEP_EVERY: u32 = 10;
+/// Helpers that one flush may lose before it fails.
+const HELPERS_MAX: u32 = 3;
 /// The longest sleep; anything that matters ends it early.
 const IDLE: Duration = Duration::from_secs(3600);
 /// Dirty paths that are looked at for a status, at most.
@@ -281,8 +283,7 @@ impl Flusher {
         for path in self.status.lock().stuck.keys() {
             self.live.dirty().mark(path.clone(), Extent::Subtree);
         }
-        self.ensure_barrier()?;
-        let cut = Arc::new(self.cutter.cut(&self.records)?);
+        let cut = Arc::new(self.cut(|| self.cutter.cut(&self.records))?);
         let committed =
             self.runtime.block_on(self.committer.commit(cut.plan.clone(), cut.clone(), cut.instant));
         match committed {
@@ -304,11 +305,23 @@ impl Flusher {
     /// Writes the whole tree, as of one instant, into `to` as an archive; nothing is committed.
     pub fn export(&self, to: std::fs::File, options: PackOptions) -> Result<Packed> {
         let _turn = self.turn.lock();
-        self.ensure_barrier()?;
-        let cut = self.cutter.cut_whole(&self.records)?;
+        let cut = self.cut(|| self.cutter.cut_whole(&self.records))?;
         let packed = pack(&cut.plan, &cut, to, options);
         self.live.dirty().restore(cut.marks.clone()); // they are still to be committed
         Ok(packed?)
+    }
+
+    /// Cuts, with another helper if one is lost.
+    fn cut(&self, cut: impl Fn() -> Result<Cut, CutError>) -> Result<Cut> {
+        let mut helpers = 0;
+        loop {
+            self.ensure_barrier()?;
+            helpers += 1;
+            match cut() {
+                Err(CutError::HelperLost) if helpers < HELPERS_MAX => {}
+                other => return Ok(other?),
+            }
+        }
     }
 
     fn ensure_barrier(&self) -> Result<()> {

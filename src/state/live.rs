@@ -26,7 +26,8 @@ pub trait Live: Send + Sync {
     fn dirty(&self) -> &DirtySet;
     /// The files that may be written without our seeing it. Files that nothing can write any more
     /// leave this list by a mark in the dirty set, so that they are looked at once more.
-    fn writers(&self) -> Vec<Writer>;
+    /// `find` gives a name to the inode number of a file that has lost every name known here.
+    fn writers(&self, find: &dyn Fn(u64) -> Option<RelPath>) -> Vec<Writer>;
     /// Closes the gate: no operation that changes the tree runs until [`open`](Self::open). `false`
     /// if those under way did not end by the deadline; the gate is then open.
     fn close(&self, deadline: Instant) -> bool;

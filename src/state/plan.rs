@@ -212,11 +212,18 @@ impl Plan {
         &self.unreadable
     }
 
-    /// Notes that a file is mapped for writing, so that its bytes may not be of one instant.
+    /// Notes that a file could be written while it was copied, so that its bytes may not be of one
+    /// instant, and its times prove nothing later. All its names are noted.
     pub fn set_fuzzy(&mut self, path: &RelPath) {
-        if let Some(Change::Put(Captured { kind: Kind::File { fuzzy, .. }, .. })) = self.changes.get_mut(path)
-        {
-            *fuzzy = true;
+        let Some(Change::Put(captured)) = self.changes.get(path) else { return };
+        let key = (captured.ident.dev, captured.ident.ino);
+        let names = self.linked.get(&key).map_or_else(|| vec![path.clone()], |n| n.iter().cloned().collect());
+        for name in names {
+            if let Some(Change::Put(Captured { kind: Kind::File { fuzzy, .. }, racy, .. })) =
+                self.changes.get_mut(&name)
+            {
+                (*fuzzy, *racy) = (true, true);
+            }
         }
     }
 

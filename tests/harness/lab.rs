@@ -246,7 +246,7 @@ impl Lab {
         assert!(wait_pid(pid, LIMIT), "killed daemon does not end: {pid}");
         // The last of its threads may outlive its first; with it the kernel ends the mount.
         let place = self.place();
-        crate::harness::command::eventually("the mount dies with its daemon", LIMIT, || {
+        eventually("the mount dies with its daemon", LIMIT, || {
             rustix::fs::statfs(&place).is_err().then_some(())
         });
     }

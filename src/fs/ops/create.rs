@@ -63,6 +63,9 @@ impl Volume {
         fresh: bool,
         register: Register<'_>,
     ) -> io::Result<Opened> {
+        if !fresh && writable {
+            self.shelter.before_write(inode)?;
+        }
         if !fresh && flags.contains(OFlags::TRUNC) {
             self.truncate(inode, 0)?;
         }

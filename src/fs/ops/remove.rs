@@ -43,7 +43,8 @@ impl Volume {
         let Some(inode) = self.inodes.find(&attr) else { return Ok(None) };
         if attr.is_file() {
             self.shelter.before_unlink(&inode)?;
-            if attr.nlink == 1 {
+            // Other names that the kernel never asked for lead no handle of ours to the file.
+            if attr.nlink == 1 || !inode.has_other_link(parent.id, name) {
                 self.keep_orphan(&inode, parent, name);
             }
         }

@@ -29,20 +29,25 @@ impl Volume {
             None => None,
         };
         let paths = || Some((from.path()?.join(name.to_bytes()), to.path()?.join(new_name.to_bytes())));
-        self.shelter
-            .rename(exchange, paths, || sys::rename(&from.dir()?, name, &to.dir()?, new_name, flags))?;
-        if same && !exchange {
-            return Ok(()); // two names of one file: rename(2) does nothing
-        }
-        if let Some(inode) = victim {
-            inode.remove_link(to.id, new_name);
-            if exchange {
-                inode.add_link(&from, name);
+        self.shelter.rename(exchange, paths, || {
+            sys::rename(&from.dir()?, name, &to.dir()?, new_name, flags)?;
+            if same && !exchange {
+                return Ok(()); // two names of one file: rename(2) does nothing
             }
-        }
-        if let Some(inode) = moved {
-            inode.remove_link(from.id, name);
-            inode.add_link(&to, new_name);
+            if let Some(inode) = &victim {
+                inode.remove_link(to.id, new_name);
+                if exchange {
+                    inode.add_link(&from, name);
+                }
+            }
+            if let Some(inode) = &moved {
+                inode.remove_link(from.id, name);
+                inode.add_link(&to, new_name);
+            }
+            Ok(())
+        })?;
+        if same && !exchange {
+            return Ok(());
         }
         // A directory is marked whole at both ends: at the old one another may soon stand, and what
         // the last version had below it must then be found gone.

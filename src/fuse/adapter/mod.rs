@@ -1,7 +1,7 @@
 //! Translates each FUSE request into one call of the volume, and its result into one reply.
 //!
 //! Operations that change the tree pass the gate first; at a closed gate they are parked together
-//! with their reply ([`gated`]). Whatever may wait for a disk goes to the pool. The one trait
+//! with their reply (`gated`). Whatever may wait for a disk goes to the pool. The one trait
 //! implementation must stand in one place, so everything that is no translation stands elsewhere.
 mod convert;
 mod durable;
@@ -213,7 +213,8 @@ impl Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         let flags = OFlags::from_bits_retain(flags as u32);
-        let what = open::Creation { caller: Caller { umask, ..caller(request) }, parent: parent.0, mode, flags };
+        let what =
+            open::Creation { caller: Caller { umask, ..caller(request) }, parent: parent.0, mode, flags };
         self.gated(reply, &*name(child), NONE, move |volume, reply, child| {
             open::create(volume, what, child, reply);
         });

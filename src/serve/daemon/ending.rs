@@ -23,6 +23,8 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 struct State {
     /// Somebody asked for the end, by a signal.
     asked: bool,
+    /// When the final flushes, before and after the unmount, give up together.
+    deadline: Option<Instant>,
     /// The kernel has ended the mount.
     unmounted: bool,
     /// The end: what was said to everybody who asks.
@@ -66,7 +68,7 @@ impl Ending {
     /// The verb: flushes, then unmounts. While the directory is in use it stays mounted and the
     /// answer says so.
     pub fn unmount(&self) -> Result<UnmountReply> {
-        let failure = self.flush_until(Instant::now() + self.settings.unmount_timeout).err();
+        let failure = self.flush_until(self.deadline()).err();
         let give_up = Instant::now() + BUSY_PATIENCE;
         while let Err(e) = self.served.unmount(false) {
             if e.raw_os_error() != Some(rustix::io::Errno::BUSY.raw_os_error())
@@ -78,6 +80,7 @@ impl Ending {
                 let message =
                     format!("still in use: {} (lsof or fuser tells by whom)", self.settings.dir.display());
                 let busy = Error::new(ErrorKind::Busy, message);
+                self.state.lock().deadline = None; // it goes on; the next end has its own
                 return Ok(self.reply(false, Some(failure.as_ref().unwrap_or(&busy))));
             }
             std::thread::sleep(BUSY_PAUSE);
@@ -115,7 +118,7 @@ impl Ending {
                 }
             }
             // A signal: save while files can still be held, then go, even from under somebody.
-            let _failed = self.flush_until(Instant::now() + self.settings.unmount_timeout);
+            let _failed = self.flush_until(self.deadline());
             if self.served.unmount(false).is_err()
                 && let Err(e) = self.served.unmount(true)
             {
@@ -145,7 +148,7 @@ impl Ending {
     /// The last flush, of what came between the one before and the end of the mount.
     fn complete(&self) -> Ended {
         self.served.stop_flusher();
-        let failure = self.flush_until(Instant::now() + self.settings.unmount_timeout).err();
+        let failure = self.flush_until(self.deadline()).err();
         let reply = self.reply(true, failure.as_ref());
         let ended = match reply.unsaved_total {
             0 => Ended::Saved,
@@ -163,6 +166,11 @@ impl Ending {
         self.state.lock().outcome = Some(reply);
         self.changed.notify_all();
         ended
+    }
+
+    /// The time limit of this end, from the first time somebody asks for it.
+    fn deadline(&self) -> Instant {
+        *self.state.lock().deadline.get_or_insert_with(|| Instant::now() + self.settings.unmount_timeout)
     }
 
     /// Flushes until nothing is left to save; the last failure if the time is up.

@@ -96,6 +96,7 @@ impl Served {
             CutOptions {
                 deadline: settings.cut_deadline,
                 mount_dev: mounted.dev(),
+                hold: volume.options().passthrough,
                 look: LookOptions {
                     tick: change_tick(locks.backing().as_fd()),
                     whole: settings.layout == Layout::Single,
@@ -218,12 +219,11 @@ fn is_reachable(dir: &std::path::Path) -> bool {
     dir.ancestors().skip(1).all(passes)
 }
 
-/// The helper of the cut: this program again, without the FUSE device. Where writes pass us, the
-/// gate stops them, and no helper is needed.
+/// The helper of the cut: this program again, without the FUSE device.
 fn start_barrier(settings: &Arc<MountSettings>, volume: &Arc<Volume>) -> StartBarrier {
     let (settings, volume) = (settings.clone(), Arc::downgrade(volume));
     Box::new(move || {
-        let volume = volume.upgrade().filter(|v| v.options().passthrough)?;
+        let volume = volume.upgrade()?;
         let start = || {
             let mut command = std::process::Command::new("/proc/self/exe");
             command.arg("barrier");

@@ -1,6 +1,6 @@
 //! What a start finds on the disk and in the remote becomes one tree: restored, kept, or both.
 use super::lock::Locks;
-use crate::config::{Layout, MountSettings, OnExisting, Scan};
+use crate::config::{Layout, MountSettings, OnConflict, OnExisting, Scan};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::{Entry, Kind};
 use crate::path::RelPath;
@@ -119,10 +119,13 @@ impl Start<'_> {
             if let Some(head) = &opening.head
                 && committer.keep(head)
             {
-                self.status.notice(
-                    "another machine has saved newer versions, and there are unsaved changes here: \
-                     they will be saved as a fork",
-                );
+                let fate = match self.settings.on_conflict {
+                    OnConflict::Fork => "they will be saved as a fork",
+                    OnConflict::Fail => "they stay unsaved, --on-conflict fork saves them as a fork",
+                };
+                self.status.notice(format!(
+                    "another machine has saved newer versions, and there are unsaved changes here: {fate}"
+                ));
                 return Ok(local);
             }
             self.status.notice("another history stands in the remote; what only this disk has is kept");

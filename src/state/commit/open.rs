@@ -87,7 +87,7 @@ impl Committer {
     /// layout must not begin anew beside them.
     async fn refuse_other_layout(&self, name: &str) -> Result<(), CommitError> {
         let (key, layout) = match self.options.layout {
-            Layout::Layered => (crate::state::head::archive_key(name), "single"),
+            Layout::Layered => (head::archive_key(name), "single"),
             Layout::Single => (head::head_key(name), "layered"),
         };
         // Its content is not read.

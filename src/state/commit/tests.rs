@@ -348,7 +348,8 @@ async fn without_forks_a_lost_race_is_an_error_that_sends_no_more() {
         let key = if layout == Layout::Single { "work.zst" } else { "work/HEAD" };
         let theirs = match s.head("work").await {
             Some(head) => {
-                head.next(Uuid::from_u128(9), "other", head.layers[0].clone()).to_bytes().expect("bytes")
+                let layer = LayerRef { key: "layers/theirs.tar.zst".into(), ..head.layers[0].clone() };
+                head.next(Uuid::from_u128(9), "other", layer).to_bytes().expect("bytes")
             }
             None => b"theirs".to_vec(),
         };

@@ -205,10 +205,11 @@ fn a_state_belongs_to_one_remote_and_name_and_knows_how_it_stopped() {
     let second = records(&Arc::new(journal.crashed()));
     assert!(second.was_clean());
     assert_eq!(second.meta().writer, writer);
-    let third = records(&Arc::new(journal.crashed()));
-    let base = Base { version: 1, tag: crate::remote::Tag("1".into()) };
+    let third = records(&journal);
+    let base = Base { version: 1, tag: Tag("1".into()) };
     third.restored(std::iter::empty(), base, true).expect("notes");
     drop(third);
+    records(&journal).restored(std::iter::empty(), base, true).expect("notes");
     assert!(matches!(
         Records::open(Arc::clone(&journal) as _, "memory:", "other"),
         Err(RecordError::Foreign { .. })

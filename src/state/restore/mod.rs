@@ -1,7 +1,7 @@
 //! The way back: all layers of a version, newest first, onto a disk.
 //!
-//! Each path is decided by the newest layer that has it ([`seen`]), so it is written once. The
-//! bytes of older layers arrive ([`fetch`]) while newer ones are extracted.
+//! Each path is decided by the newest layer that has it (`seen`), so it is written once. The
+//! bytes of older layers arrive (`fetch`) while newer ones are extracted.
 mod existing;
 mod fetch;
 mod run;

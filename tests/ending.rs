@@ -1,0 +1,45 @@
+//! Unmounting what is in use, and what a person reads then.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
+
+mod harness;
+
+use harness::{Lab, Setup};
+use std::fs;
+use std::process::{Command, Stdio};
+
+/// SEMANTICS, Unmount: "A directory that is in use is saved and stays mounted, and the exit code says so."
+#[test]
+fn a_busy_directory_is_saved_and_stays_mounted() {
+    let lab = Lab::new(Setup::default());
+    fs::write(lab.place().join("file"), b"x").unwrap();
+    let mut user = Command::new("cat").current_dir(lab.place()).stdin(Stdio::piped()).spawn().unwrap();
+    let busy = lab.verb("unmount", &[]);
+    assert_eq!(busy.code, 4, "{}", busy.said());
+    assert!(busy.stderr.contains("in use") && busy.stderr.contains("everything is saved"), "{}", busy.said());
+    assert!(!busy.stderr.contains("not ended"), "nobody asked the daemon to end: {}", busy.said());
+    assert!(lab.mounted());
+    assert_eq!(fs::read(lab.restored(None).join("file")).unwrap(), b"x");
+
+    // It goes on as before, and ends when nobody is in the way.
+    fs::write(lab.place().join("later"), b"y").unwrap();
+    drop(user.stdin.take());
+    user.wait().unwrap();
+    lab.unmount();
+    assert_eq!(fs::read(lab.restored(None).join("later")).unwrap(), b"y");
+}
+
+/// A program that asks for a terminal at each open (Python does) leaves no line in the log.
+#[test]
+fn the_log_has_what_happened_and_nothing_else() {
+    let lab = Lab::new(Setup::default());
+    fs::write(lab.place().join("file"), b"x").unwrap();
+    let file = fs::File::open(lab.place().join("file")).unwrap();
+    assert!(!std::io::IsTerminal::is_terminal(&file));
+    lab.unmount();
+    let log = fs::read_to_string(lab.state().join("daemon.log")).unwrap();
+    let lines: Vec<&str> = log.lines().collect();
+    assert!(lines.first().is_some_and(|l| l.contains("mounted") && l.contains("name=work")), "{log}");
+    assert!(lines.iter().any(|l| l.contains("flushed version=1")), "{log}");
+    assert!(lines.last().is_some_and(|l| l.contains("unmounted")), "{log}");
+    assert!(lines.len() < 6, "{log}");
+}

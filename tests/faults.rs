@@ -332,6 +332,30 @@ fn outage_at_unmount_is_said() {
     assert_eq!(fs::read_to_string(cloud.lab.checkout(&version).join("unsaved file")).unwrap(), "precious");
 }
 
+/// SEMANTICS, Unmount: "A store that takes connections and never answers does not hold up the end beyond
+/// `--unmount-timeout`."
+#[test]
+fn a_store_that_hangs_does_not_hold_up_the_end() {
+    let mut cloud = Cloud::prepare();
+    cloud.lab.setup = cloud.lab.setup.clone().with(&["--unmount-timeout", "2s"]);
+    cloud.lab.mount();
+    cloud.write("base", "saved before");
+    cloud.lab.flush();
+    cloud.server.control().set_hook(|r| match writes(r) {
+        true => Fault::Delay(Duration::from_secs(3600)),
+        false => Fault::None,
+    });
+    cloud.write("unsaved", "kept");
+    let ended = cloud.lab.verb("unmount", &[]);
+    assert_eq!(ended.code, 3, "{}", ended.said());
+    assert!(ended.stdout.contains("unsaved") && ended.stderr.contains("time limit"), "{}", ended.said());
+    assert!(!cloud.lab.mounted());
+    cloud.server.control().clear_hook();
+    cloud.lab.mount();
+    cloud.lab.flush();
+    assert_eq!(fs::read_to_string(cloud.lab.restored(None).join("unsaved")).unwrap(), "kept");
+}
+
 /// SEMANTICS, fsync: "With `--fsync remote` an outage of the store ends an fsync with EIO after its time limit; no process
 /// stays in an uninterruptible wait."
 #[test]

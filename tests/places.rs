@@ -18,7 +18,8 @@ mount -t tmpfs -o mode=1777 disk /tmp
 export PATH=/mnt/bin:/usr/bin:/bin:/usr/sbin:/sbin HOME=/root
 said() { grep -q -- "$1" /run/said || { echo "not said: $1"; cat /run/said; exit 1; }; }
 is() { [ "$1" = "$2" ] || { echo "expected '$2', found '$1'"; exit 1; }; }
-trap '[ "$?" = 0 ] || cat /var/lib/icecache/state/*/daemon.log; icecache unmount /tmp; icecache unmount /srv/work' EXIT 2>/dev/null
+trap 'code=$?; [ $code = 0 ] || cat /var/lib/icecache/state/*/daemon.log
+  for dir in /tmp /srv/work /srv/other; do icecache unmount $dir 2>/dev/null || :; done; exit $code' EXIT
 "#;
 
 /// Runs a script after [`PRELUDE`]. `false`, with a word, where there are no name spaces of our own.

@@ -2,6 +2,7 @@
 //! standard input and never gives it the FUSE device.
 use super::{Context, Exit};
 use crate::{Error, ErrorKind, Result};
+use std::io::ErrorKind as ErrorKindOfIo;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
@@ -16,7 +17,11 @@ impl Barrier {
         if socket.peer_addr().is_err() {
             return Err(Error::new(ErrorKind::Unsupported, "the barrier is started by a daemon only"));
         }
-        crate::state::barrier::serve(socket).map_err(|e| Error::io("barrier failed", e))?;
+        match crate::state::barrier::serve(socket) {
+            // The daemon has ended and wants no answer.
+            Err(e) if matches!(e.kind(), ErrorKindOfIo::BrokenPipe | ErrorKindOfIo::ConnectionReset) => {}
+            ended => ended.map_err(|e| Error::io("barrier failed", e))?,
+        }
         Ok(Exit::Done)
     }
 }

@@ -13,7 +13,7 @@ use super::live::Live;
 use super::record::Records;
 use super::schedule::Schedule;
 use crate::clock::Timestamp;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::layer::PackOptions;
 use crate::path::RelPath;
 use crate::sync::Mutex;
@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// How often files that are open for writing are looked at: nothing else says that they change.
 const OBSERVE_EVERY: Duration = Duration::from_secs(1);
@@ -117,6 +117,8 @@ pub struct Flusher {
     stop: AtomicBool,
     /// The attempt that just failed made a fork.
     forked_now: AtomicBool,
+    /// When whoever ends the mount stops waiting for the remote.
+    give_up: watch::Sender<Option<Instant>>,
     /// Held for the whole of one flush.
     turn: Mutex<()>,
 }
@@ -151,6 +153,7 @@ impl Flusher {
             waiting: Mutex::default(),
             stop: AtomicBool::new(false),
             forked_now: AtomicBool::new(false),
+            give_up: watch::Sender::new(None),
             turn: Mutex::new(()),
         }
     }
@@ -278,14 +281,20 @@ impl Flusher {
 
     fn attempt_once(&self) -> Result<Receipt> {
         if !self.committer.is_settled() {
-            self.runtime.block_on(self.committer.settle())?;
+            match self.within_limit(self.committer.settle()) {
+                Some(settled) => settled?,
+                None => return Err(out_of_time()),
+            }
         }
         for path in self.status.lock().stuck.keys() {
             self.live.dirty().mark(path.clone(), Extent::Subtree);
         }
         let cut = Arc::new(self.cut(|| self.cutter.cut(&self.records))?);
-        let committed =
-            self.runtime.block_on(self.committer.commit(cut.plan.clone(), cut.clone(), cut.instant));
+        let committed = self.within_limit(self.committer.commit(cut.plan.clone(), cut.clone(), cut.instant));
+        let Some(committed) = committed else {
+            self.live.dirty().restore(cut.marks.clone());
+            return Err(out_of_time());
+        };
         match committed {
             Ok(receipt) => {
                 self.note_stuck(&cut, &receipt);
@@ -300,6 +309,40 @@ impl Flusher {
                 Err(e.into())
             }
         }
+    }
+
+    /// No call to the remote goes on after this; `None`: they take the time they need. A store that
+    /// takes connections and never answers would else hold up the end of a mount for minutes.
+    pub fn give_up_at(&self, limit: Option<Instant>) {
+        self.give_up.send_replace(limit);
+    }
+
+    /// Runs a call to the remote; `None` if the limit passed before its end. The committer knows how
+    /// to go on after a call that was dropped.
+    fn within_limit<T>(&self, call: impl Future<Output = T>) -> Option<T> {
+        let mut limits = self.give_up.subscribe();
+        self.runtime.block_on(async move {
+            let passed = async move {
+                loop {
+                    let limit = *limits.borrow_and_update();
+                    let reached = async move {
+                        match limit {
+                            Some(limit) => tokio::time::sleep_until(limit.into()).await,
+                            None => std::future::pending().await,
+                        }
+                    };
+                    tokio::select! {
+                        () = reached => return,
+                        changed = limits.changed() => if changed.is_err() { std::future::pending().await },
+                    }
+                }
+            };
+            tokio::select! {
+                biased;
+                result = call => Some(result),
+                () = passed => None,
+            }
+        })
     }
 
     /// Writes the whole tree, as of one instant, into `to` as an archive; nothing is committed.
@@ -353,6 +396,10 @@ impl Flusher {
     pub fn committer(&self) -> &Arc<Committer> {
         &self.committer
     }
+}
+
+fn out_of_time() -> Error {
+    Error::new(ErrorKind::Unavailable, "the remote did not answer within the time limit (--unmount-timeout)")
 }
 
 impl FlushStatus {

@@ -81,6 +81,7 @@ impl Ending {
                     format!("still in use: {} (lsof or fuser tells by whom)", self.settings.dir.display());
                 let busy = Error::new(ErrorKind::Busy, message);
                 self.state.lock().deadline = None; // it goes on; the next end has its own
+                self.served.flusher().give_up_at(None);
                 return Ok(self.reply(false, Some(failure.as_ref().unwrap_or(&busy))));
             }
             std::thread::sleep(BUSY_PAUSE);
@@ -170,7 +171,10 @@ impl Ending {
 
     /// The time limit of this end, from the first time somebody asks for it.
     fn deadline(&self) -> Instant {
-        *self.state.lock().deadline.get_or_insert_with(|| Instant::now() + self.settings.unmount_timeout)
+        let limit = Instant::now() + self.settings.unmount_timeout;
+        let limit = *self.state.lock().deadline.get_or_insert(limit);
+        self.served.flusher().give_up_at(Some(limit));
+        limit
     }
 
     /// Flushes until nothing is left to save; the last failure if the time is up.

@@ -94,7 +94,11 @@ pub fn run(settings: MountSettings, status: &StatusPipe) -> Result<Ended> {
     status.ready(mounted);
 
     let ended = ending.wait();
-    tracing::info!(outcome = ?ended, "unmounted");
+    match &ended {
+        Ok(Ended::Saved) => tracing::info!("unmounted, everything is saved"),
+        Ok(Ended::Unsaved(count)) => tracing::warn!(count, "unmounted with unsaved entries"),
+        Err(e) => tracing::error!(error = %e, "the mount ended by a failure"),
+    }
     drop(registration);
     let _gone = closed.send(());
     let _drained = runtime.block_on(socket);

@@ -108,6 +108,7 @@ pub mod fs;
 pub mod fuse;
 pub mod journal;
 pub mod layer;
+pub mod memory;
 pub mod path;
 pub mod remote;
 pub mod serve;

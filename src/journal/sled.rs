@@ -149,9 +149,25 @@ fn is_damage(e: &std::io::Error) -> bool {
         || e.to_string().contains("corrupt")
 }
 
+/// How late the library's own threads may notice the time, in nanoseconds. They wake once a second
+/// each, only to see that there is nothing to do; new work wakes them at once.
+const IDLE_SLACK_NS: libc::c_ulong = 3_600_000_000_000;
+
+/// Runs `start` so that threads it starts are not punctual (timer slack is inherited, prctl(2)).
+fn lazily<T>(start: impl FnOnce() -> T) -> T {
+    let set = |slack: libc::c_ulong| {
+        // SAFETY: PR_SET_TIMERSLACK takes an integer and changes only this thread.
+        unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, slack, 0, 0, 0) };
+    };
+    set(IDLE_SLACK_NS);
+    let started = start();
+    set(0); // the default of this thread
+    started
+}
+
 fn open_checked(path: &Path) -> Result<::sled::Db, JournalError> {
     let config = ::sled::Config::new().path(path).cache_capacity(CACHE_CAPACITY).flush_every_ms(None);
-    let db = fenced("open", || config.open()).map_err(|e| match e {
+    let db = fenced("open", || lazily(|| config.open())).map_err(|e| match e {
         JournalError::Io { source, .. } if source.to_string().contains("acquire lock") => {
             JournalError::Busy { path: path.into(), pid: None }
         }

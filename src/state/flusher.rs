@@ -32,6 +32,9 @@ const DEEP_EVERY: u32 = 10;
 const HELPERS_MAX: u32 = 3;
 /// The longest sleep; anything that matters ends it early.
 const IDLE: Duration = Duration::from_secs(3600);
+/// After a flush of so many entries or bytes the memory it took is given back.
+const LARGE_FLUSH: u64 = 1000;
+const LARGE_FLUSH_BYTES: u64 = 16 << 20;
 /// Dirty paths that are looked at for a status, at most.
 const STATUS_PATHS_MAX: usize = 10_000;
 
@@ -298,6 +301,10 @@ impl Flusher {
         match committed {
             Ok(receipt) => {
                 self.note_stuck(&cut, &receipt);
+                drop(cut);
+                if receipt.changed + receipt.removed >= LARGE_FLUSH || receipt.raw_bytes >= LARGE_FLUSH_BYTES {
+                    crate::memory::give_back();
+                }
                 Ok(receipt)
             }
             Err(e) => {

@@ -44,6 +44,7 @@ const RUNTIME_THREADS: usize = 2;
 /// directory is unmounted and the final flush is over.
 pub fn run(settings: MountSettings, status: &StatusPipe) -> Result<Ended> {
     let settings = Arc::new(settings);
+    crate::memory::be_frugal();
     raise_descriptor_limit();
     let signals = signals::Signals::catch()?; // before threads start, so that all inherit the mask
     let locks = Locks::take(&settings)?;

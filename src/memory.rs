@@ -1,0 +1,30 @@
+//! The allocator's manners: a daemon that has flushed a large tree gives the memory back.
+//!
+//! glibc keeps freed memory in one heap for each thread that ever allocated, and for good. Elsewhere
+//! (musl, other allocators) both calls do nothing.
+
+/// Heaps at most: few threads of a daemon allocate much at once.
+#[cfg(target_env = "gnu")]
+const HEAPS: libc::c_int = 2;
+/// Allocations from this size on are given back when they are freed, in bytes.
+#[cfg(target_env = "gnu")]
+const LARGE_BYTES: libc::c_int = 128 << 10;
+
+/// Call it before threads start.
+pub fn be_frugal() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt takes two integers; no other thread allocates yet.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, HEAPS);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE_BYTES);
+    }
+}
+
+/// Call it after work that has allocated much and freed it. Takes milliseconds.
+pub fn give_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes an integer; glibc's own locks make it safe beside other threads.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}

@@ -53,8 +53,8 @@ impl Schedule {
     /// When the next flush is due; `None` while nothing has changed.
     pub fn due(&self) -> Option<Instant> {
         let (first, last) = self.changes?;
-        let due = (last + self.debounce).min(first + self.max_delay);
-        Some(self.not_before.map_or(due, |earliest| due.max(earliest)))
+        // A failed flush is owed already: it waits for its back-off and for nothing else.
+        Some(self.not_before.unwrap_or_else(|| (last + self.debounce).min(first + self.max_delay)))
     }
 }
 
@@ -86,7 +86,9 @@ mod tests {
             let now = start + S(100 * failure as u64);
             schedule.begun();
             schedule.failed(now);
-            assert_eq!(schedule.due(), Some((now + S(wait)).max(now + S(1))));
+            assert_eq!(schedule.due(), Some(now + S(wait)));
+            schedule.changed(now + S(wait));
+            assert_eq!(schedule.due(), Some(now + S(wait)), "later changes do not put it off");
         }
         schedule.begun();
         schedule.succeeded();

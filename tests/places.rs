@@ -19,7 +19,7 @@ export PATH=/mnt/bin:/usr/bin:/bin:/usr/sbin:/sbin HOME=/root
 said() { grep -q -- "$1" /run/said || { echo "not said: $1"; cat /run/said; exit 1; }; }
 is() { [ "$1" = "$2" ] || { echo "expected '$2', found '$1'"; exit 1; }; }
 trap 'code=$?; [ $code = 0 ] || cat /var/lib/icecache/state/*/daemon.log
-  for dir in /tmp /srv/work /srv/other; do icecache unmount $dir 2>/dev/null || :; done; exit $code' EXIT
+  for dir in /tmp /srv/data /srv/other; do icecache unmount $dir 2>/dev/null || :; done; exit $code' EXIT
 "#;
 
 /// Runs a script after [`PRELUDE`]. `false`, with a word, where there are no name spaces of our own.
@@ -90,20 +90,20 @@ fn the_remote_comes_from_environment_or_configuration() {
         r#"
 export AWS_EC2_METADATA_DISABLED=true AWS_ACCESS_KEY_ID=a AWS_SECRET_ACCESS_KEY=b
 export ICECACHE_S3_ENDPOINT=http://127.0.0.1:9 ICECACHE_S3_REGION=r
-mkdir -p /srv/work /root/.config/icecache
-code=0; S3_BUCKET=bucket S3_PREFIX=/pre/fix/ icecache mount /srv/work 2>/run/said || code=$?
-said "is kept in s3://bucket/pre/fix as srv-work"; is $code 6
-code=0; S3_BUCKET=bucket ICECACHE_REMOTE=file:///srv/one icecache mount /srv/work 2>/run/said || code=$?
-said "is kept in file:///srv/one as srv-work"; is $code 0
-echo kept >/srv/work/file; icecache flush /srv/work --wait; icecache unmount /srv/work
+mkdir -p /srv/data $HOME/.config/icecache
+code=0; S3_BUCKET=bucket S3_PREFIX=/pre/fix/ icecache mount /srv/data 2>/run/said || code=$?
+said "is kept in s3://bucket/pre/fix as srv-data"; is $code 6
+code=0; S3_BUCKET=bucket ICECACHE_REMOTE=file:///srv/one icecache mount /srv/data 2>/run/said || code=$?
+said "is kept in file:///srv/one as srv-data"; is $code 0
+echo kept >/srv/data/file; icecache flush /srv/data --wait; icecache unmount /srv/data
 # From now on it belongs there.
-code=0; ICECACHE_REMOTE=file:///srv/two icecache mount /srv/work 2>/run/said || code=$?
+code=0; ICECACHE_REMOTE=file:///srv/two icecache mount /srv/data 2>/run/said || code=$?
 said "file:///srv/one"; is $code 2
-printf 'remote = "file:///srv/one"\n[mount."/srv/work"]\nfsync = "remote"\n' >/root/.config/icecache/config.toml
-icecache mount /srv/work 2>/run/said
-said "is kept in file:///srv/one as srv-work"
-icecache config /srv/work | grep -q '^fsync .*remote .*config.toml:3'
-icecache unmount /srv/work
+printf 'remote = "file:///srv/one"\n[mount."/srv/data"]\nfsync = "remote"\n' >$HOME/.config/icecache/config.toml
+icecache mount /srv/data 2>/run/said
+said "is kept in file:///srv/one as srv-data"
+icecache config /srv/data | grep -q '^fsync .*remote .*config.toml:3'
+icecache unmount /srv/data
 "#,
     );
 }
@@ -117,16 +117,16 @@ fn mount_8_and_fstab() {
     apart(
         "mount(8)",
         r#"
-mkdir /run/up /run/work /srv/work /srv/other
+mkdir /run/up /run/work /srv/data /srv/other
 mount -t overlay -o lowerdir=/usr/sbin,upperdir=/run/up,workdir=/run/work overlay /usr/sbin ||
   { echo "SKIPPED mount(8): no overlay to put the helper into"; exit 0; }
 cp /mnt/bin/mount.icecache /usr/sbin/mount.icecache; cp /mnt/bin/icecache /usr/sbin/icecache
-mount -t icecache file:///srv/remote /srv/work -o name=x,debounce=100ms,nosuid
-echo one >/srv/work/file
-grep -q ' /srv/work .*nosuid.* - fuse.icecache icecache:x ' /proc/self/mountinfo
-is "$(icecache flush /srv/work --wait 2>/dev/null)" 1
-umount /srv/work
-is "$(cat /srv/work/file)" one
+mount -t icecache file:///srv/remote /srv/data -o name=x,debounce=100ms,nosuid
+echo one >/srv/data/file
+grep -q ' /srv/data .*nosuid.* - fuse.icecache icecache:x ' /proc/self/mountinfo
+is "$(icecache flush /srv/data --wait 2>/dev/null)" 1
+umount /srv/data
+is "$(cat /srv/data/file)" one
 printf '/srv/remote /srv/other icecache name=x,state_dir=/run/state,noauto,_netdev,nofail,x-systemd.automount 0 0\n' >/run/fstab
 for _ in 1 2 3 4 5 6 7 8 9; do [ -e /var/lib/icecache/state/*/lock ] && flock -w 9 /var/lib/icecache/state/*/lock true && break; done
 mount -T /run/fstab /srv/other
@@ -134,7 +134,7 @@ is "$(cat /srv/other/file)" one
 code=0; mount -T /run/fstab /srv/other 2>/run/said || code=$?
 [ $code != 0 ]; said "already mounted"
 umount /srv/other
-! mount -t icecache file:///srv/remote /srv/work -o ro 2>/run/said; said writable
+! mount -t icecache file:///srv/remote /srv/data -o ro 2>/run/said; said writable
 "#,
     );
 }

@@ -302,7 +302,8 @@ impl Flusher {
             Ok(receipt) => {
                 self.note_stuck(&cut, &receipt);
                 drop(cut);
-                if receipt.changed + receipt.removed >= LARGE_FLUSH || receipt.raw_bytes >= LARGE_FLUSH_BYTES {
+                if receipt.changed + receipt.removed >= LARGE_FLUSH || receipt.raw_bytes >= LARGE_FLUSH_BYTES
+                {
                     crate::memory::give_back();
                 }
                 Ok(receipt)

@@ -230,7 +230,7 @@ fn a_state_belongs_to_one_remote_and_name_and_knows_how_it_stopped() {
     assert_eq!(second.meta().writer, writer);
     let third = records(&journal);
     let base = Base { version: 1, tag: Tag("1".into()) };
-    third.restored(std::iter::empty(), base.clone(), true).expect("notes");
+    third.restored(std::iter::empty(), base, true).expect("notes");
     drop(third);
     assert!(matches!(
         Records::open(Arc::clone(&journal) as _, "memory:", "other"),

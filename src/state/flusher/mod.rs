@@ -3,31 +3,31 @@
 //! It sleeps until something is marked, waits for the pause the [`Schedule`] asks for, makes a cut
 //! and commits it. A failure keeps every mark and is tried again, less and less often, for ever;
 //! whoever waits for a flush hears of the failure at once.
-use super::barrier::Barrier;
-use super::commit::pack::{Packed, pack};
-use super::commit::{CommitError, Committer, Forked, Receipt};
-use super::cut::{Cut, CutError, CutStats, Cutter};
-use super::dirty::Extent;
-use super::head::VersionId;
-use super::live::Live;
-use super::record::Records;
-use super::schedule::Schedule;
-use crate::clock::Timestamp;
+mod observed;
+mod status;
+
+use observed::{OBSERVE_EVERY, Observed};
+pub use status::{Done, Failed, FlushStatus, Unsaved};
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::PackOptions;
 use crate::path::RelPath;
+use crate::state::barrier::Barrier;
+use crate::state::commit::pack::{Packed, pack};
+use crate::state::commit::{CommitError, Committer, Receipt};
+use crate::state::cut::{Cut, CutError, CutStats, Cutter};
+use crate::state::dirty::Extent;
+use crate::state::live::Live;
+use crate::state::record::Records;
+use crate::state::schedule::Schedule;
 use crate::sync::Mutex;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 
-/// How often files that are open for writing are looked at: nothing else says that they change.
-const OBSERVE_EVERY: Duration = Duration::from_secs(1);
-/// Every how many looks stores through mappings are brought to light, which costs a write-back.
-const DEEP_EVERY: u32 = 10;
 /// Helpers that one flush may lose before it fails.
 const HELPERS_MAX: u32 = 3;
 /// The longest sleep; anything that matters ends it early.
@@ -40,60 +40,6 @@ const STATUS_PATHS_MAX: usize = 10_000;
 
 /// Starts a helper for the cut; `None` where none is needed.
 pub type StartBarrier = Box<dyn Fn() -> Option<std::io::Result<Barrier>> + Send + Sync>;
-
-/// A flush that ended well.
-#[derive(Debug, Clone)]
-pub struct Done {
-    /// When it was committed.
-    pub time: Timestamp,
-    /// What it did.
-    pub receipt: Receipt,
-    /// From its start to the commit.
-    pub duration: Duration,
-}
-
-/// A flush that failed.
-#[derive(Debug, Clone)]
-pub struct Failed {
-    /// When.
-    pub time: Timestamp,
-    /// Why, with advice.
-    pub message: String,
-    /// Failures in a row.
-    pub attempts: u64,
-}
-
-/// How flushing stands.
-#[derive(Debug, Clone, Default)]
-pub struct FlushStatus {
-    /// The newest version known to be committed; 0 if there is none.
-    pub version: VersionId,
-    /// Commits since the start.
-    pub flushes: u64,
-    /// Failed attempts since the start.
-    pub failures: u64,
-    /// Bytes sent in layers since the start.
-    pub bytes: u64,
-    /// The last commit since the start.
-    pub last: Option<Done>,
-    /// The failure since then.
-    pub error: Option<Failed>,
-    /// The fork that versions go to.
-    pub fork: Option<Forked>,
-    /// Entries that could not be read, and why. They are tried again with each flush.
-    pub stuck: BTreeMap<RelPath, String>,
-}
-
-/// What is not in the remote yet.
-#[derive(Debug, Clone, Default)]
-pub struct Unsaved {
-    /// Entries, some of them, sorted.
-    pub paths: Vec<RelPath>,
-    /// How many there are.
-    pub count: u64,
-    /// Their bytes, as far as they were looked at.
-    pub bytes: u64,
-}
 
 type Answer = oneshot::Sender<Result<Receipt>>;
 
@@ -408,60 +354,4 @@ impl Flusher {
 
 fn out_of_time() -> Error {
     Error::new(ErrorKind::Unavailable, "the remote did not answer within the time limit (--unmount-timeout)")
-}
-
-impl FlushStatus {
-    fn succeeded(&mut self, receipt: &Receipt, duration: Duration) {
-        self.version = receipt.version;
-        self.error = None;
-        if let Some(fork) = &receipt.fork {
-            tracing::error!(from = %fork.from, to = %fork.name, base = fork.base,
-                "another writer moved this name: nothing was overwritten, our versions go to a fork");
-            self.fork = Some(fork.clone());
-        }
-        if receipt.committed {
-            self.flushes += 1;
-            self.bytes += receipt.bytes;
-            self.last = Some(Done { time: Timestamp::now(), receipt: receipt.clone(), duration });
-        }
-    }
-
-    fn failed(&mut self, e: &Error) {
-        self.failures += 1;
-        let attempts = self.error.as_ref().map_or(0, |f| f.attempts) + 1;
-        self.error = Some(Failed { time: Timestamp::now(), message: e.to_string(), attempts });
-    }
-}
-
-/// What the last look at files open for writing saw.
-struct Observed {
-    next: Instant,
-    /// Whether there were any.
-    any: bool,
-    looks: u32,
-    seen: HashMap<u64, super::identity::Identity>,
-}
-
-impl Default for Observed {
-    fn default() -> Self {
-        Self { next: Instant::now(), any: true, looks: 0, seen: HashMap::new() }
-    }
-}
-
-impl Observed {
-    /// Looks again; says whether something differs both from its record and from the last look.
-    fn look(&mut self, cutter: &Cutter, records: &Records) -> bool {
-        self.next = Instant::now() + OBSERVE_EVERY;
-        self.looks = self.looks.wrapping_add(1);
-        let writers = cutter.observe(records, self.looks.is_multiple_of(DEEP_EVERY));
-        self.any = writers.open > 0;
-        let mut moved = false;
-        let mut seen = HashMap::with_capacity(writers.changed.len());
-        for (writer, ident) in writers.changed {
-            moved |= self.seen.get(&writer.ino).is_none_or(|last| !ident.unchanged_since(last));
-            seen.insert(writer.ino, ident);
-        }
-        self.seen = seen;
-        moved
-    }
 }

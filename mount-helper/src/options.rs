@@ -37,6 +37,7 @@ const SETTINGS: &[&str] = &[
     "access",
     "xattr",
     "passthrough",
+    "transport",
     "fuse-threads",
     "config",
 ];

@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 
 /// What the log has when nobody says. The FUSE library warns of each call that a file system leaves
 /// out, and programs ask for some at every open (`ioctl` for a terminal): the log would be of nothing else.
-const LOG_DEFAULT: &str = "info,fuser=error";
+const LOG_DEFAULT: &str = "info";
 
 /// More than this is no set of settings.
 const SETTINGS_MAX_BYTES: u64 = 1 << 20;

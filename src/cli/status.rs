@@ -43,6 +43,7 @@ fn one(status: &control::Status, context: &Context) -> Result<()> {
         ("dir", safe_path(&status.dir)),
         ("pid", status.pid.to_string()),
         ("mode", format!("{} ({})", safe(&status.mode), safe(&status.mode_reason))),
+        ("transport", safe(&status.transport)),
         ("remote", safe(&status.remote)),
         ("name", safe(&status.name)),
         ("state_dir", safe_path(&status.state_dir)),
@@ -56,7 +57,7 @@ fn one(status: &control::Status, context: &Context) -> Result<()> {
         ("program", safe(&status.program)),
     ];
     if let Some(fork) = &status.fork {
-        rows.insert(7, ("fork", safe(fork)));
+        rows.insert(8, ("fork", safe(fork)));
         context.output.warn(&forked(fork));
     }
     let rows: Vec<[String; 2]> = rows.into_iter().map(|(key, value)| [key.to_owned(), value]).collect();

@@ -51,7 +51,8 @@ pub const KEYS: &[Key] = &[
     key("access", Some("auto"), "who may enter: owner, all, or auto (for root: whoever could before)"),
     key("xattr", Some("on"), "extended attributes and access lists: on or off"),
     key("passthrough", Some("auto"), "kernel passthrough for file data: auto or off"),
-    key("fuse-threads", Some("2"), "threads that answer the kernel, 1 to 64"),
+    key("transport", Some("auto"), "how requests reach the daemon: auto (io_uring where it can), or device"),
+    key("fuse-threads", Some("2"), "threads that answer the kernel by the device, 1 to 64"),
     key("mount-flags", Some(""), "list of nosuid, nodev, noexec (noatime is always on)"),
 ];
 

@@ -18,7 +18,7 @@ pub use file::ConfigFile;
 pub use merge::{Environment, Merged, Origin, Value};
 pub use settings::{MountSettings, RemoteSettings, S3Settings};
 pub use types::{
-    Access, FsyncMode, Layout, MountFlags, Name, OnConflict, OnExisting, Passthrough, Scan, Xattr,
+    Access, FsyncMode, Layout, MountFlags, Name, OnConflict, OnExisting, Passthrough, Scan, Transport, Xattr,
 };
 
 use std::path::PathBuf;

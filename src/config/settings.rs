@@ -3,7 +3,7 @@
 use super::merge::{Environment, Merged, Origin, Value};
 use super::place::{self, canonical_dir, keep_apart, resolve};
 use super::types::{
-    Access, FsyncMode, Layout, MountFlags, Name, OnConflict, OnExisting, Passthrough, Scan, Xattr,
+    Access, FsyncMode, Layout, MountFlags, Name, OnConflict, OnExisting, Passthrough, Scan, Transport, Xattr,
 };
 use super::{ConfigError, text, wire};
 use serde::{Deserialize, Serialize};
@@ -86,7 +86,9 @@ pub struct MountSettings {
     pub xattr: Xattr,
     /// Whether the kernel serves file data.
     pub passthrough: Passthrough,
-    /// Threads that answer the kernel, 1 to 64.
+    /// How requests reach the daemon.
+    pub transport: Transport,
+    /// Threads that answer the kernel by the device, 1 to 64.
     pub fuse_threads: u32,
     /// For the kernel's mount call.
     pub mount_flags: MountFlags,
@@ -252,6 +254,7 @@ impl MountSettings {
             access: reader.word("access")?,
             xattr: reader.word("xattr")?,
             passthrough: reader.word("passthrough")?,
+            transport: reader.word("transport")?,
             fuse_threads: reader.always("fuse-threads", |t| text::number(t, 1..=64))?,
             mount_flags: reader.word("mount-flags")?,
             allow_unsafe_no_cas,

@@ -109,6 +109,15 @@ words! {
     }
 }
 words! {
+    /// How requests travel between kernel and daemon.
+    Transport {
+        /// By io_uring where the kernel offers it.
+        Auto = "auto",
+        /// By the device alone.
+        Device = "device",
+    }
+}
+words! {
     /// When the backing is compared with the clean records.
     Scan {
         /// After an unclean stop.

@@ -61,6 +61,9 @@ impl Live for Volume {
     }
 
     fn hold(&self, nodes: &[u64]) {
+        if let Some(kernel) = self.kernel.get() {
+            kernel.expect_held(nodes.len());
+        }
         self.holds.want(nodes.iter().copied());
     }
 

@@ -65,12 +65,15 @@ pub struct VolumeOptions {
     pub copy_file_range: bool,
 }
 
-/// What the kernel can be told. Implemented by the transport; calls must not block.
+/// What the kernel can be told. Implemented by the transport; but for the last, calls do not block.
 pub trait Kernel: Send + Sync {
     /// Drops the cached listing of a directory, so that the next one brings fresh attributes.
     fn forget_listing(&self, dir: u64);
     /// Drops cached attributes of an inode.
     fn forget_attr(&self, inode: u64);
+    /// So many requests may soon wait for their answers at once: others must still get through. May
+    /// wait for threads that serve requests, so it is not called by one.
+    fn expect_held(&self, count: usize);
 }
 
 /// A mounted directory.

@@ -1,8 +1,11 @@
 //! The kernel's side of a mount: the only place that sees FUSE types.
 //!
-//! [`mount`] attaches a directory, [`transport`] moves requests between the device and
-//! [`adapter`], which translates each into one call of a [`Volume`](crate::fs::Volume).
+//! [`mount`] attaches a directory, [`connection`] agrees with the kernel in its [wire format](abi),
+//! [`transport`] moves requests, and [`adapter`] translates each into one call of a
+//! [`Volume`](crate::fs::Volume).
+pub mod abi;
 pub mod adapter;
+pub mod connection;
 pub mod errno;
 pub mod mount;
 pub mod notify;

@@ -1,9 +1,9 @@
 //! Changes of attributes and of length. The caller has passed the gate.
 use crate::clock::Timestamp;
+use crate::fs::Volume;
 use crate::fs::attr::Attr;
 use crate::fs::counters::Op;
 use crate::fs::inode::Inode;
-use crate::fs::{Caller, Volume};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid};
 use std::io;
 use std::sync::Arc;
@@ -32,28 +32,19 @@ pub struct SetAttr {
     pub atime: Option<SetTime>,
     /// Last change of the content.
     pub mtime: Option<SetTime>,
-}
-
-impl SetAttr {
-    /// Nothing is set. The kernel asks for that when it wants the privilege bits dropped: the one
-    /// thing such a request may carry that the protocol library does not show.
-    fn is_drop_privileges(&self) -> bool {
-        matches!(self, Self { mode: None, uid: None, gid: None, size: None, atime: None, mtime: None })
-    }
+    /// Drop setuid and setgid as a write by an ordinary user does.
+    pub drop_privileges: bool,
 }
 
 impl Volume {
     /// Changes attributes and returns them as they are then.
-    pub fn setattr(&self, caller: Caller, inode: u64, handle: Option<u64>, set: SetAttr) -> io::Result<Attr> {
+    pub fn setattr(&self, inode: u64, handle: Option<u64>, set: SetAttr) -> io::Result<Attr> {
         self.count(Op::Setattr);
         let inode = self.inode(inode)?;
         if let Some(size) = set.size {
             self.resize(&inode, handle, size)?;
-            if caller.uid != 0 {
-                self.drop_privileges(&inode)?;
-            }
         }
-        if set.is_drop_privileges() {
+        if set.drop_privileges {
             self.drop_privileges(&inode)?;
         }
         if set.uid.is_some() || set.gid.is_some() {

@@ -1,8 +1,7 @@
 //! What an fsync waits for: the disk always, the remote where the mount promises it.
 use super::Adapter;
-use super::reply::empty;
 use crate::fs::{CUT_HANDLE, Volume};
-use fuser::ReplyEmpty;
+use crate::fuse::transport::Reply;
 use std::io;
 
 /// Makes an fsync wait for the remote.
@@ -13,9 +12,9 @@ pub trait Durable: Send + Sync {
 }
 
 impl Adapter {
-    pub(super) fn sync_file(&self, inode: u64, handle: u64, data_only: bool, reply: ReplyEmpty) {
+    pub(super) fn sync_file(&self, inode: u64, handle: u64, data_only: bool, reply: Reply<()>) {
         let answer: Box<dyn FnOnce() + Send> = if handle == CUT_HANDLE {
-            Box::new(move || reply.ok())
+            Box::new(move || reply.send(Ok(())))
         } else {
             Box::new(self.synced(inode, reply, move |volume| volume.fsync(inode, handle, data_only)))
         };
@@ -24,12 +23,12 @@ impl Adapter {
         }
     }
 
-    pub(super) fn sync_dir(&self, inode: u64, reply: ReplyEmpty) {
+    pub(super) fn sync_dir(&self, inode: u64, reply: Reply<()>) {
         self.synced(inode, reply, move |volume| volume.fsyncdir(inode))();
     }
 
     /// Lets the pool call `sync`, then whatever makes it durable, then replies.
-    fn synced<F>(&self, inode: u64, reply: ReplyEmpty, sync: F) -> impl FnOnce() + Send + use<F>
+    fn synced<F>(&self, inode: u64, reply: Reply<()>, sync: F) -> impl FnOnce() + Send + use<F>
     where
         F: FnOnce(&Volume) -> io::Result<()> + Send + 'static,
     {
@@ -37,9 +36,9 @@ impl Adapter {
         move || {
             pool.run(move || match (sync(&volume), durable) {
                 (Ok(()), Some(durable)) => {
-                    durable.when_durable(inode, Box::new(move |result| empty(reply, result)));
+                    durable.when_durable(inode, Box::new(move |result| reply.send(result)));
                 }
-                (result, _) => empty(reply, result),
+                (result, _) => reply.send(result),
             });
         }
     }

@@ -1,32 +1,21 @@
 //! Opens and creations: a backing registered for passthrough, or a handle of our own.
-use super::super::errno::errno;
-use super::TTL;
-use super::convert::file_attr;
 use crate::fs::open::{Opened, Registration};
 use crate::fs::{Caller, Volume};
-use fuser::{BackingId, Errno, FileHandle, FopenFlags, Generation, ReplyCreate, ReplyOpen};
+use crate::fuse::abi::answer;
+use crate::fuse::connection::Backing;
+use crate::fuse::transport::Reply;
 use rustix::fs::OFlags;
 use std::ffi::CStr;
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-fn backing(registration: &Registration) -> Option<&BackingId> {
-    registration.0.downcast_ref()
-}
-
-pub(super) fn open(volume: &Volume, caller: Caller, inode: u64, flags: OFlags, reply: ReplyOpen) {
-    let register = |fd: BorrowedFd<'_>| Ok(Registration(Arc::new(reply.open_backing(fd)?)));
-    match volume.open(caller, inode, flags, &register) {
-        Ok((Opened::Passthrough(registration), handle)) => match backing(&registration) {
-            Some(id) => reply.opened_passthrough(FileHandle(handle), FopenFlags::FOPEN_NOFLUSH, id),
-            None => reply.error(Errno::EIO),
-        },
-        Ok((Opened::Classic(handle), _)) => {
-            let keep = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
-            reply.opened(FileHandle(handle), keep);
-        }
-        Err(e) => reply.error(errno(&e)),
-    }
+pub(super) fn open(volume: &Volume, caller: Caller, inode: u64, flags: OFlags, reply: Reply<answer::Opened>) {
+    let register = |fd: BorrowedFd<'_>| Ok(Registration(Arc::new(reply.register(fd)?)));
+    let opened = volume.open(caller, inode, flags, &register);
+    // The registration is held until the kernel has its number.
+    let result = opened.as_ref().map_err(copy).and_then(|(opened, handle)| told(opened, *handle));
+    reply.send(result);
 }
 
 /// What a file is made with, but for its name.
@@ -38,29 +27,28 @@ pub(super) struct Creation {
     pub(super) flags: OFlags,
 }
 
-pub(super) fn create(volume: &Volume, what: Creation, name: &CStr, reply: ReplyCreate) {
-    let register = |fd: BorrowedFd<'_>| Ok(Registration(Arc::new(reply.open_backing(fd)?)));
-    match volume.create(what.caller, what.parent, name, what.mode, what.flags, &register) {
-        Ok((id, attr, opened)) => {
-            let (found, generation) = (file_attr(id, &attr), Generation(attr.generation));
-            match opened {
-                Opened::Passthrough(registration) => match backing(&registration) {
-                    Some(id) => reply.created_passthrough(
-                        &TTL,
-                        &found,
-                        generation,
-                        FileHandle(0),
-                        FopenFlags::FOPEN_NOFLUSH,
-                        id,
-                    ),
-                    None => reply.error(Errno::EIO),
-                },
-                Opened::Classic(handle) => {
-                    let keep = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
-                    reply.created(&TTL, &found, generation, FileHandle(handle), keep);
-                }
-            }
+pub(super) fn create(volume: &Volume, what: Creation, name: &CStr, reply: Reply<answer::Created>) {
+    let register = |fd: BorrowedFd<'_>| Ok(Registration(Arc::new(reply.register(fd)?)));
+    let created = volume.create(what.caller, what.parent, name, what.mode, what.flags, &register);
+    let result = created.as_ref().map_err(copy).and_then(|(id, attr, opened)| {
+        Ok(answer::Created { id: *id, attr: *attr, opened: told(opened, 0)? })
+    });
+    reply.send(result);
+}
+
+/// How the kernel is told; `handle` names passthrough opens.
+fn told(opened: &Opened, handle: u64) -> io::Result<answer::Opened> {
+    match opened {
+        Opened::Classic(handle) => Ok(answer::Opened::Handle(*handle)),
+        Opened::Passthrough(Registration(registration)) => {
+            let backing = registration.downcast_ref::<Backing>();
+            let backing = backing.ok_or_else(|| io::Error::other("not a registration of this kernel's"))?;
+            Ok(answer::Opened::Backing { handle, id: backing.id() })
         }
-        Err(e) => reply.error(errno(&e)),
     }
+}
+
+/// The same error once more; only its errno counts.
+fn copy(error: &io::Error) -> io::Error {
+    io::Error::from_raw_os_error(crate::fuse::errno::errno(error))
 }

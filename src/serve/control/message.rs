@@ -55,6 +55,8 @@ pub struct Status {
     pub mode: String,
     /// Why that mode.
     pub mode_reason: String,
+    /// How requests reach the daemon: `io_uring` or `device`.
+    pub transport: String,
     /// The name in the remote.
     pub name: String,
     /// The remote's URL, without secrets.

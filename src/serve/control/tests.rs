@@ -19,6 +19,7 @@ fn status() -> Status {
         dir: "/tmp".into(),
         pid: 7,
         mode: "passthrough".into(),
+        transport: "io_uring".into(),
         mode_reason: "kernel 6.12".into(),
         name: "tmp".into(),
         remote: "file:///r".into(),
@@ -252,7 +253,7 @@ fn messages_are_these_lines() {
     same(
         &status(),
         concat!(
-            r#"{"dir":"/tmp","pid":7,"mode":"passthrough","mode_reason":"kernel 6.12","name":"tmp","#,
+            r#"{"dir":"/tmp","pid":7,"mode":"passthrough","mode_reason":"kernel 6.12","transport":"io_uring","name":"tmp","#,
             r#""remote":"file:///r","state_dir":"/s","version":"v3","fork":null,"dirty_files":2,"#,
             r#""dirty_bytes":10,"open_for_write":1,"last_flush":null,"last_error":null,"uptime_s":5,"#,
             r#""program":"0.1.0"}"#

@@ -57,6 +57,7 @@ impl Controller for MountController {
             pid: std::process::id(),
             mode,
             mode_reason,
+            transport: self.served.transport().to_owned(),
             name: self.served.flusher().committer().name(),
             remote: self.settings.remote.clone(),
             state_dir: self.settings.state_dir.clone(),

@@ -1,13 +1,16 @@
 //! [`Served`]: a mounted directory and the threads behind it.
 use super::lock::Locks;
-use crate::config::{Access, FsyncMode, Layout, MountSettings, Passthrough, Xattr};
+use crate::config::{
+    Access, FsyncMode, Layout, MountSettings, Passthrough, Transport as TransportSetting, Xattr,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{Volume, VolumeOptions};
-use crate::fuse::adapter::{Adapter, Durable};
+use crate::fuse::adapter::{Adapter, Durable, wanted};
+use crate::fuse::connection::Connection;
 use crate::fuse::mount::{
     Backing, MountOptions, Mounted, NoPassthrough, Restrictions, mount, probe_passthrough,
 };
-use crate::fuse::transport::{DeviceTransport, Transport};
+use crate::fuse::transport::{Offer, Transport, attach};
 use crate::remote::{Store, supports_conditional_writes};
 use crate::state::barrier::Barrier;
 use crate::state::commit::Committer;
@@ -38,6 +41,7 @@ pub struct Served {
     mounted: Mounted,
     /// Why file data passes us, if it does.
     classic: Option<NoPassthrough>,
+    transport: &'static str,
     threads: Mutex<Threads>,
     started: Instant,
 }
@@ -87,8 +91,15 @@ impl Served {
         volume.dirty().restore(marks);
 
         let source = format!("icecache:{}", settings.name);
-        let wanted = settings.mount_flags;
-        let flags = Restrictions { nosuid: wanted.nosuid, nodev: wanted.nodev, noexec: wanted.noexec };
+        let chosen = settings.mount_flags;
+        let flags = Restrictions { nosuid: chosen.nosuid, nodev: chosen.nodev, noexec: chosen.noexec };
+        // Before the mount: that is when the kernel decides whether it offers rings.
+        let rings = match settings.transport {
+            TransportSetting::Device => None,
+            TransportSetting::Auto => {
+                Offer::make().inspect_err(|why| tracing::info!("requests travel by the device: {why}")).ok()
+            }
+        };
         let (device, mounted) = mount(&settings.dir, &MountOptions { source, allow_other, flags })?;
         let cutter = Cutter::new(
             volume.clone(),
@@ -124,21 +135,32 @@ impl Served {
             })),
         };
         let threads = settings.fuse_threads as usize;
-        let adapter = Adapter::new(volume.clone(), backing.depth, durable);
-        let transport = DeviceTransport::handshake(device, adapter, threads).map_err(|e| {
+        let asked = wanted(volume.options(), backing.depth, rings.is_some());
+        let attached = Connection::handshake(device, &asked).and_then(|connection| {
+            let adapter = Arc::new(Adapter::new(volume.clone(), durable));
+            attach(connection, adapter, rings, threads)
+        });
+        let attached = attached.map_err(|e| {
             let _detached = mounted.unmount(true);
             Error::io("the kernel refused the mount's handshake", e)
         })?;
-        let served =
-            Self { volume, flusher, mounted, classic, threads: Mutex::default(), started: Instant::now() };
-        served.start_threads(Box::new(transport), threads)?;
+        volume.set_kernel(Box::new(attached.link));
+        let served = Self {
+            volume,
+            flusher,
+            mounted,
+            classic,
+            transport: attached.transport.name(),
+            threads: Mutex::default(),
+            started: Instant::now(),
+        };
+        served.start_threads(attached.transport)?;
         Ok(Arc::new(served))
     }
 
-    fn start_threads(&self, transport: Box<dyn Transport>, threads: usize) -> Result<()> {
+    fn start_threads(&self, transport: Box<dyn Transport>) -> Result<()> {
         let failed = |e| Error::io("cannot start thread", e);
-        let session =
-            std::thread::Builder::new().name("session".into()).spawn(move || transport.run(threads));
+        let session = std::thread::Builder::new().name("session".into()).spawn(move || transport.run());
         let flusher = self.flusher.clone();
         let flushing = std::thread::Builder::new().name("flush".into()).spawn(move || flusher.run());
         *self.threads.lock() =
@@ -167,6 +189,11 @@ impl Served {
             None => ("passthrough".into(), "kernel and privileges allow it".into()),
             Some(why) => ("classic".into(), why.to_string()),
         }
+    }
+
+    /// How requests arrive: `io_uring` or `device`.
+    pub fn transport(&self) -> &'static str {
+        self.transport
     }
 
     /// Unmounts; see [`Mounted::unmount`].

@@ -1,0 +1,70 @@
+//! [`DeviceTransport`]: requests by read(2), replies by writev(2).
+use super::{Handler, Pending, Transport, handle_fenced};
+use crate::fuse::abi::request::Request;
+use crate::fuse::abi::{Body, InHeader, Opcode};
+use crate::fuse::connection::Connection;
+use std::io;
+use std::sync::Arc;
+use zerocopy::FromBytes;
+
+/// `/dev/fuse`, read by some threads.
+pub struct DeviceTransport {
+    connection: Arc<Connection>,
+    handler: Arc<dyn Handler>,
+    threads: usize,
+}
+
+impl std::fmt::Debug for DeviceTransport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DeviceTransport").field("threads", &self.threads).finish_non_exhaustive()
+    }
+}
+
+impl DeviceTransport {
+    /// Serves `connection` by `threads` threads, at least one.
+    pub fn new(connection: Arc<Connection>, handler: Arc<dyn Handler>, threads: usize) -> Self {
+        Self { connection, handler, threads: threads.max(1) }
+    }
+}
+
+impl Transport for DeviceTransport {
+    fn name(&self) -> &'static str {
+        "device"
+    }
+
+    fn run(self: Box<Self>) -> io::Result<()> {
+        let mut threads = Vec::new();
+        for number in 1..self.threads {
+            let (connection, handler) = (self.connection.clone(), self.handler.clone());
+            let thread = std::thread::Builder::new().name(format!("fuse-{number}"));
+            threads.push(thread.spawn(move || serve(&connection, &*handler))?);
+        }
+        let mut result = serve(&self.connection, &*self.handler);
+        for thread in threads {
+            let ended = thread.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked")));
+            result = result.and(ended);
+        }
+        result
+    }
+}
+
+/// Serves requests on the calling thread until the mount is over.
+pub(super) fn serve(connection: &Arc<Connection>, handler: &dyn Handler) -> io::Result<()> {
+    let mut buffer = vec![0; connection.receive_bytes()];
+    while let Some(length) = connection.receive(&mut buffer)? {
+        let Ok((header, body)) = InHeader::read_from_prefix(&buffer[..length]) else {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a request without a header"));
+        };
+        if header.opcode == Opcode::Interrupt as u32 {
+            // Nothing is undone here; this answer spares us the next ones.
+            let _told = connection.reply(header.unique, -libc::ENOSYS, &[]);
+            continue;
+        }
+        let pending = Pending::by_device(connection, header.unique);
+        match Request::read(header, Body::whole(body)) {
+            Some(request) => handle_fenced(handler, request, pending),
+            None => tracing::error!(opcode = header.opcode, length, "a request that cannot be read"),
+        }
+    }
+    Ok(())
+}

@@ -180,8 +180,11 @@ impl Cutter {
         *self.stats.lock()
     }
 
-    /// Replaces a helper that has died.
+    /// Replaces a helper that has died, or ends it.
     pub fn set_barrier(&self, barrier: Option<Barrier>) {
+        if barrier.is_none() {
+            self.live.without_helper();
+        }
         *self.barrier.lock() = barrier;
     }
 
@@ -222,6 +225,9 @@ impl Cutter {
                 Ok(instant) => return Ok(self.stand(progress, instant)),
                 Err(Attempt::GiveUp) => self.stats.lock().retries += 1,
                 Err(Attempt::Failed(e)) => {
+                    if matches!(e, CutError::HelperLost) {
+                        self.live.without_helper();
+                    }
                     self.live.dirty().restore(progress.marks);
                     return Err(e);
                 }

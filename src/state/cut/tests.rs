@@ -56,6 +56,7 @@ impl Live for Tree {
     fn writers(&self, _find: &dyn Fn(u64) -> Option<RelPath>) -> Vec<Writer> {
         self.written.lock().clone()
     }
+    fn without_helper(&self) {}
     fn close(&self, _deadline: Instant) -> bool {
         (self.before_close)(self);
         true

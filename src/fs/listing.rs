@@ -68,7 +68,7 @@ pub fn list(dir: &Inode, at: u64, mut add: impl FnMut(&CStr, &DirEntry) -> bool)
     let kept = dir.listing.lock().take().filter(|l| l.at == at && at != 0);
     let mut listing = match kept {
         Some(listing) => listing,
-        None => Listing::open(dir, at)?,
+        None => Box::new(Listing::open(dir, at)?),
     };
     loop {
         if listing.ahead.is_empty() {

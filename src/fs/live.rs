@@ -52,6 +52,10 @@ impl Live for Volume {
         live.iter().filter_map(writer).collect()
     }
 
+    fn without_helper(&self) {
+        self.set_cut_pid(0);
+    }
+
     fn close(&self, deadline: Instant) -> bool {
         self.gate.close(deadline)
     }

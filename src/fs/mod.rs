@@ -9,10 +9,13 @@ pub mod counters;
 pub mod gate;
 pub mod hold;
 pub mod inode;
+mod links;
 pub mod listing;
 mod live;
+mod name;
 pub mod open;
 mod ops;
+mod rare;
 pub mod shelter;
 mod sys;
 

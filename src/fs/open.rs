@@ -1,6 +1,7 @@
 //! Open files: what serves them, and which of them may still be written.
 use super::attr::Attr;
 use super::inode::Inode;
+use super::rare::Empty;
 use crate::path::RelPath;
 use crate::sync::{Mutex, RwLock};
 use std::any::Any;
@@ -58,6 +59,31 @@ pub struct OpenState {
     used: bool,
 }
 
+impl Empty for OpenState {
+    fn empty() -> &'static Self {
+        static NONE: OpenState = OpenState {
+            handles: 0,
+            writers: 0,
+            registration: None,
+            orphan: None,
+            unasked: None,
+            queued: false,
+            used: false,
+        };
+        &NONE
+    }
+
+    fn is_empty(&self) -> bool {
+        let Self { handles, writers, registration, orphan, unasked, queued, used: _ } = self;
+        *handles == 0
+            && *writers == 0
+            && registration.is_none()
+            && orphan.is_none()
+            && unasked.is_none()
+            && !queued
+    }
+}
+
 impl OpenState {
     /// Takes the registration, or makes it by `register`, and counts one handle.
     pub(super) fn open(
@@ -112,6 +138,7 @@ impl Registrations {
             } else {
                 state.queued = false;
                 let ended = state.registration.take();
+                state.tidy();
                 drop(state);
                 drop(ended);
             }

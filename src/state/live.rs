@@ -28,6 +28,8 @@ pub trait Live: Send + Sync {
     /// leave this list by a mark in the dirty set, so that they are looked at once more.
     /// `find` gives a name to the inode number of a file that has lost every name known here.
     fn writers(&self, find: &dyn Fn(u64) -> Option<RelPath>) -> Vec<Writer>;
+    /// The helper of the cut is gone: its process number may become anybody's.
+    fn without_helper(&self);
     /// Closes the gate: no operation that changes the tree runs until [`open`](Self::open). `false`
     /// if those under way did not end by the deadline; the gate is then open.
     fn close(&self, deadline: Instant) -> bool;

@@ -12,6 +12,7 @@ use crate::state::identity::Identity;
 use crate::sync::Mutex;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use uuid::Uuid;
 
 pub mod key;
@@ -98,6 +99,8 @@ pub struct Records {
     /// The meta document as the journal has it.
     meta: Mutex<Meta>,
     was_clean: bool,
+    /// See [`changes`](Records::changes).
+    changes: AtomicU64,
 }
 
 impl Records {
@@ -119,7 +122,7 @@ impl Records {
         };
         let foreign = meta.url != url || meta.name != name;
         let was_clean = meta.clean;
-        let records = Self { journal, meta: Mutex::new(meta), was_clean };
+        let records = Self { journal, meta: Mutex::new(meta), was_clean, changes: AtomicU64::new(0) };
         if foreign {
             let meta = records.meta();
             // A start that came to nothing (a mistyped bucket, say) binds nobody.
@@ -147,6 +150,12 @@ impl Records {
     pub fn current_name(&self) -> String {
         let meta = self.meta.lock();
         meta.fork.as_ref().unwrap_or(&meta.name).clone()
+    }
+
+    /// Grows with every change of the records that is complete. Read before asking, it tells who asks the
+    /// same often whether the answer still holds: an idle mount leaves its journal in peace.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
     }
 
     /// Notes that everything is flushed and the stop is orderly.
@@ -270,6 +279,7 @@ impl Records {
         batch.put(META, META_KEY, encode_meta(&next)?);
         self.journal.apply(batch)?;
         *meta = next;
+        self.changes.fetch_add(1, Ordering::AcqRel);
         Ok(())
     }
 }

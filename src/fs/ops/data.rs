@@ -95,11 +95,13 @@ impl Volume {
             state.handles = state.handles.saturating_sub(1);
             state.writers = state.writers.saturating_sub(u32::from(writable));
             // The last handle of a file without a name: nothing can reach it any more.
-            if state.handles == 0 && state.orphan.is_some() {
+            let ended = if state.handles == 0 && state.orphan.is_some() {
                 (state.orphan.take(), state.registration.take())
             } else {
                 (None, None)
-            }
+            };
+            state.tidy();
+            ended
         };
         drop(ended);
         if writable {

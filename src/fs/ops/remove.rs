@@ -56,7 +56,7 @@ impl Volume {
     fn keep_orphan(&self, inode: &Arc<Inode>, parent: &Arc<Inode>, name: &CStr) {
         let mut state = inode.open.lock();
         if state.handles == 0 {
-            let ended = state.registration.take();
+            let ended = state.registration.is_some().then(|| state.registration.take());
             drop(state);
             drop(ended);
         } else if state.orphan.is_none()

@@ -123,6 +123,7 @@ pub struct Cutter {
     /// Absent where writes pass the gate anyway.
     barrier: Mutex<Option<Barrier>>,
     stats: Mutex<CutStats>,
+    told: observe::Told,
 }
 
 impl std::fmt::Debug for Cutter {
@@ -164,7 +165,14 @@ struct Progress<'a> {
 impl Cutter {
     /// Cuts `live`, copying into `staging`.
     pub fn new(live: Arc<dyn Live>, staging: Staging, options: CutOptions, barrier: Option<Barrier>) -> Self {
-        Self { live, staging, options, barrier: Mutex::new(barrier), stats: Mutex::default() }
+        Self {
+            live,
+            staging,
+            options,
+            barrier: Mutex::new(barrier),
+            stats: Mutex::default(),
+            told: observe::Told::default(),
+        }
     }
 
     /// What cuts have cost.
@@ -172,8 +180,11 @@ impl Cutter {
         *self.stats.lock()
     }
 
-    /// Replaces a helper that has died.
+    /// Replaces a helper that has died, or ends it.
     pub fn set_barrier(&self, barrier: Option<Barrier>) {
+        if barrier.is_none() {
+            self.live.without_helper();
+        }
         *self.barrier.lock() = barrier;
     }
 
@@ -214,6 +225,9 @@ impl Cutter {
                 Ok(instant) => return Ok(self.stand(progress, instant)),
                 Err(Attempt::GiveUp) => self.stats.lock().retries += 1,
                 Err(Attempt::Failed(e)) => {
+                    if matches!(e, CutError::HelperLost) {
+                        self.live.without_helper();
+                    }
                     self.live.dirty().restore(progress.marks);
                     return Err(e);
                 }
@@ -372,8 +386,7 @@ impl Cutter {
     /// the records may know another one.
     fn writers(&self, records: &Records) -> Vec<Writer> {
         self.live.writers(&|ino| {
-            let names = records.links(ino).unwrap_or_default();
-            names.into_iter().find(|path| {
+            self.told.names(records, ino, |path| {
                 let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
                 rustix::fs::statat(self.live.root(), path.to_cstring(), flags).is_ok_and(|s| s.st_ino == ino)
             })

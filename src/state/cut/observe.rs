@@ -1,11 +1,13 @@
 //! [`Observed`]: a look between cuts at files that may be written unseen.
 use super::Cutter;
 use super::copies::{open_writer, write_back};
+use crate::path::RelPath;
 use crate::state::identity::Identity;
 use crate::state::live::Writer;
 use crate::state::mapped::mapped_inodes;
 use crate::state::record::Records;
-use std::collections::HashSet;
+use crate::sync::Mutex;
+use std::collections::{HashMap, HashSet};
 
 /// What a look at files that may be written unseen found.
 #[derive(Debug, Default)]
@@ -16,17 +18,55 @@ pub struct Observed {
     pub changed: Vec<(Writer, Identity)>,
 }
 
+/// What the records said of files that may be written unseen. They are looked at once a second, and
+/// mostly neither they nor their records have changed.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// By inode number: the file as it was, whether its record was the same, and as of which
+    /// [`Records::changes`].
+    same: Mutex<HashMap<u64, (RelPath, Identity, bool, u64)>>,
+    /// By inode number: files that had no name, likewise.
+    nameless: Mutex<HashMap<u64, u64>>,
+}
+
+impl Told {
+    /// The recorded names of a file that has lost every name the mount knows, unless none of them led
+    /// to it when asked before.
+    pub(super) fn names(
+        &self,
+        records: &Records,
+        ino: u64,
+        leads: impl Fn(&RelPath) -> bool,
+    ) -> Option<RelPath> {
+        let changes = records.changes();
+        if self.nameless.lock().get(&ino) == Some(&changes) {
+            return None;
+        }
+        let found = records.links(ino).ok()?.into_iter().find(leads);
+        let mut nameless = self.nameless.lock();
+        nameless.retain(|_, asked| *asked == changes);
+        if found.is_none() {
+            nameless.insert(ino, changes);
+        }
+        found
+    }
+}
+
 impl Cutter {
     /// Looks at the files that may be written unseen: returns those that differ from their record.
     /// `deep` also brings stores through mappings to light, which costs a write-back.
     pub fn observe(&self, records: &Records, deep: bool) -> Observed {
         let writers = self.writers(records);
         if writers.is_empty() {
+            self.told.same.lock().clear();
             return Observed::default();
         }
         let open = writers.len();
         let mapped = if deep { mapped_inodes(self.options.mount_dev) } else { HashSet::new() };
-        let changed = |writer: Writer| {
+        let changes = records.changes();
+        let before = std::mem::take(&mut *self.told.same.lock());
+        let mut now = HashMap::with_capacity(open);
+        let mut changed = |writer: Writer| {
             let path = writer.path.to_cstring();
             if mapped.contains(&writer.ino)
                 && let Ok(file) = open_writer(self.live.root(), &writer)
@@ -35,10 +75,21 @@ impl Cutter {
             }
             let stat = rustix::fs::statat(self.live.root(), &path, rustix::fs::AtFlags::SYMLINK_NOFOLLOW);
             let ident = Identity::from(&stat.ok()?);
-            let record = records.get(&writer.path).ok()?;
-            let clean = record.is_some_and(|record| ident.unchanged_since(&record));
+            let told = before.get(&writer.ino).filter(|(path, earlier, _, asked)| {
+                *asked == changes && *path == writer.path && ident == *earlier
+            });
+            let clean = match told {
+                Some((_, _, clean, _)) => *clean,
+                None => {
+                    let record = records.get(&writer.path).ok()?;
+                    record.is_some_and(|record| ident.unchanged_since(&record))
+                }
+            };
+            now.insert(writer.ino, (writer.path.clone(), ident, clean, changes));
             (!clean).then_some((writer, ident))
         };
-        Observed { open, changed: writers.into_iter().filter_map(changed).collect() }
+        let observed = Observed { open, changed: writers.into_iter().filter_map(&mut changed).collect() };
+        *self.told.same.lock() = now;
+        observed
     }
 }

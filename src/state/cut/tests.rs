@@ -1,7 +1,8 @@
 use super::*;
-use crate::journal::MemoryJournal;
+use crate::journal::{self, Batch, Journal, JournalError, MemoryJournal, Pairs};
 use crate::state::dirty::DirtySet;
 use crate::state::plan::Change;
+use crate::state::record::Base;
 use rustix::fs::{Mode, OFlags};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -55,6 +56,7 @@ impl Live for Tree {
     fn writers(&self, _find: &dyn Fn(u64) -> Option<RelPath>) -> Vec<Writer> {
         self.written.lock().clone()
     }
+    fn without_helper(&self) {}
     fn close(&self, _deadline: Instant) -> bool {
         (self.before_close)(self);
         true
@@ -128,4 +130,74 @@ fn what_came_late_in_an_attempt_given_up_is_looked_at_in_the_next() {
     let cut = cutter.cut(&records()).expect("cut");
     assert_eq!(cutter.stats().retries, 1, "no attempt was given up: the check is void");
     assert!(cut.plan.get(&RelPath::new("late").expect("valid path")).is_some());
+}
+
+/// A journal that counts what it is asked.
+#[derive(Debug, Default)]
+struct Asked {
+    inner: MemoryJournal,
+    times: std::sync::atomic::AtomicU64,
+}
+
+impl Journal for Asked {
+    fn get(&self, tree: journal::Tree, key: &[u8]) -> Result<Option<Vec<u8>>, JournalError> {
+        self.times.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.inner.get(tree, key)
+    }
+    fn apply(&self, batch: Batch) -> Result<(), JournalError> {
+        self.inner.apply(batch)
+    }
+    fn scan(&self, tree: journal::Tree, prefix: &[u8], from: &[u8]) -> Pairs<'_> {
+        self.times.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.inner.scan(tree, prefix, from)
+    }
+    fn flush(&self) -> Result<(), JournalError> {
+        self.inner.flush()
+    }
+}
+
+#[test]
+fn looks_at_open_files_ask_the_journal_only_after_a_change() {
+    let tree = Tree::new(|_| {});
+    let staging = tempfile::tempdir().expect("temp dir");
+    let cutter = tree.cutter(staging.path(), None);
+    let journal = Arc::new(Asked::default());
+    let records = Records::open(journal.clone(), "memory:", "work").expect("records");
+    let times = || journal.times.load(std::sync::atomic::Ordering::Relaxed);
+    let look = || cutter.observe(&records, false).changed.into_iter().map(|(_, ident)| ident).next();
+    let new = look().expect("it has no record yet");
+    let asked = times();
+    assert_eq!(look(), Some(new));
+    assert_eq!(times(), asked, "asked again for what was told");
+
+    let path = || RelPath::new("f").expect("valid path");
+    let base = Base { version: 1, tag: crate::remote::Tag("tag".into()) };
+    records.restored(std::iter::once((path(), new)), base, false).expect("records it");
+    assert_eq!(look(), None, "it has a record now");
+    let asked = times();
+    assert_eq!(look(), None);
+    assert_eq!(times(), asked, "asked again for what was told");
+
+    std::fs::write(tree.dir.path().join("f"), b"newer").expect("write");
+    assert!(look().is_some(), "it differs from its record again");
+}
+
+#[test]
+fn names_of_nameless_files_are_asked_for_once_and_again_after_a_change() {
+    let journal = Arc::new(Asked::default());
+    let records = Records::open(journal.clone(), "memory:", "work").expect("records");
+    let times = || journal.times.load(std::sync::atomic::Ordering::Relaxed);
+    let told = observe::Told::default();
+    let asked = times();
+    assert_eq!(told.names(&records, 7, |_| true), None);
+    assert_eq!(told.names(&records, 7, |_| true), None);
+    assert_eq!(times(), asked + 1);
+
+    let tree = Tree::new(|_| {});
+    let stat = rustix::fs::stat(tree.dir.path().join("f")).expect("stat");
+    let ident = crate::state::identity::Identity { ino: 7, nlink: 2, ..(&stat).into() };
+    let base = Base { version: 1, tag: crate::remote::Tag("tag".into()) };
+    let path = RelPath::new("f").expect("valid path");
+    records.restored(std::iter::once((path.clone(), ident)), base, false).expect("records it");
+    assert_eq!(told.names(&records, 7, |_| true), Some(path));
 }

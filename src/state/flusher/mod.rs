@@ -32,6 +32,9 @@ use tokio::sync::{oneshot, watch};
 const HELPERS_MAX: u32 = 3;
 /// The longest sleep; anything that matters ends it early.
 const IDLE: Duration = Duration::from_secs(3600);
+/// So long after the last flush the helper of the cut is ended: it takes some 7 MB, and another one is
+/// there within milliseconds, before a cut stops anybody.
+const HELPER_IDLE: Duration = Duration::from_secs(10);
 /// After a flush of so many entries or bytes the memory it took is given back.
 const LARGE_FLUSH: u64 = 1000;
 const LARGE_FLUSH_BYTES: u64 = 16 << 20;
@@ -112,6 +115,8 @@ impl Flusher {
         let dirty = self.live.dirty();
         let mut schedule = Schedule::new(self.timing.debounce, self.timing.max_delay);
         let mut observed = Observed::default();
+        // When the last flush ended, until its traces are cleared.
+        let mut flushed: Option<Instant> = None;
         while !self.stop.load(Ordering::Acquire) {
             if !dirty.is_empty() {
                 schedule.changed(dirty.changed());
@@ -128,14 +133,28 @@ impl Flusher {
                     Err(_) => schedule.failed(Instant::now()),
                 }
                 observed.next = Instant::now() + OBSERVE_EVERY;
+                flushed = Some(Instant::now());
+                continue;
+            }
+            let idle = flushed.map_or(IDLE, |at| (at + HELPER_IDLE).saturating_duration_since(now));
+            if idle.is_zero() {
+                flushed = None;
+                self.rest();
                 continue;
             }
             let due = schedule.due().map_or(IDLE, |due| due.saturating_duration_since(now));
             let look = if observed.any { observed.next.saturating_duration_since(now) } else { IDLE };
-            dirty.wait(due.min(look), schedule.due().is_some());
+            dirty.wait(due.min(look).min(idle), schedule.due().is_some());
             // A mark may mean that a file was opened for writing.
             observed.any = true;
         }
+    }
+
+    /// Gives back what only flushes need; the next one starts its helper again.
+    fn rest(&self) {
+        let _turn = self.turn.lock();
+        self.cutter.set_barrier(None);
+        crate::memory::give_back();
     }
 
     /// Ends [`run`](Self::run) after the flush under way.

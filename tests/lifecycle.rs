@@ -8,7 +8,7 @@ use harness::lab::{NEVER, detach, mounted, signal};
 use harness::{KEPT, LIMIT, Lab, Mode, Setup, Subject, Tree, eventually, run, skip};
 use rustix::process::Signal;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -430,6 +430,30 @@ fn mount_is_usable_when_it_returns() {
         lab.try_mount().must("mount");
         fs::write(lab.place().join("at once"), b"x").unwrap();
         lab.unmount();
+    }
+}
+
+/// SEMANTICS, Per call: "what is unlinked while open lives on for its descriptors". Nobody tells the daemon
+/// who has a fifo open, or a name by `O_PATH`.
+#[test]
+fn unlinked_nodes_live_on_for_their_descriptors() {
+    use rustix::fs::{CWD, FileType, Mode as Bits, OFlags};
+    for mode in [Mode::Passthrough, Mode::Classic] {
+        let lab = Lab::new(Setup::mode(mode));
+        let (fifo, link) = (lab.dir().join("fifo"), lab.dir().join("link"));
+        rustix::fs::mknodat(CWD, &fifo, FileType::Fifo, Bits::from_raw_mode(0o600), 0).unwrap();
+        symlink("nowhere", &link).unwrap();
+        let nonblock = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(&fifo, nonblock, Bits::empty()).unwrap();
+        let named = rustix::fs::open(&link, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Bits::empty())
+            .unwrap();
+        fs::remove_file(&fifo).unwrap();
+        fs::write(lab.dir().join("other"), "").unwrap();
+        fs::rename(lab.dir().join("other"), &link).unwrap();
+        rustix::fs::fchmod(&opened, Bits::from_raw_mode(0o640)).unwrap();
+        let (fifo, link) = (rustix::fs::fstat(&opened).unwrap(), rustix::fs::fstat(&named).unwrap());
+        assert_eq!((fifo.st_mode & 0o777, fifo.st_nlink), (0o640, 0), "{mode:?}");
+        assert!(FileType::from_raw_mode(link.st_mode).is_symlink() && link.st_nlink == 0, "{mode:?}");
     }
 }
 

@@ -30,9 +30,12 @@ pub fn daemon(dir: &Path, context: &Context) -> Result<(Registered, Client)> {
     registry.client(&canonical(dir, &registry)?)
 }
 
-/// Whether a dead daemon's mount lies over a directory.
+/// Whether a dead daemon's mount lies over a directory. Ask only when no daemon is known to live: it is
+/// the question that the kernel never answers from a cache. If the daemon has died this moment, the
+/// kernel takes it back when the last of its rings is gone, so it is waited for.
 pub fn is_dead_mount(dir: &Path) -> bool {
-    std::fs::metadata(dir).is_err_and(|e| e.raw_os_error() == Some(libc::ENOTCONN))
+    use rustix::io::Errno;
+    matches!(rustix::fs::statfs(dir), Err(Errno::NOTCONN | Errno::CONNABORTED))
 }
 
 /// Takes a dead daemon's mount away; what is underneath is then visible again.

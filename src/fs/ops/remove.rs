@@ -4,7 +4,7 @@ use crate::fs::attr::Attr;
 use crate::fs::counters::Op;
 use crate::fs::inode::Inode;
 use crate::state::dirty::Extent;
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use std::ffi::CStr;
 use std::io;
 use std::sync::Arc;
@@ -47,6 +47,8 @@ impl Volume {
             if attr.nlink == 1 || !inode.has_other_link(parent.id, name) {
                 self.keep_orphan(&inode, parent, name);
             }
+        } else if !attr.is_dir() && !inode.has_other_link(parent.id, name) {
+            keep_special(&inode, parent, name, attr.file_type());
         }
         Ok(Some(inode))
     }
@@ -70,4 +72,14 @@ impl Volume {
             state.orphan = open(OFlags::RDWR).or_else(|_| open(OFlags::RDONLY)).ok().map(Arc::new);
         }
     }
+}
+
+/// A fifo, socket, device or symbolic link about to lose its last name. Who has it open never told us,
+/// and may still ask for its attributes; the descriptor goes when the kernel forgets the inode.
+fn keep_special(inode: &Inode, parent: &Inode, name: &CStr, file_type: FileType) {
+    // A fifo of the backing has no other ends, so opening it wakes nobody; devices would notice.
+    let access = if file_type == FileType::Fifo { OFlags::RDONLY | OFlags::NONBLOCK } else { OFlags::PATH };
+    let flags = access | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = parent.dir().and_then(|dir| Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?));
+    inode.open.lock().orphan = opened.ok().map(Arc::new);
 }

@@ -186,6 +186,9 @@ impl Lab {
             "--passthrough".into(),
             if self.setup.mode == Mode::Classic { "off" } else { "auto" }.into(),
         ]);
+        if let Some(transport) = std::env::var_os("ICECACHE_TEST_TRANSPORT") {
+            args.extend(["--transport".into(), transport]);
+        }
         args.extend(self.setup.remote_options.iter().map(OsString::from));
         args.extend(self.setup.options.iter().cloned());
         self.call(args)

@@ -211,6 +211,12 @@ const WRITE_KILL_PRIVILEGES: u32 = 1 << 2;
 const FSYNC_DATA_ONLY: u32 = 1 << 0;
 
 impl<'a> Request<'a> {
+    /// Reads a request that came in one piece.
+    pub fn parse(bytes: &'a [u8]) -> Option<Self> {
+        let (header, body) = InHeader::read_from_prefix(bytes).ok()?;
+        Self::read(header, Body::whole(body))
+    }
+
     /// Reads a request. `None`: it is not what its opcode says (never from a sane kernel).
     pub fn read(header: InHeader, body: Body<'a>) -> Option<Self> {
         Some(Self { header, operation: operation(&header, body)? })

@@ -69,7 +69,7 @@ fn in_place() {
 fn content_is_adopted_as_the_first_version() {
     let mut lab = Lab::prepare(Setup::default());
     fs::write(lab.place().join("mine"), b"adopted").unwrap();
-    std::os::unix::fs::symlink("mine", lab.place().join("link")).unwrap();
+    symlink("mine", lab.place().join("link")).unwrap();
     let before = Tree::take(&lab.place(), KEPT);
     lab.mount();
     let version = lab.flush();

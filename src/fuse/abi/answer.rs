@@ -204,7 +204,7 @@ impl<'a> List<'a> {
     }
 
     /// Bytes written.
-    pub fn len(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.len
     }
 
@@ -457,6 +457,6 @@ mod tests {
         let mut list = List::new(&mut buffer);
         assert!(list.name(b"ab", &entry) && list.name(b"abcdefghi", &entry));
         assert!(!list.name(b"a", &entry), "there are six bytes left");
-        assert_eq!(list.len(), 32 + 40);
+        assert_eq!(list.bytes(), 32 + 40);
     }
 }

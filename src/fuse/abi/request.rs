@@ -6,7 +6,7 @@ use std::ffi::CStr;
 use zerocopy::FromBytes;
 
 /// One request of the kernel. Names and data are borrowed from the buffer it came in.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
     /// Who asks about what.
     pub header: InHeader,
@@ -15,7 +15,7 @@ pub struct Request<'a> {
 }
 
 /// What is asked. The inode it is about, or the directory of its name, stands in the header.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 #[allow(missing_docs)] // the protocol's own names
 pub enum Operation<'a> {
     Lookup {

@@ -7,7 +7,7 @@ pub(super) fn readdir(volume: &Volume, inode: u64, offset: u64, size: u32, reply
     reply.fill(size as usize, |buffer| {
         let mut list = List::new(buffer);
         volume.readdir(inode, offset, |name, entry| list.name(name.to_bytes(), entry))?;
-        Ok(list.len())
+        Ok(list.bytes())
     });
 }
 
@@ -15,6 +15,6 @@ pub(super) fn readdirplus(volume: &Volume, inode: u64, offset: u64, size: u32, r
     reply.fill(size as usize, |buffer| {
         let mut list = List::new(buffer);
         volume.readdirplus(inode, offset, |name, entry, found| list.entry(name.to_bytes(), entry, found))?;
-        Ok(list.len())
+        Ok(list.bytes())
     });
 }

@@ -104,9 +104,7 @@ impl Reply<Vec<u8>> {
         if let Some(Way::Ring(seat)) = &self.pending.way
             && let Some(mut lent) = seat.borrow_buffer(size)
         {
-            let filled = fill(&mut lent);
-            drop(lent);
-            match filled {
+            match fill(&mut lent) {
                 Ok(length) => self.pending.answer(0, Payload::InPlace(length.min(size))),
                 Err(e) => self.pending.answer(errno(&e), Payload::EMPTY),
             }

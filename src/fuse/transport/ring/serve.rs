@@ -129,7 +129,7 @@ impl Server {
             };
             let Some(queue) = self.entries.queue_of(entry) else { continue };
             let submission = command::commit(self.device(), queue, entry as u64, commit_id);
-            self.push(submission)?;
+            self.push(&submission)?;
         }
         Ok(())
     }
@@ -170,7 +170,7 @@ impl Server {
         }
         for (entry, address) in self.entries.grow(queue, count)? {
             let submission = command::register(self.device(), id, entry as u64, address);
-            self.push(submission)?;
+            self.push(&submission)?;
         }
         Ok(())
     }
@@ -180,14 +180,14 @@ impl Server {
         let bell = types::Fd(self.mailbox.bell().as_raw_fd());
         let into: *mut u64 = &raw mut *self.rung;
         let read = opcode::Read::new(bell, into.cast(), size_of::<u64>() as u32).build().user_data(BELL);
-        self.push(read.into())
+        self.push(&read.into())
     }
 
-    fn push(&mut self, submission: Entry128) -> io::Result<()> {
+    fn push(&mut self, submission: &Entry128) -> io::Result<()> {
         loop {
             // SAFETY: what a submission points to lives until it is done: the bell's word and the
             // iovecs and buffers of the entries are freed after the ring is closed (`Drop`).
-            if unsafe { self.ring.submission().push(&submission) }.is_ok() {
+            if unsafe { self.ring.submission().push(submission) }.is_ok() {
                 return Ok(());
             }
             self.ring.submit()?;

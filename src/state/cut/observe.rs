@@ -1,6 +1,7 @@
 //! [`Observed`]: a look between cuts at files that may be written unseen.
 use super::Cutter;
 use super::copies::{open_writer, write_back};
+use crate::state::backing::Backing;
 use crate::state::identity::Identity;
 use crate::state::live::Writer;
 use crate::state::mapped::mapped_inodes;
@@ -26,15 +27,15 @@ impl Cutter {
         }
         let open = writers.len();
         let mapped = if deep { mapped_inodes(self.options.mount_dev) } else { HashSet::new() };
+        let mut backing = Backing::new(self.live.root(), self.options.look.exclude.as_ref());
         let changed = |writer: Writer| {
-            let path = writer.path.to_cstring();
+            let mut ident = backing.stat(&writer.path).ok()??; // what is never stored does not count
             if mapped.contains(&writer.ino)
                 && let Ok(file) = open_writer(self.live.root(), &writer)
             {
                 write_back(&file);
+                ident = backing.stat(&writer.path).ok()??;
             }
-            let stat = rustix::fs::statat(self.live.root(), &path, rustix::fs::AtFlags::SYMLINK_NOFOLLOW);
-            let ident = Identity::from(&stat.ok()?);
             let record = records.get(&writer.path).ok()?;
             let clean = record.is_some_and(|record| ident.unchanged_since(&record));
             (!clean).then_some((writer, ident))

@@ -42,7 +42,8 @@ impl<W: Write> FramesOut<W> {
             frames: Pipeline::new(threads, move || {
                 let mut zstd = compressor(level);
                 Box::new(move |raw: Vec<u8>| compress(&mut zstd, raw))
-            }),
+            })
+            .modest(),
             rows: Vec::new(),
             counts: Counts::default(),
         }

@@ -6,6 +6,9 @@ use std::thread::JoinHandle;
 
 use crate::sync::Mutex;
 
+/// How much nicer than the daemon workers are that nobody waits for: programs come before a flush.
+const MODESTY: i32 = 5;
+
 /// The most worker threads of one layer: bounds memory (each holds a frame and a zstd context).
 pub(super) const THREADS_MAX: usize = 4;
 
@@ -20,6 +23,7 @@ pub(super) struct Pipeline<I, O> {
     queue: Arc<Mutex<Receiver<Job<I, O>>>>,
     pending: VecDeque<Receiver<O>>,
     workers: Vec<JoinHandle<()>>,
+    modest: bool,
     /// Does the work where no thread can be started.
     inline: Option<Worker<I, O>>,
 }
@@ -36,8 +40,15 @@ impl<I: Send + 'static, O: Send + 'static> Pipeline<I, O> {
             queue: Arc::new(Mutex::new(queue)),
             pending: VecDeque::new(),
             workers: Vec::new(),
+            modest: false,
             inline: None,
         }
+    }
+
+    /// Lets the workers give way to whatever else wants the processors.
+    pub(super) fn modest(mut self) -> Self {
+        self.modest = true;
+        self
     }
 
     /// Whether as many jobs are under way as may be; take a result before the next job.
@@ -86,7 +97,12 @@ impl<I: Send + 'static, O: Send + 'static> Pipeline<I, O> {
     fn start_worker(&mut self) {
         let queue = Arc::clone(&self.queue);
         let mut work = (self.make)();
+        let modest = self.modest;
         let body = move || {
+            if modest {
+                // Of this thread alone, on Linux. Where it is refused the work is done all the same.
+                let _refused = rustix::process::nice(MODESTY);
+            }
             loop {
                 let job = queue.lock().recv();
                 let Ok((job, done)) = job else { break };
@@ -116,5 +132,23 @@ impl<I, O> Drop for Pipeline<I, O> {
 impl<I, O> std::fmt::Debug for Pipeline<I, O> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Pipeline").field("pending", &self.pending.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used)] // a test may panic
+mod tests {
+    use super::*;
+    use rustix::process::getpriority_process;
+
+    #[test]
+    fn modest_workers_give_way_and_the_thread_that_asks_does_not() {
+        let own = || getpriority_process(None).expect("asks");
+        let before = own();
+        let mut pipeline = Pipeline::new(1, move || Box::new(move |()| own())).modest();
+        pipeline.submit(());
+        let worker = pipeline.next().expect("a job").expect("its worker lives");
+        assert_eq!(worker, (before + MODESTY).min(19));
+        assert_eq!(own(), before);
     }
 }

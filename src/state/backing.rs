@@ -5,6 +5,7 @@
 use crate::layer::entry::{Kind, Metadata};
 use crate::path::RelPath;
 use crate::state::identity::Identity;
+use crate::state::walindex;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use std::ffi::CString;
@@ -34,16 +35,16 @@ impl<'a> Backing<'a> {
     }
 
     /// What stands at a path. `None` if nothing does, or nothing that is ever stored: a socket,
-    /// something excluded.
+    /// something excluded, SQLite's index of a log.
     pub(crate) fn stat(&mut self, path: &RelPath) -> io::Result<Option<Identity>> {
         if self.excluded(path) {
             return Ok(None);
         }
         let ident = match (path.parent(), path.name()) {
             (Some(parent), Some(name)) => {
-                let name = CString::new(name).map_err(|_| Errno::INVAL)?;
                 let Some(dir) = self.directory(&parent)? else { return Ok(None) };
-                match gone_is_none(rustix::fs::statat(dir, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW))? {
+                match gone_is_none(rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW))? {
+                    Some(stat) if walindex::is_one(dir, name, &Identity::from(&stat)) => return Ok(None),
                     Some(stat) => Identity::from(&stat),
                     None => return Ok(None),
                 }

@@ -19,3 +19,4 @@ pub mod scan;
 pub mod schedule;
 pub mod source;
 pub mod staging;
+pub(crate) mod walindex;

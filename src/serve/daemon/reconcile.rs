@@ -14,6 +14,7 @@ use crate::state::plan::{LookOptions, change_tick};
 use crate::state::record::{Base, Records};
 use crate::state::restore::{self, Existing, LayerSource, Policy, Restored};
 use crate::state::scan::scan;
+use crate::state::walindex;
 use crate::sync::Mutex;
 use std::collections::{BTreeMap, HashSet};
 use std::os::fd::AsFd;
@@ -153,8 +154,14 @@ impl Start<'_> {
             let ours = local
                 .iter()
                 .any(|(mark, extent)| mark == path || (*extent == Extent::Subtree && path.starts_with(mark)));
-            if !found.contains_key(path) && !ours {
+            // An index goes with its database, not because versions have none.
+            let is_index = |path: &RelPath| walindex::is_at(locks.backing().as_fd(), path);
+            if !found.contains_key(path) && !ours && !is_index(path) {
+                let index = walindex::beside(path).filter(is_index);
                 remove(locks, path);
+                if let Some(index) = index {
+                    remove(locks, &index);
+                }
             }
         }
         self.adopt(committer, opening, found)?;
@@ -168,7 +175,12 @@ impl Start<'_> {
         // What the directory keeps against the remote is not recorded as saved: the scan finds it.
         let ours: Arc<Mutex<HashSet<RelPath>>> = Arc::default();
         let differs = ours.clone();
+        let root = locks.backing_fd()?;
         let is_there = move |path: &RelPath, entry: &Entry, ident: &Identity| {
+            // Programs may be using it; only versions of before it was left out have one.
+            if matches!(entry.kind, Kind::File { .. }) && walindex::is_at(root.as_fd(), path) {
+                return true;
+            }
             let same = is_same(entry, ident);
             if keep_local && !same {
                 differs.lock().insert(path.clone());
@@ -176,11 +188,20 @@ impl Start<'_> {
             same || keep_local
         };
         let (aside, aside_path) = if empty { (None, None) } else { self.aside()? };
+        // Of a database that another one takes the place of: whoever opens the new one must not share
+        // it with those who still have the old one open.
+        let stale: Arc<Mutex<Vec<RelPath>>> = Arc::default();
+        let (left_behind, root) = (stale.clone(), locks.backing_fd()?);
         let policy = Policy {
             existing: Existing::Keep(Box::new(is_there)),
             aside,
             lenient: self.settings.layout == Layout::Single,
             on_restored: Some(Box::new(move |batch| {
+                if !empty {
+                    let replaced = batch.iter().filter(|r| !r.kept);
+                    let indexes = replaced.filter_map(|r| walindex::beside(&r.path));
+                    left_behind.lock().extend(indexes.filter(|path| walindex::is_at(root.as_fd(), path)));
+                }
                 into.lock().extend(batch.into_iter().map(|r| (r.path, r.identity)));
             })),
         };
@@ -223,6 +244,10 @@ impl Start<'_> {
         tracing::info!(entries = restored.entries, kept = restored.kept, bytes = restored.bytes, "restored");
         let mut found = std::mem::take(&mut *found.lock());
         for path in ours.lock().iter() {
+            found.remove(path);
+        }
+        for path in stale.lock().iter() {
+            remove(locks, path);
             found.remove(path);
         }
         Ok(found)

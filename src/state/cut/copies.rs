@@ -54,11 +54,7 @@ impl<'a> Copies<'a> {
     /// Brings the copy of a file up to date if the plan needs its content. Returns how many bytes
     /// differed. `sure`: the file is held, so what the plan saw is what is copied.
     pub(super) fn update(&mut self, plan: &Plan, writer: &Writer, sure: bool) -> io::Result<u64> {
-        let Some(Change::Put(captured)) = plan.get(&writer.path) else { return Ok(0) };
-        if !captured.ident.file_type().is_file() {
-            return Ok(0);
-        }
-        let ident = captured.ident;
+        let Some(ident) = content_of(plan, writer) else { return Ok(0) };
         let prove = self.exact_times || !sure;
         if let Some(copied) = self.by_ino.get(&writer.ino)
             && prove
@@ -72,7 +68,13 @@ impl<'a> Copies<'a> {
 
     /// Copies a file that is mapped for writing: what has been stored is written back first, so
     /// that a store during the copy moves the change time. Returns whether the file stood still.
-    pub(super) fn update_mapped(&mut self, writer: &Writer) -> io::Result<bool> {
+    ///
+    /// One that is not in the plan is as the last version has it, or never stored: the stores since
+    /// it was last written back would have moved its change time.
+    pub(super) fn update_mapped(&mut self, plan: &Plan, writer: &Writer) -> io::Result<bool> {
+        if content_of(plan, writer).is_none() {
+            return Ok(true);
+        }
         let source = open_writer(self.root, writer)?;
         for _ in 0..MAPPED_COPIES_MAX {
             // In this order: a store before the writing back is in the copy, one after it moves the
@@ -119,6 +121,14 @@ impl<'a> Copies<'a> {
                 Ok(ident.size)
             }
         }
+    }
+}
+
+/// The lstat of a file whose content the plan needs.
+fn content_of(plan: &Plan, writer: &Writer) -> Option<Identity> {
+    match plan.get(&writer.path) {
+        Some(Change::Put(captured)) if captured.ident.file_type().is_file() => Some(captured.ident),
+        _ => None,
     }
 }
 

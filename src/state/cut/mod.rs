@@ -359,7 +359,10 @@ impl Cutter {
         progress.copies.keep_only(&written);
         for writer in &writers {
             if mapped.contains(&writer.ino) {
-                let still = progress.copies.update_mapped(writer).map_err(|e| CutError::copy(writer, e))?;
+                let still = progress
+                    .copies
+                    .update_mapped(&progress.plan, writer)
+                    .map_err(|e| CutError::copy(writer, e))?;
                 if !still {
                     progress.plan.set_fuzzy(&writer.path);
                     self.stats.lock().fuzzy += 1;

@@ -2,6 +2,7 @@
 use super::Cutter;
 use super::copies::{open_writer, write_back};
 use crate::path::RelPath;
+use crate::state::backing::Backing;
 use crate::state::identity::Identity;
 use crate::state::live::Writer;
 use crate::state::mapped::mapped_inodes;
@@ -66,15 +67,15 @@ impl Cutter {
         let changes = records.changes();
         let before = std::mem::take(&mut *self.told.same.lock());
         let mut now = HashMap::with_capacity(open);
+        let mut backing = Backing::new(self.live.root(), self.options.look.exclude.as_ref());
         let mut changed = |writer: Writer| {
-            let path = writer.path.to_cstring();
+            let mut ident = backing.stat(&writer.path).ok()??; // what is never stored does not count
             if mapped.contains(&writer.ino)
                 && let Ok(file) = open_writer(self.live.root(), &writer)
             {
                 write_back(&file);
+                ident = backing.stat(&writer.path).ok()??;
             }
-            let stat = rustix::fs::statat(self.live.root(), &path, rustix::fs::AtFlags::SYMLINK_NOFOLLOW);
-            let ident = Identity::from(&stat.ok()?);
             let told = before.get(&writer.ino).filter(|(path, earlier, _, asked)| {
                 *asked == changes && *path == writer.path && ident == *earlier
             });

@@ -20,6 +20,7 @@ use crate::state::dirty::Extent;
 use crate::state::live::Live;
 use crate::state::record::Records;
 use crate::state::schedule::Schedule;
+use crate::state::walindex;
 use crate::sync::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -185,7 +186,9 @@ impl Flusher {
     pub fn unsaved(&self, limit: usize) -> Unsaved {
         let (marks, marked) = self.live.dirty().peek(STATUS_PATHS_MAX);
         let mut paths: BTreeMap<RelPath, ()> = marks.into_iter().map(|(path, _)| (path, ())).collect();
-        let mut count = marked as u64;
+        let looked = paths.len();
+        paths.retain(|path, ()| !walindex::is_at(self.live.root(), path)); // it will not be saved
+        let mut count = (marked - (looked - paths.len())) as u64;
         let written =
             self.cutter.observe(&self.records, false).changed.into_iter().map(|(writer, _)| writer.path);
         for path in written.chain(self.status.lock().stuck.keys().cloned()) {

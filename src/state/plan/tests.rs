@@ -371,3 +371,45 @@ fn names_of_any_depth_are_reached() {
     assert!(plan.unreadable().is_empty());
     assert!(plan.get(&deep).is_some());
 }
+
+/// As SQLite makes it when a database with a log is opened.
+fn index() -> Vec<u8> {
+    let mut bytes = vec![0; 32768];
+    for at in [0, 48] {
+        bytes[at..at + 4].copy_from_slice(&3_007_000_u32.to_ne_bytes());
+    }
+    bytes
+}
+
+#[test]
+fn an_index_of_a_log_is_left_out_until_it_has_another_name_or_content() {
+    let mut w = World::with(&["d/", "d/db", "d/notes-shm"]);
+    assert!(w.records.get(&path("d/notes-shm")).expect("reads").is_some(), "it is only called so");
+    fs::write(w.at("d/db-shm"), index()).expect("writes");
+    assert_eq!(words(&w.plan(&[("d/db-shm", E)])), ["+d"]);
+    w.commit(&[("d/db-shm", E)]);
+    assert!(w.records.get(&path("d/db-shm")).expect("reads").is_none());
+    assert!(w.scan().marks.is_empty(), "{:?}", w.scan().marks);
+    assert!(w.plan(&[("", S)]).is_empty(), "found by a walk");
+
+    fs::rename(w.at("d/db-shm"), w.at("d/kept")).expect("renames");
+    assert_eq!(words(&w.plan(&[("d/db-shm", E), ("d/kept", E)])), ["+d", "+d/kept"]);
+    fs::hard_link(w.at("d/kept"), w.at("d/db-shm")).expect("links");
+    let both = words(&w.plan(&[("d/db-shm", E), ("d/kept", E)]));
+    assert_eq!(both, ["+d", "+d/db-shm", "d/kept=d/db-shm"], "two names: somebody keeps it");
+    fs::remove_file(w.at("d/kept")).expect("removes");
+    assert_eq!(words(&w.plan(&[("d/db-shm", E), ("d/kept", E)])), ["+d"]);
+    fs::write(w.at("d/db-shm"), b"mine now").expect("writes");
+    assert_eq!(words(&w.plan(&[("d/db-shm", E)])), ["+d", "+d/db-shm"]);
+}
+
+#[test]
+fn an_index_that_the_last_version_has_is_removed_from_the_next() {
+    let mut w = World::with(&["db", "db-shm"]);
+    fs::write(w.at("db-shm"), index()).expect("writes");
+    assert_eq!(w.scan().marks, marks_of(&[("db-shm", E)]));
+    let plan = w.plan(&[("db-shm", E)]);
+    assert_eq!(words(&plan), ["-db-shm"]);
+    w.promote(&plan);
+    assert!(w.plan(&[("", S)]).is_empty());
+}

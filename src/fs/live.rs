@@ -64,10 +64,13 @@ impl Live for Volume {
         self.gate.open();
     }
 
-    fn hold(&self, nodes: &[u64]) {
+    fn expect_held(&self, count: usize) {
         if let Some(kernel) = self.kernel.get() {
-            kernel.expect_held(nodes.len());
+            kernel.expect_held(count);
         }
+    }
+
+    fn hold(&self, nodes: &[u64]) {
         self.holds.want(nodes.iter().copied());
     }
 

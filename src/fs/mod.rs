@@ -151,6 +151,11 @@ impl Volume {
         self.writable.count_open()
     }
 
+    /// Whether changing the content of this inode would first copy it for the flush under way.
+    pub fn must_copy(&self, inode: u64) -> bool {
+        self.inodes.get(inode).is_ok_and(|inode| self.shelter.must_copy(&inode))
+    }
+
     /// Connects the way back to the kernel; once.
     pub fn set_kernel(&self, kernel: Box<dyn Kernel>) {
         let _already = self.kernel.set(kernel);

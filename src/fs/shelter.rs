@@ -85,6 +85,13 @@ impl Shelter {
         self.files.lock().get(&ino).cloned()
     }
 
+    /// Whether [`before_write`](Self::before_write) would copy, or wait for who reads.
+    pub fn must_copy(&self, inode: &Inode) -> bool {
+        let Some(sheltered) = self.get(inode.key.ino).filter(|_| inode.native) else { return false };
+        // Locked: somebody copies or packs it now.
+        sheltered.0.try_read().is_none_or(|place| !matches!(*place, Place::Copied(_)))
+    }
+
     /// Call before the content of `inode` may change: copies it if it is still needed.
     pub fn before_write(&self, inode: &Inode) -> io::Result<()> {
         let Some(sheltered) = self.get(inode.key.ino).filter(|_| inode.native) else { return Ok(()) };

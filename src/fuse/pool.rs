@@ -14,12 +14,17 @@ pub struct Pool {
     jobs: Sender<Job>,
     queue: Arc<Mutex<Receiver<Job>>>,
     started: Mutex<usize>,
+    /// Where its threads may run: jobs come from threads that are kept on one processor, and what
+    /// they start would inherit that.
+    processors: Option<rustix::thread::CpuSet>,
 }
 
 impl Default for Pool {
+    /// Made by a thread that may run wherever the pool's may.
     fn default() -> Self {
         let (jobs, queue) = channel();
-        Self { jobs, queue: Arc::new(Mutex::new(queue)), started: Mutex::new(0) }
+        let processors = rustix::thread::sched_getaffinity(None).ok();
+        Self { jobs, queue: Arc::new(Mutex::new(queue)), started: Mutex::new(0), processors }
     }
 }
 
@@ -29,9 +34,10 @@ impl Pool {
         {
             let mut started = self.started.lock();
             if *started < THREADS_MAX {
-                let queue = self.queue.clone();
+                let (queue, processors) = (self.queue.clone(), self.processors);
                 let thread = std::thread::Builder::new().name(format!("disk-{started}"));
                 let spawned = thread.spawn(move || {
+                    let _unpinned = processors.map(|all| rustix::thread::sched_setaffinity(None, &all));
                     loop {
                         let job = queue.lock().recv();
                         match job {

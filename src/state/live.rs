@@ -35,6 +35,9 @@ pub trait Live: Send + Sync {
     fn close(&self, deadline: Instant) -> bool;
     /// Opens the gate.
     fn open(&self);
+    /// So many files are about to be held: what is needed for that is made ready, before anybody has
+    /// to stand still for it.
+    fn expect_held(&self, count: usize);
     /// Asks for these files to be held: whoever calls fsync on one is not answered.
     fn hold(&self, nodes: &[u64]);
     /// Waits until all are held and returns those that are not by the deadline.

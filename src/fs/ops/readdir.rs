@@ -29,11 +29,11 @@ impl Volume {
         if at == 0 {
             parent.listed.store(true, Ordering::Relaxed);
         }
+        let fd = parent.dir()?;
         listing::list(&parent, at, |name, entry| {
             if name == c"." || name == c".." {
                 return add(name, entry, None);
             }
-            let Ok(fd) = parent.dir() else { return false };
             // Gone since it was listed: left out, as a later readdir(2) would.
             let Ok(attr) = Attr::at(fd, name) else { return true };
             let Ok(inode) = self.inodes.intern(&parent, name, &attr) else { return true };

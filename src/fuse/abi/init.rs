@@ -147,9 +147,6 @@ pub struct Limits {
     pub stack_depth: u32,
 }
 
-/// Bytes of a page as the protocol counts them.
-const PAGE_BYTES: u32 = 4096;
-
 impl InitOut {
     /// The answer that agrees on `features`.
     pub fn new(asked: &InitIn, features: Features, limits: Limits) -> Self {
@@ -162,7 +159,7 @@ impl InitOut {
             congestion_threshold: limits.background / 4 * 3,
             max_write: limits.io_bytes,
             time_gran: 1,
-            max_pages: (limits.io_bytes / PAGE_BYTES) as u16,
+            max_pages: (limits.io_bytes as usize / rustix::param::page_size()).max(1) as u16,
             map_alignment: 0,
             flags2: (features.0 >> 32) as u32,
             max_stack_depth: if features.has(Features::PASSTHROUGH) { limits.stack_depth } else { 0 },
@@ -196,7 +193,8 @@ mod tests {
         assert_eq!(&words[..4], [7, 42, 1 << 17, 1 << 30]);
         assert_eq!(&words[5..7], [1 << 20, 1], "max_write, time_gran");
         assert_eq!(&words[8..10], [1 << 5, 2], "flags2, max_stack_depth");
-        assert_eq!(out.as_bytes()[28..30], 256u16.to_ne_bytes(), "max_pages");
+        let pages = ((1 << 20) / rustix::param::page_size()) as u16;
+        assert_eq!(out.as_bytes()[28..30], pages.to_ne_bytes(), "max_pages");
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod open;
 mod wanted;
 
 pub use durable::Durable;
-pub use wanted::wanted;
+pub use wanted::{io_bytes, wanted};
 
 use super::abi::InHeader;
 use super::abi::answer::{Attributes, Entry, Offset, Written};
@@ -106,7 +106,7 @@ impl Adapter {
             open::open(&self.volume, caller, id, flags, reply);
             return;
         }
-        self.gated(reply, &(), NONE, move |volume, reply, ()| open::open(volume, caller, id, flags, reply));
+        self.gated_copying(id, move |volume| open::open(volume, caller, id, flags, reply));
     }
 
     /// What changes the tree: each inside the gate.
@@ -114,9 +114,13 @@ impl Adapter {
         let id = header.nodeid;
         match operation {
             Operation::Setattr { handle, set } => {
-                self.gated(pending.reply(), &(), &|_| vec![id], move |volume, reply, ()| {
-                    reply.send(attributes(id, volume.setattr(id, handle, set)));
-                });
+                let reply = pending.reply();
+                let op = move |volume: &Volume| reply.send(attributes(id, volume.setattr(id, handle, set)));
+                if set.size.is_some() {
+                    self.gated_copying(id, op);
+                } else {
+                    self.gated(op, &(), &|_| vec![id], |volume, op, ()| op(volume));
+                }
             }
             Operation::Mknod { name, mode, umask, rdev } => {
                 let caller = caller(header, umask);
@@ -176,7 +180,7 @@ impl Adapter {
 
     /// What changes the content or the extended attributes of one inode.
     fn change_data(&self, header: &InHeader, operation: Operation<'_>, pending: Pending) {
-        let (caller, id) = (caller(header, 0), header.nodeid);
+        let (caller, id, volume) = (caller(header, 0), header.nodeid, &self.volume);
         match operation {
             Operation::Write { handle, offset, data, kill_privileges } => {
                 self.gated(pending.reply(), data, &|_| vec![id], move |volume, reply, data| {
@@ -192,9 +196,18 @@ impl Adapter {
             Operation::CopyFileRange { handle, offset, to, length } => {
                 // The reply carries 32 bits; a longer copy is continued by the caller.
                 let length = length.min(u64::from(u32::MAX) & !0xfff);
-                self.gated(pending.reply(), &(), &|_| vec![to.0], move |volume, reply, ()| {
-                    let copied = volume.copy_file_range((id, handle, offset), to, length);
-                    reply.send(copied.map(|n| Written(n as u32)));
+                let reply: Reply<Written> = pending.reply();
+                if !volume.options().copy_file_range {
+                    return reply.error(libc::ENOSYS); // the kernel asks once, and copies by itself
+                }
+                let own = self.volume.clone();
+                // As long as it takes: not on a thread that serves requests.
+                self.pool.run(move || {
+                    let copy = move |volume: &Volume, reply: Reply<Written>, (): &()| {
+                        let copied = volume.copy_file_range((id, handle, offset), to, length);
+                        reply.send(copied.map(|n| Written(n as u32)));
+                    };
+                    gated::through(&own, reply, &(), &|_| vec![to.0], copy);
                 });
             }
             Operation::Setxattr { name, value, flags } => {

@@ -29,6 +29,11 @@ pub fn wanted(options: &VolumeOptions, stack_depth: u32, rings: bool) -> Wanted 
         | when(options.acl, Features::POSIX_ACL)
         | when(rings, Features::OVER_IO_URING);
     let needed = when(options.passthrough, Features::INIT_EXT | Features::PASSTHROUGH);
-    let io_bytes = if options.passthrough { PASSTHROUGH_IO_BYTES } else { CLASSIC_IO_BYTES };
-    Wanted { needed, helpful, limits: Limits { io_bytes, background: BACKGROUND, stack_depth } }
+    let limits = Limits { io_bytes: io_bytes(options), background: BACKGROUND, stack_depth };
+    Wanted { needed, helpful, limits }
+}
+
+/// Bytes of one READ, WRITE or listing at most.
+pub fn io_bytes(options: &VolumeOptions) -> u32 {
+    if options.passthrough { PASSTHROUGH_IO_BYTES } else { CLASSIC_IO_BYTES }
 }

@@ -5,6 +5,7 @@ use crate::fuse::abi::{Body, InHeader, Opcode};
 use crate::fuse::connection::Connection;
 use std::io;
 use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use zerocopy::FromBytes;
 
 /// `/dev/fuse`, read by some threads.
@@ -33,19 +34,24 @@ impl Transport for DeviceTransport {
     }
 
     fn run(self: Box<Self>) -> io::Result<()> {
-        let mut threads = Vec::new();
-        for number in 1..self.threads {
-            let (connection, handler) = (self.connection.clone(), self.handler.clone());
+        let (ended, ends) = sync_channel(self.threads);
+        for number in 0..self.threads {
+            let (connection, handler, ended) = (self.connection.clone(), self.handler.clone(), ended.clone());
             let thread = std::thread::Builder::new().name(format!("fuse-{number}"));
-            threads.push(thread.spawn(move || serve(&connection, &*handler))?);
+            thread.spawn(move || told(&ended, || serve(&connection, &*handler)))?;
         }
-        let mut result = serve(&self.connection, &*self.handler);
-        for thread in threads {
-            let ended = thread.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked")));
-            result = result.and(ended);
+        for _ in 0..self.threads {
+            ends.recv().unwrap_or_else(|_| Err(io::Error::other("a thread is lost")))?;
         }
-        result
+        Ok(())
     }
+}
+
+/// Runs the life of a thread and tells how it ended, also if it panicked.
+pub(super) fn told(ended: &SyncSender<io::Result<()>>, life: impl FnOnce() -> io::Result<()>) {
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(life));
+    let outcome = outcome.unwrap_or_else(|_| Err(io::Error::other("a thread panicked")));
+    let _nobody_waits = ended.send(outcome);
 }
 
 /// Serves requests on the calling thread until the mount is over.

@@ -149,6 +149,11 @@ impl Ending {
     /// The last flush, of what came between the one before and the end of the mount.
     fn complete(&self) -> Ended {
         self.served.stop_flusher();
+        // Gone already, unless the connection was ended otherwise (umount -f, a failed transport): then
+        // a dead mount would hide the files.
+        if let Err(error) = self.served.unmount(true) {
+            tracing::warn!(%error, "cannot take the dead mount away");
+        }
         let failure = self.flush_until(self.deadline()).err();
         let reply = self.reply(true, failure.as_ref());
         let ended = match reply.unsaved_total {

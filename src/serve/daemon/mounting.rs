@@ -5,7 +5,7 @@ use crate::config::{
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{Volume, VolumeOptions};
-use crate::fuse::adapter::{Adapter, Durable, wanted};
+use crate::fuse::adapter::{Adapter, Durable, io_bytes, wanted};
 use crate::fuse::connection::Connection;
 use crate::fuse::mount::{
     Backing, MountOptions, Mounted, NoPassthrough, Restrictions, mount, probe_passthrough,
@@ -30,6 +30,15 @@ use tokio::runtime::{Handle, Runtime};
 
 /// How long a `--fsync remote` waits after a failed flush before it asks for another.
 const DURABLE_PAUSE: Duration = Duration::from_millis(500);
+
+/// How many requests may wait for their answers at any time, beside those that a cut holds: with
+/// `--fsync remote` every fsync does.
+fn withheld(fsync: FsyncMode) -> usize {
+    match fsync {
+        FsyncMode::Local => 0,
+        FsyncMode::Remote => 1024,
+    }
+}
 
 /// Any right for others than the owner.
 const FOR_OTHERS: u32 = 0o077;
@@ -96,9 +105,9 @@ impl Served {
         // Before the mount: that is when the kernel decides whether it offers rings.
         let rings = match settings.transport {
             TransportSetting::Device => None,
-            TransportSetting::Auto => {
-                Offer::make().inspect_err(|why| tracing::info!("requests travel by the device: {why}")).ok()
-            }
+            TransportSetting::Auto => Offer::make(io_bytes(&options) as usize, withheld(settings.fsync))
+                .inspect_err(|why| tracing::info!("requests travel by the device: {why}"))
+                .ok(),
         };
         let (device, mounted) = mount(&settings.dir, &MountOptions { source, allow_other, flags })?;
         let cutter = Cutter::new(
@@ -154,7 +163,10 @@ impl Served {
             threads: Mutex::default(),
             started: Instant::now(),
         };
-        served.start_threads(attached.transport)?;
+        if let Err(e) = served.start_threads(attached.transport) {
+            let _detached = served.mounted.unmount(true); // else a dead mount hides the files
+            return Err(e);
+        }
         Ok(Arc::new(served))
     }
 

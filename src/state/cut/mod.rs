@@ -257,6 +257,7 @@ impl Cutter {
         let patient = Instant::now() + HELPER_MAX;
         if self.options.hold {
             helper.prepare(&writers, patient)?;
+            self.live.expect_held(helper.len());
         } else {
             let paths = writers.iter().filter(|w| mapped.contains(&w.ino)).map(|w| &w.path);
             helper.push(paths, patient)?;

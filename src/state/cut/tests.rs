@@ -62,6 +62,7 @@ impl Live for Tree {
         true
     }
     fn open(&self) {}
+    fn expect_held(&self, _count: usize) {}
     fn hold(&self, _nodes: &[u64]) {}
     fn wait_held(&self, _deadline: Instant) -> Vec<u64> {
         let mut unheld = self.unheld.lock();

@@ -5,8 +5,6 @@ use std::io;
 use std::ptr::NonNull;
 use zerocopy::{FromBytes, IntoBytes};
 
-/// Bytes of a page: what memory is had in.
-const PAGE: usize = 4096;
 /// Bytes of either half of an entry's header.
 const HALF: usize = 128;
 
@@ -74,6 +72,19 @@ pub struct Entries {
     entries: Vec<Entry>,
     queues: Vec<Queue>,
     slabs: Vec<Slab>,
+    /// Entries that the kernel has not been given yet: queue, number, address.
+    unregistered: Vec<Unregistered>,
+}
+
+/// An entry for the kernel to take.
+#[derive(Debug, Clone, Copy)]
+pub struct Unregistered {
+    /// Number of its queue.
+    pub queue: u16,
+    /// Its own number.
+    pub entry: usize,
+    /// Where the two `iovec`s that describe it are.
+    pub address: u64,
 }
 
 impl std::fmt::Debug for Entries {
@@ -91,6 +102,11 @@ struct Slab {
     _vectors: Vec<[libc::iovec; 2]>,
 }
 
+// SAFETY: it owns its memory; what is in it is reached through `Entries` alone.
+unsafe impl Send for Slab {}
+// SAFETY: it points into a slab that goes with it.
+unsafe impl Send for Entry {}
+
 impl Drop for Slab {
     fn drop(&mut self) {
         // SAFETY: exactly the range that `Entries::grow` mapped. The ring is closed before its entries
@@ -100,15 +116,26 @@ impl Drop for Slab {
 }
 
 impl Entries {
-    /// None yet, for queues of these numbers. A payload has room for `payload_bytes`.
-    pub fn new(queues: Vec<u16>, payload_bytes: usize) -> Self {
-        let queues = queues.into_iter().map(|id| Queue { id, total: 0, busy: 0 }).collect();
-        Self {
-            payload_bytes: payload_bytes.next_multiple_of(PAGE),
+    /// For queues of these numbers. A payload has room for `payload_bytes`. The first queue, that of
+    /// our own processor, begins with `first` entries, the others with a quarter of that.
+    pub fn new(queues: Vec<u16>, payload_bytes: usize, first: usize) -> io::Result<Self> {
+        let queues: Vec<Queue> = queues.into_iter().map(|id| Queue { id, total: 0, busy: 0 }).collect();
+        let mut entries = Self {
+            payload_bytes: payload_bytes.next_multiple_of(rustix::param::page_size()),
             entries: Vec::new(),
             queues,
             slabs: Vec::new(),
+            unregistered: Vec::new(),
+        };
+        for queue in 0..entries.queues.len() {
+            entries.grow(queue, if queue == 0 { first } else { first.div_ceil(4) })?;
         }
+        Ok(entries)
+    }
+
+    /// Takes what the kernel has not been given yet.
+    pub fn unregistered(&mut self) -> Vec<Unregistered> {
+        std::mem::take(&mut self.unregistered)
     }
 
     /// The queues.
@@ -121,10 +148,10 @@ impl Entries {
         self.entries.get(entry).and_then(|e| self.queues.get(e.queue)).map(|q| q.id)
     }
 
-    /// Makes `count` entries for a queue; returns, for each, its number and the address of the two
-    /// `iovec`s that describe it to the kernel.
-    pub fn grow(&mut self, queue: usize, count: usize) -> io::Result<Vec<(usize, u64)>> {
-        let headers = (count * size_of::<Header>()).next_multiple_of(PAGE);
+    /// Makes `count` entries more for a queue.
+    pub fn grow(&mut self, queue: usize, count: usize) -> io::Result<()> {
+        let Some(id) = self.queues.get(queue).map(|q| q.id) else { return Ok(()) };
+        let headers = (count * size_of::<Header>()).next_multiple_of(rustix::param::page_size());
         let len = headers + count * self.payload_bytes;
         let (access, kind) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::NORESERVE);
         // SAFETY: a fresh mapping at an address that the kernel chooses touches no memory of ours.
@@ -143,14 +170,13 @@ impl Entries {
             ]);
             self.entries.push(Entry { header, payload, queue, commit: None });
         }
-        let made = vectors
-            .iter()
-            .enumerate()
-            .map(|(index, v)| (first + index, v.as_ptr().expose_provenance() as u64));
-        let made = made.collect();
+        for (index, both) in vectors.iter().enumerate() {
+            let address = both.as_ptr().expose_provenance() as u64;
+            self.unregistered.push(Unregistered { queue: id, entry: first + index, address });
+        }
         self.queues[queue].total += count;
         self.slabs.push(Slab { at, len, _vectors: vectors });
-        Ok(made)
+        Ok(())
     }
 
     /// An entry came back with a request in it.
@@ -216,9 +242,10 @@ mod tests {
 
     #[test]
     fn a_request_comes_and_its_reply_goes() {
-        let mut entries = Entries::new(vec![3], 5000);
-        let made = entries.grow(0, 2).expect("memory");
-        assert_eq!(made.iter().map(|(n, _)| *n).collect::<Vec<_>>(), [0, 1]);
+        let mut entries = Entries::new(vec![3, 9], 5000, 2).expect("memory");
+        let made: Vec<_> = entries.unregistered().iter().map(|u| (u.queue, u.entry)).collect();
+        assert_eq!(made, [(3, 0), (3, 1), (9, 2)]);
+        assert!(entries.unregistered().is_empty());
         assert_eq!((entries.queue_of(1), entries.queues()[0].free()), (Some(3), 2));
         // SAFETY: what the kernel does, on memory of the entries, which nobody else refers to now.
         let header = unsafe { entries.entries[1].header.as_mut() };
@@ -236,6 +263,6 @@ mod tests {
         let header = unsafe { entries.entries[1].header.as_ref() };
         assert_eq!(header.in_out[4..8], (-libc::ENOENT).to_ne_bytes());
         assert_eq!(header.payload_len, 0);
-        assert!(entries.receive(2).is_none() && entries.answer(9, 0, b"", 0).is_none());
+        assert!(entries.receive(3).is_none() && entries.answer(9, 0, b"", 0).is_none());
     }
 }

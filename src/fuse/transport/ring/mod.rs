@@ -16,6 +16,7 @@ pub use seat::Seat;
 
 use super::{Handler, Transport, device};
 use crate::fuse::connection::Connection;
+use entries::Entries;
 use io_uring::squeue::Entry128;
 use io_uring::{IoUring, cqueue};
 use processors::Processors;
@@ -25,7 +26,6 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::JoinHandle;
 use std::time::Duration;
 use switch::Switch;
 
@@ -35,8 +35,8 @@ type Ring = IoUring<Entry128, cqueue::Entry>;
 const SUBMISSIONS: u32 = 64;
 /// Completions that a ring holds; more wait in the kernel.
 const COMPLETIONS: u32 = 256;
-/// A thread of a ring calls no deeper than one of the device, which has the default.
-const STACK_BYTES: usize = 1 << 20;
+/// Entries that a queue begins with at least. One costs the kernel some 700 bytes.
+const ENTRIES_FIRST: usize = 64;
 
 /// Rings, made before the mount: once the kernel is told that there are some, it waits for them.
 #[derive(Debug)]
@@ -50,7 +50,6 @@ pub struct Offer {
 struct Prepared {
     queues: Vec<u16>,
     go: SyncSender<Go>,
-    thread: JoinHandle<io::Result<()>>,
 }
 
 /// What a thread needs to begin.
@@ -58,60 +57,62 @@ struct Go {
     connection: Arc<Connection>,
     handler: Arc<dyn Handler>,
     mailbox: Arc<Mailbox>,
+    /// Told how the thread ended.
+    ended: SyncSender<io::Result<()>>,
 }
 
 impl Offer {
-    /// Makes the rings, or says why there can be none here.
-    pub fn make() -> Result<Self, String> {
+    /// Makes the rings, or says why there can be none here. `payload_bytes`: what a READ, a WRITE or a
+    /// listing may carry. `withheld`: how many requests may wait for their answers at any time.
+    pub fn make(payload_bytes: usize, withheld: usize) -> Result<Self, String> {
         let switch = Switch::hold()?;
         let processors = Processors::of_machine().map_err(|e| format!("cannot tell processors: {e}"))?;
         let mut offer = Self { threads: Vec::new(), _switch: switch };
         for (cpu, queues) in processors.queues() {
-            let prepared = prepare(cpu, queues).map_err(|e| format!("cannot make an io_uring: {e}"))?;
+            let entries = Entries::new(queues, payload_bytes, withheld.max(ENTRIES_FIRST));
+            let prepared = entries
+                .and_then(|entries| prepare(cpu, entries))
+                .map_err(|e| format!("cannot make an io_uring: {e}"))?;
             offer.threads.push(prepared);
         }
         Ok(offer)
     }
 }
 
-fn prepare(cpu: usize, queues: Vec<u16>) -> io::Result<Prepared> {
+fn prepare(cpu: usize, entries: Entries) -> io::Result<Prepared> {
     let (go, wait) = sync_channel(1);
     let (made, outcome) = sync_channel(1);
-    let own = queues.clone();
-    let thread = std::thread::Builder::new().name(format!("ring-{cpu}")).stack_size(STACK_BYTES);
-    let thread = thread.spawn(move || begin(cpu, own, &made, &wait))?;
+    let queues = entries.queues().iter().map(|q| q.id).collect();
+    let thread = std::thread::Builder::new().name(format!("ring-{cpu}"));
+    thread.spawn(move || begin(cpu, entries, &made, &wait))?;
     outcome.recv().unwrap_or_else(|_| Err(io::Error::other("thread ended")))?;
-    Ok(Prepared { queues, go, thread })
+    Ok(Prepared { queues, go })
 }
 
 /// The life of a ring's thread.
-fn begin(
-    cpu: usize,
-    queues: Vec<u16>,
-    made: &SyncSender<io::Result<()>>,
-    wait: &Receiver<Go>,
-) -> io::Result<()> {
+fn begin(cpu: usize, entries: Entries, made: &SyncSender<io::Result<()>>, wait: &Receiver<Go>) {
     // Not ours to run on, perhaps by now: it then costs what the device costs.
     let _pinned = processors::pin(cpu);
     let ring = match make_ring() {
         Ok(ring) => ring,
         Err(e) => {
             let _told = made.send(Err(e));
-            return Ok(());
+            return;
         }
     };
     let _told = made.send(Ok(()));
-    let Ok(Go { connection, handler, mailbox }) = wait.recv() else { return Ok(()) };
-    let mut server = Server::new(ring, queues, connection.clone(), handler.clone(), mailbox);
-    match server.run() {
-        // The kernel has gone back to the device; so do we.
-        Err(serve::Ended::NeverBegan(why)) => {
-            tracing::warn!(error = %why, "io_uring refused; requests travel by the device");
-            device::serve(&connection, &*handler)
+    let Ok(Go { connection, handler, mailbox, ended }) = wait.recv() else { return };
+    device::told(&ended, || {
+        let mut server = Server::new(ring, entries, connection.clone(), handler.clone(), mailbox);
+        match server.run() {
+            Err(serve::Ended::Refused(why)) => {
+                tracing::warn!(error = %why, "the kernel refused io_uring; requests travel by the device");
+                device::serve(&connection, &*handler)
+            }
+            Err(serve::Ended::Failed(e)) => Err(e),
+            Ok(()) => Ok(()),
         }
-        Err(serve::Ended::Failed(e)) => Err(e),
-        Ok(()) => Ok(()),
-    }
+    });
 }
 
 fn make_ring() -> io::Result<Ring> {
@@ -160,19 +161,23 @@ impl Transport for RingTransport {
     }
 
     fn run(self: Box<Self>) -> io::Result<()> {
-        let mut threads = Vec::new();
+        let (ended, ends) = sync_channel(self.threads.len() + 1);
+        let mut running = 1;
         for (prepared, mailbox) in self.threads {
             tracing::debug!(queues = ?prepared.queues, "ring begins");
-            let go = Go { connection: self.connection.clone(), handler: self.handler.clone(), mailbox };
+            let (connection, handler) = (self.connection.clone(), self.handler.clone());
+            let go = Go { connection, handler, mailbox, ended: ended.clone() };
             prepared.go.send(go).map_err(|_| io::Error::other("a ring's thread has ended"))?;
-            threads.push(prepared.thread);
+            running += 1;
         }
-        let mut result = device::serve(&self.connection, &*self.handler);
-        for thread in threads {
-            let ended = thread.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked")));
-            result = result.and(ended);
+        let (connection, handler) = (self.connection, self.handler);
+        let thread = std::thread::Builder::new().name("fuse-0".into());
+        thread.spawn(move || device::told(&ended, || device::serve(&connection, &*handler)))?;
+        // The first failure ends the mount: requests of that processor would wait for ever.
+        for _ in 0..running {
+            ends.recv().unwrap_or_else(|_| Err(io::Error::other("a ring's thread is lost")))?;
         }
-        result
+        Ok(())
     }
 }
 
@@ -188,7 +193,7 @@ pub struct Room {
 }
 
 impl Room {
-    /// Sees to it that `count` more requests can be withheld at once on any processor. A queue without
+    /// Sees to it that `count` more requests can be withheld at once on any of our processors. A queue without
     /// a free entry takes no request, not even one whose answer would free others.
     pub fn make(&self, count: usize) {
         let made = self.made.load(Ordering::Relaxed);
@@ -196,7 +201,6 @@ impl Room {
             return;
         }
         let count = count.next_power_of_two(); // so that the next file more costs nothing
-        self.made.store(count, Ordering::Relaxed);
         let (done, all_done) = sync_channel(self.mailboxes.len());
         for mailbox in &self.mailboxes {
             mailbox.make_room(count, done.clone());
@@ -208,5 +212,6 @@ impl Room {
                 return;
             }
         }
+        self.made.store(count, Ordering::Relaxed);
     }
 }

@@ -1,5 +1,5 @@
 //! [`Server`]: the loop of one ring.
-use super::entries::{Entries, Received};
+use super::entries::{Entries, Queue, Received, Unregistered};
 use super::seat::{self, Answered, Letter, Mailbox, Seat};
 use super::{Ring, command};
 use crate::fuse::abi::Body;
@@ -13,11 +13,9 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
 
-/// Entries that a queue begins with.
-const ENTRIES_FIRST: usize = 16;
 /// A queue with fewer free ones than this gets more: the kernel gives a request to an entry when it
 /// arrives, and one that finds none waits for a reply to something else.
-const ENTRIES_LOW: usize = 8;
+const ENTRIES_LOW: usize = 32;
 /// Entries of a queue at most: as many requests can be withheld, by a cut or by a store that does not
 /// answer, before the next one waits.
 const ENTRIES_MAX: usize = 16 * 1024;
@@ -28,9 +26,9 @@ const BELL: u64 = u64::MAX;
 /// Why a ring ended that was not ended by the mount.
 #[derive(Debug)]
 pub enum Ended {
-    /// The kernel does not take its entries. It goes on by the device then, for the whole mount.
-    NeverBegan(io::Error),
-    /// Something that should not happen.
+    /// The kernel does not take its first entries. It goes on by the device then, for the whole mount.
+    Refused(io::Error),
+    /// Something that should not happen. Requests of its processor would wait for ever.
     Failed(io::Error),
 }
 
@@ -43,8 +41,8 @@ pub struct Server {
     mailbox: Arc<Mailbox>,
     /// What the bell is read into.
     rung: Box<u64>,
-    /// Whether a request has come.
-    began: bool,
+    /// Whether it was said that there is no memory for more entries.
+    short: bool,
     over: bool,
 }
 
@@ -52,22 +50,22 @@ impl Server {
     /// Made on the thread that runs it.
     pub fn new(
         ring: Ring,
-        queues: Vec<u16>,
+        entries: Entries,
         connection: Arc<Connection>,
         handler: Arc<dyn Handler>,
         mailbox: Arc<Mailbox>,
     ) -> Self {
         seat::sit_down(&mailbox);
-        let entries = Entries::new(queues, connection.io_bytes());
-        Self { ring, entries, connection, handler, mailbox, rung: Box::new(0), began: false, over: false }
+        Self { ring, entries, connection, handler, mailbox, rung: Box::new(0), short: false, over: false }
     }
 
     /// Serves until the mount is over.
     pub fn run(&mut self) -> Result<(), Ended> {
         self.listen().map_err(Ended::Failed)?;
-        for queue in 0..self.entries.queues().len() {
-            self.grow(queue, ENTRIES_FIRST).map_err(Ended::NeverBegan)?;
-        }
+        self.register().map_err(Ended::Failed)?;
+        self.ring.submit().map_err(Ended::Failed)?;
+        // An entry that is refused comes back at once.
+        let mut refusable = true;
         let (mut completed, mut answered) = (Vec::new(), Vec::new());
         while !self.over {
             match self.ring.submit_and_wait(1) {
@@ -81,24 +79,28 @@ impl Server {
                     self.read_letters(&mut answered).map_err(Ended::Failed)?;
                     self.listen().map_err(Ended::Failed)?;
                 } else if result < 0 {
-                    self.ended(who as usize, result)?;
+                    self.ended(who as usize, result, refusable)?;
                 } else {
                     self.handle(who as usize);
                     seat::collect(&mut answered);
                 }
                 self.commit(&mut answered).map_err(Ended::Failed)?;
             }
-            self.refill().map_err(Ended::Failed)?;
+            refusable = false;
+            self.refill();
+            self.register().map_err(Ended::Failed)?;
         }
         Ok(())
     }
 
     /// An entry came back without a request.
-    fn ended(&mut self, entry: usize, result: i32) -> Result<(), Ended> {
+    fn ended(&mut self, entry: usize, result: i32, refusable: bool) -> Result<(), Ended> {
         let error = io::Error::from_raw_os_error(-result);
         match -result {
             libc::ENOTCONN | libc::ECONNABORTED | libc::ECANCELED | libc::ENODEV => self.over = true,
-            _ if !self.began => return Err(Ended::NeverBegan(error)),
+            _ if refusable => return Err(Ended::Refused(error)),
+            // The kernel has given up the rings of this connection, and takes no reply by them.
+            libc::EOPNOTSUPP => return Err(Ended::Failed(error)),
             // Who asked was gone, or the kernel is short of memory. Others take the entry's place.
             _ => {
                 tracing::warn!(%error, "an entry of a ring failed");
@@ -109,7 +111,6 @@ impl Server {
     }
 
     fn handle(&mut self, entry: usize) {
-        self.began = true;
         let buffer = self.entries.buffer(entry);
         let Some(Received { header, operation, payload }) = self.entries.receive(entry) else { return };
         let pending = Pending::by_ring(Seat::new(self.mailbox.clone(), entry));
@@ -139,11 +140,10 @@ impl Server {
             match letter {
                 Letter::Answered(reply) => answered.push(reply),
                 Letter::MakeRoom(count, done) => {
-                    for queue in 0..self.entries.queues().len() {
-                        let free = self.entries.queues()[queue].free();
-                        let missing = (count + ENTRIES_LOW).saturating_sub(free);
-                        self.grow(queue, missing)?;
-                    }
+                    // Whoever asks runs where we may, so only our own processor's queue is needed.
+                    let free = self.entries.queues().first().map_or(0, Queue::free);
+                    self.grow(0, (count + ENTRIES_LOW).saturating_sub(free));
+                    self.register()?;
                     self.ring.submit()?;
                     let _told = done.send(());
                 }
@@ -152,24 +152,32 @@ impl Server {
         Ok(())
     }
 
-    fn refill(&mut self) -> io::Result<()> {
+    fn refill(&mut self) {
         for queue in 0..self.entries.queues().len() {
             let now = &self.entries.queues()[queue];
-            if now.free() < ENTRIES_LOW {
-                self.grow(queue, now.total)?; // twice as many
+            // The queues of other processors begin with fewer, and then grow as any other.
+            if now.free() < ENTRIES_LOW.min(now.total / 2 + 1) {
+                self.grow(queue, now.total.max(ENTRIES_LOW)); // twice as many
             }
         }
-        Ok(())
     }
 
-    fn grow(&mut self, queue: usize, count: usize) -> io::Result<()> {
-        let Some(now) = self.entries.queues().get(queue) else { return Ok(()) };
-        let (id, count) = (now.id, count.min(ENTRIES_MAX.saturating_sub(now.total)));
-        if count == 0 {
-            return Ok(());
+    /// Makes entries. Without memory for them those that are there must do.
+    fn grow(&mut self, queue: usize, count: usize) {
+        let total = self.entries.queues().get(queue).map_or(ENTRIES_MAX, |q| q.total);
+        let count = count.min(ENTRIES_MAX.saturating_sub(total));
+        if count > 0
+            && let Err(error) = self.entries.grow(queue, count)
+            && !std::mem::replace(&mut self.short, true)
+        {
+            tracing::warn!(%error, count, "no memory for more requests at once");
         }
-        for (entry, address) in self.entries.grow(queue, count)? {
-            let submission = command::register(self.device(), id, entry as u64, address);
+    }
+
+    /// Gives the kernel what is new.
+    fn register(&mut self) -> io::Result<()> {
+        for Unregistered { queue, entry, address } in self.entries.unregistered() {
+            let submission = command::register(self.device(), queue, entry as u64, address);
             self.push(&submission)?;
         }
         Ok(())

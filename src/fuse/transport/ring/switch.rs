@@ -3,50 +3,63 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use std::os::fd::OwnedFd;
 
 /// A parameter of the kernel module: `Y` or `N`, `N` unless an administrator or a distribution says
-/// otherwise. The kernel looks at it at a mount and at the handshake, and never again for that mount.
+/// otherwise. The kernel looks at it at a mount and at the handshake; what was agreed then stays, unless
+/// the kernel itself gives a connection's rings up.
 const PARAMETER: &str = "/sys/module/fuse/parameters/enable_uring";
 
 /// The first kernel (major, minor) on which we turn it on ourselves: it is the one this was tested with,
 /// and earlier ones had faults in ending a mount.
 const TRUSTED_SINCE: (u32, u32) = (6, 18);
 
+/// Locked while we have turned it on, so that two mounts that begin at once do not set it back under
+/// each other. For root alone: anybody could hold a lock on the parameter itself.
+const LOCK: &str = "/run/icecache-uring.lock";
+
 /// The switch, on while this lives. It is set back to what it was; no other mount is changed by it.
 #[derive(Debug)]
 pub struct Switch {
-    /// Locked, so that two mounts that begin at once do not set it back under each other.
-    parameter: OwnedFd,
-    was_off: bool,
+    /// Held if it was off and we have turned it on.
+    turned_on: Option<OwnedFd>,
 }
 
 impl Switch {
     /// Turns it on if it is off and may be turned on.
     pub fn hold() -> Result<Self, String> {
-        let missing = |_| "this kernel has no FUSE over io_uring (Linux 6.14 or later does)".to_owned();
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let parameter = rustix::fs::open(PARAMETER, flags, Mode::empty()).map_err(missing)?;
-        let failed = |e: rustix::io::Errno| format!("cannot use {PARAMETER}: {e}");
-        rustix::fs::flock(&parameter, FlockOperation::LockExclusive).map_err(failed)?;
-        let mut value = [0];
-        rustix::io::read(&parameter, &mut value).map_err(failed)?;
-        let was_off = value != *b"Y";
-        if was_off {
-            if !is_trusted() {
-                return Err(format!("{PARAMETER} is off"));
-            }
-            set(b"Y").map_err(|_| format!("{PARAMETER} is off, and only root can turn it on"))?;
+        if is_on()? {
+            return Ok(Self { turned_on: None });
         }
-        Ok(Self { parameter, was_off })
+        if !is_trusted() {
+            return Err(format!("{PARAMETER} is off"));
+        }
+        if !rustix::process::geteuid().is_root() {
+            return Err(format!("{PARAMETER} is off, and only root can turn it on"));
+        }
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let failed = |e: rustix::io::Errno| format!("cannot lock {LOCK}: {e}");
+        let lock = rustix::fs::open(LOCK, flags, Mode::RUSR | Mode::WUSR).map_err(failed)?;
+        rustix::fs::flock(&lock, FlockOperation::LockExclusive).map_err(failed)?;
+        if is_on()? {
+            return Ok(Self { turned_on: None }); // an administrator, meanwhile
+        }
+        set(b"Y").map_err(|e| format!("{PARAMETER} is off and cannot be turned on: {e}"))?;
+        Ok(Self { turned_on: Some(lock) })
     }
 }
 
 impl Drop for Switch {
     fn drop(&mut self) {
-        if self.was_off
-            && let Err(error) = set(b"N")
-        {
+        let Some(lock) = self.turned_on.take() else { return };
+        if let Err(error) = set(b"N") {
             tracing::warn!(%error, "cannot turn {PARAMETER} off again");
         }
-        let _unlocked = rustix::fs::flock(&self.parameter, FlockOperation::Unlock);
+        let _unlocked = rustix::fs::flock(&lock, FlockOperation::Unlock);
+    }
+}
+
+fn is_on() -> Result<bool, String> {
+    match std::fs::read(PARAMETER) {
+        Ok(value) => Ok(value.starts_with(b"Y")),
+        Err(_) => Err("this kernel has no FUSE over io_uring (Linux 6.14 or later does)".to_owned()),
     }
 }
 

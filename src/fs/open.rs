@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How many closed files keep their registration with the kernel, so that opening them again costs
 /// no system call. Each keeps one file of the backing open inside the kernel.
-pub const REGISTRATIONS_MAX: usize = 4096;
+pub const REGISTRATIONS_MAX: usize = 8192;
 
 /// A file of the backing registered with the kernel for passthrough. What it is, only the transport
 /// knows; dropping the last clone ends the registration.

@@ -220,9 +220,10 @@ impl Subject for Twin {
         self.version.to_string()
     }
 
-    fn revive(&mut self) {}
+    fn strike(&mut self) {}
 
-    fn strike(&mut self) {
+    /// What a crash loses is lost when the writers that outlived it are gone: else they write it again.
+    fn revive(&mut self) {
         if self.defect == Defect::LoseOnCrash {
             each(&self.dir(), &|path, meta| {
                 if meta.is_file() && meta.len() > 0 {

@@ -141,7 +141,7 @@ need_icecache() {
     note "building icecache (profile ci, into $CARGO_TARGET_DIR)"
     # Benchmarks set ICECACHE_BUILD to measure optimised code of our own, too.
     # shellcheck disable=SC2086
-    (cd "$ICECACHE_ROOT" && cargo build --locked --profile ci ${ICECACHE_BUILD:-} --workspace --bins >&2) || die "the build failed"
+    (cd "$ICECACHE_ROOT" && cargo build --locked --profile ci ${ICECACHE_BUILD:-} --workspace --bins --examples >&2) || die "the build failed"
     ICECACHE_BIN=$CARGO_TARGET_DIR/ci/icecache
     export ICECACHE_BIN
   fi

@@ -412,3 +412,32 @@ fn the_only_known_name_is_unlinked_while_open() {
         );
     }
 }
+
+/// SEMANTICS, Per call: "a program that runs cannot be emptied or written".
+#[test]
+fn a_running_program_is_not_emptied() {
+    use std::os::unix::fs::OpenOptionsExt;
+    for mode in [Mode::Passthrough, Mode::Classic] {
+        let lab = Lab::new(Setup::mode(mode));
+        let program = lab.dir().join("program");
+        fs::copy("/bin/sleep", &program).unwrap();
+        let size = fs::metadata(&program).unwrap().len();
+        let mut child = Command::new(&program).arg("60").spawn().unwrap();
+        let busy = rustix::io::Errno::TXTBSY.raw_os_error();
+        // Opened for reading, the kernel has the daemon empty it before it looks whether the file runs.
+        let emptied = rustix::fs::open(&program, OFlags::RDONLY | OFlags::TRUNC, Bits::empty());
+        let written = OpenOptions::new().write(true).open(&program);
+        let truncated = OpenOptions::new().write(true).custom_flags(libc::O_TRUNC).open(&program);
+        let (alive, now) = (child.try_wait().unwrap(), fs::metadata(&program).unwrap().len());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(emptied.unwrap_err().raw_os_error(), busy, "{mode:?}");
+        assert_eq!(written.unwrap_err().raw_os_error(), Some(busy), "{mode:?}");
+        assert_eq!(truncated.unwrap_err().raw_os_error(), Some(busy), "{mode:?}");
+        assert_eq!((alive, now), (None, size), "{mode:?}: the program or its file is gone");
+        // It has ended: what counted it must have been counted back (the kernel closes a little later).
+        let emptied = || rustix::fs::open(&program, OFlags::RDONLY | OFlags::TRUNC, Bits::empty());
+        eventually("the end of the program", LIMIT, || emptied().is_ok().then_some(()));
+        assert_eq!(fs::metadata(&program).unwrap().len(), 0, "{mode:?}");
+    }
+}

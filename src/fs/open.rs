@@ -1,9 +1,11 @@
 //! Open files: what serves them, and which of them may still be written.
+use super::Caller;
 use super::attr::Attr;
 use super::inode::Inode;
 use super::rare::Empty;
 use crate::path::RelPath;
 use crate::sync::{Mutex, RwLock};
+use rustix::fs::OFlags;
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -28,8 +30,48 @@ impl fmt::Debug for Registration {
     }
 }
 
+/// Whether a handle opened with these flags can write.
+pub(super) fn writes(flags: OFlags) -> bool {
+    flags & OFlags::RWMODE != OFlags::RDONLY
+}
+
+/// Whether the kernel opened it to run it: its own mark (`__FMODE_EXEC`, include/linux/fs.h) stands
+/// among the flags, and it keeps the handle for as long as the program runs.
+fn runs(flags: OFlags) -> bool {
+    const EXEC: u32 = 1 << 5;
+    flags.bits() & EXEC != 0
+}
+
 /// Registers a descriptor with the kernel.
 pub type Register<'a> = &'a dyn Fn(BorrowedFd<'_>) -> io::Result<Registration>;
+
+/// How a file is to be opened.
+#[derive(Debug, Clone, Copy)]
+pub struct Opening {
+    /// Who asks.
+    pub caller: Caller,
+    /// Those of open(2), and the kernel's own mark of a program that is to run.
+    pub flags: OFlags,
+    /// Emptying it takes its set-user-ID and set-group-ID bits.
+    pub kill_privileges: bool,
+}
+
+impl Opening {
+    /// Whether it can change the tree, so that it must pass the gate.
+    pub fn changes(&self) -> bool {
+        writes(self.flags) || self.empties()
+    }
+
+    /// Whether it empties the file.
+    pub(super) fn empties(&self) -> bool {
+        self.flags.contains(OFlags::TRUNC)
+    }
+
+    /// Whether the handle can write.
+    pub(super) fn writes(&self) -> bool {
+        writes(self.flags)
+    }
+}
 
 /// How an opened file is served.
 #[derive(Debug)]
@@ -48,6 +90,8 @@ pub struct OpenState {
     pub(super) handles: u32,
     /// How many of them can write.
     pub(super) writers: u32,
+    /// How many of them are programs that run.
+    pub(super) running: u32,
     pub(super) registration: Option<Registration>,
     /// Reaches the file after its last name is gone.
     pub(super) orphan: Option<Arc<OwnedFd>>,
@@ -64,6 +108,7 @@ impl Empty for OpenState {
         static NONE: OpenState = OpenState {
             handles: 0,
             writers: 0,
+            running: 0,
             registration: None,
             orphan: None,
             unasked: None,
@@ -74,9 +119,10 @@ impl Empty for OpenState {
     }
 
     fn is_empty(&self) -> bool {
-        let Self { handles, writers, registration, orphan, unasked, queued, used: _ } = self;
+        let Self { handles, writers, running, registration, orphan, unasked, queued, used: _ } = self;
         *handles == 0
             && *writers == 0
+            && *running == 0
             && registration.is_none()
             && orphan.is_none()
             && unasked.is_none()
@@ -88,7 +134,7 @@ impl OpenState {
     /// Takes the registration, or makes it by `register`, and counts one handle.
     pub(super) fn open(
         &mut self,
-        writable: bool,
+        flags: OFlags,
         register: impl FnOnce() -> io::Result<Registration>,
     ) -> io::Result<Registration> {
         let registration = match &self.registration {
@@ -96,14 +142,22 @@ impl OpenState {
             None => self.registration.insert(register()?).clone(),
         };
         self.used = true;
-        self.count(writable);
+        self.count(flags);
         Ok(registration)
     }
 
-    /// Counts one handle.
-    pub(super) fn count(&mut self, writable: bool) {
+    /// Counts one handle that was opened with `flags`.
+    pub(super) fn count(&mut self, flags: OFlags) {
         self.handles += 1;
-        self.writers += u32::from(writable);
+        self.writers += u32::from(writes(flags));
+        self.running += u32::from(runs(flags));
+    }
+
+    /// Takes it back.
+    pub(super) fn uncount(&mut self, flags: OFlags) {
+        self.handles = self.handles.saturating_sub(1);
+        self.writers = self.writers.saturating_sub(u32::from(writes(flags)));
+        self.running = self.running.saturating_sub(u32::from(runs(flags)));
     }
 }
 
@@ -238,7 +292,7 @@ impl Writable {
 /// The lease test: the kernel grants a read lease on a file only if no descriptor and no mapping
 /// can write it, those of processes that never asked us included.
 fn is_written(inode: &Inode) -> bool {
-    use rustix::fs::{Mode, OFlags};
+    use rustix::fs::Mode;
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let opened = inode.at(|dir, name| {
         let file = rustix::fs::openat(dir, name, flags, Mode::empty())?;

@@ -2,7 +2,7 @@
 use crate::fs::attr::{Attr, decode_dev};
 use crate::fs::counters::Op;
 use crate::fs::inode::{ACL_UNKNOWN, Inode};
-use crate::fs::open::{Handle, Opened, Register};
+use crate::fs::open::{Handle, Opened, Opening, Register};
 use crate::fs::{Caller, Volume, sys};
 use crate::state::dirty::Extent;
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -16,19 +16,18 @@ impl Volume {
     /// Creates and opens a file (open(2) with `O_CREAT` on a name the kernel believes absent).
     pub fn create(
         &self,
-        caller: Caller,
         parent: u64,
         name: &CStr,
         mode: u32,
-        flags: OFlags,
+        opening: Opening,
         register: Register<'_>,
     ) -> io::Result<(u64, Attr, Opened)> {
         self.count(Op::Create);
         let parent = self.inode(parent)?;
         let dir = parent.dir()?;
+        let Opening { caller, flags, .. } = opening;
         let mode = self.masked(caller, &parent, mode);
         let access = flags & OFlags::RWMODE;
-        let writable = access != OFlags::RDONLY;
         // Passthrough needs no descriptor of ours that can write: the kernel opens its own.
         let access = if self.options.passthrough && parent.native { OFlags::RDONLY } else { access };
         let how = OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
@@ -47,7 +46,8 @@ impl Volume {
         }
         let attr = Attr::at(&file, c"")?;
         let inode = self.inodes.intern(&parent, name, &attr)?;
-        let opened = self.open_created(&inode, file, writable, flags, fresh, register);
+        let opened = if fresh { Ok(()) } else { self.prepare(&inode, opening) };
+        let opened = opened.and_then(|()| self.open_created(&inode, file, opening, register));
         let opened = opened.inspect_err(|_| self.inodes.forget(inode.id, 1))?;
         self.mark(&inode);
         let attr = if fresh { attr } else { self.attr_of(&inode)? };
@@ -58,24 +58,17 @@ impl Volume {
         &self,
         inode: &Arc<Inode>,
         file: File,
-        writable: bool,
-        flags: OFlags,
-        fresh: bool,
+        how: Opening,
         register: Register<'_>,
     ) -> io::Result<Opened> {
-        if !fresh && writable {
-            self.shelter.before_write(inode)?;
-        }
-        if !fresh && flags.contains(OFlags::TRUNC) {
-            self.truncate(inode, 0)?;
-        }
         let opened = if self.options.passthrough && inode.native {
-            self.open_passthrough(inode, writable, || Ok(file), register)?
+            self.open_passthrough(inode, how.flags, || Ok(file), register)?
         } else {
-            inode.open.lock().count(writable);
-            Opened::Classic(self.handles.insert(Handle { file, inode: inode.clone(), writable }))
+            inode.open.lock().count(how.flags);
+            let handle = Handle { file, inode: inode.clone(), writable: how.writes() };
+            Opened::Classic(self.handles.insert(handle))
         };
-        if writable {
+        if how.writes() {
             self.writable.insert(inode);
         }
         Ok(opened)

@@ -2,7 +2,7 @@
 //! have no kernel road arrive here; on the classic path everything does.
 use crate::fs::counters::Op;
 use crate::fs::inode::Inode;
-use crate::fs::open::{Handle, Opened, Register, Registration};
+use crate::fs::open::{Handle, Opened, Opening, Register, Registration, writes};
 use crate::fs::{CUT_HANDLE, Caller, Volume, sys};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -14,60 +14,63 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 impl Volume {
-    /// Whether opening with these flags can change the tree, so that it must pass the gate.
-    pub fn open_changes(flags: OFlags) -> bool {
-        flags & OFlags::RWMODE != OFlags::RDONLY || flags.contains(OFlags::TRUNC)
-    }
-
-    /// Opens a file. A caller that [`open_changes`](Self::open_changes) has passed the gate.
-    pub fn open(
-        &self,
-        caller: Caller,
-        inode: u64,
-        flags: OFlags,
-        register: Register<'_>,
-    ) -> io::Result<(Opened, u64)> {
+    /// Opens a file. One that [`changes`](Opening::changes) the tree has passed the gate.
+    pub fn open(&self, inode: u64, how: Opening, register: Register<'_>) -> io::Result<(Opened, u64)> {
         self.count(Op::Open);
         let inode = self.inode(inode)?;
-        let access = flags & OFlags::RWMODE;
-        let writable = access != OFlags::RDONLY;
-        if Self::open_changes(flags) {
-            self.shelter.before_write(&inode)?;
-            self.mark(&inode);
-        }
-        if flags.contains(OFlags::TRUNC) {
-            self.truncate(&inode, 0)?;
-            if caller.uid != 0 {
-                self.drop_privileges(&inode)?;
-            }
-        }
+        self.prepare(&inode, how)?;
+        let flags = how.flags;
         let reach = |access: OFlags| -> io::Result<File> {
             let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             inode.at(|dir, name| Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?.into()))
         };
-        let handle = if self.is_cut(caller) { CUT_HANDLE } else { 0 };
+        let handle = if self.is_cut(how.caller) { CUT_HANDLE } else { 0 };
         let opened = if self.options.passthrough && inode.native {
-            self.open_passthrough(&inode, writable, || reach(OFlags::RDONLY), register)?
+            self.open_passthrough(&inode, flags, || reach(OFlags::RDONLY), register)?
         } else {
-            let file = reach(access)?;
-            inode.open.lock().count(writable);
-            Opened::Classic(self.handles.insert(Handle { file, inode: inode.clone(), writable }))
+            let file = reach(flags & OFlags::RWMODE)?;
+            inode.open.lock().count(flags);
+            Opened::Classic(self.handles.insert(Handle {
+                file,
+                inode: inode.clone(),
+                writable: how.writes(),
+            }))
         };
-        if writable {
+        if how.writes() {
             self.writable.insert(&inode);
         }
         Ok((opened, handle))
     }
 
+    /// What opening does to a file that was there before.
+    pub(super) fn prepare(&self, inode: &Arc<Inode>, how: Opening) -> io::Result<()> {
+        if how.empties() && inode.open.lock().running > 0 {
+            // The kernel has us empty a file that is opened for reading before it looks whether the
+            // file runs; the program would die of it, and the caller be told that it is busy.
+            return Err(Errno::TXTBSY.into());
+        }
+        if how.changes() {
+            self.shelter.before_write(inode)?;
+            self.mark(inode);
+        }
+        if how.empties() {
+            self.truncate(inode, 0)?;
+            if how.kill_privileges {
+                self.drop_privileges(inode)?;
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn open_passthrough(
         &self,
         inode: &Arc<Inode>,
-        writable: bool,
+        flags: OFlags,
         reach: impl FnOnce() -> io::Result<File>,
         register: Register<'_>,
     ) -> io::Result<Opened> {
         let mut fresh = false;
-        let registration: Registration = inode.open.lock().open(writable, || {
+        let registration: Registration = inode.open.lock().open(flags, || {
             fresh = true;
             self.count(Op::BackingOpen);
             register(reach()?.as_fd())
@@ -89,11 +92,9 @@ impl Volume {
                 Err(_) => return,
             },
         };
-        let writable = flags & OFlags::RWMODE != OFlags::RDONLY;
         let ended = {
             let mut state = inode.open.lock();
-            state.handles = state.handles.saturating_sub(1);
-            state.writers = state.writers.saturating_sub(u32::from(writable));
+            state.uncount(flags);
             // The last handle of a file without a name: nothing can reach it any more.
             let ended = if state.handles == 0 && state.orphan.is_some() {
                 (state.orphan.take(), state.registration.take())
@@ -104,7 +105,7 @@ impl Volume {
             ended
         };
         drop(ended);
-        if writable {
+        if writes(flags) {
             self.mark(&inode);
         }
     }

@@ -69,12 +69,14 @@ pub enum Operation<'a> {
     },
     Open {
         flags: u32,
+        kill_privileges: bool,
     },
     Create {
         name: &'a CStr,
         mode: u32,
         umask: u32,
         flags: u32,
+        kill_privileges: bool,
     },
     Read {
         handle: u64,
@@ -205,6 +207,8 @@ mod valid {
     pub(super) const KILL_PRIVILEGES: u32 = 1 << 11;
 }
 
+/// Bit of `OpenIn::open_flags` and `CreateIn::open_flags`.
+const OPEN_KILL_PRIVILEGES: u32 = 1 << 0;
 /// Bit of `IoIn::io_flags`.
 const WRITE_KILL_PRIVILEGES: u32 = 1 << 2;
 /// Bit of `FsyncIn::flags`.
@@ -262,10 +266,14 @@ fn operation<'a>(header: &InHeader, body: Body<'a>) -> Option<Operation<'a>> {
             let (LinkIn { inode }, rest) = body.fixed()?;
             Operation::Link { inode, name: name(rest)?.0 }
         }
-        Opcode::Open => Operation::Open { flags: body.fixed::<OpenIn>()?.0.flags },
+        Opcode::Open => {
+            let (OpenIn { flags, open_flags }, _) = body.fixed()?;
+            Operation::Open { flags, kill_privileges: open_flags & OPEN_KILL_PRIVILEGES != 0 }
+        }
         Opcode::Create => {
-            let (CreateIn { flags, mode, umask, .. }, rest) = body.fixed()?;
-            Operation::Create { name: name(rest)?.0, mode, umask, flags }
+            let (CreateIn { flags, mode, umask, open_flags }, rest) = body.fixed()?;
+            let kill_privileges = open_flags & OPEN_KILL_PRIVILEGES != 0;
+            Operation::Create { name: name(rest)?.0, mode, umask, flags, kill_privileges }
         }
         Opcode::Read => {
             let (IoIn { handle, offset, size, .. }, _) = body.fixed()?;

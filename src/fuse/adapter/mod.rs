@@ -17,6 +17,7 @@ use super::abi::request::{Operation, Request};
 use super::pool::Pool;
 use super::transport::{Handler, Pending, Reply};
 use crate::fs::attr::Attr;
+use crate::fs::open::Opening;
 use crate::fs::{Caller, Volume};
 use gated::{NONE, by_name};
 use rustix::fs::OFlags;
@@ -93,20 +94,22 @@ impl Handler for Adapter {
             Operation::Fsyncdir => self.sync_dir(id, pending.reply()),
             Operation::Destroy => pending.reply().send(Ok(())),
             Operation::Unknown => pending.reply::<()>().error(libc::ENOSYS),
-            Operation::Open { flags } => self.open(&header, flags, pending.reply()),
+            Operation::Open { flags, kill_privileges } => {
+                let how = opening(caller(&header, 0), flags, kill_privileges);
+                self.open(id, how, pending.reply());
+            }
             change => self.change(&header, change, pending),
         }
     }
 }
 
 impl Adapter {
-    fn open(&self, header: &InHeader, flags: u32, reply: Reply<super::abi::answer::Opened>) {
-        let (caller, id, flags) = (caller(header, 0), header.nodeid, OFlags::from_bits_retain(flags));
-        if !Volume::open_changes(flags) {
-            open::open(&self.volume, caller, id, flags, reply);
+    fn open(&self, id: u64, how: Opening, reply: Reply<super::abi::answer::Opened>) {
+        if !how.changes() {
+            open::open(&self.volume, id, how, reply);
             return;
         }
-        self.gated_copying(id, move |volume| open::open(volume, caller, id, flags, reply));
+        self.gated_copying(id, move |volume| open::open(volume, id, how, reply));
     }
 
     /// What changes the tree: each inside the gate.
@@ -146,9 +149,9 @@ impl Adapter {
                     reply.send(entry(volume.link(inode, id, name)));
                 });
             }
-            Operation::Create { name, mode, umask, flags } => {
-                let flags = OFlags::from_bits_retain(flags);
-                let what = open::Creation { caller: caller(header, umask), parent: id, mode, flags };
+            Operation::Create { name, mode, umask, flags, kill_privileges } => {
+                let how = opening(caller(header, umask), flags, kill_privileges);
+                let what = open::Creation { parent: id, mode, how };
                 self.gated(pending.reply(), name, NONE, move |volume, reply, name| {
                     open::create(volume, what, name, reply);
                 });
@@ -228,6 +231,10 @@ impl Adapter {
 
 fn caller(header: &InHeader, umask: u32) -> Caller {
     Caller { uid: header.uid, gid: header.gid, pid: header.pid, umask }
+}
+
+fn opening(caller: Caller, flags: u32, kill_privileges: bool) -> Opening {
+    Opening { caller, flags: OFlags::from_bits_retain(flags), kill_privileges }
 }
 
 fn attributes(id: u64, result: io::Result<Attr>) -> io::Result<Attributes> {

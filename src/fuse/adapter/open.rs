@@ -1,18 +1,17 @@
 //! Opens and creations: a backing registered for passthrough, or a handle of our own.
-use crate::fs::open::{Opened, Registration};
-use crate::fs::{Caller, Volume};
+use crate::fs::Volume;
+use crate::fs::open::{Opened, Opening, Registration};
 use crate::fuse::abi::answer;
 use crate::fuse::connection::Backing;
 use crate::fuse::transport::Reply;
-use rustix::fs::OFlags;
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-pub(super) fn open(volume: &Volume, caller: Caller, inode: u64, flags: OFlags, reply: Reply<answer::Opened>) {
+pub(super) fn open(volume: &Volume, inode: u64, how: Opening, reply: Reply<answer::Opened>) {
     let register = |fd: BorrowedFd<'_>| Ok(Registration(Arc::new(reply.register(fd)?)));
-    let opened = volume.open(caller, inode, flags, &register);
+    let opened = volume.open(inode, how, &register);
     // The registration is held until the kernel has its number.
     let result = opened.as_ref().map_err(copy).and_then(|(opened, handle)| told(opened, *handle));
     reply.send(result);
@@ -21,15 +20,14 @@ pub(super) fn open(volume: &Volume, caller: Caller, inode: u64, flags: OFlags, r
 /// What a file is made with, but for its name.
 #[derive(Clone, Copy)]
 pub(super) struct Creation {
-    pub(super) caller: Caller,
     pub(super) parent: u64,
     pub(super) mode: u32,
-    pub(super) flags: OFlags,
+    pub(super) how: Opening,
 }
 
 pub(super) fn create(volume: &Volume, what: Creation, name: &CStr, reply: Reply<answer::Created>) {
     let register = |fd: BorrowedFd<'_>| Ok(Registration(Arc::new(reply.register(fd)?)));
-    let created = volume.create(what.caller, what.parent, name, what.mode, what.flags, &register);
+    let created = volume.create(what.parent, name, what.mode, what.how, &register);
     let result = created.as_ref().map_err(copy).and_then(|(id, attr, opened)| {
         Ok(answer::Created { id: *id, attr: *attr, opened: told(opened, 0)? })
     });

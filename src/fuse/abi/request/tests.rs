@@ -47,7 +47,7 @@ fn names_stand_behind_the_struct() {
     );
     assert_eq!(
         both(Opcode::Create, &words(&[0o102, 0o100_644, 0o22, 0]), b"f\0"),
-        r#"Create { name: "f", mode: 33188, umask: 18, flags: 66 }"#
+        r#"Create { name: "f", mode: 33188, umask: 18, flags: 66, kill_privileges: false }"#
     );
 }
 

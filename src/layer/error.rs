@@ -24,6 +24,12 @@ pub enum LayerError {
         /// The version it names.
         found: u32,
     },
+    /// Its format is older than contents: it can only be read as a whole.
+    #[error("layer has no contents, its format version is {version}")]
+    NoContents {
+        /// The version.
+        version: u32,
+    },
     /// The bytes end before the layer does.
     #[error("layer is truncated: {what}")]
     Truncated {
@@ -101,7 +107,7 @@ impl LayerError {
                 _ => ErrorKind::Io,
             },
             Self::NotALayer | Self::Truncated { .. } | Self::Corrupt { .. } => ErrorKind::Corrupt,
-            Self::UnknownVersion { .. } => ErrorKind::Unsupported,
+            Self::UnknownVersion { .. } | Self::NoContents { .. } => ErrorKind::Unsupported,
             Self::Changed { .. } => ErrorKind::Conflict,
             Self::Unstorable { .. } => ErrorKind::Invalid,
             Self::Refused { .. } => ErrorKind::Denied,

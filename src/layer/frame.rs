@@ -1,15 +1,18 @@
-//! The outer format: constants, the first and the last frame, and where a zstd frame ends.
+//! The outer format: constants, the first frame, and where a zstd frame ends.
 //!
 //! ```text
 //! preamble   skippable 0x184D2A50   "ICELAYER" version flags checksum
 //! data       zstd frames            up to 1 MiB of the tar stream each
-//! table      skippable 0x184D2A51   a row per data frame, then the footer
+//! contents   skippable 0x184D2A52   what entries there are and where each begins (not in version 1)
+//! table      skippable 0x184D2A51   a row for each frame above, then the footer
 //! ```
 use super::LayerError;
-use std::io::{self, Read};
+use std::io::Read;
 
-/// The format this program writes, and the only one it reads.
-pub const VERSION: u32 = 1;
+/// The format this program writes. It reads this one and all before it.
+pub const VERSION: u32 = 2;
+/// The first format: without contents.
+pub(crate) const VERSION_BARE: u32 = 1;
 /// The most bytes of the tar stream in one frame.
 pub const FRAME_RAW_MAX: usize = 1 << 20;
 /// The most bytes one compressed frame may have (what zstd needs for incompressible input).
@@ -17,32 +20,34 @@ pub const FRAME_BYTES_MAX: usize = FRAME_RAW_MAX + (FRAME_RAW_MAX >> 8) + 64;
 /// Bytes of the preamble, its frame header included: a block of tar, because GNU tar takes no file
 /// that is shorter for an archive unless it is told `--zstd`.
 pub const PREAMBLE_BYTES: usize = 8 + PREAMBLE_PAYLOAD;
-/// Bytes of one row of the table.
-pub const ROW_BYTES: usize = 40;
-/// Bytes of the footer: the last bytes of a layer.
-pub const FOOTER_BYTES: usize = 72;
+/// Bytes of the header of a skippable frame: its magic and the length of what follows.
+pub const SKIPPABLE_HEADER_BYTES: usize = 8;
 
 pub(crate) const ZSTD_MAGIC: [u8; 4] = 0xFD2F_B528u32.to_le_bytes();
 pub(crate) const PREAMBLE_MAGIC: [u8; 4] = 0x184D_2A50u32.to_le_bytes();
 pub(crate) const TABLE_MAGIC: [u8; 4] = 0x184D_2A51u32.to_le_bytes();
+pub(crate) const CONTENTS_MAGIC: [u8; 4] = 0x184D_2A52u32.to_le_bytes();
 const PREAMBLE_PAYLOAD: usize = 504;
 const NAME: [u8; 8] = *b"ICELAYER";
-const FOOTER_NAME: [u8; 8] = *b"ICEFOOT\0";
 
 /// The first frame of a layer.
 pub fn preamble() -> [u8; PREAMBLE_BYTES] {
+    preamble_of(VERSION)
+}
+
+fn preamble_of(version: u32) -> [u8; PREAMBLE_BYTES] {
     let mut b = [0; PREAMBLE_BYTES];
     b[..4].copy_from_slice(&PREAMBLE_MAGIC);
     b[4..8].copy_from_slice(&(PREAMBLE_PAYLOAD as u32).to_le_bytes());
     b[8..16].copy_from_slice(&NAME);
-    b[16..20].copy_from_slice(&VERSION.to_le_bytes());
+    b[16..20].copy_from_slice(&version.to_le_bytes());
     let sum = blake3::hash(&b[..24]);
     b[24..40].copy_from_slice(&sum.as_bytes()[..16]);
     b
 }
 
-/// Checks the first frame of a layer.
-pub fn check_preamble(b: &[u8; PREAMBLE_BYTES]) -> Result<(), LayerError> {
+/// Checks the first frame of a layer and returns its format version.
+pub fn check_preamble(b: &[u8; PREAMBLE_BYTES]) -> Result<u32, LayerError> {
     if b[..4] != PREAMBLE_MAGIC || b[8..16] != NAME {
         return Err(LayerError::NotALayer);
     }
@@ -50,61 +55,14 @@ pub fn check_preamble(b: &[u8; PREAMBLE_BYTES]) -> Result<(), LayerError> {
         return Err(LayerError::corrupt("preamble has a wrong checksum"));
     }
     let found = u32_at(b, 16);
-    if found != VERSION {
+    if !(VERSION_BARE..=VERSION).contains(&found) {
         return Err(LayerError::UnknownVersion { found });
     }
-    // Later versions may use the flags; this one knows none.
-    if *b != preamble() {
+    // Later versions may use the flags; these know none.
+    if *b != preamble_of(found) {
         return Err(LayerError::corrupt("preamble has unknown flags"));
     }
-    Ok(())
-}
-
-/// The row of one data frame.
-pub fn row(compressed: u32, raw: u32, digest: &[u8; 32]) -> [u8; ROW_BYTES] {
-    let mut b = [0; ROW_BYTES];
-    b[..4].copy_from_slice(&compressed.to_le_bytes());
-    b[4..8].copy_from_slice(&raw.to_le_bytes());
-    b[8..].copy_from_slice(digest);
-    b
-}
-
-/// What the footer counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts {
-    /// Data frames.
-    pub frames: u64,
-    /// Entries, whiteouts included.
-    pub entries: u64,
-    /// Bytes of the tar stream.
-    pub raw_bytes: u64,
-}
-
-/// The header of the last frame of a layer with so many data frames.
-pub fn table_header(frames: u64) -> Result<[u8; 8], LayerError> {
-    let len = frames
-        .checked_mul(ROW_BYTES as u64)
-        .and_then(|n| u32::try_from(n + FOOTER_BYTES as u64).ok())
-        .ok_or_else(|| LayerError::io("layer has too many frames", io::ErrorKind::FileTooLarge))?;
-    let mut b = [0; 8];
-    b[..4].copy_from_slice(&TABLE_MAGIC);
-    b[4..].copy_from_slice(&len.to_le_bytes());
-    Ok(b)
-}
-
-/// The footer; `rows` has hashed all rows in their order.
-pub fn footer(counts: Counts, rows: &blake3::Hasher) -> [u8; FOOTER_BYTES] {
-    let mut b = [0; FOOTER_BYTES];
-    b[..8].copy_from_slice(&counts.frames.to_le_bytes());
-    b[8..16].copy_from_slice(&counts.entries.to_le_bytes());
-    b[16..24].copy_from_slice(&counts.raw_bytes.to_le_bytes());
-    b[24..28].copy_from_slice(&VERSION.to_le_bytes());
-    b[64..72].copy_from_slice(&FOOTER_NAME);
-    // The digest covers the rows, then the footer's own fields before it.
-    let mut hasher = rows.clone();
-    hasher.update(&b[..32]);
-    b[32..64].copy_from_slice(hasher.finalize().as_bytes());
-    b
+    Ok(found)
 }
 
 /// A zstd frame or what stands in its place.
@@ -112,8 +70,8 @@ pub fn footer(counts: Counts, rows: &blake3::Hasher) -> [u8; FOOTER_BYTES] {
 pub(crate) enum Next {
     /// A whole data frame is in the buffer.
     Data,
-    /// The table begins; its eight bytes of header are in the buffer.
-    Table,
+    /// The tail begins, with contents or the table; eight bytes of header are in the buffer.
+    Tail,
 }
 
 /// Reads one frame of a layer into `buf`. A data frame ends where its blocks say; its content is
@@ -121,12 +79,12 @@ pub(crate) enum Next {
 pub(crate) fn read_frame(input: &mut impl Read, buf: &mut Vec<u8>) -> Result<Next, LayerError> {
     buf.clear();
     take(input, buf, 5)?;
-    if buf[..4] == TABLE_MAGIC {
+    if buf[..4] == TABLE_MAGIC || buf[..4] == CONTENTS_MAGIC {
         take(input, buf, 3)?;
-        return Ok(Next::Table);
+        return Ok(Next::Tail);
     }
     if buf[..4] != ZSTD_MAGIC {
-        return Err(LayerError::corrupt("neither a data frame nor the table"));
+        return Err(LayerError::corrupt("neither a data frame nor contents nor the table"));
     }
     let descriptor = buf[4];
     let single_segment = descriptor & 0x20 != 0;
@@ -165,44 +123,6 @@ fn take(input: &mut impl Read, buf: &mut Vec<u8>, n: usize) -> Result<(), LayerE
     let at = buf.len();
     buf.resize(at + n, 0);
     input.read_exact(&mut buf[at..]).map_err(|e| LayerError::from_stream("layer ends within a frame", e))
-}
-
-/// Reads the rest of a layer after its last data frame and compares it with what was read.
-pub(crate) fn check_table(
-    input: &mut impl Read,
-    header: &[u8],
-    counts: Counts,
-    rows: &blake3::Hasher,
-) -> Result<(), LayerError> {
-    let wrong = |what: &str| LayerError::corrupt(format!("frame table does not match: {what}"));
-    if header != table_header(counts.frames)? {
-        return Err(wrong("length"));
-    }
-    let mut read = blake3::Hasher::new();
-    let mut left = counts.frames;
-    let mut buf = [0; ROW_BYTES];
-    while left > 0 {
-        input.read_exact(&mut buf).map_err(|e| LayerError::from_stream("frame table", e))?;
-        read.update(&buf);
-        left -= 1;
-    }
-    let mut found = [0; FOOTER_BYTES];
-    input.read_exact(&mut found).map_err(|e| LayerError::from_stream("footer", e))?;
-    if read.finalize() != rows.finalize() {
-        return Err(wrong("a frame's length or digest"));
-    }
-    if found != footer(counts, rows) {
-        return Err(wrong("footer"));
-    }
-    let mut one = [0; 1];
-    loop {
-        return match input.read(&mut one) {
-            Ok(0) => Ok(()),
-            Ok(_) => Err(LayerError::corrupt("bytes after the end")),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(e) => Err(LayerError::from_stream("end of layer", e)),
-        };
-    }
 }
 
 fn u32_at(b: &[u8], at: usize) -> u32 {

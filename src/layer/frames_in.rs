@@ -1,7 +1,8 @@
 //! [`FramesIn`]: the tar stream of a layer, checked frame by frame, as a [`Read`].
 use super::LayerError;
-use super::frame::{self, Counts, FRAME_RAW_MAX, Next};
+use super::frame::{self, FRAME_RAW_MAX, Next};
 use super::pipeline::Pipeline;
+use super::table::{self, Counts};
 use std::io::{self, BufReader, Read};
 
 /// Bytes read from the source at once.
@@ -17,8 +18,10 @@ struct Frame {
 pub(super) struct FramesIn<R> {
     source: BufReader<R>,
     frames: Pipeline<Vec<u8>, Result<Frame, LayerError>>,
+    version: u32,
     first: bool,
-    table: Option<Vec<u8>>,
+    /// The header of what follows the last data frame, once it was met.
+    tail: Option<Vec<u8>>,
     current: Vec<u8>,
     at: usize,
     spare: Vec<Vec<u8>>,
@@ -36,15 +39,16 @@ impl<R: Read> FramesIn<R> {
             return Err(LayerError::NotALayer); // however short it is
         }
         source.read_exact(&mut first[4..]).map_err(|e| LayerError::from_stream("preamble", e))?;
-        frame::check_preamble(&first)?;
+        let version = frame::check_preamble(&first)?;
         Ok(Self {
             source,
             frames: Pipeline::new(threads, || {
                 let mut zstd = zstd::bulk::Decompressor::new();
-                Box::new(move |bytes| decompress(&mut zstd, bytes))
+                Box::new(move |bytes| unpack(&mut zstd, bytes))
             }),
+            version,
             first: true,
-            table: None,
+            tail: None,
             current: Vec::new(),
             at: 0,
             spare: Vec::new(),
@@ -54,10 +58,10 @@ impl<R: Read> FramesIn<R> {
     }
 
     fn read_ahead(&mut self) -> Result<(), LayerError> {
-        while self.table.is_none() && !self.frames.is_full() {
+        while self.tail.is_none() && !self.frames.is_full() {
             let mut buf = self.spare.pop().unwrap_or_default();
             match frame::read_frame(&mut self.source, &mut buf)? {
-                Next::Table => self.table = Some(buf),
+                Next::Tail => self.tail = Some(buf),
                 // The first frame is often the only one, and its reader waits for it.
                 Next::Data if self.first => {
                     self.first = false;
@@ -77,7 +81,7 @@ impl<R: Read> FramesIn<R> {
         let frame =
             result.map_err(|_| LayerError::io("decompression thread died", io::ErrorKind::Other))??;
         let (compressed, raw) = (frame.compressed.len() as u32, frame.raw.len() as u32);
-        self.rows.update(&frame::row(compressed, raw, &frame.digest));
+        self.rows.update(&table::row(compressed, raw, &frame.digest));
         self.counts.frames += 1;
         self.counts.raw_bytes += u64::from(raw);
         self.spare.push(frame.compressed);
@@ -86,14 +90,14 @@ impl<R: Read> FramesIn<R> {
         Ok(true)
     }
 
-    /// After the last entry: the stream must be over, and the table must say what was read.
+    /// After the last entry: the stream must be over, and the tail must say what was read.
     pub(super) fn finish(&mut self, entries: u64) -> Result<(), LayerError> {
         let over = self.at == self.current.len() && !self.advance()?;
-        let Some(header) = self.table.take().filter(|_| over) else {
+        let Some(header) = self.tail.take().filter(|_| over) else {
             return Err(LayerError::corrupt("data after the end of the tar stream"));
         };
         self.counts.entries = entries;
-        frame::check_table(&mut self.source, &header, self.counts, &self.rows)
+        table::check_tail(&mut self.source, &header, self.version, self.counts, self.rows.clone())
     }
 }
 
@@ -111,17 +115,23 @@ impl<R: Read> Read for FramesIn<R> {
     }
 }
 
-fn decompress(
-    zstd: &mut io::Result<zstd::bulk::Decompressor<'static>>,
-    compressed: Vec<u8>,
-) -> Result<Frame, LayerError> {
-    let zstd =
-        zstd.as_mut().map_err(|e| LayerError::io("cannot decompress", io::Error::other(e.to_string())))?;
-    let mut raw = Vec::with_capacity(FRAME_RAW_MAX);
-    zstd.decompress_to_buffer(&compressed, &mut raw)
-        .map_err(|e| LayerError::corrupt(format!("data frame does not decompress: {e}")))?;
+fn unpack(zstd: &mut Zstd, compressed: Vec<u8>) -> Result<Frame, LayerError> {
+    let raw = decompress(zstd, &compressed, FRAME_RAW_MAX)?;
     let digest = *blake3::hash(&compressed).as_bytes();
     Ok(Frame { raw, compressed, digest })
+}
+
+/// A decompressor, or why there is none.
+pub(super) type Zstd = io::Result<zstd::bulk::Decompressor<'static>>;
+
+/// The content of a frame, which must not exceed `limit` bytes; no more is allocated.
+pub(super) fn decompress(zstd: &mut Zstd, compressed: &[u8], limit: usize) -> Result<Vec<u8>, LayerError> {
+    let zstd =
+        zstd.as_mut().map_err(|e| LayerError::io("cannot decompress", io::Error::other(e.to_string())))?;
+    let mut raw = Vec::with_capacity(limit);
+    zstd.decompress_to_buffer(compressed, &mut raw)
+        .map_err(|e| LayerError::corrupt(format!("frame does not decompress: {e}")))?;
+    Ok(raw)
 }
 
 impl<R> std::fmt::Debug for FramesIn<R> {

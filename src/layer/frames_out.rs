@@ -1,7 +1,9 @@
 //! [`FramesOut`]: a tar stream on its way into compressed frames and the sink.
 use super::LayerError;
-use super::frame::{Counts, FRAME_BYTES_MAX, FRAME_RAW_MAX, footer, preamble, row, table_header};
+use super::contents::Piece;
+use super::frame::{self, FRAME_BYTES_MAX, FRAME_RAW_MAX, preamble};
 use super::pipeline::Pipeline;
+use super::table::{self, Counts, row};
 use std::io::{self, Write};
 use zstd::zstd_safe::CParameter;
 
@@ -29,6 +31,17 @@ pub(super) struct Written<W> {
     pub(super) bytes: u64,
     pub(super) raw_bytes: u64,
     pub(super) digest: [u8; 32],
+    pub(super) tail: Tail,
+}
+
+/// Everything of a layer after its last data frame: contents, table and footer. Whoever has it
+/// can read any part of the layer alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tail {
+    /// Its length in bytes; it ends the layer.
+    pub bytes: u64,
+    /// BLAKE3 of these bytes.
+    pub digest: [u8; 32],
 }
 
 impl<W: Write> FramesOut<W> {
@@ -107,8 +120,8 @@ impl<W: Write> FramesOut<W> {
         self.sink.write_all(bytes).map_err(|e| LayerError::io("cannot write layer", e))
     }
 
-    /// Writes what is left, the table and the footer.
-    pub(super) fn finish(mut self, entries: u64) -> Result<Written<W>, LayerError> {
+    /// Writes what is left, the contents, the table and the footer.
+    pub(super) fn finish(mut self, entries: u64, contents: &[Piece]) -> Result<Written<W>, LayerError> {
         if !self.raw.is_empty() {
             while self.frames.is_full() {
                 self.write_oldest()?;
@@ -122,18 +135,31 @@ impl<W: Write> FramesOut<W> {
         }
         while self.write_oldest()? {}
         self.counts.entries = entries;
+        let start = self.written;
+        let mut tail = blake3::Hasher::new();
+        for piece in contents {
+            let length = piece.frame.len() as u32;
+            self.rows.extend_from_slice(&row(length, piece.raw, blake3::hash(&piece.frame).as_bytes()));
+            self.counts.pieces += 1;
+            self.counts.contents_bytes += u64::from(length);
+            tail.update(&piece.frame);
+            self.put(&piece.frame)?;
+        }
         let mut rows = blake3::Hasher::new();
         rows.update(&self.rows);
         let table = std::mem::take(&mut self.rows);
-        self.put(&table_header(self.counts.frames)?)?;
-        self.put(&table)?;
-        self.put(&footer(self.counts, &rows))?;
+        let header = table::header(frame::VERSION, self.counts)?;
+        for part in [&header[..], &table, &table::footer(frame::VERSION, self.counts, &rows)] {
+            tail.update(part);
+            self.put(part)?;
+        }
         self.sink.flush().map_err(|e| LayerError::io("cannot write layer", e))?;
         Ok(Written {
             sink: self.sink,
             bytes: self.written,
             raw_bytes: self.counts.raw_bytes,
             digest: *self.whole.finalize().as_bytes(),
+            tail: Tail { bytes: self.written - start, digest: *tail.finalize().as_bytes() },
         })
     }
 }

@@ -3,22 +3,30 @@
 //! A layer is a `tar.zst` that plain `tar --zstd -x` extracts (docs/FORMAT.md). From the outside in:
 //! [`frame`] cuts the byte stream into checked zstd frames, [`tar`] turns entries into headers and
 //! back, [`LayerWriter`] and [`LayerReader`] join the two, [`extract`] puts entries on a disk.
+//! [`LayerIndex`] and [`Contents`], from the end of a layer, say what is where in it, so that a part
+//! of it can be read alone.
 pub mod content;
+pub mod contents;
 pub mod entry;
 pub mod error;
 pub mod extract;
 pub mod frame;
 mod frames_in;
 mod frames_out;
+pub mod index;
 mod pipeline;
 pub mod reader;
+mod section;
+pub mod table;
 pub mod tar;
 #[cfg(test)]
 mod tests;
 pub mod writer;
 
+pub use contents::{Contents, Row};
 pub use entry::{Entry, Kind, Metadata};
 pub use error::LayerError;
 pub use extract::Extractor;
+pub use index::LayerIndex;
 pub use reader::LayerReader;
-pub use writer::{LayerWriter, PackOptions, Summary};
+pub use writer::{LayerWriter, PackOptions, Summary, Tail};

@@ -1,10 +1,13 @@
 //! [`LayerReader`]: a layer, or any `tar.zst`, back into entries.
 use super::entry::Entry;
 use super::frames_in::FramesIn;
+use super::index::LayerIndex;
+use super::section::Section;
 use super::tar::{Decoder, Dialect, Extent, SparseMap, padding};
 use super::{LayerError, frame, writer};
 use std::fs::File;
 use std::io::{self, Cursor, Read};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 /// Bytes copied to a file at once.
@@ -15,6 +18,7 @@ const WINDOW_LOG_MAX: u32 = 27;
 enum Stream<R: Read> {
     Layer(Box<FramesIn<R>>),
     Layered(Box<FramesIn<Begun<R>>>),
+    Section(Box<Section<R>>),
     Zstd(zstd::Decoder<'static, io::BufReader<Begun<R>>>),
     Plain(io::BufReader<Begun<R>>),
 }
@@ -27,6 +31,7 @@ impl<R: Read> Read for Stream<R> {
         match self {
             Self::Layer(s) => s.read(buf),
             Self::Layered(s) => s.read(buf),
+            Self::Section(s) => s.read(buf),
             Self::Zstd(s) => s.read(buf),
             Self::Plain(s) => s.read(buf),
         }
@@ -59,6 +64,22 @@ impl<R: Read + Send> LayerReader<R> {
     pub fn new(source: R) -> Result<Self, LayerError> {
         let frames = FramesIn::new(source, writer::threads())?;
         Ok(Self::of(Stream::Layer(Box::new(frames)), Dialect::Layer))
+    }
+
+    /// A part of a layer: the entries that stand in `span`, a range of the tar stream that begins
+    /// where an entry does and ends where one does (as rows of the contents say). `source` yields the
+    /// bytes that [`index.range(span)`](LayerIndex::range) names, from their first; no byte of a frame
+    /// is used before the frame's length and digest were found to be those of the index. Few frames are
+    /// decompressed on the caller's thread, many run ahead on threads.
+    ///
+    /// [`next_entry`](Self::next_entry) returns `None` at the end of the span.
+    ///
+    /// # Errors
+    /// [`LayerError::Io`] (`InvalidInput`) if the span is not within the tar stream. An entry that goes
+    /// on behind the span is [`LayerError::Truncated`] when that is met.
+    pub fn section(source: R, index: &LayerIndex, span: Range<u64>) -> Result<Self, LayerError> {
+        let section = Section::new(source, index, span, writer::threads())?;
+        Ok(Self::of(Stream::Section(Box::new(section)), Dialect::Layer))
     }
 
     /// A layer, or any `tar.zst` or plain tar: ustar, PAX, GNU. In a foreign archive a `.wh.` file
@@ -113,11 +134,11 @@ impl<R: Read + Send> LayerReader<R> {
 
     /// Whether this is a layer of ours (whiteouts have a meaning, the end is proven).
     pub fn is_layer(&self) -> bool {
-        matches!(self.stream, Stream::Layer(_) | Stream::Layered(_))
+        matches!(self.stream, Stream::Layer(_) | Stream::Layered(_) | Stream::Section(_))
     }
 
     /// The next entry; content of the last one that was not read is skipped. `None` says that the
-    /// whole layer was read and is what its writer wrote. After an error there is only that error.
+    /// whole layer (or section) was read and is what its writer wrote. After an error there is only that error.
     pub fn next_entry(&mut self) -> Result<Option<Entry>, LayerError> {
         if self.failed {
             return Err(LayerError::corrupt("reading went on after an error"));
@@ -137,6 +158,10 @@ impl<R: Read + Send> LayerReader<R> {
         self.stream
             .read_exact(&mut zeros[..padding])
             .map_err(|e| LayerError::from_stream("padding of an entry", e))?;
+        if matches!(&self.stream, Stream::Section(s) if s.is_over()) {
+            self.ended = true;
+            return Ok(None);
+        }
         if let Some(next) = self.decoder.next(&mut self.stream)? {
             self.entries += 1;
             self.padding = padding_of(&next.map);
@@ -147,6 +172,7 @@ impl<R: Read + Send> LayerReader<R> {
         match &mut self.stream {
             Stream::Layer(s) => s.finish(self.entries)?,
             Stream::Layered(s) => s.finish(self.entries)?,
+            Stream::Section(s) => s.finish()?,
             // The rest of a record of zeros, and the checksum at the end of the frame.
             rest @ (Stream::Zstd(_) | Stream::Plain(_)) => {
                 io::copy(rest, &mut io::sink()).map_err(|e| LayerError::from_stream("end of archive", e))?;

@@ -1,7 +1,9 @@
 //! [`LayerWriter`]: entries into a layer.
 use super::content::Content;
+use super::contents::Encoder;
 use super::entry::{Entry, Kind};
 use super::frames_out::FramesOut;
+pub use super::frames_out::Tail;
 use super::tar::{BLOCK, SparseMap, encode, padding};
 use super::{LayerError, pipeline};
 use std::io::{self, Write};
@@ -39,14 +41,18 @@ pub struct Summary {
     pub entries: u64,
     /// BLAKE3 of the layer.
     pub digest: [u8; 32],
+    /// What of it a reader of parts needs first.
+    pub tail: Tail,
 }
 
-/// Writes a layer to `sink`. Memory stays below 32 MiB (plus the frame table: 40 bytes for each
-/// MiB packed). What was written of a layer that is dropped before it is finished is useless.
+/// Writes a layer to `sink`. Memory stays below 32 MiB, plus the frame table (40 bytes for each
+/// MiB packed) and the compressed contents (tens of bytes for each entry). What was written of a
+/// layer that is dropped before it is finished is useless.
 ///
 /// A file with several names goes in once as a file, then as hard links.
 pub struct LayerWriter<W> {
     frames: FramesOut<W>,
+    contents: Encoder,
     entries: u64,
     /// An entry was begun and not ended: what follows would be read as its content.
     broken: bool,
@@ -55,7 +61,12 @@ pub struct LayerWriter<W> {
 impl<W: Write + Send> LayerWriter<W> {
     /// Writes nothing yet.
     pub fn new(sink: W, options: PackOptions) -> Self {
-        Self { frames: FramesOut::new(sink, options.level, options.threads), entries: 0, broken: false }
+        Self {
+            frames: FramesOut::new(sink, options.level, options.threads),
+            contents: Encoder::new(options.level),
+            entries: 0,
+            broken: false,
+        }
     }
 
     /// Appends an entry. A regular file needs its `content` (unless its size is 0): exactly `size`
@@ -72,9 +83,7 @@ impl<W: Write + Send> LayerWriter<W> {
             let header = encode(entry, None)?;
             self.broken = true;
             self.frames.write(&header)?;
-            self.broken = false;
-            self.entries += 1;
-            return Ok(());
+            return self.end_entry(entry, header.len() as u64);
         };
         // A file that lost its end looks like one that ends in a hole.
         let check_length = || match content {
@@ -105,7 +114,14 @@ impl<W: Write + Send> LayerWriter<W> {
         if !map.is_dense() {
             check_length()?;
         }
-        self.frames.write(&[0; BLOCK][..padding(map.data_len())])?;
+        let (data, fill) = (map.data_len(), padding(map.data_len()));
+        self.frames.write(&[0; BLOCK][..fill])?;
+        self.end_entry(entry, header.len() as u64 + data + fill as u64)
+    }
+
+    /// After the last byte of an entry that takes `length` bytes of the tar stream.
+    fn end_entry(&mut self, entry: &Entry, length: u64) -> Result<(), LayerError> {
+        self.contents.push(entry, length)?;
         self.broken = false;
         self.entries += 1;
         Ok(())
@@ -149,9 +165,15 @@ impl<W: Write + Send> LayerWriter<W> {
     pub fn finish(mut self) -> Result<(W, Summary), LayerError> {
         self.check_whole()?;
         self.frames.write(&[0; 2 * BLOCK])?;
-        let w = self.frames.finish(self.entries)?;
-        let summary =
-            Summary { bytes: w.bytes, raw_bytes: w.raw_bytes, entries: self.entries, digest: w.digest };
+        let contents = self.contents.finish()?;
+        let w = self.frames.finish(self.entries, &contents)?;
+        let summary = Summary {
+            bytes: w.bytes,
+            raw_bytes: w.raw_bytes,
+            entries: self.entries,
+            digest: w.digest,
+            tail: w.tail,
+        };
         Ok((w.sink, summary))
     }
 }

@@ -1,0 +1,125 @@
+//! [`Section`]: a part of the tar stream of a layer, from the frames that cover it.
+use super::LayerError;
+use super::frames_in::{Zstd, decompress};
+use super::index::LayerIndex;
+use super::pipeline::Pipeline;
+use super::table::FrameRow;
+use std::io::{self, Read};
+use std::ops::Range;
+
+#[cfg(test)]
+mod tests;
+
+/// Up to so many frames are decompressed by the thread that reads: others would start too late.
+const INLINE_MAX: usize = 4;
+
+/// A frame as it came, and what it should be.
+type Claimed = (Vec<u8>, FrameRow);
+
+/// Reads frames, checks each against the index and yields the bytes of the span.
+pub(super) struct Section<R> {
+    source: R,
+    expected: std::vec::IntoIter<FrameRow>,
+    frames: Pipeline<Claimed, Result<Vec<u8>, LayerError>>,
+    inline: bool,
+    current: Vec<u8>,
+    at: usize,
+    /// Bytes of the first frame before the span.
+    skip: usize,
+    /// Bytes of the span that were not read yet.
+    left: u64,
+}
+
+impl<R: Read> Section<R> {
+    pub(super) fn new(
+        source: R,
+        index: &LayerIndex,
+        span: Range<u64>,
+        threads: usize,
+    ) -> Result<Self, LayerError> {
+        if span.start > span.end || span.end > index.raw_bytes() {
+            return Err(LayerError::io("section lies outside the layer", io::ErrorKind::InvalidInput));
+        }
+        let (expected, skip) = index.frames(&span);
+        Ok(Self {
+            source,
+            inline: expected.len() <= INLINE_MAX,
+            expected: expected.into_iter(),
+            frames: Pipeline::new(threads, || {
+                let mut zstd = zstd::bulk::Decompressor::new();
+                Box::new(move |(bytes, row): Claimed| unpack(&mut zstd, &bytes, &row))
+            }),
+            current: Vec::new(),
+            at: 0,
+            skip,
+            left: span.end - span.start,
+        })
+    }
+
+    /// Whether the span was read to its end.
+    pub(super) fn is_over(&self) -> bool {
+        self.left == 0
+    }
+
+    /// After the end of the tar stream: the span must end there, too.
+    pub(super) fn finish(&self) -> Result<(), LayerError> {
+        if self.is_over() { Ok(()) } else { Err(LayerError::corrupt("data after the end of the tar stream")) }
+    }
+
+    /// The next frame's content into `current`; false after the last.
+    fn advance(&mut self) -> Result<bool, LayerError> {
+        while !self.frames.is_full() && (!self.inline || self.frames.is_idle()) {
+            let Some(row) = self.expected.next() else { break };
+            let mut bytes = vec![0; row.length as usize];
+            self.source
+                .read_exact(&mut bytes)
+                .map_err(|e| LayerError::from_stream("frame of a section", e))?;
+            if self.inline {
+                self.frames.submit_inline((bytes, row));
+            } else {
+                self.frames.submit((bytes, row));
+            }
+        }
+        let Some(result) = self.frames.next() else { return Ok(false) };
+        self.current =
+            result.map_err(|_| LayerError::io("decompression thread died", io::ErrorKind::Other))??;
+        self.at = std::mem::take(&mut self.skip);
+        Ok(true)
+    }
+}
+
+fn unpack(zstd: &mut Zstd, bytes: &[u8], row: &FrameRow) -> Result<Vec<u8>, LayerError> {
+    if *blake3::hash(bytes).as_bytes() != row.digest {
+        return Err(LayerError::corrupt("frame is not the one in the index"));
+    }
+    let raw = decompress(zstd, bytes, row.raw as usize)?;
+    if raw.len() != row.raw as usize {
+        return Err(LayerError::corrupt("frame has another length than the index says"));
+    }
+    Ok(raw)
+}
+
+impl<R: Read> Read for Section<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.left == 0 {
+            return Ok(0);
+        }
+        while self.at >= self.current.len() {
+            if !self.advance().map_err(LayerError::into_stream)? {
+                return Ok(0);
+            }
+        }
+        let n =
+            buf.len().min(self.current.len() - self.at).min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        buf[..n].copy_from_slice(&self.current[self.at..self.at + n]);
+        self.at += n;
+        self.left -= n as u64;
+        Ok(n)
+    }
+}
+
+impl<R> std::fmt::Debug for Section<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Section").field("left", &self.left).finish_non_exhaustive()
+    }
+}

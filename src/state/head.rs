@@ -1,5 +1,6 @@
 //! HEAD: the one small object that says which layers make up the newest version.
 use crate::clock::Timestamp;
+use crate::layer::Tail;
 use crate::remote::{ObjectStore, RemoteError, Tag};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -83,6 +84,9 @@ pub struct LayerRef {
     pub digest: Digest,
     /// How many entries it has, whiteouts included.
     pub entries: u64,
+    /// What of the object a reader of parts needs first; layers without contents have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<TableRef>,
     /// The version that added it.
     pub version: VersionId,
     /// The instant of the tree it shows.
@@ -99,6 +103,24 @@ pub struct LayerRef {
     /// Fields this version does not know.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
+}
+
+/// The tail of a layer: all of the object after its last data frame.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableRef {
+    /// Its length; it ends the object.
+    pub bytes: u64,
+    /// BLAKE3 of these bytes, in hex.
+    pub digest: Digest,
+    /// Fields this version does not know.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+impl From<Tail> for TableRef {
+    fn from(tail: Tail) -> Self {
+        Self { bytes: tail.bytes, digest: Digest(tail.digest), extra: Map::new() }
+    }
 }
 
 /// A BLAKE3 digest; 64 lower-case hex digits in documents.
@@ -312,6 +334,9 @@ impl Head {
             }
             if i64::try_from(layer.bytes).is_err() || i64::try_from(layer.raw_bytes).is_err() {
                 return invalid(format!("length of layer {:?}", layer.key));
+            }
+            if layer.table.as_ref().is_some_and(|table| table.bytes == 0 || table.bytes > layer.bytes) {
+                return invalid(format!("length of the table of layer {:?}", layer.key));
             }
         }
         Ok(())

@@ -79,6 +79,7 @@ fn first_head(remote: &RemoteSettings, key: String, summary: &Summary) -> Head {
         raw_bytes: summary.raw_bytes,
         digest: Digest(summary.digest),
         entries: summary.entries,
+        table: Some(summary.tail.into()),
         version: 1,
         time: instant(Timestamp::now()),
         writer,

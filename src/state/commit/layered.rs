@@ -171,6 +171,7 @@ fn layer_ref(key: &str, packed: &Packed, writer: Uuid, time: Timestamp) -> Layer
         raw_bytes: packed.summary.raw_bytes,
         digest: Digest(packed.summary.digest),
         entries: packed.summary.entries,
+        table: Some(packed.summary.tail.into()),
         version: 0,
         time: head::instant(time),
         writer,

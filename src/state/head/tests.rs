@@ -8,6 +8,7 @@ pub(crate) fn layer(key: &str) -> LayerRef {
         raw_bytes: 5678,
         digest: Digest([0xab; 32]),
         entries: 3,
+        table: None,
         version: 0,
         time: "2026-11-21T14:00:00.000000001Z".parse().expect("time"),
         writer: Uuid::from_u128(7),
@@ -39,17 +40,32 @@ fn golden_document() {
     assert_eq!(parsed, head());
 }
 
+/// `golden.json` is what was written before layers had a table.
+#[test]
+fn golden_document_with_a_table() {
+    let mut head = head();
+    head.layers[0].table = Some(Tail { bytes: 96, digest: [0xcd; 32] }.into());
+    let bytes = head.to_bytes().expect("bytes");
+    assert_eq!(String::from_utf8_lossy(&bytes), include_str!("golden-table.json").trim_end());
+    let mut parsed = Head::parse(&bytes).expect("parses");
+    parsed.checksum.clear();
+    assert_eq!(parsed, head);
+}
+
 #[test]
 fn unknown_fields_survive_a_rewrite_and_are_under_the_checksum() {
     let bytes = reseal(|v| {
         v["tags"] = serde_json::json!({"v1": 1});
-        v["layers"][0]["table"] = serde_json::json!({"at": 100});
+        v["layers"][0]["hint"] = serde_json::json!({"at": 100});
+        let digest = "cd".repeat(32);
+        v["layers"][0]["table"] = serde_json::json!({"bytes": 96, "digest": digest, "depth": 7});
     });
     let read = Head::parse(&bytes).expect("parses");
     let next = read.next(Uuid::from_u128(8), "other", layer("layers/2.tar.zst"));
     let again = Head::parse(&next.to_bytes().expect("bytes")).expect("parses");
     assert_eq!(again.extra["tags"]["v1"], 1);
-    assert_eq!(again.layers[0].extra["table"]["at"], 100);
+    assert_eq!(again.layers[0].extra["hint"]["at"], 100);
+    assert_eq!(again.layers[0].table.as_ref().expect("kept").extra["depth"], 7);
     assert_eq!((again.version, again.parent), (2, 1));
     let tampered = String::from_utf8(bytes).expect("text").replace("\"at\":100", "\"at\":101");
     assert!(matches!(Head::parse(tampered.as_bytes()), Err(HeadError::Checksum)));
@@ -76,7 +92,10 @@ fn refuses_what_is_not_whole_known_and_consistent() {
     assert!(matches!(Head::parse(&bytes), Err(HeadError::Checksum)));
     bytes.truncate(bytes.len() / 2);
     assert!(matches!(Head::parse(&bytes), Err(HeadError::Foreign(_))));
-    let edits: [fn(&mut Value); 9] = [
+    let edits: [fn(&mut Value); 12] = [
+        |v| v["layers"][0]["table"] = serde_json::json!({"bytes": 1235, "digest": "cd".repeat(32)}),
+        |v| v["layers"][0]["table"] = serde_json::json!({"bytes": 0, "digest": "cd".repeat(32)}),
+        |v| v["layers"][0]["table"] = serde_json::json!({"bytes": 96}),
         |v| v["version"] = 0.into(),
         |v| v["parent"] = 1.into(),
         |v| v["layers"] = serde_json::json!([]),

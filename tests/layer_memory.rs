@@ -1,12 +1,14 @@
-//! Memory of packing and reading does not depend on the size of a file. Alone in its process,
+//! Memory of packing and reading does not depend on the size of a file, and little on their number. Alone in its process,
 //! because the peak is the process's.
 #![allow(clippy::expect_used, reason = "a test that cannot go on fails")]
-use icecache::layer::{Entry, Kind, LayerReader, LayerWriter, Metadata, PackOptions};
+use icecache::layer::{Entry, Kind, LayerIndex, LayerReader, LayerWriter, Metadata, PackOptions};
 use icecache::path::RelPath;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 const BOUND: u64 = 64 << 20;
+/// So many that a list of them would exceed the bound.
+const ENTRIES: u64 = 600_000;
 
 fn peak() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("status");
@@ -60,4 +62,20 @@ fn memory_stays_bounded_whatever_the_size() {
     let mut found = vec![0; 1 << 20];
     out[1].read_exact_at(&mut found, 255 << 20).expect("read");
     assert!(found == block);
+
+    // Entries that were written are not kept: of each a few bytes of compressed contents are.
+    let layer = tempfile::tempfile().expect("temporary file");
+    let mut writer =
+        LayerWriter::new(layer.try_clone().expect("clone"), PackOptions { level: 1, threads: 4 });
+    for i in 0..ENTRIES {
+        writer.append(&entry(&format!("directory/file-{i:07}"), 0), None).expect("append");
+    }
+    let (_, summary) = writer.finish().expect("finish");
+    let mut tail = vec![0; summary.tail.bytes as usize];
+    layer.read_exact_at(&mut tail, summary.bytes - summary.tail.bytes).expect("read");
+    let (_, contents) = LayerIndex::read(&tail, summary.bytes).expect("index");
+    assert_eq!(contents.map(|row| row.expect("a row").length).sum::<u64>(), ENTRIES * 512);
+    assert!(summary.tail.bytes < ENTRIES * 40, "{} bytes of contents", summary.tail.bytes);
+    let all = peak() - before;
+    assert!(all <= BOUND, "many entries took {all} bytes");
 }

@@ -4,7 +4,7 @@ use crate::layer::contents::Row;
 use crate::layer::frame::FRAME_RAW_MAX;
 use crate::layer::index::tests::parts;
 use crate::layer::tests::{Items, content, entry, file, noise, pack, path, small};
-use crate::layer::{Kind, LayerReader, LayerWriter, PackOptions};
+use crate::layer::{Extractor, Kind, LayerReader, LayerWriter, PackOptions};
 use std::os::unix::fs::FileExt;
 
 const FRAME: u64 = FRAME_RAW_MAX as u64;
@@ -153,4 +153,25 @@ fn spans_that_are_no_rows_are_errors() {
     let short = section(&bytes, &index, rows[0].offset..rows[0].offset + FRAME);
     assert!(matches!(short, Err(LayerError::Truncated { .. })), "ends in an entry");
     assert_eq!(section(&bytes, &index, 0..0).expect("nothing"), []);
+}
+
+#[test]
+fn a_section_is_extracted_like_a_layer() {
+    let items = mixed();
+    let (bytes, summary) = pack(&items);
+    let (index, rows) = parts(&bytes, summary);
+    let dir = tempfile::tempdir().expect("directory");
+    let root = std::fs::File::open(dir.path()).expect("open");
+    let mut extractor = Extractor::new(root.into());
+    for row in rows.iter().filter(|row| !matches!(row.entry.kind, Kind::Whiteout)) {
+        let mut reader = open(&bytes, &index, row.span()).expect("opens");
+        let entry = reader.next_entry().expect("reads").expect("one");
+        extractor.place(&entry, &mut reader).expect("place");
+        assert_eq!(reader.next_entry().expect("end"), None);
+    }
+    extractor.finish().expect("finish");
+    for (entry, data) in items.iter().filter(|(_, data)| data.is_some()) {
+        let found = std::fs::read(dir.path().join(entry.path.as_path())).expect("read");
+        assert!(Some(&found) == data.as_ref(), "{}", entry.path);
+    }
 }

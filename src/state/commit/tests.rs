@@ -1,7 +1,7 @@
 //! Commits against a store whose calls fail as told.
 use super::*;
 use crate::journal::{Journal, MemoryJournal};
-use crate::layer::{Kind, LayerReader};
+use crate::layer::{Kind, LayerIndex, LayerReader};
 use crate::remote::faulty::{Fault, Operation};
 use crate::remote::{Condition, Counted, Counters, Faulty, MemoryStore, ObjectStore};
 use crate::state::dirty::{Extent, Marks};
@@ -164,6 +164,14 @@ async fn a_small_flush_is_two_puts_and_an_empty_one_is_none() {
     let head = s.head("work").await.expect("HEAD");
     assert_eq!((head.version, head.parent, head.layers.len()), (2, 1, 2));
     assert_eq!((head.layers[1].bytes, head.layers[1].entries), (second.bytes, 3));
+    for layer in &head.layers {
+        let table = layer.table.as_ref().expect("a layer of ours has a table");
+        let object = s.memory.get(&layer.key).await.expect("layer").bytes;
+        let tail = &object[object.len() - table.bytes as usize..];
+        assert_eq!(table.digest, Digest(*blake3::hash(tail).as_bytes()));
+        let (index, rows) = LayerIndex::read(tail, layer.bytes).expect("reads");
+        assert_eq!((index.entries(), rows.count() as u64), (layer.entries, layer.entries));
+    }
     assert!(s.is_clean());
 }
 

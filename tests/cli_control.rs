@@ -3,7 +3,8 @@
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use icecache::serve::control::{
-    Controller, ExportReply, FlushReply, LogLine, SOCKET_NAME, Status, UnmountReply, Unsaved, bind, serve,
+    Controller, ExportReply, FlushReply, HydrateReply, LogLine, SOCKET_NAME, Status, UnmountReply, Unsaved,
+    bind, serve,
 };
 use icecache::serve::registry::{Registered, Registration, Registry};
 use icecache::{Error, ErrorKind, Result};
@@ -35,6 +36,8 @@ impl Controller for Fake {
             dirty_files: 2,
             dirty_bytes: 2048,
             open_for_write: 1,
+            absent_files: 0,
+            absent_bytes: 0,
             last_flush: None,
             last_error: None,
             uptime_s: 5,
@@ -64,9 +67,14 @@ impl Controller for Fake {
         .boxed()
     }
 
+    fn hydrate(&self, _: Vec<PathBuf>) -> BoxFuture<'_, Result<HydrateReply>> {
+        async { Ok(HydrateReply { files: 2, absent_files: 0, absent_bytes: 0 }) }.boxed()
+    }
+
     fn unmount(&self) -> BoxFuture<'_, Result<UnmountReply>> {
         async {
             Ok(UnmountReply {
+                absent_files: 0,
                 fork: None,
                 version: Some("4".into()),
                 unmounted: true,
@@ -146,6 +154,8 @@ fn status_for_people_and_programs() {
         "dirty_files",
         "dirty_bytes",
         "open_for_write",
+        "absent_files",
+        "absent_bytes",
         "last_flush",
         "last_error",
         "name",

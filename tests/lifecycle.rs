@@ -341,7 +341,7 @@ fn unreadable_head_is_not_an_empty_start() {
 /// the whole."
 #[test]
 fn damaged_layer_is_refused() {
-    let mut lab = Lab::new(Setup::default());
+    let mut lab = Lab::new(Setup::default().with(&["--restore", "eager"]));
     fs::write(lab.dir().join("f"), vec![7; 100_000]).unwrap();
     lab.flush();
     lab.kill();

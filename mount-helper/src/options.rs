@@ -27,6 +27,8 @@ const SETTINGS: &[&str] = &[
     "on-existing",
     "on-conflict",
     "scan",
+    "restore",
+    "no-prefetch",
     "debounce",
     "max-delay",
     "cut-deadline",
@@ -43,7 +45,7 @@ const SETTINGS: &[&str] = &[
 ];
 
 /// Settings that may stand alone and then mean `on`.
-const SWITCHES: &[&str] = &["s3-path-style", "unsafe-no-cas"];
+const SWITCHES: &[&str] = &["s3-path-style", "unsafe-no-cas", "no-prefetch"];
 
 /// Short words and what they mean.
 const SHORT: &[(&str, &str)] = &[

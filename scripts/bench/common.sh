@@ -65,3 +65,14 @@ own_icecache() {
   ICECACHE_BIN=$work/icecache
   export ICECACHE_BIN
 }
+
+# need_aws: the AWS command line; installed into the folder of tools if it is missing.
+need_aws() {
+  if ! have aws && [ ! -x "$ICECACHE_TOOLS/aws/bin/aws" ]; then
+    if ! { python3 -m venv "$ICECACHE_TOOLS/aws" && "$ICECACHE_TOOLS/aws/bin/pip" --quiet install awscli >&2; }; then
+      rm -rf -- "$ICECACHE_TOOLS/aws"
+      die "the AWS command line cannot be installed"
+    fi
+  fi
+  PATH=$PATH:$ICECACHE_TOOLS/aws/bin
+}

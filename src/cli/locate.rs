@@ -34,8 +34,14 @@ pub fn daemon(dir: &Path, context: &Context) -> Result<(Registered, Client)> {
 /// the question that the kernel never answers from a cache. If the daemon has died this moment, the
 /// kernel takes it back when the last of its rings is gone, so it is waited for.
 pub fn is_dead_mount(dir: &Path) -> bool {
+    rustix::fs::statfs(dir).is_err_and(|e| is_of_dead_mount(&e.into()))
+}
+
+/// Whether a call failed because the daemon behind a mount is gone.
+pub fn is_of_dead_mount(error: &std::io::Error) -> bool {
     use rustix::io::Errno;
-    matches!(rustix::fs::statfs(dir), Err(Errno::NOTCONN | Errno::CONNABORTED))
+    let gone = [Errno::NOTCONN, Errno::CONNABORTED].map(Errno::raw_os_error);
+    error.raw_os_error().is_some_and(|e| gone.contains(&e))
 }
 
 /// Takes a dead daemon's mount away; what is underneath is then visible again.

@@ -9,6 +9,7 @@ mod exit;
 mod export;
 mod flags;
 mod flush;
+mod hydrate;
 mod import;
 mod locate;
 mod log;
@@ -55,6 +56,8 @@ enum Verb {
     Restore(restore::Restore),
     /// Write the newest version into an archive
     Export(export::Export),
+    /// Bring what is only in the remote so far
+    Hydrate(hydrate::Hydrate),
     /// Make an archive the newest version of a name
     Import(import::Import),
     /// Save everything, then unmount
@@ -108,6 +111,7 @@ fn run(verb: Verb, context: &Context) -> crate::Result<Exit> {
         Verb::Log(verb) => verb.run(context),
         Verb::Restore(verb) => verb.run(context),
         Verb::Export(verb) => verb.run(context),
+        Verb::Hydrate(verb) => verb.run(context),
         Verb::Import(verb) => verb.run(context),
         Verb::Unmount(verb) => verb.run(context),
         Verb::Config(verb) => verb.run(context),

@@ -48,11 +48,14 @@ impl Mount {
             }
             Found::Stale(_) | Found::Unknown => {}
         }
-        if locate::is_dead_mount(&dir) {
+        let mut looked = fs::metadata(&dir);
+        // It may be dying at this moment, so its own answer counts as well.
+        if looked.as_ref().is_err_and(locate::is_of_dead_mount) || locate::is_dead_mount(&dir) {
             locate::detach_dead_mount(&dir)?;
             context.output.say(&format!("took away the mount of a dead daemon: {}", safe_path(&dir)));
+            looked = fs::metadata(&dir);
         }
-        match fs::metadata(&dir) {
+        match looked {
             Ok(there) if there.is_dir() => {}
             Ok(_) => {
                 return Err(Error::new(ErrorKind::Invalid, format!("not a directory: {}", dir.display())));

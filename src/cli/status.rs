@@ -51,6 +51,8 @@ fn one(status: &control::Status, context: &Context) -> Result<()> {
         ("dirty_files", status.dirty_files.to_string()),
         ("dirty_bytes", format!("{} ({})", status.dirty_bytes, bytes(status.dirty_bytes))),
         ("open_for_write", status.open_for_write.to_string()),
+        ("absent_files", status.absent_files.to_string()),
+        ("absent_bytes", format!("{} ({})", status.absent_bytes, bytes(status.absent_bytes))),
         ("last_flush", last_flush.unwrap_or_else(|| "none".to_owned())),
         ("last_error", last_error.unwrap_or_else(|| "none".to_owned())),
         ("uptime", format!("{} s", status.uptime_s)),

@@ -85,6 +85,12 @@ fn report(reply: &UnmountReply, dir: &Path, context: &Context) -> Result<Exit> {
     if reply.error.is_some() {
         return Ok(Exit::Failure);
     }
+    if reply.absent_files > 0 {
+        context.output.say(&format!(
+            "{} files are only in the remote: nobody touched them here (icecache hydrate brings them before an unmount)",
+            reply.absent_files
+        ));
+    }
     let version = reply.version.as_deref().map_or_else(|| "no version".to_owned(), safe);
     context.output.say(&format!("{} is unmounted, everything is saved: {version}", safe_path(dir)));
     Ok(Exit::Done)

@@ -37,6 +37,12 @@ pub const KEYS: &[Key] = &[
     key("on-existing", Some("merge"), "local files and a remote version: merge, local or fail"),
     key("on-conflict", Some("fork"), "another writer moved the name: fork, or fail and keep all unsaved"),
     key("scan", Some("auto"), "compare the backing with the journal: auto (after an unclean stop) or always"),
+    key(
+        "restore",
+        Some("lazy"),
+        "lazy: usable at once, content comes when it is touched and in the background; eager: all of it first",
+    ),
+    key("no-prefetch", Some("off"), "on: with a lazy restore bring only what is touched"),
     key("debounce", Some("1s"), "flush this long after the last change"),
     key("max-delay", Some("10s"), "flush at least this often under constant writing"),
     key("cut-deadline", Some("500ms"), "how long one attempt of a cut may hold writers"),

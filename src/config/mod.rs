@@ -18,7 +18,8 @@ pub use file::ConfigFile;
 pub use merge::{Environment, Merged, Origin, Value};
 pub use settings::{MountSettings, RemoteSettings, S3Settings};
 pub use types::{
-    Access, FsyncMode, Layout, MountFlags, Name, OnConflict, OnExisting, Passthrough, Scan, Transport, Xattr,
+    Access, FsyncMode, Layout, MountFlags, Name, OnConflict, OnExisting, Passthrough, Restore, Scan,
+    Transport, Xattr,
 };
 
 use std::path::PathBuf;

@@ -3,7 +3,8 @@
 use super::merge::{Environment, Merged, Origin, Value};
 use super::place::{self, canonical_dir, keep_apart, resolve};
 use super::types::{
-    Access, FsyncMode, Layout, MountFlags, Name, OnConflict, OnExisting, Passthrough, Scan, Transport, Xattr,
+    Access, FsyncMode, Layout, MountFlags, Name, OnConflict, OnExisting, Passthrough, Restore, Scan,
+    Transport, Xattr,
 };
 use super::{ConfigError, text, wire};
 use serde::{Deserialize, Serialize};
@@ -66,6 +67,10 @@ pub struct MountSettings {
     pub on_conflict: OnConflict,
     /// When to compare the backing with the journal.
     pub scan: Scan,
+    /// When the content of a version comes.
+    pub restore: Restore,
+    /// With [`Restore::Lazy`]: bring only what is touched.
+    pub no_prefetch: bool,
     /// Flush this long after the last change.
     pub debounce: Duration,
     /// Flush at least this often under constant writing; not shorter than `debounce`.
@@ -244,6 +249,8 @@ impl MountSettings {
             on_existing: reader.word("on-existing")?,
             on_conflict: reader.word("on-conflict")?,
             scan: reader.word("scan")?,
+            restore: reader.word("restore")?,
+            no_prefetch: reader.always("no-prefetch", text::switch)?,
             debounce: reader.always("debounce", text::duration)?,
             max_delay: reader.always("max-delay", text::duration)?,
             cut_deadline: reader.always("cut-deadline", text::duration)?,

@@ -118,6 +118,15 @@ words! {
     }
 }
 words! {
+    /// When the content of a version comes to an empty directory.
+    Restore {
+        /// When it is touched, and in the background.
+        Lazy = "lazy",
+        /// Before the mount is usable.
+        Eager = "eager",
+    }
+}
+words! {
     /// When the backing is compared with the clean records.
     Scan {
         /// After an unclean stop.

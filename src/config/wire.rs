@@ -43,6 +43,24 @@ pub mod path {
     }
 }
 
+/// For `#[serde(with = "config::wire::paths")]`.
+pub mod paths {
+    use super::*;
+
+    #[derive(Serialize, Deserialize)]
+    struct Wrapped(#[serde(with = "super::path")] PathBuf);
+
+    /// Writes a list of paths.
+    pub fn serialize<S: Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(paths.iter().cloned().map(Wrapped))
+    }
+
+    /// Reads a list of paths.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
+        Ok(Vec::<Wrapped>::deserialize(deserializer)?.into_iter().map(|w| w.0).collect())
+    }
+}
+
 /// For `#[serde(with = "config::wire::optional_path")]`.
 pub mod optional_path {
     use super::*;

@@ -1,6 +1,8 @@
 //! One pass over a directory, kept between READDIR requests so that a listing is one `open`.
-use super::inode::Inode;
-use rustix::fs::{Mode, OFlags, RawDir, SeekFrom};
+use super::inode::{Inode, absent_id};
+use crate::state::absent::Absent;
+use crate::state::absent::tree::{Node, What};
+use rustix::fs::{FileType, Mode, OFlags, RawDir, SeekFrom};
 use std::ffi::{CStr, CString};
 use std::io;
 use std::mem::MaybeUninit;
@@ -9,15 +11,21 @@ use std::os::fd::OwnedFd;
 /// Bytes asked of the backing per getdents64 call.
 const BUFFER_BYTES: usize = 32 * 1024;
 
+/// Cookies of entries of the tree begin here, where no file system has any but its end's.
+const TREE_COOKIES: u64 = 0x7fff_ffff_0000_0000;
+
+/// The tree of a lazy restore, and where a directory stands in it.
+pub type InTree<'a> = Option<(&'a Absent, Node)>;
+
 /// A directory entry as the backing lists it.
 #[derive(Debug, Clone)]
 pub struct DirEntry {
     /// The name.
     pub name: CString,
-    /// The backing's inode number.
+    /// The backing's inode number; 0 if it is still to be asked for, and may then be gone.
     pub ino: u64,
     /// The backing's idea of the type (`DT_*` as a file type).
-    pub file_type: rustix::fs::FileType,
+    pub file_type: FileType,
     /// The cookie that continues after this entry.
     pub next: u64,
 }
@@ -62,9 +70,50 @@ impl Listing {
     }
 }
 
+/// The entry of a node of the tree.
+fn tree_entry((tree, node): (&Absent, Node), place: u64) -> Option<DirEntry> {
+    let name = CString::new(tree.tree().name(node)).ok()?;
+    let what = tree.tree().what(node);
+    let ino = match what {
+        What::File(file) if tree.is_absent(node) => absent_id(file),
+        _ => 0,
+    };
+    let file_type = match what {
+        What::File(_) => FileType::RegularFile,
+        What::Directory => FileType::Directory,
+        What::Special(_) => FileType::Unknown,
+    };
+    Some(DirEntry { name, ino, file_type, next: TREE_COOKIES + place + 1 })
+}
+
 /// Calls `add` for each entry from cookie `at` on, until it returns `false` (that entry was not
 /// taken) or the directory ends.
-pub fn list(dir: &Inode, at: u64, mut add: impl FnMut(&CStr, &DirEntry) -> bool) -> io::Result<()> {
+///
+/// What stands in the tree comes first and in its order, whether it is on the disk or not: so a name
+/// that comes to the disk meanwhile is neither left out nor listed twice.
+pub fn list(
+    dir: &Inode,
+    mut at: u64,
+    in_tree: InTree<'_>,
+    mut add: impl FnMut(&CStr, &DirEntry) -> bool,
+) -> io::Result<()> {
+    // The end of the backing has a cookie as high.
+    let place = at.checked_sub(TREE_COOKIES).filter(|place| *place < u64::from(u32::MAX));
+    if let Some((tree, node)) = in_tree
+        && (at == 0 || place.is_some())
+    {
+        let first = place.unwrap_or(0);
+        for (place, child) in (0..).zip(tree.tree().children(node)).skip(first as usize) {
+            if tree.stands(*child)
+                && let Some(entry) = tree_entry((tree, *child), place)
+                && !add(&entry.name, &entry)
+            {
+                return Ok(());
+            }
+        }
+        at = 0;
+    }
+    let named = |name: &CStr| in_tree.is_some_and(|(tree, node)| tree.stands_at(node, name.to_bytes()));
     let kept = dir.listing.lock().take().filter(|l| l.at == at && at != 0);
     let mut listing = match kept {
         Some(listing) => listing,
@@ -79,7 +128,7 @@ pub fn list(dir: &Inode, at: u64, mut add: impl FnMut(&CStr, &DirEntry) -> bool)
             continue;
         }
         let Some(entry) = listing.ahead.front() else { continue };
-        if !add(&entry.name, entry) {
+        if !named(&entry.name) && !add(&entry.name, entry) {
             break;
         }
         listing.at = entry.next;

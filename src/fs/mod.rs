@@ -4,6 +4,7 @@
 //! [`Volume`] composes the parts; each operation family is a file in `ops`. An operation that
 //! changes the tree runs inside the [`gate`], marks what it touched in the dirty set, and lets the
 //! [`shelter`] copy what a flush still needs.
+pub mod absent;
 pub mod attr;
 pub mod counters;
 pub mod gate;
@@ -19,6 +20,7 @@ mod rare;
 pub mod shelter;
 mod sys;
 
+use crate::state::absent::Absent;
 use crate::state::dirty::{DirtySet, Extent};
 use crate::state::staging::Staging;
 use attr::Attr;
@@ -83,6 +85,8 @@ pub trait Kernel: Send + Sync {
 pub struct Volume {
     options: VolumeOptions,
     inodes: InodeTable,
+    /// What is not on the disk yet.
+    absent: Option<Arc<Absent>>,
     handles: Handles,
     registrations: Registrations,
     writable: Writable,
@@ -103,11 +107,22 @@ impl std::fmt::Debug for Volume {
 }
 
 impl Volume {
-    /// Shows the directory behind `root` (an `O_PATH` descriptor is enough).
-    pub fn new(root: OwnedFd, staging: Staging, options: VolumeOptions) -> io::Result<Self> {
+    /// Shows the directory behind `root` (an `O_PATH` descriptor is enough), and what is `absent` from
+    /// it so far.
+    pub fn new(
+        root: OwnedFd,
+        staging: Staging,
+        options: VolumeOptions,
+        absent: Option<Arc<Absent>>,
+    ) -> io::Result<Self> {
+        let inodes = InodeTable::new(root)?;
+        if absent.is_some() {
+            inodes.root().set_node(Some(crate::state::absent::tree::ROOT));
+        }
         Ok(Self {
             options,
-            inodes: InodeTable::new(root)?,
+            inodes,
+            absent,
             handles: Handles::default(),
             registrations: Registrations::default(),
             writable: Writable::default(),
@@ -172,7 +187,7 @@ impl Volume {
 
     /// Marks the path of an inode, once per epoch.
     fn mark(&self, inode: &Inode) {
-        let epoch = self.dirty.epoch();
+        let epoch = self.dirty.epoch() as u32;
         if inode.marked.load(Ordering::Acquire) == epoch {
             self.dirty.touch();
         } else if let Some(path) = inode.path() {
@@ -191,11 +206,17 @@ impl Volume {
 
     /// Attributes of an inode now, after its last name is gone too if it is open.
     fn attr_of(&self, inode: &Inode) -> io::Result<Attr> {
-        let orphan = inode.open.lock().orphan.clone();
-        match orphan {
-            Some(fd) => Attr::at(&fd, c""),
-            None => inode.at(|dir, name| Attr::at(dir, if inode.is_dir() { c"" } else { name })),
+        if let Some(attr) = self.absent_attr(inode) {
+            return Ok(attr);
         }
+        let orphan = inode.open.lock().orphan.clone();
+        let attr = match orphan {
+            Some(fd) => Attr::at(&fd, c"")?,
+            None => {
+                self.naming(|| inode.at(|dir, name| Attr::at(dir, if inode.is_dir() { c"" } else { name })))?
+            }
+        };
+        Ok(self.with_absent(inode, attr))
     }
 
     fn inode(&self, id: u64) -> io::Result<Arc<Inode>> {

@@ -2,6 +2,7 @@
 //! its way to the remote, and the way back.
 //!
 //! A flush reads as `dirty → plan → cut → commit`, a start as `head → restore`.
+pub mod absent;
 mod backing;
 pub mod barrier;
 pub mod commit;

@@ -7,12 +7,13 @@
 use crate::journal::{Batch, Journal, JournalError, Tree};
 use crate::path::RelPath;
 use crate::remote::Tag;
+use crate::state::absent::Absent;
 use crate::state::head::VersionId;
 use crate::state::identity::Identity;
 use crate::sync::Mutex;
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use uuid::Uuid;
 
 pub mod key;
@@ -101,6 +102,8 @@ pub struct Records {
     was_clean: bool,
     /// See [`changes`](Records::changes).
     changes: AtomicU64,
+    /// What the version has that was never on the disk, and so has no record.
+    absent: OnceLock<Weak<Absent>>,
 }
 
 impl Records {
@@ -122,7 +125,13 @@ impl Records {
         };
         let foreign = meta.url != url || meta.name != name;
         let was_clean = meta.clean;
-        let records = Self { journal, meta: Mutex::new(meta), was_clean, changes: AtomicU64::new(0) };
+        let records = Self {
+            journal,
+            meta: Mutex::new(meta),
+            was_clean,
+            changes: AtomicU64::new(0),
+            absent: OnceLock::new(),
+        };
         if foreign {
             let meta = records.meta();
             // A start that came to nothing (a mistyped bucket, say) binds nobody.
@@ -187,6 +196,33 @@ impl Records {
     pub fn any_within(&self, path: &RelPath) -> Result<bool, JournalError> {
         Ok(self.journal.get(CLEAN, &record_key(path))?.is_some()
             || self.below(path).next().transpose()?.is_some())
+    }
+
+    /// Connects what a lazy restore has not brought yet; once.
+    pub fn set_absent(&self, absent: &Arc<Absent>) {
+        let _already = self.absent.set(Arc::downgrade(absent));
+    }
+
+    /// What a lazy restore has not brought yet.
+    pub fn absent(&self) -> Option<Arc<Absent>> {
+        self.absent.get()?.upgrade()
+    }
+
+    /// Records what came to the disk as the version has it.
+    pub fn arrived(
+        &self,
+        entries: impl IntoIterator<Item = (RelPath, Identity)>,
+    ) -> Result<(), JournalError> {
+        // None of them had a record: what a name was linked to before needs no look.
+        let mut batch = Batch::new();
+        for (path, ident) in entries {
+            let key = record_key(&path);
+            if is_linked(&ident) {
+                batch.put(LINKS, &link_key(ident.ino, &key), b"");
+            }
+            batch.put(CLEAN, &key, encode(&ident)?);
+        }
+        self.journal.apply(batch)
     }
 
     /// The names in a directory, in order, each with its record; `None` for one that has only

@@ -191,6 +191,10 @@ impl Lab {
         }
         args.extend(self.setup.remote_options.iter().map(OsString::from));
         args.extend(self.setup.options.iter().cloned());
+        let said = args.iter().any(|arg| arg.to_string_lossy().starts_with("--no-prefetch"));
+        if !said && std::env::var_os("ICECACHE_TEST_PREFETCH").is_some_and(|value| value == "off") {
+            args.push("--no-prefetch".into());
+        }
         self.call(args)
     }
 

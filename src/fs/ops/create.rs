@@ -32,12 +32,13 @@ impl Volume {
         let access = if self.options.passthrough && parent.native { OFlags::RDONLY } else { access };
         let how = OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let how = how | access | (flags & OFlags::EXCL);
-        let (file, fresh) = match rustix::fs::openat(dir, name, how | OFlags::EXCL, Mode::from_raw_mode(mode))
-        {
+        let mode = Mode::from_raw_mode(mode);
+        let made = self.naming(|| Ok(rustix::fs::openat(dir, name, how | OFlags::EXCL, mode)));
+        let (file, fresh) = match made? {
             Ok(fd) => (File::from(fd), true),
             // The backing was changed beneath the mount, or the kernel's negative entry was stale.
             Err(rustix::io::Errno::EXIST) if !flags.contains(OFlags::EXCL) => {
-                (File::from(rustix::fs::openat(dir, name, how, Mode::from_raw_mode(mode))?), false)
+                (File::from(rustix::fs::openat(dir, name, how, mode)?), false)
             }
             Err(e) => return Err(e.into()),
         };
@@ -51,7 +52,7 @@ impl Volume {
         let opened = opened.inspect_err(|_| self.inodes.forget(inode.id, 1))?;
         self.mark(&inode);
         let attr = if fresh { attr } else { self.attr_of(&inode)? };
-        Ok((inode.id, attr, opened))
+        Ok((inode.id, inode.told(attr), opened))
     }
 
     fn open_created(
@@ -115,12 +116,14 @@ impl Volume {
         self.count(Op::Link);
         let inode = self.inode(inode)?;
         let parent = self.inode(parent)?;
-        inode.at(|dir, old| Ok(rustix::fs::linkat(dir, old, parent.dir()?, name, AtFlags::empty())?))?;
+        self.naming(|| {
+            inode.at(|dir, old| Ok(rustix::fs::linkat(dir, old, parent.dir()?, name, AtFlags::empty())?))
+        })?;
         let attr = Attr::at(parent.dir()?, name)?;
         self.mark(&inode); // the earlier name: its file now has one more
         let inode = self.inodes.intern(&parent, name, &attr)?;
         self.mark_name(&parent, name, Extent::Entry);
-        Ok((inode.id, attr))
+        Ok((inode.id, inode.told(attr)))
     }
 
     /// The mode of a new file: the umask counts unless the directory has a default ACL, which the
@@ -141,7 +144,7 @@ impl Volume {
         make: impl FnOnce(&Inode) -> io::Result<()>,
     ) -> io::Result<(u64, Attr)> {
         let parent = self.inode(parent)?;
-        make(&parent)?;
+        self.naming(|| make(&parent))?;
         self.give(caller, &parent, name)?;
         let attr = Attr::at(parent.dir()?, name)?;
         let inode = self.inodes.intern(&parent, name, &attr)?;

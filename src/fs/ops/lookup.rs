@@ -11,8 +11,7 @@ impl Volume {
     pub fn lookup(&self, parent: u64, name: &CStr) -> io::Result<(u64, Attr)> {
         self.count(Op::Lookup);
         let parent = self.inode(parent)?;
-        let attr = Attr::at(parent.dir()?, name)?;
-        let inode = self.inodes.intern(&parent, name, &attr)?;
+        let (inode, attr) = self.find(&parent, name)?;
         Ok((inode.id, attr))
     }
 

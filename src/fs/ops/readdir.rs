@@ -11,9 +11,26 @@ use std::sync::atomic::Ordering;
 
 impl Volume {
     /// Lists names from cookie `at` on; `add` returns whether it took the entry.
-    pub fn readdir(&self, dir: u64, at: u64, add: impl FnMut(&CStr, &DirEntry) -> bool) -> io::Result<()> {
+    pub fn readdir(
+        &self,
+        dir: u64,
+        at: u64,
+        mut add: impl FnMut(&CStr, &DirEntry) -> bool,
+    ) -> io::Result<()> {
         self.count(Op::Readdir);
-        listing::list(&*self.inode(dir)?, at, add)
+        let dir = self.inode(dir)?;
+        listing::list(&dir, at, self.tree_at(&dir), |name, entry| {
+            if entry.ino != 0 {
+                return add(name, entry);
+            }
+            let Ok(attr) = self.find(&dir, name).map(|(inode, attr)| {
+                self.inodes.forget(inode.id, 1);
+                attr
+            }) else {
+                return true; // gone, and still in the tree
+            };
+            add(name, &DirEntry { ino: attr.key.ino, file_type: attr.file_type(), ..entry.clone() })
+        })
     }
 
     /// Lists names with their attributes; each entry taken counts one reference of the kernel.
@@ -29,14 +46,19 @@ impl Volume {
         if at == 0 {
             parent.listed.store(true, Ordering::Relaxed);
         }
-        let fd = parent.dir()?;
-        listing::list(&parent, at, |name, entry| {
+        listing::list(&parent, at, self.tree_at(&parent), |name, entry| {
             if name == c"." || name == c".." {
                 return add(name, entry, None);
             }
             // Gone since it was listed: left out, as a later readdir(2) would.
-            let Ok(attr) = Attr::at(fd, name) else { return true };
-            let Ok(inode) = self.inodes.intern(&parent, name, &attr) else { return true };
+            let Ok((inode, attr)) = self.find(&parent, name) else { return true };
+            let told;
+            let entry = if entry.ino == 0 {
+                told = DirEntry { ino: inode.id, file_type: attr.file_type(), ..entry.clone() };
+                &told
+            } else {
+                entry
+            };
             let taken = add(name, entry, Some((inode.id, &attr)));
             if !taken {
                 self.inodes.forget(inode.id, 1);
@@ -49,6 +71,9 @@ impl Volume {
     pub fn fsyncdir(&self, dir: u64) -> io::Result<()> {
         self.count(Op::Fsyncdir);
         let dir = self.inode(dir)?;
+        if let (Some(absent), Some(_)) = (&self.absent, dir.node()) {
+            absent.sync()?;
+        }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(rustix::fs::fsync(rustix::fs::openat(dir.dir()?, c".", flags, Mode::empty())?)?)
     }

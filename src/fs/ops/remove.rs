@@ -14,8 +14,12 @@ impl Volume {
     pub fn unlink(&self, parent: u64, name: &CStr) -> io::Result<()> {
         self.count(Op::Unlink);
         let parent = self.inode(parent)?;
+        if self.unlink_absent(&parent, name)? {
+            self.mark_name(&parent, name, Extent::Entry);
+            return Ok(());
+        }
         let victim = self.victim(&parent, name)?;
-        rustix::fs::unlinkat(parent.dir()?, name, AtFlags::empty())?;
+        self.naming(|| Ok(rustix::fs::unlinkat(parent.dir()?, name, AtFlags::empty())?))?;
         if let Some(inode) = victim {
             inode.remove_link(parent.id, name);
         }
@@ -27,8 +31,10 @@ impl Volume {
     pub fn rmdir(&self, parent: u64, name: &CStr) -> io::Result<()> {
         self.count(Op::Rmdir);
         let parent = self.inode(parent)?;
+        let node = self.emptied_directory(&parent, name)?;
         let victim = Attr::at(parent.dir()?, name).ok().and_then(|attr| self.inodes.find(&attr));
-        rustix::fs::unlinkat(parent.dir()?, name, AtFlags::REMOVEDIR)?;
+        self.naming(|| Ok(rustix::fs::unlinkat(parent.dir()?, name, AtFlags::REMOVEDIR)?))?;
+        self.left_tree(node, victim.as_deref())?;
         if let Some(inode) = victim {
             inode.remove_link(parent.id, name);
         }

@@ -18,6 +18,9 @@ impl Volume {
     ) -> io::Result<()> {
         self.count(Op::Rename);
         let (from, to) = (self.inode(parent)?, self.inode(new_parent)?);
+        // What moves is on the disk by now, with everything below it.
+        let node = self.emptied_directory(&from, name)?;
+        let new_node = self.emptied_directory(&to, new_name)?;
         let exchange = flags & libc::RENAME_EXCHANGE != 0;
         let source = Attr::at(from.dir()?, name)?;
         let target = Attr::at(to.dir()?, new_name).ok();
@@ -30,7 +33,7 @@ impl Volume {
         };
         let paths = || Some((from.path()?.join(name.to_bytes()), to.path()?.join(new_name.to_bytes())));
         self.shelter.rename(exchange, paths, || {
-            sys::rename(&from.dir()?, name, &to.dir()?, new_name, flags)?;
+            self.naming(|| sys::rename(&from.dir()?, name, &to.dir()?, new_name, flags))?;
             if same && !exchange {
                 return Ok(()); // two names of one file: rename(2) does nothing
             }
@@ -48,6 +51,13 @@ impl Volume {
         })?;
         if same && !exchange {
             return Ok(());
+        }
+        self.left_tree(node, moved.as_deref())?;
+        if exchange {
+            self.left_tree(new_node, victim.as_deref())?;
+        } else {
+            self.left_tree(new_node, None)?;
+            self.unlink_absent(&to, new_name)?;
         }
         // A directory is marked whole at both ends: at the old one another may soon stand, and what
         // the last version had below it must then be found gone.

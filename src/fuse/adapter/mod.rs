@@ -2,6 +2,7 @@
 //!
 //! Operations that change the tree pass the gate first; at a closed gate they are parked together
 //! with their reply (`gated`). Whatever may wait for a disk goes to the pool.
+mod absent;
 mod durable;
 mod gated;
 mod list;
@@ -19,17 +20,21 @@ use super::transport::{Handler, Pending, Reply};
 use crate::fs::attr::Attr;
 use crate::fs::open::Opening;
 use crate::fs::{Caller, Volume};
+use crate::state::absent::Hydrator;
 use gated::{NONE, by_name};
 use rustix::fs::OFlags;
 use std::io;
 use std::sync::Arc;
 
 /// The FUSE side of a volume.
+#[derive(Clone)]
 pub struct Adapter {
     volume: Arc<Volume>,
     pool: Arc<Pool>,
     /// Withholds FSYNC replies until a flush is committed (`--fsync remote`).
     durable: Option<Arc<dyn Durable>>,
+    /// Brings what is not on the disk yet.
+    hydrator: Option<Arc<Hydrator>>,
 }
 
 impl std::fmt::Debug for Adapter {
@@ -40,8 +45,12 @@ impl std::fmt::Debug for Adapter {
 
 impl Adapter {
     /// Serves `volume`.
-    pub fn new(volume: Arc<Volume>, durable: Option<Arc<dyn Durable>>) -> Self {
-        Self { volume, pool: Arc::default(), durable }
+    pub fn new(
+        volume: Arc<Volume>,
+        durable: Option<Arc<dyn Durable>>,
+        hydrator: Option<Arc<Hydrator>>,
+    ) -> Self {
+        Self { volume, pool: Arc::default(), durable, hydrator }
     }
 }
 
@@ -105,6 +114,11 @@ impl Handler for Adapter {
 
 impl Adapter {
     fn open(&self, id: u64, how: Opening, reply: Reply<super::abi::answer::Opened>) {
+        let need = self.volume.need(id, how.flags.contains(OFlags::TRUNC));
+        self.when_here(need, reply, move |this, reply| this.open_here(id, how, reply));
+    }
+
+    fn open_here(&self, id: u64, how: Opening, reply: Reply<super::abi::answer::Opened>) {
         if !how.changes() {
             open::open(&self.volume, id, how, reply);
             return;
@@ -117,13 +131,16 @@ impl Adapter {
         let id = header.nodeid;
         match operation {
             Operation::Setattr { handle, set } => {
-                let reply = pending.reply();
-                let op = move |volume: &Volume| reply.send(attributes(id, volume.setattr(id, handle, set)));
-                if set.size.is_some() {
-                    self.gated_copying(id, op);
-                } else {
-                    self.gated(op, &(), &|_| vec![id], |volume, op, ()| op(volume));
-                }
+                let need = self.volume.need(id, set.size == Some(0));
+                self.when_here(need, pending.reply(), move |this, reply: Reply<Attributes>| {
+                    let op =
+                        move |volume: &Volume| reply.send(attributes(id, volume.setattr(id, handle, set)));
+                    if set.size.is_some() {
+                        this.gated_copying(id, op);
+                    } else {
+                        this.gated(op, &(), &|_| vec![id], |volume, op, ()| op(volume));
+                    }
+                });
             }
             Operation::Mknod { name, mode, umask, rdev } => {
                 let caller = caller(header, umask);
@@ -145,8 +162,11 @@ impl Adapter {
                 });
             }
             Operation::Link { inode, name } => {
-                self.gated(pending.reply(), name, &|_| vec![inode], move |volume, reply, name| {
-                    reply.send(entry(volume.link(inode, id, name)));
+                let (need, name) = (self.volume.need(inode, false), name.to_owned());
+                self.when_here(need, pending.reply(), move |this, reply| {
+                    this.gated(reply, &*name, &|_| vec![inode], move |volume, reply, name| {
+                        reply.send(entry(volume.link(inode, id, name)));
+                    });
                 });
             }
             Operation::Create { name, mode, umask, flags, kill_privileges } => {
@@ -168,13 +188,17 @@ impl Adapter {
                 });
             }
             Operation::Rename { name, new_parent, new_name, flags } => {
-                let locked = |volume: &Volume| {
-                    let both = [by_name(volume, id, name), by_name(volume, new_parent, new_name)];
-                    both.into_iter().flatten().collect()
-                };
+                let other = (flags & libc::RENAME_EXCHANGE != 0).then_some((new_parent, new_name));
+                let need = self.volume.need_to_move((id, name), other);
                 let names = (name.to_owned(), new_name.to_owned());
-                self.gated(pending.reply(), &names, &locked, move |volume, reply, (from, to)| {
-                    reply.send(volume.rename(id, from, new_parent, to, flags));
+                self.when_here(need, pending.reply(), move |this, reply| {
+                    let locked = |volume: &Volume| {
+                        let both = [by_name(volume, id, &names.0), by_name(volume, new_parent, &names.1)];
+                        both.into_iter().flatten().collect()
+                    };
+                    this.gated(reply, &names, &locked, move |volume, reply, (from, to)| {
+                        reply.send(volume.rename(id, from, new_parent, to, flags));
+                    });
                 });
             }
             data => self.change_data(header, data, pending),
@@ -215,13 +239,18 @@ impl Adapter {
             }
             Operation::Setxattr { name, value, flags } => {
                 let borrowed = (name.to_owned(), value.to_vec()); // small: at most 64 KiB
-                self.gated(pending.reply(), &borrowed, &|_| vec![id], move |volume, reply, (name, value)| {
-                    reply.send(volume.setxattr(id, name, value, flags as i32));
+                self.when_here(self.volume.need(id, false), pending.reply(), move |this, reply| {
+                    this.gated(reply, &borrowed, &|_| vec![id], move |volume, reply, (name, value)| {
+                        reply.send(volume.setxattr(id, name, value, flags as i32));
+                    });
                 });
             }
             Operation::Removexattr { name } => {
-                self.gated(pending.reply(), name, &|_| vec![id], move |volume, reply, name| {
-                    reply.send(volume.removexattr(id, name));
+                let (need, name) = (self.volume.need(id, false), name.to_owned());
+                self.when_here(need, pending.reply(), move |this, reply| {
+                    this.gated(reply, &*name, &|_| vec![id], move |volume, reply, name| {
+                        reply.send(volume.removexattr(id, name));
+                    });
                 });
             }
             _ => pending.reply::<()>().error(libc::ENOSYS),

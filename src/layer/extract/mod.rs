@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 pub(crate) use dirs::Dirs;
 pub use place::Note;
-pub(crate) use place::{Placer, move_to_free_name, remove_all};
+pub(crate) use place::{NewFile, Placer, move_to_free_name, remove_all};
 pub use pool::Placed;
 
 /// Threads that write small files.

@@ -39,6 +39,7 @@ pub(crate) struct Placer {
 }
 
 /// A new file: under its own name, or (something stands there) a temporary one.
+#[derive(Debug)]
 pub(crate) struct NewFile {
     pub(crate) file: File,
     temporary: Option<Vec<u8>>,
@@ -231,9 +232,52 @@ impl Placer {
         rustix::fs::fstat(&fd)
     }
 
+    /// A new file that nobody sees until it is [`name`](Self::name)d.
+    pub(crate) fn begin(&self, parent: BorrowedFd<'_>) -> Result<NewFile, Errno> {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(0o600);
+        match rustix::fs::openat(parent, c".", flags, mode) {
+            // The file system cannot; ISDIR and NOENT come from those that do not know the flag.
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL) => {}
+            other => return Ok(NewFile { file: other?.into(), temporary: None }),
+        }
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        loop {
+            let temporary = self.temporary_name();
+            match rustix::fs::openat(parent, temporary.as_slice(), flags, mode) {
+                Err(Errno::EXIST) => {}
+                other => return Ok(NewFile { file: other?.into(), temporary: Some(temporary) }),
+            }
+        }
+    }
+
+    /// Gives a file that was [`begin`](Self::begin)-ed in `home` a name; `EXIST` if something stands there.
+    pub(crate) fn name(
+        &self,
+        new: &NewFile,
+        home: BorrowedFd<'_>,
+        parent: BorrowedFd<'_>,
+        name: &[u8],
+    ) -> Result<(), Errno> {
+        match &new.temporary {
+            Some(temporary) => rustix::fs::linkat(home, temporary.as_slice(), parent, name, AtFlags::empty()),
+            None => {
+                let path = format!("/proc/self/fd/{}", new.file.as_raw_fd());
+                rustix::fs::linkat(rustix::fs::CWD, path, parent, name, AtFlags::SYMLINK_FOLLOW)
+            }
+        }
+    }
+
+    /// Nothing stays of it but its names.
+    pub(crate) fn end(&self, new: &NewFile, home: BorrowedFd<'_>) {
+        if let Some(temporary) = &new.temporary {
+            let _gone = rustix::fs::unlinkat(home, temporary.as_slice(), AtFlags::empty());
+        }
+    }
+
     /// Owner before mode (a change of owner clears suid), attributes before mode (writing `user.`
     /// attributes needs write permission), time last.
-    fn apply(&self, fd: impl AsFd, meta: &Metadata) -> Result<(), Errno> {
+    pub(crate) fn apply(&self, fd: impl AsFd, meta: &Metadata) -> Result<(), Errno> {
         let fd = fd.as_fd();
         let (uid, gid) = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
         if let Err(e) = rustix::fs::fchown(fd, Some(uid), Some(gid)) {

@@ -1,6 +1,8 @@
 //! A verb's end of the control socket: blocking, one question at a time.
 use super::message::{Ask, Outcome, PROTOCOL_VERSION, Reply, Request};
-use super::{ExportReply, FlushReply, LogLine, REPLY_MAX_BYTES, SocketPath, Status, UnmountReply};
+use super::{
+    ExportReply, FlushReply, HydrateReply, LogLine, REPLY_MAX_BYTES, SocketPath, Status, UnmountReply,
+};
 use crate::{Error, ErrorKind, Result};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use serde::de::DeserializeOwned;
@@ -9,7 +11,7 @@ use std::io::{self, BufRead, BufReader, IoSlice, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Questions that a healthy daemon answers at once.
@@ -60,6 +62,11 @@ impl Client {
     /// Has the newest version written into `to`.
     pub fn export(&mut self, to: &File) -> Result<ExportReply> {
         self.ask(Ask::Export, None, Some(to))
+    }
+
+    /// Brings what is only in the remote; takes as long as it takes.
+    pub fn hydrate(&mut self, paths: Vec<PathBuf>) -> Result<HydrateReply> {
+        self.ask(Ask::Hydrate { paths }, None, None)
     }
 
     /// Final flush and unmount; takes as long as the daemon's own time limit allows.

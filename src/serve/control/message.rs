@@ -22,9 +22,15 @@ pub(super) struct Request {
 pub(super) enum Ask {
     Status,
     Stats,
-    Flush { wait: bool },
+    Flush {
+        wait: bool,
+    },
     Log,
     Export,
+    Hydrate {
+        #[serde(with = "wire::paths")]
+        paths: Vec<PathBuf>,
+    },
     Unmount,
 }
 
@@ -74,6 +80,12 @@ pub struct Status {
     pub dirty_bytes: u64,
     /// Files that somebody can write to right now.
     pub open_for_write: u64,
+    /// Files that are only in the remote so far.
+    #[serde(default)]
+    pub absent_files: u64,
+    /// Their bytes.
+    #[serde(default)]
+    pub absent_bytes: u64,
     /// The last committed flush.
     pub last_flush: Option<FlushRecord>,
     /// The last failure since the last committed flush.
@@ -158,6 +170,17 @@ pub struct ExportReply {
     pub bytes: u64,
 }
 
+/// The answer to hydrate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HydrateReply {
+    /// Files that were brought.
+    pub files: u64,
+    /// Files that are still only in the remote.
+    pub absent_files: u64,
+    /// Their bytes.
+    pub absent_bytes: u64,
+}
+
 /// The answer to unmount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnmountReply {
@@ -177,6 +200,9 @@ pub struct UnmountReply {
     /// The fork that the version is of.
     #[serde(default)]
     pub fork: Option<String>,
+    /// Files that are only in the remote: nobody touched them since the directory was restored.
+    #[serde(default)]
+    pub absent_files: u64,
 }
 
 /// An entry that is not in the remote.

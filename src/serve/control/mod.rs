@@ -10,8 +10,8 @@ mod server;
 
 pub use client::Client;
 pub use message::{
-    ExportReply, FlushRecord, FlushReply, LastError, LogLine, PROTOCOL_VERSION, Status, UNSAVED_LISTED_MAX,
-    UnmountReply, Unsaved,
+    ExportReply, FlushRecord, FlushReply, HydrateReply, LastError, LogLine, PROTOCOL_VERSION, Status,
+    UNSAVED_LISTED_MAX, UnmountReply, Unsaved,
 };
 pub use server::{CLIENTS_MAX, bind, serve};
 
@@ -43,6 +43,9 @@ pub trait Controller: Send + Sync {
     fn log(&self) -> BoxFuture<'_, Result<Vec<LogLine>>>;
     /// Writes the newest version as one archive into `to`.
     fn export(&self, to: File) -> BoxFuture<'_, Result<ExportReply>>;
+    /// Brings what is only in the remote: all, or what stands at these paths (relative to the mount) and
+    /// below them.
+    fn hydrate(&self, paths: Vec<PathBuf>) -> BoxFuture<'_, Result<HydrateReply>>;
     /// Final flush, then unmount. The socket stays open until the answer is sent.
     fn unmount(&self) -> BoxFuture<'_, Result<UnmountReply>>;
 }

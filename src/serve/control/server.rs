@@ -165,6 +165,7 @@ async fn dispatch(
             let missing = || Error::new(ErrorKind::Invalid, "export came without a file descriptor");
             encode(&controller.export(File::from(descriptor.ok_or_else(missing)?)).await?)
         }
+        Ask::Hydrate { paths } => encode(&controller.hydrate(paths).await?),
         Ask::Unmount => encode(&controller.unmount().await?),
     }
 }

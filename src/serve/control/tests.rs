@@ -29,6 +29,8 @@ fn status() -> Status {
         dirty_files: 2,
         dirty_bytes: 10,
         open_for_write: 1,
+        absent_files: 0,
+        absent_bytes: 0,
         last_flush: None,
         last_error: None,
         uptime_s: 5,
@@ -77,12 +79,18 @@ impl Controller for Fake {
         .boxed()
     }
 
+    fn hydrate(&self, paths: Vec<PathBuf>) -> BoxFuture<'_, Result<HydrateReply>> {
+        async move { Ok(HydrateReply { files: paths.len() as u64, absent_files: 1, absent_bytes: 2 }) }
+            .boxed()
+    }
+
     fn unmount(&self) -> BoxFuture<'_, Result<UnmountReply>> {
         async move {
             self.unmounting.notify_one();
             self.allowed.notified().await;
             let path = std::ffi::OsString::from_vec(b"a\xff".to_vec()).into();
             Ok(UnmountReply {
+                absent_files: 0,
                 fork: None,
                 version: None,
                 unmounted: true,
@@ -234,6 +242,7 @@ fn messages_are_these_lines() {
         (Ask::Flush { wait: true }, r#"{"flush":{"wait":true}}"#),
         (Ask::Log, r#""log""#),
         (Ask::Export, r#""export""#),
+        (Ask::Hydrate { paths: vec!["a".into()] }, r#"{"hydrate":{"paths":["a"]}}"#),
         (Ask::Unmount, r#""unmount""#),
     ] {
         same(&Request { v: PROTOCOL_VERSION, ask }, &format!(r#"{{"v":1,"ask":{word}}}"#));
@@ -255,7 +264,7 @@ fn messages_are_these_lines() {
         concat!(
             r#"{"dir":"/tmp","pid":7,"mode":"passthrough","mode_reason":"kernel 6.12","transport":"io_uring","name":"tmp","#,
             r#""remote":"file:///r","state_dir":"/s","version":"v3","fork":null,"dirty_files":2,"#,
-            r#""dirty_bytes":10,"open_for_write":1,"last_flush":null,"last_error":null,"uptime_s":5,"#,
+            r#""dirty_bytes":10,"open_for_write":1,"absent_files":0,"absent_bytes":0,"last_flush":null,"last_error":null,"uptime_s":5,"#,
             r#""program":"0.1.0"}"#
         ),
     );

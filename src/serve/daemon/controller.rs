@@ -4,14 +4,18 @@ use super::mounting::Served;
 use crate::config::MountSettings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::PackOptions;
+use crate::path::RelPath;
 use crate::remote::{Counters, Store};
 use crate::serve::control::{
-    Controller, ExportReply, FlushRecord, FlushReply, LastError, LogLine, Status, UnmountReply,
+    Controller, ExportReply, FlushRecord, FlushReply, HydrateReply, LastError, LogLine, Status, UnmountReply,
 };
+use crate::state::absent::Left;
 use crate::state::head::instant;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Answers for one mount.
@@ -33,6 +37,10 @@ impl MountController {
         store: Store,
     ) -> Self {
         Self { settings, served, ending, requests, store }
+    }
+
+    fn left(&self) -> Left {
+        self.served.hydrator().map_or_else(Left::default, |hydrator| hydrator.absent().left())
     }
 
     /// The fork that versions go to, also one that an earlier daemon had to make.
@@ -66,6 +74,8 @@ impl Controller for MountController {
             dirty_files: unsaved.count,
             dirty_bytes: unsaved.bytes,
             open_for_write: self.served.volume().open_for_write() as u64,
+            absent_files: self.left().files,
+            absent_bytes: self.left().bytes,
             last_flush: flushes.last.map(|done| FlushRecord {
                 time: instant(done.time),
                 version: done.receipt.version.to_string(),
@@ -90,6 +100,7 @@ impl Controller for MountController {
             "requests": self.requests.snapshot(),
             "flushes": flushes.flushes,
             "flush_failures": flushes.failures,
+            "hydrated_on_demand": self.served.hydrator().map_or(0, |h| h.demanded()),
             "flushed_bytes": flushes.bytes,
             "cut": self.served.flusher().cut_stats(),
         })
@@ -141,10 +152,52 @@ impl Controller for MountController {
     fn export(&self, to: File) -> BoxFuture<'_, Result<ExportReply>> {
         let flusher = self.served.flusher().clone();
         let version = super::version(flusher.status().version);
-        blocking(move || {
-            let packed = flusher.export(to, PackOptions::default())?;
-            Ok(ExportReply { version, entries: packed.summary.entries, bytes: packed.summary.bytes })
-        })
+        async move {
+            // An archive is whole.
+            self.hydrate(Vec::new()).await?;
+            blocking(move || {
+                let packed = flusher.export(to, PackOptions::default())?;
+                Ok(ExportReply { version, entries: packed.summary.entries, bytes: packed.summary.bytes })
+            })
+            .await
+        }
+        .boxed()
+    }
+
+    fn hydrate(&self, paths: Vec<PathBuf>) -> BoxFuture<'_, Result<HydrateReply>> {
+        async move {
+            let Some(hydrator) = self.served.hydrator() else {
+                return Ok(HydrateReply { files: 0, absent_files: 0, absent_bytes: 0 });
+            };
+            let before = self.left().files;
+            let brought = if paths.is_empty() {
+                hydrator.bring_all(false, || ()).await
+            } else {
+                let absent = hydrator.absent().clone();
+                let mut files = Vec::new();
+                for path in paths {
+                    let path = RelPath::new(path.as_os_str().as_bytes()).map_err(|e| {
+                        Error::new(
+                            ErrorKind::Invalid,
+                            format!("not a path of this mount: {e}: {}", path.display()),
+                        )
+                    })?;
+                    files.extend(
+                        absent.tree().find(&path).map(|n| absent.files_within(n)).unwrap_or_default(),
+                    );
+                }
+                files.sort_unstable();
+                files.dedup();
+                hydrator.bring(files).await
+            };
+            brought.map_err(|e| {
+                let failed = Error::new(ErrorKind::Unavailable, "content could not be brought");
+                failed.with_source(e)
+            })?;
+            let left = self.left();
+            let files = before.saturating_sub(left.files);
+            Ok(HydrateReply { files, absent_files: left.files, absent_bytes: left.bytes })
+        }
         .boxed()
     }
 

@@ -4,6 +4,7 @@ use crate::config::MountSettings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::serve::control::{UNSAVED_LISTED_MAX, UnmountReply, Unsaved};
 use crate::serve::startup::{Ended, WireError};
+use crate::state::absent::Source;
 use crate::state::record::Records;
 use crate::sync::{Condvar, Mutex};
 use std::ffi::OsStr;
@@ -149,6 +150,9 @@ impl Ending {
     /// The last flush, of what came between the one before and the end of the mount.
     fn complete(&self) -> Ended {
         self.served.stop_flusher();
+        if let Some(hydrator) = self.served.hydrator() {
+            hydrator.stop();
+        }
         // Gone already, unless the connection was ended otherwise (umount -f, a failed transport): then
         // a dead mount would hide the files.
         if let Err(error) = self.served.unmount(true) {
@@ -164,6 +168,14 @@ impl Ending {
             && let Err(e) = self.records.close_clean()
         {
             tracing::warn!(error = %e, "the next start will compare everything");
+        }
+        if ended == Ended::Saved
+            && let Some(hydrator) = self.served.hydrator()
+        {
+            match hydrator.absent().is_complete() {
+                true => Source::forget(&self.settings.state_dir.join("absent")),
+                false => drop(hydrator.absent().sync()),
+            }
         }
         if let Ended::Unsaved(count) = ended {
             tracing::error!(count, kept_in = %self.kept_in.display(),
@@ -209,6 +221,7 @@ impl Ending {
             unsaved: unsaved.paths.into_iter().map(entry).collect(),
             kept_in: self.kept_in.clone(),
             error: failure.map(WireError::from),
+            absent_files: self.served.hydrator().map_or(0, |hydrator| hydrator.absent().left().files),
             fork: Some(self.served.flusher().committer().name())
                 .filter(|name| name != self.settings.name.as_str()),
         }

@@ -69,10 +69,10 @@ pub fn run(settings: MountSettings, status: &StatusPipe) -> Result<Ended> {
     }
     mounting::check_store(&runtime, &settings, &store, &records)?;
     let start = reconcile::Start { settings: &settings, store: &store, records: &records, status };
-    let marks = start.reconcile(&runtime, &committer, &opening, &locks, lost)?;
+    let found = start.reconcile(&runtime, &committer, &opening, &locks, lost)?;
 
-    let served =
-        Served::start(&settings, &locks, records.clone(), Arc::new(committer), marks, runtime.handle())?;
+    let (committer, handle) = (Arc::new(committer), runtime.handle());
+    let served = Served::start(&settings, &locks, records.clone(), committer, found, &store, handle)?;
     let ending = Arc::new(Ending::new(settings.clone(), served.clone(), records.clone(), locks.dir_path()));
     let controller =
         Arc::new(MountController::new(settings.clone(), served.clone(), ending.clone(), counters, store));

@@ -1,5 +1,6 @@
 //! [`Served`]: a mounted directory and the threads behind it.
 use super::lock::Locks;
+use super::reconcile::Found;
 use crate::config::{
     Access, FsyncMode, Layout, MountSettings, Passthrough, Transport as TransportSetting, Xattr,
 };
@@ -12,10 +13,10 @@ use crate::fuse::mount::{
 };
 use crate::fuse::transport::{Offer, Transport, attach};
 use crate::remote::{Store, supports_conditional_writes};
+use crate::state::absent::{Hydrator, Shown};
 use crate::state::barrier::Barrier;
 use crate::state::commit::Committer;
 use crate::state::cut::{CutOptions, Cutter};
-use crate::state::dirty::Marks;
 use crate::state::flusher::{Flusher, StartBarrier, Timing};
 use crate::state::plan::{LookOptions, change_tick};
 use crate::state::record::Records;
@@ -32,13 +33,17 @@ use tokio::runtime::{Handle, Runtime};
 const DURABLE_PAUSE: Duration = Duration::from_millis(500);
 
 /// How many requests may wait for their answers at any time, beside those that a cut holds: with
-/// `--fsync remote` every fsync does.
-fn withheld(fsync: FsyncMode) -> usize {
+/// `--fsync remote` every fsync does, and after a lazy restore every open of a file that is not here.
+fn withheld(fsync: FsyncMode, lazy: bool) -> usize {
     match fsync {
-        FsyncMode::Local => 0,
-        FsyncMode::Remote => 1024,
+        FsyncMode::Local if !lazy => 0,
+        FsyncMode::Local | FsyncMode::Remote => 1024,
     }
 }
+
+/// How long the background waits after a failure, at first and at most.
+const PREFETCH_PAUSE: Duration = Duration::from_secs(1);
+const PREFETCH_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// Any right for others than the owner.
 const FOR_OTHERS: u32 = 0o077;
@@ -51,6 +56,7 @@ pub struct Served {
     /// Why file data passes us, if it does.
     classic: Option<NoPassthrough>,
     transport: &'static str,
+    hydrator: Option<Arc<Hydrator>>,
     threads: Mutex<Threads>,
     started: Instant,
 }
@@ -74,9 +80,11 @@ impl Served {
         locks: &Locks,
         records: Arc<Records>,
         committer: Arc<Committer>,
-        marks: Marks,
+        found: Found,
+        store: &Store,
         runtime: &Handle,
     ) -> Result<Arc<Self>> {
+        let Found { marks, absent } = found;
         rustix::process::umask(rustix::fs::Mode::empty()); // the kernel has applied the caller's
         let backing =
             Backing::probe(locks.backing()).map_err(|e| Error::io("cannot look at the backing", e))?;
@@ -95,9 +103,14 @@ impl Served {
             let place = settings.state_dir.join("staging");
             Staging::open(&place).map_err(|e| Error::io(format!("cannot use {}", place.display()), e))
         };
-        let volume = Volume::new(locks.backing_fd()?, staging()?, options);
+        let volume = Volume::new(locks.backing_fd()?, staging()?, options, absent.clone());
         let volume = Arc::new(volume.map_err(|e| Error::io("cannot open the backing", e))?);
         volume.dirty().restore(marks);
+        let hydrator = absent.map(|absent| {
+            let shown: Arc<dyn Shown> = volume.clone();
+            absent.show(Arc::downgrade(&shown));
+            Arc::new(Hydrator::new(absent, store.clone(), runtime.clone()))
+        });
 
         let source = format!("icecache:{}", settings.name);
         let chosen = settings.mount_flags;
@@ -105,9 +118,11 @@ impl Served {
         // Before the mount: that is when the kernel decides whether it offers rings.
         let rings = match settings.transport {
             TransportSetting::Device => None,
-            TransportSetting::Auto => Offer::make(io_bytes(&options) as usize, withheld(settings.fsync))
-                .inspect_err(|why| tracing::info!("requests travel by the device: {why}"))
-                .ok(),
+            TransportSetting::Auto => {
+                Offer::make(io_bytes(&options) as usize, withheld(settings.fsync, hydrator.is_some()))
+                    .inspect_err(|why| tracing::info!("requests travel by the device: {why}"))
+                    .ok()
+            }
         };
         let (device, mounted) = mount(&settings.dir, &MountOptions { source, allow_other, flags })?;
         let cutter = Cutter::new(
@@ -146,7 +161,7 @@ impl Served {
         let threads = settings.fuse_threads as usize;
         let asked = wanted(volume.options(), backing.depth, rings.is_some());
         let attached = Connection::handshake(device, &asked).and_then(|connection| {
-            let adapter = Arc::new(Adapter::new(volume.clone(), durable));
+            let adapter = Arc::new(Adapter::new(volume.clone(), durable, hydrator.clone()));
             attach(connection, adapter, rings, threads)
         });
         let attached = attached.map_err(|e| {
@@ -160,12 +175,16 @@ impl Served {
             mounted,
             classic,
             transport: attached.transport.name(),
+            hydrator: hydrator.clone(),
             threads: Mutex::default(),
             started: Instant::now(),
         };
         if let Err(e) = served.start_threads(attached.transport) {
             let _detached = served.mounted.unmount(true); // else a dead mount hides the files
             return Err(e);
+        }
+        if let Some(hydrator) = hydrator.filter(|_| !settings.no_prefetch) {
+            runtime.spawn(prefetch(hydrator));
         }
         Ok(Arc::new(served))
     }
@@ -203,6 +222,11 @@ impl Served {
         }
     }
 
+    /// Brings what is not on the disk yet, if there was anything at the start.
+    pub fn hydrator(&self) -> Option<&Arc<Hydrator>> {
+        self.hydrator.as_ref()
+    }
+
     /// How requests arrive: `io_uring` or `device`.
     pub fn transport(&self) -> &'static str {
         self.transport
@@ -231,6 +255,20 @@ impl Served {
         }
         self.flusher.unmounted();
     }
+}
+
+/// Brings everything in the background; after a failure it is tried again, less and less often.
+async fn prefetch(hydrator: Arc<Hydrator>) {
+    let mut pause = PREFETCH_PAUSE;
+    while let Err(error) = hydrator.bring_all(true, || ()).await {
+        if hydrator.is_stopped() {
+            return;
+        }
+        tracing::warn!(%error, "content could not be brought in the background");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PREFETCH_PAUSE_MAX);
+    }
+    tracing::info!("everything is on the disk");
 }
 
 /// Everybody may enter where others could before: where the directory is not ours, or its modes and

@@ -1,18 +1,21 @@
 //! What a start finds on the disk and in the remote becomes one tree: restored, kept, or both.
+mod lazily;
+
 use super::lock::Locks;
-use crate::config::{Layout, MountSettings, OnConflict, OnExisting, Scan};
+use crate::config::{Layout, MountSettings, OnConflict, OnExisting, Restore, Scan};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::{Entry, Kind};
 use crate::path::RelPath;
 use crate::remote::{Store, Tag};
 use crate::serve::startup::{Progress, StatusPipe};
+use crate::state::absent::{Absent, Source};
 use crate::state::commit::{Committer, Opening, Relation};
 use crate::state::dirty::{Extent, Marks};
 use crate::state::head::archive_key;
 use crate::state::identity::Identity;
 use crate::state::plan::{LookOptions, change_tick};
 use crate::state::record::{Base, Records};
-use crate::state::restore::{self, Existing, LayerSource, Policy, Restored};
+use crate::state::restore::{self, Existing, LayerSource, Policy};
 use crate::state::scan::scan;
 use crate::state::walindex;
 use crate::sync::Mutex;
@@ -28,16 +31,30 @@ pub struct Start<'a> {
     /// Where versions are.
     pub store: &'a Store,
     /// What is known of the disk.
-    pub records: &'a Records,
+    pub records: &'a Arc<Records>,
     /// Whom to tell.
     pub status: &'a StatusPipe,
 }
 
-type Found = BTreeMap<RelPath, Identity>;
+/// What a start found.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// What the first flush has to look at.
+    pub marks: Marks,
+    /// What is not on the disk yet.
+    pub absent: Option<Arc<Absent>>,
+}
+
+impl From<Marks> for Found {
+    fn from(marks: Marks) -> Self {
+        Self { marks, absent: None }
+    }
+}
+
+type Restored = BTreeMap<RelPath, Identity>;
 
 impl Start<'_> {
-    /// Brings disk and remote together and returns what the first flush has to look at.
-    /// `journal_lost`: the records of before are gone, so nothing is known of the disk.
+    /// Brings disk and remote together. `journal_lost`: the records of before are gone, so nothing is known of the disk.
     pub fn reconcile(
         &self,
         runtime: &Runtime,
@@ -45,14 +62,29 @@ impl Start<'_> {
         opening: &Opening,
         locks: &Locks,
         journal_lost: bool,
-    ) -> Result<Marks> {
-        match opening.relation {
-            Relation::Fresh => self.fresh(locks),
-            Relation::Same if self.needs_scan() => self.look(locks),
-            Relation::Same => Ok(Marks::new()),
-            Relation::Lost => self.lost(committer),
-            Relation::Moved => self.moved(runtime, committer, opening, locks, journal_lost),
+    ) -> Result<Found> {
+        if opening.relation == Relation::Moved && self.records.meta().base.is_none() {
+            let (empty, lazy) = (is_empty(locks)?, self.settings.restore == Restore::Lazy);
+            if let Some(head) = opening.head.as_ref().filter(|head| empty && lazy && Source::can_read(head)) {
+                return self.lazily(runtime, committer, opening, head, locks);
+            }
         }
+        let absent = self.resume(runtime, locks, opening.relation)?;
+        let removed = |marks: Marks| match &absent {
+            Some(absent) if self.needs_scan() => {
+                let gone = absent.unsaved_removals().into_iter().map(|path| (path, Extent::Entry));
+                gone.chain(marks).collect()
+            }
+            _ => marks,
+        };
+        let marks = match opening.relation {
+            Relation::Fresh => self.fresh(locks)?,
+            Relation::Same if self.needs_scan() => removed(self.look(locks)?),
+            Relation::Same => Marks::new(),
+            Relation::Lost => self.lost(committer)?,
+            Relation::Moved => self.moved(runtime, committer, opening, locks, journal_lost, &removed)?,
+        };
+        Ok(Found { marks, absent: absent.filter(|_| Source::is_left(&self.absent_place())) })
     }
 
     fn needs_scan(&self) -> bool {
@@ -100,6 +132,7 @@ impl Start<'_> {
         opening: &Opening,
         locks: &Locks,
         journal_lost: bool,
+        removed: &dyn Fn(Marks) -> Marks,
     ) -> Result<Marks> {
         if self.records.meta().base.is_none() {
             let empty = is_empty(locks)?;
@@ -115,7 +148,7 @@ impl Start<'_> {
             // The union: whatever only the disk has is new.
             return if empty { Ok(Marks::new()) } else { self.look(locks) };
         }
-        let local = self.look(locks)?;
+        let local = removed(self.look(locks)?);
         if !local.is_empty() {
             if let Some(head) = &opening.head
                 && committer.keep(head)
@@ -131,6 +164,8 @@ impl Start<'_> {
             }
             self.status.notice("another history stands in the remote; what only this disk has is kept");
         }
+        // What never came is of the older version; the newer one comes whole.
+        Source::forget(&self.absent_place());
         self.catch_up(runtime, committer, opening, locks, &local)
     }
 
@@ -168,8 +203,8 @@ impl Start<'_> {
         self.look(locks)
     }
 
-    fn restore(&self, runtime: &Runtime, opening: &Opening, locks: &Locks, empty: bool) -> Result<Found> {
-        let found: Arc<Mutex<Found>> = Arc::default();
+    fn restore(&self, runtime: &Runtime, opening: &Opening, locks: &Locks, empty: bool) -> Result<Restored> {
+        let found: Arc<Mutex<Restored>> = Arc::default();
         let into = found.clone();
         let keep_local = self.settings.on_existing == OnExisting::Local && !empty;
         // What the directory keeps against the remote is not recorded as saved: the scan finds it.
@@ -206,7 +241,7 @@ impl Start<'_> {
             })),
         };
         let progress = Reports { status: self.status.clone(), progress: Mutex::default() };
-        let restored: Restored = match (&opening.head, &opening.tag) {
+        let restored: restore::Restored = match (&opening.head, &opening.tag) {
             (Some(head), _) => {
                 let root = locks.backing_fd()?;
                 runtime.block_on(restore::restore(
@@ -269,7 +304,7 @@ impl Start<'_> {
         Ok((Some(super::open_directory(&place)?.into()), Some(place)))
     }
 
-    fn adopt(&self, committer: &Committer, opening: &Opening, found: Found) -> Result<()> {
+    fn adopt(&self, committer: &Committer, opening: &Opening, found: Restored) -> Result<()> {
         let version = opening.head.as_ref().map_or(1, |head| head.version);
         let tag = opening.tag.clone().unwrap_or_else(|| Tag(String::new()));
         self.records.restored(found.into_iter(), Base { version, tag: tag.clone() }, true)?;

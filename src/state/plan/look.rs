@@ -62,6 +62,7 @@ impl<'a> Look<'a> {
             }
         }
         self.gone = None;
+        self.absent_removals(marks)?;
         let mut settled = HashSet::new();
         loop {
             while let Some(dir) = self.parents.pop_last() {
@@ -81,6 +82,20 @@ impl<'a> Look<'a> {
                 }
             }
         }
+    }
+
+    /// What was removed before it was ever on the disk: no record tells a walk of it.
+    fn absent_removals(&mut self, marks: &Marks) -> Result<(), PlanError> {
+        let tops: Vec<&RelPath> =
+            marks.iter().filter(|(_, e)| **e == Extent::Subtree).map(|(path, _)| path).collect();
+        let Some(absent) = self.records.absent().filter(|_| !tops.is_empty()) else { return Ok(()) };
+        for path in absent.unsaved_removals() {
+            if tops.iter().any(|top| path.starts_with(top)) {
+                self.look(&path, Extent::Entry)?;
+            }
+        }
+        self.gone = None;
+        Ok(())
     }
 
     fn look(&mut self, path: &RelPath, extent: Extent) -> Result<(), PlanError> {
@@ -205,6 +220,11 @@ impl<'a> Look<'a> {
 
     /// Removes a path that is gone, at its topmost gone ancestor.
     fn absent(&mut self, path: &RelPath) -> Result<(), PlanError> {
+        if self.records.absent().is_some_and(|absent| absent.is_virtual(path)) {
+            // It stands, as the last version has it.
+            self.drop_within(path);
+            return Ok(());
+        }
         let mut top = path.clone();
         while let Some(parent) = top.parent() {
             if self.standing.as_ref() == Some(&parent) {
@@ -239,6 +259,7 @@ impl<'a> Look<'a> {
             known = true;
             self.lost_name(&item?.1);
         }
+        known = known || self.records.absent().is_some_and(|absent| absent.knows(top));
         if known && !top.is_root() {
             self.plan.insert(top.clone(), Change::Remove);
         }

@@ -137,6 +137,7 @@ impl Records {
         let mut header = pending.clone();
         header.swapped = true;
         put_header(&mut writer.batch, &header)?;
+        let mut gone = Vec::new();
         for n in 0..pending.chunks {
             let bytes = self
                 .journal
@@ -150,6 +151,7 @@ impl Records {
                         let path = checked(path)?;
                         writer.remove_below(&path)?;
                         writer.remove(&path)?;
+                        gone.push(path);
                     }
                     Delta::RemoveBelow(path) => writer.remove_below(&checked(path)?)?,
                     Delta::Put(path, ident) => writer.put(&checked(path)?, &ident)?,
@@ -165,7 +167,16 @@ impl Records {
             meta.fork = (pending.target != meta.name).then(|| pending.target.clone());
             meta.base = Some(base);
         })?;
-        self.journal.flush()
+        self.journal.flush()?;
+        if let Some(absent) = self.absent() {
+            // If this is lost, the next version says once more that they are gone.
+            let saved = gone.iter().try_for_each(|path| absent.saved_removal(path));
+            saved.map_err(|source| JournalError::Io {
+                action: "note what was removed in the log beside the",
+                source,
+            })?;
+        }
+        Ok(())
     }
 
     /// A flush that HEAD had, but whose promotion was cut off: promote it again, whatever HEAD

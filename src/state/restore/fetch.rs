@@ -4,6 +4,7 @@ use crate::remote::{RemoteError, Store};
 use bytes::{Buf, Bytes};
 use futures::StreamExt;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::runtime::Handle;
@@ -17,7 +18,7 @@ const PIECE: usize = 256 << 10;
 
 /// Opens layers.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(in crate::state) struct Source {
     store: Store,
     handle: Handle,
     counters: Arc<Counters>,
@@ -26,7 +27,7 @@ pub(super) struct Source {
 /// The bytes of a layer. The end is reached only if length and digest are what HEAD says;
 /// whatever else happened is an error here, and [`take_failure`](Self::take_failure) has its cause.
 #[derive(Debug)]
-pub(super) struct Fetched {
+pub(in crate::state) struct Fetched {
     key: String,
     pieces: mpsc::Receiver<Result<Bytes, RestoreError>>,
     current: Bytes,
@@ -36,20 +37,30 @@ pub(super) struct Fetched {
 }
 
 impl Source {
-    pub(super) fn new(store: Store, handle: Handle, counters: Arc<Counters>) -> Self {
+    pub(in crate::state) fn new(store: Store, handle: Handle, counters: Arc<Counters>) -> Self {
         Self { store, handle, counters }
     }
 
     /// Starts to fetch a layer.
     pub(super) fn open(&self, layer: &LayerSource) -> Fetched {
+        self.start(layer.clone(), None)
+    }
+
+    /// Starts to fetch a part of an object, of which no digest is known.
+    pub(in crate::state) fn open_range(&self, key: &str, range: Range<u64>) -> Fetched {
+        let bytes = range.end - range.start;
+        self.start(LayerSource { key: key.into(), bytes, digest: None }, Some(range))
+    }
+
+    fn start(&self, source: LayerSource, range: Option<Range<u64>>) -> Fetched {
         let (sender, pieces) = mpsc::channel(AHEAD_MAX / PIECE);
-        let (store, counters, source) = (Arc::clone(&self.store), Arc::clone(&self.counters), layer.clone());
+        let (store, counters, key) =
+            (Arc::clone(&self.store), Arc::clone(&self.counters), source.key.clone());
         let task = self.handle.spawn(async move {
-            let end = fetch(&store, &source, &sender, &counters).await;
+            let end = fetch(&store, &source, range, &sender, &counters).await;
             // The empty piece says that all is well; without it the stream broke off.
             drop(sender.send(end.map(|()| Bytes::new())).await);
         });
-        let key = layer.key.clone();
         Fetched { key, pieces, current: Bytes::new(), done: false, failure: None, task }
     }
 }
@@ -57,12 +68,13 @@ impl Source {
 async fn fetch(
     store: &Store,
     layer: &LayerSource,
+    range: Option<Range<u64>>,
     sender: &mpsc::Sender<Result<Bytes, RestoreError>>,
     counters: &Counters,
 ) -> Result<(), RestoreError> {
     let remote = |source: RemoteError| RestoreError::Remote { key: layer.key.clone(), source };
     let mismatch = |what: String| RestoreError::Mismatch { key: layer.key.clone(), what };
-    let mut download = store.download(&layer.key, None).await.map_err(remote)?;
+    let mut download = store.download(&layer.key, range).await.map_err(remote)?;
     if download.length != layer.bytes {
         return Err(mismatch(format!("it has {} bytes instead of {}", download.length, layer.bytes)));
     }
@@ -94,7 +106,7 @@ async fn fetch(
 
 impl Fetched {
     /// Why reading failed, if it was not the content.
-    pub(super) fn take_failure(&mut self) -> Option<RestoreError> {
+    pub(in crate::state) fn take_failure(&mut self) -> Option<RestoreError> {
         self.failure.take()
     }
 }

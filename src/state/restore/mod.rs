@@ -3,7 +3,7 @@
 //! Each path is decided by the newest layer that has it (`seen`), so it is written once. The
 //! bytes of older layers arrive (`fetch`) while newer ones are extracted.
 mod existing;
-mod fetch;
+pub(in crate::state) mod fetch;
 mod run;
 mod seen;
 #[cfg(test)]
@@ -39,12 +39,12 @@ pub struct LayerSource {
 impl LayerSource {
     /// The layers of a version in the order in which [`restore`] takes them.
     pub fn newest_first(head: &Head) -> Vec<Self> {
-        let source = |layer: &LayerRef| Self {
-            key: layer.key.clone(),
-            bytes: layer.bytes,
-            digest: Some(layer.digest.0),
-        };
-        head.layers.iter().rev().map(source).collect()
+        head.layers.iter().rev().map(Self::of).collect()
+    }
+
+    /// A layer that HEAD lists.
+    pub fn of(layer: &LayerRef) -> Self {
+        Self { key: layer.key.clone(), bytes: layer.bytes, digest: Some(layer.digest.0) }
     }
 }
 
@@ -206,10 +206,17 @@ impl From<RestoreError> for Error {
 
 /// Counters both sides see.
 #[derive(Debug, Default)]
-struct Counters {
+pub(in crate::state) struct Counters {
     bytes: AtomicU64,
     files: AtomicU64,
     stop: AtomicBool,
+}
+
+impl Counters {
+    /// Bytes that arrived.
+    pub(in crate::state) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
 }
 
 /// Stops the extracting thread when the future is dropped.

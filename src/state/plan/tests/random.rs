@@ -89,10 +89,13 @@ impl Run {
                 };
                 let (old, new) = (self.world.at(PATHS[a]), self.world.at(PATHS[b]));
                 let cwd = rustix::fs::CWD;
+                // As `fs::ops::rename` does: a directory is marked whole at both ends, since another may
+                // soon stand at the old one.
+                let is_dir = |p: &std::path::Path| fs::symlink_metadata(p).is_ok_and(|m| m.is_dir());
+                let moved = is_dir(&old) || (flags == rustix::fs::RenameFlags::EXCHANGE && is_dir(&new));
                 if rustix::fs::renameat_with(cwd, &old, cwd, &new, flags).is_ok() {
                     for p in [PATHS[a], PATHS[b]] {
-                        let is_dir = fs::symlink_metadata(self.world.at(p)).is_ok_and(|m| m.is_dir());
-                        self.mark(p, if is_dir { S } else { E });
+                        self.mark(p, if moved { S } else { E });
                     }
                 }
             }

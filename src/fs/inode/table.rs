@@ -1,0 +1,269 @@
+//! [`InodeTable`]: every inode the kernel knows, by number.
+use super::{ABSENT_BASE, ABSENT_DEV, FOREIGN_BASE, Inode, ROOT_ID, absent_id};
+use crate::fs::attr::{Attr, FileKey};
+use crate::sync::{Mutex, RwLock};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use std::collections::HashMap;
+use std::ffi::CStr;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Inode numbers are well spread already; one multiplication is hash enough.
+#[derive(Debug, Default, Clone)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+    fn write_u64(&mut self, value: u64) {
+        self.0 = (self.0 ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+type IdMap<V> = HashMap<u64, V, BuildHasherDefault<IdHasher>>;
+
+/// Every inode the kernel knows. Owner of its lock.
+#[derive(Debug)]
+pub struct InodeTable {
+    root: Arc<Inode>,
+    known: RwLock<Known>,
+    /// Numbers given to files that cannot use their own. Never shrinks: such files are few.
+    foreign: Mutex<HashMap<FileKey, u64>>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    by_id: IdMap<Arc<Inode>>,
+    /// Files that came to the disk while the kernel knew them, by what they are there.
+    arrived: HashMap<FileKey, u64>,
+}
+
+impl InodeTable {
+    /// A table that knows only the root.
+    pub fn new(root: OwnedFd) -> io::Result<Self> {
+        let attr = Attr::at(&root, c"")?;
+        let attr = Attr { generation: 0, ..attr };
+        let inode = Arc::new(Inode::new(ROOT_ID, &attr, true, Some(root), 1));
+        let mut known = Known::default();
+        known.by_id.reserve(1024);
+        known.by_id.insert(ROOT_ID, inode.clone());
+        Ok(Self { root: inode, known: RwLock::new(known), foreign: Mutex::default() })
+    }
+
+    /// The root.
+    pub fn root(&self) -> &Arc<Inode> {
+        &self.root
+    }
+
+    /// The inode the kernel calls `id`; `ESTALE` if it was forgotten.
+    pub fn get(&self, id: u64) -> io::Result<Arc<Inode>> {
+        self.known.read().by_id.get(&id).cloned().ok_or_else(|| Errno::STALE.into())
+    }
+
+    /// The inode of a file of the backing, if the kernel knows it.
+    pub fn find(&self, attr: &Attr) -> Option<Arc<Inode>> {
+        let known = self.known.read();
+        let id = self.id_of(&known, attr.key);
+        known.by_id.get(&id).filter(|i| i.generation == attr.generation).cloned()
+    }
+
+    fn id_of(&self, known: &Known, key: FileKey) -> u64 {
+        if key == self.root.key {
+            return ROOT_ID;
+        }
+        if key.dev == ABSENT_DEV {
+            return absent_id(key.ino as u32);
+        }
+        if !known.arrived.is_empty()
+            && let Some(id) = known.arrived.get(&key)
+        {
+            return *id;
+        }
+        if key.dev == self.root.key.dev && key.ino > ROOT_ID && key.ino < ABSENT_BASE {
+            return key.ino;
+        }
+        let mut foreign = self.foreign.lock();
+        let next = FOREIGN_BASE + foreign.len() as u64;
+        *foreign.entry(key).or_insert(next)
+    }
+
+    /// The inode for what was just seen as `name` in `parent`; counts one lookup by the kernel.
+    pub fn intern(&self, parent: &Arc<Inode>, name: &CStr, attr: &Attr) -> io::Result<Arc<Inode>> {
+        {
+            let known = self.known.read();
+            let id = self.id_of(&known, attr.key);
+            if let Some(inode) = known.by_id.get(&id).filter(|i| i.generation == attr.generation) {
+                inode.nlookup.fetch_add(1, Ordering::Relaxed);
+                inode.add_link(parent, name);
+                return Ok(inode.clone());
+            }
+        }
+        let dir = if attr.is_dir() {
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            Some(rustix::fs::openat(parent.dir()?, name, flags, Mode::empty())?)
+        } else {
+            None
+        };
+        let mut known = self.known.write();
+        let id = self.id_of(&known, attr.key);
+        // The number may still be known for a deleted file whose inode the backing has reused. The
+        // kernel will forget all lookups of that number, the old ones included.
+        let earlier = match known.by_id.get(&id) {
+            Some(inode) if inode.generation == attr.generation => {
+                inode.nlookup.fetch_add(1, Ordering::Relaxed);
+                inode.add_link(parent, name);
+                return Ok(inode.clone());
+            }
+            Some(old) => old.nlookup.load(Ordering::Relaxed),
+            None => 0,
+        };
+        let native = attr.key.dev == self.root.key.dev;
+        let inode = Arc::new(Inode::new(id, attr, native, dir, earlier + 1));
+        inode.add_link(parent, name);
+        known.by_id.insert(id, inode.clone());
+        Ok(inode)
+    }
+
+    /// The inode of a file that is not on the disk yet, if the kernel knows it.
+    pub fn find_absent(&self, file: u32) -> Option<Arc<Inode>> {
+        self.known.read().by_id.get(&absent_id(file)).cloned()
+    }
+
+    /// A file that was not on the disk is there now: from here on the kernel's number means that one.
+    pub fn arrive(&self, file: u32, attr: &Attr) {
+        let mut known = self.known.write();
+        let id = absent_id(file);
+        let Some(before) = known.by_id.get(&id) else { return };
+        let native = attr.key.dev == self.root.key.dev;
+        let inode = Inode::new(id, attr, native, None, before.nlookup.load(Ordering::Relaxed));
+        *inode.links.lock() = std::mem::take(&mut *before.links.lock());
+        known.by_id.insert(id, Arc::new(inode));
+        known.arrived.insert(attr.key, id);
+    }
+
+    /// The kernel dropped `count` lookups.
+    pub fn forget(&self, id: u64, count: u64) {
+        if id == ROOT_ID {
+            return;
+        }
+        let gone = {
+            let mut known = self.known.write();
+            let Some(inode) = known.by_id.get(&id) else { return };
+            let before = inode.nlookup.fetch_sub(count, Ordering::Relaxed);
+            let gone = if before > count { None } else { known.by_id.remove(&id) };
+            if let Some(inode) = gone.as_ref().filter(|inode| inode.is_numbered_absent()) {
+                known.arrived.remove(&inode.key);
+            }
+            gone
+        };
+        drop(gone); // closes a directory's descriptor outside the lock
+    }
+
+    /// How many inodes the kernel knows.
+    pub fn len(&self) -> usize {
+        self.known.read().by_id.len()
+    }
+
+    /// Never true: the root is always known.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::path::RelPath;
+
+    fn table() -> (tempfile::TempDir, InodeTable) {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let fd = rustix::fs::open(dir.path(), OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).expect("open");
+        (dir, InodeTable::new(fd).expect("table"))
+    }
+
+    fn see(table: &InodeTable, name: &CStr) -> Arc<Inode> {
+        let attr = Attr::at(table.root().dir().expect("dir"), name).expect("stat");
+        table.intern(table.root(), name, &attr).expect("intern")
+    }
+
+    #[test]
+    fn hard_links_are_one_inode_and_forget_counts() {
+        let (dir, table) = table();
+        std::fs::write(dir.path().join("a"), b"x").expect("write");
+        std::fs::hard_link(dir.path().join("a"), dir.path().join("b")).expect("link");
+        let a = see(&table, c"a");
+        let b = see(&table, c"b");
+        assert_eq!(a.id, b.id);
+        table.forget(a.id, 1);
+        assert!(table.get(a.id).is_ok());
+        table.forget(a.id, 1);
+        assert!(table.get(a.id).is_err());
+    }
+
+    #[test]
+    fn the_name_seen_last_counts_until_it_is_removed() {
+        let (dir, table) = table();
+        std::fs::write(dir.path().join("a"), b"x").expect("write");
+        for name in ["b", "c"] {
+            std::fs::hard_link(dir.path().join("a"), dir.path().join(name)).expect("link");
+        }
+        let file = see(&table, c"a");
+        for name in [c"b", c"c", c"b"] {
+            see(&table, name);
+        }
+        let path = || file.path().map(|path| path.as_path().display().to_string());
+        assert_eq!(path().as_deref(), Some("c"));
+        assert!(file.has_other_link(ROOT_ID, c"c"));
+        file.remove_link(ROOT_ID, c"b");
+        assert_eq!(path().as_deref(), Some("c"));
+        file.remove_link(ROOT_ID, c"c");
+        assert_eq!(path().as_deref(), Some("a"));
+        assert!(!file.has_other_link(ROOT_ID, c"a") && file.is_linked());
+        file.remove_link(ROOT_ID, c"a");
+        assert!(!file.is_linked() && path().is_none());
+    }
+
+    /// With the counts of its `Arc` and the allocator's word it is a piece of 160 bytes.
+    #[test]
+    fn an_inode_is_small() {
+        assert!(size_of::<Inode>() <= 136, "{} bytes", size_of::<Inode>());
+    }
+
+    #[test]
+    fn a_reused_number_is_another_inode_that_inherits_the_lookups() {
+        let (dir, table) = table();
+        std::fs::write(dir.path().join("a"), b"x").expect("write");
+        let mut attr = Attr::at(table.root().dir().expect("dir"), c"a").expect("stat");
+        let old = table.intern(table.root(), c"a", &attr).expect("intern");
+        attr.generation += 1;
+        let new = table.intern(table.root(), c"a", &attr).expect("intern");
+        assert_eq!(old.id, new.id);
+        assert!(!Arc::ptr_eq(&old, &new));
+        table.forget(old.id, 1);
+        assert!(Arc::ptr_eq(&table.get(new.id).expect("still known"), &new));
+    }
+
+    #[test]
+    fn paths_follow_renames_of_directories() {
+        let (dir, table) = table();
+        std::fs::create_dir(dir.path().join("d")).expect("mkdir");
+        std::fs::write(dir.path().join("d/f"), b"x").expect("write");
+        let d = see(&table, c"d");
+        let attr = Attr::at(d.dir().expect("dir"), c"f").expect("stat");
+        let f = table.intern(&d, c"f", &attr).expect("intern");
+        assert_eq!(f.path(), RelPath::new("d/f").ok());
+        d.remove_link(ROOT_ID, c"d");
+        d.add_link(table.root(), c"e");
+        assert_eq!(f.path(), RelPath::new("e/f").ok());
+    }
+}

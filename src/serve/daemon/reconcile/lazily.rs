@@ -1,0 +1,73 @@
+//! A start whose content comes later, and one that goes on with such.
+use super::{Found, Locks, Restored, Start};
+use crate::config::Layout;
+use crate::error::{Error, ErrorKind, Result};
+use crate::serve::startup::Progress;
+use crate::state::absent::{Absent, Hydrator, Source};
+use crate::state::commit::{Committer, Opening, Relation};
+use crate::state::dirty::Marks;
+use crate::state::head::Head;
+use std::sync::Arc;
+use tokio::runtime::Runtime;
+
+impl Start<'_> {
+    pub(super) fn absent_place(&self) -> std::path::PathBuf {
+        self.settings.state_dir.join("absent")
+    }
+
+    fn source(&self, locks: &Locks) -> Result<Source> {
+        Ok(Source {
+            store: self.store.clone(),
+            root: locks.backing_fd()?,
+            place: self.absent_place(),
+            records: self.records.clone(),
+        })
+    }
+
+    /// The version is shown at once; its content comes later.
+    pub(super) fn lazily(
+        &self,
+        runtime: &Runtime,
+        committer: &Committer,
+        opening: &Opening,
+        head: &Head,
+        locks: &Locks,
+    ) -> Result<Found> {
+        self.status.progress(Progress { phase: "reading tables".into(), ..Progress::default() });
+        // First what is to come, then the records that say it has come or will.
+        let absent = Arc::new(runtime.block_on(self.source(locks)?.begin(head))?);
+        self.adopt(committer, opening, Restored::new())?;
+        absent.finish_root()?;
+        self.records.set_absent(&absent);
+        let left = absent.left();
+        tracing::info!(files = left.files, bytes = left.bytes, "restored lazily");
+        Ok(Found { marks: Marks::new(), absent: Some(absent) })
+    }
+
+    /// What an earlier daemon has left in the remote.
+    pub(super) fn resume(
+        &self,
+        runtime: &Runtime,
+        locks: &Locks,
+        relation: Relation,
+    ) -> Result<Option<Arc<Absent>>> {
+        if self.records.meta().base.is_none() {
+            Source::forget(&self.absent_place()); // of a start that came to nothing
+            return Ok(None);
+        }
+        if !Source::is_left(&self.absent_place()) {
+            return Ok(None);
+        }
+        let absent = Arc::new(runtime.block_on(self.source(locks)?.resume(self.records.was_clean()))?);
+        self.records.set_absent(&absent);
+        if relation == Relation::Lost || self.settings.layout == Layout::Single {
+            // What is saved anew is saved whole.
+            let hydrator =
+                Arc::new(Hydrator::new(absent.clone(), self.store.clone(), runtime.handle().clone()));
+            runtime.block_on(hydrator.bring_all(false, || ())).map_err(|e| {
+                Error::new(ErrorKind::Unavailable, "cannot bring what is only in the remote").with_source(e)
+            })?;
+        }
+        Ok(Some(absent))
+    }
+}

@@ -1,0 +1,289 @@
+//! [`Hydrator`]: brings the content of absent files, at once for who waits and in the background.
+use super::Absent;
+use super::arrival::Arrivals;
+use super::tree::FileRow;
+use crate::layer::{Kind, LayerError, LayerReader};
+use crate::remote::Store;
+use crate::state::restore::fetch::Source;
+use crate::state::restore::{Counters, RestoreError};
+use crate::sync::Mutex;
+use futures::future::{BoxFuture, Shared};
+use futures::{FutureExt, StreamExt, TryStreamExt};
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+
+/// Bytes of tar stream that the background asks of the store at once.
+const RUN_BYTES: u64 = 16 << 20;
+/// So many of these are under way at once.
+const RUNS: usize = 3;
+
+/// So many for one who waits for many files.
+const BRING_AT_ONCE: usize = 8;
+
+/// Why a file did not come. Shared by all who wait for it.
+pub type Failure = Arc<RestoreError>;
+
+type Flight = Shared<BoxFuture<'static, Result<(), Failure>>>;
+
+/// See the module.
+pub struct Hydrator {
+    absent: Arc<Absent>,
+    source: Source,
+    counters: Arc<Counters>,
+    handle: Handle,
+    /// Files under way for somebody who waits. Owner of its lock.
+    flights: Mutex<HashMap<u32, Flight>>,
+    /// How many wait; the background stands still meanwhile.
+    waiting: AtomicUsize,
+    calm: Notify,
+    stopped: AtomicBool,
+    demanded: AtomicU64,
+}
+
+impl std::fmt::Debug for Hydrator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hydrator").field("absent", &self.absent).finish_non_exhaustive()
+    }
+}
+
+impl Hydrator {
+    /// Brings from `store` what is absent.
+    pub fn new(absent: Arc<Absent>, store: Store, handle: Handle) -> Self {
+        let counters: Arc<Counters> = Arc::default();
+        Self {
+            absent,
+            source: Source::new(store, handle.clone(), counters.clone()),
+            counters,
+            handle,
+            flights: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            calm: Notify::new(),
+            stopped: AtomicBool::new(false),
+            demanded: AtomicU64::new(0),
+        }
+    }
+
+    /// What it brings.
+    pub fn absent(&self) -> &Arc<Absent> {
+        &self.absent
+    }
+
+    /// Bytes that came from the store.
+    pub fn bytes(&self) -> u64 {
+        self.counters.bytes()
+    }
+
+    /// How many files somebody waited for.
+    pub fn demanded(&self) -> u64 {
+        self.demanded.load(Ordering::Relaxed)
+    }
+
+    /// Brings these files; ready when all are there. Those wanted already are not asked for twice.
+    pub async fn bring(self: &Arc<Self>, files: Vec<u32>) -> Result<(), Failure> {
+        let _waiting = Waiting::new(self.clone());
+        let flights =
+            runs(&files, |file| self.absent.tree().file(file)).into_iter().map(|run| match run.len() {
+                1 => self.flight(run.start),
+                _ => self.fetch(run).boxed().shared(),
+            });
+        futures::stream::iter(flights).buffer_unordered(BRING_AT_ONCE).try_collect().await
+    }
+
+    fn flight(self: &Arc<Self>, file: u32) -> Flight {
+        let mut flights = self.flights.lock();
+        if let Some(flight) = flights.get(&file) {
+            return flight.clone();
+        }
+        self.demanded.fetch_add(1, Ordering::Relaxed);
+        let own = self.clone();
+        let flight = async move {
+            let result = own.fetch(file..file + 1).await;
+            own.flights.lock().remove(&file);
+            result
+        };
+        let flight = flight.boxed().shared();
+        flights.insert(file, flight.clone());
+        flight
+    }
+
+    /// Reads the span of some files of one layer and puts those still absent in their places.
+    fn fetch(self: &Arc<Self>, files: Range<u32>) -> impl Future<Output = Result<(), Failure>> + use<> {
+        let own = self.clone();
+        async move {
+            let worker = own.clone();
+            let work = tokio::task::spawn_blocking(move || worker.place(files));
+            work.await.unwrap_or(Err(RestoreError::Stopped)).map_err(Arc::new)
+        }
+    }
+
+    fn place(&self, files: Range<u32>) -> Result<(), RestoreError> {
+        let (tree, absent) = (self.absent.tree(), &self.absent);
+        let wanted = |file: &u32| absent.wants(*file);
+        let (Some(first), Some(last)) = (files.clone().find(wanted), files.rev().find(wanted)) else {
+            return Ok(());
+        };
+        let (start, end) = (tree.file(first).place, tree.file(last).place);
+        let span = start.offset..end.offset + end.length;
+        let Some(layer) = absent.layers().get(start.layer as usize) else { return Ok(()) };
+        let failed = |source: LayerError| RestoreError::Layer { key: layer.source.key.clone(), source };
+        if tree.file(first).size == 0 && first == last {
+            return self.empty(first).map_err(failed);
+        }
+        let mut bytes = self.source.open_range(&layer.source.key, layer.index.range(span.clone()));
+        let result = (|| {
+            let mut reader = LayerReader::section(&mut bytes, &layer.index, span)?;
+            let mut next = first;
+            let mut arrivals = Arrivals::new(absent);
+            while let Some(entry) = reader.next_entry()? {
+                if !matches!(entry.kind, Kind::File { .. }) {
+                    continue;
+                }
+                // Files have their numbers in the order of their rows.
+                let file = next;
+                next += 1;
+                if !self.stopped.load(Ordering::Relaxed) {
+                    arrivals.add(file, &entry.meta, |into| reader.content_to_file(into))?;
+                }
+            }
+            arrivals.place()
+        })();
+        match (result, bytes.take_failure()) {
+            (_, Some(failure)) => Err(failure),
+            (Err(source), None) => Err(failed(source)),
+            (Ok(()), None) => Ok(()),
+        }
+    }
+
+    /// Makes a file without its content: it is empty, or is about to be emptied.
+    pub fn empty(&self, file: u32) -> Result<(), LayerError> {
+        let row = self.absent.tree().file(file);
+        let xattrs = self.absent.tree().xattrs(file).to_vec();
+        let meta =
+            crate::layer::Metadata { mode: row.mode, uid: row.uid, gid: row.gid, mtime: row.mtime, xattrs };
+        self.absent.arrive(file, &meta, |_| Ok(()))
+    }
+
+    /// Brings everything that is absent, in the order of the layers, yielding to those who wait.
+    /// `progress` is called after each piece.
+    pub async fn bring_all(self: &Arc<Self>, yields: bool, progress: impl Fn()) -> Result<(), Failure> {
+        let count = self.absent.tree().files() as u32;
+        let files: Vec<u32> = (0..count).filter(|file| self.absent.wants(*file)).collect();
+        let all = runs(&files, |file| self.absent.tree().file(file));
+        let pieces = futures::stream::iter(all).map(|run| async move {
+            if yields {
+                self.wait_calm().await;
+            }
+            if self.stopped.load(Ordering::Relaxed) {
+                return Err(Arc::new(RestoreError::Stopped));
+            }
+            self.fetch(run).await
+        });
+        let mut pieces = pieces.buffered(RUNS);
+        while let Some(result) = pieces.next().await {
+            result?;
+            progress();
+        }
+        let absent = self.absent.clone();
+        let rest = tokio::task::spawn_blocking(move || absent.make_within(super::tree::ROOT));
+        rest.await
+            .unwrap_or_else(|_| Err(std::io::ErrorKind::Interrupted.into()))
+            .map_err(|e| Arc::new(RestoreError::Finish { source: LayerError::io("cannot make entries", e) }))
+    }
+
+    async fn wait_calm(&self) {
+        loop {
+            let calm = self.calm.notified();
+            if self.waiting.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            calm.await;
+        }
+    }
+
+    /// Nothing more is put on the disk.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        self.calm.notify_waiters();
+    }
+
+    /// Whether it was told to [`stop`](Self::stop).
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+
+    /// The runtime it works on.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+}
+
+/// Somebody waits, until it is dropped.
+struct Waiting(Arc<Hydrator>);
+
+impl Waiting {
+    fn new(hydrator: Arc<Hydrator>) -> Self {
+        hydrator.waiting.fetch_add(1, Ordering::AcqRel);
+        Self(hydrator)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if self.0.waiting.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.calm.notify_waiters();
+        }
+    }
+}
+
+/// Joins files, ascending, whose entries lie close to each other in one layer.
+fn runs<'a>(files: &[u32], row: impl Fn(u32) -> &'a FileRow) -> Vec<Range<u32>> {
+    let mut runs: Vec<Range<u32>> = Vec::new();
+    for &file in files {
+        let place = row(file).place;
+        if let Some(run) = runs.last_mut() {
+            let (start, last) = (row(run.start).place, row(run.end - 1).place);
+            let gap = place.offset.saturating_sub(last.offset + last.length);
+            let length = (place.offset + place.length).saturating_sub(start.offset);
+            if start.layer == place.layer && gap <= RUN_BYTES / 16 && length <= RUN_BYTES {
+                run.end = file + 1;
+                continue;
+            }
+        }
+        runs.push(file..file + 1);
+    }
+    runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::absent::tree::Place;
+
+    #[test]
+    fn neighbours_are_asked_for_together() {
+        let row = |layer, offset, length| FileRow {
+            place: Place { layer, offset, length },
+            size: length,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            mtime: crate::clock::Timestamp::default(),
+        };
+        let mib = 1 << 20;
+        let rows = [
+            row(0, 0, mib),
+            row(0, mib, mib),
+            row(0, 9 * mib, mib),
+            row(0, 10 * mib, 40 * mib),
+            row(1, 0, 1),
+        ];
+        let joined = runs(&[0, 1, 2, 3, 4], |file| &rows[file as usize]);
+        assert_eq!(joined, [0..2, 2..3, 3..4, 4..5]);
+        assert_eq!(runs(&[0, 2], |file| &rows[file as usize]), [0..1, 2..3]);
+        assert!(runs(&[], |file| &rows[file as usize]).is_empty());
+    }
+}

@@ -1,0 +1,413 @@
+//! [`Absent`]: entries of the restored version that are not on the disk yet.
+//!
+//! A lazy restore lays out the [`tree`] of a version from the tables of its layers and writes
+//! nothing. Directories, links and nodes are made when somebody looks at them; files stay absent until
+//! somebody needs their content ([`hydrate`]) or removes them. The backing so holds complete, true
+//! entries only. What became of an entry is in the [`log`], and nothing ever comes back: the absent
+//! ones only grow fewer, at the places where the version has them. (A directory that is about to move
+//! first gets everything below it.)
+//!
+//! One lock, the *turn*, orders what appears and disappears against who looks at it.
+mod arrival;
+pub mod hydrate;
+pub mod log;
+mod place;
+mod store;
+pub mod tree;
+
+pub use hydrate::Hydrator;
+pub use log::Fate;
+pub use store::Source;
+
+use crate::layer::index::LayerIndex;
+use crate::path::RelPath;
+use crate::state::record::Records;
+use crate::state::restore::LayerSource;
+use crate::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
+use log::Log;
+use place::Ground;
+use rustix::fs::{AtFlags, Stat};
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use tree::{FileRow, Node, ROOT, Tree, What};
+
+/// No node.
+const NOWHERE: Node = u32::MAX;
+
+/// Who shows the tree to programs and has numbers of its own for absent files.
+pub trait Shown: Send + Sync {
+    /// An absent file is on the disk now; `stat` is of it. Called in the turn.
+    fn arrived(&self, file: u32, stat: &Stat);
+}
+
+/// A layer of the version, and how to read parts of it.
+#[derive(Debug)]
+pub struct Layer {
+    /// Where it is.
+    pub source: LayerSource,
+    /// Where its frames are.
+    pub index: LayerIndex,
+}
+
+/// How much is absent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Left {
+    /// Files.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// See the module.
+pub struct Absent {
+    tree: Tree,
+    layers: Vec<Layer>,
+    /// By node: 0, or a [`Fate`].
+    fates: Vec<AtomicU8>,
+    /// By file: the node of its first name, or [`NOWHERE`].
+    first: Vec<Node>,
+    /// All nodes of files with several names.
+    names: HashMap<u32, Vec<Node>>,
+    /// All nodes of links and nodes with several names.
+    twins: HashMap<u32, Vec<Node>>,
+    /// How many directories stand in each directory that has some.
+    subdirs: HashMap<Node, u32>,
+    files: AtomicU64,
+    bytes: AtomicU64,
+    /// Nothing can be on the disk that the log does not know of.
+    trusted: bool,
+    turn: Mutex<Log>,
+    /// Held shared by whoever adds or removes a name in a directory, alone by whoever makes an absent
+    /// entry there and sets the directory's times back: those belong to what programs do.
+    moves: RwLock<()>,
+    ground: Ground,
+    records: Arc<Records>,
+    shown: OnceLock<Weak<dyn Shown>>,
+}
+
+impl std::fmt::Debug for Absent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Absent")
+            .field("nodes", &self.fates.len())
+            .field("left", &self.left())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Absent {
+    fn new(
+        (tree, layers): (Tree, Vec<Layer>),
+        (log, said): (Log, Vec<(Fate, Node)>),
+        trusted: bool,
+        root: OwnedFd,
+        records: Arc<Records>,
+    ) -> Self {
+        let fates: Vec<AtomicU8> = (0..tree.nodes()).map(|_| AtomicU8::new(0)).collect();
+        let (mut first, mut names) = (vec![NOWHERE; tree.files()], HashMap::<u32, Vec<Node>>::new());
+        let (mut subdirs, mut twins) = (HashMap::new(), HashMap::<u32, Vec<Node>>::new());
+        for node in tree.walk() {
+            match tree.what(node) {
+                What::Directory if node != ROOT => *subdirs.entry(tree.parent(node)).or_insert(0) += 1,
+                What::File(file) => match &mut first[file as usize] {
+                    first if *first == NOWHERE => *first = node,
+                    first => names.entry(file).or_insert_with(|| vec![*first]).push(node),
+                },
+                What::Special(special) => twins.entry(special).or_default().push(node),
+                What::Directory => {}
+            }
+        }
+        twins.retain(|_, nodes| nodes.len() > 1);
+        // Nodes that layers replaced are in no directory: nobody ever asks for them.
+        let absent = Self {
+            fates,
+            first,
+            names,
+            twins,
+            subdirs,
+            files: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            trusted,
+            turn: Mutex::new(log),
+            moves: RwLock::new(()),
+            ground: Ground::new(root),
+            records,
+            shown: OnceLock::new(),
+            tree,
+            layers,
+        };
+        absent.set(ROOT, Fate::Here);
+        for (fate, node) in said {
+            absent.set(node, fate);
+        }
+        absent.count();
+        absent
+    }
+
+    /// Counts anew what is left.
+    fn count(&self) {
+        let (mut files, mut bytes) = (0, 0);
+        for file in 0..self.tree.files() as u32 {
+            if self.wants(file) {
+                files += 1;
+                bytes += self.tree.file(file).size;
+            }
+        }
+        self.files.store(files, Ordering::Relaxed);
+        self.bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Connects who shows the tree; once.
+    pub fn show(&self, shown: Weak<dyn Shown>) {
+        let _already = self.shown.set(shown);
+    }
+
+    /// The tree of the version.
+    pub fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// The layers of the version, oldest first.
+    pub fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
+    /// How much is absent.
+    pub fn left(&self) -> Left {
+        Left { files: self.files.load(Ordering::Relaxed), bytes: self.bytes.load(Ordering::Relaxed) }
+    }
+
+    /// Whether nothing is absent any more, and nothing that was removed is in the newest version.
+    pub fn is_complete(&self) -> bool {
+        self.tree.walk().all(|node| matches!(self.fate(node), Some(Fate::Here | Fate::Saved)))
+    }
+
+    /// Whether a node is absent.
+    pub fn is_absent(&self, node: Node) -> bool {
+        self.fates.get(node as usize).is_some_and(|fate| fate.load(Ordering::Acquire) == 0)
+    }
+
+    /// What became of a node.
+    fn fate(&self, node: Node) -> Option<Fate> {
+        self.fates.get(node as usize).and_then(|fate| Fate::from_byte(fate.load(Ordering::Acquire)))
+    }
+
+    fn set(&self, node: Node, fate: Fate) {
+        if let Some(slot) = self.fates.get(node as usize) {
+            slot.store(fate as u8, Ordering::Release);
+        }
+    }
+
+    /// The names of a file that are absent.
+    pub fn absent_names(&self, file: u32) -> Vec<Node> {
+        let all = match self.names.get(&file) {
+            Some(all) => all.clone(),
+            None => self.only_name(file).into_iter().collect(),
+        };
+        all.into_iter().filter(|node| self.is_absent(*node)).collect()
+    }
+
+    /// Whether a file has an absent name.
+    pub fn wants(&self, file: u32) -> bool {
+        match self.names.get(&file) {
+            Some(all) => all.iter().any(|node| self.is_absent(*node)),
+            None => self.only_name(file).is_some_and(|node| self.is_absent(node)),
+        }
+    }
+
+    fn only_name(&self, file: u32) -> Option<Node> {
+        self.first.get(file as usize).copied().filter(|node| *node != NOWHERE)
+    }
+
+    /// The node of a name in the directory of another one, if it can be told from there: it is absent,
+    /// or a directory that may hold absent entries.
+    pub fn child(&self, dir: Node, name: &[u8]) -> Option<Node> {
+        self.tree.child(dir, name).filter(|node| match self.fate(*node) {
+            None => true,
+            Some(fate) => fate == Fate::Here && self.tree.what(*node) == What::Directory,
+        })
+    }
+
+    /// The node of a path under the same conditions.
+    fn find(&self, path: &RelPath) -> Option<Node> {
+        path.components().try_fold(ROOT, |at, name| self.child(at, name))
+    }
+
+    /// Whether the entry of a path is absent, so that the disk has nothing to say of it.
+    pub fn is_virtual(&self, path: &RelPath) -> bool {
+        self.find(path).is_some_and(|node| self.is_absent(node))
+    }
+
+    /// Whether the newest version has something at a path that may never have been on the disk.
+    pub fn knows(&self, path: &RelPath) -> bool {
+        let mut at = ROOT;
+        for name in path.components() {
+            match self.tree.child(at, name) {
+                Some(node) if self.fate(node) != Some(Fate::Saved) => at = node,
+                _ => return false,
+            }
+        }
+        true
+    }
+
+    /// Whether a node still is what stands at its name, absent or not.
+    pub fn stands(&self, node: Node) -> bool {
+        matches!(self.fate(node), None | Some(Fate::Here))
+    }
+
+    /// The same of a name in a directory of the tree.
+    pub fn stands_at(&self, dir: Node, name: &[u8]) -> bool {
+        self.tree.child(dir, name).is_some_and(|node| self.stands(node))
+    }
+
+    /// Absent children of a directory, by name.
+    pub fn absent_children(&self, dir: Node) -> impl Iterator<Item = Node> + '_ {
+        self.tree.children(dir).iter().copied().filter(|node| self.is_absent(*node))
+    }
+
+    /// How many directories a directory holds that are not made yet.
+    pub fn absent_directories(&self, dir: Node) -> u32 {
+        if !self.subdirs.contains_key(&dir) {
+            return 0;
+        }
+        self.absent_children(dir).filter(|node| self.tree.what(*node) == What::Directory).count() as u32
+    }
+
+    /// Absent files at a node and below it.
+    pub fn files_within(&self, top: Node) -> Vec<u32> {
+        let (mut files, mut stack) = (Vec::new(), vec![top]);
+        while let Some(node) = stack.pop() {
+            match self.tree.what(node) {
+                What::File(file) if self.is_absent(node) => files.push(file),
+                What::Directory => stack.extend(self.tree.children(node)),
+                What::File(_) | What::Special(_) => {}
+            }
+        }
+        files.sort_unstable();
+        files.dedup();
+        files
+    }
+
+    /// Whoever adds or removes a name, or looks at times, holds this meanwhile.
+    pub fn naming(&self) -> RwLockReadGuard<'_, ()> {
+        self.moves.read()
+    }
+
+    /// Looks at a node from the directory that holds it: a directory, link or node is made; of a file
+    /// `file` is called, in the turn. `None`: the backing knows.
+    pub fn resolve<T>(
+        &self,
+        dir: BorrowedFd<'_>,
+        node: Node,
+        file: impl FnOnce(u32, &FileRow) -> T,
+    ) -> io::Result<Option<T>> {
+        if !self.is_absent(node) {
+            return Ok(None);
+        }
+        if let What::Special(special) = self.tree.what(node)
+            && let Some(all) = self.twins.get(&special)
+        {
+            self.make_twins(all)?;
+            return Ok(None);
+        }
+        let mut turn = self.turn.lock();
+        if !self.is_absent(node) {
+            return Ok(None);
+        }
+        if !self.trusted && self.is_there(dir, node)? {
+            self.note(&mut turn, Fate::Here, &[node])?;
+            return Ok(None);
+        }
+        if let What::File(number) = self.tree.what(node) {
+            return Ok(Some(file(number, self.tree.file(number))));
+        }
+        self.make(&mut turn, dir, node)?;
+        Ok(None)
+    }
+
+    /// Whether a failure of the machine took the log's word for what the disk has.
+    fn is_there(&self, dir: BorrowedFd<'_>, node: Node) -> io::Result<bool> {
+        match rustix::fs::statat(dir, self.tree.name(node), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Ok(true),
+            Err(rustix::io::Errno::NOENT) => Ok(false),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Says what became of nodes: first in the log, then to everybody.
+    fn note(&self, turn: &mut MutexGuard<'_, Log>, fate: Fate, nodes: &[Node]) -> io::Result<()> {
+        turn.append(nodes.iter().map(|node| (fate, *node)))?;
+        for node in nodes {
+            let file = match self.tree.what(*node) {
+                What::File(file) if self.wants(file) => Some(file),
+                _ => None,
+            };
+            self.set(*node, fate);
+            if let Some(file) = file.filter(|file| !self.wants(*file)) {
+                self.files.fetch_sub(1, Ordering::Relaxed);
+                self.bytes.fetch_sub(self.tree.file(file).size, Ordering::Relaxed);
+            }
+        }
+        Ok(())
+    }
+
+    /// A program removed an absent entry, or put another in its place. Whether it was absent.
+    pub fn remove(&self, node: Node) -> io::Result<bool> {
+        let mut turn = self.turn.lock();
+        let absent = self.is_absent(node);
+        if absent {
+            self.note(&mut turn, Fate::Removed, &[node])?;
+        }
+        Ok(absent)
+    }
+
+    /// A program removed a directory of the tree, which was empty.
+    pub fn remove_directory(&self, node: Node) -> io::Result<()> {
+        let mut turn = self.turn.lock();
+        self.note(&mut turn, Fate::Removed, &[node])
+    }
+
+    /// A version was committed that says that nothing stands at this path any more.
+    pub fn saved_removal(&self, path: &RelPath) -> io::Result<()> {
+        let Some(node) = self.tree.find(path).filter(|node| *node != ROOT) else { return Ok(()) };
+        if !matches!(self.fate(node), Some(Fate::Here | Fate::Removed)) {
+            return Ok(());
+        }
+        let mut turn = self.turn.lock();
+        self.note(&mut turn, Fate::Saved, &[node])
+    }
+
+    /// Paths of what was removed and may still be in the newest version.
+    ///
+    /// After an unclean stop that is also what came and is gone again: the journal writes behind, so the
+    /// record by which a scan would miss it may never have reached the disk.
+    pub fn unsaved_removals(&self) -> Vec<RelPath> {
+        let (mut gone, mut stack) = (Vec::new(), vec![ROOT]);
+        while let Some(node) = stack.pop() {
+            let removed = match self.fate(node) {
+                Some(Fate::Removed) => true,
+                Some(Fate::Here) => !self.trusted && node != ROOT && self.is_gone(node),
+                // Below what is absent nothing was touched; what is saved is saved with all below it.
+                None | Some(Fate::Saved) => continue,
+            };
+            if removed {
+                gone.push(self.tree.path(node));
+            } else {
+                stack.extend(self.tree.children(node));
+            }
+        }
+        gone
+    }
+
+    fn is_gone(&self, node: Node) -> bool {
+        let dir = self.ground.dirs.lock().get(&self.tree.path(self.tree.parent(node)), false);
+        dir.is_err() || dir.is_ok_and(|dir| self.is_there(dir.as_fd(), node).is_ok_and(|there| !there))
+    }
+
+    /// Waits until the disk has the log.
+    pub fn sync(&self) -> io::Result<()> {
+        self.turn.lock().sync()
+    }
+}

@@ -1,0 +1,174 @@
+//! Absent entries become real ones.
+use super::Absent;
+use super::log::{Fate, Log};
+use super::tree::{Node, ROOT, What};
+use crate::layer::Metadata;
+use crate::layer::extract::{Dirs, Placer};
+use crate::path::RelPath;
+use crate::state::identity::Identity;
+use crate::sync::{Mutex, MutexGuard};
+use rustix::fs::{AtFlags, Mode, StatxFlags, Timespec, Timestamps};
+use rustix::io::Errno;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+/// The disk that they come to. Directories that hold absent entries do not move, so that paths lead
+/// to them.
+#[derive(Debug)]
+pub(super) struct Ground {
+    pub(super) dirs: Mutex<Dirs>,
+    pub(super) placer: Placer,
+}
+
+impl Ground {
+    pub(super) fn new(root: OwnedFd) -> Self {
+        Self { dirs: Mutex::new(Dirs::new(root)), placer: Placer::default() }
+    }
+}
+
+/// Attributes of a directory that no layer has an entry of, as tar gives them.
+fn implied() -> Metadata {
+    Metadata { mode: 0o755, mtime: crate::clock::Timestamp::now(), ..Metadata::default() }
+}
+
+impl Absent {
+    /// Makes a directory, link or node in the directory that holds it.
+    pub(super) fn make(
+        &self,
+        turn: &mut MutexGuard<'_, Log>,
+        dir: BorrowedFd<'_>,
+        node: Node,
+    ) -> io::Result<()> {
+        let (name, placer) = (self.tree.name(node), &self.ground.placer);
+        self.in_directory(dir, || match self.tree.what(node) {
+            What::Directory => {
+                placer.directory(dir, name)?;
+                let meta = self.tree.directory_meta(node).cloned().unwrap_or_else(implied);
+                placer.finish_directory(dir, name, &meta).map(drop)
+            }
+            What::Special(special) => {
+                let (kind, meta) = self.tree.special(special);
+                placer.special(dir, name, kind, meta)
+            }
+            What::File(_) => Err(Errno::INVAL),
+        })?;
+        let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        self.record([(self.tree.path(node), Identity::from(&stat))])?;
+        self.note(turn, Fate::Here, &[node])
+    }
+
+    /// Makes a link or node under all its names.
+    pub(super) fn make_twins(&self, all: &[Node]) -> io::Result<()> {
+        // The directories first: they are made in turns of their own.
+        let dirs: Vec<_> =
+            all.iter().map(|node| self.directory(self.tree.parent(*node))).collect::<io::Result<_>>()?;
+        let mut turn = self.turn.lock();
+        let mut first: Option<(BorrowedFd<'_>, Node)> = None;
+        for (node, dir) in all.iter().zip(&dirs).filter(|(node, _)| self.is_absent(**node)) {
+            let dir = dir.as_fd();
+            match first {
+                None => {
+                    self.make(&mut turn, dir, *node)?;
+                    first = Some((dir, *node));
+                }
+                Some((home, made)) => {
+                    let (from, name) = (self.tree.name(made), self.tree.name(*node));
+                    self.in_directory(dir, || self.ground.placer.hard_link(home, from, dir, name))?;
+                    self.note(&mut turn, Fate::Here, &[*node])?;
+                }
+            }
+        }
+        // Now that its number of names is known.
+        let Some((home, made)) = first else { return Ok(()) };
+        let stat = rustix::fs::statat(home, self.tree.name(made), AtFlags::SYMLINK_NOFOLLOW)?;
+        self.record(all.iter().map(|node| (self.tree.path(*node), Identity::from(&stat))))
+    }
+
+    /// The directory of a node; those on the way to it are made.
+    pub(super) fn directory(&self, node: Node) -> io::Result<Arc<OwnedFd>> {
+        if self.is_absent(node) && node != ROOT {
+            let parent = self.directory(self.tree.parent(node))?;
+            self.resolve(parent.as_fd(), node, |_, _| ())?;
+        }
+        Ok(self.ground.dirs.lock().get(&self.tree.path(node), false)?)
+    }
+
+    /// Makes the directories, links and nodes at a node and below it.
+    pub fn make_within(&self, top: Node) -> io::Result<()> {
+        let mut stack = vec![top];
+        while let Some(node) = stack.pop() {
+            match self.tree.what(node) {
+                What::File(_) => {}
+                What::Special(_) => {
+                    if self.is_absent(node) {
+                        let dir = self.directory(self.tree.parent(node))?;
+                        self.resolve(dir.as_fd(), node, |_, _| ())?;
+                    }
+                }
+                What::Directory => {
+                    if self.is_absent(node) {
+                        self.directory(node)?;
+                    }
+                    stack.extend(self.tree.children(node).iter().filter(|child| {
+                        self.is_absent(**child) || self.tree.what(**child) == What::Directory
+                    }));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The root gets its attributes; it is the one entry that always was there.
+    pub fn finish_root(&self) -> crate::Result<()> {
+        let failed = |e: Errno| crate::Error::io("cannot finish restore", e.into());
+        let Some(meta) = self.tree.directory_meta(ROOT) else { return Ok(()) };
+        let root = self.ground.dirs.lock().get(&RelPath::root(), false).map_err(failed)?;
+        let stat = self.ground.placer.finish_directory(root.as_fd(), b".", meta).map_err(failed)?;
+        self.record([(RelPath::root(), Identity::from(&stat))])
+            .map_err(|e| crate::Error::io("cannot finish restore", e))
+    }
+
+    pub(super) fn record(&self, entries: impl IntoIterator<Item = (RelPath, Identity)>) -> io::Result<()> {
+        self.records.arrived(entries).map_err(io::Error::other)
+    }
+
+    /// Adds a name to a directory behind the back of programs: its times stay.
+    pub(super) fn in_directory<T>(
+        &self,
+        dir: BorrowedFd<'_>,
+        make: impl FnMut() -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        let _alone = self.moves.write();
+        let mask = StatxFlags::MTIME | StatxFlags::ATIME;
+        let before = rustix::fs::statx(dir, c"", AtFlags::EMPTY_PATH, mask)?;
+        let made = self.writable(dir, make)?;
+        let spec =
+            |t: rustix::fs::StatxTimestamp| Timespec { tv_sec: t.tv_sec, tv_nsec: i64::from(t.tv_nsec) };
+        let times =
+            Timestamps { last_access: spec(before.stx_atime), last_modification: spec(before.stx_mtime) };
+        rustix::fs::utimensat(dir, c".", &times, AtFlags::empty())?;
+        Ok(made)
+    }
+
+    /// An ordinary user's directory may be closed to its owner; the version's content goes there all
+    /// the same.
+    pub(super) fn writable<T>(
+        &self,
+        dir: BorrowedFd<'_>,
+        mut make: impl FnMut() -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        match make() {
+            Err(Errno::ACCESS) => {
+                let mode = rustix::fs::statat(dir, c"", AtFlags::EMPTY_PATH)?.st_mode & 0o7777;
+                let chmod =
+                    |mode| rustix::fs::chmodat(dir, c".", Mode::from_raw_mode(mode), AtFlags::empty());
+                chmod(mode | 0o300)?;
+                let made = make();
+                chmod(mode)?;
+                made
+            }
+            other => other,
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Where absent entries are remembered between two daemons: `absent/` in the state directory.
+//!
+//! | file | what |
+//! |---|---|
+//! | `HEAD` | the document of the version that was restored, as the remote had it |
+//! | `log` | what became of its entries (see [`log`](super::log)) |
+//! | `tables/N` | the end of the layer that version N added: its table; read again if it is lost |
+use super::log::Log;
+use super::tree::{ROOT, Tree};
+use super::{Absent, Fate, Layer};
+use crate::error::{Error, ErrorKind, Result};
+use crate::layer::index::LayerIndex;
+use crate::remote::Store;
+use crate::state::head::{Head, LayerRef, TableRef};
+use crate::state::record::Records;
+use crate::state::restore::LayerSource;
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// How many tables are asked for at once.
+const TABLES_AT_ONCE: usize = 64;
+
+/// Where to find what is absent.
+#[derive(Debug)]
+pub struct Source {
+    /// Holds the layers.
+    pub store: Store,
+    /// Beneath it the entries are to stand.
+    pub root: OwnedFd,
+    /// `absent/` in the state directory.
+    pub place: PathBuf,
+    /// Learns what comes.
+    pub records: Arc<Records>,
+}
+
+impl Source {
+    /// Whether all layers of a version have a table, so that it can be restored lazily.
+    pub fn can_read(head: &Head) -> bool {
+        head.layers.iter().all(|layer| layer.table.is_some())
+    }
+
+    /// Whether entries of an earlier restore may still be absent.
+    pub fn is_left(place: &std::path::Path) -> bool {
+        place.join("HEAD").exists()
+    }
+
+    /// Begins a lazy restore: afterwards every entry of the version is absent but the root, which
+    /// [`Absent::finish_root`] gives its attributes.
+    pub async fn begin(self, head: &Head) -> Result<Absent> {
+        let _nothing = std::fs::remove_dir_all(&self.place);
+        let document = head.to_bytes()?;
+        let tables = self.tables(head).await?;
+        let (tree, layers) = lay_out(head, &tables)?;
+        let written = || {
+            std::fs::create_dir_all(self.place.join("tables"))?;
+            for (layer, table) in head.layers.iter().zip(&tables) {
+                std::fs::write(self.table_file(layer), table)?;
+            }
+            let log = Log::create(&self.place.join("log"), blake3::hash(&document).as_bytes())?;
+            log.sync()?;
+            // Last: by it the next start knows that there is something.
+            std::fs::write(self.place.join("HEAD.new"), &document)?;
+            std::fs::rename(self.place.join("HEAD.new"), self.place.join("HEAD"))?;
+            Ok(log)
+        };
+        let log = written()
+            .map_err(|e: std::io::Error| Error::io(format!("cannot write: {}", self.place.display()), e))?;
+        let empty = is_empty(&self.root)?;
+        Ok(Absent::new((tree, layers), (log, Vec::new()), empty, self.root, self.records))
+    }
+
+    /// Forgets all of it: nothing is left to come.
+    pub fn forget(place: &std::path::Path) {
+        let _gone = std::fs::remove_file(place.join("HEAD"));
+        let _gone = std::fs::remove_dir_all(place);
+    }
+
+    /// Goes on where an earlier daemon stopped. `clean`: it stopped in order.
+    pub async fn resume(self, clean: bool) -> Result<Absent> {
+        let read = |name: &str| {
+            let file = self.place.join(name);
+            std::fs::read(&file).map_err(|e| Error::io(format!("cannot read: {}", file.display()), e))
+        };
+        let document = read("HEAD")?;
+        let head = Head::parse(&document)?;
+        let tables = self.tables(&head).await?;
+        let (tree, layers) = lay_out(&head, &tables)?;
+        let file = self.place.join("log");
+        let (log, said) = Log::open(&file, blake3::hash(&document).as_bytes()).map_err(|e| {
+            let message = format!("cannot use the log of what is not here yet: {}", file.display());
+            Error::io(message, e)
+        })?;
+        let said: Vec<(Fate, u32)> =
+            said.into_iter().filter(|(_, node)| (*node as usize) < tree.nodes() && *node != ROOT).collect();
+        Ok(Absent::new((tree, layers), (log, said), clean, self.root, self.records))
+    }
+
+    fn table_file(&self, layer: &LayerRef) -> PathBuf {
+        self.place.join("tables").join(layer.version.to_string())
+    }
+
+    async fn tables(&self, head: &Head) -> Result<Vec<Bytes>> {
+        let tables = head.layers.iter().map(|layer| self.table(layer));
+        futures::stream::iter(tables).buffered(TABLES_AT_ONCE).try_collect().await
+    }
+
+    /// The table of a layer, as HEAD says it is.
+    async fn table(&self, layer: &LayerRef) -> Result<Bytes> {
+        let Some(TableRef { bytes: length, digest, .. }) = &layer.table else {
+            return Err(Error::new(ErrorKind::Unsupported, format!("layer has no table: {}", layer.key)));
+        };
+        let right =
+            |bytes: &[u8]| bytes.len() as u64 == *length && *blake3::hash(bytes).as_bytes() == digest.0;
+        if let Ok(bytes) = std::fs::read(self.table_file(layer))
+            && right(&bytes)
+        {
+            return Ok(bytes.into());
+        }
+        let range = layer.bytes - *length..layer.bytes;
+        let mut download = self.store.download(&layer.key, Some(range)).await?;
+        let mut bytes = Vec::with_capacity((*length).min(64 << 20) as usize);
+        while let Some(piece) = download.body.next().await {
+            bytes.extend_from_slice(&piece?);
+            if bytes.len() as u64 > *length {
+                break;
+            }
+        }
+        if !right(&bytes) {
+            let message = format!("layer {} is not what HEAD names: its table differs", layer.key);
+            return Err(Error::new(ErrorKind::Corrupt, message));
+        }
+        Ok(bytes.into())
+    }
+}
+
+fn lay_out(head: &Head, tables: &[Bytes]) -> Result<(Tree, Vec<Layer>)> {
+    let (mut tree, mut layers) = (Tree::default(), Vec::new());
+    let corrupt = |layer: &LayerRef| {
+        let key = layer.key.clone();
+        move |source| crate::state::restore::RestoreError::Layer { key, source }
+    };
+    for (layer, table) in head.layers.iter().zip(tables) {
+        let (index, rows) = LayerIndex::read(table, layer.bytes).map_err(corrupt(layer))?;
+        tree.lay(rows).map_err(corrupt(layer))?;
+        layers.push(Layer { source: LayerSource::of(layer), index });
+    }
+    Ok((tree, layers))
+}
+
+fn is_empty(root: &OwnedFd) -> Result<bool> {
+    let failed = |e: rustix::io::Errno| Error::io("cannot read the directory", e.into());
+    for child in rustix::fs::Dir::read_from(root).map_err(failed)? {
+        if !matches!(child.map_err(failed)?.file_name().to_bytes(), b"." | b"..") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

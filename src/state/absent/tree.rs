@@ -1,0 +1,338 @@
+//! [`Tree`]: what a version holds, laid out from the tables of its layers.
+//!
+//! Layers are laid oldest first: each row replaces what stood at its path, a whiteout takes away what
+//! older layers had there. Rows come in path order, so that laying them is mostly appending. What a
+//! row says is kept in arenas and referred to by number; numbers depend on the layers alone.
+use crate::layer::contents::Row;
+use crate::layer::{Kind, LayerError, Metadata};
+use crate::path::RelPath;
+use std::collections::HashMap;
+
+/// The number of a node; 0 is the root.
+pub type Node = u32;
+
+/// The root of the tree.
+pub const ROOT: Node = 0;
+
+/// Where the rows of a file stand: one of the layers, and a span of its tar stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The index of the layer, oldest first.
+    pub layer: u32,
+    /// The first byte of the entry.
+    pub offset: u64,
+    /// Bytes of the entry, headers included.
+    pub length: u64,
+}
+
+/// A file of the version: all its names lead here.
+#[derive(Debug, Clone, Copy)]
+pub struct FileRow {
+    /// Where its entry is.
+    pub place: Place,
+    /// Its length in bytes.
+    pub size: u64,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Last change of the content.
+    pub mtime: crate::clock::Timestamp,
+}
+
+/// What stands at a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// A directory.
+    Directory,
+    /// A name of the file of this number.
+    File(u32),
+    /// A symbolic link, fifo or device: of this number.
+    Special(u32),
+}
+
+/// Extended attributes: names and values.
+type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    name: u32,
+    length: u8,
+    what: What,
+    parent: Node,
+    /// Which layer said so.
+    layer: u32,
+}
+
+/// The tree of one version.
+#[derive(Debug)]
+pub struct Tree {
+    slots: Vec<Slot>,
+    names: Vec<u8>,
+    /// The children of directories, by name.
+    children: HashMap<Node, Vec<Node>>,
+    directories: HashMap<Node, Metadata>,
+    files: Vec<FileRow>,
+    specials: Vec<(Kind, Metadata)>,
+    /// Extended attributes of files that have some.
+    xattrs: HashMap<u32, Xattrs>,
+    /// The directories on the way to the row laid last.
+    trail: Vec<(Vec<u8>, Node)>,
+    layers: u32,
+}
+
+impl Default for Tree {
+    fn default() -> Self {
+        let root = Slot { name: 0, length: 0, what: What::Directory, parent: ROOT, layer: 0 };
+        Self {
+            slots: vec![root],
+            names: Vec::new(),
+            children: HashMap::new(),
+            directories: HashMap::new(),
+            files: Vec::new(),
+            specials: Vec::new(),
+            xattrs: HashMap::new(),
+            trail: Vec::new(),
+            layers: 0,
+        }
+    }
+}
+
+impl Tree {
+    /// Lays one more layer over those laid before.
+    pub fn lay(&mut self, rows: impl Iterator<Item = Result<Row, LayerError>>) -> Result<(), LayerError> {
+        self.trail.clear();
+        for row in rows {
+            self.row(row?)?;
+        }
+        self.layers += 1;
+        Ok(())
+    }
+
+    fn row(&mut self, row: Row) -> Result<(), LayerError> {
+        let Row { entry, offset, length } = row;
+        let path = &entry.path;
+        let Some(name) = path.name() else {
+            self.directories.insert(ROOT, entry.meta);
+            return Ok(());
+        };
+        if matches!(entry.kind, Kind::Whiteout) {
+            if let Some(node) = self.find(path) {
+                self.cut(node);
+            }
+            return Ok(());
+        }
+        let parent = self.directory(path)?;
+        let place = Place { layer: self.layers, offset, length };
+        let what = match entry.kind {
+            Kind::Directory => What::Directory,
+            Kind::File { size, .. } => {
+                let Metadata { mode, uid, gid, mtime, xattrs } = entry.meta.clone();
+                let file = number(self.files.len())?;
+                self.files.push(FileRow { place, size, mode, uid, gid, mtime });
+                if !xattrs.is_empty() {
+                    self.xattrs.insert(file, xattrs);
+                }
+                What::File(file)
+            }
+            Kind::HardLink { ref target } => {
+                let found = self.find(target).and_then(|node| self.slots.get(node as usize));
+                match found {
+                    // Only a name of the same layer says which content is meant.
+                    Some(slot) if slot.layer == self.layers && slot.what != What::Directory => slot.what,
+                    _ => {
+                        let what = format!("hard link to a file that is not there: {target}: {path}");
+                        return Err(LayerError::corrupt(what));
+                    }
+                }
+            }
+            kind => {
+                let special = number(self.specials.len())?;
+                self.specials.push((kind, entry.meta.clone()));
+                What::Special(special)
+            }
+        };
+        let node = self.put(parent, name, what)?;
+        if what == What::Directory {
+            self.directories.insert(node, entry.meta);
+        }
+        Ok(())
+    }
+
+    /// The directory that holds `path`; one that no layer has an entry of is made, as tar does.
+    fn directory(&mut self, path: &RelPath) -> Result<Node, LayerError> {
+        let mut at = ROOT;
+        let count = path.components().count() - 1;
+        for (depth, name) in path.components().take(count).enumerate() {
+            if let Some((known, node)) = self.trail.get(depth)
+                && known == name
+            {
+                at = *node;
+                continue;
+            }
+            self.trail.truncate(depth);
+            let node = match self.child(at, name) {
+                Some(node) if self.what(node) == What::Directory => node,
+                Some(_) => {
+                    return Err(LayerError::corrupt(format!("no directory stands above it: {path}")));
+                }
+                None => self.put(at, name, What::Directory)?,
+            };
+            self.trail.push((name.to_vec(), node));
+            at = node;
+        }
+        Ok(at)
+    }
+
+    /// Sets what stands at a name, in place of what stood there.
+    fn put(&mut self, parent: Node, name: &[u8], what: What) -> Result<Node, LayerError> {
+        let layer = self.layers;
+        if let Some(node) = self.child(parent, name) {
+            let before = self.slots[node as usize].what;
+            if before == What::Directory && what != What::Directory {
+                self.cut_below(node);
+                self.directories.remove(&node);
+                self.trail.clear();
+            }
+            let slot = &mut self.slots[node as usize];
+            (slot.what, slot.layer) = (what, layer);
+            return Ok(node);
+        }
+        let node = number(self.slots.len())?;
+        let at = number(self.names.len())?;
+        let length = u8::try_from(name.len()).map_err(|_| LayerError::corrupt("name is too long"))?;
+        self.names.extend_from_slice(name);
+        self.slots.push(Slot { name: at, length, what, parent, layer });
+        let (slots, names) = (&self.slots, &self.names);
+        let siblings = self.children.entry(parent).or_default();
+        match siblings.last() {
+            Some(last) if name_in(slots, names, *last) >= name => {
+                let place = siblings.partition_point(|n| name_in(slots, names, *n) < name);
+                siblings.insert(place, node);
+            }
+            _ => siblings.push(node),
+        }
+        Ok(node)
+    }
+
+    /// Takes away a node and all below it, but for what the layer being laid put there.
+    fn cut(&mut self, node: Node) {
+        self.cut_below(node);
+        let slot = self.slots[node as usize];
+        let holds = self.children.get(&node).is_some_and(|c| !c.is_empty());
+        if slot.layer == self.layers || holds || node == ROOT {
+            return;
+        }
+        self.directories.remove(&node);
+        if let Some(siblings) = self.children.get_mut(&slot.parent) {
+            siblings.retain(|n| *n != node);
+        }
+        self.trail.clear();
+    }
+
+    fn cut_below(&mut self, node: Node) {
+        for child in self.children.get(&node).cloned().unwrap_or_default() {
+            self.cut(child);
+        }
+    }
+
+    /// The name of a node.
+    pub fn name(&self, node: Node) -> &[u8] {
+        name_in(&self.slots, &self.names, node)
+    }
+
+    /// The directory that holds it.
+    pub fn parent(&self, node: Node) -> Node {
+        self.slots[node as usize].parent
+    }
+
+    /// What stands at a node.
+    pub fn what(&self, node: Node) -> What {
+        self.slots[node as usize].what
+    }
+
+    /// The child of a directory with this name.
+    pub fn child(&self, dir: Node, name: &[u8]) -> Option<Node> {
+        let children = self.children.get(&dir)?;
+        let found = children.binary_search_by(|n| self.name(*n).cmp(name));
+        found.ok().and_then(|i| children.get(i).copied())
+    }
+
+    /// The children of a directory, by name.
+    pub fn children(&self, dir: Node) -> &[Node] {
+        self.children.get(&dir).map_or(&[], Vec::as_slice)
+    }
+
+    /// The node at a path.
+    pub fn find(&self, path: &RelPath) -> Option<Node> {
+        path.components().try_fold(ROOT, |at, name| self.child(at, name))
+    }
+
+    /// The path of a node.
+    pub fn path(&self, node: Node) -> RelPath {
+        let mut names = Vec::new();
+        let mut at = node;
+        while at != ROOT {
+            names.push(self.name(at));
+            at = self.parent(at);
+        }
+        names.iter().rev().fold(RelPath::root(), |path, name| path.join(name))
+    }
+
+    /// A file.
+    pub fn file(&self, file: u32) -> &FileRow {
+        &self.files[file as usize]
+    }
+
+    /// Extended attributes of a file.
+    pub fn xattrs(&self, file: u32) -> &[(Vec<u8>, Vec<u8>)] {
+        self.xattrs.get(&file).map_or(&[], Vec::as_slice)
+    }
+
+    /// A symbolic link, fifo or device.
+    pub fn special(&self, special: u32) -> (&Kind, &Metadata) {
+        let (kind, meta) = &self.specials[special as usize];
+        (kind, meta)
+    }
+
+    /// The attributes of a directory; `None` for one of which there was never an entry.
+    pub fn directory_meta(&self, node: Node) -> Option<&Metadata> {
+        self.directories.get(&node)
+    }
+
+    /// How many numbers were given to nodes.
+    pub fn nodes(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// How many numbers were given to files.
+    pub fn files(&self) -> usize {
+        self.files.len()
+    }
+
+    /// Every node that stands, directories before their content.
+    pub fn walk(&self) -> impl Iterator<Item = Node> + '_ {
+        let mut stack = vec![ROOT];
+        std::iter::from_fn(move || {
+            let node = stack.pop()?;
+            stack.extend(self.children(node).iter().rev());
+            Some(node)
+        })
+    }
+}
+
+fn name_in<'a>(slots: &[Slot], names: &'a [u8], node: Node) -> &'a [u8] {
+    let slot = &slots[node as usize];
+    &names[slot.name as usize..slot.name as usize + usize::from(slot.length)]
+}
+
+fn number(n: usize) -> Result<u32, LayerError> {
+    // The highest is no number: callers use it for "none".
+    u32::try_from(n).ok().filter(|n| *n != u32::MAX).ok_or_else(|| LayerError::corrupt("too many entries"))
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used)] // a test may panic
+mod tests;

@@ -47,6 +47,8 @@ fn help_lists_the_verbs_and_hides_the_inner_ones() {
         "stats",
         "log",
         "restore",
+        "verify",
+        "tag",
         "export",
         "import",
         "unmount",
@@ -74,6 +76,12 @@ fn wrong_use_is_exit_code_2_on_stderr() {
         &["log"],
         &["log", ".", "--name", "x"],
         &["restore", "--to", "x", "--remote", "file:///r"],
+        &["restore", "--to", "x", "--remote", "file:///r", "--name", "n", "--at", "soon"],
+        &["restore", "--to", "x", "--remote", "file:///r", "--name", "n", "--at", "1h", "3"],
+        &["verify", "--remote", "file:///r"],
+        &["tag", "--remote", "file:///r", "--name", "n"],
+        &["tag", "--remote", "file:///r", "--name", "n", "17"],
+        &["tag", "--remote", "file:///r", "--name", "n", "v1", "3", "--delete"],
     ] {
         let out = home.run(args);
         assert_eq!(out.status.code(), Some(2), "{args:?}: {}", text(&out.stderr));

@@ -24,6 +24,8 @@ pub enum Exit {
     Denied = 7,
     /// Another writer was there first; nothing was overwritten.
     Conflict = 8,
+    /// 'verify' found damage.
+    Damaged = 9,
     /// Stopped by a signal.
     Interrupted = 130,
 }

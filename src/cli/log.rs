@@ -34,19 +34,23 @@ impl Log {
         if lines.is_empty() {
             context.output.say("no version yet");
         }
+        let number = |n: Option<u64>| n.map_or_else(|| "-".to_owned(), |n| n.to_string());
         let row = |line: &LogLine| {
             [
                 safe(&line.version),
                 line.time.map_or_else(|| "-".to_owned(), time),
                 safe(&line.writer),
-                line.entries.map_or_else(|| "-".to_owned(), |n| n.to_string()),
+                number(line.entries),
+                number(line.changed),
+                number(line.removed),
                 bytes(line.bytes),
                 line.layers.to_string(),
                 safe(&line.tags.join(" ")),
             ]
         };
         let rows: Vec<_> = lines.iter().map(row).collect();
-        context.output.table(["VERSION", "TIME", "WRITER", "ENTRIES", "SIZE", "LAYERS", "TAGS"], &rows);
+        let head = ["VERSION", "TIME", "WRITER", "ENTRIES", "CHANGED", "REMOVED", "SIZE", "LAYERS", "TAGS"];
+        context.output.table(head, &rows);
         Ok(Exit::Done)
     }
 }

@@ -20,7 +20,9 @@ mod progress;
 mod restore;
 mod stats;
 mod status;
+mod tag;
 mod unmount;
+mod verify;
 
 pub use exit::Exit;
 pub use output::{Output, safe, safe_bytes};
@@ -54,6 +56,10 @@ enum Verb {
     Log(log::Log),
     /// Write a version into a directory
     Restore(restore::Restore),
+    /// Find out whether a version could be restored
+    Verify(verify::Verify),
+    /// Give a version a name
+    Tag(tag::Tag),
     /// Write the newest version into an archive
     Export(export::Export),
     /// Bring what is only in the remote so far
@@ -110,6 +116,8 @@ fn run(verb: Verb, context: &Context) -> crate::Result<Exit> {
         Verb::Stats(verb) => verb.run(context),
         Verb::Log(verb) => verb.run(context),
         Verb::Restore(verb) => verb.run(context),
+        Verb::Verify(verb) => verb.run(context),
+        Verb::Tag(verb) => verb.run(context),
         Verb::Export(verb) => verb.run(context),
         Verb::Hydrate(verb) => verb.run(context),
         Verb::Import(verb) => verb.run(context),

@@ -1,5 +1,6 @@
-//! `icecache restore --remote URL --name NAME --to PATH [VERSION]`.
+//! `icecache restore --remote URL --name NAME --to PATH [VERSION | --at TIME]`.
 use super::flags::{Flags, RemoteScope};
+use super::offline::Choice;
 use super::output::{bytes, safe, safe_path};
 use super::progress::View;
 use super::{Context, Exit, offline};
@@ -10,8 +11,11 @@ use std::path::{Path, PathBuf};
 
 #[derive(Debug, clap::Args)]
 pub struct Restore {
-    /// The version, as 'icecache log' prints it; without it the newest
+    /// The version or tag, as 'icecache log' prints it; without it the newest
     version: Option<String>,
+    /// The newest version that is not after this time: RFC 3339, or how long ago (2h, 30m)
+    #[arg(long, value_name = "TIME", conflicts_with = "version")]
+    at: Option<String>,
     /// The directory to write into; created if it does not exist
     #[arg(long, value_name = "PATH")]
     to: PathBuf,
@@ -25,10 +29,13 @@ pub struct Restore {
 impl Restore {
     pub fn run(self, context: &Context) -> Result<Exit> {
         let remote = self.flags.remote(context)?;
+        let choice = match &self.at {
+            Some(time) => Choice::at(time, jiff::Timestamp::now())?,
+            None => Choice::of(self.version),
+        };
         let target = target(&self.to, self.force)?;
         let view = Mutex::new(View::new(&context.output));
-        let version = self.version.as_deref();
-        let done = offline::restore(&remote, version, &target, &|progress| view.lock().show(progress));
+        let done = offline::restore(&remote, &choice, &target, &|progress| view.lock().show(progress));
         drop(view);
         let (restored, notes) = done?;
         for note in &notes {

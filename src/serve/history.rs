@@ -16,8 +16,15 @@ pub fn lines(head: &Head) -> Vec<LogLine> {
             layers: index as u64 + 1,
             bytes: layer.bytes,
             entries: Some(layer.entries),
+            changed: Some(layer.changed),
+            removed: Some(layer.removed),
             parent: parent.replace(version),
-            tags: Vec::new(),
+            tags: head
+                .tags
+                .iter()
+                .filter(|(_, v)| **v == layer.version)
+                .map(|(tag, _)| tag.clone())
+                .collect(),
         });
     }
     lines.reverse();
@@ -44,6 +51,8 @@ pub async fn of_archive(
         layers: 1,
         bytes: download.length,
         entries: None,
+        changed: None,
+        removed: None,
         parent: None,
         tags: Vec::new(),
     }])

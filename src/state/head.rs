@@ -4,11 +4,15 @@ use crate::layer::Tail;
 use crate::remote::{ObjectStore, RemoteError, Tag};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use uuid::Uuid;
 
+mod tags;
 #[cfg(test)]
 #[allow(clippy::expect_used)] // a test may panic
 mod tests;
+
+pub use tags::{TAG_BYTES_MAX, TAGS_MAX, check_tag};
 
 /// What the field `format` says.
 pub const FORMAT: &str = "icecache-head";
@@ -54,6 +58,13 @@ pub struct Head {
     pub time: jiff::Timestamp,
     /// What makes it up, oldest first.
     pub layers: Vec<LayerRef>,
+    /// Names that people gave to versions.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, VersionId>,
+    /// What the store called earlier documents of this version, which differed in their tags alone;
+    /// the newest is the last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub formerly: Vec<Tag>,
     /// Fields this version does not know.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
@@ -214,6 +225,8 @@ impl Head {
             fence: 0,
             time: jiff::Timestamp::UNIX_EPOCH,
             layers: Vec::new(),
+            tags: BTreeMap::new(),
+            formerly: Vec::new(),
             extra: Map::new(),
         }
     }
@@ -227,6 +240,7 @@ impl Head {
         next.writer = writer;
         host.clone_into(&mut next.host);
         next.time = layer.time;
+        next.formerly.clear();
         layer.version = next.version;
         next.layers.push(layer);
         next
@@ -239,6 +253,7 @@ impl Head {
         fork.forked_from =
             Some(ForkedFrom { name: self.name.clone(), version: self.version, extra: Map::new() });
         name.clone_into(&mut fork.name);
+        fork.formerly.clear();
         fork
     }
 
@@ -270,6 +285,10 @@ impl Head {
         earlier.layers.truncate(end);
         let last = earlier.layers.last()?;
         (earlier.version, earlier.time, earlier.writer) = (last.version, last.time, last.writer);
+        if version != self.version {
+            earlier.tags.retain(|_, tagged| *tagged <= version);
+            earlier.formerly.clear();
+        }
         earlier.parent = end.checked_sub(2).map_or(0, |i| self.layers[i].version);
         Some(earlier)
     }
@@ -313,6 +332,7 @@ impl Head {
     fn check(&self) -> Result<(), HeadError> {
         let invalid = |text: String| Err(HeadError::Invalid(text));
         check_name(&self.name)?;
+        self.check_tags()?;
         if self.version == 0 || self.parent >= self.version {
             return invalid(format!("version {} with parent {}", self.version, self.parent));
         }

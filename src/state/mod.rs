@@ -20,4 +20,5 @@ pub mod scan;
 pub mod schedule;
 pub mod source;
 pub mod staging;
+pub mod verify;
 pub(crate) mod walindex;

@@ -58,7 +58,7 @@ pub fn import(remote: &RemoteSettings, archive: File, show: &Show<'_>) -> Result
 }
 
 /// Without conditional writes "has none" would be a guess.
-fn require_conditions(opened: &Opened, remote: &RemoteSettings) -> Result<()> {
+pub(super) fn require_conditions(opened: &Opened, remote: &RemoteSettings) -> Result<()> {
     if remote.allow_unsafe_no_cas {
         return Ok(());
     }

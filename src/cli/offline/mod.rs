@@ -1,16 +1,24 @@
 //! The verbs that need a remote but no daemon.
+mod choice;
 mod import;
 mod log;
 mod restore;
+mod tag;
+mod verify;
 
+pub use choice::Choice;
 pub use import::import;
 pub use log::log;
 pub use restore::restore;
+pub use tag::{Tagged, tag};
+pub use verify::verify;
 
 use crate::config::RemoteSettings;
 use crate::remote::{Store, open_configured};
 use crate::serve::startup::Progress;
 use crate::state::head::{Head, archive_key, read_head};
+use crate::state::restore as restoring;
+use crate::sync::Mutex;
 use crate::{Error, ErrorKind, Result};
 use serde::Serialize;
 use std::sync::Arc;
@@ -28,6 +36,30 @@ pub struct Transferred {
     pub entries: u64,
     /// Bytes that went over the wire.
     pub bytes: u64,
+}
+
+/// Hands on what a restore or a verification reports.
+struct Reports<'a> {
+    show: &'a Show<'a>,
+    progress: Mutex<Progress>,
+}
+
+impl<'a> Reports<'a> {
+    fn new(phase: &str, show: &'a Show<'a>) -> Self {
+        Self { show, progress: Mutex::new(Progress { phase: phase.to_owned(), ..Progress::default() }) }
+    }
+}
+
+impl restoring::Progress for Reports<'_> {
+    fn bytes(&self, done: u64, total: u64) {
+        let mut progress = self.progress.lock();
+        (progress.bytes, progress.bytes_total) = (done, total);
+        (self.show)(&progress);
+    }
+
+    fn files(&self, done: u64) {
+        self.progress.lock().entries = done;
+    }
 }
 
 /// A store, and the runtime on which it is used.

@@ -1,5 +1,5 @@
 //! A version of a name, written into a directory.
-use super::{Opened, Show, Transferred, single_key, unknown};
+use super::{Choice, Opened, Reports, Show, Transferred, single_key, unknown};
 use crate::config::{Layout, RemoteSettings};
 use crate::layer::LayerReader;
 use crate::layer::extract::Extractor;
@@ -7,7 +7,6 @@ use crate::remote::{ByteStream, Download, RemoteError};
 use crate::serve::startup::Progress;
 use crate::state::head::Head;
 use crate::state::restore::{self, LayerSource, Policy};
-use crate::sync::Mutex;
 use crate::{Error, ErrorKind, Result};
 use bytes::{Buf, Bytes};
 use futures::StreamExt;
@@ -21,50 +20,22 @@ use tokio::runtime::Handle;
 /// What a person sees of it.
 const PHASE: &str = "restoring";
 
-/// Writes a version (the newest one if `None`) beneath `target`. Also returns what could not be kept,
-/// in words.
+/// Writes a version beneath `target`. Also returns what could not be kept, in words.
 pub fn restore(
     remote: &RemoteSettings,
-    version: Option<&str>,
+    choice: &Choice,
     target: &File,
     show: &Show<'_>,
 ) -> Result<(Transferred, Vec<String>)> {
     let opened = Opened::new(remote)?;
     let root = OwnedFd::from(target.try_clone().map_err(|e| Error::io("cannot use target directory", e))?);
     match remote.layout {
-        Layout::Layered => layered(&opened, &select(opened.expect_head(remote)?, version)?, root, show),
-        Layout::Single if version.is_none() => single(&opened, remote, root, show),
+        Layout::Layered => layered(&opened, &choice.of_head(opened.expect_head(remote)?)?, root, show),
+        Layout::Single if *choice == Choice::Newest => single(&opened, remote, root, show),
         Layout::Single => Err(Error::new(
             ErrorKind::Invalid,
-            "layout single keeps the newest version only: leave VERSION out",
+            "layout single keeps the newest version only: leave VERSION and --at out",
         )),
-    }
-}
-
-/// The newest version, or the one asked for.
-fn select(head: Head, version: Option<&str>) -> Result<Head> {
-    let Some(version) = version else { return Ok(head) };
-    let number = version.parse().map_err(|_| {
-        Error::new(ErrorKind::Invalid, format!("version must be a number, see 'icecache log': {version}"))
-    })?;
-    head.at(number).ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no such version: {version}")))
-}
-
-/// Hands on what a restore reports.
-struct Reports<'a> {
-    show: &'a Show<'a>,
-    progress: Mutex<Progress>,
-}
-
-impl restore::Progress for Reports<'_> {
-    fn bytes(&self, done: u64, total: u64) {
-        let mut progress = self.progress.lock();
-        (progress.bytes, progress.bytes_total) = (done, total);
-        (self.show)(&progress);
-    }
-
-    fn files(&self, done: u64) {
-        self.progress.lock().entries = done;
     }
 }
 
@@ -75,8 +46,7 @@ fn layered(
     show: &Show<'_>,
 ) -> Result<(Transferred, Vec<String>)> {
     let layers = LayerSource::newest_first(head);
-    let progress = Mutex::new(Progress { phase: PHASE.to_owned(), ..Progress::default() });
-    let reports = Reports { show, progress };
+    let reports = Reports::new(PHASE, show);
     let store = Arc::clone(&opened.store);
     let work = restore::restore(store, layers, root, Policy::default(), &reports);
     let restored = opened.runtime.block_on(work)?;

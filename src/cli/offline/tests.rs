@@ -35,12 +35,13 @@ fn an_import_is_the_first_version_and_never_replaces_one() {
     let temp = tempfile::tempdir().expect("temp");
     let remote = remote(&temp, Layout::Layered);
     assert_eq!(log(&remote).expect_err("nothing yet").kind(), ErrorKind::NotFound);
-    let seen = crate::sync::Mutex::new(0);
+    let seen = Mutex::new(0);
     let imported = import(&remote, archive(), &|p| *seen.lock() = p.entries).expect("imported");
     assert_eq!((imported.version.as_str(), imported.entries, *seen.lock()), ("1", 2, 2));
     let lines = log(&remote).expect("log");
     assert_eq!(lines.len(), 1);
     assert_eq!((lines[0].version.as_str(), lines[0].entries, lines[0].bytes), ("1", Some(2), imported.bytes));
+    assert_eq!((lines[0].changed, lines[0].removed), (Some(2), Some(0)));
     let again = import(&remote, archive(), &|_| {}).expect_err("taken");
     assert_eq!(again.kind(), ErrorKind::Conflict);
 }
@@ -54,14 +55,15 @@ fn what_was_imported_is_restored() {
         let to = temp.path().join("to");
         std::fs::create_dir(&to).expect("mkdir");
         let target = File::open(&to).expect("opens");
-        let last = crate::sync::Mutex::new(Progress::default());
+        let last = Mutex::new(Progress::default());
         let show = |p: &Progress| last.lock().clone_from(p);
-        let (restored, notes) = restore(&remote, None, &target, &show).expect("restored");
+        let (restored, notes) = restore(&remote, &Choice::Newest, &target, &show).expect("restored");
         assert_eq!((restored.entries, notes.len()), (2, 0), "{notes:?}");
         assert_eq!(std::fs::read(to.join("d/f")).expect("there"), b"hello");
         let last = last.lock().clone();
         assert_eq!((last.bytes, last.bytes_total), (restored.bytes, restored.bytes));
-        let wrong = restore(&remote, Some("7"), &target, &show).expect_err("no such version");
+        let wrong =
+            restore(&remote, &Choice::Version("7".into()), &target, &show).expect_err("no such version");
         let expected = if layout == Layout::Single { ErrorKind::Invalid } else { ErrorKind::NotFound };
         assert_eq!(wrong.kind(), expected);
     }

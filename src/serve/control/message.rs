@@ -152,6 +152,12 @@ pub struct LogLine {
     pub bytes: u64,
     /// Entries in its own layer, where known.
     pub entries: Option<u64>,
+    /// Paths it set, where known.
+    #[serde(default)]
+    pub changed: Option<u64>,
+    /// Paths it removed (a directory with its content counts once), where known.
+    #[serde(default)]
+    pub removed: Option<u64>,
     /// Its parent.
     pub parent: Option<String>,
     /// Tags that point to it.

@@ -65,6 +65,8 @@ impl Controller for Fake {
             layers: 1,
             bytes: 5,
             entries: None,
+            changed: Some(3),
+            removed: None,
             parent: None,
             tags: vec![],
         };

@@ -4,8 +4,8 @@ use crate::remote::Condition;
 
 /// How a swap of HEAD ended.
 enum Swap {
-    /// HEAD has our layer; it has this tag.
-    Done(Tag),
+    /// HEAD has our layer; it has this tag, and is this document if not the one that was sent.
+    Done(Tag, Option<Box<Head>>),
     /// Another writer's HEAD is there (or none any more).
     Lost(Option<Box<(Head, Tag)>>),
 }
@@ -34,19 +34,31 @@ impl Committer {
 
         let writer = self.records.meta().writer;
         let host = self.options.host.clone();
-        let base = state.head.clone().unwrap_or_else(|| Head::empty(&state.name, writer, &host));
+        let mut base = state.head.clone().unwrap_or_else(|| Head::empty(&state.name, writer, &host));
         let layer = layer_ref(&key, &packed, writer, time);
-        let next = base.next(writer, &host, layer.clone());
-        let condition = match &state.tag {
+        let mut condition = match &state.tag {
             Some(tag) => Condition::IfMatch(tag.clone()),
             None => Condition::IfAbsent,
         };
-        let theirs = match self.swap(&next, &key, condition).await? {
-            Swap::Done(tag) => {
-                self.promote(&pending, Some(next), tag).await?;
-                return Ok(self.receipt(&state.name, pending.version, packed, None));
+        let mut attempt = 1;
+        let theirs = loop {
+            let next = base.next(writer, &host, layer.clone());
+            match self.swap(&next, &key, condition).await? {
+                Swap::Done(tag, there) => {
+                    self.promote(&pending, Some(there.map_or(next, |there| *there)), tag).await?;
+                    return Ok(self.receipt(&state.name, pending.version, packed, None));
+                }
+                // Somebody gave our version a name: no writer, and what we build on with it.
+                Swap::Lost(Some(theirs)) if is_ours(&state, &theirs.0) => {
+                    if attempt == SWAP_ATTEMPTS {
+                        return Err(refused_for_nothing(&head::head_key(&state.name)).into());
+                    }
+                    let (head, tag) = *theirs;
+                    (base, condition) = (head, Condition::IfMatch(tag));
+                    attempt += 1;
+                }
+                Swap::Lost(theirs) => break theirs,
             }
-            Swap::Lost(theirs) => theirs,
         };
         if let Some(theirs) = theirs
             && self.adopt_late(&state.name, &theirs.0, &theirs.1).await?
@@ -65,7 +77,8 @@ impl Committer {
             pending = self
                 .blocking(move |records| records.retarget(&mut pending, &target).map(|()| pending))
                 .await?;
-            if let Swap::Done(tag) = self.swap(&next, &key, Condition::IfAbsent).await? {
+            if let Swap::Done(tag, there) = self.swap(&next, &key, Condition::IfAbsent).await? {
+                let next = there.map_or(next, |there| *there);
                 tracing::error!(fork = %name, from = %state.name, version = state.version,
                     "another writer moved HEAD; our changes are in a fork");
                 self.promote(&pending, Some(next), tag).await?;
@@ -89,7 +102,7 @@ impl Committer {
             let certain = match sent {
                 Ok(tag) => {
                     self.state.lock().unsettled = false;
-                    return Ok(Swap::Done(tag));
+                    return Ok(Swap::Done(tag, None));
                 }
                 Err(RemoteError::Precondition { .. } | RemoteError::NotFound { .. }) => true,
                 Err(e) => {
@@ -106,7 +119,8 @@ impl Committer {
             if let Some((head, tag)) = &current
                 && head.has_layer(key)
             {
-                return Ok(Swap::Done(tag_of(head, tag, next.version)));
+                // With the tags it was given since.
+                return Ok(Swap::Done(tag_of(head, tag, next.version), head.at(next.version).map(Box::new)));
             }
             if !certain {
                 return Err(failure.into());
@@ -156,6 +170,13 @@ impl Committer {
 /// The store says that somebody moved an object that nobody moved (S3 does so for two PUTs at once).
 pub(super) fn refused_for_nothing(key: &str) -> RemoteError {
     RemoteError::Unavailable { message: format!("conditional write refused, though nothing moved: {key}") }
+}
+
+/// Whether this is the version we build on, with other tags. Not if we know that another writer's is
+/// there: what we build on then may only look like it.
+fn is_ours(state: &State, theirs: &Head) -> bool {
+    state.tag.as_ref().is_some_and(|tag| tag.0 != STALE_TAG)
+        && state.head.as_ref().is_some_and(|ours| theirs.is_version_of(ours))
 }
 
 /// The tag to build on: HEAD's own if it shows our version, else one that no HEAD has, since

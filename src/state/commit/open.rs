@@ -63,6 +63,10 @@ impl Committer {
             }
             (Some(_), None) => Relation::Lost,
             (Some(base), Some(tag)) if base.tag == *tag => Relation::Same,
+            // The same version after somebody gave it a name.
+            (Some(base), Some(_)) if head.as_ref().is_some_and(|h| h.was(base.version, &base.tag)) => {
+                Relation::Same
+            }
             // The same document under another tag, as after a copy of the bucket.
             (Some(base), Some(_))
                 if head.as_ref().is_some_and(|h| h.version == base.version && h.writer == meta.writer) =>

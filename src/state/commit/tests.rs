@@ -573,3 +573,100 @@ async fn a_plan_must_fit_the_layout() {
     let result = s.committer.commit(Arc::new(plan), source, Timestamp::now()).await;
     assert!(matches!(result, Err(CommitError::Misfit)));
 }
+
+/// Sets a tag as the verb does, while the site does not look.
+async fn tag_behind(memory: &MemoryStore, tag: &str, version: VersionId) {
+    let (head, stored) = head::read_head(memory, "work").await.expect("reads").expect("HEAD");
+    let doc = head.tagged(tag, Some(version), stored.clone()).to_bytes().expect("bytes");
+    memory.put("work/HEAD", doc.into(), Condition::IfMatch(stored)).await.expect("puts");
+}
+
+#[tokio::test]
+async fn a_tag_set_meanwhile_is_no_other_writer() {
+    let s = Site::open(&MemoryStore::new(), Layout::Layered).await;
+    s.write("a", "1");
+    s.flush().await.expect("commits");
+    tag_behind(&s.memory, "first", 1).await;
+    tag_behind(&s.memory, "good", 1).await;
+    s.write("b", "2");
+    let receipt = s.flush().await.expect("commits");
+    assert_eq!((receipt.version, receipt.fork), (2, None));
+    let head = s.head("work").await.expect("HEAD");
+    assert_eq!(head.tags.into_iter().collect::<Vec<_>>(), [("first".into(), 1), ("good".into(), 1)]);
+    assert!(head.formerly.is_empty());
+    assert_eq!(s.committer.head().map(|h| h.tags.len()), Some(2));
+    assert_eq!(s.restored("work").await, ["a=1", "b=2"]);
+    // A version of unknown end that turns out to stand, and was tagged since.
+    s.write("c", "3");
+    s.fail(Operation::Put, "HEAD", Fault::FailAfter(down()));
+    s.fail(Operation::Get, "HEAD", Fault::FailBefore(down()));
+    s.flush().await.expect_err("unknown");
+    tag_behind(&s.memory, "late", 3).await;
+    s.committer.settle().await.expect("settles");
+    s.write("d", "4");
+    let receipt = s.flush().await.expect("commits");
+    assert_eq!((receipt.version, receipt.fork), (4, None));
+    assert_eq!(s.head("work").await.expect("HEAD").tags.len(), 3);
+}
+
+#[tokio::test]
+async fn a_tag_set_between_two_daemons_is_no_other_writer() {
+    let memory = MemoryStore::new();
+    let s = Site::open(&memory, Layout::Layered).await;
+    s.write("a", "1");
+    s.flush().await.expect("commits");
+    // Another site took this version over, so that it is not its own.
+    let other = Site::open(&memory, Layout::Layered).await;
+    assert_eq!(other.opening.relation, Relation::Moved);
+    let Opening { head, tag, .. } = other.opening.clone();
+    other.write("a", "1");
+    let found = std::iter::empty();
+    let base = Base { version: 1, tag: tag.clone().expect("tag") };
+    other.records.restored(found, base, true).expect("records");
+    other.committer.adopt(head, tag);
+    tag_behind(&memory, "good", 1).await;
+    let (s, other) = (s.crash().await, other.crash().await);
+    assert_eq!((s.opening.relation, other.opening.relation), (Relation::Same, Relation::Same));
+    other.write("more", "2");
+    let receipt = other.flush().await.expect("commits");
+    assert_eq!((receipt.version, receipt.fork), (2, None));
+    assert_eq!(s.head("work").await.expect("HEAD").tags["good"], 1);
+    s.write("more", "3");
+    assert!(s.flush().await.expect("commits").fork.is_some(), "another writer is one");
+}
+
+#[tokio::test]
+async fn another_writer_is_one_also_with_tags() {
+    let memory = MemoryStore::new();
+    let s = Site::open(&memory, Layout::Layered).await;
+    s.write("a", "1");
+    s.flush().await.expect("commits");
+    tag_behind(&memory, "good", 1).await;
+    let (base, tag) = head::read_head(&memory, "work").await.expect("reads").expect("HEAD");
+    let layer = LayerRef { key: "layers/x".into(), ..base.layers[0].clone() };
+    let theirs = base.next(Uuid::from_u128(9), "other", layer).to_bytes().expect("bytes");
+    memory.put("work/HEAD", theirs.into(), Condition::IfMatch(tag)).await.expect("puts");
+    tag_behind(&memory, "theirs", 2).await;
+    s.write("b", "2");
+    let fork = s.flush().await.expect("commits").fork.expect("forked");
+    assert_eq!(s.head(&fork.name).await.expect("HEAD").tags.len(), 0, "tags as of the last look");
+}
+
+#[tokio::test]
+async fn another_history_of_the_same_length_is_no_tag() {
+    let memory = MemoryStore::new();
+    let s = Site::open(&memory, Layout::Layered).await;
+    s.write("a", "1");
+    s.flush().await.expect("commits");
+    let (base, _) = head::read_head(&memory, "work").await.expect("reads").expect("HEAD");
+    let layer = LayerRef { key: "layers/x".into(), ..base.layers[0].clone() };
+    let writer = Uuid::from_u128(9);
+    let theirs = Head::empty("work", writer, "other").next(writer, "other", layer);
+    memory.put("work/HEAD", theirs.to_bytes().expect("bytes").into(), Condition::Always).await.expect("puts");
+    s.write("b", "2");
+    let s = s.crash().await;
+    assert_eq!(s.opening.relation, Relation::Moved);
+    assert!(s.committer.keep(s.opening.head.as_ref().expect("HEAD")));
+    assert!(s.flush().await.expect("commits").fork.is_some());
+    assert_eq!(s.head("work").await.expect("HEAD").version, 1);
+}

@@ -55,7 +55,7 @@ fn golden_document_with_a_table() {
 #[test]
 fn unknown_fields_survive_a_rewrite_and_are_under_the_checksum() {
     let bytes = reseal(|v| {
-        v["tags"] = serde_json::json!({"v1": 1});
+        v["labels"] = serde_json::json!({"v1": 1});
         v["layers"][0]["hint"] = serde_json::json!({"at": 100});
         let digest = "cd".repeat(32);
         v["layers"][0]["table"] = serde_json::json!({"bytes": 96, "digest": digest, "depth": 7});
@@ -63,7 +63,7 @@ fn unknown_fields_survive_a_rewrite_and_are_under_the_checksum() {
     let read = Head::parse(&bytes).expect("parses");
     let next = read.next(Uuid::from_u128(8), "other", layer("layers/2.tar.zst"));
     let again = Head::parse(&next.to_bytes().expect("bytes")).expect("parses");
-    assert_eq!(again.extra["tags"]["v1"], 1);
+    assert_eq!(again.extra["labels"]["v1"], 1);
     assert_eq!(again.layers[0].extra["hint"]["at"], 100);
     assert_eq!(again.layers[0].table.as_ref().expect("kept").extra["depth"], 7);
     assert_eq!((again.version, again.parent), (2, 1));
@@ -92,7 +92,7 @@ fn refuses_what_is_not_whole_known_and_consistent() {
     assert!(matches!(Head::parse(&bytes), Err(HeadError::Checksum)));
     bytes.truncate(bytes.len() / 2);
     assert!(matches!(Head::parse(&bytes), Err(HeadError::Foreign(_))));
-    let edits: [fn(&mut Value); 12] = [
+    let edits: [fn(&mut Value); 16] = [
         |v| v["layers"][0]["table"] = serde_json::json!({"bytes": 1235, "digest": "cd".repeat(32)}),
         |v| v["layers"][0]["table"] = serde_json::json!({"bytes": 0, "digest": "cd".repeat(32)}),
         |v| v["layers"][0]["table"] = serde_json::json!({"bytes": 96}),
@@ -105,6 +105,10 @@ fn refuses_what_is_not_whole_known_and_consistent() {
         |v| v["layers"][0]["key"] = "../x".into(),
         |v| v["layers"][0]["digest"] = "abc".into(),
         |v| v["name"] = "../x".into(),
+        |v| v["tags"] = serde_json::json!({"v1": 2}),
+        |v| v["tags"] = serde_json::json!({"v1": 0}),
+        |v| v["tags"] = serde_json::json!({"17": 1}),
+        |v| v["formerly"] = serde_json::json!(["x".repeat(1025)]),
     ];
     for edit in edits {
         assert!(matches!(refused(edit), HeadError::Invalid(_)));
@@ -140,4 +144,37 @@ fn history_and_earlier_versions() {
     let fork = two.fork("work.fork-b");
     assert_eq!(fork.forked_from.as_ref().map(|f| (f.name.as_str(), f.version)), Some(("work", 2)));
     assert_eq!((fork.name.as_str(), fork.version), ("work.fork-b", 2));
+}
+
+#[test]
+fn tags_stay_with_their_versions() {
+    let stored = |text: &str| Tag(text.into());
+    let one = head().tagged("good", Some(1), stored("e1"));
+    let read = Head::parse(&one.to_bytes().expect("bytes")).expect("parses");
+    assert_eq!((read.tags["good"], &read.formerly), (1, &vec![stored("e1")]));
+    assert!(read.is_version_of(&head()) && read.was(1, &stored("e1")) && !read.was(1, &stored("e2")));
+    let two =
+        one.next(Uuid::from_u128(8), "b", layer("layers/2.tar.zst")).tagged("new", Some(2), stored("e2"));
+    assert_eq!(two.tags.keys().collect::<Vec<_>>(), ["good", "new"]);
+    assert_eq!(two.formerly, [stored("e2")]);
+    assert!(!two.is_version_of(&one) && !two.was(1, &stored("e1")));
+    let earlier = two.at(1).expect("version 1");
+    assert_eq!(earlier.tags.keys().collect::<Vec<_>>(), ["good"]);
+    assert!(earlier.to_bytes().is_ok() && earlier.formerly.is_empty());
+    let fork = two.fork("work.fork-b");
+    assert_eq!((fork.tags.len(), fork.formerly.len()), (2, 0));
+    let many = (0..100).fold(two, |head, n| head.tagged("new", Some(1), stored(&n.to_string())));
+    assert_eq!(many.formerly.len(), 64);
+    assert!(many.was(2, &stored("99")) && many.to_bytes().is_ok());
+    assert!(many.tagged("good", None, stored("x")).tags.keys().eq(["new"]));
+}
+
+#[test]
+fn a_tag_is_a_plain_word_and_no_number() {
+    for tag in ["", "17", "a b", "a/b", "ä", "a\n", &"x".repeat(129)] {
+        assert!(check_tag(tag).is_err(), "{tag:?}");
+    }
+    for tag in ["v1", "1.0", "release_2-x", "-", &"x".repeat(128)] {
+        assert!(check_tag(tag).is_ok(), "{tag:?}");
+    }
 }

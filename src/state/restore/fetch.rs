@@ -42,7 +42,7 @@ impl Source {
     }
 
     /// Starts to fetch a layer.
-    pub(super) fn open(&self, layer: &LayerSource) -> Fetched {
+    pub(in crate::state) fn open(&self, layer: &LayerSource) -> Fetched {
         self.start(layer.clone(), None)
     }
 

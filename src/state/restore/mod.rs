@@ -213,9 +213,14 @@ pub(in crate::state) struct Counters {
 }
 
 impl Counters {
-    /// Bytes that arrived.
+    /// Bytes that arrived so far.
     pub(in crate::state) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// More bytes arrived.
+    pub(in crate::state) fn add(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 }
 

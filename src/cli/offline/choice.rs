@@ -1,0 +1,89 @@
+//! [`Choice`]: which version of a name is meant.
+use crate::config::text;
+use crate::state::head::{Head, check_tag};
+use crate::{Error, ErrorKind, Result};
+use jiff::Timestamp;
+
+/// Which version of a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Choice {
+    /// The newest one.
+    Newest,
+    /// The one that 'icecache log' lists under this number or with this tag.
+    Version(String),
+    /// The newest one that shows the tree as of this instant or earlier.
+    At(Timestamp),
+}
+
+impl Choice {
+    /// As the command line says it: without a word the newest one.
+    pub fn of(version: Option<String>) -> Self {
+        version.map_or(Self::Newest, Self::Version)
+    }
+
+    /// By a point in time: RFC 3339, or how long before `now`.
+    pub fn at(text: &str, now: Timestamp) -> Result<Self> {
+        let ago = || text::duration(text).ok().and_then(|ago| now.checked_sub(ago).ok());
+        text.parse().ok().or_else(ago).map(Self::At).ok_or_else(|| {
+            let expected = "expected a time such as 2026-11-21T14:00:00Z, or how long ago, at most a day: ";
+            Error::new(ErrorKind::Invalid, format!("{expected}{text}"))
+        })
+    }
+
+    /// That version of a name.
+    pub(super) fn of_head(&self, head: Head) -> Result<Head> {
+        match self {
+            Self::Newest => Ok(head),
+            Self::Version(word) => by_word(&head, word),
+            Self::At(time) => by_time(&head, *time),
+        }
+    }
+}
+
+fn by_word(head: &Head, word: &str) -> Result<Head> {
+    let number = match head.tags.get(word) {
+        Some(version) => Some(*version),
+        None => word.parse().ok(),
+    };
+    if number.is_none() && check_tag(word).is_err() {
+        let message = format!("version must be a number or a tag, see 'icecache log': {word}");
+        return Err(Error::new(ErrorKind::Invalid, message));
+    }
+    let found = number.and_then(|number| head.at(number));
+    found.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no such version: {word}")))
+}
+
+/// Times come from clocks and need not ascend: the newest version is the one with the highest number.
+fn by_time(head: &Head, time: Timestamp) -> Result<Head> {
+    let newest = head.layers.iter().rev().find(|layer| layer.time <= time);
+    newest.and_then(|layer| head.at(layer.version)).ok_or_else(|| {
+        let oldest = head.layers.iter().min_by_key(|layer| layer.time);
+        let oldest = oldest
+            .map_or_else(String::new, |l| format!("the oldest is version {} of {}, ", l.version, l.time));
+        Error::new(ErrorKind::NotFound, format!("no version is that old, {oldest}asked for: {time}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_instants_or_how_long_ago() {
+        let now: Timestamp = "2026-11-21T14:00:00Z".parse().expect("time");
+        let at = |text: &str| Choice::at(text, now).map(|choice| format!("{choice:?}"));
+        for (text, time) in [
+            ("2026-11-20T10:00:00Z", "2026-11-20T10:00:00Z"),
+            ("2026-11-20T10:00:00.5+02:00", "2026-11-20T08:00:00.5Z"),
+            ("2h", "2026-11-21T12:00:00Z"),
+            ("90", "2026-11-21T13:58:30Z"),
+        ] {
+            assert_eq!(at(text).expect("a time"), format!("At({time})"), "{text}");
+        }
+        for wrong in ["", "soon", "25h", "2026-11-20", "2026-11-20T10:00:00", "-1s"] {
+            let e = at(wrong).expect_err("not a time");
+            assert_eq!(e.kind(), ErrorKind::Invalid);
+            assert!(e.message().ends_with(&format!(": {wrong}")), "{e}");
+        }
+    }
+}

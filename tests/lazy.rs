@@ -230,6 +230,22 @@ fn without_the_store_opening_fails_and_recovers() {
     assert_eq!(fs::read_to_string(lab.dir().join("many/21")).unwrap(), "overwritten");
 }
 
+/// SEMANTICS, Restore: "What was changed in the directory while no daemon ran is shown in any case".
+#[test]
+fn what_was_put_beneath_meanwhile_is_shown() {
+    let (lab, _) = arrived(Mode::Passthrough);
+    fs::metadata(lab.dir().join("many/40")).unwrap();
+    lab.unmount();
+    fs::write(lab.dir().join("many/40"), "put there by hand").unwrap();
+    fs::create_dir_all(lab.dir().join("gone/all")).unwrap();
+    fs::write(lab.dir().join("gone/all/more"), "this as well").unwrap();
+    lab.mount();
+    assert_eq!(fs::read_to_string(lab.dir().join("many/40")).unwrap(), "put there by hand");
+    assert_eq!(fs::read_to_string(lab.dir().join("many/41")).unwrap(), "content 41\n".repeat(41));
+    assert_eq!(fs::read_to_string(lab.dir().join("gone/all/more")).unwrap(), "this as well");
+    assert_eq!(fs::read_to_string(lab.dir().join("gone/f")).unwrap(), "this is gone/f\n");
+}
+
 /// SEMANTICS, Restore: "A lazy restore looks at the tables of all layers at once; damage of content is met when it is
 /// read, and makes opening that file fail with EIO."
 #[test]

@@ -28,19 +28,45 @@ impl Adapter {
             // The operation itself may wait for a disk.
             tokio::task::spawn_blocking(move || match brought {
                 Ok(()) => op(&this, reply),
-                Err(error) => {
-                    tracing::warn!(%error, "content could not be brought");
-                    reply.error(libc::EIO);
+                Err(Unbrought { errno, why }) => {
+                    tracing::warn!(error = why, "content could not be brought");
+                    reply.error(errno);
                 }
             });
         });
     }
 }
 
+/// Why content did not come.
+struct Unbrought {
+    errno: i32,
+    why: String,
+}
+
+impl Unbrought {
+    /// A full disk is told as such; whatever else it was, the program cannot have its content now.
+    fn of(error: &(dyn std::error::Error + 'static)) -> Self {
+        let mut why = error.to_string();
+        let mut errno = libc::EIO;
+        let mut cause = Some(error);
+        while let Some(error) = cause {
+            let io = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+            if let Some(full @ (libc::ENOSPC | libc::EDQUOT)) = io {
+                errno = full;
+            }
+            cause = error.source();
+            if let Some(cause) = cause.map(ToString::to_string).filter(|cause| !why.contains(cause)) {
+                why = format!("{why}: {cause}");
+            }
+        }
+        Self { errno, why }
+    }
+}
+
 async fn while_it_comes(
     hydrator: &Hydrator,
-    brought: impl Future<Output = Result<(), String>>,
-) -> Result<(), String> {
+    brought: impl Future<Output = Result<(), Unbrought>>,
+) -> Result<(), Unbrought> {
     let mut brought = std::pin::pin!(brought);
     let mut bytes = hydrator.bytes();
     loop {
@@ -48,30 +74,31 @@ async fn while_it_comes(
             return brought;
         }
         if hydrator.bytes() == std::mem::replace(&mut bytes, hydrator.bytes()) {
-            return Err("the store has sent nothing for too long".to_owned());
+            let why = "the store has sent nothing for too long".to_owned();
+            return Err(Unbrought { errno: libc::EIO, why });
         }
     }
 }
 
-async fn bring(hydrator: &Arc<Hydrator>, need: Need) -> Result<(), String> {
+async fn bring(hydrator: &Arc<Hydrator>, need: Need) -> Result<(), Unbrought> {
+    let all = |files| async { hydrator.bring(files).await.map_err(|e| Unbrought::of(&*e)) };
     match need {
         Need::Nothing => Ok(()),
-        Need::Files(files) => hydrator.bring(files).await.map_err(|e| e.to_string()),
+        Need::Files(files) => all(files).await,
         Need::Empty(file) => {
             let own = hydrator.clone();
-            blocking(move || own.empty(file).map_err(|e| e.to_string())).await
+            blocking(move || own.empty(file).map_err(|e| Unbrought::of(&e))).await
         }
         Need::Below(nodes) => {
             let (own, made) = (hydrator.clone(), nodes.clone());
-            let make = move |node: &Node| own.absent().make_within(*node).map_err(|e| e.to_string());
+            let make = move |node: &Node| own.absent().make_within(*node).map_err(|e| Unbrought::of(&e));
             blocking(move || made.iter().try_for_each(make)).await?;
-            let files = nodes.iter().flat_map(|node| hydrator.absent().files_within(*node)).collect();
-            hydrator.bring(files).await.map_err(|e| e.to_string())
+            all(nodes.iter().flat_map(|node| hydrator.absent().files_within(*node)).collect()).await
         }
     }
 }
 
-async fn blocking(work: impl FnOnce() -> Result<(), String> + Send + 'static) -> Result<(), String> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|_| Err("the daemon is ending".to_owned()))
+async fn blocking(work: impl FnOnce() -> Result<(), Unbrought> + Send + 'static) -> Result<(), Unbrought> {
+    let ending = |_| Err(Unbrought { errno: libc::EIO, why: "the daemon is ending".to_owned() });
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(ending)
 }

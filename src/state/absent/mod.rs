@@ -77,7 +77,8 @@ pub struct Absent {
     subdirs: HashMap<Node, u32>,
     files: AtomicU64,
     bytes: AtomicU64,
-    /// Nothing can be on the disk that the log does not know of.
+    /// Nothing can be on the disk that the log does not know of: the directory was empty, and since then
+    /// only this daemon's programs wrote to it.
     trusted: bool,
     turn: Mutex<Log>,
     /// Held shared by whoever adds or removes a name in a directory, alone by whoever makes an absent
@@ -327,7 +328,8 @@ impl Absent {
         Ok(None)
     }
 
-    /// Whether a failure of the machine took the log's word for what the disk has.
+    /// Whether something stands there that the log knows nothing of: somebody wrote beneath, or a failure of
+    /// the machine took the end of the log.
     fn is_there(&self, dir: BorrowedFd<'_>, node: Node) -> io::Result<bool> {
         match rustix::fs::statat(dir, self.tree.name(node), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(_) => Ok(true),
@@ -381,8 +383,8 @@ impl Absent {
 
     /// Paths of what was removed and may still be in the newest version.
     ///
-    /// After an unclean stop that is also what came and is gone again: the journal writes behind, so the
-    /// record by which a scan would miss it may never have reached the disk.
+    /// Of what an earlier daemon has left that is also what came and is gone again: the journal writes
+    /// behind, so the record by which a scan would miss it may never have reached the disk.
     pub fn unsaved_removals(&self) -> Vec<RelPath> {
         let (mut gone, mut stack) = (Vec::new(), vec![ROOT]);
         while let Some(node) = stack.pop() {

@@ -78,8 +78,8 @@ impl Source {
         let _gone = std::fs::remove_dir_all(place);
     }
 
-    /// Goes on where an earlier daemon stopped. `clean`: it stopped in order.
-    pub async fn resume(self, clean: bool) -> Result<Absent> {
+    /// Goes on where an earlier daemon stopped. Since then anybody may have written to the directory.
+    pub async fn resume(self) -> Result<Absent> {
         let read = |name: &str| {
             let file = self.place.join(name);
             std::fs::read(&file).map_err(|e| Error::io(format!("cannot read: {}", file.display()), e))
@@ -95,7 +95,7 @@ impl Source {
         })?;
         let said: Vec<(Fate, u32)> =
             said.into_iter().filter(|(_, node)| (*node as usize) < tree.nodes() && *node != ROOT).collect();
-        Ok(Absent::new((tree, layers), (log, said), clean, self.root, self.records))
+        Ok(Absent::new((tree, layers), (log, said), false, self.root, self.records))
     }
 
     fn table_file(&self, layer: &LayerRef) -> PathBuf {

@@ -58,7 +58,7 @@ impl Start<'_> {
         if !Source::is_left(&self.absent_place()) {
             return Ok(None);
         }
-        let absent = Arc::new(runtime.block_on(self.source(locks)?.resume(self.records.was_clean()))?);
+        let absent = Arc::new(runtime.block_on(self.source(locks)?.resume())?);
         self.records.set_absent(&absent);
         if relation == Relation::Lost || self.settings.layout == Layout::Single {
             // What is saved anew is saved whole.

@@ -109,7 +109,7 @@ impl Served {
         let hydrator = absent.map(|absent| {
             let shown: Arc<dyn Shown> = volume.clone();
             absent.show(Arc::downgrade(&shown));
-            Arc::new(Hydrator::new(absent, store.clone(), runtime.clone()))
+            Arc::new(Hydrator::new(absent, store.clone(), runtime.clone(), !settings.no_prefetch))
         });
 
         let source = format!("icecache:{}", settings.name);

@@ -1,7 +1,8 @@
 //! [`Hydrator`]: brings the content of absent files, at once for who waits and in the background.
 use super::Absent;
 use super::arrival::Arrivals;
-use super::tree::FileRow;
+use super::tree::{FileRow, Place};
+use crate::layer::frame::FRAME_RAW_MAX;
 use crate::layer::{Kind, LayerError, LayerReader};
 use crate::remote::Store;
 use crate::state::restore::fetch::Source;
@@ -13,6 +14,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
@@ -20,6 +22,9 @@ use tokio::sync::Notify;
 const RUN_BYTES: u64 = 16 << 20;
 /// So many of these are under way at once.
 const RUNS: usize = 3;
+
+/// How often the background looks whether it may go on.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// So many for one who waits for many files.
 const BRING_AT_ONCE: usize = 8;
@@ -37,8 +42,12 @@ pub struct Hydrator {
     handle: Handle,
     /// Files under way for somebody who waits. Owner of its lock.
     flights: Mutex<HashMap<u32, Flight>>,
-    /// How many wait; the background stands still meanwhile.
+    /// What lies beside a file that is brought comes along.
+    neighbours: bool,
+    /// How many wait; the background holds back meanwhile.
     waiting: AtomicUsize,
+    /// How many pieces the background brings at this moment.
+    running: AtomicUsize,
     calm: Notify,
     stopped: AtomicBool,
     demanded: AtomicU64,
@@ -51,8 +60,9 @@ impl std::fmt::Debug for Hydrator {
 }
 
 impl Hydrator {
-    /// Brings from `store` what is absent.
-    pub fn new(absent: Arc<Absent>, store: Store, handle: Handle) -> Self {
+    /// Brings from `store` what is absent. With `neighbours` a file that is waited for brings along what the
+    /// bytes that must be read for it hold as well: it is wanted anyway.
+    pub fn new(absent: Arc<Absent>, store: Store, handle: Handle, neighbours: bool) -> Self {
         let counters: Arc<Counters> = Arc::default();
         Self {
             absent,
@@ -60,7 +70,9 @@ impl Hydrator {
             counters,
             handle,
             flights: Mutex::default(),
+            neighbours,
             waiting: AtomicUsize::new(0),
+            running: AtomicUsize::new(0),
             calm: Notify::new(),
             stopped: AtomicBool::new(false),
             demanded: AtomicU64::new(0),
@@ -101,13 +113,30 @@ impl Hydrator {
         self.demanded.fetch_add(1, Ordering::Relaxed);
         let own = self.clone();
         let flight = async move {
-            let result = own.fetch(file..file + 1).await;
+            let result = own.fetch(own.with_neighbours(file)).await;
             own.flights.lock().remove(&file);
             result
         };
         let flight = flight.boxed().shared();
         flights.insert(file, flight.clone());
         flight
+    }
+
+    /// The files that lie within the frames that must be read for this one.
+    fn with_neighbours(&self, file: u32) -> Range<u32> {
+        if !self.neighbours {
+            return file..file + 1;
+        }
+        let (tree, frame) = (self.absent.tree(), FRAME_RAW_MAX as u64);
+        let Place { layer, offset, length } = tree.file(file).place;
+        let (from, to) = (offset / frame * frame, (offset + length).next_multiple_of(frame));
+        let within = |file: &u32| {
+            let place = tree.file(*file).place;
+            place.layer == layer && place.offset >= from && place.offset + place.length <= to
+        };
+        let first = (0..file).rev().take_while(within).last().unwrap_or(file);
+        let last = (file + 1..tree.files() as u32).take_while(within).last().unwrap_or(file);
+        first..last + 1
     }
 
     /// Reads the span of some files of one layer and puts those still absent in their places.
@@ -174,9 +203,7 @@ impl Hydrator {
         let files: Vec<u32> = (0..count).filter(|file| self.absent.wants(*file)).collect();
         let all = runs(&files, |file| self.absent.tree().file(file));
         let pieces = futures::stream::iter(all).map(|run| async move {
-            if yields {
-                self.wait_calm().await;
-            }
+            let _running = if yields { Some(self.wait_turn().await) } else { None };
             if self.stopped.load(Ordering::Relaxed) {
                 return Err(Arc::new(RestoreError::Stopped));
             }
@@ -194,13 +221,18 @@ impl Hydrator {
             .map_err(|e| Arc::new(RestoreError::Finish { source: LayerError::io("cannot make entries", e) }))
     }
 
-    async fn wait_calm(&self) {
+    /// While somebody waits one piece at a time is brought, and no more: who waits mostly waits for the way
+    /// to the store, and what the background has brought by then need not be waited for.
+    async fn wait_turn(&self) -> Background<'_> {
         loop {
-            let calm = self.calm.notified();
-            if self.waiting.load(Ordering::Acquire) == 0 {
-                return;
+            let changed = self.calm.notified();
+            let alone = self.waiting.load(Ordering::Acquire) == 0;
+            if self.running.load(Ordering::Acquire) == 0 || alone {
+                self.running.fetch_add(1, Ordering::AcqRel);
+                return Background(self);
             }
-            calm.await;
+            // Lest a notice between the two is missed for long.
+            let _looked_again = tokio::time::timeout(LOOK_AGAIN, changed).await;
         }
     }
 
@@ -236,6 +268,16 @@ impl Drop for Waiting {
         if self.0.waiting.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.calm.notify_waiters();
         }
+    }
+}
+
+/// A piece of the background, until it is dropped.
+struct Background<'a>(&'a Hydrator);
+
+impl Drop for Background<'_> {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::AcqRel);
+        self.0.calm.notify_waiters();
     }
 }
 

@@ -63,7 +63,7 @@ impl Start<'_> {
         if relation == Relation::Lost || self.settings.layout == Layout::Single {
             // What is saved anew is saved whole.
             let hydrator =
-                Arc::new(Hydrator::new(absent.clone(), self.store.clone(), runtime.handle().clone()));
+                Arc::new(Hydrator::new(absent.clone(), self.store.clone(), runtime.handle().clone(), true));
             runtime.block_on(hydrator.bring_all(false, || ())).map_err(|e| {
                 Error::new(ErrorKind::Unavailable, "cannot bring what is only in the remote").with_source(e)
             })?;

@@ -197,19 +197,16 @@ fn false_412_is_tried_again() {
 #[test]
 fn slow_store_slows_nobody_down() {
     let cloud = Cloud::new();
-    cloud.server.control().set_hook(|_| Fault::Delay(Duration::from_millis(1500)));
+    cloud.server.control().set_hook(|_| Fault::Delay(Duration::from_secs(4)));
     cloud.write("a", "slow");
     let mut flush =
         cloud.lab.command(["flush", cloud.lab.place().to_str().unwrap(), "--wait"]).spawn().unwrap();
     eventually("the slow upload", LIMIT, || cloud.server.control().log().iter().any(writes).then_some(()));
-    let mut slowest = Duration::ZERO;
     for i in 0..200 {
-        let begin = Instant::now();
         cloud.write("beside", &i.to_string());
-        slowest = slowest.max(begin.elapsed());
         assert_eq!(cloud.read("beside"), i.to_string());
     }
-    assert!(slowest < Duration::from_secs(1), "a write waited {slowest:?} while the store was slow");
+    assert!(flush.try_wait().unwrap().is_none(), "the writes waited for the upload");
     assert_eq!(harness::wait_for(&mut flush, LIMIT), Some(0));
 }
 

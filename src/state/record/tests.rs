@@ -1,8 +1,7 @@
 //! Records, their index of names, and pending flushes.
 use super::*;
 use crate::clock::Timestamp;
-use crate::journal::{MemoryJournal, SledJournal};
-use std::time::Duration;
+use crate::journal::MemoryJournal;
 
 fn path(s: &str) -> RelPath {
     RelPath::new(s).expect("valid path")
@@ -252,27 +251,4 @@ fn a_start_that_came_to_nothing_binds_nobody() {
     drop(right);
     let kept = Records::open(Arc::new(journal.crashed()) as _, "s3://bucket", "other").expect("opens");
     assert!(!kept.was_clean(), "it was not stopped in good order");
-}
-
-fn rss() -> usize {
-    let text = std::fs::read_to_string("/proc/self/status").expect("reads");
-    let line = text.lines().find(|l| l.starts_with("VmRSS:")).expect("line");
-    line.split_whitespace().nth(1).and_then(|n| n.parse::<usize>().ok()).expect("number") * 1024
-}
-
-#[test]
-fn twenty_thousand_records_on_disk_take_little_memory() {
-    let place = tempfile::tempdir().expect("dir");
-    let open = || SledJournal::open(&place.path().join("journal"), Duration::ZERO).expect("opens").journal;
-    let before = rss();
-    let r = Records::open(Arc::new(open()), "memory:", "n").expect("opens");
-    let paths =
-        (0..20_000_u64).map(|n| (path(&format!("some/directory/{:02}/file-{n}", n % 100)), file(n, 1)));
-    r.restored(paths, base(1), true).expect("restores");
-    let filled = rss();
-    drop(r);
-    let r = Records::open(Arc::new(open()), "memory:", "n").expect("opens");
-    assert_eq!(r.below(&RelPath::root()).count(), 20_000);
-    tracing::info!(before, filled, after = rss(), "resident bytes");
-    assert!(filled.saturating_sub(before) < 40 << 20, "{before} {filled}");
 }

@@ -1,7 +1,7 @@
 //! Memory of packing and reading does not depend on the size of a file, and little on their number. Alone in its process,
 //! because the peak is the process's.
 #![allow(clippy::expect_used, reason = "a test that cannot go on fails")]
-use icecache::layer::{Entry, Kind, LayerIndex, LayerReader, LayerWriter, Metadata, PackOptions};
+use icecache::layer::{Entry, Kind, LayerIndex, LayerReader, LayerWriter, Metadata, PackOptions, References};
 use icecache::path::RelPath;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -34,7 +34,7 @@ fn memory_stays_bounded_whatever_the_size() {
     sparse.write_all_at(b"end", (2 << 30) - 3).expect("write");
     let entry = |name: &str, size| Entry {
         path: RelPath::new(name).expect("path"),
-        kind: Kind::File { size, fuzzy: false },
+        kind: Kind::File { size, fuzzy: false, refs: References::none() },
         meta: Metadata::default(),
     };
     let layer = tempfile::tempfile().expect("temporary file");

@@ -1,4 +1,5 @@
 //! One entry of a layer: a path and what stands there.
+use super::reference::References;
 use crate::clock::Timestamp;
 use crate::path::RelPath;
 
@@ -26,6 +27,8 @@ pub enum Kind {
         size: u64,
         /// Its data was mapped for writing during the cut and may not be of one instant.
         fuzzy: bool,
+        /// The parts of its content that stand in other layers.
+        refs: References,
     },
     /// A directory (its content are entries of their own).
     Directory,

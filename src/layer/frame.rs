@@ -10,7 +10,7 @@ use super::LayerError;
 use std::io::Read;
 
 /// The format this program writes. It reads this one and all before it.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// The first format: without contents.
 pub(crate) const VERSION_BARE: u32 = 1;
 /// The most bytes of the tar stream in one frame.

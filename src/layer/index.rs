@@ -1,8 +1,8 @@
 //! [`LayerIndex`]: where in a layer each part of its tar stream is.
 use super::LayerError;
 use super::contents::{Contents, END_BYTES, PIECE_BYTES_MAX, PIECE_RAW_MAX};
+use super::frame::SKIPPABLE_HEADER_BYTES;
 use super::frame::{CONTENTS_MAGIC, FRAME_BYTES_MAX, FRAME_RAW_MAX, PREAMBLE_BYTES};
-use super::frame::{SKIPPABLE_HEADER_BYTES, VERSION};
 use super::table::{self, Counts, FOOTER_BYTES, FrameRow, ROW_BYTES};
 use std::ops::Range;
 
@@ -37,7 +37,7 @@ impl LayerIndex {
     /// [`LayerError::NoContents`] for a layer of version 1, [`LayerError::UnknownVersion`],
     /// [`LayerError::Corrupt`] and [`LayerError::Truncated`] where no layer ends.
     pub fn tail_bytes(end: &[u8]) -> Result<u64, LayerError> {
-        table::parse_footer(end).map(|(_, tail)| tail)
+        table::parse_footer(end).map(|(_, _, tail)| tail)
     }
 
     /// Reads the whole tail (everything after the last data frame) of a layer of `layer_bytes` bytes.
@@ -48,19 +48,19 @@ impl LayerIndex {
     /// # Errors
     /// As [`tail_bytes`](Self::tail_bytes); [`LayerError::Corrupt`] for whatever does not hold.
     pub fn read(tail: &[u8], layer_bytes: u64) -> Result<(Self, Contents<'_>), LayerError> {
-        let (counts, length) = table::parse_footer(tail)?;
+        let (version, counts, length) = table::parse_footer(tail)?;
         if length != tail.len() as u64 {
             return Err(wrong("length of the tail"));
         }
         let (contents, table) = split(tail, counts.contents_bytes)?;
         let (header, table) = split(table, SKIPPABLE_HEADER_BYTES as u64)?;
         let (rows, footer) = split(table, (table.len() - FOOTER_BYTES) as u64)?;
-        if header != table::header(VERSION, counts)? {
+        if header != table::header(version, counts)? {
             return Err(wrong("header of the table"));
         }
         let mut hasher = blake3::Hasher::new();
         hasher.update(rows);
-        if footer != table::footer(VERSION, counts, &hasher) {
+        if footer != table::footer(version, counts, &hasher) {
             return Err(wrong("checksum of the table"));
         }
         let (data, pieces) = split(rows, rows.len() as u64 - counts.pieces * ROW_BYTES as u64)?;

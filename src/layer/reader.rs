@@ -200,7 +200,17 @@ impl<R: Read + Send> LayerReader<R> {
 
     /// Writes the content of the entry just returned to an empty file; holes stay holes.
     pub fn content_to_file(&mut self, file: &File) -> Result<(), LayerError> {
+        self.content_watched(file, |_, _| ())
+    }
+
+    /// The same, and shows what is written and where.
+    pub fn content_watched(
+        &mut self,
+        file: &File,
+        mut seen: impl FnMut(u64, &[u8]),
+    ) -> Result<(), LayerError> {
         while let Some(at) = self.next_data()? {
+            seen(at, &self.buffer);
             file.write_all_at(&self.buffer, at).map_err(|e| LayerError::io("cannot write file", e))?;
         }
         let ends_in_data = self.map.extents.last().is_some_and(|e| e.offset + e.len == self.map.size);
@@ -225,6 +235,12 @@ impl<R: Read + Send> LayerReader<R> {
             out[at..at + self.buffer.len()].copy_from_slice(&self.buffer);
         }
         Ok(())
+    }
+
+    /// Which parts of a file the entry just returned has; they stand in the stream one after the other,
+    /// and nothing but padding behind them.
+    pub fn data(&self) -> &[Extent] {
+        &self.map.extents
     }
 
     /// Whether the entry just returned has holes.

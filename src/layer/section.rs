@@ -17,7 +17,7 @@ const INLINE_MAX: usize = 4;
 type Claimed = (Vec<u8>, FrameRow);
 
 /// Reads frames, checks each against the index and yields the bytes of the span.
-pub(super) struct Section<R> {
+pub struct Section<R> {
     source: R,
     expected: std::vec::IntoIter<FrameRow>,
     frames: Pipeline<Claimed, Result<Vec<u8>, LayerError>>,
@@ -31,6 +31,14 @@ pub(super) struct Section<R> {
 }
 
 impl<R: Read> Section<R> {
+    /// The bytes of `span` alone, whatever they are; `source` is as for [`LayerReader::section`](super::LayerReader::section).
+    ///
+    /// # Errors
+    /// [`LayerError::Io`] (`InvalidInput`) if the span is not within the tar stream.
+    pub fn bytes(source: R, index: &LayerIndex, span: Range<u64>) -> Result<Self, LayerError> {
+        Self::new(source, index, span, super::writer::threads())
+    }
+
     pub(super) fn new(
         source: R,
         index: &LayerIndex,

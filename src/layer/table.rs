@@ -111,18 +111,18 @@ pub fn footer(version: u32, counts: Counts, rows: &blake3::Hasher) -> Vec<u8> {
     b
 }
 
-/// What the last bytes of a layer of the present version say, without its digest, and how long its
-/// tail is by that.
-pub(super) fn parse_footer(end: &[u8]) -> Result<(Counts, u64), LayerError> {
+/// What the last bytes of a layer with contents say, without its digest: its version, its counts, and
+/// how long its tail is by these.
+pub(super) fn parse_footer(end: &[u8]) -> Result<(u32, Counts, u64), LayerError> {
     let seal = end.len().checked_sub(SEAL_BYTES).ok_or_else(|| LayerError::truncated("footer"))?;
     if !end.ends_with(&FOOTER_NAME) {
         return Err(LayerError::corrupt("no footer at the end"));
     }
-    match u32_at(end, seal) {
-        VERSION => {}
+    let version = match u32_at(end, seal) {
         VERSION_BARE => return Err(LayerError::NoContents { version: VERSION_BARE }),
+        found if (VERSION_BARE..=VERSION).contains(&found) => found,
         found => return Err(LayerError::UnknownVersion { found }),
-    }
+    };
     let start = end.len().checked_sub(FOOTER_BYTES).ok_or_else(|| LayerError::truncated("footer"))?;
     let count = |n: usize| u64_at(end, start + 8 * n);
     let counts = Counts {
@@ -132,8 +132,8 @@ pub(super) fn parse_footer(end: &[u8]) -> Result<(Counts, u64), LayerError> {
         pieces: count(3),
         contents_bytes: count(4),
     };
-    let tail = counts.table_bytes(VERSION).and_then(|table| table.checked_add(counts.contents_bytes));
-    Ok((counts, tail.ok_or_else(|| LayerError::corrupt("footer counts more than there can be"))?))
+    let tail = counts.table_bytes(version).and_then(|table| table.checked_add(counts.contents_bytes));
+    Ok((version, counts, tail.ok_or_else(|| LayerError::corrupt("footer counts more than there can be"))?))
 }
 
 /// Reads the rest of a layer after its last data frame, of which `header` was read, and compares it

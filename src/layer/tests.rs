@@ -65,7 +65,10 @@ pub(super) fn read(bytes: &[u8]) -> Result<Items, LayerError> {
 }
 
 pub(super) fn file(p: &str, bytes: &[u8]) -> (Entry, Option<Vec<u8>>) {
-    (entry(p, Kind::File { size: bytes.len() as u64, fuzzy: false }), Some(bytes.to_vec()))
+    (
+        entry(p, Kind::File { size: bytes.len() as u64, fuzzy: false, refs: References::none() }),
+        Some(bytes.to_vec()),
+    )
 }
 
 pub(super) fn small() -> Items {
@@ -77,24 +80,44 @@ pub(super) fn small() -> Items {
         (entry("l", Kind::Symlink { target: b"d/f".to_vec() }), None),
         (entry("p", Kind::Fifo), None),
         (entry("old", Kind::Whiteout), None),
-        (entry("m", Kind::File { size: 0, fuzzy: true }), Some(Vec::new())),
+        (entry("m", Kind::File { size: 0, fuzzy: true, refs: References::none() }), Some(Vec::new())),
     ]
 }
 
 pub(super) const GOLDEN_V1: &[u8] = include_bytes!("../../tests/golden/layer-v1.tar.zst");
-pub(super) const GOLDEN: &[u8] = include_bytes!("../../tests/golden/layer-v2.tar.zst");
+pub(super) const GOLDEN_V2: &[u8] = include_bytes!("../../tests/golden/layer-v2.tar.zst");
+pub(super) const GOLDEN: &[u8] = include_bytes!("../../tests/golden/layer-v3.tar.zst");
+
+/// What the golden layer holds: also files of which other layers have a part, or all.
+pub(super) fn golden() -> Items {
+    let part = |at, length, from| Reference { at, length, layer: uuid::Uuid::from_bytes([0xAB; 16]), from };
+    let borrowed = |p: &str, size, parts: &[Reference], data: Vec<u8>| {
+        let refs = References::new(parts.iter().copied(), size).expect("references");
+        (entry(p, Kind::File { size, fuzzy: false, refs }), Some(data))
+    };
+    let mut items = small();
+    let half = [vec![0; 3000], vec![b'x'; 2000]].concat();
+    items.push(borrowed("q", 5000, &[part(0, 3000, 512)], half));
+    items.push(borrowed("r", 700, &[part(0, 600, 90_000), part(600, 100, 4096)], vec![0; 700]));
+    items
+}
 
 #[test]
 fn golden_bytes_of_the_format() {
-    let (bytes, summary) = pack(&small());
+    let (bytes, summary) = pack(&golden());
     // What is stored must be read for ever; what is written may only change with the zstd library.
     assert_eq!(read(GOLDEN_V1).expect("reads"), small());
-    assert_eq!(read(GOLDEN).expect("reads"), small());
+    assert_eq!(read(GOLDEN_V2).expect("reads"), small());
+    assert_eq!(read(GOLDEN).expect("reads"), golden());
     let raw = |b: &[u8]| zstd::decode_all(b).expect("plain zstd reads it");
     assert!(raw(&bytes) == raw(GOLDEN), "the tar stream differs from the golden one");
-    assert!(raw(&bytes) == raw(GOLDEN_V1), "the tar stream differs from that of version 1");
+    let plain = raw(&pack(&small()).0);
+    assert!(
+        plain == raw(GOLDEN_V1) && plain == raw(GOLDEN_V2),
+        "the tar stream differs from earlier versions"
+    );
     assert!(bytes == GOLDEN, "the frames differ from the golden ones: is the zstd library another?");
-    assert_eq!(summary.entries, 8);
+    assert_eq!(summary.entries, 10);
     assert_eq!(summary.bytes, bytes.len() as u64);
     assert_eq!(summary.raw_bytes, raw(&bytes).len() as u64);
     assert_eq!(summary.digest, *blake3::hash(&bytes).as_bytes());
@@ -196,11 +219,11 @@ fn lost_and_swapped_frames_are_found() {
 #[test]
 fn unknown_versions_are_named_and_strangers_refused() {
     let (mut bytes, _) = pack(&small());
-    bytes[16] = 3;
+    bytes[16] = 4;
     let sum = blake3::hash(&bytes[..24]);
     bytes[24..40].copy_from_slice(&sum.as_bytes()[..16]);
-    assert!(matches!(read(&bytes), Err(LayerError::UnknownVersion { found: 3 })));
-    assert!(matches!(LayerReader::lenient(&bytes[..]), Err(LayerError::UnknownVersion { found: 3 })));
+    assert!(matches!(read(&bytes), Err(LayerError::UnknownVersion { found: 4 })));
+    assert!(matches!(LayerReader::lenient(&bytes[..]), Err(LayerError::UnknownVersion { found: 4 })));
     let strange = zstd::encode_all(&[1u8; 4096][..], 3).expect("compresses");
     assert!(matches!(read(&strange), Err(LayerError::NotALayer)));
 }
@@ -209,7 +232,7 @@ fn unknown_versions_are_named_and_strangers_refused() {
 fn a_file_that_became_shorter_is_an_error() {
     for size in [10, 10 << 20] {
         let mut writer = LayerWriter::new(Vec::new(), PackOptions::default());
-        let promised = entry("f", Kind::File { size, fuzzy: false });
+        let promised = entry("f", Kind::File { size, fuzzy: false, refs: References::none() });
         let error = writer.append(&promised, Some(&content(b"12345"))).expect_err("short");
         assert!(matches!(error, LayerError::Changed { .. }), "{error}");
         assert!(error.to_string().ends_with(": f"), "{error}");
@@ -223,8 +246,9 @@ fn an_entry_that_cannot_be_stored_leaves_the_layer_good() {
     heavy.meta.xattrs = (0..200).map(|i| (format!("user.{i}").into_bytes(), vec![0; 64 << 10])).collect();
     let error = writer.append(&heavy, None).expect_err("too much");
     assert!(matches!(error, LayerError::Unstorable { .. }), "{error}");
-    let none =
-        writer.append(&entry("f", Kind::File { size: 3, fuzzy: false }), None).expect_err("no content");
+    let none = writer
+        .append(&entry("f", Kind::File { size: 3, fuzzy: false, refs: References::none() }), None)
+        .expect_err("no content");
     assert!(matches!(none, LayerError::Unstorable { .. }), "{none}");
     writer.append(&entry("d", Kind::Directory), None).expect("append");
     let bytes = writer.finish().expect("finish").0;
@@ -234,7 +258,7 @@ fn an_entry_that_cannot_be_stored_leaves_the_layer_good() {
 #[test]
 fn a_layer_with_half_an_entry_cannot_be_finished() {
     let mut writer = LayerWriter::new(Vec::new(), PackOptions::default());
-    let promised = entry("f", Kind::File { size: 1, fuzzy: false });
+    let promised = entry("f", Kind::File { size: 1, fuzzy: false, refs: References::none() });
     let long = tempfile::tempfile().expect("temporary file");
     long.set_len(1).expect("length");
     // The descriptor cannot read: the entry is begun and breaks off.
@@ -251,7 +275,7 @@ fn holes_survive_and_cost_nothing() {
     file.write_all_at(b"start", 0).expect("write");
     file.write_all_at(b"middle", 5 << 30).expect("write");
     file.set_len(9 << 30).expect("length");
-    let whole = entry("sparse", Kind::File { size: 9 << 30, fuzzy: false });
+    let whole = entry("sparse", Kind::File { size: 9 << 30, fuzzy: false, refs: References::none() });
     let mut writer = LayerWriter::new(Vec::new(), PackOptions::default());
     writer.append(&whole, Some(&file)).expect("append");
     let (bytes, summary) = writer.finish().expect("finish");
@@ -350,6 +374,6 @@ proptest! {
 #[test]
 #[ignore = "writes the golden file"]
 fn write_golden_file() {
-    let target = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/layer-v2.tar.zst");
-    std::fs::write(target, pack(&small()).0).expect("write");
+    let target = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/layer-v3.tar.zst");
+    std::fs::write(target, pack(&golden()).0).expect("write");
 }

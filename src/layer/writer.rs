@@ -4,7 +4,7 @@ use super::contents::Encoder;
 use super::entry::{Entry, Kind};
 use super::frames_out::FramesOut;
 pub use super::frames_out::Tail;
-use super::tar::{BLOCK, SparseMap, encode, padding};
+use super::tar::{BLOCK, Extent, SparseMap, encode, padding};
 use super::{LayerError, pipeline};
 use std::io::{self, Write};
 
@@ -45,6 +45,15 @@ pub struct Summary {
     pub tail: Tail,
 }
 
+/// Where the data of an entry are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Appended {
+    /// Where they begin in the tar stream, one part after the other.
+    pub from: u64,
+    /// Which parts of the file they are.
+    pub data: Vec<Extent>,
+}
+
 /// Writes a layer to `sink`. Memory stays below 32 MiB, plus the frame table (40 bytes for each
 /// MiB packed) and the compressed contents (tens of bytes for each entry). What was written of a
 /// layer that is dropped before it is finished is useless.
@@ -54,6 +63,8 @@ pub struct LayerWriter<W> {
     frames: FramesOut<W>,
     contents: Encoder,
     entries: u64,
+    /// Where the next entry begins in the tar stream.
+    at: u64,
     /// An entry was begun and not ended: what follows would be read as its content.
     broken: bool,
 }
@@ -65,26 +76,29 @@ impl<W: Write + Send> LayerWriter<W> {
             frames: FramesOut::new(sink, options.level, options.threads),
             contents: Encoder::new(options.level),
             entries: 0,
+            at: 0,
             broken: false,
         }
     }
 
-    /// Appends an entry. A regular file needs its `content` (unless its size is 0): exactly `size`
-    /// bytes of it are read from their positions, holes stay holes.
+    /// Appends an entry. A regular file needs its `content`, unless nothing of it is to be read (its
+    /// size is 0, or its references give all of it): exactly `size` bytes less those of its references
+    /// are read from their positions, holes stay holes. Tells where its data are.
     ///
     /// # Errors
     /// [`LayerError::Unstorable`] if the entry has no form in the format: nothing was written, go
     /// on without it. [`LayerError::Changed`] if the file is shorter than promised: like every
     /// other error it spoils the layer, which can no longer be finished, unless nothing was written
     /// yet (the file was already too short).
-    pub fn append(&mut self, entry: &Entry, content: Option<&dyn Content>) -> Result<(), LayerError> {
+    pub fn append(&mut self, entry: &Entry, content: Option<&dyn Content>) -> Result<Appended, LayerError> {
         self.check_whole()?;
-        let Kind::File { size, .. } = entry.kind else {
+        let Kind::File { size, refs, .. } = &entry.kind else {
             let header = encode(entry, None)?;
             self.broken = true;
             self.frames.write(&header)?;
-            return self.end_entry(entry, header.len() as u64);
+            return self.end_entry(entry, header.len() as u64, Vec::new());
         };
+        let size = *size;
         // A file that lost its end looks like one that ends in a hole.
         let check_length = || match content {
             Some(file) => match file.length() {
@@ -98,11 +112,12 @@ impl<W: Write + Send> LayerWriter<W> {
         let map = match content {
             Some(file) => SparseMap::of(file, size)
                 .map_err(|e| LayerError::io(format!("cannot find holes: {}", entry.path), e))?,
-            None if size == 0 => SparseMap::dense(0),
+            None if refs.bytes() == size => SparseMap { size, extents: Vec::new() },
             None => return Err(LayerError::unstorable("file without its content", &entry.path)),
         };
         // A map of a few bytes' saving costs more than it saves.
         let map = if size - map.data_len() < BLOCK as u64 * 4 { SparseMap::dense(size) } else { map };
+        let map = map.without(refs);
         let header = encode(entry, Some(&map))?;
         self.broken = true;
         self.frames.write(&header)?;
@@ -116,15 +131,18 @@ impl<W: Write + Send> LayerWriter<W> {
         }
         let (data, fill) = (map.data_len(), padding(map.data_len()));
         self.frames.write(&[0; BLOCK][..fill])?;
-        self.end_entry(entry, header.len() as u64 + data + fill as u64)
+        let length = header.len() as u64 + data + fill as u64;
+        self.end_entry(entry, length, map.extents)
     }
 
     /// After the last byte of an entry that takes `length` bytes of the tar stream.
-    fn end_entry(&mut self, entry: &Entry, length: u64) -> Result<(), LayerError> {
+    fn end_entry(&mut self, entry: &Entry, length: u64, data: Vec<Extent>) -> Result<Appended, LayerError> {
         self.contents.push(entry, length)?;
         self.broken = false;
         self.entries += 1;
-        Ok(())
+        self.at += length;
+        let bytes = data.iter().map(|extent| extent.len).sum::<u64>();
+        Ok(Appended { from: self.at - padding(bytes) as u64 - bytes, data })
     }
 
     fn check_whole(&self) -> Result<(), LayerError> {

@@ -2,6 +2,7 @@
 //!
 //! Paths come from marks and may be stale: a component can have become a symbolic link since. So
 //! every directory on the way is opened without following any, beneath the root.
+use crate::layer::References;
 use crate::layer::entry::{Kind, Metadata};
 use crate::path::RelPath;
 use crate::state::identity::Identity;
@@ -82,7 +83,7 @@ impl<'a> Backing<'a> {
     ) -> io::Result<Option<(Kind, Metadata)>> {
         let rdev = (rustix::fs::major(ident.rdev), rustix::fs::minor(ident.rdev));
         let kind = match ident.file_type() {
-            FileType::RegularFile => Kind::File { size: ident.size, fuzzy: false },
+            FileType::RegularFile => Kind::File { size: ident.size, fuzzy: false, refs: References::none() },
             FileType::Directory => Kind::Directory,
             FileType::Symlink => match self.link_target(path)? {
                 Some(target) => Kind::Symlink { target },

@@ -7,10 +7,11 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
+mod chain;
 mod tags;
 #[cfg(test)]
 #[allow(clippy::expect_used)] // a test may panic
-mod tests;
+pub(crate) mod tests;
 
 pub use tags::{TAG_BYTES_MAX, TAGS_MAX, check_tag};
 
@@ -58,6 +59,9 @@ pub struct Head {
     pub time: jiff::Timestamp,
     /// What makes it up, oldest first.
     pub layers: Vec<LayerRef>,
+    /// What is no part of it, but of earlier versions that are kept, or is referred to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held: Vec<LayerRef>,
     /// Names that people gave to versions.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<String, VersionId>,
@@ -98,8 +102,14 @@ pub struct LayerRef {
     /// What of the object a reader of parts needs first; layers without contents have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub table: Option<TableRef>,
-    /// The version that added it.
+    /// The version that it completes: the one that added it, or the newest of those merged into it.
     pub version: VersionId,
+    /// The version it builds on. Says so of held layers only; of others that of the layer before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<VersionId>,
+    /// Keys of other layers in which parts of its files stand.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refers: Vec<String>,
     /// The instant of the tree it shows.
     pub time: jiff::Timestamp,
     /// The state directory that wrote it.
@@ -225,6 +235,7 @@ impl Head {
             fence: 0,
             time: jiff::Timestamp::UNIX_EPOCH,
             layers: Vec::new(),
+            held: Vec::new(),
             tags: BTreeMap::new(),
             formerly: Vec::new(),
             extra: Map::new(),
@@ -260,37 +271,6 @@ impl Head {
     /// Whether this version has that layer.
     pub fn has_layer(&self, key: &str) -> bool {
         self.layers.iter().rev().any(|layer| layer.key == key)
-    }
-
-    /// The versions, newest first, as far as their layers are still apart.
-    pub fn log(&self) -> Vec<LogEntry> {
-        let line = |l: &LayerRef| LogEntry {
-            version: l.version,
-            time: l.time,
-            bytes: l.bytes,
-            changed: l.changed,
-            removed: l.removed,
-            fuzzy: l.fuzzy,
-            writer: l.writer,
-        };
-        self.layers.iter().rev().map(line).collect()
-    }
-
-    /// This name as it was at an earlier version: the layers up to it. `None` if that version
-    /// does not exist or has been merged into a later one.
-    #[must_use]
-    pub fn at(&self, version: VersionId) -> Option<Self> {
-        let end = self.layers.iter().position(|l| l.version == version)? + 1;
-        let mut earlier = self.clone();
-        earlier.layers.truncate(end);
-        let last = earlier.layers.last()?;
-        (earlier.version, earlier.time, earlier.writer) = (last.version, last.time, last.writer);
-        if version != self.version {
-            earlier.tags.retain(|_, tagged| *tagged <= version);
-            earlier.formerly.clear();
-        }
-        earlier.parent = end.checked_sub(2).map_or(0, |i| self.layers[i].version);
-        Some(earlier)
     }
 
     /// The document's bytes, with its checksum.
@@ -336,29 +316,7 @@ impl Head {
         if self.version == 0 || self.parent >= self.version {
             return invalid(format!("version {} with parent {}", self.version, self.parent));
         }
-        if self.layers.is_empty() || self.layers.len() > LAYERS_MAX {
-            return invalid(format!("{} layers", self.layers.len()));
-        }
-        let mut last = 0;
-        let mut keys = std::collections::HashSet::new();
-        for layer in &self.layers {
-            if layer.version <= last || layer.version > self.version {
-                return invalid(format!("layer of version {} after {last}", layer.version));
-            }
-            last = layer.version;
-            if !is_key(&layer.key) {
-                return invalid(format!("layer key {:?}", layer.key));
-            }
-            if !keys.insert(&layer.key) {
-                return invalid(format!("layer listed twice: {:?}", layer.key));
-            }
-            if i64::try_from(layer.bytes).is_err() || i64::try_from(layer.raw_bytes).is_err() {
-                return invalid(format!("length of layer {:?}", layer.key));
-            }
-            if layer.table.as_ref().is_some_and(|table| table.bytes == 0 || table.bytes > layer.bytes) {
-                return invalid(format!("length of the table of layer {:?}", layer.key));
-            }
-        }
+        self.check_layers()?;
         Ok(())
     }
 }
@@ -373,13 +331,6 @@ pub fn check_name(name: &str) -> Result<(), HeadError> {
     if bad { Err(HeadError::Invalid(format!("name {name:?}"))) } else { Ok(()) }
 }
 
-fn is_key(key: &str) -> bool {
-    !key.is_empty()
-        && key.len() <= KEY_BYTES_MAX
-        && !key.chars().any(char::is_control)
-        && key.split('/').all(|part| !matches!(part, "" | "." | ".."))
-}
-
 /// Where the HEAD of a name is.
 pub fn head_key(name: &str) -> String {
     format!("{name}/HEAD")
@@ -388,6 +339,12 @@ pub fn head_key(name: &str) -> String {
 /// Where the layer of this id is; names share layers, so it lies beside them.
 pub fn layer_key(id: Uuid) -> String {
     format!("layers/{id}.tar.zst")
+}
+
+/// The id of the layer at this key; foreign archives have none, and nothing refers to them.
+pub fn layer_id(key: &str) -> Option<Uuid> {
+    let id = key.strip_prefix("layers/")?.strip_suffix(".tar.zst")?.parse().ok()?;
+    (layer_key(id) == key).then_some(id)
 }
 
 /// Where the one archive of a name is in layout single.

@@ -8,6 +8,7 @@ use crate::journal::{Batch, Journal, JournalError, Tree};
 use crate::path::RelPath;
 use crate::remote::Tag;
 use crate::state::absent::Absent;
+use crate::state::chunk::Known;
 use crate::state::head::VersionId;
 use crate::state::identity::Identity;
 use crate::sync::Mutex;
@@ -104,6 +105,7 @@ pub struct Records {
     changes: AtomicU64,
     /// What the version has that was never on the disk, and so has no record.
     absent: OnceLock<Weak<Absent>>,
+    known: Arc<Known>,
 }
 
 impl Records {
@@ -125,7 +127,9 @@ impl Records {
         };
         let foreign = meta.url != url || meta.name != name;
         let was_clean = meta.clean;
+        let known = Arc::new(Known::new(Arc::clone(&journal)));
         let records = Self {
+            known,
             journal,
             meta: Mutex::new(meta),
             was_clean,
@@ -169,6 +173,7 @@ impl Records {
 
     /// Notes that everything is flushed and the stop is orderly.
     pub fn close_clean(&self) -> Result<(), JournalError> {
+        self.known.settle()?;
         self.edit_meta(Batch::new(), |meta| meta.clean = true)?;
         self.journal.flush()
     }
@@ -206,6 +211,11 @@ impl Records {
     /// What a lazy restore has not brought yet.
     pub fn absent(&self) -> Option<Arc<Absent>> {
         self.absent.get()?.upgrade()
+    }
+
+    /// Which content stands where in the layers.
+    pub fn known(&self) -> &Arc<Known> {
+        &self.known
     }
 
     /// Records what came to the disk as the version has it.

@@ -10,19 +10,21 @@ mod stream;
 mod tests;
 
 use crate::error::{Error, ErrorKind};
-use crate::layer::{LayerError, LayerIndex, Row};
+use crate::layer::{Kind, LayerError, LayerIndex, Row};
 use crate::remote::{RemoteError, Store};
 use crate::state::absent::tree::Tree;
-use crate::state::head::{Head, LayerRef, TableRef, VersionId};
+use crate::state::head::{Head, LayerRef, TableRef, VersionId, layer_id};
 use crate::state::restore::fetch::Source;
 use crate::state::restore::{Counters, Progress};
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::runtime::Handle;
+use uuid::Uuid;
 
 /// How many layers are read at once. Of each at most 20 MiB wait in memory, besides its tail.
 const LAYERS_AT_ONCE: usize = 4;
@@ -170,7 +172,7 @@ impl Looker {
     async fn all(&self, head: &Head, entries: &AtomicU64) -> Result<Report, VerifyError> {
         let mut report = Report {
             version: head.version,
-            layers: head.layers.len() as u64,
+            layers: 0,
             bytes: 0,
             entries: 0,
             tree: None,
@@ -178,12 +180,32 @@ impl Looker {
             unchecked: Vec::new(),
         };
         let at_once = if self.depth == Depth::Whole { LAYERS_AT_ONCE } else { TAILS_AT_ONCE };
-        let looks = head.layers.iter().map(|layer| async move { Ok((layer, self.layer(layer).await?)) });
+        let known: Known = head.all_layers().map(|(_, l)| (layer_id(&l.key), l.raw_bytes)).collect();
+        let needed = head.needed([head.version]);
+        // What is only referred to comes first, and is not laid into the tree.
+        let lent = head.held.iter().filter(|layer| needed.contains(&layer.key)).map(|layer| (layer, false));
+        let layers: Vec<_> = lent.chain(head.layers.iter().map(|layer| (layer, true))).collect();
+        report.layers = layers.len() as u64;
+        let looks =
+            layers.iter().map(|(layer, laid)| async move { Ok((*layer, *laid, self.layer(layer).await?)) });
         // In the order of the layers, so that they can be laid as they come and nothing piles up.
         let mut looks = futures::stream::iter(looks).buffered(at_once);
         let mut tree = Some(Tree::default());
         report.tree = Some(true);
-        while let Some((layer, mut seen)) = looks.try_next().await? {
+        while let Some((layer, laid, mut seen)) = looks.try_next().await? {
+            if !laid {
+                match seen.wrong {
+                    None => report.entries += layer.entries,
+                    Some(what) => {
+                        report.damaged.push(Damage {
+                            layer: layer.key.clone(),
+                            version: layer.version,
+                            what,
+                        });
+                    }
+                }
+                continue;
+            }
             if seen.wrong.is_none() && matches!(seen.held, Held::Unknown) {
                 report.unchecked.push(layer.key.clone());
                 (tree, report.tree) = (None, report.tree.filter(|whole| !whole));
@@ -191,7 +213,7 @@ impl Looker {
             }
             // After a layer that is not known, what later ones say of it means nothing.
             if let Some(below) = &mut tree {
-                match lay(below, layer, seen.held) {
+                match lay(below, layer, seen.held, &known) {
                     None => (tree, report.tree) = (None, None),
                     Some(Ok(())) => {}
                     Some(Err(e)) => {
@@ -282,13 +304,32 @@ fn counts(layer: &LayerRef, entries: u64, raw_bytes: u64) -> Result<(), String> 
     Ok(())
 }
 
+/// By their ids, how long the tar streams are of all layers that HEAD lists.
+type Known = HashMap<Option<Uuid>, u64>;
+
+/// Whether what a file refers to exists.
+fn refers(row: Row, known: &Known) -> Result<Row, LayerError> {
+    if let Kind::File { refs, .. } = &row.entry.kind {
+        let missing = refs.iter().find(|part| {
+            known.get(&Some(part.layer)).is_none_or(|raw_bytes| part.from + part.length > *raw_bytes)
+        });
+        if let Some(part) = missing {
+            let what = format!("it refers to what layer {} does not have", part.layer);
+            return Err(LayerError::corrupt(what).in_entry(&row.entry.path));
+        }
+    }
+    Ok(row)
+}
+
 /// Lays one more layer; `None` if it is not known what it holds.
-fn lay(tree: &mut Tree, layer: &LayerRef, held: Held) -> Option<Result<(), LayerError>> {
+fn lay(tree: &mut Tree, layer: &LayerRef, held: Held, known: &Known) -> Option<Result<(), LayerError>> {
     match held {
         Held::Unknown => None,
-        Held::Rows(rows) => Some(tree.lay(rows.into_iter().map(Ok))),
+        Held::Rows(rows) => Some(tree.lay(rows.into_iter().map(|row| refers(row, known)))),
         Held::Tail(tail) => {
-            Some(LayerIndex::read(&tail, layer.bytes).and_then(|(_, contents)| tree.lay(contents)))
+            let laid = LayerIndex::read(&tail, layer.bytes)
+                .and_then(|(_, rows)| tree.lay(rows.map(|row| row.and_then(|row| refers(row, known)))));
+            Some(laid)
         }
     }
 }

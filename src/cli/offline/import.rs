@@ -81,6 +81,8 @@ fn first_head(remote: &RemoteSettings, key: String, summary: &Summary) -> Head {
         entries: summary.entries,
         table: Some(summary.tail.into()),
         version: 1,
+        base: None,
+        refers: Vec::new(),
         time: instant(Timestamp::now()),
         writer,
         changed: summary.entries,
@@ -100,16 +102,20 @@ fn repack<W: Write + Send>(archive: File, sink: W, show: &Show<'_>) -> Result<(W
     let spool = spool()?;
     let mut entries = 0;
     while let Some(entry) = reader.next_entry()? {
-        match entry.kind {
+        let _appended = match entry.kind {
             // A layer that was exported alone may remove what a first version never had.
             Kind::Whiteout => continue,
+            Kind::File { ref refs, .. } if !refs.is_empty() => {
+                let what = "archive is a layer that refers to others; restore its version and import an export of that";
+                return Err(Error::new(ErrorKind::Unsupported, format!("{what}: {}", entry.path)));
+            }
             Kind::File { size, .. } if size > 0 => {
                 spool.set_len(0).map_err(|e| Error::io("cannot spool archive", e))?;
                 reader.content_to_file(&spool)?;
-                writer.append(&entry, Some(&spool))?;
+                writer.append(&entry, Some(&spool))?
             }
             _ => writer.append(&entry, None)?,
-        }
+        };
         entries += 1;
         let bytes = read.load(Ordering::Relaxed);
         show(&Progress { phase: "importing".to_owned(), bytes, bytes_total, entries });

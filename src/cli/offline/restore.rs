@@ -6,7 +6,7 @@ use crate::layer::extract::Extractor;
 use crate::remote::{ByteStream, Download, RemoteError};
 use crate::serve::startup::Progress;
 use crate::state::head::Head;
-use crate::state::restore::{self, LayerSource, Policy};
+use crate::state::restore::{self, LayerSource, Lenders, Policy};
 use crate::{Error, ErrorKind, Result};
 use bytes::{Buf, Bytes};
 use futures::StreamExt;
@@ -48,7 +48,8 @@ fn layered(
     let layers = LayerSource::newest_first(head);
     let reports = Reports::new(PHASE, show);
     let store = Arc::clone(&opened.store);
-    let work = restore::restore(store, layers, root, Policy::default(), &reports);
+    let policy = Policy { lenders: Arc::new(Lenders::of(head)), ..Policy::default() };
+    let work = restore::restore(store, layers, root, policy, &reports);
     let restored = opened.runtime.block_on(work)?;
     let transferred =
         Transferred { version: head.version.to_string(), entries: restored.entries, bytes: restored.bytes };

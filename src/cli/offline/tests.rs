@@ -1,6 +1,6 @@
 use super::*;
 use crate::config::{Layout, S3Settings};
-use crate::layer::{Entry, Kind, LayerWriter, Metadata, PackOptions};
+use crate::layer::{Entry, Kind, LayerWriter, Metadata, PackOptions, References};
 use crate::path::RelPath;
 use std::fs::File;
 use std::io::{Seek, Write};
@@ -24,7 +24,9 @@ fn archive() -> File {
     let entry =
         |path: &str, kind| Entry { path: RelPath::new(path).expect("path"), kind, meta: meta.clone() };
     writer.append(&entry("d", Kind::Directory), None).expect("append");
-    writer.append(&entry("d/f", Kind::File { size: 5, fuzzy: false }), Some(&content)).expect("append");
+    writer
+        .append(&entry("d/f", Kind::File { size: 5, fuzzy: false, refs: References::none() }), Some(&content))
+        .expect("append");
     let (mut file, _) = writer.finish().expect("finish");
     file.rewind().expect("rewind");
     file

@@ -3,6 +3,8 @@ use super::{END_BYTES, HEADERS_MAX, PIECE_HEADER_BYTES, PIECE_ROWS_MAX, Row, XAT
 use crate::clock::Timestamp;
 use crate::layer::frame::SKIPPABLE_HEADER_BYTES;
 use crate::layer::frames_in::{Zstd, decompress};
+use crate::layer::number::{self, Bad};
+use crate::layer::reference::References;
 use crate::layer::table::{Counts, FrameRow, ROW_BYTES};
 use crate::layer::tar::BLOCK;
 use crate::layer::{Entry, Kind, LayerError, Metadata};
@@ -179,8 +181,17 @@ impl<'a> Fields<'a> {
         let (number, rest) = self.bytes.split_first().ok_or_else(short)?;
         self.bytes = rest;
         Ok(match *number {
-            kind::FILE => Kind::File { size: self.number()?, fuzzy: false },
-            kind::FUZZY_FILE => Kind::File { size: self.number()?, fuzzy: true },
+            kind @ (kind::FILE | kind::FUZZY_FILE) => {
+                let fuzzy = kind == kind::FUZZY_FILE;
+                Kind::File { size: self.number()?, fuzzy, refs: References::none() }
+            }
+            kind @ (kind::PARTIAL_FILE | kind::FUZZY_PARTIAL_FILE) => {
+                let (fuzzy, size) = (kind == kind::FUZZY_PARTIAL_FILE, self.number()?);
+                let length = self.number()?;
+                // In the header they are in hex.
+                self.spend(length.saturating_mul(2))?;
+                Kind::File { size, fuzzy, refs: References::decode(self.take(length)?, size)? }
+            }
             kind::DIRECTORY => Kind::Directory,
             kind::SYMLINK => {
                 let target = self.bytes()?;
@@ -210,7 +221,7 @@ impl<'a> Fields<'a> {
             return Err(wrong("mode out of range"));
         }
         let (uid, gid) = (self.small()?, self.small()?);
-        *sec = sec.wrapping_add(unzigzag(self.number()?));
+        *sec = sec.wrapping_add(number::unzigzag(self.number()?));
         let (nsec, rest) = self.bytes.split_first_chunk().ok_or_else(short)?;
         self.bytes = rest;
         let nsec = u32::from_le_bytes(*nsec);
@@ -234,6 +245,10 @@ impl<'a> Fields<'a> {
     fn bytes(&mut self) -> Result<&'a [u8], LayerError> {
         let length = self.number()?;
         self.spend(length)?;
+        self.take(length)
+    }
+
+    fn take(&mut self, length: u64) -> Result<&'a [u8], LayerError> {
         let (bytes, rest) =
             usize::try_from(length).ok().and_then(|n| self.bytes.split_at_checked(n)).ok_or_else(short)?;
         self.bytes = rest;
@@ -251,21 +266,10 @@ impl<'a> Fields<'a> {
     }
 
     fn number(&mut self) -> Result<u64, LayerError> {
-        let mut n = 0;
-        for shift in (0..64).step_by(7) {
-            let (b, rest) = self.bytes.split_first().ok_or_else(short)?;
-            self.bytes = rest;
-            let bits = u64::from(b & 0x7F);
-            // One number has one form: no bit is lost, no byte is idle.
-            if bits << shift >> shift != bits || (*b == 0 && shift > 0) {
-                break;
-            }
-            n |= bits << shift;
-            if b & 0x80 == 0 {
-                return Ok(n);
-            }
-        }
-        Err(wrong("malformed number"))
+        number::take(&mut self.bytes).map_err(|e| match e {
+            Bad::Short => short(),
+            Bad::Malformed => wrong("malformed number"),
+        })
     }
 
     fn fixed(&mut self) -> Result<u64, LayerError> {
@@ -282,8 +286,4 @@ fn short() -> LayerError {
 fn relative(path: &[u8]) -> Result<RelPath, LayerError> {
     RelPath::new(path)
         .map_err(|e| LayerError::Refused { what: e.to_string(), entry: path.escape_ascii().to_string() })
-}
-
-fn unzigzag(n: u64) -> i64 {
-    (n >> 1) as i64 ^ -((n & 1) as i64)
 }

@@ -1,6 +1,7 @@
 //! [`Encoder`]: entries into pieces of the contents.
 use super::{PIECE_HEADER_BYTES, PIECE_ROWS_MAX, kind};
 use crate::layer::frame::{CONTENTS_MAGIC, SKIPPABLE_HEADER_BYTES};
+use crate::layer::number::{put as put_number, zigzag};
 use crate::layer::table::skippable;
 use crate::layer::tar::BLOCK;
 use crate::layer::{Entry, Kind, LayerError, Metadata};
@@ -84,9 +85,17 @@ impl Encoder {
         put_number(raw, shared as u64);
         put_bytes(raw, &path[shared..]);
         match &entry.kind {
-            Kind::File { size, fuzzy } => {
-                raw.push(if *fuzzy { kind::FUZZY_FILE } else { kind::FILE });
+            Kind::File { size, fuzzy, refs } => {
+                raw.push(match (fuzzy, refs.is_empty()) {
+                    (false, true) => kind::FILE,
+                    (true, true) => kind::FUZZY_FILE,
+                    (false, false) => kind::PARTIAL_FILE,
+                    (true, false) => kind::FUZZY_PARTIAL_FILE,
+                });
                 put_number(raw, *size);
+                if !refs.is_empty() {
+                    put_bytes(raw, &refs.encode());
+                }
             }
             Kind::Directory => raw.push(kind::DIRECTORY),
             Kind::Symlink { target } => {
@@ -166,21 +175,7 @@ fn in_order(xattrs: &Xattrs) -> Cow<'_, Xattrs> {
     Cow::Owned(last.into_iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect())
 }
 
-/// Seven bits a byte, the lowest first, the high bit set in all but the last.
-fn put_number(out: &mut Vec<u8>, mut n: u64) {
-    while n > 0x7F {
-        out.push(n as u8 | 0x80);
-        n >>= 7;
-    }
-    out.push(n as u8);
-}
-
 fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_number(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
-}
-
-/// Small numbers of either sign become small ones.
-fn zigzag(n: i64) -> u64 {
-    (n << 1 ^ n >> 63) as u64
 }

@@ -44,6 +44,10 @@ mod kind {
     pub(super) const WHITEOUT: u8 = 7;
     /// A file that was mapped for writing during the cut.
     pub(super) const FUZZY_FILE: u8 = 8;
+    /// A file of which parts stand in other layers (from version 3 on).
+    pub(super) const PARTIAL_FILE: u8 = 9;
+    /// Both.
+    pub(super) const FUZZY_PARTIAL_FILE: u8 = 10;
 }
 
 /// An entry and where it stands in the tar stream.

@@ -5,7 +5,9 @@ use crate::layer::index::tests::parts;
 use crate::layer::table::{self, Counts};
 use crate::layer::tar::{self, Decoder, Dialect};
 use crate::layer::tests::{content, entry, meta, noise, path};
-use crate::layer::{Kind, LayerError, LayerIndex, LayerReader, LayerWriter, Metadata, PackOptions};
+use crate::layer::{
+    Kind, LayerError, LayerIndex, LayerReader, LayerWriter, Metadata, PackOptions, References,
+};
 use proptest::prelude::*;
 use std::os::unix::fs::FileExt;
 
@@ -53,7 +55,11 @@ fn a_piece_is_these_bytes() {
         encoder.push(&Entry { path: path(p), kind, meta }, 1536).expect("row");
     };
     put(Kind::Directory, "dir", meta());
-    put(Kind::File { size: 300, fuzzy: true }, "dir/f", Metadata { xattrs: Vec::new(), ..meta() });
+    put(
+        Kind::File { size: 300, fuzzy: true, refs: References::none() },
+        "dir/f",
+        Metadata { xattrs: Vec::new(), ..meta() },
+    );
     put(Kind::HardLink { target: path("dir/f") }, "dir/g", Metadata::default());
     put(Kind::Whiteout, "old", Metadata::default());
     put(Kind::CharDevice { rdev: (1, 300) }, "z", Metadata::default());

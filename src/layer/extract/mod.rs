@@ -10,9 +10,10 @@ use super::entry::{Entry, Kind, Metadata};
 use super::{LayerError, LayerReader};
 use crate::path::RelPath;
 use pool::{Job, Pool, SMALL_MAX};
-use rustix::fs::{AtFlags, FileType, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -220,6 +221,41 @@ impl Extractor {
         self.placer
             .hard_link(from.as_fd(), from_name, to.as_fd(), name)
             .map_err(|e| LayerError::io(format!("cannot link: {path}"), e))
+    }
+
+    /// Opens a file that was placed, for writing.
+    pub(crate) fn open(&mut self, path: &RelPath) -> Result<File, LayerError> {
+        let failed = |e: Errno| LayerError::io(format!("cannot open: {path}"), e);
+        self.pool.wait()?;
+        let parent = self.dirs.parent(path)?;
+        let name = path.name().unwrap_or_default();
+        let open = || {
+            let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            rustix::fs::openat(&parent, name, flags, Mode::empty()).map(File::from)
+        };
+        match open() {
+            // Its mode is closed to its owner, and we are an ordinary user; it gets its mode at the end.
+            Err(Errno::ACCESS) => {
+                let mode = Mode::from_raw_mode(0o600);
+                rustix::fs::chmodat(&parent, name, mode, AtFlags::empty()).map_err(failed)?;
+                open().map_err(failed)
+            }
+            other => other.map_err(failed),
+        }
+    }
+
+    /// A file that was placed got the rest of its content, and now gets its attributes.
+    pub(crate) fn complete(
+        &mut self,
+        path: &RelPath,
+        file: &File,
+        meta: &Metadata,
+    ) -> Result<(), LayerError> {
+        let failed = |e: Errno| LayerError::io(format!("cannot set attributes: {path}"), e);
+        self.placer.apply(file, meta).map_err(failed)?;
+        let stat = rustix::fs::fstat(file).map_err(failed)?;
+        self.pool.add_placed(Placed { path: path.clone(), stat });
+        Ok(())
     }
 
     /// What was placed since the last call. A path may come again with a newer stat.

@@ -3,7 +3,7 @@ use super::*;
 use crate::clock::Timestamp;
 use crate::layer::content::Content;
 use crate::layer::tar::SparseMap;
-use crate::layer::{LayerWriter, PackOptions};
+use crate::layer::{LayerWriter, PackOptions, References};
 use proptest::prelude::*;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
@@ -25,7 +25,10 @@ fn entry(p: &str, kind: Kind) -> Entry {
 }
 
 fn file(p: &str, bytes: &[u8]) -> (Entry, Vec<u8>) {
-    (entry(p, Kind::File { size: bytes.len() as u64, fuzzy: false }), bytes.to_vec())
+    (
+        entry(p, Kind::File { size: bytes.len() as u64, fuzzy: false, refs: References::none() }),
+        bytes.to_vec(),
+    )
 }
 
 fn symlink(p: &str, target: &str) -> (Entry, Vec<u8>) {
@@ -349,7 +352,7 @@ proptest! {
                     file.set_len(at + 5000).expect("length");
                     content = Some(file);
                     first_file.get_or_insert(p.clone());
-                    Kind::File { size: at + 5000, fuzzy: false }
+                    Kind::File { size: at + 5000, fuzzy: false, refs: References::none() }
                 }
             };
             if let (Some(value), Kind::File { .. } | Kind::Directory) = (&spec.xattr, &kind) {
@@ -381,7 +384,7 @@ proptest! {
             }
             prop_assert_eq!(&found, &entry.meta);
             if let (Some(content), Kind::File { size, .. }) = (content, &entry.kind) {
-                let out: File = rustix::fs::openat(&fd, name, rustix::fs::OFlags::RDONLY, rustix::fs::Mode::empty())
+                let out: File = rustix::fs::openat(&fd, name, OFlags::RDONLY, Mode::empty())
                     .expect("open").into();
                 let all = |f: &File| { let mut v = vec![0; *size as usize]; f.read_exact_at(&mut v, 0).expect("read"); v };
                 prop_assert!(all(&out) == all(content));
@@ -406,7 +409,7 @@ fn showcase(dir: &Path) -> Vec<u8> {
     plain.0.meta.mode = 0o640;
     plain.0.meta.xattrs = vec![(b"user.k=%".to_vec(), b"v\n\0w".to_vec())];
     let mut fuzzy = file("fuzzy", b"torn?");
-    fuzzy.0.kind = Kind::File { size: 5, fuzzy: true };
+    fuzzy.0.kind = Kind::File { size: 5, fuzzy: true, refs: References::none() };
     let raw = Entry { path: path(b"dir/\xff\xfe"), kind: Kind::Directory, meta: meta(0o711) };
     let items = vec![
         (Entry { path: RelPath::root(), kind: Kind::Directory, meta: meta(0o755) }, vec![]),
@@ -434,7 +437,7 @@ fn showcase(dir: &Path) -> Vec<u8> {
         writer.append(entry, Some(&content)).expect("append");
     }
     for (name, size, content) in [("sparse", 3_000_000, &sparse), ("tail", (1 << 20) + 3, &ends_in_data)] {
-        let entry = entry(name, Kind::File { size, fuzzy: false });
+        let entry = entry(name, Kind::File { size, fuzzy: false, refs: References::none() });
         writer.append(&entry, Some(content)).expect("append");
     }
     let layer = writer.finish().expect("finish").0;

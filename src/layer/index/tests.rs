@@ -1,7 +1,9 @@
 #![allow(clippy::expect_used, reason = "a test that cannot go on fails")]
 use super::*;
 use crate::layer::contents::Row;
-use crate::layer::tests::{GOLDEN, GOLDEN_V1, Items, content, file, noise, pack, read, small};
+use crate::layer::frame::VERSION;
+use crate::layer::tests::{GOLDEN, GOLDEN_V1, GOLDEN_V2, Items};
+use crate::layer::tests::{content, file, golden, noise, pack, read, small};
 use crate::layer::{LayerWriter, PackOptions, Summary};
 
 /// The tail of a layer, and how long the layer is.
@@ -34,18 +36,26 @@ fn golden_rows() {
     let tail = LayerIndex::tail_bytes(GOLDEN).expect("a footer");
     let (index, rows) =
         rows(&GOLDEN[GOLDEN.len() - tail as usize..], GOLDEN.len() as u64).expect("golden layer");
-    let entries: Vec<_> = small().into_iter().map(|(entry, _)| entry).collect();
+    let entries: Vec<_> = golden().into_iter().map(|(entry, _)| entry).collect();
     assert_eq!(rows.iter().map(|row| row.entry.clone()).collect::<Vec<_>>(), entries);
     let offsets: Vec<u64> = rows.iter().map(|row| row.offset).collect();
-    assert_eq!(offsets, [0, 1536, 3072, 5120, 5632, 7168, 8704, 10240]);
+    assert_eq!(offsets, [0, 1536, 3072, 5120, 5632, 7168, 8704, 10240, 11776, 15872]);
     assert_eq!(rows.last().map(|row| row.span().end + END_BYTES), Some(index.raw_bytes()));
-    assert_eq!(index.entries(), 8);
+    assert_eq!(index.entries(), 10);
     assert_eq!(index.range(0..index.raw_bytes()), PREAMBLE_BYTES as u64..GOLDEN.len() as u64 - tail);
 }
 
 #[test]
+fn a_layer_of_version_2_is_read_in_parts() {
+    let tail = LayerIndex::tail_bytes(GOLDEN_V2).expect("a footer");
+    let start = GOLDEN_V2.len() - tail as usize;
+    let (_, rows) = rows(&GOLDEN_V2[start..], GOLDEN_V2.len() as u64).expect("whole");
+    assert!(rows.into_iter().map(|row| row.entry).eq(small().into_iter().map(|(entry, _)| entry)));
+}
+
+#[test]
 fn every_flipped_bit_of_a_tail_is_found() {
-    let (bytes, summary) = pack(&small());
+    let (bytes, summary) = pack(&golden());
     let (tail, length) = tail_of(&bytes, summary);
     let mut tail = tail.to_vec();
     rows(&tail, length).expect("whole");
@@ -60,7 +70,7 @@ fn every_flipped_bit_of_a_tail_is_found() {
 
 #[test]
 fn a_tail_that_is_cut_or_longer_is_refused() {
-    let (bytes, summary) = pack(&small());
+    let (bytes, summary) = pack(&golden());
     let (tail, length) = tail_of(&bytes, summary);
     for n in 0..tail.len() {
         rows(&tail[..n], length).expect_err("cut at its end");

@@ -4,7 +4,7 @@ use crate::layer::contents::Row;
 use crate::layer::frame::FRAME_RAW_MAX;
 use crate::layer::index::tests::parts;
 use crate::layer::tests::{Items, content, entry, file, noise, pack, path, small};
-use crate::layer::{Extractor, Kind, LayerReader, LayerWriter, PackOptions};
+use crate::layer::{Extractor, Kind, LayerReader, LayerWriter, PackOptions, References};
 use std::os::unix::fs::FileExt;
 
 const FRAME: u64 = FRAME_RAW_MAX as u64;
@@ -93,8 +93,13 @@ fn holes_survive_a_section() {
     source.write_all_at(b"middle", 5 << 20).expect("write");
     source.set_len(9 << 20).expect("length");
     let mut writer = LayerWriter::new(Vec::new(), PackOptions::default());
-    writer.append(&entry("a", Kind::File { size: 3, fuzzy: false }), Some(&content(b"abc"))).expect("append");
-    let sparse = entry("sparse", Kind::File { size: 9 << 20, fuzzy: false });
+    writer
+        .append(
+            &entry("a", Kind::File { size: 3, fuzzy: false, refs: References::none() }),
+            Some(&content(b"abc")),
+        )
+        .expect("append");
+    let sparse = entry("sparse", Kind::File { size: 9 << 20, fuzzy: false, refs: References::none() });
     writer.append(&sparse, Some(&source)).expect("append");
     let (bytes, summary) = writer.finish().expect("finish");
     let (index, rows) = parts(&bytes, summary);

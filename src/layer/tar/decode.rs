@@ -2,10 +2,11 @@
 use super::encode::whiteout_name;
 use super::header::{number, until_nul};
 use super::pax::{decimal, time_from_text};
-use super::{BLOCK, COMMENT, EXTENTS_MAX, FUZZY_RECORD, PAX_BYTES_MAX, WHITEOUT_RECORD, padding};
+use super::{BLOCK, COMMENT, EXTENTS_MAX, FUZZY_RECORD, PAX_BYTES_MAX, REFERENCES_RECORD};
 use super::{Extent, Header, Pax, SparseMap, TypeFlag};
+use super::{WHITEOUT_RECORD, padding};
 use crate::clock::Timestamp;
-use crate::layer::{Entry, Kind, LayerError, Metadata};
+use crate::layer::{Entry, Kind, LayerError, Metadata, References};
 use crate::path::RelPath;
 use std::io::Read;
 
@@ -147,7 +148,8 @@ impl Decoder {
                     Kind::Directory // archives older than POSIX
                 } else {
                     map = self.map(&h, pax, sparse, block, input).map_err(|e| e.in_entry(&path))?;
-                    Kind::File { size: map.size, fuzzy: self.comment(pax).any(|c| c == FUZZY_RECORD) }
+                    let refs = self.references(pax, &map).map_err(|e| e.in_entry(&path))?;
+                    Kind::File { size: map.size, fuzzy: self.comment(pax).any(|c| c == FUZZY_RECORD), refs }
                 }
             }
             TypeFlag::SYMLINK if !h.link.is_empty() && !h.link.contains(&0) => {
@@ -173,6 +175,23 @@ impl Decoder {
     fn comment<'a>(&self, pax: &'a Pax) -> impl Iterator<Item = &'a [u8]> {
         let ours = self.dialect == Dialect::Layer;
         pax.iter().filter(move |(key, _)| ours && *key == COMMENT).map(|(_, value)| value)
+    }
+
+    /// The parts of a file that stand elsewhere: in what the map shows as holes.
+    fn references(&self, pax: &Pax, map: &SparseMap) -> Result<References, LayerError> {
+        let Some(hex) = self.comment(pax).find_map(|c| c.strip_prefix(REFERENCES_RECORD)) else {
+            return Ok(References::none());
+        };
+        let bytes = from_hex(hex).ok_or_else(|| LayerError::corrupt("references are not in hex"))?;
+        let refs = References::decode(&bytes, map.size)?;
+        let mut data = map.extents.iter().peekable();
+        for part in refs.iter() {
+            while data.next_if(|extent| extent.offset + extent.len <= part.at).is_some() {}
+            if data.peek().is_some_and(|extent| extent.offset < part.end()) {
+                return Err(LayerError::corrupt("references and data overlap"));
+            }
+        }
+        Ok(refs)
     }
 
     fn path(&self, name: &[u8]) -> Result<RelPath, LayerError> {
@@ -218,6 +237,17 @@ impl Decoder {
             _ => Err(LayerError::corrupt("sparse format other than 1.0 is not supported")),
         }
     }
+}
+
+fn from_hex(hex: &[u8]) -> Option<Vec<u8>> {
+    let digit = |b: u8| match b {
+        b'0'..=b'9' => Some(b - b'0'),
+        b'a'..=b'f' => Some(b - b'a' + 10),
+        _ => None,
+    };
+    let (pairs, rest) = hex.as_chunks::<2>();
+    let bytes = pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect();
+    if rest.is_empty() { bytes } else { None }
 }
 
 fn unknown(kind: TypeFlag) -> LayerError {

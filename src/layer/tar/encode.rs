@@ -1,7 +1,7 @@
 //! From an [`Entry`] to its headers.
 use super::header::octal_max;
 use super::pax::time_to_text;
-use super::{BLOCK, COMMENT, FUZZY_RECORD, Header, Pax, SparseMap, TypeFlag};
+use super::{BLOCK, COMMENT, FUZZY_RECORD, Header, Pax, REFERENCES_RECORD, SparseMap, TypeFlag};
 use super::{PAX_BYTES_MAX, WHITEOUT_PREFIX, WHITEOUT_RECORD};
 use crate::layer::{Entry, Kind, LayerError, Metadata};
 use crate::path::{NAME_MAX_BYTES, RelPath};
@@ -14,12 +14,17 @@ pub(crate) fn encode(entry: &Entry, map: Option<&SparseMap>) -> Result<Vec<u8>, 
     let whiteout;
     let (meta, empty) = (&entry.meta, Metadata { mode: 0o644, ..Metadata::default() });
     let (header, meta) = match &entry.kind {
-        Kind::File { size, fuzzy } => {
+        Kind::File { size, fuzzy, refs } => {
             let mut h = Header::new(TypeFlag::FILE);
             h.name = name_of(entry, false)?;
             h.size = *size;
             if *fuzzy {
                 pax.push(COMMENT, FUZZY_RECORD);
+            }
+            if !refs.is_empty() {
+                let mut record = REFERENCES_RECORD.to_vec();
+                record.extend(refs.encode().iter().flat_map(|b| hex(*b)));
+                pax.push(COMMENT, record);
             }
             if let Some(map) = map.filter(|m| !m.is_dense()) {
                 let bytes = map.encode();
@@ -149,6 +154,11 @@ fn finish(
     out.extend_from_slice(&h.encode());
     out.extend(sparse.into_iter().flatten());
     Ok(out)
+}
+
+fn hex(b: u8) -> [u8; 2] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    [DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]]
 }
 
 /// The path as tar has it; only a directory may be the root.

@@ -36,3 +36,4 @@ pub const WHITEOUT_PREFIX: &[u8] = b".wh.";
 pub(crate) const COMMENT: &[u8] = b"comment";
 pub(crate) const WHITEOUT_RECORD: &[u8] = b"ICECACHE.whiteout=";
 pub(crate) const FUZZY_RECORD: &[u8] = b"ICECACHE.fuzzy=1";
+pub(crate) const REFERENCES_RECORD: &[u8] = b"ICECACHE.refs=";

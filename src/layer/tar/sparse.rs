@@ -2,6 +2,7 @@
 use super::{BLOCK, pax::decimal};
 use crate::layer::LayerError;
 use crate::layer::content::Content;
+use crate::layer::reference::References;
 use std::io::{self, Read};
 
 /// The most extents of one file that are kept: bounds memory. Beyond it the writer closes the
@@ -41,6 +42,33 @@ impl SparseMap {
     /// Whether there is no hole.
     pub fn is_dense(&self) -> bool {
         self.data_len() == self.size
+    }
+
+    /// What of the data no reference gives.
+    #[must_use]
+    pub fn without(mut self, refs: &References) -> Self {
+        if refs.is_empty() {
+            return self;
+        }
+        let mut parts = refs.iter().peekable();
+        let mut left = Vec::with_capacity(self.extents.len());
+        for Extent { mut offset, len } in self.extents {
+            let end = offset + len;
+            while offset < end {
+                while parts.next_if(|part| part.end() <= offset).is_some() {}
+                let (skip_to, data_end) = match parts.peek() {
+                    Some(part) if part.at <= offset => (part.end().min(end), offset),
+                    Some(part) => (part.at.min(end), part.at.min(end)),
+                    None => (end, end),
+                };
+                if data_end > offset {
+                    left.push(Extent { offset, len: data_end - offset });
+                }
+                offset = skip_to;
+            }
+        }
+        self.extents = left;
+        self
     }
 
     /// Asks the file system where `file` has data within its first `size` bytes.

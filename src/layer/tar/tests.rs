@@ -1,7 +1,7 @@
 #![allow(clippy::expect_used, reason = "a test that cannot go on fails")]
 use super::*;
 use crate::clock::Timestamp;
-use crate::layer::{Entry, Kind, Metadata};
+use crate::layer::{Entry, Kind, Metadata, References};
 use crate::path::RelPath;
 use proptest::prelude::*;
 
@@ -10,7 +10,11 @@ fn path(bytes: impl AsRef<[u8]>) -> RelPath {
 }
 
 fn file(p: &[u8], size: u64) -> Entry {
-    Entry { path: path(p), kind: Kind::File { size, fuzzy: false }, meta: Metadata::default() }
+    Entry {
+        path: path(p),
+        kind: Kind::File { size, fuzzy: false, refs: References::none() },
+        meta: Metadata::default(),
+    }
 }
 
 /// What the reader makes of the headers of one entry.
@@ -55,7 +59,7 @@ pub(crate) fn entry() -> impl Strategy<Value = Entry> {
     let rdev = (0..4096u32, 0..1_048_576u32);
     let kind = prop_oneof![
         (any::<bool>(), prop_oneof![0..1000u64, Just(8 << 30), Just((8 << 30) - 1), 0..1u64 << 50])
-            .prop_map(|(fuzzy, size)| Kind::File { size, fuzzy }),
+            .prop_map(|(fuzzy, size)| Kind::File { size, fuzzy, refs: References::none() }),
         Just(Kind::Directory),
         bytes.prop_map(|target| Kind::Symlink { target }),
         rel_path().prop_map(|target| Kind::HardLink { target }),
@@ -94,7 +98,7 @@ proptest! {
 
     #[test]
     fn holes_come_back_as_they_went(map in sparse_map(), meta in metadata()) {
-        let entry = Entry { path: path("d/f"), kind: Kind::File { size: map.size, fuzzy: false }, meta };
+        let entry = Entry { path: path("d/f"), kind: Kind::File { size: map.size, fuzzy: false, refs: References::none() }, meta };
         let headers = encode(&entry, Some(&map)).expect("encodes");
         let decoded = decode(&headers);
         prop_assert_eq!(decoded.map, map);

@@ -15,7 +15,7 @@ use crate::state::head::archive_key;
 use crate::state::identity::Identity;
 use crate::state::plan::{LookOptions, change_tick};
 use crate::state::record::{Base, Records};
-use crate::state::restore::{self, Existing, LayerSource, Policy};
+use crate::state::restore::{self, Existing, LayerSource, Lenders, Policy};
 use crate::state::scan::scan;
 use crate::state::walindex;
 use crate::sync::Mutex;
@@ -231,6 +231,7 @@ impl Start<'_> {
             existing: Existing::Keep(Box::new(is_there)),
             aside,
             lenient: self.settings.layout == Layout::Single,
+            lenders: Arc::new(opening.head.as_ref().map(Lenders::of).unwrap_or_default()),
             on_restored: Some(Box::new(move |batch| {
                 if !empty {
                     let replaced = batch.iter().filter(|r| !r.kept);

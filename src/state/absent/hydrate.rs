@@ -1,10 +1,14 @@
 //! [`Hydrator`]: brings the content of absent files, at once for who waits and in the background.
-use super::Absent;
 use super::arrival::Arrivals;
+use super::lent::Lent;
 use super::tree::{FileRow, Place};
+use super::{Absent, Layer};
 use crate::layer::frame::FRAME_RAW_MAX;
+use crate::layer::tar::{Extent, padding};
 use crate::layer::{Kind, LayerError, LayerReader};
 use crate::remote::Store;
+use crate::state::chunk::{self, Digests};
+use crate::state::head::layer_id;
 use crate::state::restore::fetch::Source;
 use crate::state::restore::{Counters, RestoreError};
 use crate::sync::Mutex;
@@ -152,7 +156,7 @@ impl Hydrator {
     fn place(&self, files: Range<u32>) -> Result<(), RestoreError> {
         let (tree, absent) = (self.absent.tree(), &self.absent);
         let wanted = |file: &u32| absent.wants(*file);
-        let (Some(first), Some(last)) = (files.clone().find(wanted), files.rev().find(wanted)) else {
+        let (Some(first), Some(last)) = (files.clone().find(wanted), files.clone().rev().find(wanted)) else {
             return Ok(());
         };
         let (start, end) = (tree.file(first).place, tree.file(last).place);
@@ -163,6 +167,7 @@ impl Hydrator {
             return self.empty(first).map_err(failed);
         }
         let mut bytes = self.source.open_range(&layer.source.key, layer.index.range(span.clone()));
+        let mut lent = Lent::new(absent, &self.source, files);
         let result = (|| {
             let mut reader = LayerReader::section(&mut bytes, &layer.index, span)?;
             let mut next = first;
@@ -175,12 +180,18 @@ impl Hydrator {
                 let file = next;
                 next += 1;
                 if !self.stopped.load(Ordering::Relaxed) {
-                    arrivals.add(file, &entry.meta, |into| reader.content_to_file(into))?;
+                    arrivals.add(file, &entry.meta, |into| {
+                        let row = tree.file(file);
+                        let mut digests = Digests::new(row.size);
+                        reader.content_watched(into, |at, bytes| digests.update(at, bytes))?;
+                        learn(absent, layer, row.place, reader.data(), &mut digests);
+                        lent.fill(file, into)
+                    })?;
                 }
             }
             arrivals.place()
         })();
-        match (result, bytes.take_failure()) {
+        match (result, bytes.take_failure().or_else(|| lent.take_failure())) {
             (_, Some(failure)) => Err(failure),
             (Err(source), None) => Err(failed(source)),
             (Ok(()), None) => Ok(()),
@@ -279,6 +290,14 @@ impl Drop for Background<'_> {
         self.0.running.fetch_sub(1, Ordering::AcqRel);
         self.0.calm.notify_waiters();
     }
+}
+
+/// What was read need not be sent again.
+fn learn(absent: &Absent, layer: &Layer, place: Place, data: &[Extent], digests: &mut Digests) {
+    let Some(id) = layer_id(&layer.source.key) else { return };
+    let bytes: u64 = data.iter().map(|extent| extent.len).sum();
+    let from = place.offset + place.length - bytes - padding(bytes) as u64;
+    absent.learn(chunk::places(id, from, data, digests.take()));
 }
 
 /// Joins files, ascending, whose entries lie close to each other in one layer.

@@ -10,6 +10,7 @@
 //! One lock, the *turn*, orders what appears and disappears against who looks at it.
 mod arrival;
 pub mod hydrate;
+mod lent;
 pub mod log;
 mod place;
 mod store;
@@ -21,8 +22,9 @@ pub use store::Source;
 
 use crate::layer::index::LayerIndex;
 use crate::path::RelPath;
+use crate::state::chunk::{self, ChunkDigest};
 use crate::state::record::Records;
-use crate::state::restore::LayerSource;
+use crate::state::restore::{LayerSource, Lenders};
 use crate::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 use log::Log;
 use place::Ground;
@@ -49,7 +51,7 @@ pub struct Layer {
     /// Where it is.
     pub source: LayerSource,
     /// Where its frames are.
-    pub index: LayerIndex,
+    pub index: Arc<LayerIndex>,
 }
 
 /// How much is absent.
@@ -65,6 +67,7 @@ pub struct Left {
 pub struct Absent {
     tree: Tree,
     layers: Vec<Layer>,
+    lenders: Lenders,
     /// By node: 0, or a [`Fate`].
     fates: Vec<AtomicU8>,
     /// By file: the node of its first name, or [`NOWHERE`].
@@ -100,7 +103,7 @@ impl std::fmt::Debug for Absent {
 
 impl Absent {
     fn new(
-        (tree, layers): (Tree, Vec<Layer>),
+        (tree, layers, lenders): (Tree, Vec<Layer>, Lenders),
         (log, said): (Log, Vec<(Fate, Node)>),
         trusted: bool,
         root: OwnedFd,
@@ -138,6 +141,7 @@ impl Absent {
             shown: OnceLock::new(),
             tree,
             layers,
+            lenders,
         };
         absent.set(ROOT, Fate::Here);
         for (fate, node) in said {
@@ -173,6 +177,18 @@ impl Absent {
     /// The layers of the version, oldest first.
     pub fn layers(&self) -> &[Layer] {
         &self.layers
+    }
+
+    /// What its files refer to.
+    pub fn lenders(&self) -> &Lenders {
+        &self.lenders
+    }
+
+    /// Remembers where content stands that was read.
+    fn learn(&self, chunks: Vec<(ChunkDigest, chunk::Place)>) {
+        if let Err(e) = self.records.known().add(chunks) {
+            tracing::debug!("what came is not remembered: {e}"); // and is sent again if it changes
+        }
     }
 
     /// How much is absent.

@@ -13,7 +13,7 @@ use crate::layer::index::LayerIndex;
 use crate::remote::Store;
 use crate::state::head::{Head, LayerRef, TableRef};
 use crate::state::record::Records;
-use crate::state::restore::LayerSource;
+use crate::state::restore::{LayerSource, Lenders};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use std::os::fd::OwnedFd;
@@ -53,7 +53,7 @@ impl Source {
         let _nothing = std::fs::remove_dir_all(&self.place);
         let document = head.to_bytes()?;
         let tables = self.tables(head).await?;
-        let (tree, layers) = lay_out(head, &tables)?;
+        let (tree, layers, lenders) = lay_out(head, &tables)?;
         let written = || {
             std::fs::create_dir_all(self.place.join("tables"))?;
             for (layer, table) in head.layers.iter().zip(&tables) {
@@ -69,7 +69,7 @@ impl Source {
         let log = written()
             .map_err(|e: std::io::Error| Error::io(format!("cannot write: {}", self.place.display()), e))?;
         let empty = is_empty(&self.root)?;
-        Ok(Absent::new((tree, layers), (log, Vec::new()), empty, self.root, self.records))
+        Ok(Absent::new((tree, layers, lenders), (log, Vec::new()), empty, self.root, self.records))
     }
 
     /// Forgets all of it: nothing is left to come.
@@ -87,7 +87,7 @@ impl Source {
         let document = read("HEAD")?;
         let head = Head::parse(&document)?;
         let tables = self.tables(&head).await?;
-        let (tree, layers) = lay_out(&head, &tables)?;
+        let (tree, layers, lenders) = lay_out(&head, &tables)?;
         let file = self.place.join("log");
         let (log, said) = Log::open(&file, blake3::hash(&document).as_bytes()).map_err(|e| {
             let message = format!("cannot use the log of what is not here yet: {}", file.display());
@@ -95,7 +95,7 @@ impl Source {
         })?;
         let said: Vec<(Fate, u32)> =
             said.into_iter().filter(|(_, node)| (*node as usize) < tree.nodes() && *node != ROOT).collect();
-        Ok(Absent::new((tree, layers), (log, said), false, self.root, self.records))
+        Ok(Absent::new((tree, layers, lenders), (log, said), false, self.root, self.records))
     }
 
     fn table_file(&self, layer: &LayerRef) -> PathBuf {
@@ -136,8 +136,8 @@ impl Source {
     }
 }
 
-fn lay_out(head: &Head, tables: &[Bytes]) -> Result<(Tree, Vec<Layer>)> {
-    let (mut tree, mut layers) = (Tree::default(), Vec::new());
+fn lay_out(head: &Head, tables: &[Bytes]) -> Result<(Tree, Vec<Layer>, Lenders)> {
+    let (mut tree, mut layers, lenders) = (Tree::default(), Vec::new(), Lenders::of(head));
     let corrupt = |layer: &LayerRef| {
         let key = layer.key.clone();
         move |source| crate::state::restore::RestoreError::Layer { key, source }
@@ -145,9 +145,11 @@ fn lay_out(head: &Head, tables: &[Bytes]) -> Result<(Tree, Vec<Layer>)> {
     for (layer, table) in head.layers.iter().zip(tables) {
         let (index, rows) = LayerIndex::read(table, layer.bytes).map_err(corrupt(layer))?;
         tree.lay(rows).map_err(corrupt(layer))?;
+        let index = Arc::new(index);
+        lenders.know(&layer.key, &index);
         layers.push(Layer { source: LayerSource::of(layer), index });
     }
-    Ok((tree, layers))
+    Ok((tree, layers, lenders))
 }
 
 fn is_empty(root: &OwnedFd) -> Result<bool> {

@@ -4,7 +4,7 @@
 //! older layers had there. Rows come in path order, so that laying them is mostly appending. What a
 //! row says is kept in arenas and referred to by number; numbers depend on the layers alone.
 use crate::layer::contents::Row;
-use crate::layer::{Kind, LayerError, Metadata};
+use crate::layer::{Kind, LayerError, Metadata, References};
 use crate::path::RelPath;
 use std::collections::HashMap;
 
@@ -78,6 +78,8 @@ pub struct Tree {
     specials: Vec<(Kind, Metadata)>,
     /// Extended attributes of files that have some.
     xattrs: HashMap<u32, Xattrs>,
+    /// What other layers have of files of which they have some.
+    refs: HashMap<u32, References>,
     /// The directories on the way to the row laid last.
     trail: Vec<(Vec<u8>, Node)>,
     layers: u32,
@@ -94,6 +96,7 @@ impl Default for Tree {
             files: Vec::new(),
             specials: Vec::new(),
             xattrs: HashMap::new(),
+            refs: HashMap::new(),
             trail: Vec::new(),
             layers: 0,
         }
@@ -128,12 +131,15 @@ impl Tree {
         let place = Place { layer: self.layers, offset, length };
         let what = match entry.kind {
             Kind::Directory => What::Directory,
-            Kind::File { size, .. } => {
+            Kind::File { size, refs, .. } => {
                 let Metadata { mode, uid, gid, mtime, xattrs } = entry.meta.clone();
                 let file = number(self.files.len())?;
                 self.files.push(FileRow { place, size, mode, uid, gid, mtime });
                 if !xattrs.is_empty() {
                     self.xattrs.insert(file, xattrs);
+                }
+                if !refs.is_empty() {
+                    self.refs.insert(file, refs);
                 }
                 What::File(file)
             }
@@ -289,6 +295,11 @@ impl Tree {
     /// Extended attributes of a file.
     pub fn xattrs(&self, file: u32) -> &[(Vec<u8>, Vec<u8>)] {
         self.xattrs.get(&file).map_or(&[], Vec::as_slice)
+    }
+
+    /// The parts of a file that stand in other layers.
+    pub fn references(&self, file: u32) -> Option<&References> {
+        self.refs.get(&file)
     }
 
     /// A symbolic link, fifo or device.

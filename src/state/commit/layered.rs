@@ -1,6 +1,7 @@
 //! Layout layered: one layer a version, and HEAD.
 use super::*;
 use crate::remote::Condition;
+use crate::state::chunk::Borrowing;
 
 /// How a swap of HEAD ended.
 enum Swap {
@@ -21,10 +22,20 @@ impl Committer {
         if state.head.is_none() && state.tag.is_some() {
             return Err(CommitError::Unadopted);
         }
-        let key = head::layer_key(Uuid::now_v7());
+        let id = Uuid::now_v7();
+        let key = head::layer_key(id);
+        let borrowing = Borrowing::new(Arc::clone(self.records.known()), state.head.as_ref(), id);
         let options = self.options.pack;
-        let (upload, packed) =
-            pack::send(&*self.store, &key, Condition::Always, Arc::clone(&plan), source, options).await?;
+        let (upload, packed) = pack::send(
+            &*self.store,
+            &key,
+            Condition::Always,
+            Arc::clone(&plan),
+            source,
+            options,
+            Some(borrowing),
+        )
+        .await?;
         if packed.summary.entries == 0 {
             upload.abort().await;
             return Ok(self.nothing(&state, packed.skipped));
@@ -194,6 +205,8 @@ fn layer_ref(key: &str, packed: &Packed, writer: Uuid, time: Timestamp) -> Layer
         entries: packed.summary.entries,
         table: Some(packed.summary.tail.into()),
         version: 0,
+        base: None,
+        refers: packed.refers.clone(),
         time: head::instant(time),
         writer,
         changed: packed.changed,

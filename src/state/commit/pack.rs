@@ -1,8 +1,10 @@
 //! A plan into an object, streaming: one thread packs, the store sends, a bounded channel between.
 use super::CommitError;
+use crate::layer::content::Content;
 use crate::layer::{Entry, Kind, LayerError, LayerWriter, Metadata, PackOptions, Summary};
 use crate::path::RelPath;
 use crate::remote::{Condition, ObjectStore, Upload};
+use crate::state::chunk::{Borrowing, Digested};
 use crate::state::plan::Plan;
 use crate::state::source::ContentSource;
 use bytes::Bytes;
@@ -29,6 +31,10 @@ pub struct Packed {
     pub fuzzy: u64,
     /// Paths left out, and why.
     pub skipped: BTreeMap<RelPath, String>,
+    /// Keys of the layers that it refers to.
+    pub refers: Vec<String>,
+    /// Bytes of files that stand there and were not sent again.
+    pub borrowed: u64,
 }
 
 /// Packs and sends. The object is complete but not yet published: that is `Upload::finish`.
@@ -39,11 +45,12 @@ pub(super) async fn send(
     plan: Arc<Plan>,
     source: Arc<dyn ContentSource>,
     options: PackOptions,
+    borrowing: Option<Borrowing>,
 ) -> Result<(Box<dyn Upload>, Packed), CommitError> {
     let mut upload = store.upload(key, condition).await?;
     let (sender, mut receiver) = mpsc::channel(CHUNKS_MAX);
     let packer = tokio::task::spawn_blocking(move || {
-        pack(&plan, &*source, Sink { sender, buffer: Vec::with_capacity(CHUNK) }, options)
+        pack(&plan, &*source, Sink { sender, buffer: Vec::with_capacity(CHUNK) }, options, borrowing)
     });
     let mut sent = Ok(());
     while let Some(bytes) = receiver.recv().await {
@@ -70,12 +77,13 @@ pub(super) async fn send(
 }
 
 /// Whiteouts first, then what stands, in path order: directories before their content, and files
-/// before the links to them.
+/// before the links to them. With `borrowing` what stands in earlier layers is referred to.
 pub fn pack<W: Write + Send>(
     plan: &Plan,
     source: &dyn ContentSource,
     sink: W,
     options: PackOptions,
+    mut borrowing: Option<Borrowing>,
 ) -> Result<Packed, CommitError> {
     let mut writer = LayerWriter::new(sink, options);
     let (mut changed, mut removed, mut fuzzy) = (0, 0, 0);
@@ -107,17 +115,21 @@ pub fn pack<W: Write + Send>(
             skipped.insert(path.clone(), why);
             continue;
         }
-        let appended = writer.append(&captured.entry(path), content.as_deref());
+        let entry = captured.entry(path);
+        let appended = match (&mut borrowing, content.as_deref()) {
+            (Some(borrowing), Some(content)) => append_new(&mut writer, borrowing, entry, content),
+            (_, content) => writer.append(&entry, content).map(drop).map_err(CommitError::from),
+        };
         if captured.has_content() {
             source.done(path, captured);
         }
         match appended {
             Ok(()) => {}
-            Err(LayerError::Unstorable { what, .. }) => {
+            Err(CommitError::Layer(LayerError::Unstorable { what, .. })) => {
                 skipped.insert(path.clone(), what);
                 continue;
             }
-            Err(e) => return Err(e.into()),
+            Err(e) => return Err(e),
         }
         changed += u64::from(captured.changed);
         fuzzy +=
@@ -125,7 +137,33 @@ pub fn pack<W: Write + Send>(
     }
     let (mut sink, summary) = writer.finish()?;
     sink.flush().map_err(|source| LayerError::Io { what: "cannot send".into(), source })?;
-    Ok(Packed { summary, changed, removed, fuzzy, skipped })
+    let (refers, borrowed) = borrowing.map_or((Vec::new(), 0), |b| (b.refers(), b.bytes()));
+    Ok(Packed { summary, changed, removed, fuzzy, skipped, refers, borrowed })
+}
+
+/// Appends a file, but for what stands in a layer already.
+fn append_new<W: Write + Send>(
+    writer: &mut LayerWriter<W>,
+    borrowing: &mut Borrowing,
+    mut entry: Entry,
+    content: &dyn Content,
+) -> Result<(), CommitError> {
+    let failed = |path: &RelPath| {
+        let path = path.clone();
+        move |source| CommitError::Source { path, source }
+    };
+    let Kind::File { size, refs, .. } = &mut entry.kind else { return Ok(()) };
+    let size = *size;
+    // One that lost its end is found out by the writer.
+    if content.length().map_err(failed(&entry.path))? >= size {
+        *refs = borrowing.references(content, size).map_err(failed(&entry.path))?;
+    }
+    let digested = Digested::new(content, size);
+    let appended = writer.append(&entry, Some(&digested))?;
+    if let Kind::File { refs, .. } = &entry.kind {
+        borrowing.packed(refs, &appended, digested.chunks())?;
+    }
+    Ok(())
 }
 
 /// The packing end of the channel.

@@ -20,7 +20,8 @@ impl Committer {
             None => Condition::IfAbsent,
         };
         let (upload, packed) =
-            pack::send(&*self.store, &key, condition, Arc::clone(&plan), source, self.options.pack).await?;
+            pack::send(&*self.store, &key, condition, Arc::clone(&plan), source, self.options.pack, None)
+                .await?;
         let pending = self.stage(&state, &key, &packed, plan).await?;
         self.state.lock().unsettled = true;
         let failure = match upload.finish().await {

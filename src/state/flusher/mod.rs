@@ -325,7 +325,7 @@ impl Flusher {
     pub fn export(&self, to: std::fs::File, options: PackOptions) -> Result<Packed> {
         let _turn = self.turn.lock();
         let cut = self.cut(|| self.cutter.cut_whole(&self.records))?;
-        let packed = pack(&cut.plan, &cut, to, options);
+        let packed = pack(&cut.plan, &cut, to, options, None);
         self.live.dirty().restore(cut.marks.clone()); // they are still to be committed
         Ok(packed?)
     }

@@ -26,11 +26,11 @@ impl Head {
         tagged
     }
 
-    /// Whether `other` is this version with other tags, and not another writer's next one.
+    /// Whether `other` is this version with other tags or merged layers, and not another writer's next one.
+    /// (The newest layer of a version is never merged.)
     pub fn is_version_of(&self, other: &Self) -> bool {
         let last = |head: &Self| head.layers.last().map(|layer| (layer.key.clone(), layer.digest));
         (self.version, self.writer, self.fence) == (other.version, other.writer, other.fence)
-            && self.layers.len() == other.layers.len()
             && last(self) == last(other)
     }
 

@@ -10,6 +10,8 @@ pub(crate) fn layer(key: &str) -> LayerRef {
         entries: 3,
         table: None,
         version: 0,
+        base: None,
+        refers: Vec::new(),
         time: "2026-11-21T14:00:00.000000001Z".parse().expect("time"),
         writer: Uuid::from_u128(7),
         changed: 2,

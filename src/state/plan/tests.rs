@@ -1,6 +1,7 @@
 //! Plans against real trees.
 use super::*;
 use crate::journal::MemoryJournal;
+use crate::layer::References;
 use crate::remote::Tag;
 use crate::state::dirty::Extent::{self, Entry as E, Subtree as S};
 use crate::state::record::Base;
@@ -139,7 +140,7 @@ fn the_first_plan_has_everything_and_its_attributes() {
     assert_eq!(words(&plan), ["+.", "+d", "+d/f", "+l"]);
     assert_eq!(plan.bytes(), 3);
     let Some(Change::Put(f)) = plan.get(&path("d/f")) else { panic!("no f") };
-    assert_eq!(f.kind, Kind::File { size: 3, fuzzy: false });
+    assert_eq!(f.kind, Kind::File { size: 3, fuzzy: false, refs: References::none() });
     assert_eq!(f.meta.mode, 0o640);
     if xattr.is_ok() {
         assert!(f.meta.xattrs.contains(&(b"user.k".to_vec(), b"v\0w".to_vec())));

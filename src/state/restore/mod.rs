@@ -4,6 +4,7 @@
 //! bytes of older layers arrive (`fetch`) while newer ones are extracted.
 mod existing;
 pub(in crate::state) mod fetch;
+pub(in crate::state) mod lenders;
 mod run;
 mod seen;
 #[cfg(test)]
@@ -21,6 +22,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
+
+pub use lenders::Lenders;
 
 /// How often progress is reported.
 const REPORT_EVERY: Duration = Duration::from_millis(100);
@@ -82,13 +85,21 @@ pub struct Policy {
     pub aside: Option<OwnedFd>,
     /// Layers may be any `tar.zst`.
     pub lenient: bool,
+    /// What files of the layers may refer to.
+    pub lenders: Arc<Lenders>,
     /// Takes what was restored.
     pub on_restored: Option<Box<OnRestored>>,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { existing: Existing::Rewrite, aside: None, lenient: false, on_restored: None }
+        Self {
+            existing: Existing::Rewrite,
+            aside: None,
+            lenient: false,
+            lenders: Arc::default(),
+            on_restored: None,
+        }
     }
 }
 

@@ -1,14 +1,18 @@
 //! [`Run`]: one restore, on its blocking thread.
 use super::existing::Ground;
 use super::fetch::{Fetched, Source};
+use super::lenders::Want;
 use super::seen::{Seen, Verdict};
 use super::{Counters, Existing, LayerSource, Policy, RestoreError, Restored, RestoredPath};
+use crate::clock::Timestamp;
 use crate::layer::extract::{Extractor, Note, Placed};
-use crate::layer::{Entry, Kind, LayerError, LayerReader};
+use crate::layer::{Entry, Kind, LayerError, LayerReader, Metadata, References};
 use crate::path::RelPath;
 use crate::state::identity::Identity;
 use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -16,6 +20,9 @@ use std::sync::atomic::Ordering;
 const LAYERS_AHEAD: usize = 4;
 /// The most restored paths handed over at once.
 const BATCH_MAX: usize = 1024;
+/// The most files that are completed at once: each has a descriptor.
+const PARTIAL_AT_ONCE: usize = 128;
+
 /// One restore, on its blocking thread.
 pub(super) struct Run {
     source: Source,
@@ -26,6 +33,14 @@ pub(super) struct Run {
     counters: Arc<Counters>,
     restored: Restored,
     batch: Vec<RestoredPath>,
+    partial: Vec<Partial>,
+}
+
+/// A file that stands, but for the parts that other layers have.
+struct Partial {
+    path: RelPath,
+    meta: Metadata,
+    refs: References,
 }
 
 impl Run {
@@ -40,6 +55,7 @@ impl Run {
             counters,
             restored: Restored::default(),
             batch: Vec::new(),
+            partial: Vec::new(),
         }
     }
 
@@ -61,6 +77,7 @@ impl Run {
                 self.settle(layer, &mut bytes, result)?;
             }
         }
+        self.complete()?;
         let end = self.extractor.finish().map_err(|source| RestoreError::Finish { source })?;
         self.hand_over(end.placed, layers.len());
         self.flush_batch();
@@ -147,7 +164,42 @@ impl Run {
             }
             self.ground.clear(&mut self.extractor, entry, &stat)?;
         }
-        self.extractor.place(entry, reader)
+        let Kind::File { refs, .. } = &entry.kind else { return self.extractor.place(entry, reader) };
+        if refs.is_empty() {
+            return self.extractor.place(entry, reader);
+        }
+        // Until it is complete nothing must take it for the file it is to become.
+        let unfinished = Metadata { mtime: Timestamp::default(), ..entry.meta.clone() };
+        self.extractor.place(&Entry { meta: unfinished, ..entry.clone() }, reader)?;
+        let (path, meta, refs) = (entry.path.clone(), entry.meta.clone(), refs.clone());
+        self.partial.push(Partial { path, meta, refs });
+        Ok(())
+    }
+
+    /// Gives files the parts that stand in other layers. All layers were extracted, so that links are made
+    /// and what was read of the store until now was proven.
+    fn complete(&mut self) -> Result<(), RestoreError> {
+        let partial = std::mem::take(&mut self.partial);
+        for group in partial.chunks(PARTIAL_AT_ONCE) {
+            let failed = |source| RestoreError::Finish { source };
+            let opened = group.iter().map(|partial| self.extractor.open(&partial.path));
+            let files: Vec<File> = opened.collect::<Result<_, _>>().map_err(failed)?;
+            let wants = group.iter().enumerate().flat_map(|(n, partial)| Want::all(n, &partial.refs));
+            let stop = &self.counters.stop;
+            self.policy.lenders.read(&self.source, wants, |want, bytes| {
+                if stop.load(Ordering::Relaxed) {
+                    return Err(LayerError::io("restore was stopped", std::io::ErrorKind::Interrupted));
+                }
+                let written = files[want.file].write_all_at(bytes, want.at);
+                written.map_err(|e| LayerError::io(format!("cannot write: {}", group[want.file].path), e))
+            })?;
+            for (partial, file) in group.iter().zip(&files) {
+                self.extractor.complete(&partial.path, file, &partial.meta).map_err(failed)?;
+            }
+            let placed = self.extractor.take_placed();
+            self.hand_over(placed, 0);
+        }
+        Ok(())
     }
 
     /// Files of which a newer layer decided the first name, but not the others: their content is

@@ -1,7 +1,7 @@
 #![allow(clippy::expect_used, reason = "a test that cannot go on fails")]
 use super::*;
 use crate::clock::Timestamp;
-use crate::layer::{Kind, LayerWriter, Metadata, PackOptions};
+use crate::layer::{Kind, LayerWriter, Metadata, PackOptions, References};
 use crate::remote::{Condition, Download, Object, ObjectStore, Tag, Upload};
 use crate::sync::Mutex;
 use async_trait::async_trait;
@@ -70,7 +70,7 @@ fn entry(p: &str, kind: Kind) -> Entry {
 type Item = (Entry, &'static [u8]);
 
 fn file(p: &str, bytes: &'static [u8]) -> Item {
-    (entry(p, Kind::File { size: bytes.len() as u64, fuzzy: false }), bytes)
+    (entry(p, Kind::File { size: bytes.len() as u64, fuzzy: false, refs: References::none() }), bytes)
 }
 fn dir(p: &str) -> Item {
     (entry(p, Kind::Directory), b"")
@@ -383,7 +383,10 @@ fn many_layers_are_restored_in_order_with_few_of_them_under_way() {
             vec![
                 file("same", content),
                 (
-                    entry(&format!("own-{i}"), Kind::File { size: content.len() as u64, fuzzy: false }),
+                    entry(
+                        &format!("own-{i}"),
+                        Kind::File { size: content.len() as u64, fuzzy: false, refs: References::none() },
+                    ),
                     content,
                 ),
             ]

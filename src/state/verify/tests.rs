@@ -2,7 +2,7 @@
 use super::*;
 use crate::layer::frame::{SKIPPABLE_HEADER_BYTES, VERSION};
 use crate::layer::table::{self, Counts, FOOTER_BYTES, ROW_BYTES};
-use crate::layer::{Entry, Kind, LayerWriter, Metadata, PackOptions};
+use crate::layer::{Entry, Kind, LayerWriter, Metadata, PackOptions, References};
 use crate::path::RelPath;
 use crate::remote::{Condition, MemoryStore, ObjectStore};
 use crate::state::head::Digest;
@@ -35,10 +35,10 @@ fn pack_with(entries: &[Entry], dense: &str) -> Packed {
                 let text = if entry.path.as_bytes() == dense.as_bytes() { size } else { size.min(17) };
                 content.set_len(size).expect("length");
                 content.write_all_at(&vec![b'x'; text as usize], 0).expect("writes");
-                writer.append(entry, Some(&content)).expect("appends");
+                writer.append(entry, Some(&content)).expect("appends")
             }
             _ => writer.append(entry, None).expect("appends"),
-        }
+        };
     }
     let (bytes, summary) = writer.finish().expect("finishes");
     let layer = LayerRef {
@@ -49,6 +49,8 @@ fn pack_with(entries: &[Entry], dense: &str) -> Packed {
         entries: summary.entries,
         table: Some(summary.tail.into()),
         version: 0,
+        base: None,
+        refers: Vec::new(),
         time: jiff::Timestamp::UNIX_EPOCH,
         writer: Uuid::from_u128(7),
         changed: 0,
@@ -73,7 +75,7 @@ async fn version(layers: Vec<Packed>) -> (Arc<MemoryStore>, Head) {
 
 /// Two layers, the second of which replaces and removes.
 async fn two_layers() -> (Arc<MemoryStore>, Head) {
-    let file = |at: &str, size| entry(at, Kind::File { size, fuzzy: false });
+    let file = |at: &str, size| entry(at, Kind::File { size, fuzzy: false, refs: References::none() });
     let first = [
         entry("", Kind::Directory),
         entry("d", Kind::Directory),
@@ -193,7 +195,7 @@ fn liar((ours, layer): Packed, (theirs, _): &Packed) -> Packed {
 
 #[tokio::test]
 async fn contents_that_lie_about_the_stream_are_found() {
-    let file = |at: &str, size| entry(at, Kind::File { size, fuzzy: false });
+    let file = |at: &str, size| entry(at, Kind::File { size, fuzzy: false, refs: References::none() });
     let private = |mut e: Entry| {
         e.meta.mode = 0o700;
         e
@@ -245,7 +247,7 @@ async fn layers_without_a_table_are_read_whole_or_not_at_all() {
 
 #[tokio::test]
 async fn a_hard_link_needs_its_target_in_its_layer() {
-    let first = pack(&[entry("a", Kind::File { size: 5, fuzzy: false })]);
+    let first = pack(&[entry("a", Kind::File { size: 5, fuzzy: false, refs: References::none() })]);
     let second = pack(&[entry("b", Kind::HardLink { target: path("a") })]);
     let (store, head) = version(vec![first, second]).await;
     for depth in [Depth::Whole, Depth::Tails] {

@@ -7,7 +7,7 @@ fn row(path: &str, kind: Kind) -> Row {
 }
 
 fn file(path: &str, size: u64) -> Row {
-    row(path, Kind::File { size, fuzzy: false })
+    row(path, Kind::File { size, fuzzy: false, refs: References::none() })
 }
 
 fn dir(path: &str) -> Row {

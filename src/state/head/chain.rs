@@ -1,0 +1,148 @@
+//! The layers of versions: which make up which, and what is still needed.
+//!
+//! The layers of the newest version stand in order. A layer builds on the version of the one before it.
+//! When layers are merged, those that an earlier version needs, or a reference, are *held*: they say
+//! themselves what they build on, so that the chain of any kept version can be followed down to nothing.
+use super::{Head, HeadError, KEY_BYTES_MAX, LAYERS_MAX, LayerRef, LogEntry, VersionId};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+impl Head {
+    /// Every layer it lists, with the version it builds on; those of the newest version first.
+    pub fn all_layers(&self) -> impl Iterator<Item = (VersionId, &LayerRef)> {
+        let below = std::iter::once(0).chain(self.layers.iter().map(|layer| layer.version));
+        let held = self.held.iter().map(|layer| (layer.base.unwrap_or(0), layer));
+        below.zip(&self.layers).chain(held)
+    }
+
+    /// The layer of this key.
+    pub fn layer(&self, key: &str) -> Option<&LayerRef> {
+        self.layers.iter().chain(&self.held).rev().find(|layer| layer.key == key)
+    }
+
+    /// The layers of a version, oldest first; `None` if it does not exist, was merged into a later one, or
+    /// is no longer kept.
+    pub fn chain(&self, version: VersionId) -> Option<Vec<&LayerRef>> {
+        if let Some(last) = self.layers.iter().position(|layer| layer.version == version) {
+            return Some(self.layers.iter().take(last + 1).collect());
+        }
+        // Of several that complete the same version, the one that holds most.
+        let mut by_version: HashMap<VersionId, (VersionId, &LayerRef)> = HashMap::new();
+        for (base, layer) in self.all_layers() {
+            let known = by_version.entry(layer.version).or_insert((base, layer));
+            if base < known.0 {
+                *known = (base, layer);
+            }
+        }
+        let (mut chain, mut at) = (Vec::new(), version);
+        while at > 0 {
+            let (base, layer) = by_version.get(&at)?;
+            chain.push(*layer);
+            at = *base;
+        }
+        chain.reverse();
+        (!chain.is_empty()).then_some(chain)
+    }
+
+    /// This name as it was at an earlier version. `None` as for [`chain`](Self::chain).
+    #[must_use]
+    pub fn at(&self, version: VersionId) -> Option<Self> {
+        if version == self.version {
+            return Some(self.clone());
+        }
+        let chain = self.chain(version)?;
+        let keys: HashSet<&str> = chain.iter().map(|layer| layer.key.as_str()).collect();
+        // Nothing refers to what came later.
+        let is_rest = |layer: &LayerRef| layer.version <= version && !keys.contains(layer.key.as_str());
+        let rest = self.all_layers().filter(|(_, layer)| is_rest(layer));
+        let mut earlier = self.clone();
+        earlier.held = rest.map(|(base, layer)| LayerRef { base: Some(base), ..layer.clone() }).collect();
+        earlier.layers = chain.into_iter().map(|layer| LayerRef { base: None, ..layer.clone() }).collect();
+        let last = earlier.layers.last()?;
+        (earlier.version, earlier.time, earlier.writer) = (last.version, last.time, last.writer);
+        earlier.parent = earlier.layers.iter().rev().nth(1).map_or(0, |layer| layer.version);
+        earlier.tags.retain(|_, tagged| *tagged <= version);
+        earlier.formerly.clear();
+        Some(earlier)
+    }
+
+    /// The versions that can be had, newest first.
+    pub fn log(&self) -> Vec<LogEntry> {
+        // What one flush added says more than what several did together.
+        let mut lines: BTreeMap<VersionId, (VersionId, &LayerRef)> = BTreeMap::new();
+        for (base, layer) in self.all_layers() {
+            let line = lines.entry(layer.version).or_insert((base, layer));
+            if base > line.0 {
+                *line = (base, layer);
+            }
+        }
+        let line = |l: &LayerRef| LogEntry {
+            version: l.version,
+            time: l.time,
+            bytes: l.bytes,
+            changed: l.changed,
+            removed: l.removed,
+            fuzzy: l.fuzzy,
+            writer: l.writer,
+        };
+        let there = lines.into_values().rev().filter(|(_, layer)| self.chain(layer.version).is_some());
+        there.map(|(_, layer)| line(layer)).collect()
+    }
+
+    /// The keys of the layers that these versions need, and those they refer to.
+    pub fn needed(&self, versions: impl IntoIterator<Item = VersionId>) -> BTreeSet<String> {
+        let mut needed = BTreeSet::new();
+        for layer in versions.into_iter().filter_map(|version| self.chain(version)).flatten() {
+            needed.extend(layer.refers.iter().cloned());
+            needed.insert(layer.key.clone());
+        }
+        needed
+    }
+
+    pub(super) fn check_layers(&self) -> Result<(), HeadError> {
+        let invalid = |text: String| Err(HeadError::Invalid(text));
+        let count = self.layers.len().saturating_add(self.held.len());
+        if self.layers.is_empty() || count > LAYERS_MAX {
+            return invalid(format!("{count} layers"));
+        }
+        let mut last = 0;
+        for layer in &self.layers {
+            if layer.version <= last || layer.version > self.version {
+                return invalid(format!("layer of version {} after {last}", layer.version));
+            }
+            last = layer.version;
+        }
+        for held in &self.held {
+            if held.version > self.version || held.base.is_none_or(|base| base >= held.version) {
+                return invalid(format!("held layer of version {} on {:?}", held.version, held.base));
+            }
+        }
+        let mut keys = HashSet::new();
+        for layer in self.layers.iter().chain(&self.held) {
+            if !is_key(&layer.key) {
+                return invalid(format!("layer key {:?}", layer.key));
+            }
+            if !keys.insert(layer.key.as_str()) {
+                return invalid(format!("layer listed twice: {:?}", layer.key));
+            }
+            if i64::try_from(layer.bytes).is_err() || i64::try_from(layer.raw_bytes).is_err() {
+                return invalid(format!("length of layer {:?}", layer.key));
+            }
+            if layer.table.as_ref().is_some_and(|table| table.bytes == 0 || table.bytes > layer.bytes) {
+                return invalid(format!("length of the table of layer {:?}", layer.key));
+            }
+        }
+        let missing =
+            self.layers.iter().flat_map(|layer| &layer.refers).find(|key| !keys.contains(key.as_str()));
+        match missing {
+            Some(key) => invalid(format!("a layer refers to one that is not listed: {key:?}")),
+            None => Ok(()),
+        }
+    }
+}
+
+fn is_key(key: &str) -> bool {
+    !key.is_empty()
+        && key.len() <= KEY_BYTES_MAX
+        && !key.chars().any(char::is_control)
+        && key.split('/').all(|part| !matches!(part, "" | "." | ".."))
+}

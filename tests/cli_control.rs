@@ -32,6 +32,7 @@ impl Controller for Fake {
             remote: "file:///r".into(),
             state_dir: "/s".into(),
             version: Some("3".into()),
+            read_only: false,
             fork: None,
             dirty_files: 2,
             dirty_bytes: 2048,
@@ -109,7 +110,7 @@ impl Lab {
         // A process that has ended: unmount does not wait for it.
         let mut ended = Command::new("true").spawn().expect("spawns");
         ended.wait().expect("ends");
-        let entry = Registered { dir, state_dir: base.clone(), pid: ended.id() };
+        let entry = Registered { dir, state_dir: base.clone(), pid: ended.id(), read_only: false };
         let registration = Registry::at(base.join("run")).register(&entry).expect("registers");
         Self { temp, _registration: registration, _runtime: runtime }
     }

@@ -255,3 +255,28 @@ fn every_way_to_stop_saves_for_an_ordinary_user_too() {
         );
     }
 }
+
+/// SEMANTICS, Versions in a mount: "Every call that would change something fails with EROFS"; "All of it is gone after the
+/// unmount." An ordinary user's copy of a directory that its owner may not write is in nobody's way either.
+#[test]
+fn an_ordinary_user_shows_a_version() {
+    let Some(user) = User::new("ordinary user's version") else { return };
+    user.mount(&["--name", "shown"]);
+    user.shell("mkdir -p shut/in; echo 1 > shut/in/file; chmod 500 shut/in shut").must("writing");
+    user.verb("flush", &["--wait"]).must("flush");
+    user.shell("chmod -R u+w shut; rm -r shut; echo 2 > file").must("writing");
+    user.verb("unmount", &[]).must("unmount");
+    let state = user.path("home/.local/state/icecache");
+    let folders =
+        || fs::read_dir(&state).unwrap().map(|e| e.unwrap().path().join("version")).collect::<Vec<_>>();
+
+    user.mount(&["--name", "shown", "--version", "1"]);
+    assert_eq!((&user.status()["version"], &user.status()["read_only"]), (&"1".into(), &true.into()));
+    assert!(folders().iter().any(|folder| folder.exists()), "{:?}", folders());
+    let said = user.shell("cat shut/in/file; touch new").stderr;
+    assert!(said.contains("Read-only file system"), "{said}");
+    assert_eq!(user.shell("ls; cat shut/in/file").must("reading").stdout, "shut\n1\n");
+    user.verb("unmount", &[]).must("unmount");
+    assert!(!folders().iter().any(|folder| folder.exists()), "{:?}", folders());
+    assert_eq!(user.shell("ls; cat file").must("reading").stdout, "file\n2\n");
+}

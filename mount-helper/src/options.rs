@@ -42,6 +42,8 @@ const SETTINGS: &[&str] = &[
     "transport",
     "fuse-threads",
     "config",
+    "version",
+    "at",
 ];
 
 /// Settings that may stand alone and then mean `on`.
@@ -96,7 +98,7 @@ const IGNORED: &[&str] = &[
 
 /// Words that would change what the mount promises; each with the reason why not.
 const REFUSED: &[(&str, &str)] = &[
-    ("ro", "an icecache mount is writable"),
+    ("ro", "an icecache mount is writable; with version=VERSION or at=TIME it is not"),
     ("remount", "unmount and mount again to change options"),
     ("bind", "use mount --bind"),
     ("sync", "use fsync=remote for durable writes"),
@@ -151,8 +153,10 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Call, String> {
     let [source, dir]: [OsString; 2] = places.try_into().map_err(|_| USAGE.to_owned())?;
     let mut arguments: Vec<OsString> = vec!["mount".into(), flag("remote", source_url(&source)?)];
     let mut kernel_flags = Vec::new();
-    for word in lists.iter().flat_map(|list| list.as_bytes().split(|b| *b == b',')).filter(|w| !w.is_empty())
-    {
+    let words = lists.iter().flat_map(|list| list.as_bytes().split(|b| *b == b',')).filter(|w| !w.is_empty());
+    let shows = words.clone().any(|word| word.starts_with(b"version=") || word.starts_with(b"at="));
+    // Whoever shows a version changes nothing anyway.
+    for word in words.filter(|word| !shows || *word != b"ro") {
         translate(word, sloppy, &mut arguments, &mut kernel_flags)?;
     }
     if !kernel_flags.is_empty() {
@@ -294,6 +298,14 @@ mod tests {
         assert!(call(&["s3://b", "/d", "-s", "-o", "colour=blue"]).is_ok(), "sloppy");
         assert!(call(&["s3://b"]).is_err() && call(&["b/p", "/d"]).is_err());
         assert!(call(&["s3://b", "/d", "-x"]).is_err() && call(&["s3://b", "/d", "-o"]).is_err());
+    }
+
+    #[test]
+    fn a_version_is_read_only() {
+        let expected = ["mount", "--remote=s3://b", "--version=release-1.0", "--", "/d"];
+        assert_eq!(arguments(&["s3://b", "/d", "-o", "ro,version=release-1.0"]), expected);
+        assert!(arguments(&["s3://b", "/d", "-o", "at=2h,ro"]).contains(&"--at=2h".to_owned()));
+        assert!(call(&["s3://b", "/d", "-o", "version"]).is_err());
     }
 
     #[test]

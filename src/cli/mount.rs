@@ -4,7 +4,7 @@ use super::locate;
 use super::output::{safe, safe_path};
 use super::progress::View;
 use super::{Context, Exit};
-use crate::config::{MountSettings, Origin};
+use crate::config::{Choice, Merged, MountSettings, Origin};
 use crate::serve::registry::{Found, Registry};
 use crate::serve::startup::{Ended, Ready, StartupLine, StatusPipe};
 use crate::{Error, ErrorKind, Result};
@@ -26,12 +26,19 @@ const TAIL_LINES: usize = 15;
 const TAIL_BYTES: u64 = 8 << 10;
 
 #[derive(Debug, clap::Args)]
+#[command(disable_version_flag = true)] // here a version is one of the directory's
 pub struct Mount {
     /// The directory
     dir: PathBuf,
     /// Stay in the foreground, log to stderr
     #[arg(long, short = 'f')]
     foreground: bool,
+    /// Show this version or tag ('icecache log' lists them), read-only; what the directory has is hidden meanwhile
+    #[arg(long, value_name = "VERSION")]
+    version: Option<String>,
+    /// Like --version: the newest one that is not after this time: RFC 3339, or how long ago (2h, 30m)
+    #[arg(long, value_name = "TIME", conflicts_with = "version")]
+    at: Option<String>,
     #[command(flatten)]
     flags: Flags<MountScope>,
 }
@@ -39,6 +46,11 @@ pub struct Mount {
 impl Mount {
     pub fn run(self, context: &Context) -> Result<Exit> {
         crate::serve::can_mount()?;
+        let shown = match (&self.version, &self.at) {
+            (Some(version), _) => Some(Choice::Version(version.clone())),
+            (None, Some(time)) => Some(Choice::at(time, jiff::Timestamp::now())?),
+            (None, None) => None,
+        };
         let registry = Registry::of(&context.environment)?;
         let dir = locate::canonical(&self.dir, &registry)?;
         match registry.find(&dir) {
@@ -64,16 +76,38 @@ impl Mount {
         }
         let mut merged = self.flags.merge(context, Some(&dir))?;
         let settings = MountSettings::resolve(&dir, &mut merged, &context.environment, self.foreground)?;
+        let settings = match shown {
+            // Who looks at a version seldom wants a second copy of all of it.
+            Some(version) => settings.showing(version, !is_default(&merged, "no-prefetch")),
+            None => settings,
+        };
         prepare(&settings)?;
-        announce(&settings, merged.get("remote").is_some_and(|v| v.origin == Origin::Default), context);
-        if self.foreground { in_foreground(settings, context) } else { in_background(&settings, context) }
+        announce(&settings, is_default(&merged, "remote"), context);
+        let shows = settings.shows.is_some();
+        let log = format!("icecache log --remote {} --name {}", safe(&settings.remote), settings.name);
+        let done = if self.foreground {
+            in_foreground(settings, context)
+        } else {
+            in_background(&settings, context)
+        };
+        if shows && done.as_ref().is_err_and(|e| matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Invalid))
+        {
+            context.output.say(&format!("the versions that there are: {log}"));
+        }
+        done
     }
+}
+
+fn is_default(merged: &Merged, key: &str) -> bool {
+    merged.get(key).is_some_and(|value| value.origin == Origin::Default)
 }
 
 /// Creates the state directory, for this user only. One that another user could change is refused:
 /// what lies there is trusted.
 fn prepare(settings: &MountSettings) -> Result<()> {
-    for dir in [&settings.state_dir, &settings.temp_dir()] {
+    // That of a mount of a version lies in another one.
+    let above = settings.state_dir.parent().filter(|_| settings.shows.is_some()).map(Path::to_owned);
+    for dir in above.iter().chain([&settings.state_dir, &settings.temp_dir()]) {
         let failed = |e| Error::io(format!("cannot use state directory: {}", dir.display()), e);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
         let there = fs::metadata(dir).map_err(failed)?;
@@ -87,6 +121,11 @@ fn prepare(settings: &MountSettings) -> Result<()> {
 
 fn announce(settings: &MountSettings, by_default: bool, context: &Context) {
     let note = if by_default { " (no remote is configured, so a directory of this machine)" } else { "" };
+    if settings.shows.is_some() {
+        let (dir, remote) = (safe_path(&settings.dir), safe(&settings.remote));
+        context.output.say(&format!("{dir} is to show a version of {} in {remote}{note}", settings.name));
+        return;
+    }
     context.output.say(&format!(
         "{} is kept in {} as {}{note}",
         safe_path(&settings.dir),
@@ -95,26 +134,30 @@ fn announce(settings: &MountSettings, by_default: bool, context: &Context) {
     ));
 }
 
-fn report_ready(ready: &Ready, context: &Context) -> Result<()> {
+fn report_ready(ready: &Ready, shows: bool, context: &Context) -> Result<()> {
     if context.output.json {
         return context.output.value(ready);
     }
     let mode = format!("{} ({})", safe(&ready.mode), safe(&ready.mode_reason));
-    context.output.say(&format!("{} is ready: {mode}, pid {}", safe_path(&ready.dir), ready.pid));
+    let what = match &ready.version {
+        Some(version) if shows => format!("shows version {}, read-only", safe(version)),
+        _ => "is ready".to_owned(),
+    };
+    context.output.say(&format!("{} {what}: {mode}, pid {}", safe_path(&ready.dir), ready.pid));
     Ok(())
 }
 
 /// Runs the daemon in this process.
 fn in_foreground(settings: MountSettings, context: &Context) -> Result<Exit> {
     super::daemon::enter(&settings)?;
-    let json = context.output.json;
+    let (json, shows) = (context.output.json, settings.shows.is_some());
     let mut phase = String::new();
     let status = StatusPipe::new(Box::new(move |line| {
         let output = super::Output::of_process(json);
         match line {
             StartupLine::Ready(ready) => {
                 let context = Context { output, environment: Default::default() };
-                let _ = report_ready(ready, &context);
+                let _ = report_ready(ready, shows, &context);
                 let _ = context.output.finish();
             }
             StartupLine::Notice(text) => output.say(&safe(text)),
@@ -145,7 +188,7 @@ fn in_background(settings: &MountSettings, context: &Context) -> Result<Exit> {
     let outcome = hand_over(&mut child, settings).and_then(|lines| wait_ready(lines, context));
     match outcome {
         Ok(Some(ready)) => {
-            report_ready(&ready, context)?;
+            report_ready(&ready, settings.shows.is_some(), context)?;
             return Ok(Exit::Done);
         }
         Ok(None) if interrupted.load(Ordering::Acquire) => {

@@ -48,6 +48,7 @@ fn one(status: &control::Status, context: &Context) -> Result<()> {
         ("name", safe(&status.name)),
         ("state_dir", safe_path(&status.state_dir)),
         ("version", or_none(&status.version)),
+        ("read_only", if status.read_only { "yes" } else { "no" }.to_owned()),
         ("dirty_files", status.dirty_files.to_string()),
         ("dirty_bytes", format!("{} ({})", status.dirty_bytes, bytes(status.dirty_bytes))),
         ("open_for_write", status.open_for_write.to_string()),
@@ -59,12 +60,21 @@ fn one(status: &control::Status, context: &Context) -> Result<()> {
         ("program", safe(&status.program)),
     ];
     if let Some(fork) = &status.fork {
-        rows.insert(8, ("fork", safe(fork)));
+        rows.insert(9, ("fork", safe(fork)));
         context.output.warn(&forked(fork));
     }
     let rows: Vec<[String; 2]> = rows.into_iter().map(|(key, value)| [key.to_owned(), value]).collect();
     context.output.table(["", ""], &rows);
     Ok(())
+}
+
+/// One word, and of a read-only mount what it shows.
+fn state(status: &control::Status) -> String {
+    match (&status.version, &status.last_error) {
+        (Some(version), _) if status.read_only => format!("version {}, read-only", safe(version)),
+        (_, Some(_)) => "failing".to_owned(),
+        (_, None) => "ok".to_owned(),
+    }
 }
 
 fn all(context: &Context) -> Result<()> {
@@ -88,7 +98,7 @@ fn all(context: &Context) -> Result<()> {
             safe(&s.mode),
             s.dirty_files.to_string(),
             s.last_flush.as_ref().map_or_else(|| "none".to_owned(), |flush| time(flush.time)),
-            if s.last_error.is_some() { "failing".to_owned() } else { "ok".to_owned() },
+            state(s),
             format!("{} as {}", safe(&s.remote), safe(&s.name)),
         ]
     };

@@ -3,6 +3,7 @@ use super::output::{safe, safe_path};
 use super::{Context, Exit, forked, locate};
 use crate::serve::control::UnmountReply;
 use crate::serve::registry::{Found, Registered, Registry};
+use crate::serve::shown;
 use crate::{Error, ErrorKind, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -32,11 +33,15 @@ impl Unmount {
                 if reply.unmounted {
                     wait_exit(process, &entry, context);
                 }
-                report(&reply, &dir, context)
+                report(&reply, &dir, entry.read_only, context)
             }
             Found::Stale(entry) if locate::is_dead_mount(&dir) => {
                 locate::detach_dead_mount(&dir)?;
                 registry.forget(&entry);
+                if entry.read_only {
+                    shown::remove(&entry.state_dir);
+                    return dead_version(&dir, context);
+                }
                 dead(&dir, context)
             }
             Found::Unknown if locate::is_dead_mount(&dir) => {
@@ -48,7 +53,7 @@ impl Unmount {
     }
 }
 
-fn report(reply: &UnmountReply, dir: &Path, context: &Context) -> Result<Exit> {
+fn report(reply: &UnmountReply, dir: &Path, read_only: bool, context: &Context) -> Result<Exit> {
     if context.output.json {
         context.output.value(reply)?;
     } else {
@@ -61,8 +66,9 @@ fn report(reply: &UnmountReply, dir: &Path, context: &Context) -> Result<Exit> {
         context.output.warn(&forked(fork));
     }
     if reply.unsaved_total == 0 && !reply.unmounted {
+        let saved = if read_only { "" } else { "everything is saved, but " };
         let message = format!(
-            "everything is saved, but the directory is in use and stays mounted (fuser -m or lsof tell by whom): {}",
+            "{saved}the directory is in use and stays mounted (fuser -m or lsof tell by whom): {}",
             dir.display()
         );
         return Err(Error::new(ErrorKind::Busy, message));
@@ -92,7 +98,20 @@ fn report(reply: &UnmountReply, dir: &Path, context: &Context) -> Result<Exit> {
         ));
     }
     let version = reply.version.as_deref().map_or_else(|| "no version".to_owned(), safe);
-    context.output.say(&format!("{} is unmounted, everything is saved: {version}", safe_path(dir)));
+    let dir = safe_path(dir);
+    context.output.say(&match read_only {
+        true => format!("{dir} is unmounted, it showed version {version}"),
+        false => format!("{dir} is unmounted, everything is saved: {version}"),
+    });
+    Ok(Exit::Done)
+}
+
+/// A mount of a version whose daemon died: there was nothing to save.
+fn dead_version(dir: &Path, context: &Context) -> Result<Exit> {
+    if context.output.json {
+        context.output.value(&serde_json::json!({"unmounted": true, "daemon": "gone", "unsaved": 0}))?;
+    }
+    context.output.say(&format!("the daemon was gone; its mount is taken away: {}", safe_path(dir)));
     Ok(Exit::Done)
 }
 

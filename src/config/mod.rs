@@ -5,6 +5,7 @@
 //! wrong value is reported in the same words wherever it came from. All keys stand in one table,
 //! [`keys::KEYS`]: a flag `--max-delay`, the variable `ICECACHE_MAX_DELAY` and the file's `max-delay`
 //! are the same key.
+pub mod choice;
 pub mod file;
 pub mod keys;
 pub mod merge;
@@ -14,6 +15,7 @@ pub mod text;
 pub mod types;
 pub mod wire;
 
+pub use choice::Choice;
 pub use file::ConfigFile;
 pub use merge::{Environment, Merged, Origin, Value};
 pub use settings::{MountSettings, RemoteSettings, S3Settings};

@@ -10,6 +10,9 @@ use std::path::{Component, Path, PathBuf};
 /// The control socket's name in the state directory.
 pub const SOCKET_NAME: &str = "control.sock";
 
+/// The folder in a state directory for a mount that shows a version.
+pub const VERSION_DIR: &str = "version";
+
 /// How much of a derived name stays readable, in bytes; the rest is a hash.
 const READABLE_MAX_BYTES: usize = 80;
 

@@ -6,7 +6,7 @@ use super::types::{
     Access, FsyncMode, Layout, MountFlags, Name, OnConflict, OnExisting, Passthrough, Restore, Scan,
     Transport, Xattr,
 };
-use super::{ConfigError, text, wire};
+use super::{Choice, ConfigError, text, wire};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -101,6 +101,9 @@ pub struct MountSettings {
     pub allow_unsafe_no_cas: bool,
     /// Stay in the foreground.
     pub foreground: bool,
+    /// Show this version, and change nothing; `None`: the newest one, to be written to.
+    #[serde(default)]
+    pub shows: Option<Choice>,
 }
 
 /// Reads typed values out of merged text.
@@ -266,10 +269,23 @@ impl MountSettings {
             mount_flags: reader.word("mount-flags")?,
             allow_unsafe_no_cas,
             foreground,
+            shows: None,
             dir,
         };
         settings.check()?;
         Ok(settings)
+    }
+
+    /// The same mount, showing a version and changing nothing. Its state, content included, is a folder of
+    /// its own in the state directory, so that the directory's own state and files stay as they are.
+    /// Only what is touched is brought, unless `prefetch`.
+    #[must_use]
+    pub fn showing(mut self, version: Choice, prefetch: bool) -> Self {
+        self.state_dir.push(place::VERSION_DIR);
+        self.backing = Some(self.state_dir.join("content"));
+        self.no_prefetch = !prefetch;
+        self.shows = Some(version);
+        self
     }
 
     fn check(&self) -> Result<(), ConfigError> {

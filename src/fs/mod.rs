@@ -68,6 +68,8 @@ pub struct VolumeOptions {
     /// Do copy_file_range ourselves: worth a request only where the backing shares extents or the
     /// data passes us anyway.
     pub copy_file_range: bool,
+    /// Change nothing. The kernel refuses for us, but root can tell it not to.
+    pub read_only: bool,
 }
 
 /// What the kernel can be told. Implemented by the transport; but for the last, calls do not block.

@@ -35,6 +35,8 @@ pub struct Restrictions {
     pub nodev: bool,
     /// Execute programs.
     pub noexec: bool,
+    /// Change anything.
+    pub read_only: bool,
 }
 
 impl Restrictions {
@@ -45,11 +47,14 @@ impl Restrictions {
             | flag(self.nosuid, MountFlags::NOSUID)
             | flag(self.nodev, MountFlags::NODEV)
             | flag(self.noexec, MountFlags::NOEXEC)
+            | flag(self.read_only, MountFlags::RDONLY)
     }
 
     fn words(self) -> String {
         let word = |on, word: &'static str| if on { word } else { "" };
-        [word(self.nosuid, ",nosuid"), word(self.nodev, ",nodev"), word(self.noexec, ",noexec")].concat()
+        let restricted =
+            [word(self.nosuid, ",nosuid"), word(self.nodev, ",nodev"), word(self.noexec, ",noexec")];
+        restricted.concat() + word(self.read_only, ",ro")
     }
 }
 

@@ -7,6 +7,7 @@ pub mod daemon;
 pub mod daemonless;
 pub mod history;
 pub mod registry;
+pub mod shown;
 pub mod startup;
 
 #[cfg(not(feature = "fuse"))]

@@ -25,6 +25,9 @@ pub struct Registered {
     pub state_dir: PathBuf,
     /// The daemon.
     pub pid: u32,
+    /// It shows a version and changes nothing.
+    #[serde(default)]
+    pub read_only: bool,
 }
 
 impl Registered {
@@ -216,7 +219,7 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     fn entry(temp: &Path, pid: u32) -> Registered {
-        Registered { dir: temp.join("dir"), state_dir: temp.to_owned(), pid }
+        Registered { dir: temp.join("dir"), state_dir: temp.to_owned(), pid, read_only: false }
     }
 
     #[test]
@@ -272,7 +275,8 @@ mod tests {
         fs::write(temp.path().join(file_name(&dir)), b"{\"dir\":3").expect("write");
         assert!(matches!(registry.find(&dir), Found::Unknown));
         // A file under the wrong name does not speak for another directory.
-        let other = Registered { dir: "/other".into(), state_dir: temp.path().into(), pid: 1 };
+        let other =
+            Registered { dir: "/other".into(), state_dir: temp.path().into(), pid: 1, read_only: false };
         fs::write(temp.path().join(file_name(&dir)), serde_json::to_vec(&other).expect("json"))
             .expect("write");
         assert!(matches!(registry.find(&dir), Found::Unknown));

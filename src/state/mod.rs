@@ -5,6 +5,7 @@
 pub mod absent;
 mod backing;
 pub mod barrier;
+pub mod choice;
 pub mod chunk;
 pub mod commit;
 pub mod cut;

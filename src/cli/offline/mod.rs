@@ -1,17 +1,17 @@
 //! The verbs that need a remote but no daemon.
-mod choice;
 mod import;
 mod log;
 mod restore;
 mod tag;
 mod verify;
 
-pub use choice::Choice;
 pub use import::import;
 pub use log::log;
 pub use restore::restore;
 pub use tag::{Tagged, tag};
 pub use verify::verify;
+
+pub use crate::config::Choice;
 
 use crate::config::RemoteSettings;
 use crate::remote::{Store, open_configured};

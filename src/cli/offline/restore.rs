@@ -5,6 +5,7 @@ use crate::layer::LayerReader;
 use crate::layer::extract::Extractor;
 use crate::remote::{ByteStream, Download, RemoteError};
 use crate::serve::startup::Progress;
+use crate::state::choice::choose;
 use crate::state::head::Head;
 use crate::state::restore::{self, LayerSource, Lenders, Policy};
 use crate::{Error, ErrorKind, Result};
@@ -30,7 +31,7 @@ pub fn restore(
     let opened = Opened::new(remote)?;
     let root = OwnedFd::from(target.try_clone().map_err(|e| Error::io("cannot use target directory", e))?);
     match remote.layout {
-        Layout::Layered => layered(&opened, &choice.of_head(opened.expect_head(remote)?)?, root, show),
+        Layout::Layered => layered(&opened, &choose(opened.expect_head(remote)?, choice)?, root, show),
         Layout::Single if *choice == Choice::Newest => single(&opened, remote, root, show),
         Layout::Single => Err(Error::new(
             ErrorKind::Invalid,

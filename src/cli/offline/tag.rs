@@ -3,6 +3,7 @@ use super::import::require_conditions;
 use super::{Choice, Opened, unknown};
 use crate::config::{Layout, RemoteSettings};
 use crate::remote::{Condition, RemoteError};
+use crate::state::choice::choose;
 use crate::state::head::{TAGS_MAX, VersionId, check_tag, head_key, read_head};
 use crate::{Error, ErrorKind, Result};
 use bytes::Bytes;
@@ -40,7 +41,7 @@ pub fn tag(remote: &RemoteSettings, tag: &str, choice: Option<&Choice>) -> Resul
         let (head, stored) = read()?.ok_or_else(|| unknown(remote))?;
         let before = head.tags.get(tag).copied();
         let version = match choice {
-            Some(choice) => Some(choice.of_head(head.clone())?.version),
+            Some(choice) => Some(choose(head.clone(), choice)?.version),
             None => None,
         };
         let tagged = Tagged { tag: tag.to_owned(), version, before };

@@ -1,6 +1,7 @@
 //! A version of a name, looked at without writing anything.
 use super::{Choice, Opened, Reports, Show};
 use crate::config::{Layout, RemoteSettings};
+use crate::state::choice::choose;
 use crate::state::verify::{self, Depth, Report};
 use crate::{Error, ErrorKind, Result};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ pub fn verify(remote: &RemoteSettings, choice: &Choice, depth: Depth, show: &Sho
         ));
     }
     let opened = Opened::new(remote)?;
-    let head = choice.of_head(opened.expect_head(remote)?)?;
+    let head = choose(opened.expect_head(remote)?, choice)?;
     let reports = Reports::new(PHASE, show);
     let work = verify::verify(Arc::clone(&opened.store), &head, depth, &reports);
     Ok(opened.runtime.block_on(work)?)

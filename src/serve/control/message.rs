@@ -70,8 +70,11 @@ pub struct Status {
     /// Journal, log, socket.
     #[serde(with = "wire::path")]
     pub state_dir: PathBuf,
-    /// The newest committed version; `None` before the first one.
+    /// The newest committed version; `None` before the first one. Of a read-only mount the one it shows.
     pub version: Option<String>,
+    /// It shows a version and changes nothing.
+    #[serde(default)]
+    pub read_only: bool,
     /// The fork that flushes go to since another writer moved the name.
     pub fork: Option<String>,
     /// Entries that may differ from the newest version.

@@ -1,20 +1,20 @@
 //! What the control socket asks of a mount.
 use super::ending::Ending;
+use super::hydrating;
 use super::mounting::Served;
 use crate::config::MountSettings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::PackOptions;
-use crate::path::RelPath;
 use crate::remote::{Counters, Store};
 use crate::serve::control::{
     Controller, ExportReply, FlushRecord, FlushReply, HydrateReply, LastError, LogLine, Status, UnmountReply,
 };
 use crate::state::absent::Left;
+use crate::state::flusher::Flusher;
 use crate::state::head::instant;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::fs::File;
-use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -22,21 +22,23 @@ use std::sync::Arc;
 pub struct MountController {
     settings: Arc<MountSettings>,
     served: Arc<Served>,
+    flusher: Arc<Flusher>,
     ending: Arc<Ending>,
     requests: Arc<Counters>,
     store: Store,
 }
 
 impl MountController {
-    /// Answers for `served`.
+    /// Answers for `served`, which `flusher` saves.
     pub fn new(
         settings: Arc<MountSettings>,
         served: Arc<Served>,
+        flusher: Arc<Flusher>,
         ending: Arc<Ending>,
         requests: Arc<Counters>,
         store: Store,
     ) -> Self {
-        Self { settings, served, ending, requests, store }
+        Self { settings, served, flusher, ending, requests, store }
     }
 
     fn left(&self) -> Left {
@@ -45,20 +47,22 @@ impl MountController {
 
     /// The fork that versions go to, also one that an earlier daemon had to make.
     fn fork(&self) -> Option<String> {
-        Some(self.served.flusher().committer().name()).filter(|name| name != self.settings.name.as_str())
+        Some(self.flusher.committer().name()).filter(|name| name != self.settings.name.as_str())
     }
 }
 
 /// Runs what may block for long on a thread where that does no harm.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     let stopped = |_| Error::new(ErrorKind::Unavailable, "the daemon is ending");
     tokio::task::spawn_blocking(work).await.map_err(stopped)?
 }
 
 impl Controller for MountController {
     fn status(&self) -> Status {
-        let flushes = self.served.flusher().status();
-        let unsaved = self.served.flusher().unsaved(0);
+        let flushes = self.flusher.status();
+        let unsaved = self.flusher.unsaved(0);
         let (mode, mode_reason) = self.served.mode();
         Status {
             dir: self.settings.dir.clone(),
@@ -66,10 +70,11 @@ impl Controller for MountController {
             mode,
             mode_reason,
             transport: self.served.transport().to_owned(),
-            name: self.served.flusher().committer().name(),
+            name: self.flusher.committer().name(),
             remote: self.settings.remote.clone(),
             state_dir: self.settings.state_dir.clone(),
             version: super::version(flushes.version),
+            read_only: false,
             fork: self.fork(),
             dirty_files: unsaved.count,
             dirty_bytes: unsaved.bytes,
@@ -94,7 +99,7 @@ impl Controller for MountController {
     }
 
     fn stats(&self) -> serde_json::Value {
-        let flushes = self.served.flusher().status();
+        let flushes = self.flusher.status();
         serde_json::json!({
             "operations": self.served.volume().counters().snapshot(),
             "requests": self.requests.snapshot(),
@@ -102,15 +107,15 @@ impl Controller for MountController {
             "flush_failures": flushes.failures,
             "hydrated_on_demand": self.served.hydrator().map_or(0, |h| h.demanded()),
             "flushed_bytes": flushes.bytes,
-            "cut": self.served.flusher().cut_stats(),
+            "cut": self.flusher.cut_stats(),
         })
     }
 
     fn flush(&self, wait: bool) -> BoxFuture<'_, Result<FlushReply>> {
-        let asked = self.served.flusher().request();
+        let asked = self.flusher.request();
         async move {
             if !wait {
-                let status = self.served.flusher().status();
+                let status = self.flusher.status();
                 return Ok(FlushReply {
                     version: super::version(status.version),
                     durable: false,
@@ -121,7 +126,7 @@ impl Controller for MountController {
             }
             let ending = |_| Error::new(ErrorKind::Unavailable, "the daemon is ending");
             let receipt = asked.await.map_err(ending)??;
-            let status = self.served.flusher().status();
+            let status = self.flusher.status();
             if let Some((path, why)) = status.stuck.first_key_value() {
                 let message = format!("{} entries cannot be saved, first {path}: {why}", status.stuck.len());
                 return Err(Error::new(ErrorKind::Io, message));
@@ -139,7 +144,7 @@ impl Controller for MountController {
 
     fn log(&self) -> BoxFuture<'_, Result<Vec<LogLine>>> {
         async move {
-            let committer = self.served.flusher().committer();
+            let committer = self.flusher.committer();
             if self.settings.layout == crate::config::Layout::Single {
                 let (name, version) = (committer.name(), super::version(committer.version()));
                 return Ok(crate::serve::history::of_archive(&*self.store, &name, version).await?);
@@ -150,11 +155,11 @@ impl Controller for MountController {
     }
 
     fn export(&self, to: File) -> BoxFuture<'_, Result<ExportReply>> {
-        let flusher = self.served.flusher().clone();
+        let flusher = self.flusher.clone();
         let version = super::version(flusher.status().version);
         async move {
             // An archive is whole.
-            self.hydrate(Vec::new()).await?;
+            hydrating::hydrate(self.served.hydrator(), Vec::new()).await?;
             blocking(move || {
                 let packed = flusher.export(to, PackOptions::default())?;
                 Ok(ExportReply { version, entries: packed.summary.entries, bytes: packed.summary.bytes })
@@ -165,40 +170,7 @@ impl Controller for MountController {
     }
 
     fn hydrate(&self, paths: Vec<PathBuf>) -> BoxFuture<'_, Result<HydrateReply>> {
-        async move {
-            let Some(hydrator) = self.served.hydrator() else {
-                return Ok(HydrateReply { files: 0, absent_files: 0, absent_bytes: 0 });
-            };
-            let before = self.left().files;
-            let brought = if paths.is_empty() {
-                hydrator.bring_all(false, || ()).await
-            } else {
-                let absent = hydrator.absent().clone();
-                let mut files = Vec::new();
-                for path in paths {
-                    let path = RelPath::new(path.as_os_str().as_bytes()).map_err(|e| {
-                        Error::new(
-                            ErrorKind::Invalid,
-                            format!("not a path of this mount: {e}: {}", path.display()),
-                        )
-                    })?;
-                    files.extend(
-                        absent.tree().find(&path).map(|n| absent.files_within(n)).unwrap_or_default(),
-                    );
-                }
-                files.sort_unstable();
-                files.dedup();
-                hydrator.bring(files).await
-            };
-            brought.map_err(|e| {
-                let failed = Error::new(ErrorKind::Unavailable, "content could not be brought");
-                failed.with_source(e)
-            })?;
-            let left = self.left();
-            let files = before.saturating_sub(left.files);
-            Ok(HydrateReply { files, absent_files: left.files, absent_bytes: left.bytes })
-        }
-        .boxed()
+        hydrating::hydrate(self.served.hydrator(), paths).boxed()
     }
 
     fn unmount(&self) -> BoxFuture<'_, Result<UnmountReply>> {

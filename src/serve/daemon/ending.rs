@@ -5,6 +5,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::serve::control::{UNSAVED_LISTED_MAX, UnmountReply, Unsaved};
 use crate::serve::startup::{Ended, WireError};
 use crate::state::absent::Source;
+use crate::state::flusher::Flusher;
 use crate::state::record::Records;
 use crate::sync::{Condvar, Mutex};
 use std::ffi::OsStr;
@@ -32,11 +33,24 @@ struct State {
     outcome: Option<UnmountReply>,
 }
 
+/// What a mount is of.
+pub enum Content {
+    /// Of what may change: it is saved before the end.
+    Living {
+        /// Saves it.
+        flusher: Arc<Flusher>,
+        /// Learn that everything is saved.
+        records: Arc<Records>,
+    },
+    /// Of this version, which nobody changes.
+    Version(String),
+}
+
 /// The end of one mount. Owner of its lock.
 pub struct Ending {
     settings: Arc<MountSettings>,
     served: Arc<Served>,
-    records: Arc<Records>,
+    content: Content,
     kept_in: PathBuf,
     state: Mutex<State>,
     changed: Condvar,
@@ -50,14 +64,9 @@ impl std::fmt::Debug for Ending {
 
 impl Ending {
     /// The end of `served`.
-    pub fn new(
-        settings: Arc<MountSettings>,
-        served: Arc<Served>,
-        records: Arc<Records>,
-        dir: PathBuf,
-    ) -> Self {
+    pub fn new(settings: Arc<MountSettings>, served: Arc<Served>, content: Content, dir: PathBuf) -> Self {
         let kept_in = settings.backing.clone().unwrap_or(dir);
-        Self { settings, served, records, kept_in, state: Mutex::default(), changed: Condvar::new() }
+        Self { settings, served, content, kept_in, state: Mutex::default(), changed: Condvar::new() }
     }
 
     /// Asks for the end, busy or not (a signal).
@@ -82,7 +91,7 @@ impl Ending {
                     format!("still in use: {} (lsof or fuser tells by whom)", self.settings.dir.display());
                 let busy = Error::new(ErrorKind::Busy, message);
                 self.state.lock().deadline = None; // it goes on; the next end has its own
-                self.served.flusher().give_up_at(None);
+                self.give_up_at(None);
                 return Ok(self.reply(false, Some(failure.as_ref().unwrap_or(&busy))));
             }
             std::thread::sleep(BUSY_PAUSE);
@@ -164,18 +173,8 @@ impl Ending {
             0 => Ended::Saved,
             count => Ended::Unsaved(count),
         };
-        if ended == Ended::Saved
-            && let Err(e) = self.records.close_clean()
-        {
-            tracing::warn!(error = %e, "the next start will compare everything");
-        }
-        if ended == Ended::Saved
-            && let Some(hydrator) = self.served.hydrator()
-        {
-            match hydrator.absent().is_complete() {
-                true => Source::forget(&self.settings.state_dir.join("absent")),
-                false => drop(hydrator.absent().sync()),
-            }
+        if let (Ended::Saved, Content::Living { records, .. }) = (&ended, &self.content) {
+            self.close(records);
         }
         if let Ended::Unsaved(count) = ended {
             tracing::error!(count, kept_in = %self.kept_in.display(),
@@ -186,18 +185,38 @@ impl Ending {
         ended
     }
 
+    /// Everything is saved: the next start need not look for changes.
+    fn close(&self, records: &Records) {
+        if let Err(e) = records.close_clean() {
+            tracing::warn!(error = %e, "the next start will compare everything");
+        }
+        if let Some(hydrator) = self.served.hydrator() {
+            match hydrator.absent().is_complete() {
+                true => Source::forget(&self.settings.state_dir.join("absent")),
+                false => drop(hydrator.absent().sync()),
+            }
+        }
+    }
+
     /// The time limit of this end, from the first time somebody asks for it.
     fn deadline(&self) -> Instant {
         let limit = Instant::now() + self.settings.unmount_timeout;
         let limit = *self.state.lock().deadline.get_or_insert(limit);
-        self.served.flusher().give_up_at(Some(limit));
+        self.give_up_at(Some(limit));
         limit
+    }
+
+    fn give_up_at(&self, limit: Option<Instant>) {
+        if let Content::Living { flusher, .. } = &self.content {
+            flusher.give_up_at(limit);
+        }
     }
 
     /// Flushes until nothing is left to save; the last failure if the time is up.
     fn flush_until(&self, deadline: Instant) -> Result<()> {
+        let Content::Living { flusher, .. } = &self.content else { return Ok(()) };
         loop {
-            match self.served.flusher().flush() {
+            match flusher.flush() {
                 Ok(_) => return Ok(()),
                 // Waiting does not bring a lost race back.
                 Err(e) if e.kind() == ErrorKind::Conflict => return Err(e),
@@ -208,8 +227,23 @@ impl Ending {
     }
 
     fn reply(&self, unmounted: bool, failure: Option<&Error>) -> UnmountReply {
-        let status = self.served.flusher().status();
-        let unsaved = self.served.flusher().unsaved(UNSAVED_LISTED_MAX);
+        let flusher = match &self.content {
+            Content::Living { flusher, .. } => flusher,
+            Content::Version(version) => {
+                return UnmountReply {
+                    version: Some(version.clone()),
+                    unmounted,
+                    unsaved_total: 0,
+                    unsaved: Vec::new(),
+                    kept_in: self.kept_in.clone(),
+                    error: failure.map(WireError::from),
+                    absent_files: 0,
+                    fork: None,
+                };
+            }
+        };
+        let status = flusher.status();
+        let unsaved = flusher.unsaved(UNSAVED_LISTED_MAX);
         let entry = |path: crate::path::RelPath| Unsaved {
             reason: status.stuck.get(&path).cloned(),
             path: PathBuf::from(OsStr::from_bytes(path.as_bytes())),
@@ -222,8 +256,7 @@ impl Ending {
             kept_in: self.kept_in.clone(),
             error: failure.map(WireError::from),
             absent_files: self.served.hydrator().map_or(0, |hydrator| hydrator.absent().left().files),
-            fork: Some(self.served.flusher().committer().name())
-                .filter(|name| name != self.settings.name.as_str()),
+            fork: Some(flusher.committer().name()).filter(|name| name != self.settings.name.as_str()),
         }
     }
 }

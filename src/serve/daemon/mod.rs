@@ -1,29 +1,33 @@
 //! The daemon of one mount, from its locks to its last flush.
 //!
 //! A start reads as `lock → journal → remote → reconcile → mount → serve`, an end as
-//! `flush → unmount → flush what came in between → say what is unsaved`.
+//! `flush → unmount → flush what came in between → say what is unsaved`. A mount that shows a version
+//! ([`version`]) has no journal, reconciles nothing and flushes nothing.
 mod controller;
 mod ending;
+mod hydrating;
 mod lock;
 mod mounting;
 mod reconcile;
 mod signals;
+mod version;
 
-use super::control;
+use super::control::{self, Controller};
 use super::registry::{Registered, Registry};
+use super::shown;
 use super::startup::{Ended, Ready, StatusPipe};
 use crate::config::{Environment, MountSettings};
 use crate::error::{Error, Result};
 use crate::journal::{Journal, SledJournal};
 use crate::layer::PackOptions;
-use crate::remote::{self, Counters};
+use crate::remote::{self, Counters, Store};
 use crate::state::commit::{CommitOptions, Committer, Layout};
 use crate::state::head::VersionId;
 use crate::state::record::Records;
 use controller::MountController;
-use ending::Ending;
+use ending::{Content, Ending};
 use lock::Locks;
-use mounting::Served;
+use mounting::{Mounting, Served};
 use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,36 +62,31 @@ pub fn run(settings: MountSettings, status: &StatusPipe) -> Result<Ended> {
     let counters: Arc<Counters> = Arc::default();
     let store =
         runtime.block_on(remote::open_configured(&settings.remote, &settings.s3, counters.clone()))?;
-    let (records, lost) = open_records(&settings, status)?;
-    let options = commit_options(&settings);
-    let (committer, opening) = runtime.block_on(Committer::open(store.clone(), records.clone(), options))?;
-    if opening.name != settings.name.as_str() {
-        status.notice(format!(
-            "another writer had moved the name {}: versions of this directory go to its fork {}",
-            settings.name, opening.name
-        ));
-    }
-    mounting::check_store(&runtime, &settings, &store, &records)?;
-    let start = reconcile::Start { settings: &settings, store: &store, records: &records, status };
-    let found = start.reconcile(&runtime, &committer, &opening, &locks, lost)?;
-
-    let (committer, handle) = (Arc::new(committer), runtime.handle());
-    let served = Served::start(&settings, &locks, records.clone(), committer, found, &store, handle)?;
-    let ending = Arc::new(Ending::new(settings.clone(), served.clone(), records.clone(), locks.dir_path()));
-    let controller =
-        Arc::new(MountController::new(settings.clone(), served.clone(), ending.clone(), counters, store));
+    let prepared = Prepared {
+        settings: &settings,
+        status,
+        locks: &locks,
+        runtime: &runtime,
+        store: &store,
+        requests: &counters,
+    };
+    let Standing { served, ending, controller, version } = match &settings.shows {
+        None => prepared.stand()?,
+        Some(choice) => version::stand(&prepared, choice)?,
+    };
     let (closed, shutdown) = tokio::sync::oneshot::channel::<()>();
     let socket = serve_control(&runtime, &settings, controller, shutdown)?;
     let registration = Registry::of(&Environment::of_process())?.register(&Registered {
         dir: settings.dir.clone(),
         state_dir: settings.state_dir.clone(),
         pid: std::process::id(),
+        read_only: settings.shows.is_some(),
     })?;
     signals.forward_to(ending.clone())?;
     if !rustix::process::geteuid().is_root() {
         status.notice(NOT_ROOT);
     }
-    let mounted = ready(&settings, &served);
+    let mounted = ready(&settings, &served, version);
     tracing::info!(
         dir = %settings.dir.display(), remote = %settings.remote, name = %settings.name, mode = %mounted.mode,
         version = mounted.version.as_deref().unwrap_or("none"), program = env!("CARGO_PKG_VERSION"), "mounted"
@@ -104,19 +103,72 @@ pub fn run(settings: MountSettings, status: &StatusPipe) -> Result<Ended> {
     let _gone = closed.send(());
     let _drained = runtime.block_on(socket);
     runtime.shutdown_timeout(Duration::from_secs(5));
+    if settings.shows.is_some() {
+        shown::remove(&settings.state_dir);
+    }
     drop(locks);
     ended
 }
 
-fn ready(settings: &MountSettings, served: &Served) -> Ready {
-    let (mode, mode_reason) = served.mode();
-    Ready {
-        pid: std::process::id(),
-        mode,
-        mode_reason,
-        version: version(served.flusher().status().version),
-        dir: settings.dir.clone(),
+/// What a start has whatever it is to show.
+struct Prepared<'a> {
+    settings: &'a Arc<MountSettings>,
+    status: &'a StatusPipe,
+    locks: &'a Locks,
+    runtime: &'a Runtime,
+    store: &'a Store,
+    requests: &'a Arc<Counters>,
+}
+
+/// A mount that stands.
+struct Standing {
+    served: Arc<Served>,
+    ending: Arc<Ending>,
+    controller: Arc<dyn Controller>,
+    /// The version that is shown; `None` before the first one.
+    version: Option<String>,
+}
+
+impl Prepared<'_> {
+    /// Shows the newest version together with what the directory has, to be written to.
+    fn stand(&self) -> Result<Standing> {
+        let Prepared { settings, status, locks, runtime, store, requests } = *self;
+        let (records, lost) = open_records(settings, status)?;
+        let options = commit_options(settings);
+        let (committer, opening) =
+            runtime.block_on(Committer::open(store.clone(), records.clone(), options))?;
+        if opening.name != settings.name.as_str() {
+            status.notice(format!(
+                "another writer had moved the name {}: versions of this directory go to its fork {}",
+                settings.name, opening.name
+            ));
+        }
+        mounting::check_store(runtime, settings, store, &records)?;
+        let start = reconcile::Start { settings, store, records: &records, status };
+        let found = start.reconcile(runtime, &committer, &opening, locks, lost)?;
+
+        let (committer, handle) = (Arc::new(committer), runtime.handle());
+        let mounting = Mounting::begin(settings, locks, found, store, handle)?;
+        let flusher = mounting.flusher(settings, locks, records.clone(), committer, handle)?;
+        let served = mounting.serve(settings, Some(flusher.clone()), handle)?;
+        let version = version(flusher.status().version);
+        let content = Content::Living { flusher: flusher.clone(), records };
+        let ending = Arc::new(Ending::new(settings.clone(), served.clone(), content, locks.dir_path()));
+        let controller = Arc::new(MountController::new(
+            settings.clone(),
+            served.clone(),
+            flusher,
+            ending.clone(),
+            requests.clone(),
+            store.clone(),
+        ));
+        Ok(Standing { served, ending, controller, version })
     }
+}
+
+fn ready(settings: &MountSettings, served: &Served, version: Option<String>) -> Ready {
+    let (mode, mode_reason) = served.mode();
+    Ready { pid: std::process::id(), mode, mode_reason, version, dir: settings.dir.clone() }
 }
 
 /// A version as people and JSON see it.
@@ -155,7 +207,7 @@ fn commit_options(settings: &MountSettings) -> CommitOptions {
 fn serve_control(
     runtime: &Runtime,
     settings: &MountSettings,
-    controller: Arc<MountController>,
+    controller: Arc<dyn Controller>,
     shutdown: tokio::sync::oneshot::Receiver<()>,
 ) -> Result<tokio::task::JoinHandle<()>> {
     let _entered = runtime.enter();

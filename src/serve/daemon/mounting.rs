@@ -1,4 +1,4 @@
-//! [`Served`]: a mounted directory and the threads behind it.
+//! [`Mounting`] and [`Served`]: a mounted directory, and the threads behind it.
 use super::lock::Locks;
 use super::reconcile::Found;
 use crate::config::{
@@ -22,7 +22,7 @@ use crate::state::plan::{LookOptions, change_tick};
 use crate::state::record::Records;
 use crate::state::staging::Staging;
 use crate::sync::Mutex;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -51,7 +51,8 @@ const FOR_OTHERS: u32 = 0o077;
 /// A mounted directory, being served.
 pub struct Served {
     volume: Arc<Volume>,
-    flusher: Arc<Flusher>,
+    /// Saves what changes; a mount that shows a version has none.
+    flusher: Option<Arc<Flusher>>,
     mounted: Mounted,
     /// Why file data passes us, if it does.
     classic: Option<NoPassthrough>,
@@ -59,6 +60,17 @@ pub struct Served {
     hydrator: Option<Arc<Hydrator>>,
     threads: Mutex<Threads>,
     started: Instant,
+}
+
+/// A directory that is mounted, but not answered yet.
+pub struct Mounting {
+    volume: Arc<Volume>,
+    hydrator: Option<Arc<Hydrator>>,
+    classic: Option<NoPassthrough>,
+    depth: u32,
+    rings: Option<Offer>,
+    device: OwnedFd,
+    mounted: Mounted,
 }
 
 #[derive(Default)]
@@ -73,18 +85,17 @@ impl std::fmt::Debug for Served {
     }
 }
 
-impl Served {
-    /// Mounts and starts to serve and to flush. `marks` is what the first flush looks at.
-    pub fn start(
-        settings: &Arc<MountSettings>,
+impl Mounting {
+    /// Mounts what was `found`: its marks are what the first flush looks at.
+    pub fn begin(
+        settings: &MountSettings,
         locks: &Locks,
-        records: Arc<Records>,
-        committer: Arc<Committer>,
         found: Found,
         store: &Store,
         runtime: &Handle,
-    ) -> Result<Arc<Self>> {
+    ) -> Result<Self> {
         let Found { marks, absent } = found;
+        let read_only = settings.shows.is_some();
         rustix::process::umask(rustix::fs::Mode::empty()); // the kernel has applied the caller's
         let backing =
             Backing::probe(locks.backing()).map_err(|e| Error::io("cannot look at the backing", e))?;
@@ -98,23 +109,22 @@ impl Served {
             xattr: settings.xattr == Xattr::On,
             acl: settings.xattr == Xattr::On && allow_other,
             copy_file_range: classic.is_some() || backing.reflink,
+            read_only,
         };
-        let staging = || {
-            let place = settings.state_dir.join("staging");
-            Staging::open(&place).map_err(|e| Error::io(format!("cannot use {}", place.display()), e))
-        };
-        let volume = Volume::new(locks.backing_fd()?, staging()?, options, absent.clone());
+        let volume = Volume::new(locks.backing_fd()?, staging(settings)?, options, absent.clone());
         let volume = Arc::new(volume.map_err(|e| Error::io("cannot open the backing", e))?);
         volume.dirty().restore(marks);
         let hydrator = absent.map(|absent| {
             let shown: Arc<dyn Shown> = volume.clone();
             absent.show(Arc::downgrade(&shown));
-            Arc::new(Hydrator::new(absent, store.clone(), runtime.clone(), !settings.no_prefetch))
+            let neighbours = !settings.no_prefetch || read_only;
+            Arc::new(Hydrator::new(absent, store.clone(), runtime.clone(), neighbours))
         });
 
         let source = format!("icecache:{}", settings.name);
         let chosen = settings.mount_flags;
-        let flags = Restrictions { nosuid: chosen.nosuid, nodev: chosen.nodev, noexec: chosen.noexec };
+        let flags =
+            Restrictions { nosuid: chosen.nosuid, nodev: chosen.nodev, noexec: chosen.noexec, read_only };
         // Before the mount: that is when the kernel decides whether it offers rings.
         let rings = match settings.transport {
             TransportSetting::Device => None,
@@ -125,13 +135,28 @@ impl Served {
             }
         };
         let (device, mounted) = mount(&settings.dir, &MountOptions { source, allow_other, flags })?;
+        Ok(Self { volume, hydrator, classic, depth: backing.depth, rings, device, mounted })
+    }
+
+    /// What saves what changes, through `committer`.
+    pub fn flusher(
+        &self,
+        settings: &Arc<MountSettings>,
+        locks: &Locks,
+        records: Arc<Records>,
+        committer: Arc<Committer>,
+        runtime: &Handle,
+    ) -> Result<Arc<Flusher>> {
+        let staging = staging(settings).inspect_err(|_| {
+            let _detached = self.mounted.unmount(true);
+        })?;
         let cutter = Cutter::new(
-            volume.clone(),
-            staging()?,
+            self.volume.clone(),
+            staging,
             CutOptions {
                 deadline: settings.cut_deadline,
-                mount_dev: mounted.dev(),
-                hold: volume.options().passthrough,
+                mount_dev: self.mounted.dev(),
+                hold: self.volume.options().passthrough,
                 look: LookOptions {
                     tick: change_tick(locks.backing().as_fd()),
                     whole: settings.layout == Layout::Single,
@@ -140,18 +165,28 @@ impl Served {
             },
             None,
         );
-        let flusher = Arc::new(Flusher::new(
-            volume.clone(),
+        Ok(Arc::new(Flusher::new(
+            self.volume.clone(),
             cutter,
             committer,
             records,
-            start_barrier(settings, &volume),
+            start_barrier(settings, &self.volume),
             Timing { debounce: settings.debounce, max_delay: settings.max_delay },
             runtime.clone(),
-        ));
-        let durable: Option<Arc<dyn Durable>> = match settings.fsync {
-            FsyncMode::Local => None,
-            FsyncMode::Remote => Some(Arc::new(RemoteFsync {
+        )))
+    }
+
+    /// Starts to answer, and to flush by `flusher` if there is one.
+    pub fn serve(
+        self,
+        settings: &MountSettings,
+        flusher: Option<Arc<Flusher>>,
+        runtime: &Handle,
+    ) -> Result<Arc<Served>> {
+        let Self { volume, hydrator, classic, depth, rings, device, mounted } = self;
+        let durable: Option<Arc<dyn Durable>> = match (settings.fsync, &flusher) {
+            (FsyncMode::Local, _) | (_, None) => None,
+            (FsyncMode::Remote, Some(flusher)) => Some(Arc::new(RemoteFsync {
                 volume: volume.clone(),
                 flusher: flusher.clone(),
                 runtime: runtime.clone(),
@@ -159,7 +194,7 @@ impl Served {
             })),
         };
         let threads = settings.fuse_threads as usize;
-        let asked = wanted(volume.options(), backing.depth, rings.is_some());
+        let asked = wanted(volume.options(), depth, rings.is_some());
         let attached = Connection::handshake(device, &asked).and_then(|connection| {
             let adapter = Arc::new(Adapter::new(volume.clone(), durable, hydrator.clone()));
             attach(connection, adapter, rings, threads)
@@ -169,7 +204,7 @@ impl Served {
             Error::io("the kernel refused the mount's handshake", e)
         })?;
         volume.set_kernel(Box::new(attached.link));
-        let served = Self {
+        let served = Served {
             volume,
             flusher,
             mounted,
@@ -188,25 +223,23 @@ impl Served {
         }
         Ok(Arc::new(served))
     }
+}
 
+impl Served {
     fn start_threads(&self, transport: Box<dyn Transport>) -> Result<()> {
         let failed = |e| Error::io("cannot start thread", e);
         let session = std::thread::Builder::new().name("session".into()).spawn(move || transport.run());
-        let flusher = self.flusher.clone();
-        let flushing = std::thread::Builder::new().name("flush".into()).spawn(move || flusher.run());
+        let flushing = self.flusher.clone().map(|flusher| {
+            std::thread::Builder::new().name("flush".into()).spawn(move || flusher.run()).map_err(failed)
+        });
         *self.threads.lock() =
-            Threads { session: Some(session.map_err(failed)?), flusher: Some(flushing.map_err(failed)?) };
+            Threads { session: Some(session.map_err(failed)?), flusher: flushing.transpose()? };
         Ok(())
     }
 
     /// The volume that is shown.
     pub fn volume(&self) -> &Arc<Volume> {
         &self.volume
-    }
-
-    /// What saves it.
-    pub fn flusher(&self) -> &Arc<Flusher> {
-        &self.flusher
     }
 
     /// Since when.
@@ -249,12 +282,18 @@ impl Served {
 
     /// Stops flushing in the background; nothing is mounted any more.
     pub fn stop_flusher(&self) {
-        self.flusher.stop();
+        let Some(flusher) = &self.flusher else { return };
+        flusher.stop();
         if let Some(thread) = self.threads.lock().flusher.take() {
             let _panicked = thread.join();
         }
-        self.flusher.unmounted();
+        flusher.unmounted();
     }
+}
+
+fn staging(settings: &MountSettings) -> Result<Staging> {
+    let place = settings.state_dir.join("staging");
+    Staging::open(&place).map_err(|e| Error::io(format!("cannot use {}", place.display()), e))
 }
 
 /// Brings everything in the background; after a failure it is tried again, less and less often.

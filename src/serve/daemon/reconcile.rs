@@ -241,7 +241,7 @@ impl Start<'_> {
                 into.lock().extend(batch.into_iter().map(|r| (r.path, r.identity)));
             })),
         };
-        let progress = Reports { status: self.status.clone(), progress: Mutex::default() };
+        let progress = Reports::to(self.status);
         let restored: restore::Restored = match (&opening.head, &opening.tag) {
             (Some(head), _) => {
                 let root = locks.backing_fd()?;
@@ -364,9 +364,15 @@ fn remove(locks: &Locks, path: &RelPath) {
 }
 
 /// Hands the progress of a restore to whoever waits for the mount.
-struct Reports {
+pub(super) struct Reports {
     status: StatusPipe,
     progress: Mutex<Progress>,
+}
+
+impl Reports {
+    pub(super) fn to(status: &StatusPipe) -> Self {
+        Self { status: status.clone(), progress: Mutex::default() }
+    }
 }
 
 impl restore::Progress for Reports {

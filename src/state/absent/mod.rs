@@ -88,7 +88,8 @@ pub struct Absent {
     /// entry there and sets the directory's times back: those belong to what programs do.
     moves: RwLock<()>,
     ground: Ground,
-    records: Arc<Records>,
+    /// Learn what came; none where nothing is ever saved.
+    records: Option<Arc<Records>>,
     shown: OnceLock<Weak<dyn Shown>>,
 }
 
@@ -107,7 +108,7 @@ impl Absent {
         (log, said): (Log, Vec<(Fate, Node)>),
         trusted: bool,
         root: OwnedFd,
-        records: Arc<Records>,
+        records: Option<Arc<Records>>,
     ) -> Self {
         let fates: Vec<AtomicU8> = (0..tree.nodes()).map(|_| AtomicU8::new(0)).collect();
         let (mut first, mut names) = (vec![NOWHERE; tree.files()], HashMap::<u32, Vec<Node>>::new());

@@ -130,7 +130,10 @@ impl Absent {
     }
 
     pub(super) fn record(&self, entries: impl IntoIterator<Item = (RelPath, Identity)>) -> io::Result<()> {
-        self.records.arrived(entries).map_err(io::Error::other)
+        match &self.records {
+            Some(records) => records.arrived(entries).map_err(io::Error::other),
+            None => Ok(()),
+        }
     }
 
     /// Adds a name to a directory behind the back of programs: its times stay.

@@ -32,8 +32,8 @@ pub struct Source {
     pub root: OwnedFd,
     /// `absent/` in the state directory.
     pub place: PathBuf,
-    /// Learns what comes.
-    pub records: Arc<Records>,
+    /// Learns what comes; `None` where nothing is ever saved.
+    pub records: Option<Arc<Records>>,
 }
 
 impl Source {

@@ -20,7 +20,7 @@ impl Start<'_> {
             store: self.store.clone(),
             root: locks.backing_fd()?,
             place: self.absent_place(),
-            records: self.records.clone(),
+            records: Some(self.records.clone()),
         })
     }
 

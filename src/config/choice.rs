@@ -1,11 +1,12 @@
 //! [`Choice`]: which version of a name is meant.
-use crate::config::text;
-use crate::state::head::{Head, check_tag};
+use super::text;
 use crate::{Error, ErrorKind, Result};
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 /// Which version of a name.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Choice {
     /// The newest one.
     Newest,
@@ -29,39 +30,6 @@ impl Choice {
             Error::new(ErrorKind::Invalid, format!("{expected}{text}"))
         })
     }
-
-    /// That version of a name.
-    pub(super) fn of_head(&self, head: Head) -> Result<Head> {
-        match self {
-            Self::Newest => Ok(head),
-            Self::Version(word) => by_word(&head, word),
-            Self::At(time) => by_time(&head, *time),
-        }
-    }
-}
-
-fn by_word(head: &Head, word: &str) -> Result<Head> {
-    let number = match head.tags.get(word) {
-        Some(version) => Some(*version),
-        None => word.parse().ok(),
-    };
-    if number.is_none() && check_tag(word).is_err() {
-        let message = format!("version must be a number or a tag, see 'icecache log': {word}");
-        return Err(Error::new(ErrorKind::Invalid, message));
-    }
-    let found = number.and_then(|number| head.at(number));
-    found.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no such version: {word}")))
-}
-
-/// Times come from clocks and need not ascend: the newest version is the one with the highest number.
-fn by_time(head: &Head, time: Timestamp) -> Result<Head> {
-    let newest = head.layers.iter().rev().find(|layer| layer.time <= time);
-    newest.and_then(|layer| head.at(layer.version)).ok_or_else(|| {
-        let oldest = head.layers.iter().min_by_key(|layer| layer.time);
-        let oldest = oldest
-            .map_or_else(String::new, |l| format!("the oldest is version {} of {}, ", l.version, l.time));
-        Error::new(ErrorKind::NotFound, format!("no version is that old, {oldest}asked for: {time}"))
-    })
 }
 
 #[cfg(test)]

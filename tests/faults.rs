@@ -2,44 +2,21 @@
 //! wrong, HEAD is never at anything half, and after the recovery one flush carries all.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
+#[path = "support/cloud.rs"]
+mod cloud;
 mod harness;
 mod support;
 
-use harness::{KEPT, LIMIT, Lab, Setup, Subject, Tree, eventually};
+use cloud::Cloud;
+use harness::{KEPT, LIMIT, Subject, Tree, eventually};
 use s3s::S3ErrorCode;
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use support::s3server::{ACCESS_KEY, BUCKET, Fault, Request, S3Server, SECRET_KEY};
-
-/// A mount on an S3 in this process. The lab goes first when dropped.
-struct Cloud {
-    lab: Lab,
-    server: S3Server,
-    _runtime: tokio::runtime::Runtime,
-}
+use support::s3server::{Fault, Request, SECRET_KEY};
 
 impl Cloud {
-    fn prepare() -> Self {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let server = runtime.block_on(S3Server::start());
-        let environment = [
-            ("AWS_ACCESS_KEY_ID", ACCESS_KEY),
-            ("AWS_SECRET_ACCESS_KEY", SECRET_KEY),
-            ("AWS_REGION", "us-east-1"),
-            ("AWS_EC2_METADATA_DISABLED", "true"),
-        ];
-        let setup = Setup {
-            remote: Some(format!("s3://{BUCKET}/prefix")),
-            remote_options: vec!["--s3-path-style".into(), "--s3-endpoint".into(), server.endpoint()],
-            environment: environment.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec(),
-            ..Setup::default()
-        };
-        Self { lab: Lab::prepare(setup), server, _runtime: runtime }
-    }
-
     /// A mount with one saved version.
     fn new() -> Self {
         let mut cloud = Self::prepare();

@@ -168,9 +168,19 @@ impl S3Server {
         self.store.object(BUCKET, key)
     }
 
+    /// Puts an object, as an operator would behind our back.
+    pub fn put(&self, key: &str, data: impl Into<bytes::Bytes>) {
+        self.store.put(BUCKET, key, data.into());
+    }
+
     /// Removes an object, as an operator would behind our back.
     pub fn remove(&self, key: &str) -> bool {
         self.store.remove(BUCKET, key)
+    }
+
+    /// Gives an object other bytes without the server's knowledge: what it says of the object is of the old ones.
+    pub fn rot(&self, key: &str, data: impl Into<bytes::Bytes>) {
+        self.store.rot(BUCKET, key, data.into());
     }
 
     /// Removes every object in [`BUCKET`].

@@ -142,6 +142,19 @@ impl MemoryS3 {
         removed
     }
 
+    pub fn put(&self, bucket: &str, key: &str, data: Bytes) {
+        let etag = hex(&Md5::digest(&data));
+        let (modified, checksums) = (SystemTime::now(), Checksum::default());
+        let stored = Stored { data, etag, modified, metadata: None, checksums };
+        self.state.lock().unwrap().insert(bucket, key, stored).expect("the bucket is there");
+    }
+
+    /// Other bytes, but everything that the server says of the object is still of the old ones.
+    pub fn rot(&self, bucket: &str, key: &str, data: Bytes) {
+        let mut state = self.state.lock().unwrap();
+        state.buckets.get_mut(bucket).unwrap().get_mut(key).expect("the object is there").data = data;
+    }
+
     pub fn remove_bucket(&self, bucket: &str) {
         self.state.lock().unwrap().buckets.remove(bucket);
     }

@@ -25,6 +25,11 @@ fn judge(dir: &Path, roles: &[&str], least: &[u64], what: &str) {
 
 /// `count` crashes; every third one takes the disk with it.
 fn crashes(subject: &mut dyn Subject, roles: &[&str], count: usize) {
+    crashes_after(subject, roles, count, 100);
+}
+
+/// The same; `pace` is how many steps a writer may do between two things that happen.
+fn crashes_after(subject: &mut dyn Subject, roles: &[&str], count: usize, pace: u64) {
     let mut dice = Dice::seeded("crashes");
     let outside = tempfile::tempdir().unwrap();
     for round in 0..count {
@@ -35,11 +40,11 @@ fn crashes(subject: &mut dyn Subject, roles: &[&str], count: usize) {
         let steps = || writers.iter().map(Writer::steps).collect::<Vec<_>>();
         let mut saved = vec![0; roles.len()];
         for _ in 0..dice.below(3) {
-            writers[0].await_steps(dice.below(200));
+            writers[0].await_steps(dice.below(2 * pace));
             saved = steps();
             subject.flush();
         }
-        writers[dice.below(roles.len() as u64) as usize].await_steps(dice.below(100));
+        writers[dice.below(roles.len() as u64) as usize].await_steps(dice.below(pace));
         let disk_lost = round % 3 == 2;
         if disk_lost && saved.iter().all(|s| *s == 0) {
             saved = steps();
@@ -89,6 +94,18 @@ fn kill_at_random_points_classic() {
     crashes(&mut Lab::new(Setup::mode(Mode::Classic).flushing("50ms", "200ms")), &load::ROLES, slice(10, 60));
 }
 
+/// The same for a repository of git's, which fsck must find whole, its newest commit not older than what was saved.
+#[test]
+fn kill_at_random_points_git() {
+    if std::process::Command::new("git").arg("--version").output().is_err() {
+        return harness::skip("crashes of git", "git is not installed (scripts/provision has it)");
+    }
+    for mode in [Mode::Passthrough, Mode::Classic] {
+        let mut lab = Lab::new(Setup::mode(mode).flushing("50ms", "200ms"));
+        crashes_after(&mut lab, &["git"], slice(9, 150), 12);
+    }
+}
+
 /// The checks are right without a crash, and notice losses, early answers and torn copies.
 #[test]
 fn selftest() {
@@ -98,6 +115,9 @@ fn selftest() {
     });
     must_notice("an early answer", || crashes(&mut Twin::new(Defect::AcknowledgeEarly), &["counter"], 6));
     must_notice("a torn copy", || crashes(&mut Twin::new(Defect::Torn), &["counter"], 9));
+    must_notice("a crash that loses commits", || {
+        crashes_after(&mut Twin::new(Defect::LoseOnCrash), &["git"], 3, 12);
+    });
 }
 
 /// SEMANTICS, Crash: "A daemon that dies in the middle of a cut releases every writer."

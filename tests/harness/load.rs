@@ -2,7 +2,9 @@
 use super::child::{Part, part};
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 /// The roles that [`play`] knows and [`check`] judges.
 pub const ROLES: [&str; 3] = ["counter", "sqlite", "churn"];
@@ -14,6 +16,7 @@ pub fn play() {
         "counter" => counter(&part),
         "sqlite" => sqlite(&part),
         "churn" => churn(&part),
+        "git" => git(&part),
         "mapper" => mapper(&part),
         other => panic!("no such role: {other}"),
     };
@@ -30,6 +33,7 @@ pub fn check(role: &str, dir: &Path) -> u64 {
         "counter" => check_counter(dir),
         "sqlite" => check_sqlite(dir),
         "churn" => check_churn(dir),
+        "git" => check_git(dir),
         other => panic!("no such role: {other}"),
     }
 }
@@ -174,6 +178,76 @@ fn check_churn(dir: &Path) -> u64 {
     let (full, kept) = (newest.min(10), numbers.len() as u64);
     assert!(kept == full || kept == full + 1, "torn churn: {kept} files at step {newest}");
     newest
+}
+
+/// A command of git's in a repository, with nothing of this machine's configuration.
+fn git_in(dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new("git");
+    // Restored by root it is root's, whoever made it.
+    command.arg("-C").arg(dir).args(["-c", "safe.directory=*", "-c", "user.name=Nobody"]);
+    command.args(["-c", "user.email=nobody@example.org", "-c", "gc.auto=20"]).args(args);
+    command.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null").stdin(Stdio::null());
+    command
+}
+
+/// Commits for ever, each with a new file and a changed one; now and then everything is packed anew.
+fn git(part: &Part) -> Outcome {
+    let dir = part.dir.join("git");
+    fs::create_dir_all(&dir)?;
+    let run = |args: &[&str]| -> Outcome {
+        let mut command = git_in(&dir, args);
+        // SAFETY: between fork and exec only prctl is called. What outlives us could write to the next mount.
+        unsafe {
+            command.pre_exec(|| {
+                Ok(rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?)
+            });
+        }
+        let done = command.stdout(Stdio::null()).stderr(Stdio::piped()).output()?;
+        if done.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&done.stderr).into()) }
+    };
+    run(&["init", "-q"])?;
+    // As whoever finds a repository of before a failure does.
+    for lock in ["index.lock", "HEAD.lock", "refs/heads/master.lock", "refs/heads/main.lock", "gc.pid"] {
+        let _ = fs::remove_file(dir.join(".git").join(lock));
+    }
+    let mut step = commits(&dir);
+    loop {
+        step += 1;
+        fs::write(dir.join("changed"), body(step))?;
+        fs::write(dir.join(format!("file{}", step % 50)), step.to_string())?;
+        run(&["add", "-A"])?;
+        run(&["commit", "-q", "-m", &step.to_string()])?;
+        part.done(step);
+        if step.is_multiple_of(25) {
+            run(&["gc", "-q"])?;
+        }
+    }
+}
+
+/// How many commits there are; 0 without a repository.
+fn commits(dir: &Path) -> u64 {
+    let counted = git_in(dir, &["rev-list", "--count", "HEAD"]).stderr(Stdio::null()).output().unwrap();
+    String::from_utf8_lossy(&counted.stdout).trim().parse().unwrap_or(0)
+}
+
+fn check_git(dir: &Path) -> u64 {
+    let step = commits(dir);
+    if step == 0 {
+        return 0;
+    }
+    let said = |args: &[&str]| {
+        let done = git_in(dir, args).output().unwrap();
+        let text = [done.stdout, done.stderr].map(|s| String::from_utf8_lossy(&s).into_owned());
+        assert!(done.status.success(), "git {args:?} at step {step}: {text:?}");
+        text
+    };
+    let [_, complaints] = said(&["fsck", "--full", "--strict", "--no-dangling", "--no-progress"]);
+    assert!(!complaints.contains("error"), "git fsck at step {step}: {complaints}");
+    let [content, _] = said(&["show", "HEAD:changed"]);
+    assert!(content.as_bytes() == body(step), "the newest commit is not as it was made at step {step}");
+    let [subject, _] = said(&["log", "-1", "--format=%s"]);
+    assert_eq!(subject.trim(), step.to_string());
+    step
 }
 
 /// Stores through mappings for ever, in a file without a descriptor. No cut can hold it; it must hold up no cut.

@@ -215,7 +215,7 @@ fn a_killed_daemon_goes_on_where_it_was() {
     }
 }
 
-/// SEMANTICS, Restore: "A store that cannot be reached makes opening fail with EIO after bounded retries, never with wrong content".
+/// SEMANTICS, Restore: "A store that cannot be reached makes opening, or reading by range, fail with EIO after bounded retries, never with wrong content".
 #[test]
 fn without_the_store_opening_fails_and_recovers() {
     let (lab, _) = arrived(Mode::Passthrough);
@@ -247,7 +247,7 @@ fn what_was_put_beneath_meanwhile_is_shown() {
 }
 
 /// SEMANTICS, Restore: "A lazy restore looks at the tables of all layers at once; damage of content is met when it is
-/// read, and makes opening that file fail with EIO."
+/// read, and makes opening that file, or reading the damaged part of a large one, fail with EIO."
 #[test]
 fn damage_is_met_where_it_is() {
     let mut lab = Lab::new(setup(Mode::Passthrough));

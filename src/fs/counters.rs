@@ -35,7 +35,8 @@ impl Default for Counters {
 }
 
 impl Counters {
-    pub(super) fn add(&self, op: Op) {
+    /// Counts one.
+    pub fn add(&self, op: Op) {
         if let Some(counter) = self.0.get(op as usize) {
             counter.fetch_add(1, Ordering::Relaxed);
         }

@@ -47,7 +47,8 @@ impl Live for Volume {
         });
         let writer = |inode: &Arc<Inode>| {
             let path = inode.path().or_else(|| found(inode))?;
-            Some(Writer { node: inode.id, path, ino: inode.key.ino })
+            let passing = inode.open.lock().classic > 0;
+            Some(Writer { node: inode.id, path, ino: inode.key.ino, passing })
         };
         live.iter().filter_map(writer).collect()
     }

@@ -4,6 +4,7 @@ use super::attr::Attr;
 use super::inode::Inode;
 use super::rare::Empty;
 use crate::path::RelPath;
+use crate::state::absent::ranges::Reader;
 use crate::sync::{Mutex, RwLock};
 use rustix::fs::OFlags;
 use std::any::Any;
@@ -83,7 +84,8 @@ pub enum Opened {
 }
 
 /// What is open of one inode. All handles of an inode are served in the same way: the kernel
-/// refuses a mixture.
+/// refuses a mixture. Where it serves files, a large one that was opened before all of it was here is
+/// served by us until its last close.
 #[derive(Debug, Default)]
 pub struct OpenState {
     /// Handles the kernel holds.
@@ -92,6 +94,10 @@ pub struct OpenState {
     pub(super) writers: u32,
     /// How many of them are programs that run.
     pub(super) running: u32,
+    /// How many of them are served by us.
+    pub(super) classic: u32,
+    /// The file was not on the disk and came there: this inode has taken its place.
+    pub(super) arrived: Option<Arc<Inode>>,
     pub(super) registration: Option<Registration>,
     /// Reaches the file after its last name is gone.
     pub(super) orphan: Option<Arc<OwnedFd>>,
@@ -109,6 +115,8 @@ impl Empty for OpenState {
             handles: 0,
             writers: 0,
             running: 0,
+            classic: 0,
+            arrived: None,
             registration: None,
             orphan: None,
             unasked: None,
@@ -119,10 +127,13 @@ impl Empty for OpenState {
     }
 
     fn is_empty(&self) -> bool {
-        let Self { handles, writers, running, registration, orphan, unasked, queued, used: _ } = self;
+        let Self { handles, writers, running, classic, arrived, .. } = self;
+        let Self { registration, orphan, unasked, queued, .. } = self;
         *handles == 0
             && *writers == 0
             && *running == 0
+            && *classic == 0
+            && arrived.is_none()
             && registration.is_none()
             && orphan.is_none()
             && unasked.is_none()
@@ -200,15 +211,35 @@ impl Registrations {
     }
 }
 
+/// Where a handle of ours gets its data from.
+#[derive(Debug)]
+pub enum Data {
+    /// The backing, opened with the access the caller asked for.
+    File(File),
+    /// A large file that was not on the disk at the open; only read.
+    Reader(Arc<Reader>),
+}
+
 /// A file opened on the classic path.
 #[derive(Debug)]
 pub struct Handle {
-    /// Open on the backing with the access the caller asked for.
-    pub file: File,
+    /// Its data.
+    pub data: Data,
     /// What was opened.
     pub inode: Arc<Inode>,
     /// Whether it can write.
     pub writable: bool,
+}
+
+impl Handle {
+    /// The file on the backing; `EOPNOTSUPP` while not all of it is there, for which the kernel has another
+    /// road.
+    pub(super) fn file(&self) -> io::Result<&File> {
+        match &self.data {
+            Data::File(file) => Ok(file),
+            Data::Reader(reader) => reader.file().ok_or_else(|| rustix::io::Errno::OPNOTSUPP.into()),
+        }
+    }
 }
 
 /// The handles of the classic path. Owner of its lock.

@@ -3,6 +3,7 @@ use super::LayerError;
 use super::contents::{Contents, END_BYTES, PIECE_BYTES_MAX, PIECE_RAW_MAX};
 use super::frame::SKIPPABLE_HEADER_BYTES;
 use super::frame::{CONTENTS_MAGIC, FRAME_BYTES_MAX, FRAME_RAW_MAX, PREAMBLE_BYTES};
+use super::section;
 use super::table::{self, Counts, FOOTER_BYTES, FrameRow, ROW_BYTES};
 use std::ops::Range;
 
@@ -110,12 +111,34 @@ impl LayerIndex {
     }
 
     /// The frames that cover `span`, as numbers.
-    fn covering(&self, span: &Range<u64>) -> Range<usize> {
+    pub fn covering(&self, span: &Range<u64>) -> Range<usize> {
         let end = span.end.min(self.raw_bytes);
         if span.start >= end {
             return 0..0;
         }
         (span.start / STEP) as usize..end.div_ceil(STEP) as usize
+    }
+
+    /// Which part of the tar stream a frame holds; one without bytes at the end for a frame that is not
+    /// there.
+    pub fn span_of(&self, frame: usize) -> Range<u64> {
+        let at = |n: usize| (n as u64).saturating_mul(STEP).min(self.raw_bytes);
+        at(frame)..at(frame.saturating_add(1))
+    }
+
+    /// The bytes of the object that frames of these numbers are.
+    pub fn stored(&self, frames: Range<usize>) -> Range<u64> {
+        self.start_of(frames.start)..self.start_of(frames.end)
+    }
+
+    /// The part of the tar stream that a frame holds, from the frame as the object has it.
+    ///
+    /// # Errors
+    /// [`LayerError::Corrupt`] if it is not the frame of this number.
+    pub fn unpack(&self, frame: usize, stored: &[u8]) -> Result<Vec<u8>, LayerError> {
+        let (rows, _) = self.frames(&self.span_of(frame));
+        let row = rows.first().ok_or_else(|| LayerError::corrupt("no such frame in the layer"))?;
+        section::unpack(&mut zstd::bulk::Decompressor::new(), stored, row)
     }
 
     fn start_of(&self, frame: usize) -> u64 {

@@ -96,7 +96,8 @@ impl<R: Read> Section<R> {
     }
 }
 
-fn unpack(zstd: &mut Zstd, bytes: &[u8], row: &FrameRow) -> Result<Vec<u8>, LayerError> {
+/// The content of a frame, if it is the one that `row` describes.
+pub(super) fn unpack(zstd: &mut Zstd, bytes: &[u8], row: &FrameRow) -> Result<Vec<u8>, LayerError> {
     if *blake3::hash(bytes).as_bytes() != row.digest {
         return Err(LayerError::corrupt("frame is not the one in the index"));
     }

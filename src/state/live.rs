@@ -16,6 +16,9 @@ pub struct Writer {
     pub path: RelPath,
     /// Inode number on the backing.
     pub ino: u64,
+    /// Its data passes the mount's daemon, though that of others may not: what is stored through a mapping
+    /// reaches the backing when the kernel writes it back.
+    pub passing: bool,
 }
 
 /// The living tree as a cut sees it.

@@ -1,7 +1,16 @@
 //! Which files are mapped for writing: stores through a mapping pass no system call, so the cut
 //! must know them by other means.
+use super::live::Writer;
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader};
+
+/// The same as inode numbers on the backing, where the mount has given one of `writers` another number.
+pub fn mapped_writers(dev: u64, writers: &[Writer]) -> HashSet<u64> {
+    let mut found = mapped_inodes(dev);
+    let renumbered: Vec<u64> = writers.iter().filter(|w| found.contains(&w.node)).map(|w| w.ino).collect();
+    found.extend(renumbered);
+    found
+}
 
 /// Inode numbers of files on device `dev` (as stat shows it) that some visible process has mapped
 /// shared and writable.

@@ -147,7 +147,13 @@ impl InodeTable {
         let native = attr.key.dev == self.root.key.dev;
         let inode = Inode::new(id, attr, native, None, before.nlookup.load(Ordering::Relaxed));
         *inode.links.lock() = std::mem::take(&mut *before.links.lock());
-        known.by_id.insert(id, Arc::new(inode));
+        let inode = Arc::new(inode);
+        {
+            let mut open = before.open.lock();
+            *inode.open.lock() = std::mem::take(&mut *open);
+            open.arrived = Some(inode.clone());
+        }
+        known.by_id.insert(id, inode);
         known.arrived.insert(attr.key, id);
     }
 

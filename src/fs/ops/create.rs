@@ -2,7 +2,7 @@
 use crate::fs::attr::{Attr, decode_dev};
 use crate::fs::counters::Op;
 use crate::fs::inode::{ACL_UNKNOWN, Inode};
-use crate::fs::open::{Handle, Opened, Opening, Register};
+use crate::fs::open::{Opened, Opening, Register};
 use crate::fs::{Caller, Volume, sys};
 use crate::state::dirty::Extent;
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -62,12 +62,11 @@ impl Volume {
         how: Opening,
         register: Register<'_>,
     ) -> io::Result<Opened> {
-        let opened = if self.options.passthrough && inode.native {
-            self.open_passthrough(inode, how.flags, || Ok(file), register)?
-        } else {
-            inode.open.lock().count(how.flags);
-            let handle = Handle { file, inode: inode.clone(), writable: how.writes() };
-            Opened::Classic(self.handles.insert(handle))
+        let mut file = Some(file);
+        let taken = || file.take().ok_or_else(|| io::ErrorKind::NotFound.into());
+        let opened = match self.open_passthrough(inode, how.flags, taken, register)? {
+            Some(opened) => opened,
+            None => self.open_classic(inode, how, file.take().ok_or(io::ErrorKind::NotFound)?),
         };
         if how.writes() {
             self.writable.insert(inode);

@@ -2,8 +2,9 @@
 //! have no kernel road arrive here; on the classic path everything does.
 use crate::fs::counters::Op;
 use crate::fs::inode::Inode;
-use crate::fs::open::{Handle, Opened, Opening, Register, Registration, writes};
+use crate::fs::open::{Data, Handle, Opened, Opening, Register, Registration, writes};
 use crate::fs::{CUT_HANDLE, Caller, Volume, sys};
+use crate::state::absent::ranges::Reader;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::fs::File;
@@ -25,16 +26,9 @@ impl Volume {
             inode.at(|dir, name| Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?.into()))
         };
         let handle = if self.is_cut(how.caller) { CUT_HANDLE } else { 0 };
-        let opened = if self.options.passthrough && inode.native {
-            self.open_passthrough(&inode, flags, || reach(OFlags::RDONLY), register)?
-        } else {
-            let file = reach(flags & OFlags::RWMODE)?;
-            inode.open.lock().count(flags);
-            Opened::Classic(self.handles.insert(Handle {
-                file,
-                inode: inode.clone(),
-                writable: how.writes(),
-            }))
+        let opened = match self.open_passthrough(&inode, flags, || reach(OFlags::RDONLY), register)? {
+            Some(opened) => opened,
+            None => self.open_classic(&inode, how, reach(flags & OFlags::RWMODE)?),
         };
         if how.writes() {
             self.writable.insert(&inode);
@@ -62,23 +56,68 @@ impl Volume {
         Ok(())
     }
 
+    /// `None` where the kernel cannot serve this file, or not while it has handles that we serve.
     pub(super) fn open_passthrough(
         &self,
         inode: &Arc<Inode>,
         flags: OFlags,
         reach: impl FnOnce() -> io::Result<File>,
         register: Register<'_>,
-    ) -> io::Result<Opened> {
+    ) -> io::Result<Option<Opened>> {
+        if !self.options.passthrough || !inode.native {
+            return Ok(None);
+        }
         let mut fresh = false;
-        let registration: Registration = inode.open.lock().open(flags, || {
-            fresh = true;
-            self.count(Op::BackingOpen);
-            register(reach()?.as_fd())
-        })?;
+        let registration: Registration = {
+            let mut state = inode.open.lock();
+            if state.classic > 0 {
+                return Ok(None);
+            }
+            state.open(flags, || {
+                fresh = true;
+                self.count(Op::BackingOpen);
+                register(reach()?.as_fd())
+            })?
+        };
         if fresh {
             self.registrations.admit(inode);
         }
-        Ok(Opened::Passthrough(registration))
+        Ok(Some(Opened::Passthrough(registration)))
+    }
+
+    /// Serves a file ourselves.
+    pub(super) fn open_classic(&self, inode: &Arc<Inode>, how: Opening, file: File) -> Opened {
+        {
+            let mut state = inode.open.lock();
+            state.count(how.flags);
+            state.classic += 1;
+        }
+        let handle = Handle { data: Data::File(file), inode: inode.clone(), writable: how.writes() };
+        Opened::Classic(self.handles.insert(handle))
+    }
+
+    /// Opens a large file that is not on the disk. `None`: it is there by now.
+    pub fn open_absent(&self, inode: u64, how: Opening, reader: Reader) -> io::Result<Option<Opened>> {
+        let inode = self.inode(inode)?;
+        {
+            let mut state = inode.open.lock();
+            if inode.absent_file() != Some(reader.file_number()) || state.arrived.is_some() {
+                return Ok(None);
+            }
+            state.count(how.flags);
+            state.classic += 1;
+        }
+        self.count(Op::Open);
+        let handle = Handle { data: Data::Reader(Arc::new(reader)), inode, writable: false };
+        Ok(Some(Opened::Classic(self.handles.insert(handle))))
+    }
+
+    /// Who reads a large file by this handle that is not whole yet.
+    pub fn reader(&self, handle: u64) -> Option<Arc<Reader>> {
+        match &self.handles.get(handle)?.data {
+            Data::Reader(reader) if reader.file().is_none() => Some(reader.clone()),
+            Data::Reader(_) | Data::File(_) => None,
+        }
     }
 
     /// The kernel closed a handle. `flags` are those it was opened with.
@@ -86,7 +125,7 @@ impl Volume {
         self.count(Op::Release);
         let classic = self.handles.remove(handle);
         let inode = match &classic {
-            Some(handle) => handle.inode.clone(),
+            Some(handle) => current(&handle.inode),
             None => match self.inode(inode) {
                 Ok(inode) => inode,
                 Err(_) => return,
@@ -95,6 +134,7 @@ impl Volume {
         let ended = {
             let mut state = inode.open.lock();
             state.uncount(flags);
+            state.classic = state.classic.saturating_sub(u32::from(classic.is_some()));
             // The last handle of a file without a name: nothing can reach it any more.
             let ended = if state.handles == 0 && state.orphan.is_some() {
                 (state.orphan.take(), state.registration.take())
@@ -129,6 +169,7 @@ impl Volume {
     /// A descriptor for what a handle asks for beside data.
     fn descriptor(&self, inode: u64, handle: u64, write: bool) -> io::Result<Descriptor> {
         if let Some(handle) = self.handles.get(handle) {
+            handle.file()?;
             return Ok(Descriptor::Classic(handle));
         }
         let inode = self.inode(inode)?;
@@ -147,9 +188,13 @@ impl Volume {
     pub fn read(&self, handle: u64, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         self.count(Op::Read);
         let handle = self.handles.get(handle).ok_or(Errno::BADF)?;
+        let file = match &handle.data {
+            Data::File(file) => file,
+            Data::Reader(reader) => return reader.read(buffer, offset)?.ok_or_else(|| Errno::AGAIN.into()),
+        };
         let mut done = 0;
         while done < buffer.len() {
-            match handle.file.read_at(&mut buffer[done..], offset + done as u64)? {
+            match file.read_at(&mut buffer[done..], offset + done as u64)? {
                 0 => break,
                 n => done += n,
             }
@@ -161,7 +206,7 @@ impl Volume {
     pub fn write(&self, handle: u64, offset: u64, data: &[u8], kill: bool) -> io::Result<()> {
         self.count(Op::Write);
         let handle = self.handles.get(handle).ok_or(Errno::BADF)?;
-        handle.file.write_all_at(data, offset)?;
+        handle.file()?.write_all_at(data, offset)?;
         if kill {
             self.drop_privileges(&handle.inode)?;
         }
@@ -172,6 +217,9 @@ impl Volume {
     /// Makes a file durable on the backing.
     pub fn fsync(&self, inode: u64, handle: u64, data_only: bool) -> io::Result<()> {
         self.count(Op::Fsync);
+        if self.reader(handle).is_some() {
+            return Ok(()); // nobody has written it
+        }
         let file = self.descriptor(inode, handle, false)?;
         let done = if data_only { rustix::fs::fdatasync(&file) } else { rustix::fs::fsync(&file) };
         Ok(done?)
@@ -225,6 +273,12 @@ impl Volume {
     }
 }
 
+/// The inode that stands for a file now, which may have come to the disk since it was opened.
+fn current(inode: &Arc<Inode>) -> Arc<Inode> {
+    let arrived = inode.open.lock().arrived.clone();
+    arrived.unwrap_or_else(|| inode.clone())
+}
+
 /// A descriptor of the backing, wherever it comes from.
 #[derive(Debug)]
 enum Descriptor {
@@ -236,7 +290,10 @@ enum Descriptor {
 impl AsFd for Descriptor {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         match self {
-            Self::Classic(handle) => handle.file.as_fd(),
+            Self::Classic(handle) => match &handle.data {
+                Data::File(file) => file.as_fd(),
+                Data::Reader(reader) => reader.partial().file().as_fd(),
+            },
             Self::Orphan(fd) => fd.as_fd(),
             Self::Opened(file) => file.as_fd(),
         }

@@ -101,7 +101,7 @@ impl Volume {
         match classic {
             Some(handle) => {
                 self.shelter.before_write(inode)?;
-                handle.file.set_len(size)
+                handle.file()?.set_len(size)
             }
             None => self.truncate(inode, size),
         }

@@ -28,24 +28,21 @@ impl Adapter {
             // The operation itself may wait for a disk.
             tokio::task::spawn_blocking(move || match brought {
                 Ok(()) => op(&this, reply),
-                Err(Unbrought { errno, why }) => {
-                    tracing::warn!(error = why, "content could not be brought");
-                    reply.error(errno);
-                }
+                Err(unbrought) => reply.error(unbrought.told()),
             });
         });
     }
 }
 
 /// Why content did not come.
-struct Unbrought {
-    errno: i32,
+pub(super) struct Unbrought {
+    pub(super) errno: i32,
     why: String,
 }
 
 impl Unbrought {
     /// A full disk is told as such; whatever else it was, the program cannot have its content now.
-    fn of(error: &(dyn std::error::Error + 'static)) -> Self {
+    pub(super) fn of(error: &(dyn std::error::Error + 'static)) -> Self {
         let mut why = error.to_string();
         let mut errno = libc::EIO;
         let mut cause = Some(error);
@@ -61,12 +58,18 @@ impl Unbrought {
         }
         Self { errno, why }
     }
+
+    /// What the program is told; the log is told why.
+    pub(super) fn told(self) -> i32 {
+        tracing::warn!(error = self.why, "content could not be brought");
+        self.errno
+    }
 }
 
-async fn while_it_comes(
+pub(super) async fn while_it_comes<T>(
     hydrator: &Hydrator,
-    brought: impl Future<Output = Result<(), Unbrought>>,
-) -> Result<(), Unbrought> {
+    brought: impl Future<Output = Result<T, Unbrought>>,
+) -> Result<T, Unbrought> {
     let mut brought = std::pin::pin!(brought);
     let mut bytes = hydrator.bytes();
     loop {

@@ -7,6 +7,7 @@ mod durable;
 mod gated;
 mod list;
 mod open;
+mod ranges;
 mod wanted;
 
 pub use durable::Durable;
@@ -17,6 +18,7 @@ use super::abi::answer::{Attributes, Entry, Offset, Written};
 use super::abi::request::{Operation, Request};
 use super::pool::Pool;
 use super::transport::{Handler, Pending, Reply};
+use crate::fs::absent::Need;
 use crate::fs::attr::Attr;
 use crate::fs::open::Opening;
 use crate::fs::{Caller, Volume};
@@ -85,13 +87,19 @@ impl Handler for Adapter {
             Operation::Readdirplus { offset, size } => {
                 list::readdirplus(volume, id, offset, size, pending.reply());
             }
-            Operation::Lseek { handle, offset, whence } => {
-                let sought = volume.lseek(id, handle, offset as i64, whence as i32);
-                pending.reply().send(sought.map(Offset));
-            }
-            Operation::Read { handle, offset, size } => {
-                pending.reply().fill(size as usize, |buffer| volume.read(handle, offset, buffer));
-            }
+            Operation::Lseek { handle, offset, whence } => match self.reader(handle) {
+                Some((hydrator, reader)) => {
+                    self.seek_absent(hydrator, reader, offset, whence, pending.reply());
+                }
+                None => {
+                    let sought = volume.lseek(id, handle, offset as i64, whence as i32);
+                    pending.reply().send(sought.map(Offset));
+                }
+            },
+            Operation::Read { handle, offset, size } => match self.reader(handle) {
+                Some((hydrator, reader)) => self.read_absent(hydrator, reader, offset, size, pending.reply()),
+                None => pending.reply().fill(size as usize, |buffer| volume.read(handle, offset, buffer)),
+            },
             Operation::Release { handle, flags } => {
                 volume.release(id, handle, OFlags::from_bits_retain(flags));
                 pending.reply().send(Ok(()));
@@ -119,6 +127,12 @@ impl Handler for Adapter {
 impl Adapter {
     fn open(&self, id: u64, how: Opening, reply: Reply<super::abi::answer::Opened>) {
         let need = self.volume.need(id, how.flags.contains(OFlags::TRUNC));
+        if let (Need::Files(files), false) = (&need, how.changes())
+            && let [file] = files[..]
+            && let Some(hydrator) = self.hydrator.as_ref().filter(|h| h.ranges().serves(file))
+        {
+            return self.open_absent(hydrator, file, id, how, reply);
+        }
         self.when_here(need, reply, move |this, reply| this.open_here(id, how, reply));
     }
 

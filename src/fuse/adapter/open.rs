@@ -35,7 +35,7 @@ pub(super) fn create(volume: &Volume, what: Creation, name: &CStr, reply: Reply<
 }
 
 /// How the kernel is told; `handle` names passthrough opens.
-fn told(opened: &Opened, handle: u64) -> io::Result<answer::Opened> {
+pub(super) fn told(opened: &Opened, handle: u64) -> io::Result<answer::Opened> {
     match opened {
         Opened::Classic(handle) => Ok(answer::Opened::Handle(*handle)),
         Opened::Passthrough(Registration(registration)) => {

@@ -45,6 +45,18 @@ pub(crate) struct NewFile {
     temporary: Option<Vec<u8>>,
 }
 
+impl NewFile {
+    /// One that [`Placer::begin`] made without a name.
+    pub(crate) fn nameless(file: File) -> Self {
+        Self { file, temporary: None }
+    }
+
+    /// The file, if it has no name, not even for the time being.
+    pub(crate) fn into_nameless(self) -> Option<File> {
+        self.temporary.is_none().then_some(self.file)
+    }
+}
+
 impl Placer {
     pub(crate) fn notes(&self) -> Vec<Note> {
         self.notes.lock().iter().copied().collect()

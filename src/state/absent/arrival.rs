@@ -1,17 +1,19 @@
 //! [`Arrivals`]: files that were brought, and get their names together.
 //!
 //! What is done once for a directory, the log and the journal is so done once for many files.
+use super::ranges::Partial;
 use super::tree::{FileRow, Node};
 use super::{Absent, Fate};
 use crate::layer::extract::NewFile;
 use crate::layer::{LayerError, Metadata};
+use crate::path::RelPath;
 use crate::state::identity::Identity;
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 /// The most files that wait for their names. Each holds a descriptor.
@@ -48,14 +50,8 @@ impl<'a> Arrivals<'a> {
         fill: impl FnOnce(&File) -> Result<(), LayerError>,
     ) -> Result<(), LayerError> {
         let absent = self.absent;
-        let names = absent.absent_names(number);
-        let Some(first) = names.first() else { return Ok(()) };
-        let failed = |e: io::Error| LayerError::io(format!("cannot make: {}", absent.tree.path(*first)), e);
-        let home = absent.directory(absent.tree.parent(*first)).map_err(failed)?;
-        // For the turn, in which none can be made any more.
-        for other in names.iter().skip(1) {
-            absent.directory(absent.tree.parent(*other)).map_err(failed)?;
-        }
+        let Some(home) = absent.directories(number)? else { return Ok(()) };
+        let failed = |e| absent.cannot_make(number, e);
         let placer = &absent.ground.placer;
         let new =
             absent.writable(home.as_fd(), || placer.begin(home.as_fd())).map_err(|e| failed(e.into()))?;
@@ -143,6 +139,51 @@ impl Drop for Arrivals<'_> {
 }
 
 impl Absent {
+    fn cannot_make(&self, number: u32, e: io::Error) -> LayerError {
+        let path = self.absent_names(number).first().map(|name| self.tree.path(*name)).unwrap_or_default();
+        LayerError::io(format!("cannot make: {path}"), e)
+    }
+
+    /// The directory of the first absent name of a file; those of the others are made as well, for the turn,
+    /// in which none can be made any more. `None` if it has no such name.
+    fn directories(&self, number: u32) -> Result<Option<Arc<OwnedFd>>, LayerError> {
+        let names = self.absent_names(number);
+        let made = names.iter().map(|name| self.directory(self.tree.parent(*name)));
+        let made = made.collect::<io::Result<Vec<_>>>().map_err(|e| self.cannot_make(number, e))?;
+        Ok(made.into_iter().next())
+    }
+
+    /// Whether the disk keeps files without names, as the parts of a large one are.
+    pub(super) fn keeps_nameless(&self) -> bool {
+        let root = self.ground.dirs.lock().get(&RelPath::root(), false);
+        root.is_ok_and(|root| self.nameless(root.as_fd()).is_ok())
+    }
+
+    fn nameless(&self, home: BorrowedFd<'_>) -> io::Result<File> {
+        let new = self.writable(home, || self.ground.placer.begin(home))?;
+        self.ground.placer.end(&new, home);
+        new.into_nameless().ok_or_else(|| io::ErrorKind::Unsupported.into())
+    }
+
+    /// An empty file without a name for an absent one, and where its first name will stand.
+    pub(super) fn begin(&self, number: u32) -> io::Result<(File, Arc<OwnedFd>)> {
+        let home = self.directories(number).map_err(io::Error::other)?;
+        let home = home.ok_or(io::ErrorKind::NotFound)?;
+        Ok((self.nameless(home.as_fd())?, home))
+    }
+
+    /// A large file is whole, or with `emptied` about to be emptied: it gets its attributes and names.
+    pub(super) fn adopt(&self, partial: &Partial, emptied: bool) -> Result<(), LayerError> {
+        let number = partial.number();
+        let Some(_made) = self.directories(number)? else { return Ok(()) };
+        partial.end(&self.ground.placer, &self.metadata(number), emptied)?;
+        let file = partial.file().try_clone().map_err(|e| self.cannot_make(number, e))?;
+        let mut arrivals = Arrivals::new(self);
+        let (new, home) = (NewFile::nameless(file), partial.home().clone());
+        arrivals.waiting.push(Arrival { number, new, home });
+        arrivals.place()
+    }
+
     /// One file at once.
     pub(super) fn arrive(
         &self,

@@ -1,6 +1,7 @@
 //! [`Hydrator`]: brings the content of absent files, at once for who waits and in the background.
 use super::arrival::Arrivals;
 use super::lent::Lent;
+use super::ranges::{Ranges, Reader};
 use super::tree::{FileRow, Place};
 use super::{Absent, Layer};
 use crate::layer::frame::FRAME_RAW_MAX;
@@ -42,6 +43,8 @@ type Flight = Shared<BoxFuture<'static, Result<(), Failure>>>;
 pub struct Hydrator {
     absent: Arc<Absent>,
     source: Source,
+    /// Brings large files.
+    ranges: Arc<Ranges>,
     counters: Arc<Counters>,
     handle: Handle,
     /// Files under way for somebody who waits. Owner of its lock.
@@ -69,8 +72,9 @@ impl Hydrator {
     pub fn new(absent: Arc<Absent>, store: Store, handle: Handle, neighbours: bool) -> Self {
         let counters: Arc<Counters> = Arc::default();
         Self {
+            source: Source::new(store.clone(), handle.clone(), counters.clone()),
+            ranges: Arc::new(Ranges::new(absent.clone(), store, handle.clone(), counters.clone())),
             absent,
-            source: Source::new(store, handle.clone(), counters.clone()),
             counters,
             handle,
             flights: Mutex::default(),
@@ -101,11 +105,10 @@ impl Hydrator {
     /// Brings these files; ready when all are there. Those wanted already are not asked for twice.
     pub async fn bring(self: &Arc<Self>, files: Vec<u32>) -> Result<(), Failure> {
         let _waiting = Waiting::new(self.clone());
-        let flights =
-            runs(&files, |file| self.absent.tree().file(file)).into_iter().map(|run| match run.len() {
-                1 => self.flight(run.start),
-                _ => self.fetch(run).boxed().shared(),
-            });
+        let flights = self.runs(&files).into_iter().map(|run| match run.len() {
+            1 => self.flight(run.start),
+            _ => self.fetch(run).boxed().shared(),
+        });
         futures::stream::iter(flights).buffer_unordered(BRING_AT_ONCE).try_collect().await
     }
 
@@ -117,13 +120,47 @@ impl Hydrator {
         self.demanded.fetch_add(1, Ordering::Relaxed);
         let own = self.clone();
         let flight = async move {
-            let result = own.fetch(own.with_neighbours(file)).await;
+            let result = if own.ranges.serves(file) {
+                own.whole(file, false).await
+            } else {
+                own.fetch(own.with_neighbours(file)).await
+            };
             own.flights.lock().remove(&file);
             result
         };
         let flight = flight.boxed().shared();
         flights.insert(file, flight.clone());
         flight
+    }
+
+    /// Brings a large file; in the background (`yields`) those who wait go first.
+    async fn whole(&self, file: u32, yields: bool) -> Result<(), Failure> {
+        let turn = async |_bytes| {
+            let background = if yields { Some(self.wait_turn().await) } else { None };
+            (!self.is_stopped()).then_some(background)
+        };
+        self.ranges.whole(file, turn).await
+    }
+
+    /// Opens a file that is read by range, if it is large enough and absent.
+    pub fn reader(&self, file: u32) -> Option<std::io::Result<Reader>> {
+        self.ranges.serves(file).then(|| self.ranges.open(file))
+    }
+
+    /// Reads a range of such a file; what is missing is brought.
+    pub async fn read(self: &Arc<Self>, reader: &Reader, range: Range<u64>) -> Result<Vec<u8>, Failure> {
+        let _waiting = Waiting::new(self.clone());
+        self.ranges.read(reader, range).await
+    }
+
+    /// Such files.
+    pub fn ranges(&self) -> &Arc<Ranges> {
+        &self.ranges
+    }
+
+    /// Joins files whose entries are asked for together. Large ones are brought in parts.
+    fn runs(&self, files: &[u32]) -> Vec<Range<u32>> {
+        runs(files, |file| self.ranges.serves(file), |file| self.absent.tree().file(file))
     }
 
     /// The files that lie within the frames that must be read for this one.
@@ -200,11 +237,10 @@ impl Hydrator {
 
     /// Makes a file without its content: it is empty, or is about to be emptied.
     pub fn empty(&self, file: u32) -> Result<(), LayerError> {
-        let row = self.absent.tree().file(file);
-        let xattrs = self.absent.tree().xattrs(file).to_vec();
-        let meta =
-            crate::layer::Metadata { mode: row.mode, uid: row.uid, gid: row.gid, mtime: row.mtime, xattrs };
-        self.absent.arrive(file, &meta, |_| Ok(()))
+        if self.ranges.serves(file) {
+            return self.ranges.empty(file);
+        }
+        self.absent.arrive(file, &self.absent.metadata(file), |_| Ok(()))
     }
 
     /// Brings everything that is absent, in the order of the layers, yielding to those who wait.
@@ -212,8 +248,10 @@ impl Hydrator {
     pub async fn bring_all(self: &Arc<Self>, yields: bool, progress: impl Fn()) -> Result<(), Failure> {
         let count = self.absent.tree().files() as u32;
         let files: Vec<u32> = (0..count).filter(|file| self.absent.wants(*file)).collect();
-        let all = runs(&files, |file| self.absent.tree().file(file));
-        let pieces = futures::stream::iter(all).map(|run| async move {
+        let pieces = futures::stream::iter(self.runs(&files)).map(|run| async move {
+            if self.ranges.serves(run.start) {
+                return self.whole(run.start, yields).await;
+            }
             let _running = if yields { Some(self.wait_turn().await) } else { None };
             if self.stopped.load(Ordering::Relaxed) {
                 return Err(Arc::new(RestoreError::Stopped));
@@ -300,12 +338,15 @@ fn learn(absent: &Absent, layer: &Layer, place: Place, data: &[Extent], digests:
     absent.learn(chunk::places(id, from, data, digests.take()));
 }
 
-/// Joins files, ascending, whose entries lie close to each other in one layer.
-fn runs<'a>(files: &[u32], row: impl Fn(u32) -> &'a FileRow) -> Vec<Range<u32>> {
+/// Joins files, ascending, whose entries lie close to each other in one layer; not those that stay `alone`.
+fn runs<'a>(files: &[u32], alone: impl Fn(u32) -> bool, row: impl Fn(u32) -> &'a FileRow) -> Vec<Range<u32>> {
     let mut runs: Vec<Range<u32>> = Vec::new();
     for &file in files {
         let place = row(file).place;
-        if let Some(run) = runs.last_mut() {
+        if let Some(run) = runs.last_mut()
+            && !alone(file)
+            && !alone(run.start)
+        {
             let (start, last) = (row(run.start).place, row(run.end - 1).place);
             let gap = place.offset.saturating_sub(last.offset + last.length);
             let length = (place.offset + place.length).saturating_sub(start.offset);
@@ -342,9 +383,10 @@ mod tests {
             row(0, 10 * mib, 40 * mib),
             row(1, 0, 1),
         ];
-        let joined = runs(&[0, 1, 2, 3, 4], |file| &rows[file as usize]);
-        assert_eq!(joined, [0..2, 2..3, 3..4, 4..5]);
-        assert_eq!(runs(&[0, 2], |file| &rows[file as usize]), [0..1, 2..3]);
-        assert!(runs(&[], |file| &rows[file as usize]).is_empty());
+        let runs = |files: &[u32], alone: u32| runs(files, |file| file == alone, |file| &rows[file as usize]);
+        assert_eq!(runs(&[0, 1, 2, 3, 4], 9), [0..2, 2..3, 3..4, 4..5]);
+        assert_eq!(runs(&[0, 1, 2, 3, 4], 0), [0..1, 1..2, 2..3, 3..4, 4..5]);
+        assert_eq!(runs(&[0, 2], 9), [0..1, 2..3]);
+        assert!(runs(&[], 9).is_empty());
     }
 }

@@ -9,10 +9,12 @@
 //!
 //! One lock, the *turn*, orders what appears and disappears against who looks at it.
 mod arrival;
+pub mod content;
 pub mod hydrate;
 mod lent;
 pub mod log;
 mod place;
+pub mod ranges;
 mod store;
 pub mod tree;
 

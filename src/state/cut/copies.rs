@@ -2,7 +2,7 @@
 use crate::path::RelPath;
 use crate::state::identity::Identity;
 use crate::state::live::Writer;
-use crate::state::mapped::mapped_inodes;
+use crate::state::mapped::mapped_writers;
 use crate::state::plan::{Captured, Change, Plan};
 use crate::state::staging::Staging;
 use rustix::fs::{Mode, OFlags};
@@ -92,11 +92,17 @@ impl<'a> Copies<'a> {
 
     /// Files that have been mapped only since `before` was seen were copied as if they were not: a
     /// store to a page that was dirty already would leave no trace. Marks them; returns how many.
-    pub(super) fn note_mapped_since(&self, plan: &mut Plan, before: &HashSet<u64>, mount_dev: u64) -> usize {
+    pub(super) fn note_mapped_since(
+        &self,
+        plan: &mut Plan,
+        before: &HashSet<u64>,
+        mount_dev: u64,
+        writers: &[Writer],
+    ) -> usize {
         if self.by_ino.is_empty() {
             return 0;
         }
-        let now = mapped_inodes(mount_dev);
+        let now = mapped_writers(mount_dev, writers);
         let is_new =
             |c: &Captured| c.has_content() && now.contains(&c.ident.ino) && !before.contains(&c.ident.ino);
         let paths: Vec<RelPath> =

@@ -19,7 +19,7 @@ pub use observe::Observed;
 use super::barrier::Barrier;
 use super::dirty::{Extent, Marks};
 use super::live::{Live, Writer};
-use super::mapped::mapped_inodes;
+use super::mapped::mapped_writers;
 use super::plan::{Captured, LookOptions, Plan, PlanError};
 use super::record::Records;
 use super::source::ContentSource;
@@ -250,17 +250,20 @@ impl Cutter {
         last: bool,
     ) -> Result<Timestamp, Attempt> {
         let writers = self.writers(records);
-        let mapped = if writers.is_empty() { HashSet::new() } else { mapped_inodes(self.options.mount_dev) };
+        let mapped = match &writers[..] {
+            [] => HashSet::new(),
+            some => mapped_writers(self.options.mount_dev, some),
+        };
         self.copy_ahead(records, progress, &writers)?;
         let mut helper = Helper::new(self.barrier.lock());
         // Nobody stands still yet, and with many files on a busy machine this takes its time.
         let patient = Instant::now() + HELPER_MAX;
-        if self.options.hold {
+        let hold = self.options.hold;
+        let passing = writers.iter().filter(|w| (!hold || w.passing) && mapped.contains(&w.ino));
+        helper.push(passing.map(|w| &w.path), patient)?;
+        if hold {
             helper.prepare(&writers, patient)?;
             self.live.expect_held(helper.len());
-        } else {
-            let paths = writers.iter().filter(|w| mapped.contains(&w.ino)).map(|w| &w.path);
-            helper.push(paths, patient)?;
         }
 
         let allowed = self.options.deadline * if last { LAST_ATTEMPT_FACTOR } else { 1 };
@@ -276,8 +279,12 @@ impl Cutter {
         let pause = began.elapsed();
         helper.finish();
         if result.is_ok() {
-            let doubtful =
-                progress.copies.note_mapped_since(&mut progress.plan, &mapped, self.options.mount_dev);
+            let doubtful = progress.copies.note_mapped_since(
+                &mut progress.plan,
+                &mapped,
+                self.options.mount_dev,
+                &writers,
+            );
             let mut stats = self.stats.lock();
             stats.fuzzy += doubtful as u64;
             stats.last_pause_us = pause.as_micros() as u64;

@@ -32,7 +32,7 @@ impl Tree {
             dir,
             root: root.expect("open"),
             dirty: DirtySet::new(),
-            written: Mutex::new(vec![Writer { node: ino, path, ino }]),
+            written: Mutex::new(vec![Writer { node: ino, path, ino, passing: false }]),
             before_close,
             unheld: Mutex::new(0),
         })

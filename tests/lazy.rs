@@ -333,3 +333,92 @@ fn the_directory_beneath_holds_complete_files_only() {
     let differing: Vec<String> = expected.diff(&found).into_iter().filter(|l| !l.contains("many:")).collect();
     assert!(differing.is_empty() || differing.iter().all(|l| l.starts_with("many ")), "{differing:?}");
 }
+
+/// Forty files of half a MiB each, in the order of their names: neighbours lie in one layer.
+fn half_a_mib_each(dir: &Path) {
+    fs::create_dir(dir.join("many")).unwrap();
+    for n in 0..40u32 {
+        let noise = |at: u32| (at ^ n << 20).wrapping_mul(2_654_435_761) >> 13;
+        let bytes: Vec<u8> = (0..1u32 << 19).map(|at| noise(at) as u8).collect();
+        fs::write(dir.join(format!("many/{n:02}")), bytes).unwrap();
+    }
+}
+
+/// SEMANTICS, Restore: "`--prefetch-rate` limits the background, and nothing else".
+#[test]
+fn a_slow_background_slows_down_nobody() {
+    // So slow that after its first step it never comes to a second.
+    let mut lab = Lab::new(Setup::default().with(&["--no-prefetch=off", "--prefetch-rate", "1"]));
+    half_a_mib_each(&lab.dir());
+    let tree = Tree::take(&lab.dir(), KEPT);
+    lab.flush();
+    lab.elsewhere();
+    lab.await_status("the first step", |status| status["absent_files"].as_u64().unwrap() < 40);
+    tree.assert_same(&Tree::take(&lab.dir(), KEPT), "everything, as it is asked for");
+    assert_eq!(absent(&lab), 0);
+    let background = lab.stats()["prefetched_bytes"].as_u64().unwrap();
+    assert!(background <= 2 << 20, "the background asked for {background} bytes");
+}
+
+/// The files that are on the disk beneath a mount that has ended.
+fn beneath(lab: &Lab) -> Vec<String> {
+    let listed = fs::read_dir(lab.dir().join("many")).into_iter().flatten();
+    let mut names: Vec<String> = listed.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// SEMANTICS, Restore: "What was read first after earlier mounts comes first".
+#[test]
+fn the_next_cold_start_begins_with_what_was_read_first() {
+    let mut lab = Lab::new(setup(Mode::Passthrough));
+    half_a_mib_each(&lab.dir());
+    lab.flush();
+    lab.elsewhere();
+    assert!(!lab.remote_dir().join("work/trace").exists(), "nothing was read yet");
+    for name in ["31", "30", "12"] {
+        fs::read(lab.dir().join("many").join(name)).unwrap();
+    }
+    lab.unmount();
+    let trace = fs::read(lab.remote_dir().join("work/trace")).expect("what was read is remembered");
+    // With a background that makes one step and then, for longer than any test, no second one.
+    let slow = |lab: &mut Lab| {
+        lab.setup.options = ["--no-prefetch=off", "--prefetch-rate", "1"].map(Into::into).to_vec();
+        lab.elsewhere();
+        lab.await_status("the first step", |status| status["absent_files"].as_u64().unwrap() < 40);
+        lab.kill();
+        rustix::mount::unmount(lab.dir(), rustix::mount::UnmountFlags::DETACH).unwrap();
+        beneath(lab)
+    };
+    assert_eq!(slow(&mut lab), ["31"]);
+    // What was read most recently goes before it.
+    lab.setup.options = vec!["--no-prefetch".into()];
+    lab.elsewhere();
+    fs::read(lab.dir().join("many/25")).unwrap();
+    lab.unmount();
+    assert_eq!(slow(&mut lab), ["25"]);
+    // A damaged one is no trace, and no reason not to begin.
+    let mut damaged = trace;
+    damaged[20] ^= 1;
+    fs::write(lab.remote_dir().join("work/trace"), damaged).unwrap();
+    assert_eq!(slow(&mut lab), ["00"], "without a trace it is the order of the layer");
+}
+
+/// SEMANTICS, Restore: "nothing is remembered where nothing came cold".
+#[test]
+fn a_warm_start_leaves_what_was_learned_as_it_is() {
+    let (mut lab, _) = arrived(Mode::Passthrough);
+    fs::read(lab.dir().join("many/33")).unwrap();
+    lab.remount();
+    let trace = lab.remote_dir().join("work/trace");
+    let learned = fs::read(&trace).unwrap();
+    fs::read(lab.dir().join("many/34")).unwrap();
+    lab.remount();
+    assert_eq!(fs::read(&trace).unwrap(), learned);
+    fs::remove_file(&trace).unwrap();
+    lab.elsewhere();
+    fs::write(lab.dir().join("many/35"), "overwritten, not read").unwrap();
+    lab.flush();
+    lab.unmount();
+    assert!(!trace.exists(), "what was not read was remembered");
+}

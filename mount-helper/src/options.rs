@@ -29,6 +29,7 @@ const SETTINGS: &[&str] = &[
     "scan",
     "restore",
     "no-prefetch",
+    "prefetch-rate",
     "debounce",
     "max-delay",
     "cut-deadline",

@@ -43,6 +43,11 @@ pub const KEYS: &[Key] = &[
         "lazy: usable at once, content comes when it is touched and in the background; eager: all of it first",
     ),
     key("no-prefetch", Some("off"), "on: with a lazy restore bring only what is touched"),
+    key(
+        "prefetch-rate",
+        Some("unlimited"),
+        "bytes a second that the background of a lazy restore brings at most, such as 500K or 20M",
+    ),
     key("debounce", Some("1s"), "flush this long after the last change"),
     key("max-delay", Some("10s"), "flush at least this often under constant writing"),
     key("cut-deadline", Some("500ms"), "how long one attempt of a cut may hold writers"),

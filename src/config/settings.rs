@@ -9,6 +9,7 @@ use super::types::{
 use super::{Choice, ConfigError, text, wire};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -71,6 +72,8 @@ pub struct MountSettings {
     pub restore: Restore,
     /// With [`Restore::Lazy`]: bring only what is touched.
     pub no_prefetch: bool,
+    /// Bytes a second that the background of such a restore brings at most.
+    pub prefetch_rate: Option<NonZeroU64>,
     /// Flush this long after the last change.
     pub debounce: Duration,
     /// Flush at least this often under constant writing; not shorter than `debounce`.
@@ -254,6 +257,7 @@ impl MountSettings {
             scan: reader.word("scan")?,
             restore: reader.word("restore")?,
             no_prefetch: reader.always("no-prefetch", text::switch)?,
+            prefetch_rate: reader.always("prefetch-rate", text::rate)?,
             debounce: reader.always("debounce", text::duration)?,
             max_delay: reader.always("max-delay", text::duration)?,
             cut_deadline: reader.always("cut-deadline", text::duration)?,

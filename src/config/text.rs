@@ -1,4 +1,5 @@
 //! Text to values: durations, switches, words, numbers. Errors say what was expected.
+use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -39,6 +40,22 @@ pub fn switch(text: &str) -> Result<bool, String> {
     }
 }
 
+/// Bytes a second: a number, with K, M or G in powers of 1024; or `unlimited`.
+pub fn rate(text: &str) -> Result<Option<NonZeroU64>, String> {
+    if text.eq_ignore_ascii_case("unlimited") {
+        return Ok(None);
+    }
+    let expected = || format!("expected bytes a second such as 500K or 20M, or unlimited: {text}");
+    let (number, shift) = match text.as_bytes().last().map(u8::to_ascii_uppercase) {
+        Some(b'K') => (&text[..text.len() - 1], 10),
+        Some(b'M') => (&text[..text.len() - 1], 20),
+        Some(b'G') => (&text[..text.len() - 1], 30),
+        _ => (text, 0),
+    };
+    let bytes = number.parse::<u64>().ok().and_then(|n| n.checked_mul(1 << shift));
+    bytes.and_then(NonZeroU64::new).map(Some).ok_or_else(expected)
+}
+
 /// A whole number within a range.
 pub fn number(text: &str, range: RangeInclusive<u32>) -> Result<u32, String> {
     let parsed = text.parse().ok().filter(|n| range.contains(n));
@@ -60,6 +77,19 @@ mod tests {
         }
         for text in ["1s", "500ms", "90s"] {
             assert_eq!(duration(text).map(show_duration).as_deref(), Ok(text));
+        }
+    }
+
+    #[test]
+    fn rates() {
+        let bytes = |text| rate(text).map(|rate| rate.map(NonZeroU64::get));
+        assert_eq!(bytes("1"), Ok(Some(1)));
+        assert_eq!(bytes("500K"), Ok(Some(500 << 10)));
+        assert_eq!(bytes("20m"), Ok(Some(20 << 20)));
+        assert_eq!(bytes("3G"), Ok(Some(3 << 30)));
+        assert_eq!(bytes("unlimited"), Ok(None));
+        for wrong in ["", "K", "0", "-1", "1.5M", "1T", "99999999999G", "\u{e9}", "none"] {
+            assert!(rate(wrong).is_err(), "{wrong}");
         }
     }
 

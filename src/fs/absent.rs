@@ -1,8 +1,9 @@
 //! Entries that are not on the disk yet, as programs see them.
 use super::Volume;
 use super::attr::Attr;
-use super::inode::{Inode, absent_key};
+use super::inode::{Inode, absent_key, numbered_file};
 use super::listing::InTree;
+use crate::state::absent::ranges::WHOLE_BYTES_MAX;
 use crate::state::absent::tree::{FileRow, Node, What};
 use crate::state::absent::{Absent, Shown};
 use rustix::fs::{FileType, Stat};
@@ -86,6 +87,20 @@ impl Volume {
     pub(super) fn absent_xattrs(&self, inode: &Inode) -> Option<&[(Vec<u8>, Vec<u8>)]> {
         let (absent, file) = self.absent.as_ref().zip(inode.absent_file())?;
         Some(absent.tree().xattrs(file))
+    }
+
+    /// A file is opened for its content: that is remembered for the next cold start.
+    pub(super) fn record_open(&self, inode: &Inode) {
+        let Some(absent) = &self.absent else { return };
+        absent.recorder().opened(inode.id, || {
+            let tree = absent.tree();
+            let file = numbered_file(inode.id).or_else(|| match tree.what(tree.find(&inode.path()?)?) {
+                What::File(file) => Some(file),
+                What::Directory | What::Special(_) => None,
+            })?;
+            // Of large ones the ranges count.
+            (tree.file(file).size <= WHOLE_BYTES_MAX).then_some(file)
+        });
     }
 
     /// What an operation on an inode needs. `emptied`: its content does not matter.

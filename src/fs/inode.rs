@@ -39,6 +39,11 @@ pub(super) fn absent_id(file: u32) -> u64 {
     ABSENT_BASE + u64::from(file)
 }
 
+/// The file that has this number, if it was not on the disk when the kernel learned of it.
+pub(super) fn numbered_file(id: u64) -> Option<u32> {
+    id.checked_sub(ABSENT_BASE).and_then(|n| u32::try_from(n).ok())
+}
+
 /// The key of a file that is not on the disk yet.
 pub(super) fn absent_key(file: u32) -> FileKey {
     FileKey { dev: ABSENT_DEV, ino: u64::from(file) }

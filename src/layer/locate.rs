@@ -1,6 +1,6 @@
 //! [`locate`]: where in an entry of a layer the content of its file stands.
-use super::LayerError;
 use super::tar::{BLOCK, Decoder, Dialect, SparseMap};
+use super::{Kind, LayerError, References};
 
 /// Where the content of a file stands within its entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -9,6 +9,8 @@ pub struct Located {
     pub map: SparseMap,
     /// Bytes of the entry before the first of them: headers and sparse map.
     pub headers: u64,
+    /// The parts that stand in other layers.
+    pub refs: References,
 }
 
 /// Reads the headers of an entry. `bytes` are those of the tar stream from where the entry begins; `None`
@@ -22,7 +24,11 @@ pub fn locate(bytes: &[u8]) -> Result<Option<Located>, LayerError> {
         Ok(Some(decoded)) => {
             let headers = (bytes.len() - left.len()) as u64;
             debug_assert!(headers.is_multiple_of(BLOCK as u64));
-            Ok(Some(Located { map: decoded.map, headers }))
+            let refs = match decoded.entry.kind {
+                Kind::File { refs, .. } => refs,
+                _ => References::none(),
+            };
+            Ok(Some(Located { map: decoded.map, headers, refs }))
         }
         Ok(None) => Err(LayerError::corrupt("no entry stands where the contents say")),
         Err(LayerError::Truncated { .. }) => Ok(None),
@@ -35,7 +41,7 @@ pub fn locate(bytes: &[u8]) -> Result<Option<Located>, LayerError> {
 mod tests {
     use super::*;
     use crate::layer::tar::Extent;
-    use crate::layer::{Entry, Kind, LayerIndex, LayerReader, LayerWriter, Metadata, PackOptions};
+    use crate::layer::{Entry, LayerIndex, LayerReader, LayerWriter, Metadata, PackOptions};
     use crate::path::RelPath;
     use std::io::Read;
     use std::os::unix::fs::FileExt;
@@ -54,7 +60,7 @@ mod tests {
             ..Metadata::default()
         };
         let path = RelPath::new("a/file").expect("path");
-        let entry = Entry { path, kind: Kind::File { size, fuzzy: false }, meta };
+        let entry = Entry { path, kind: Kind::File { size, fuzzy: false, refs: References::none() }, meta };
         writer.append(&entry, Some(&file)).expect("append");
         writer.finish().expect("finish").0
     }

@@ -140,6 +140,7 @@ fn wrong_values_name_key_origin_and_expectation() {
         ("name", "../x"),
         ("layout", "flat"),
         ("fuse-threads", "0"),
+        ("prefetch-rate", "0"),
         ("debounce", "11s"),
         ("cut-deadline", "0"),
         ("unsafe-no-cas", "maybe"),

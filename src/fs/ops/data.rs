@@ -33,6 +33,9 @@ impl Volume {
         if how.writes() {
             self.writable.insert(&inode);
         }
+        if !how.empties() && handle != CUT_HANDLE {
+            self.record_open(&inode);
+        }
         Ok((opened, handle))
     }
 

@@ -106,6 +106,7 @@ impl Controller for MountController {
             "flushes": flushes.flushes,
             "flush_failures": flushes.failures,
             "hydrated_on_demand": self.served.hydrator().map_or(0, |h| h.demanded()),
+            "prefetched_bytes": self.served.hydrator().map_or(0, |h| h.background()),
             "flushed_bytes": flushes.bytes,
             "cut": self.flusher.cut_stats(),
         })

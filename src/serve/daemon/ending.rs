@@ -175,6 +175,7 @@ impl Ending {
         };
         if let (Ended::Saved, Content::Living { records, .. }) = (&ended, &self.content) {
             self.close(records);
+            self.served.save_learned();
         }
         if let Ended::Unsaved(count) = ended {
             tracing::error!(count, kept_in = %self.kept_in.display(),

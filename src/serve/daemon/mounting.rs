@@ -13,7 +13,7 @@ use crate::fuse::mount::{
 };
 use crate::fuse::transport::{Offer, Transport, attach};
 use crate::remote::{Store, supports_conditional_writes};
-use crate::state::absent::{Hydrator, Shown};
+use crate::state::absent::{Hydrator, Learned, Pace, Shown};
 use crate::state::barrier::Barrier;
 use crate::state::commit::Committer;
 use crate::state::cut::{CutOptions, Cutter};
@@ -41,6 +41,10 @@ fn withheld(fsync: FsyncMode, lazy: bool) -> usize {
     }
 }
 
+/// What was read first is written once so long after the mount, and at its end, where it may take so long.
+const LEARNED_AFTER: Duration = Duration::from_secs(60);
+const LEARNED_PATIENCE: Duration = Duration::from_secs(2);
+
 /// How long the background waits after a failure, at first and at most.
 const PREFETCH_PAUSE: Duration = Duration::from_secs(1);
 const PREFETCH_PAUSE_MAX: Duration = Duration::from_secs(60);
@@ -58,6 +62,8 @@ pub struct Served {
     classic: Option<NoPassthrough>,
     transport: &'static str,
     hydrator: Option<Arc<Hydrator>>,
+    /// What was read first.
+    learned: Option<Arc<Learned>>,
     threads: Mutex<Threads>,
     started: Instant,
 }
@@ -66,6 +72,7 @@ pub struct Served {
 pub struct Mounting {
     volume: Arc<Volume>,
     hydrator: Option<Arc<Hydrator>>,
+    learned: Option<Arc<Learned>>,
     classic: Option<NoPassthrough>,
     depth: u32,
     rings: Option<Offer>,
@@ -114,11 +121,17 @@ impl Mounting {
         let volume = Volume::new(locks.backing_fd()?, staging(settings)?, options, absent.clone());
         let volume = Arc::new(volume.map_err(|e| Error::io("cannot open the backing", e))?);
         volume.dirty().restore(marks);
+        // Who only looks at a version teaches nothing.
+        let learned = absent
+            .as_ref()
+            .filter(|_| !read_only)
+            .map(|absent| Arc::new(Learned::new(absent.clone(), store.clone(), settings.name.as_str())));
         let hydrator = absent.map(|absent| {
             let shown: Arc<dyn Shown> = volume.clone();
             absent.show(Arc::downgrade(&shown));
             let neighbours = !settings.no_prefetch || read_only;
-            Arc::new(Hydrator::new(absent, store.clone(), runtime.clone(), neighbours))
+            let pace = Pace::new(settings.prefetch_rate);
+            Arc::new(Hydrator::new(absent, store.clone(), runtime.clone(), neighbours, pace))
         });
 
         let source = format!("icecache:{}", settings.name);
@@ -135,7 +148,7 @@ impl Mounting {
             }
         };
         let (device, mounted) = mount(&settings.dir, &MountOptions { source, allow_other, flags })?;
-        Ok(Self { volume, hydrator, classic, depth: backing.depth, rings, device, mounted })
+        Ok(Self { volume, hydrator, learned, classic, depth: backing.depth, rings, device, mounted })
     }
 
     /// What saves what changes, through `committer`.
@@ -183,7 +196,7 @@ impl Mounting {
         flusher: Option<Arc<Flusher>>,
         runtime: &Handle,
     ) -> Result<Arc<Served>> {
-        let Self { volume, hydrator, classic, depth, rings, device, mounted } = self;
+        let Self { volume, hydrator, learned, classic, depth, rings, device, mounted } = self;
         let durable: Option<Arc<dyn Durable>> = match (settings.fsync, &flusher) {
             (FsyncMode::Local, _) | (_, None) => None,
             (FsyncMode::Remote, Some(flusher)) => Some(Arc::new(RemoteFsync {
@@ -211,6 +224,7 @@ impl Mounting {
             classic,
             transport: attached.transport.name(),
             hydrator: hydrator.clone(),
+            learned,
             threads: Mutex::default(),
             started: Instant::now(),
         };
@@ -218,8 +232,15 @@ impl Mounting {
             let _detached = served.mounted.unmount(true); // else a dead mount hides the files
             return Err(e);
         }
+        let learned = served.learned.clone();
+        if let Some(learned) = learned.clone() {
+            runtime.spawn(async move {
+                tokio::time::sleep(LEARNED_AFTER).await;
+                learned.save().await;
+            });
+        }
         if let Some(hydrator) = hydrator.filter(|_| !settings.no_prefetch) {
-            runtime.spawn(prefetch(hydrator));
+            runtime.spawn(prefetch(hydrator, learned));
         }
         Ok(Arc::new(served))
     }
@@ -260,6 +281,16 @@ impl Served {
         self.hydrator.as_ref()
     }
 
+    /// Writes what was read first since the mount, for the next one.
+    pub fn save_learned(&self) {
+        if let (Some(learned), Some(hydrator)) = (&self.learned, &self.hydrator) {
+            let saved = async { tokio::time::timeout(LEARNED_PATIENCE, learned.save()).await };
+            if hydrator.handle().block_on(saved).is_err() {
+                tracing::warn!("what was read first could not be saved in time");
+            }
+        }
+    }
+
     /// How requests arrive: `io_uring` or `device`.
     pub fn transport(&self) -> &'static str {
         self.transport
@@ -297,7 +328,14 @@ fn staging(settings: &MountSettings) -> Result<Staging> {
 }
 
 /// Brings everything in the background; after a failure it is tried again, less and less often.
-async fn prefetch(hydrator: Arc<Hydrator>) {
+/// What was read first after earlier mounts comes first.
+async fn prefetch(hydrator: Arc<Hydrator>, learned: Option<Arc<Learned>>) {
+    if let Some(learned) = learned
+        && let Some(trace) = learned.earlier().await
+        && let Err(error) = hydrator.bring_first(trace).await
+    {
+        tracing::debug!(%error, "what was read first earlier could not be brought first");
+    }
     let mut pause = PREFETCH_PAUSE;
     while let Err(error) = hydrator.bring_all(true, || ()).await {
         if hydrator.is_stopped() {

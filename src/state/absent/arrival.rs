@@ -176,6 +176,9 @@ impl Absent {
     pub(super) fn adopt(&self, partial: &Partial, emptied: bool) -> Result<(), LayerError> {
         let number = partial.number();
         let Some(_made) = self.directories(number)? else { return Ok(()) };
+        if let Some(content) = partial.content().filter(|_| !emptied) {
+            self.saw_whole(partial.file(), content).map_err(|e| self.cannot_make(number, e))?;
+        }
         partial.end(&self.ground.placer, &self.metadata(number), emptied)?;
         let file = partial.file().try_clone().map_err(|e| self.cannot_make(number, e))?;
         let mut arrivals = Arrivals::new(self);

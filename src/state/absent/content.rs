@@ -2,6 +2,7 @@
 use super::tree::FileRow;
 use crate::layer::{LayerError, Located};
 use std::ops::Range;
+use uuid::Uuid;
 
 /// A run of bytes of a file, and where they stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +70,11 @@ impl Content {
     ///
     /// # Errors
     /// [`LayerError::Corrupt`] if the entry is not what its row says.
-    pub fn of_entry(row: &FileRow, located: &Located) -> Result<Self, LayerError> {
+    pub fn of_entry(
+        row: &FileRow,
+        located: &Located,
+        layer_of: impl Fn(&Uuid) -> Option<u32>,
+    ) -> Result<Self, LayerError> {
         let (map, place) = (&located.map, row.place);
         let length = located.headers + map.data_len().next_multiple_of(crate::layer::tar::BLOCK as u64);
         if map.size != row.size || length != place.length {
@@ -81,7 +86,14 @@ impl Content {
             stream += extent.len;
             piece
         };
-        Self::new(row.size, map.extents.iter().map(piece).collect())
+        let mut pieces: Vec<Piece> = map.extents.iter().map(piece).collect();
+        for part in located.refs.iter() {
+            let layer = layer_of(&part.layer)
+                .ok_or_else(|| LayerError::corrupt("a file refers to a layer that HEAD does not list"))?;
+            pieces.push(Piece { at: part.at, length: part.length, layer, stream: part.from });
+        }
+        pieces.sort_unstable_by_key(|piece| piece.at);
+        Self::new(row.size, pieces)
     }
 
     /// Length of the file in bytes.

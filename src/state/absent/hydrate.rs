@@ -1,21 +1,21 @@
 //! [`Hydrator`]: brings the content of absent files, at once for who waits and in the background.
+use super::Absent;
 use super::arrival::Arrivals;
 use super::lent::Lent;
-use super::ranges::{Ranges, Reader};
-use super::tree::{FileRow, Place};
-use super::{Absent, Layer};
+use super::pace::Pace;
+use super::ranges::{KEPT_MAX, Ranges, Reader};
+use super::trace::{Trace, Traced, UNIT_BYTES};
+use super::tree::{FileRow, Place, What};
 use crate::layer::frame::FRAME_RAW_MAX;
-use crate::layer::tar::{Extent, padding};
 use crate::layer::{Kind, LayerError, LayerReader};
 use crate::remote::Store;
-use crate::state::chunk::{self, Digests};
-use crate::state::head::layer_id;
+use crate::state::chunk::Digests;
 use crate::state::restore::fetch::Source;
 use crate::state::restore::{Counters, RestoreError};
 use crate::sync::Mutex;
 use futures::future::{BoxFuture, Shared};
 use futures::{FutureExt, StreamExt, TryStreamExt};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -34,6 +34,11 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// So many for one who waits for many files.
 const BRING_AT_ONCE: usize = 8;
 
+/// So many entries of a trace are of about the same time: neighbours among them come together.
+const TRACED_TOGETHER: usize = 512;
+/// Parts of so many large files come first: others would push them out again.
+const TRACED_LARGE_MAX: usize = KEPT_MAX / 2;
+
 /// Why a file did not come. Shared by all who wait for it.
 pub type Failure = Arc<RestoreError>;
 
@@ -51,6 +56,8 @@ pub struct Hydrator {
     flights: Mutex<HashMap<u32, Flight>>,
     /// What lies beside a file that is brought comes along.
     neighbours: bool,
+    /// How fast the background may go.
+    pace: Pace,
     /// How many wait; the background holds back meanwhile.
     waiting: AtomicUsize,
     /// How many pieces the background brings at this moment.
@@ -58,6 +65,7 @@ pub struct Hydrator {
     calm: Notify,
     stopped: AtomicBool,
     demanded: AtomicU64,
+    background: AtomicU64,
 }
 
 impl std::fmt::Debug for Hydrator {
@@ -69,7 +77,8 @@ impl std::fmt::Debug for Hydrator {
 impl Hydrator {
     /// Brings from `store` what is absent. With `neighbours` a file that is waited for brings along what the
     /// bytes that must be read for it hold as well: it is wanted anyway.
-    pub fn new(absent: Arc<Absent>, store: Store, handle: Handle, neighbours: bool) -> Self {
+    /// In the background it keeps to `pace`.
+    pub fn new(absent: Arc<Absent>, store: Store, handle: Handle, neighbours: bool, pace: Pace) -> Self {
         let counters: Arc<Counters> = Arc::default();
         Self {
             source: Source::new(store.clone(), handle.clone(), counters.clone()),
@@ -79,11 +88,13 @@ impl Hydrator {
             handle,
             flights: Mutex::default(),
             neighbours,
+            pace,
             waiting: AtomicUsize::new(0),
             running: AtomicUsize::new(0),
             calm: Notify::new(),
             stopped: AtomicBool::new(false),
             demanded: AtomicU64::new(0),
+            background: AtomicU64::new(0),
         }
     }
 
@@ -102,10 +113,15 @@ impl Hydrator {
         self.demanded.load(Ordering::Relaxed)
     }
 
+    /// Bytes that the background has asked for.
+    pub fn background(&self) -> u64 {
+        self.background.load(Ordering::Relaxed)
+    }
+
     /// Brings these files; ready when all are there. Those wanted already are not asked for twice.
     pub async fn bring(self: &Arc<Self>, files: Vec<u32>) -> Result<(), Failure> {
         let _waiting = Waiting::new(self.clone());
-        let flights = self.runs(&files).into_iter().map(|run| match run.len() {
+        let flights = self.runs(&files, RUN_BYTES).into_iter().map(|run| match run.len() {
             1 => self.flight(run.start),
             _ => self.fetch(run).boxed().shared(),
         });
@@ -135,11 +151,12 @@ impl Hydrator {
 
     /// Brings a large file; in the background (`yields`) those who wait go first.
     async fn whole(&self, file: u32, yields: bool) -> Result<(), Failure> {
-        let turn = async |_bytes| {
-            let background = if yields { Some(self.wait_turn().await) } else { None };
+        let turn = async |bytes| {
+            let background = if yields { Some(self.wait_turn(bytes).await) } else { None };
             (!self.is_stopped()).then_some(background)
         };
-        self.ranges.whole(file, turn).await
+        let step = if yields { self.pace.step(RUN_BYTES) } else { RUN_BYTES };
+        self.ranges.whole(file, step, turn).await
     }
 
     /// Opens a file that is read by range, if it is large enough and absent.
@@ -159,8 +176,17 @@ impl Hydrator {
     }
 
     /// Joins files whose entries are asked for together. Large ones are brought in parts.
-    fn runs(&self, files: &[u32]) -> Vec<Range<u32>> {
-        runs(files, |file| self.ranges.serves(file), |file| self.absent.tree().file(file))
+    fn runs(&self, files: &[u32], most: u64) -> Vec<Range<u32>> {
+        runs(files, most, |file| self.ranges.serves(file), |file| self.absent.tree().file(file))
+    }
+
+    /// Bytes that the store sends for a run.
+    fn cost(&self, run: &Range<u32>) -> u64 {
+        let (start, end) =
+            (self.absent.tree().file(run.start).place, self.absent.tree().file(run.end - 1).place);
+        let layer = self.absent.layers().get(start.layer as usize);
+        let range = layer.map(|layer| layer.index.range(start.offset..end.offset + end.length));
+        range.map_or(0, |range| range.end - range.start)
     }
 
     /// The files that lie within the frames that must be read for this one.
@@ -221,7 +247,7 @@ impl Hydrator {
                         let row = tree.file(file);
                         let mut digests = Digests::new(row.size);
                         reader.content_watched(into, |at, bytes| digests.update(at, bytes))?;
-                        learn(absent, layer, row.place, reader.data(), &mut digests);
+                        absent.saw_entry(layer, row.place, reader.data(), &mut digests);
                         lent.fill(file, into)
                     })?;
                 }
@@ -248,11 +274,12 @@ impl Hydrator {
     pub async fn bring_all(self: &Arc<Self>, yields: bool, progress: impl Fn()) -> Result<(), Failure> {
         let count = self.absent.tree().files() as u32;
         let files: Vec<u32> = (0..count).filter(|file| self.absent.wants(*file)).collect();
-        let pieces = futures::stream::iter(self.runs(&files)).map(|run| async move {
+        let step = if yields { self.pace.step(RUN_BYTES) } else { RUN_BYTES };
+        let pieces = futures::stream::iter(self.runs(&files, step)).map(|run| async move {
             if self.ranges.serves(run.start) {
                 return self.whole(run.start, yields).await;
             }
-            let _running = if yields { Some(self.wait_turn().await) } else { None };
+            let _running = if yields { Some(self.wait_turn(self.cost(&run)).await) } else { None };
             if self.stopped.load(Ordering::Relaxed) {
                 return Err(Arc::new(RestoreError::Stopped));
             }
@@ -270,9 +297,53 @@ impl Hydrator {
             .map_err(|e| Arc::new(RestoreError::Finish { source: LayerError::io("cannot make entries", e) }))
     }
 
+    /// Brings first, in its order, what a trace says; neighbours of about the same time together.
+    pub async fn bring_first(self: &Arc<Self>, trace: &Trace) -> Result<(), Failure> {
+        let absent = &self.absent;
+        let mut large: HashSet<u32> = HashSet::new();
+        for batch in trace.entries.chunks(TRACED_TOGETHER) {
+            let (mut files, mut parts) = (Vec::new(), BTreeMap::<u32, Vec<Range<u64>>>::new());
+            for Traced { path, units, .. } in batch {
+                let node = absent.tree().find(path).filter(|node| absent.is_absent(*node));
+                let Some(What::File(file)) = node.map(|node| absent.tree().what(node)) else { continue };
+                match (units, self.ranges.serves(file)) {
+                    (None, false) => files.push(file),
+                    (Some(units), true) if large.len() < TRACED_LARGE_MAX || large.contains(&file) => {
+                        large.insert(file);
+                        let bytes = |unit: u32| u64::from(unit) * UNIT_BYTES;
+                        parts.entry(file).or_default().push(bytes(units.start)..bytes(units.end));
+                    }
+                    // Its size is another by now, and nobody knows what would be read of it.
+                    (None, true) | (Some(_), false | true) => {}
+                }
+            }
+            let rank: HashMap<u32, usize> =
+                files.iter().rev().zip((0..files.len()).rev()).map(|(f, n)| (*f, n)).collect();
+            files.sort_unstable();
+            files.dedup();
+            let mut runs = self.runs(&files, self.pace.step(RUN_BYTES));
+            runs.sort_by_key(|run| run.clone().filter_map(|file| rank.get(&file)).min().copied());
+            let runs = runs.into_iter().map(|run| async move {
+                let _running = self.wait_turn(self.cost(&run)).await;
+                if self.is_stopped() { Err(Arc::new(RestoreError::Stopped)) } else { self.fetch(run).await }
+            });
+            futures::stream::iter(runs).buffered(RUNS).try_collect::<()>().await?;
+            for (file, ranges) in parts {
+                let _running = self.wait_turn(ranges.iter().map(|r| r.end - r.start).sum()).await;
+                if self.is_stopped() {
+                    return Err(Arc::new(RestoreError::Stopped));
+                }
+                self.ranges.bring(file, &ranges).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// While somebody waits one piece at a time is brought, and no more: who waits mostly waits for the way
     /// to the store, and what the background has brought by then need not be waited for.
-    async fn wait_turn(&self) -> Background<'_> {
+    async fn wait_turn(&self, bytes: u64) -> Background<'_> {
+        self.pace.take(bytes).await;
+        self.background.fetch_add(bytes, Ordering::Relaxed);
         loop {
             let changed = self.calm.notified();
             let alone = self.waiting.load(Ordering::Acquire) == 0;
@@ -330,16 +401,13 @@ impl Drop for Background<'_> {
     }
 }
 
-/// What was read need not be sent again.
-fn learn(absent: &Absent, layer: &Layer, place: Place, data: &[Extent], digests: &mut Digests) {
-    let Some(id) = layer_id(&layer.source.key) else { return };
-    let bytes: u64 = data.iter().map(|extent| extent.len).sum();
-    let from = place.offset + place.length - bytes - padding(bytes) as u64;
-    absent.learn(chunk::places(id, from, data, digests.take()));
-}
-
 /// Joins files, ascending, whose entries lie close to each other in one layer; not those that stay `alone`.
-fn runs<'a>(files: &[u32], alone: impl Fn(u32) -> bool, row: impl Fn(u32) -> &'a FileRow) -> Vec<Range<u32>> {
+fn runs<'a>(
+    files: &[u32],
+    most: u64,
+    alone: impl Fn(u32) -> bool,
+    row: impl Fn(u32) -> &'a FileRow,
+) -> Vec<Range<u32>> {
     let mut runs: Vec<Range<u32>> = Vec::new();
     for &file in files {
         let place = row(file).place;
@@ -350,7 +418,7 @@ fn runs<'a>(files: &[u32], alone: impl Fn(u32) -> bool, row: impl Fn(u32) -> &'a
             let (start, last) = (row(run.start).place, row(run.end - 1).place);
             let gap = place.offset.saturating_sub(last.offset + last.length);
             let length = (place.offset + place.length).saturating_sub(start.offset);
-            if start.layer == place.layer && gap <= RUN_BYTES / 16 && length <= RUN_BYTES {
+            if start.layer == place.layer && gap <= RUN_BYTES / 16 && length <= most {
                 run.end = file + 1;
                 continue;
             }
@@ -383,10 +451,13 @@ mod tests {
             row(0, 10 * mib, 40 * mib),
             row(1, 0, 1),
         ];
-        let runs = |files: &[u32], alone: u32| runs(files, |file| file == alone, |file| &rows[file as usize]);
+        let runs = |files: &[u32], alone: u32| {
+            runs(files, RUN_BYTES, |file| file == alone, |file| &rows[file as usize])
+        };
         assert_eq!(runs(&[0, 1, 2, 3, 4], 9), [0..2, 2..3, 3..4, 4..5]);
         assert_eq!(runs(&[0, 1, 2, 3, 4], 0), [0..1, 1..2, 2..3, 3..4, 4..5]);
         assert_eq!(runs(&[0, 2], 9), [0..1, 2..3]);
         assert!(runs(&[], 9).is_empty());
+        assert_eq!(super::runs(&[0, 1], mib, |_| false, |file| &rows[file as usize]), [0..1, 1..2]);
     }
 }

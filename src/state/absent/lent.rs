@@ -1,8 +1,6 @@
 //! [`Lent`]: the parts that other layers have of files that are brought together.
 use super::Absent;
 use crate::layer::LayerError;
-use crate::layer::tar::Extent;
-use crate::state::chunk::{self, Digests};
 use crate::state::restore::RestoreError;
 use crate::state::restore::fetch::Source;
 use crate::state::restore::lenders::Want;
@@ -40,7 +38,7 @@ impl<'a> Lent<'a> {
         if refs.bytes() > AHEAD_BYTES {
             let wants = Want::all(0, refs);
             let read = self.absent.lenders().read(self.source, wants, |want, bytes| {
-                learn(self.absent, file, want, bytes);
+                self.absent.saw_part(file, want, bytes);
                 write(bytes, want.at)
             });
             return read.map_err(|failure| self.failed(failure));
@@ -81,7 +79,7 @@ impl<'a> Lent<'a> {
         }
         let waiting = &mut self.waiting;
         let read = absent.lenders().read(self.source, wants, |want, bytes| {
-            learn(absent, want.file as u32, want, bytes);
+            absent.saw_part(want.file as u32, want, bytes);
             if let Some(parts) = waiting.get_mut(&(want.file as u32)) {
                 parts.push((want.at, bytes.to_vec()));
             }
@@ -89,12 +87,4 @@ impl<'a> Lent<'a> {
         });
         read.map_err(|failure| self.failed(failure))
     }
-}
-
-/// What was read need not be sent again.
-fn learn(absent: &Absent, file: u32, want: &Want, bytes: &[u8]) {
-    let mut digests = Digests::new(absent.tree().file(file).size);
-    digests.update(want.at, bytes);
-    let part = Extent { offset: want.at, len: bytes.len() as u64 };
-    absent.learn(chunk::places(want.layer, want.from, &[part], digests.take()));
 }

@@ -10,26 +10,34 @@
 //! One lock, the *turn*, orders what appears and disappears against who looks at it.
 mod arrival;
 pub mod content;
+mod digested;
 pub mod hydrate;
+pub mod learned;
 mod lent;
 pub mod log;
+pub mod pace;
 mod place;
 pub mod ranges;
+pub mod recorder;
 mod store;
+pub mod trace;
 pub mod tree;
 
 pub use hydrate::Hydrator;
+pub use learned::Learned;
 pub use log::Fate;
+pub use pace::Pace;
 pub use store::Source;
 
 use crate::layer::index::LayerIndex;
 use crate::path::RelPath;
-use crate::state::chunk::{self, ChunkDigest};
+use crate::state::head::layer_id;
 use crate::state::record::Records;
 use crate::state::restore::{LayerSource, Lenders};
 use crate::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 use log::Log;
 use place::Ground;
+use recorder::Recorder;
 use rustix::fs::{AtFlags, Stat};
 use std::collections::HashMap;
 use std::io;
@@ -37,6 +45,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use tree::{FileRow, Node, ROOT, Tree, What};
+use uuid::Uuid;
 
 /// No node.
 const NOWHERE: Node = u32::MAX;
@@ -86,6 +95,7 @@ pub struct Absent {
     /// only this daemon's programs wrote to it.
     trusted: bool,
     turn: Mutex<Log>,
+    recorder: Recorder,
     /// Held shared by whoever adds or removes a name in a directory, alone by whoever makes an absent
     /// entry there and sets the directory's times back: those belong to what programs do.
     moves: RwLock<()>,
@@ -138,6 +148,8 @@ impl Absent {
             bytes: AtomicU64::new(0),
             trusted,
             turn: Mutex::new(log),
+            // Who resumes does not start cold.
+            recorder: Recorder::new(!trusted),
             moves: RwLock::new(()),
             ground: Ground::new(root),
             records,
@@ -177,9 +189,15 @@ impl Absent {
         &self.tree
     }
 
-    /// The layers of the version, oldest first.
+    /// The layers of the version, oldest first, then those they refer to.
     pub fn layers(&self) -> &[Layer] {
         &self.layers
+    }
+
+    /// The number of a layer.
+    fn layer_of(&self, id: &Uuid) -> Option<u32> {
+        let number = self.layers.iter().position(|layer| layer_id(&layer.source.key).as_ref() == Some(id));
+        number.map(|number| number as u32)
     }
 
     /// What its files refer to.
@@ -187,11 +205,9 @@ impl Absent {
         &self.lenders
     }
 
-    /// Remembers where content stands that was read.
-    fn learn(&self, chunks: Vec<(ChunkDigest, chunk::Place)>) {
-        if let Err(e) = self.records.known().add(chunks) {
-            tracing::debug!("what came is not remembered: {e}"); // and is sent again if it changes
-        }
+    /// Records what is read first.
+    pub fn recorder(&self) -> &Recorder {
+        &self.recorder
     }
 
     /// How much is absent.

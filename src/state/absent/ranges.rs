@@ -33,8 +33,7 @@ pub const WHOLE_BYTES_MAX: u64 = 8 << 20;
 
 /// Frames of one request for who reads: the first of them are there before the last are sent.
 const READ_FRAMES: usize = 8;
-/// Bytes of a file that are one step of bringing all of it, and the frames of its requests.
-const STEP_BYTES: u64 = 16 << 20;
+/// Frames of one request when all of a file is brought.
 const STEP_FRAMES: usize = 17;
 /// So many steps of one file at once.
 const STEPS: usize = 3;
@@ -43,7 +42,7 @@ const READS_MAX: usize = 16;
 /// How often a read is tried whose content a full disk takes away again.
 const READ_TRIES: usize = 4;
 /// Files that nobody has open keep what was read of them, up to so many. Each keeps a descriptor.
-const KEPT_MAX: usize = 64;
+pub(super) const KEPT_MAX: usize = 64;
 
 /// Who reads a large file that may not be here: one for each open.
 #[derive(Debug)]
@@ -183,6 +182,7 @@ impl Ranges {
     /// Asks for what is missing, and what comes next. The flights are those of what is missing.
     fn ask(&self, reader: &Reader, content: &Arc<Content>, range: &Range<u64>, missing: bool) -> Vec<Flight> {
         let partial = &reader.partial;
+        self.absent.recorder().read(partial.number(), &(range.start..range.end.min(content.size())));
         let ahead = reader.ahead.lock().read(range, content.size());
         let mut wanted = if missing { partial.missing(range.clone()) } else { Vec::new() };
         let now = wanted.len();
@@ -205,11 +205,12 @@ impl Ranges {
         Ok(if hole { Some(content.hole_after(offset)) } else { content.data_after(offset) })
     }
 
-    /// Brings all of a file and puts it in its places. `turn` is awaited before each step of so many bytes,
-    /// and what it returns is kept until the step is over.
+    /// Brings all of a file and puts it in its places, in steps of so many bytes. `turn` is awaited before
+    /// each, is told how many are missing, and what it returns is kept until the step is over.
     pub(super) async fn whole<T, F: Future<Output = Option<T>>>(
         self: &Arc<Self>,
         file: u32,
+        step: u64,
         turn: impl Fn(u64) -> F,
     ) -> Result<(), Failure> {
         if !self.absent.wants(file) {
@@ -226,11 +227,11 @@ impl Ranges {
         };
         let content = self.frames.content(&partial).await?.clone();
         let discards = partial.discards();
-        let steps = (0..content.size()).step_by(STEP_BYTES as usize);
+        let steps = (0..content.size()).step_by(step as usize);
         let steps = futures::stream::iter(steps).map(|start| {
             let (partial, content, turn) = (&partial, &content, &turn);
             async move {
-                let range = start..(start + STEP_BYTES).min(content.size());
+                let range = start..(start + step).min(content.size());
                 let bytes = partial.missing(range.clone()).iter().map(|r| r.end - r.start).sum();
                 if bytes == 0 {
                     return Ok(());
@@ -253,6 +254,18 @@ impl Ranges {
         let ended = blocking(move || absent.adopt(&own, false)).await?;
         ended.map_err(|e| self.failed(&partial, e))?;
         self.partials.lock().remove(&file);
+        Ok(())
+    }
+
+    /// Brings ranges of a file that nobody reads yet; it keeps them for who will.
+    pub(super) async fn bring(self: &Arc<Self>, file: u32, ranges: &[Range<u64>]) -> Result<(), Failure> {
+        let own = self.clone();
+        let Ok(partial) = blocking(move || own.partial(file)).await? else { return Ok(()) };
+        let content = self.frames.content(&partial).await?;
+        let missing: Vec<_> = ranges.iter().flat_map(|range| partial.missing(range.clone())).collect();
+        for flight in self.frames.ask(&partial, content, &missing, STEP_FRAMES) {
+            flight.await?;
+        }
         Ok(())
     }
 

@@ -5,13 +5,14 @@
 //! | `HEAD` | the document of the version that was restored, as the remote had it |
 //! | `log` | what became of its entries (see [`log`](super::log)) |
 //! | `tables/N` | the end of the layer that version N added: its table; read again if it is lost |
+//! | `tables/ID` | that of a layer that is only referred to |
 use super::log::Log;
 use super::tree::{ROOT, Tree};
 use super::{Absent, Fate, Layer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::index::LayerIndex;
 use crate::remote::Store;
-use crate::state::head::{Head, LayerRef, TableRef};
+use crate::state::head::{Head, LayerRef, TableRef, layer_id};
 use crate::state::record::Records;
 use crate::state::restore::{LayerSource, Lenders};
 use bytes::Bytes;
@@ -39,7 +40,7 @@ pub struct Source {
 impl Source {
     /// Whether all layers of a version have a table, so that it can be restored lazily.
     pub fn can_read(head: &Head) -> bool {
-        head.layers.iter().all(|layer| layer.table.is_some())
+        needed(head).iter().all(|layer| layer.table.is_some())
     }
 
     /// Whether entries of an earlier restore may still be absent.
@@ -56,7 +57,7 @@ impl Source {
         let (tree, layers, lenders) = lay_out(head, &tables)?;
         let written = || {
             std::fs::create_dir_all(self.place.join("tables"))?;
-            for (layer, table) in head.layers.iter().zip(&tables) {
+            for (layer, table) in needed(head).iter().zip(&tables) {
                 std::fs::write(self.table_file(layer), table)?;
             }
             let log = Log::create(&self.place.join("log"), blake3::hash(&document).as_bytes())?;
@@ -99,11 +100,16 @@ impl Source {
     }
 
     fn table_file(&self, layer: &LayerRef) -> PathBuf {
-        self.place.join("tables").join(layer.version.to_string())
+        // Of held layers several may be of one version.
+        let name = match (layer.base, layer_id(&layer.key)) {
+            (Some(_), Some(id)) => id.to_string(),
+            _ => layer.version.to_string(),
+        };
+        self.place.join("tables").join(name)
     }
 
     async fn tables(&self, head: &Head) -> Result<Vec<Bytes>> {
-        let tables = head.layers.iter().map(|layer| self.table(layer));
+        let tables = needed(head).into_iter().map(|layer| self.table(layer));
         futures::stream::iter(tables).buffered(TABLES_AT_ONCE).try_collect().await
     }
 
@@ -136,15 +142,23 @@ impl Source {
     }
 }
 
+/// The layers of a version, oldest first, then those they refer to.
+fn needed(head: &Head) -> Vec<&LayerRef> {
+    let needed = head.needed([head.version]);
+    head.layers.iter().chain(head.held.iter().filter(|layer| needed.contains(&layer.key))).collect()
+}
+
 fn lay_out(head: &Head, tables: &[Bytes]) -> Result<(Tree, Vec<Layer>, Lenders)> {
     let (mut tree, mut layers, lenders) = (Tree::default(), Vec::new(), Lenders::of(head));
     let corrupt = |layer: &LayerRef| {
         let key = layer.key.clone();
         move |source| crate::state::restore::RestoreError::Layer { key, source }
     };
-    for (layer, table) in head.layers.iter().zip(tables) {
+    for (layer, table) in needed(head).into_iter().zip(tables) {
         let (index, rows) = LayerIndex::read(table, layer.bytes).map_err(corrupt(layer))?;
-        tree.lay(rows).map_err(corrupt(layer))?;
+        if layer.base.is_none() {
+            tree.lay(rows).map_err(corrupt(layer))?;
+        }
         let index = Arc::new(index);
         lenders.know(&layer.key, &index);
         layers.push(Layer { source: LayerSource::of(layer), index });

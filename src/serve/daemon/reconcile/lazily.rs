@@ -3,7 +3,7 @@ use super::{Found, Locks, Restored, Start};
 use crate::config::Layout;
 use crate::error::{Error, ErrorKind, Result};
 use crate::serve::startup::Progress;
-use crate::state::absent::{Absent, Hydrator, Source};
+use crate::state::absent::{Absent, Hydrator, Pace, Source};
 use crate::state::commit::{Committer, Opening, Relation};
 use crate::state::dirty::Marks;
 use crate::state::head::Head;
@@ -62,8 +62,8 @@ impl Start<'_> {
         self.records.set_absent(&absent);
         if relation == Relation::Lost || self.settings.layout == Layout::Single {
             // What is saved anew is saved whole.
-            let hydrator =
-                Arc::new(Hydrator::new(absent.clone(), self.store.clone(), runtime.handle().clone(), true));
+            let (store, handle) = (self.store.clone(), runtime.handle().clone());
+            let hydrator = Arc::new(Hydrator::new(absent.clone(), store, handle, true, Pace::default()));
             runtime.block_on(hydrator.bring_all(false, || ())).map_err(|e| {
                 Error::new(ErrorKind::Unavailable, "cannot bring what is only in the remote").with_source(e)
             })?;

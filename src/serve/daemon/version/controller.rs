@@ -55,7 +55,7 @@ impl VersionController {
             self.settings.name.as_str(),
         )?;
         let cut = cutter.cut_whole(&records)?;
-        let packed = pack(&cut.plan, &cut, to, PackOptions::default())?;
+        let packed = pack(&cut.plan, &cut, to, PackOptions::default(), None)?;
         Ok(ExportReply {
             version: Some(self.version.clone()),
             entries: packed.summary.entries,

@@ -75,7 +75,9 @@ impl Frames {
             }
             let begun = raw.get((entry.start - first.start) as usize..).unwrap_or_default();
             if let Some(located) = locate(begun).map_err(failed)? {
-                let content = Arc::new(Content::of_entry(&row, &located).map_err(failed)?);
+                let content = Arc::new(
+                    Content::of_entry(&row, &located, |id| self.absent.layer_of(id)).map_err(failed)?,
+                );
                 let span = first.start..first.start + raw.len() as u64;
                 let (own, kept) = (partial.clone(), content.clone());
                 let stored = blocking(move || {
@@ -174,7 +176,7 @@ impl Frames {
             let bytes = stored.frame(frame).await?;
             let (own, content, absent) = (partial.clone(), content.clone(), self.absent.clone());
             let kept = blocking(move || {
-                let index: Option<&LayerIndex> = absent.layers().get(number as usize).map(|l| &l.index);
+                let index: Option<&LayerIndex> = absent.layers().get(number as usize).map(|l| &*l.index);
                 let index = index.ok_or_else(|| LayerError::corrupt("no such layer"))?;
                 own.store(&content, number, index.span_of(frame), &index.unpack(frame, &bytes)?)
             });

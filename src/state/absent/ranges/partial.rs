@@ -74,6 +74,11 @@ impl Partial {
         self.number
     }
 
+    /// Where its content is, if that is known.
+    pub(in crate::state::absent) fn content(&self) -> Option<&Arc<Content>> {
+        self.content.get()
+    }
+
     pub(super) fn row(&self) -> &FileRow {
         &self.row
     }

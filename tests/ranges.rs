@@ -171,6 +171,44 @@ fn holes_and_names_of_what_is_read_by_range() {
     }
 }
 
+/// What was changed in part, moved and copied stands in several layers, and is read from all of them.
+#[test]
+fn parts_of_several_layers_make_one_file() {
+    for mode in BOTH {
+        let mut lab = Lab::new(Setup::mode(mode).with(&["--no-prefetch"]));
+        let mut content = noise(LARGE, 8);
+        let copied = content.clone();
+        fs::write(lab.dir().join("large"), &content).unwrap();
+        lab.flush();
+        for (at, length) in [(3 * MIB + 5, 100), (10 * MIB, 300_000)] {
+            let file = OpenOptions::new().write(true).open(lab.dir().join("large")).unwrap();
+            content[at..at + length].copy_from_slice(&noise(length, at as u64));
+            file.write_all_at(&content[at..at + length], at as u64).unwrap();
+            lab.flush();
+        }
+        // Twice the same, and the same a little further on.
+        let doubled = [&copied[..9 * MIB], &copied[4 * MIB + 65536..8 * MIB], &copied[..9 * MIB]].concat();
+        fs::write(lab.dir().join("doubled"), &doubled).unwrap();
+        lab.flush();
+        lab.elsewhere();
+        for (name, expected) in [("large", &content), ("doubled", &doubled)] {
+            let file = File::open(lab.dir().join(name)).unwrap();
+            for at in [17 * MIB, 3 * MIB - 10, 10 * MIB + 150_000, 9 * MIB - 70_000, 0, 12 * MIB + 333_333] {
+                assert!(
+                    read(&file, at, 200_000).unwrap() == expected[at..at + 200_000],
+                    "{mode:?}: {name} at {at}"
+                );
+            }
+            assert!(fs::read(lab.dir().join(name)).unwrap() == *expected, "{mode:?}: {name}");
+            lab.verb("hydrate", &[name]).must("hydrate");
+        }
+        assert_eq!(absent(&lab), 0, "{mode:?}");
+        lab.unmount();
+        assert!(fs::read(lab.dir().join("large")).unwrap() == content, "{mode:?}: beneath");
+        assert!(fs::read(lab.dir().join("doubled")).unwrap() == doubled, "{mode:?}: beneath");
+    }
+}
+
 /// SEMANTICS, Restore: "Whoever writes it waits until all of it is here, and readers of before see what is written".
 #[test]
 fn a_writer_among_readers() {

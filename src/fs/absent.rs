@@ -3,13 +3,16 @@ use super::Volume;
 use super::attr::Attr;
 use super::inode::{Inode, absent_key, numbered_file};
 use super::listing::InTree;
+use crate::path::RelPath;
 use crate::state::absent::ranges::WHOLE_BYTES_MAX;
 use crate::state::absent::tree::{FileRow, Node, What};
 use crate::state::absent::{Absent, Shown};
-use rustix::fs::{FileType, Stat};
+use crate::state::dirty::Extent;
+use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::ffi::CStr;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// What an operation needs on the disk before it can begin.
@@ -21,8 +24,17 @@ pub enum Need {
     Files(Vec<u32>),
     /// This file, but not its content.
     Empty(u32),
-    /// Everything at a node of the tree and below it.
-    Below(Vec<Node>),
+    /// Nothing, but it waits for the disk: no thread that serves requests may do it.
+    Disk,
+}
+
+/// A directory of the tree that is about to move.
+#[derive(Debug, Default)]
+pub(super) struct Moving {
+    /// It leaves the tree: all of it is on the disk.
+    pub(super) left: Option<Node>,
+    /// It takes what is absent in it with it.
+    taken: Option<(Node, OwnedFd)>,
 }
 
 impl Volume {
@@ -64,7 +76,9 @@ impl Volume {
         }
         let attr = self.naming(|| Attr::at(dir, name))?;
         let inode = self.inodes.intern(parent, name, &attr)?;
-        if let Some((_, node)) = in_tree.filter(|_| attr.is_dir()) {
+        if attr.is_dir()
+            && let Some(node) = self.directory_at(in_tree, &attr)
+        {
             inode.set_node(Some(node));
         }
         let attr = self.with_absent(&inode, attr);
@@ -113,17 +127,29 @@ impl Volume {
         }
     }
 
-    /// What the move of a name needs; with `other` of another one as well (an exchange).
+    /// What the move of a name needs; with `other` of another one as well (an exchange). Directories take
+    /// with them what is absent in them.
     pub fn need_to_move(&self, from: (u64, &CStr), other: Option<(u64, &CStr)>) -> Need {
         if self.absent.is_none() {
             return Need::Nothing;
         }
-        let node = |(parent, name): (u64, &CStr)| {
+        let file = |(parent, name): (u64, &CStr)| {
             let parent = self.inodes.get(parent).ok()?;
-            self.in_tree(&parent, name).map(|(_, node)| node)
+            let (absent, node) = self.in_tree(&parent, name)?;
+            match absent.tree().what(node) {
+                What::File(file) if absent.is_absent(node) => Some(file),
+                _ => None,
+            }
         };
-        let nodes: Vec<Node> = std::iter::once(from).chain(other).filter_map(node).collect();
-        if nodes.is_empty() { Need::Nothing } else { Need::Below(nodes) }
+        let files: Vec<u32> = std::iter::once(from).chain(other).filter_map(file).collect();
+        if !files.is_empty() {
+            return Need::Files(files);
+        }
+        let takes = |(parent, name): (u64, &CStr)| {
+            let parent = self.inodes.get(parent).ok()?;
+            self.directory_node(&parent, name).filter(|(absent, node)| absent.has_absent_within(*node))
+        };
+        if std::iter::once(from).chain(other).find_map(takes).is_some() { Need::Disk } else { Need::Nothing }
     }
 
     /// Takes away a name of a file that is not on the disk. `false`: it is there, or is nothing.
@@ -139,22 +165,58 @@ impl Volume {
         Ok(true)
     }
 
+    /// The node of a directory on the disk: that of its name, or the one that it was moved away from.
+    fn directory_at(&self, in_tree: Option<(&Arc<Absent>, Node)>, attr: &Attr) -> Option<Node> {
+        let absent = self.absent.as_ref()?;
+        let here = in_tree.map(|(_, node)| node).filter(|node| !absent.is_absent(*node));
+        here.or_else(|| absent.moved_at(attr.key.ino).filter(|_| attr.key.dev == self.inodes.root().key.dev))
+    }
+
+    fn directory_node(&self, parent: &Inode, name: &CStr) -> Option<(&Arc<Absent>, Node)> {
+        let absent = self.absent.as_ref()?;
+        let attr = Attr::at(parent.dir().ok()?, name).ok().filter(Attr::is_dir)?;
+        Some((absent, self.directory_at(self.in_tree(parent, name), &attr)?))
+    }
+
     /// The node of a directory that is about to go or to be replaced; `ENOTEMPTY` if there is still
     /// something absent in it.
     pub(super) fn emptied_directory(&self, parent: &Inode, name: &CStr) -> io::Result<Option<Node>> {
-        let Some((absent, node)) = self.in_tree(parent, name) else { return Ok(None) };
-        if absent.tree().what(node) != What::Directory || absent.is_absent(node) {
-            return Ok(None);
-        }
+        let Some((absent, node)) = self.directory_node(parent, name) else { return Ok(None) };
         match absent.absent_children(node).next() {
             Some(_) => Err(Errno::NOTEMPTY.into()),
             None => Ok(Some(node)),
         }
     }
 
+    /// The node of a directory that is about to move; with its descriptor if it takes something absent with
+    /// it.
+    pub(super) fn moving_directory(&self, parent: &Inode, name: &CStr) -> io::Result<Moving> {
+        let Some((absent, node)) = self.directory_node(parent, name) else { return Ok(Moving::default()) };
+        if !absent.has_absent_within(node) {
+            return Ok(Moving { left: Some(node), taken: None });
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(parent.dir()?, name, flags, Mode::empty())?;
+        Ok(Moving { left: None, taken: Some((node, fd)) })
+    }
+
+    /// Renames by `rename`, in which these directories move.
+    pub(super) fn taking(
+        &self,
+        moving: [&mut Moving; 2],
+        rename: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
+        let taken: Vec<(Node, OwnedFd)> =
+            moving.into_iter().filter_map(|moving| moving.taken.take()).collect();
+        match &self.absent {
+            Some(absent) if !taken.is_empty() => absent.move_directories(&taken, rename),
+            _ => rename(),
+        }
+    }
+
     /// A directory has left its place in the tree: what stands there later has nothing to do with it.
     pub(super) fn left_tree(&self, node: Option<Node>, inode: Option<&Inode>) -> io::Result<()> {
-        if let Some(inode) = inode {
+        if let (Some(inode), Some(_)) = (inode, node) {
             inode.set_node(None);
         }
         match (&self.absent, node) {
@@ -165,6 +227,10 @@ impl Volume {
 }
 
 impl Shown for Volume {
+    fn came_below(&self, path: &RelPath) {
+        self.dirty.mark(path.clone(), Extent::Subtree);
+    }
+
     fn arrived(&self, file: u32, stat: &Stat) {
         // Its birth time, which tells it from later files of that number, is not in a stat.
         let Some(inode) = self.inodes.find_absent(file) else { return };

@@ -229,6 +229,8 @@ pub struct Handle {
     pub inode: Arc<Inode>,
     /// Whether it can write.
     pub writable: bool,
+    /// The helper of the cut has opened it; see [`CUT_HANDLE`](super::CUT_HANDLE).
+    pub cut: bool,
 }
 
 impl Handle {

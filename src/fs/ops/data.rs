@@ -95,7 +95,12 @@ impl Volume {
             state.count(how.flags);
             state.classic += 1;
         }
-        let handle = Handle { data: Data::File(file), inode: inode.clone(), writable: how.writes() };
+        let handle = Handle {
+            data: Data::File(file),
+            inode: inode.clone(),
+            writable: how.writes(),
+            cut: self.is_cut(how.caller),
+        };
         Opened::Classic(self.handles.insert(handle))
     }
 
@@ -111,8 +116,15 @@ impl Volume {
             state.classic += 1;
         }
         self.count(Op::Open);
-        let handle = Handle { data: Data::Reader(Arc::new(reader)), inode, writable: false };
+        let (data, cut) = (Data::Reader(Arc::new(reader)), self.is_cut(how.caller));
+        let handle = Handle { data, inode, writable: false, cut };
         Ok(Some(Opened::Classic(self.handles.insert(handle))))
+    }
+
+    /// Whether the helper of the cut has opened this handle: its FSYNC asks for nothing but that what was
+    /// written reaches the backing, as it has when it arrives.
+    pub fn is_cut_handle(&self, handle: u64) -> bool {
+        handle == CUT_HANDLE || self.handles.get(handle).is_some_and(|handle| handle.cut)
     }
 
     /// Who reads a large file by this handle that is not whole yet.

@@ -71,8 +71,8 @@ impl Volume {
     pub fn fsyncdir(&self, dir: u64) -> io::Result<()> {
         self.count(Op::Fsyncdir);
         let dir = self.inode(dir)?;
-        if let (Some(absent), Some(_)) = (&self.absent, dir.node()) {
-            absent.sync()?;
+        if let Some(absent) = &self.absent {
+            absent.sync()?; // a name may have come from, or gone to, a directory of the tree
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(rustix::fs::fsync(rustix::fs::openat(dir.dir()?, c".", flags, Mode::empty())?)?)

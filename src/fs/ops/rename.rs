@@ -1,4 +1,5 @@
 //! Rename, with every flag. The caller has passed the gate.
+use crate::fs::absent::Moving;
 use crate::fs::attr::Attr;
 use crate::fs::counters::Op;
 use crate::fs::{Volume, sys};
@@ -18,10 +19,13 @@ impl Volume {
     ) -> io::Result<()> {
         self.count(Op::Rename);
         let (from, to) = (self.inode(parent)?, self.inode(new_parent)?);
-        // What moves is on the disk by now, with everything below it.
-        let node = self.emptied_directory(&from, name)?;
-        let new_node = self.emptied_directory(&to, new_name)?;
         let exchange = flags & libc::RENAME_EXCHANGE != 0;
+        // A file that moves is on the disk by now.
+        let mut moving = self.moving_directory(&from, name)?;
+        let (mut other, replaced) = match exchange {
+            true => (self.moving_directory(&to, new_name)?, None),
+            false => (Moving::default(), self.emptied_directory(&to, new_name)?),
+        };
         let source = Attr::at(from.dir()?, name)?;
         let target = Attr::at(to.dir()?, new_name).ok();
         let same = target.is_some_and(|t| t.key == source.key);
@@ -33,7 +37,8 @@ impl Volume {
         };
         let paths = || Some((from.path()?.join(name.to_bytes()), to.path()?.join(new_name.to_bytes())));
         self.shelter.rename(exchange, paths, || {
-            self.naming(|| sys::rename(&from.dir()?, name, &to.dir()?, new_name, flags))?;
+            let rename = || self.naming(|| sys::rename(&from.dir()?, name, &to.dir()?, new_name, flags));
+            self.taking([&mut moving, &mut other], rename)?;
             if same && !exchange {
                 return Ok(()); // two names of one file: rename(2) does nothing
             }
@@ -52,11 +57,11 @@ impl Volume {
         if same && !exchange {
             return Ok(());
         }
-        self.left_tree(node, moved.as_deref())?;
+        self.left_tree(moving.left, moved.as_deref())?;
         if exchange {
-            self.left_tree(new_node, victim.as_deref())?;
+            self.left_tree(other.left, victim.as_deref())?;
         } else {
-            self.left_tree(new_node, None)?;
+            self.left_tree(replaced, None)?;
             self.unlink_absent(&to, new_name)?;
         }
         // A directory is marked whole at both ends: at the old one another may soon stand, and what

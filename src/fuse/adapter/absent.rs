@@ -3,7 +3,6 @@ use super::Adapter;
 use crate::fs::absent::Need;
 use crate::fuse::transport::Reply;
 use crate::state::absent::Hydrator;
-use crate::state::absent::tree::Node;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -86,17 +85,11 @@ pub(super) async fn while_it_comes<T>(
 async fn bring(hydrator: &Arc<Hydrator>, need: Need) -> Result<(), Unbrought> {
     let all = |files| async { hydrator.bring(files).await.map_err(|e| Unbrought::of(&*e)) };
     match need {
-        Need::Nothing => Ok(()),
+        Need::Nothing | Need::Disk => Ok(()),
         Need::Files(files) => all(files).await,
         Need::Empty(file) => {
             let own = hydrator.clone();
             blocking(move || own.empty(file).map_err(|e| Unbrought::of(&e))).await
-        }
-        Need::Below(nodes) => {
-            let (own, made) = (hydrator.clone(), nodes.clone());
-            let make = move |node: &Node| own.absent().make_within(*node).map_err(|e| Unbrought::of(&e));
-            blocking(move || made.iter().try_for_each(make)).await?;
-            all(nodes.iter().flat_map(|node| hydrator.absent().files_within(*node)).collect()).await
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What an fsync waits for: the disk always, the remote where the mount promises it.
 use super::Adapter;
-use crate::fs::{CUT_HANDLE, Volume};
+use crate::fs::Volume;
 use crate::fuse::transport::Reply;
 use std::io;
 
@@ -13,7 +13,7 @@ pub trait Durable: Send + Sync {
 
 impl Adapter {
     pub(super) fn sync_file(&self, inode: u64, handle: u64, data_only: bool, reply: Reply<()>) {
-        let answer: Box<dyn FnOnce() + Send> = if handle == CUT_HANDLE {
+        let answer: Box<dyn FnOnce() + Send> = if self.volume.is_cut_handle(handle) {
             Box::new(move || reply.send(Ok(())))
         } else {
             Box::new(self.synced(inode, reply, move |volume| volume.fsync(inode, handle, data_only)))

@@ -22,7 +22,7 @@ pub async fn hydrate(hydrator: Option<&Arc<Hydrator>>, paths: Vec<PathBuf>) -> R
             let path = RelPath::new(path.as_os_str().as_bytes()).map_err(|e| {
                 Error::new(ErrorKind::Invalid, format!("not a path of this mount: {e}: {}", path.display()))
             })?;
-            files.extend(absent.tree().find(&path).map(|n| absent.files_within(n)).unwrap_or_default());
+            files.extend(absent.node_at(&path).map(|n| absent.files_within(n)).unwrap_or_default());
         }
         files.sort_unstable();
         files.dedup();

@@ -178,7 +178,7 @@ impl Mounting {
             },
             None,
         );
-        Ok(Arc::new(Flusher::new(
+        let flusher = Flusher::new(
             self.volume.clone(),
             cutter,
             committer,
@@ -186,7 +186,8 @@ impl Mounting {
             start_barrier(settings, &self.volume),
             Timing { debounce: settings.debounce, max_delay: settings.max_delay },
             runtime.clone(),
-        )))
+        );
+        Ok(Arc::new(flusher.bringing(self.hydrator.clone())))
     }
 
     /// Starts to answer, and to flush by `flusher` if there is one.

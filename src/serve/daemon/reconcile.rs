@@ -84,7 +84,11 @@ impl Start<'_> {
             Relation::Lost => self.lost(committer)?,
             Relation::Moved => self.moved(runtime, committer, opening, locks, journal_lost, &removed)?,
         };
-        Ok(Found { marks, absent: absent.filter(|_| Source::is_left(&self.absent_place())) })
+        let absent = absent.filter(|_| Source::is_left(&self.absent_place()));
+        // What comes to a directory that was moved is found by the next flush only if that looks there.
+        let moved = absent.iter().flat_map(|absent| absent.moved_paths());
+        let marks = marks.into_iter().chain(moved.map(|path| (path, Extent::Subtree))).collect();
+        Ok(Found { marks, absent })
     }
 
     fn needs_scan(&self) -> bool {

@@ -94,8 +94,7 @@ impl<'a> Arrivals<'a> {
         }
         let (mut here, mut records) = (Vec::new(), Vec::new());
         for (parent, names) in &names {
-            let path = absent.tree.path(*parent);
-            let dir = absent.ground.dirs.lock().get(&path, false)?;
+            let dir = absent.dir_of(*parent)?;
             let name = |(arrival, node): &(&Arrival, Node)| {
                 let name = absent.tree.name(*node);
                 match absent.ground.placer.name(&arrival.new, arrival.home.as_fd(), dir.as_fd(), name) {
@@ -109,21 +108,20 @@ impl<'a> Arrivals<'a> {
         }
         let mut stats = Vec::new();
         for (parent, names) in &names {
-            let path = absent.tree.path(*parent);
-            let dir = absent.ground.dirs.lock().get(&path, false)?;
+            let dir = absent.dir_of(*parent)?;
             for (arrival, node) in names {
                 let name = absent.tree.name(*node);
                 let stat = rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
                 // One that another put there is not as the version has it: it has no record, and is saved.
                 if stat.st_ino == rustix::fs::fstat(&arrival.new.file)?.st_ino {
-                    records.push((path.join(name), Identity::from(&stat)));
+                    records.push((*node, Identity::from(&stat)));
                 }
                 stats.push((arrival.number, stat));
             }
         }
         absent.record(records)?;
         absent.note(&mut turn, Fate::Here, &here)?;
-        if let Some(shown) = absent.shown.get().and_then(std::sync::Weak::upgrade) {
+        if let Some(shown) = absent.shown() {
             for (number, stat) in &stats {
                 shown.arrived(*number, stat);
             }

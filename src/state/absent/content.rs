@@ -43,11 +43,12 @@ pub struct Content {
     pieces: Vec<Piece>,
     /// Numbers of pieces in the order of layers and streams, if that is another.
     by_stream: Option<Vec<u32>>,
+    /// Some come from overlapping bytes of a stream, so that in that order their ends do not ascend.
+    overlapping: bool,
 }
 
 impl Content {
-    /// A file of `size` bytes; `pieces` in the order of the file. Two of them may come from the same bytes
-    /// of a stream, but not from overlapping ones.
+    /// A file of `size` bytes; `pieces` in the order of the file. Several may come from the same bytes.
     ///
     /// # Errors
     /// [`LayerError::Corrupt`] if they overlap in the file or exceed it.
@@ -63,7 +64,9 @@ impl Content {
         if !sorted {
             by_stream.sort_by_key(|n| place(*n));
         }
-        Ok(Self { size, pieces, by_stream: (!sorted).then_some(by_stream) })
+        let end = |n: u32| pieces.get(n as usize).map(|p| (p.layer, p.span().end));
+        let overlapping = !by_stream.is_sorted_by_key(|n| end(*n));
+        Ok(Self { size, by_stream: (!sorted).then_some(by_stream), overlapping, pieces })
     }
 
     /// A file whose content stands in its entry.
@@ -113,7 +116,9 @@ impl Content {
             Some(order) => order.get(n).and_then(|n| self.pieces.get(*n as usize)),
             None => self.pieces.get(n),
         };
-        let before = |p: &Piece| (p.layer, p.stream + p.length) <= (layer, span.start);
+        // Where ends do not ascend all of a layer are looked at.
+        let end = |p: &Piece| if self.overlapping { 0 } else { p.span().end };
+        let before = |p: &Piece| p.layer < layer || (p.layer == layer && end(p) <= span.start && end(p) > 0);
         let (mut low, mut high) = (0, self.pieces.len());
         while low < high {
             let middle = low + (high - low) / 2;
@@ -194,6 +199,18 @@ mod tests {
         assert_eq!(found(1, 210..502), [piece(80, 10, 1, 210), piece(10, 2, 1, 500)]);
         assert_eq!(found(0, 120..125), [piece(40, 5, 0, 120)]);
         assert!(found(0, 130..900).is_empty() && found(2, 0..900).is_empty());
+    }
+
+    #[test]
+    fn what_is_there_more_than_once_is_found_each_time() {
+        let pieces =
+            vec![piece(0, 100, 0, 0), piece(100, 10, 0, 20), piece(110, 100, 0, 0), piece(210, 50, 1, 60)];
+        let content = Content::new(300, pieces).expect("content");
+        let found = |layer, span| content.standing_in(layer, span).collect::<Vec<_>>();
+        assert_eq!(found(0, 50..60), [piece(50, 10, 0, 50), piece(160, 10, 0, 50)]);
+        assert_eq!(found(0, 25..26), [piece(25, 1, 0, 25), piece(135, 1, 0, 25), piece(105, 1, 0, 25)]);
+        assert_eq!(found(1, 0..1000), [piece(210, 50, 1, 60)]);
+        assert!(found(0, 100..200).is_empty());
     }
 
     #[test]

@@ -146,6 +146,8 @@ impl Hydrator {
         };
         let flight = flight.boxed().shared();
         flights.insert(file, flight.clone());
+        // To its end, also when nobody waits any more: a failure of before must not meet who asks later.
+        self.handle.spawn(flight.clone());
         flight
     }
 
@@ -267,6 +269,29 @@ impl Hydrator {
             return self.ranges.empty(file);
         }
         self.absent.arrive(file, &self.absent.metadata(file), |_| Ok(()))
+    }
+
+    /// Brings everything that is absent in directories that were moved.
+    pub async fn bring_moved(self: &Arc<Self>) -> Result<(), Failure> {
+        let nodes = self.absent.moved_incomplete();
+        if nodes.is_empty() {
+            return Ok(());
+        }
+        let (absent, made) = (self.absent.clone(), nodes.clone());
+        let make = move || made.iter().try_for_each(|node| absent.make_within(*node));
+        let failed = |e| {
+            let source = LayerError::io("cannot make entries", e);
+            Arc::new(RestoreError::Finish { source })
+        };
+        tokio::task::spawn_blocking(make)
+            .await
+            .unwrap_or_else(|_| Err(std::io::ErrorKind::Interrupted.into()))
+            .map_err(failed)?;
+        let files = nodes.iter().flat_map(|node| self.absent.files_within(*node));
+        let mut files: Vec<u32> = files.collect();
+        files.sort_unstable();
+        files.dedup();
+        self.bring(files).await
     }
 
     /// Brings everything that is absent, in the order of the layers, yielding to those who wait.

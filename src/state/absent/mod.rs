@@ -4,8 +4,8 @@
 //! nothing. Directories, links and nodes are made when somebody looks at them; files stay absent until
 //! somebody needs their content ([`hydrate`]) or removes them. The backing so holds complete, true
 //! entries only. What became of an entry is in the [`log`], and nothing ever comes back: the absent
-//! ones only grow fewer, at the places where the version has them. (A directory that is about to move
-//! first gets everything below it.)
+//! ones only grow fewer, at the places where the version has them or in the directories that were
+//! [`moved`] with them.
 //!
 //! One lock, the *turn*, orders what appears and disappears against who looks at it.
 mod arrival;
@@ -15,6 +15,7 @@ pub mod hydrate;
 pub mod learned;
 mod lent;
 pub mod log;
+mod moved;
 pub mod pace;
 mod place;
 pub mod ranges;
@@ -36,6 +37,7 @@ use crate::state::record::Records;
 use crate::state::restore::{LayerSource, Lenders};
 use crate::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 use log::Log;
+use moved::Moved;
 use place::Ground;
 use recorder::Recorder;
 use rustix::fs::{AtFlags, Stat};
@@ -54,6 +56,8 @@ const NOWHERE: Node = u32::MAX;
 pub trait Shown: Send + Sync {
     /// An absent file is on the disk now; `stat` is of it. Called in the turn.
     fn arrived(&self, file: u32, stat: &Stat);
+    /// Something came to the disk below a directory that was moved: no version has it there.
+    fn came_below(&self, path: &RelPath);
 }
 
 /// A layer of the version, and how to read parts of it.
@@ -95,6 +99,7 @@ pub struct Absent {
     /// only this daemon's programs wrote to it.
     trusted: bool,
     turn: Mutex<Log>,
+    moved: Moved,
     recorder: Recorder,
     /// Held shared by whoever adds or removes a name in a directory, alone by whoever makes an absent
     /// entry there and sets the directory's times back: those belong to what programs do.
@@ -148,6 +153,7 @@ impl Absent {
             bytes: AtomicU64::new(0),
             trusted,
             turn: Mutex::new(log),
+            moved: Moved::default(),
             // Who resumes does not start cold.
             recorder: Recorder::new(!trusted),
             moves: RwLock::new(()),
@@ -184,6 +190,10 @@ impl Absent {
         let _already = self.shown.set(shown);
     }
 
+    fn shown(&self) -> Option<Arc<dyn Shown>> {
+        self.shown.get().and_then(Weak::upgrade)
+    }
+
     /// The tree of the version.
     pub fn tree(&self) -> &Tree {
         &self.tree
@@ -217,7 +227,15 @@ impl Absent {
 
     /// Whether nothing is absent any more, and nothing that was removed is in the newest version.
     pub fn is_complete(&self) -> bool {
-        self.tree.walk().all(|node| matches!(self.fate(node), Some(Fate::Here | Fate::Saved)))
+        let mut stack = vec![ROOT];
+        while let Some(node) = stack.pop() {
+            match self.fate(node) {
+                Some(Fate::Here) => stack.extend(self.tree.children(node)),
+                Some(Fate::Saved) => {} // with all below it
+                None | Some(Fate::Removed) => return false,
+            }
+        }
+        true
     }
 
     /// Whether a node is absent.
@@ -271,6 +289,21 @@ impl Absent {
         path.components().try_fold(ROOT, |at, name| self.child(at, name))
     }
 
+    /// The node of what stands at a path now, below directories that were moved as well.
+    pub fn node_at(&self, path: &RelPath) -> Option<Node> {
+        let (mut at, mut node) = (RelPath::root(), Some(ROOT));
+        for name in path.components() {
+            at = at.join(name);
+            let child = node.and_then(|dir| self.tree.child(dir, name)).filter(|node| self.stands(*node));
+            node = child.or_else(|| {
+                let root = self.ground.dirs.lock().get(&RelPath::root(), false).ok()?;
+                let stat = rustix::fs::statat(root, at.to_cstring(), AtFlags::SYMLINK_NOFOLLOW).ok()?;
+                self.moved_at(stat.st_ino)
+            });
+        }
+        node
+    }
+
     /// Whether the entry of a path is absent, so that the disk has nothing to say of it.
     pub fn is_virtual(&self, path: &RelPath) -> bool {
         self.find(path).is_some_and(|node| self.is_absent(node))
@@ -317,7 +350,10 @@ impl Absent {
         while let Some(node) = stack.pop() {
             match self.tree.what(node) {
                 What::File(file) if self.is_absent(node) => files.push(file),
-                What::Directory => stack.extend(self.tree.children(node)),
+                What::Directory if node == top || self.stands(node) => {
+                    stack.extend(self.tree.children(node));
+                }
+                What::Directory => {} // it is elsewhere
                 What::File(_) | What::Special(_) => {}
             }
         }
@@ -403,6 +439,9 @@ impl Absent {
     /// A program removed a directory of the tree, which was empty.
     pub fn remove_directory(&self, node: Node) -> io::Result<()> {
         let mut turn = self.turn.lock();
+        if !self.stands(node) {
+            return Ok(()); // it was moved before
+        }
         self.note(&mut turn, Fate::Removed, &[node])
     }
 
@@ -430,7 +469,7 @@ impl Absent {
                 None | Some(Fate::Saved) => continue,
             };
             if removed {
-                gone.push(self.tree.path(node));
+                self.places_left(node, &mut gone);
             } else {
                 stack.extend(self.tree.children(node));
             }
@@ -439,7 +478,7 @@ impl Absent {
     }
 
     fn is_gone(&self, node: Node) -> bool {
-        let dir = self.ground.dirs.lock().get(&self.tree.path(self.tree.parent(node)), false);
+        let dir = self.dir_of(self.tree.parent(node));
         dir.is_err() || dir.is_ok_and(|dir| self.is_there(dir.as_fd(), node).is_ok_and(|there| !there))
     }
 

@@ -13,8 +13,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-/// The disk that they come to. Directories that hold absent entries do not move, so that paths lead
-/// to them.
+/// The disk that they come to. Where directories that hold absent entries were not moved, paths lead to
+/// them.
 #[derive(Debug)]
 pub(super) struct Ground {
     pub(super) dirs: Mutex<Dirs>,
@@ -54,7 +54,7 @@ impl Absent {
             What::File(_) => Err(Errno::INVAL),
         })?;
         let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        self.record([(self.tree.path(node), Identity::from(&stat))])?;
+        self.record([(node, Identity::from(&stat))])?;
         self.note(turn, Fate::Here, &[node])
     }
 
@@ -82,7 +82,7 @@ impl Absent {
         // Now that its number of names is known.
         let Some((home, made)) = first else { return Ok(()) };
         let stat = rustix::fs::statat(home, self.tree.name(made), AtFlags::SYMLINK_NOFOLLOW)?;
-        self.record(all.iter().map(|node| (self.tree.path(*node), Identity::from(&stat))))
+        self.record(all.iter().map(|node| (*node, Identity::from(&stat))))
     }
 
     /// The directory of a node; those on the way to it are made.
@@ -91,7 +91,7 @@ impl Absent {
             let parent = self.directory(self.tree.parent(node))?;
             self.resolve(parent.as_fd(), node, |_, _| ())?;
         }
-        Ok(self.ground.dirs.lock().get(&self.tree.path(node), false)?)
+        Ok(self.dir_of(node)?)
     }
 
     /// Makes the directories, links and nodes at a node and below it.
@@ -125,15 +125,15 @@ impl Absent {
         let Some(meta) = self.tree.directory_meta(ROOT) else { return Ok(()) };
         let root = self.ground.dirs.lock().get(&RelPath::root(), false).map_err(failed)?;
         let stat = self.ground.placer.finish_directory(root.as_fd(), b".", meta).map_err(failed)?;
-        self.record([(RelPath::root(), Identity::from(&stat))])
-            .map_err(|e| crate::Error::io("cannot finish restore", e))
+        self.record([(ROOT, Identity::from(&stat))]).map_err(|e| crate::Error::io("cannot finish restore", e))
     }
 
-    pub(super) fn record(&self, entries: impl IntoIterator<Item = (RelPath, Identity)>) -> io::Result<()> {
-        match &self.records {
-            Some(records) => records.arrived(entries).map_err(io::Error::other),
-            None => Ok(()),
-        }
+    /// Records entries as the version has them; those that stand elsewhere get no record.
+    pub(super) fn record(&self, entries: impl IntoIterator<Item = (Node, Identity)>) -> io::Result<()> {
+        let Some(records) = &self.records else { return Ok(()) };
+        let entries = entries.into_iter();
+        let known = entries.filter_map(|(node, ident)| Some((self.path_to_record(node)?, ident)));
+        records.arrived(known).map_err(io::Error::other)
     }
 
     /// Adds a name to a directory behind the back of programs: its times stay.

@@ -7,8 +7,8 @@
 //! | `tables/N` | the end of the layer that version N added: its table; read again if it is lost |
 //! | `tables/ID` | that of a layer that is only referred to |
 use super::log::Log;
-use super::tree::{ROOT, Tree};
-use super::{Absent, Fate, Layer};
+use super::tree::{ROOT, Tree, What};
+use super::{Absent, Layer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::index::LayerIndex;
 use crate::remote::Store;
@@ -94,9 +94,13 @@ impl Source {
             let message = format!("cannot use the log of what is not here yet: {}", file.display());
             Error::io(message, e)
         })?;
-        let said: Vec<(Fate, u32)> =
-            said.into_iter().filter(|(_, node)| (*node as usize) < tree.nodes() && *node != ROOT).collect();
-        Ok(Absent::new((tree, layers, lenders), (log, said), false, self.root, self.records))
+        let is_node = |node: u32| (node as usize) < tree.nodes() && node != ROOT;
+        let fates = said.fates.into_iter().filter(|(_, node)| is_node(*node)).collect();
+        let is_directory = |node: u32| is_node(node) && tree.what(node) == What::Directory;
+        let moves = said.moves.into_iter().filter(|(node, _)| is_directory(*node)).collect();
+        let absent = Absent::new((tree, layers, lenders), (log, fates), false, self.root, self.records);
+        absent.find_moved(moves).map_err(|e| Error::io("cannot look for directories that were moved", e))?;
+        Ok(absent)
     }
 
     fn table_file(&self, layer: &LayerRef) -> PathBuf {

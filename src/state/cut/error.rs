@@ -23,6 +23,9 @@ pub enum CutError {
     /// Operations under way did not end in time.
     #[error("operations under way did not end within the deadline")]
     Busy,
+    /// A directory was moved with content that is not here: it has to be brought first.
+    #[error("a directory was moved before all of its content was here")]
+    Moved,
     /// The helper died or did not answer; another one has to be started.
     #[error("the helper of the cut was lost")]
     HelperLost,
@@ -35,7 +38,9 @@ impl From<CutError> for crate::Error {
             CutError::Copy { path, source } => {
                 Self::io(format!("cannot copy a file that is being written: {path}"), source)
             }
-            CutError::Busy | CutError::HelperLost => Self::new(crate::ErrorKind::Busy, e.to_string()),
+            CutError::Busy | CutError::HelperLost | CutError::Moved => {
+                Self::new(crate::ErrorKind::Busy, e.to_string())
+            }
         }
     }
 }

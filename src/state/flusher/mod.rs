@@ -12,6 +12,7 @@ pub use status::{Done, Failed, FlushStatus, Unsaved};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::PackOptions;
 use crate::path::RelPath;
+use crate::state::absent::Hydrator;
 use crate::state::barrier::Barrier;
 use crate::state::commit::pack::{Packed, pack};
 use crate::state::commit::{CommitError, Committer, Receipt};
@@ -31,6 +32,8 @@ use tokio::sync::{oneshot, watch};
 
 /// Helpers that one flush may lose before it fails.
 const HELPERS_MAX: u32 = 3;
+/// So often one flush brings what was moved, when directories are moved all the time.
+const MOVES_MAX: u32 = 8;
 /// The longest sleep; anything that matters ends it early.
 const IDLE: Duration = Duration::from_secs(3600);
 /// So long after the last flush the helper of the cut is ended: it takes some 7 MB, and another one is
@@ -65,6 +68,7 @@ pub struct Flusher {
     start_barrier: StartBarrier,
     timing: Timing,
     runtime: Handle,
+    hydrator: Option<Arc<Hydrator>>,
     status: Mutex<FlushStatus>,
     waiting: Mutex<Vec<Answer>>,
     stop: AtomicBool,
@@ -102,6 +106,7 @@ impl Flusher {
             start_barrier,
             timing,
             runtime,
+            hydrator: None,
             status: Mutex::new(status),
             waiting: Mutex::default(),
             stop: AtomicBool::new(false),
@@ -109,6 +114,13 @@ impl Flusher {
             give_up: watch::Sender::new(None),
             turn: Mutex::new(()),
         }
+    }
+
+    /// What must be on the disk for a cut is brought by `hydrator`.
+    #[must_use]
+    pub fn bringing(mut self, hydrator: Option<Arc<Hydrator>>) -> Self {
+        self.hydrator = hydrator;
+        self
     }
 
     /// Runs until [`stop`](Self::stop); not on a thread of the runtime.
@@ -332,14 +344,27 @@ impl Flusher {
 
     /// Cuts, with another helper if one is lost.
     fn cut(&self, cut: impl Fn() -> Result<Cut, CutError>) -> Result<Cut> {
-        let mut helpers = 0;
+        let (mut helpers, mut moves) = (0, 0);
         loop {
+            self.bring_moved()?;
             self.ensure_barrier()?;
-            helpers += 1;
             match cut() {
-                Err(CutError::HelperLost) if helpers < HELPERS_MAX => {}
+                Err(CutError::HelperLost) if helpers + 1 < HELPERS_MAX => helpers += 1,
+                Err(CutError::Moved) if moves < MOVES_MAX => moves += 1,
                 other => return Ok(other?),
             }
+        }
+    }
+
+    /// What is not here in directories that were moved is in no version at its new place.
+    fn bring_moved(&self) -> Result<()> {
+        let Some(hydrator) = &self.hydrator else { return Ok(()) };
+        match self.within_limit(hydrator.bring_moved()) {
+            None => Err(out_of_time()),
+            Some(brought) => brought.map_err(|e| {
+                let message = "cannot bring what is to be saved at another place";
+                Error::new(ErrorKind::Unavailable, message).with_source(e)
+            }),
         }
     }
 

@@ -1,0 +1,260 @@
+//! [`Moved`]: directories that have left their places with absent entries in them.
+//!
+//! What is absent below such a directory comes to where it is now: a descriptor leads there, whatever
+//! is renamed above it. The log knows it by its inode number, so that a later daemon finds it again.
+//! No version has its entries at their new paths, so they have no records, and the next flush brings
+//! them first.
+use super::tree::{Node, ROOT, What};
+use super::{Absent, Fate};
+use crate::layer::extract::Dirs;
+use crate::path::RelPath;
+use crate::sync::{Mutex, RwLock};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// How directories are opened that are only led through.
+const LEAD: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// Where a moved directory is.
+#[derive(Debug)]
+struct Home {
+    dirs: Mutex<Dirs>,
+    ino: u64,
+    /// Nothing in it is absent any more, and nothing will be.
+    complete: AtomicBool,
+}
+
+/// See the module. Owner of its lock.
+#[derive(Debug, Default)]
+pub(super) struct Moved {
+    homes: RwLock<HashMap<Node, Arc<Home>>>,
+}
+
+impl Absent {
+    /// Moves directories of the tree by `rename`, with what is absent in them. Each comes with a descriptor
+    /// of it. If `rename` fails, nothing has happened.
+    pub fn move_directories(
+        &self,
+        directories: &[(Node, OwnedFd)],
+        rename: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut turn = self.turn.lock();
+        let mut new = Vec::new();
+        for (node, fd) in directories {
+            if !self.moved.homes.read().contains_key(node) {
+                new.push((*node, rustix::fs::fstat(fd)?.st_ino, fd.try_clone()?));
+            }
+        }
+        // First, since a rename that no log knows of would lose what is absent. One that never came to
+        // pass is found where it was.
+        if !new.is_empty() {
+            turn.append_moves(new.iter().map(|(node, ino, _)| (*node, *ino)))?;
+            // The disk may keep a rename and lose what was written before it.
+            turn.sync()?;
+        }
+        let nodes: Vec<Node> = new.iter().map(|(node, ..)| *node).collect();
+        for (node, ino, fd) in new {
+            self.settle(node, ino, fd);
+            self.set(node, Fate::Removed);
+        }
+        rename().inspect_err(|_| {
+            // If this fails as well the log says too much, which does no harm.
+            if self.note(&mut turn, Fate::Here, &nodes).is_ok() {
+                self.moved.homes.write().retain(|node, _| !nodes.contains(node));
+            }
+        })
+    }
+
+    /// From now on what is below a node is in this directory.
+    fn settle(&self, node: Node, ino: u64, fd: OwnedFd) {
+        let home = Home { dirs: Mutex::new(Dirs::new(fd)), ino, complete: AtomicBool::new(false) };
+        self.moved.homes.write().insert(node, Arc::new(home));
+    }
+
+    /// The node of a directory that was moved, by its inode number.
+    pub fn moved_at(&self, ino: u64) -> Option<Node> {
+        let homes = self.moved.homes.read();
+        homes.iter().find(|(_, home)| home.ino == ino).map(|(node, _)| *node)
+    }
+
+    /// The place of an entry that was removed or has moved away. If a directory stands there now, another one
+    /// or the same that is back, the places below it as well: its own removal does not hide them.
+    pub(super) fn places_left(&self, top: Node, gone: &mut Vec<RelPath>) {
+        let Ok(root) = self.ground.dirs.lock().get(&RelPath::root(), false) else { return };
+        let is_directory = |path: &RelPath| {
+            let stat = rustix::fs::statat(&root, path.to_cstring(), AtFlags::SYMLINK_NOFOLLOW);
+            stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+        };
+        let mut stack = vec![top];
+        while let Some(node) = stack.pop() {
+            if self.fate(node) == Some(Fate::Saved) {
+                continue;
+            }
+            let path = self.tree.path(node);
+            if self.tree.what(node) == What::Directory && is_directory(&path) {
+                stack.extend(self.tree.children(node));
+            }
+            gone.push(path);
+        }
+    }
+
+    /// Whether something is absent below a node, where that is now.
+    pub fn has_absent_within(&self, top: Node) -> bool {
+        let mut stack = vec![top];
+        while let Some(node) = stack.pop() {
+            for child in self.tree.children(node) {
+                match self.fate(*child) {
+                    None => return true,
+                    Some(Fate::Here) if self.tree.what(*child) == What::Directory => stack.push(*child),
+                    Some(_) => {}
+                }
+            }
+        }
+        false
+    }
+
+    /// Directories that were moved and have something absent in them. No version may be made before that
+    /// is here: none has it there.
+    pub fn moved_incomplete(&self) -> Vec<Node> {
+        let homes: Vec<(Node, Arc<Home>)> =
+            self.moved.homes.read().iter().map(|(node, home)| (*node, home.clone())).collect();
+        let mut incomplete = Vec::new();
+        for (node, home) in homes {
+            if home.complete.load(Ordering::Relaxed) {
+                continue;
+            }
+            if self.has_absent_within(node) {
+                incomplete.push(node);
+            } else {
+                home.complete.store(true, Ordering::Relaxed);
+            }
+        }
+        incomplete
+    }
+
+    /// Where a node stands: below the root, or below a directory that was moved.
+    fn anchor(&self, node: Node) -> (Option<Arc<Home>>, RelPath) {
+        let homes = self.moved.homes.read();
+        let (mut names, mut at, mut home) = (Vec::new(), node, None);
+        while at != ROOT {
+            if let Some(found) = homes.get(&at) {
+                home = Some(found.clone());
+                break;
+            }
+            names.push(self.tree.name(at));
+            at = self.tree.parent(at);
+        }
+        (home, names.iter().rev().fold(RelPath::root(), |path, name| path.join(name)))
+    }
+
+    /// The open directory of a node that is on the disk.
+    pub(super) fn dir_of(&self, node: Node) -> Result<Arc<OwnedFd>, Errno> {
+        match self.anchor(node) {
+            (None, path) => self.ground.dirs.lock().get(&path, false),
+            (Some(home), path) => home.dirs.lock().get(&path, false),
+        }
+    }
+
+    /// The path of an entry where the version has it; `None` if it was moved, and whoever saves the tree was
+    /// told that something came to where it is.
+    pub(super) fn path_to_record(&self, node: Node) -> Option<RelPath> {
+        let (home, path) = self.anchor(node);
+        let Some(home) = home else { return Some(path) };
+        if let (Some(path), Some(shown)) = (self.path_now(&home), self.shown()) {
+            shown.came_below(&path);
+        }
+        None
+    }
+
+    /// Where a moved directory is now, as the kernel says of its descriptor.
+    fn path_now(&self, home: &Home) -> Option<RelPath> {
+        let root = self.ground.dirs.lock().get(&RelPath::root(), false).ok()?;
+        let dir = home.dirs.lock().get(&RelPath::root(), false).ok()?;
+        let path = |fd: &OwnedFd| std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok();
+        let (root, dir): (PathBuf, PathBuf) = (path(&root)?, path(&dir)?);
+        RelPath::new(dir.strip_prefix(root).ok()?.as_os_str().as_bytes()).ok()
+    }
+
+    /// Where the directories are that were moved and have something absent in them.
+    pub fn moved_paths(&self) -> Vec<RelPath> {
+        let nodes = self.moved_incomplete();
+        let homes: Vec<Arc<Home>> =
+            nodes.iter().filter_map(|node| self.moved.homes.read().get(node).cloned()).collect();
+        homes.iter().filter_map(|home| self.path_now(home)).collect()
+    }
+
+    /// Finds the directories that an earlier daemon has moved. What is absent in one that is not there any
+    /// more cannot come to anywhere.
+    pub(super) fn find_moved(&self, moves: Vec<(Node, u64)>) -> io::Result<()> {
+        for (node, _) in &moves {
+            if self.stands(*node) {
+                self.set(*node, Fate::Removed); // the end of what was logged together is lost
+            }
+        }
+        let incomplete = moves.into_iter().filter(|(node, _)| self.has_absent_within(*node));
+        let mut wanted: HashMap<u64, Node> = incomplete.map(|(node, ino)| (ino, node)).collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let root = self.ground.dirs.lock().get(&RelPath::root(), false)?;
+        let device = rustix::fs::fstat(&root)?.st_dev;
+        let mut stack = vec![RelPath::root()];
+        while let Some(path) = stack.pop() {
+            let dir = self.ground.dirs.lock().get(&path, false)?;
+            for (name, ino) in directories_in(dir.as_fd())? {
+                if let Some(node) = wanted.get(&ino) {
+                    let child = rustix::fs::openat(&dir, name.as_c_str(), LEAD, Mode::empty())?;
+                    let stat = rustix::fs::fstat(&child)?;
+                    if (stat.st_dev, stat.st_ino) == (device, ino) {
+                        self.settle(*node, ino, child);
+                        wanted.remove(&ino);
+                    }
+                }
+                stack.push(path.join(name.to_bytes()));
+            }
+            if wanted.is_empty() {
+                return Ok(());
+            }
+        }
+        for node in wanted.into_values() {
+            tracing::warn!(path = %self.tree.path(node), "a directory that was moved is not there any more");
+            let mut stack = vec![node];
+            while let Some(node) = stack.pop() {
+                for child in self.tree.children(node) {
+                    // Not those that were moved out of it.
+                    if self.stands(*child) {
+                        stack.push(*child);
+                        self.set(*child, Fate::Removed);
+                    }
+                }
+            }
+        }
+        self.count();
+        Ok(())
+    }
+}
+
+/// Names and inode numbers of the directories in a directory.
+fn directories_in(dir: BorrowedFd<'_>) -> io::Result<Vec<(std::ffi::CString, u64)>> {
+    let mut found = Vec::new();
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    for entry in Dir::new(rustix::fs::openat(dir, c".", flags, Mode::empty())?)? {
+        let entry = entry?;
+        let (name, mut kind) = (entry.file_name(), entry.file_type());
+        if kind == FileType::Unknown {
+            let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW);
+            kind = stat.map_or(FileType::Unknown, |stat| FileType::from_raw_mode(stat.st_mode));
+        }
+        if kind == FileType::Directory && !matches!(name.to_bytes(), b"." | b"..") {
+            found.push((name.to_owned(), entry.ino()));
+        }
+    }
+    Ok(found)
+}

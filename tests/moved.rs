@@ -1,0 +1,283 @@
+//! Directories that are moved with content that is not here. Nothing comes by itself.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod harness;
+
+use harness::{LIMIT, Lab, Mode, Setup, Subject, TIMELESS, Tree, eventually};
+use rustix::fs::{CWD, RenameFlags};
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+const BOTH: [Mode; 2] = [Mode::Passthrough, Mode::Classic];
+const FILES: usize = 300;
+
+fn populate(dir: &Path) {
+    for sub in ["top/many", "top/deep/er/still", "top/empty", "other/x", "other/y", "apart"] {
+        fs::create_dir_all(dir.join(sub)).unwrap();
+    }
+    for n in 0..FILES {
+        fs::write(dir.join(format!("top/many/{n:03}")), format!("content {n}\n").repeat(n)).unwrap();
+    }
+    for name in [
+        "top/one",
+        "top/deep/two",
+        "top/deep/er/three",
+        "top/deep/er/still/four",
+        "other/x/five",
+        "other/y/six",
+    ] {
+        fs::write(dir.join(name), format!("this is {name}\n")).unwrap();
+    }
+    let large: Vec<u8> = (0..9u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    fs::write(dir.join("top/deep/large"), large).unwrap();
+    fs::hard_link(dir.join("top/one"), dir.join("apart/other name of one")).unwrap();
+    fs::hard_link(dir.join("top/deep/two"), dir.join("top/many/second")).unwrap();
+    symlink("../one", dir.join("top/deep/link")).unwrap();
+    fs::hard_link(dir.join("top/deep/link"), dir.join("apart/link")).unwrap();
+    fs::set_permissions(dir.join("top/deep"), fs::Permissions::from_mode(0o2750)).unwrap();
+}
+
+fn arrived(mode: Mode) -> Lab {
+    let mut lab = Lab::new(Setup::mode(mode).with(&["--no-prefetch"]));
+    populate(&lab.dir());
+    lab.flush();
+    lab.elsewhere();
+    lab
+}
+
+/// What the same does to a directory of this machine.
+fn twin(work: impl Fn(&Path)) -> Tree {
+    let twin = tempfile::tempdir().unwrap();
+    populate(twin.path());
+    work(twin.path());
+    Tree::take(twin.path(), TIMELESS)
+}
+
+fn absent(lab: &Lab) -> u64 {
+    lab.status_number("absent_files")
+}
+
+fn downloads(lab: &Lab) -> u64 {
+    lab.stats()["requests"]["download"].as_u64().unwrap()
+}
+
+/// SEMANTICS, Restore: "Moving a directory costs no request, whatever is in it".
+#[test]
+fn a_move_brings_nothing() {
+    for mode in BOTH {
+        let mut lab = arrived(mode);
+        let (before, files) = (downloads(&lab), absent(&lab));
+        let work = |dir: &Path| fs::rename(dir.join("top"), dir.join("moved")).unwrap();
+        work(&lab.dir());
+        assert_eq!((downloads(&lab), absent(&lab)), (before, files), "{mode:?}");
+        assert!(!lab.dir().join("top").exists(), "{mode:?}");
+        assert_eq!(fs::read_dir(lab.dir().join("moved/many")).unwrap().count(), FILES + 1, "{mode:?}");
+        assert_eq!(downloads(&lab), before, "{mode:?}: looking brought something");
+        lab.verb("hydrate", &["moved/deep"]).must("hydrate");
+        assert_eq!(absent(&lab), files - 4, "{mode:?}: by its new name");
+        let text = fs::read_to_string(lab.dir().join("moved/many/007")).unwrap();
+        assert_eq!(text, "content 7\n".repeat(7), "{mode:?}");
+        assert!(absent(&lab) < files, "{mode:?}: it came to another place");
+        let expected = twin(work);
+        let version = lab.flush();
+        expected.assert_same(&Tree::take(&lab.checkout(&version), TIMELESS), "the version");
+        assert_eq!(absent(&lab), 2, "{mode:?}: what was not moved stays where it is");
+        expected.assert_same(&Tree::take(&lab.dir(), TIMELESS), "the tree");
+        assert_eq!(lab.flush(), version, "{mode:?}: nothing changed, and there is another version");
+        lab.elsewhere();
+        expected.assert_same(&Tree::take(&lab.dir(), TIMELESS), "the tree elsewhere");
+    }
+}
+
+/// Moves within what was moved, and into each other.
+fn work(dir: &Path) {
+    let path = |name: &str| dir.join(name);
+    let mv = |from: &str, to: &str| fs::rename(path(from), path(to)).unwrap();
+    fs::create_dir(path("new")).unwrap();
+    mv("top", "new/first");
+    mv("new", "newer");
+    mv("newer/first/deep", "out");
+    fs::create_dir(path("top")).unwrap();
+    fs::write(path("top/one"), "another").unwrap();
+    fs::remove_file(path("newer/first/many/001")).unwrap();
+    fs::rename(path("newer/first/many/002"), path("newer/first/many/003")).unwrap();
+    fs::rename(path("newer/first/many/004"), path("apart/004")).unwrap();
+    fs::write(path("newer/first/many/005"), "overwritten").unwrap();
+    fs::set_permissions(path("newer/first/many/006"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::hard_link(path("out/er/three"), path("apart/three")).unwrap();
+    fs::remove_dir(path("newer/first/empty")).unwrap();
+    assert!(fs::remove_dir(path("out/er")).is_err(), "a directory with absent files was removed");
+    assert!(fs::rename(path("other/x"), path("out/er")).is_err(), "and so was one that was replaced");
+    rustix::fs::renameat_with(CWD, path("other/x"), CWD, path("other/y"), RenameFlags::EXCHANGE).unwrap();
+    rustix::fs::renameat_with(CWD, path("out/er"), CWD, path("other/y"), RenameFlags::EXCHANGE).unwrap();
+    // There and back again, without one of its files.
+    mv("newer/first", "there");
+    fs::remove_file(path("there/many/009")).unwrap();
+    mv("there", "newer/first");
+    assert!(fs::rename(path("out"), path("out/er/inside")).is_err(), "into itself");
+    assert!(fs::rename(path("out"), path("newer")).is_err(), "over one that is not empty");
+}
+
+/// SEMANTICS, Restore: "A version made after a move has everything at its new place".
+#[test]
+fn moves_of_every_kind() {
+    for mode in BOTH {
+        let expected = twin(work);
+        let mut lab = arrived(mode);
+        let before = absent(&lab);
+        work(&lab.dir());
+        assert!(absent(&lab) > before - 12, "{mode:?}: {} of {before}", absent(&lab));
+        let version = lab.flush();
+        expected.assert_same(&Tree::take(&lab.checkout(&version), TIMELESS), "the version");
+        expected.assert_same(&Tree::take(&lab.dir(), TIMELESS), "the tree");
+        lab.remount();
+        expected.assert_same(&Tree::take(&lab.dir(), TIMELESS), "after a remount");
+        lab.elsewhere();
+        expected.assert_same(&Tree::take(&lab.dir(), TIMELESS), "elsewhere");
+    }
+}
+
+/// Back at its place it is as before, but for what was removed from it meanwhile.
+#[test]
+fn back_at_its_place_without_a_file() {
+    let work = |dir: &Path| {
+        fs::rename(dir.join("top"), dir.join("away")).unwrap();
+        fs::remove_file(dir.join("away/many/010")).unwrap();
+        fs::remove_file(dir.join("away/deep/er/still/four")).unwrap();
+        fs::remove_dir(dir.join("away/deep/er/still")).unwrap();
+        fs::rename(dir.join("away"), dir.join("top")).unwrap();
+    };
+    for crash in [false, true] {
+        let expected = twin(work);
+        let mut lab = arrived(Mode::Passthrough);
+        work(&lab.dir());
+        if crash {
+            lab.crash();
+        }
+        let version = lab.flush();
+        expected.assert_same(&Tree::take(&lab.checkout(&version), TIMELESS), "the version");
+        expected.assert_same(&Tree::take(&lab.dir(), TIMELESS), "the tree");
+        lab.elsewhere();
+        expected.assert_same(&Tree::take(&lab.dir(), TIMELESS), "elsewhere");
+    }
+}
+
+/// SEMANTICS, Restore: "what was removed before it ever came stays removed".
+#[test]
+fn a_directory_made_anew_has_nothing_of_before() {
+    let work = |dir: &Path| {
+        fs::remove_file(dir.join("top/deep/er/still/four")).unwrap();
+        fs::remove_dir(dir.join("top/deep/er/still")).unwrap();
+        fs::create_dir(dir.join("top/deep/er/still")).unwrap();
+        fs::remove_file(dir.join("other/x/five")).unwrap();
+        fs::rename(dir.join("other/x"), dir.join("other/z")).unwrap();
+        fs::create_dir(dir.join("other/x")).unwrap();
+        fs::write(dir.join("other/x/new"), "new").unwrap();
+    };
+    for crash in [false, true] {
+        let expected = twin(work);
+        let mut lab = arrived(Mode::Passthrough);
+        work(&lab.dir());
+        if crash {
+            lab.crash();
+        }
+        let version = lab.flush();
+        expected.assert_same(&Tree::take(&lab.checkout(&version), TIMELESS), "the version");
+        lab.crash();
+        expected.assert_same(&Tree::take(&lab.dir(), TIMELESS), "the tree");
+    }
+}
+
+/// SEMANTICS, Restore: "A daemon that is killed meanwhile loses nothing and brings nothing back".
+#[test]
+fn a_killed_daemon_finds_again_what_was_moved() {
+    for mode in BOTH {
+        let expected = twin(work);
+        let mut lab = arrived(mode);
+        work(&lab.dir());
+        let left = absent(&lab);
+        lab.crash();
+        assert_eq!(absent(&lab), left, "{mode:?}: another number of files is absent");
+        assert_eq!(
+            fs::read_to_string(lab.dir().join("newer/first/many/011")).unwrap(),
+            "content 11\n".repeat(11)
+        );
+        // Moved on by the next daemon, and found by the one after.
+        fs::rename(lab.dir().join("newer"), lab.dir().join("newest")).unwrap();
+        lab.crash();
+        fs::rename(lab.dir().join("newest"), lab.dir().join("newer")).unwrap();
+        let version = lab.flush();
+        expected.assert_same(&Tree::take(&lab.checkout(&version), TIMELESS), "the version");
+        lab.crash();
+        expected.assert_same(&Tree::take(&lab.dir(), TIMELESS), "the tree after the crashes");
+        lab.elsewhere();
+        expected.assert_same(&Tree::take(&lab.dir(), TIMELESS), "elsewhere");
+    }
+}
+
+/// SEMANTICS, Outage: "While the store fails the flush is tried again".
+#[test]
+fn without_the_store_it_moves_and_is_saved_later() {
+    let mut lab = arrived(Mode::Passthrough);
+    let away = lab.root().join("away");
+    fs::rename(lab.remote_dir(), &away).unwrap();
+    fs::rename(lab.dir().join("top"), lab.dir().join("moved")).unwrap();
+    assert_eq!(fs::metadata(lab.dir().join("moved/many/100")).unwrap().len(), 1200);
+    assert!(!lab.verb("flush", &["--wait"]).ok(), "a version without what was moved");
+    fs::rename(&away, lab.remote_dir()).unwrap();
+    let expected = twin(|dir| fs::rename(dir.join("top"), dir.join("moved")).unwrap());
+    eventually("the flush after the outage", LIMIT, || lab.verb("flush", &["--wait"]).ok().then_some(()));
+    let version = lab.flush();
+    expected.assert_same(&Tree::take(&lab.checkout(&version), TIMELESS), "the version");
+    lab.unmount();
+    expected.assert_same(&Tree::take(&lab.restored(None), TIMELESS), "the newest version");
+}
+
+/// The background brings what was moved to where it is, in the middle of moves and flushes.
+#[test]
+fn moves_while_everything_comes() {
+    for round in 0..3 {
+        let mut lab = Lab::new(Setup::default().with(&["--no-prefetch=off"]));
+        populate(&lab.dir());
+        lab.flush();
+        lab.elsewhere();
+        let expected = twin(|dir| {
+            fs::rename(dir.join("top/many"), dir.join("apart/many")).unwrap();
+            fs::rename(dir.join("top"), dir.join("moved")).unwrap();
+        });
+        fs::rename(lab.dir().join("top/many"), lab.dir().join("apart/many")).unwrap();
+        if round > 0 {
+            lab.flush();
+        }
+        fs::rename(lab.dir().join("top"), lab.dir().join("moved")).unwrap();
+        if round > 1 {
+            lab.await_status("everything is here", |status| status["absent_files"] == 0);
+        }
+        let version = lab.flush();
+        expected
+            .assert_same(&Tree::take(&lab.checkout(&version), TIMELESS), &format!("version, round {round}"));
+        expected.assert_same(&Tree::take(&lab.dir(), TIMELESS), &format!("tree, round {round}"));
+    }
+}
+
+/// SEMANTICS, Crash: "every completed operation is in the backing".
+#[test]
+fn a_file_open_below_a_move_is_written_where_it_is() {
+    use std::os::unix::fs::FileExt;
+    for mode in BOTH {
+        let mut lab = arrived(mode);
+        let large = fs::File::open(lab.dir().join("top/deep/large")).unwrap();
+        let mut bytes = [0; 10];
+        large.read_exact_at(&mut bytes, 5 << 20).unwrap();
+        fs::rename(lab.dir().join("top"), lab.dir().join("moved")).unwrap();
+        let writer = fs::OpenOptions::new().write(true).open(lab.dir().join("moved/deep/large")).unwrap();
+        writer.write_all_at(b"0123456789", 5 << 20).unwrap();
+        large.read_exact_at(&mut bytes, 5 << 20).unwrap();
+        assert_eq!(&bytes, b"0123456789", "{mode:?}");
+        let version = lab.flush();
+        let saved = fs::read(lab.checkout(&version).join("moved/deep/large")).unwrap();
+        assert_eq!(&saved[5 << 20..(5 << 20) + 10], b"0123456789", "{mode:?}");
+        assert_eq!(saved.len(), 9 << 20, "{mode:?}");
+    }
+}

@@ -99,6 +99,7 @@
 //! # })
 //! # }
 //! ```
+pub mod cache;
 pub mod cli;
 pub mod clock;
 pub mod config;

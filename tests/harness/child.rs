@@ -38,6 +38,11 @@ impl Writer {
         self.child.id()
     }
 
+    /// Whether it still runs.
+    pub fn runs(&mut self) -> bool {
+        wait_for(&mut self.child, Duration::ZERO).is_none()
+    }
+
     /// The last step it has reported.
     pub fn steps(&self) -> u64 {
         steps(&self.progress)

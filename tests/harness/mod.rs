@@ -53,6 +53,11 @@ impl Dice {
         Self(seed | 1)
     }
 
+    /// From a number that another one gave.
+    pub fn from(seed: u64) -> Self {
+        Self(seed | 1)
+    }
+
     /// The next number (splitmix64).
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);

@@ -1,0 +1,486 @@
+//! [`Blob`]: reads an immutable remote object through the cache, block by block.
+use super::blob_entry::{BlobEntry, Block, NewBlock, Sought};
+use super::budget::on_disk;
+use super::core::Core;
+use super::disk;
+use super::error::CacheError;
+use super::events::{Cause, Event};
+use super::evictor::{Held, Note};
+use super::file::File;
+use super::flight::{Flight, Pilot};
+use super::key::ObjectId;
+use super::readahead::ReadAhead;
+use super::record::{BLOCKS, BlockRecord, ENTRIES, Used, block_key, entry_key};
+use super::stats::Meters;
+use super::tier::{FetchError, Origin};
+use crate::sync::Mutex;
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How often a block is looked for on the disk before it is fetched whatever the disk says.
+const ATTEMPTS_MAX: u32 = 3;
+
+/// An object that is read through the cache. What is missing comes from its origin, once for all who want
+/// it. Cheap to clone; each clone counts as a reader of its own.
+#[derive(Debug)]
+pub struct Blob {
+    core: Arc<Core>,
+    entry: Arc<BlobEntry>,
+    origin: Arc<dyn Origin>,
+    ahead: Mutex<ReadAhead>,
+}
+
+impl Blob {
+    pub(super) fn new(core: Arc<Core>, id: &ObjectId, origin: Arc<dyn Origin>) -> Self {
+        let entry = core.blob(id);
+        let ahead = Mutex::new(ReadAhead::new(core.config.readahead_max));
+        Self { core, entry, origin, ahead }
+    }
+
+    /// Which object it is.
+    pub fn id(&self) -> &ObjectId {
+        &self.entry.id
+    }
+
+    /// Its size in bytes.
+    pub fn size(&self) -> u64 {
+        self.entry.id.size
+    }
+
+    /// The size of its blocks in bytes.
+    pub fn block_bytes(&self) -> u64 {
+        self.entry.block_bytes
+    }
+
+    /// How many of its blocks are on the disk, and how many there are.
+    pub fn blocks(&self) -> (u32, u32) {
+        (self.entry.blocks_here(), self.entry.blocks_total())
+    }
+
+    /// Reads a part of it, cut off at its end. Within one block there is no copy beyond that out of the
+    /// page cache.
+    pub async fn read(&self, offset: u64, length: usize) -> Result<Bytes, CacheError> {
+        let end = offset.saturating_add(length as u64).min(self.size());
+        if offset >= end {
+            return Ok(Bytes::new());
+        }
+        let block_bytes = self.block_bytes();
+        let (first, last) = (offset / block_bytes, (end - 1) / block_bytes);
+        if first == last {
+            return self.part(first as u32, offset % block_bytes, (end - offset) as usize).await;
+        }
+        let mut whole = BytesMut::with_capacity((end - offset) as usize);
+        while offset + (whole.len() as u64) < end {
+            let at = offset + whole.len() as u64;
+            let within = at % block_bytes;
+            let length = (block_bytes - within).min(end - at);
+            whole.extend_from_slice(&self.part((at / block_bytes) as u32, within, length as usize).await?);
+        }
+        Ok(whole.freeze())
+    }
+
+    /// Fills the front of `buffer` from `offset` on, and says how much: less only at the end. What the page
+    /// cache has is copied once.
+    pub async fn read_into(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, CacheError> {
+        let length =
+            buffer.len().min(usize::try_from(self.size().saturating_sub(offset)).unwrap_or(usize::MAX));
+        let (block_bytes, mut done) = (self.block_bytes(), 0);
+        while done < length {
+            let at = offset + done as u64;
+            let within = at % block_bytes;
+            let piece = (block_bytes - within).min((length - done) as u64) as usize;
+            let space = &mut buffer[done..done + piece];
+            if !self.part_now((at / block_bytes) as u32, within, space) {
+                space.copy_from_slice(&self.part((at / block_bytes) as u32, within, piece).await?);
+            }
+            done += piece;
+        }
+        Ok(length)
+    }
+
+    /// The same if the page cache has all of it, known to be right; `None` otherwise. Never waits.
+    pub fn read_now(&self, offset: u64, buffer: &mut [u8]) -> Option<usize> {
+        let length = buffer.len().min(usize::try_from(self.size().checked_sub(offset)?).ok()?);
+        let (block_bytes, mut done) = (self.block_bytes(), 0);
+        while done < length {
+            let at = offset + done as u64;
+            let within = at % block_bytes;
+            let piece = (block_bytes - within).min((length - done) as u64) as usize;
+            if !self.part_now((at / block_bytes) as u32, within, &mut buffer[done..done + piece]) {
+                return None;
+            }
+            done += piece;
+        }
+        Some(length)
+    }
+
+    /// These bytes of it as they come, in pieces of at most a block.
+    pub fn stream(self, range: Range<u64>) -> impl futures::Stream<Item = Result<Bytes, CacheError>> + Send {
+        let end = range.end.min(self.size());
+        futures::stream::try_unfold((self, range.start), move |(blob, at)| async move {
+            if at >= end {
+                return Ok(None);
+            }
+            let length = (blob.block_bytes() - at % blob.block_bytes()).min(end - at);
+            let bytes = blob.read(at, length as usize).await?;
+            let next = at + bytes.len() as u64;
+            Ok(Some((bytes, (blob, next))))
+        })
+    }
+
+    /// Fetches what is missing of these blocks, as many at once as the cache permits, and waits until they
+    /// are there.
+    pub async fn warm(&self, blocks: Range<u32>) -> Result<(), CacheError> {
+        let end = blocks.end.min(self.entry.blocks_total());
+        let at_once = self.core.config.fetches_max;
+        let mut loading = futures::stream::iter(blocks.start..end)
+            .map(|number| self.load(number))
+            .buffer_unordered(at_once);
+        while let Some(loaded) = loading.next().await {
+            loaded?;
+        }
+        Ok(())
+    }
+
+    /// The whole object as a file, if all blocks are there. Those that this process has neither written nor
+    /// read are verified first.
+    pub async fn file(&self) -> Result<Option<File>, CacheError> {
+        let pin = || {
+            self.entry.enter();
+            let pinned = self.entry.pin_whole();
+            if !pinned {
+                self.core.leave(&self.entry);
+            }
+            pinned.then(|| File::pinned_blob(self.core.clone(), self.entry.clone()))
+        };
+        let Some(file) = pin() else { return Ok(None) };
+        for block in self.entry.blocks() {
+            if !block.is_verified() {
+                block.usage.pin();
+                if self.take_verified(block).await.is_none() {
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(Some(file))
+    }
+
+    /// A part of one block.
+    async fn part(&self, number: u32, within: u64, length: usize) -> Result<Bytes, CacheError> {
+        let mut waited = false;
+        let mut attempts = 0;
+        let bytes = loop {
+            attempts += 1;
+            match self.seek(number, false) {
+                Sought::There(block) => {
+                    if attempts > ATTEMPTS_MAX {
+                        block.usage.unpin();
+                        break self.past(number).await?.slice(within as usize..within as usize + length);
+                    }
+                    if let Some(bytes) = self.take_cached(&block, within, length) {
+                        self.hit(&block, length);
+                        block.usage.unpin();
+                        break bytes;
+                    }
+                    if let Some(bytes) = self.take_verified(block.clone()).await {
+                        self.hit(&block, length);
+                        break bytes.slice(within as usize..within as usize + length);
+                    }
+                }
+                sought @ (Sought::Flying(_) | Sought::Missing(_)) => {
+                    waited = true;
+                    let (flight, counter) = match sought {
+                        Sought::Missing(flight) => (flight, &self.core.meters.block_misses),
+                        Sought::Flying(flight) => (flight, &self.core.meters.block_joins),
+                        Sought::There(_) => continue,
+                    };
+                    Meters::count(counter);
+                    self.core.asked(false, || self.entry.subject(number));
+                    break flight.wait().await?.slice(within as usize..within as usize + length);
+                }
+            }
+        };
+        let ahead = self.ahead.lock().read(number, waited, self.entry.blocks_total());
+        for number in ahead {
+            self.fetch_ahead(number);
+        }
+        Ok(bytes)
+    }
+
+    fn part_now(&self, number: u32, within: u64, space: &mut [u8]) -> bool {
+        let Some(block) = self.entry.pin_block(number) else { return false };
+        let offset = self.entry.range(number).0 + within;
+        let found =
+            block.trusting(|| self.entry.file().is_ok_and(|file| disk::read_cached(&file, space, offset)));
+        if found {
+            self.hit(&block, space.len());
+        }
+        block.usage.unpin();
+        if found {
+            let ahead = self.ahead.lock().read(number, false, self.entry.blocks_total());
+            for number in ahead {
+                self.fetch_ahead(number);
+            }
+        }
+        found
+    }
+
+    fn hit(&self, block: &Arc<Block>, length: usize) {
+        Meters::count(&self.core.meters.block_hits);
+        self.core.meters.bytes_hit.fetch_add(length as u64, Relaxed);
+        if block.usage.hit() {
+            self.core.evictor.touch(self.entry.generation + u64::from(block.number), || {
+                Note::Block(Arc::downgrade(&self.entry), Arc::downgrade(block))
+            });
+        }
+        self.core.asked(true, || self.entry.subject(block.number));
+    }
+
+    /// Bytes that the page cache has and that are known to be right.
+    fn take_cached(&self, block: &Block, within: u64, length: usize) -> Option<Bytes> {
+        if !block.is_verified() {
+            return None;
+        }
+        let file = self.entry.file().ok()?;
+        let mut buffer = self.core.pool.take(length);
+        let offset = self.entry.range(block.number).0 + within;
+        block.trusting(|| disk::read_cached(&file, buffer.space(), offset)).then(|| buffer.freeze())
+    }
+
+    /// A whole block from the disk, verified. One that is not right is dropped. Unpins it.
+    async fn take_verified(&self, block: Arc<Block>) -> Option<Bytes> {
+        let (core, entry) = (self.core.clone(), self.entry.clone());
+        let read = self.core.runtime.spawn_blocking(move || {
+            let offset = entry.range(block.number).0;
+            let right = block.verify(offset, || {
+                let mut buffer = core.pool.take(block.length as usize);
+                let file = entry.file().ok()?;
+                disk::read(&file, buffer.space(), offset).ok()?;
+                core.meters.bytes_verified.fetch_add(block.length, Relaxed);
+                Some(buffer)
+            });
+            block.usage.unpin();
+            if right.is_none() {
+                core.drop_damaged_block(&entry, &block);
+            }
+            right.map(super::buffers::Buffer::freeze)
+        });
+        read.await.ok().flatten()
+    }
+
+    /// Makes sure that a block is on its way or there, and waits for it.
+    async fn load(&self, number: u32) -> Result<(), CacheError> {
+        match self.seek(number, false) {
+            Sought::There(block) => {
+                block.usage.unpin();
+                Ok(())
+            }
+            Sought::Flying(flight) | Sought::Missing(flight) => flight.wait().await.map(drop),
+        }
+    }
+
+    /// Looks for a block; if it is nowhere, a flight for it begins.
+    fn seek(&self, number: u32, ahead: bool) -> Sought {
+        let mut pilot = None;
+        let sought = self.entry.seek(number, || {
+            let (begun, flight) = Flight::begin();
+            pilot = Some(begun);
+            flight
+        });
+        if let Some(pilot) = pilot {
+            let trip = Trip {
+                core: self.core.clone(),
+                entry: self.entry.clone(),
+                origin: self.origin.clone(),
+                number,
+            };
+            trip.core.fetching.fetch_add(1, Relaxed);
+            if ahead {
+                Meters::count(&self.core.meters.readaheads);
+            }
+            self.core.runtime.spawn(trip.fly(pilot, ahead));
+        }
+        sought
+    }
+
+    fn fetch_ahead(&self, number: u32) {
+        // Those who wait go first: what is fetched ahead never queues.
+        if self.core.fetches.available_permits() > 0
+            && let Sought::There(block) = self.seek(number, true)
+        {
+            block.usage.unpin();
+        }
+    }
+
+    /// Fetches a block that the disk cannot be trusted with.
+    async fn past(&self, number: u32) -> Result<Bytes, CacheError> {
+        let trip =
+            Trip { core: self.core.clone(), entry: self.entry.clone(), origin: self.origin.clone(), number };
+        trip.fetch(false).await.map(|(bytes, _)| bytes)
+    }
+}
+
+impl Clone for Blob {
+    fn clone(&self) -> Self {
+        self.entry.enter();
+        let ahead = Mutex::new(ReadAhead::new(self.core.config.readahead_max));
+        Self { core: self.core.clone(), entry: self.entry.clone(), origin: self.origin.clone(), ahead }
+    }
+}
+
+impl Drop for Blob {
+    fn drop(&mut self) {
+        self.core.leave(&self.entry);
+    }
+}
+
+/// One fetch of one block.
+struct Trip {
+    core: Arc<Core>,
+    entry: Arc<BlobEntry>,
+    origin: Arc<dyn Origin>,
+    number: u32,
+}
+
+/// A flight that ends, in whatever way, is found by nobody any more.
+struct Landing<'a>(&'a Trip);
+
+impl Drop for Landing<'_> {
+    fn drop(&mut self) {
+        self.0.entry.land(self.0.number);
+        self.0.core.fetching.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Trip {
+    async fn fly(self, pilot: Pilot, ahead: bool) {
+        let landing = Landing(&self);
+        let fetched = self.fetch(ahead).await;
+        match fetched {
+            Ok((bytes, took)) => {
+                pilot.tell(Ok(bytes.clone()));
+                // Those who come now join the flight, until the block is there.
+                let (core, entry, number) = (self.core.clone(), self.entry.clone(), self.number);
+                let kept =
+                    self.core.runtime.spawn_blocking(move || keep(&core, &entry, number, &bytes, took));
+                let _logged = kept.await;
+                drop(landing);
+            }
+            Err(error) => {
+                Meters::count(&self.core.meters.fetch_errors);
+                if matches!(error, CacheError::Fetch(FetchError::Throttled { .. })) {
+                    Meters::count(&self.core.meters.fetches_throttled);
+                }
+                // Gone before anybody is told, so that who tries again begins anew.
+                drop(landing);
+                pilot.tell(Err(error));
+            }
+        }
+        if self.entry.blocks_here() == 0 {
+            self.core.drop_idle(&self.entry);
+        }
+    }
+
+    async fn fetch(&self, ahead: bool) -> Result<(Bytes, Duration), CacheError> {
+        let _permit = match self.core.fetches.clone().try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => {
+                if !ahead {
+                    Meters::count(&self.core.meters.reads_throttled);
+                }
+                self.core.fetches.clone().acquire_owned().await.map_err(|_| CacheError::Closed)?
+            }
+        };
+        let start = Instant::now();
+        Meters::count(&self.core.meters.fetches);
+        let (offset, length) = self.entry.range(self.number);
+        let stall = self.core.config.stall;
+        let stalled = |_| {
+            Meters::count(&self.core.meters.stalls);
+            CacheError::Stalled { after: stall }
+        };
+        let asked = self.origin.fetch(&self.entry.id, offset..offset + length);
+        let mut body = tokio::time::timeout(stall, asked).await.map_err(stalled)??.body;
+        let mut bytes = BytesMut::with_capacity(length as usize);
+        while let Some(piece) = tokio::time::timeout(stall, body.next()).await.map_err(stalled)? {
+            bytes.extend_from_slice(&piece.map_err(FetchError::from)?);
+            if bytes.len() as u64 > length {
+                break;
+            }
+        }
+        self.core.meters.bytes_fetched.fetch_add(bytes.len() as u64, Relaxed);
+        if bytes.len() as u64 != length {
+            return Err(CacheError::WrongSize { expected: length, got: bytes.len() as u64 });
+        }
+        let took = start.elapsed();
+        self.core.meters.took(took);
+        Ok((bytes.freeze(), took))
+    }
+}
+
+/// Keeps a block that was fetched, if there is room; if not, its readers have it all the same.
+fn keep(core: &Arc<Core>, entry: &Arc<BlobEntry>, number: u32, bytes: &Bytes, took: Duration) {
+    let cost_us = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
+    let used = Used { tick: core.evictor.tick(), hits: 0, cost_us };
+    let new = NewBlock { number, bytes, used };
+    let length = bytes.len() as u64;
+    let kept = core.enter().and_then(|_open| {
+        core.admit_size(length)?;
+        core.admit_write(length)?;
+        let (file, entries) = entry.price_of_file();
+        match entry.put(new, core.reserve(on_disk(length) + file, entries)?) {
+            Err(e) if e.is_full() => {
+                // The disk is fuller than it said: somebody goes, once.
+                let mut passed_over = Vec::new();
+                let freed = core.evict_one(Cause::Free, &mut passed_over);
+                core.put_back(passed_over);
+                if !freed {
+                    return Err(e);
+                }
+                let (file, entries) = entry.price_of_file();
+                entry.put(new, core.reserve(on_disk(length) + file, entries)?)
+            }
+            put => put,
+        }
+    });
+    match kept {
+        Ok(block) => {
+            let admitted = core.blobs.change(&*entry.id, |map| {
+                let ours = map.get(&*entry.id).is_some_and(|found| Arc::ptr_eq(found, entry));
+                if ours {
+                    core.evictor.hold(entry.generation, Held::Blob(entry.clone()));
+                    core.evictor.admit(entry.unit(&block), entry.facts(&block, super::evictor::now()));
+                    core.ledger.record(|batch| {
+                        if entry.to_record() {
+                            batch.put(
+                                ENTRIES,
+                                &entry_key(entry.generation),
+                                entry.record().encode(entry.generation),
+                            );
+                        }
+                        let record = BlockRecord { digest: block.digest, used };
+                        let key = block_key(entry.generation, number);
+                        batch.put(BLOCKS, &key, record.encode(entry.generation, number));
+                    });
+                }
+                ours
+            });
+            if admitted {
+                Meters::count(&core.meters.block_inserts);
+                core.meters.bytes_inserted.fetch_add(length, Relaxed);
+                core.events.send(|| Event::Insert { subject: entry.subject(number), bytes: length });
+            }
+        }
+        Err(error) => {
+            if error.is_full() {
+                Meters::count(&core.meters.not_kept_full);
+            }
+            tracing::debug!(object = %entry.id, block = number, %error, "a block was not kept");
+        }
+    }
+}

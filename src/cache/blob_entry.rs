@@ -1,0 +1,648 @@
+//! [`BlobEntry`]: blocks of one immutable object, in one sparse file.
+use super::budget::{Budget, Charge, on_disk};
+use super::digest::{self, Digest};
+use super::error::CacheError;
+use super::events::Subject;
+use super::evict::{Facts, Unit};
+use super::flight::Flight;
+use super::key::{Identity, ObjectId};
+use super::record::{BlockRecord, EntryRecord, Used};
+use super::store::{ATTRIBUTE_MAX_BYTES, Name, Place, Slots, Store, punch};
+use super::usage::Usage;
+use super::witness::{Header, Witness};
+use crate::sync::Mutex;
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
+
+/// A block that is there.
+#[derive(Debug)]
+pub struct Block {
+    /// Its number.
+    pub number: u32,
+    /// Its length in bytes.
+    pub length: u64,
+    /// The digest of its bytes.
+    pub digest: Digest,
+    /// How it is used.
+    pub usage: Usage,
+    /// Odd while what the page cache has of it is known to be right. Each time the disk is read anew it is
+    /// counted up, so that whoever copied out of the page cache meanwhile notices.
+    trust: AtomicU32,
+}
+
+impl Block {
+    /// Whether what the page cache has of it was written or verified by this process.
+    pub fn is_verified(&self) -> bool {
+        self.trust.load(SeqCst) % 2 == 1
+    }
+
+    /// Runs `copy`, which takes bytes out of the page cache, and says whether they are right: only if the
+    /// disk was not read meanwhile.
+    pub fn trusting(&self, copy: impl FnOnce() -> bool) -> bool {
+        let before = self.trust.load(SeqCst);
+        before % 2 == 1 && copy() && self.trust.load(SeqCst) == before
+    }
+
+    /// Runs `read`, which reads all of it from the disk, and compares the bytes with the digest.
+    pub fn verify<T: AsRef<[u8]>>(&self, offset: u64, read: impl FnOnce() -> Option<T>) -> Option<T> {
+        let trust = match self.trust.load(SeqCst) {
+            odd if odd % 2 == 1 => {
+                let _other = self.trust.compare_exchange(odd, odd.wrapping_add(1), SeqCst, SeqCst);
+                odd.wrapping_add(1)
+            }
+            even => even,
+        };
+        let bytes = read()?;
+        let right = bytes.as_ref().len() as u64 == self.length
+            && digest::block(offset, bytes.as_ref()) == self.digest;
+        if !right {
+            return None;
+        }
+        let _other = self.trust.compare_exchange(trust, trust.wrapping_add(1), SeqCst, SeqCst);
+        Some(bytes)
+    }
+}
+
+/// Blocks of an object. When the last reference to one that was removed goes, so do its bytes.
+#[derive(Debug)]
+pub struct BlobEntry {
+    /// Whose blocks these are.
+    pub id: Arc<ObjectId>,
+    /// Its generation.
+    pub generation: u64,
+    /// When it was admitted, in seconds since 1970.
+    pub created: u64,
+    /// How long its blocks are.
+    pub block_bytes: u64,
+    store: Arc<Store>,
+    state: Mutex<State>, // never held while data is read or written
+    /// Handles that read it; while there is one the entry stays, although its blocks may go.
+    handles: AtomicU32,
+    /// Guards of the whole: no block may go.
+    pins: AtomicU32,
+    removed: AtomicBool,
+    seen: AtomicBool,
+    /// The journal has a record of it.
+    recorded: AtomicBool,
+    /// Its witness is a file of its own.
+    sidecar: AtomicBool,
+}
+
+#[derive(Debug)]
+struct State {
+    blocks: HashMap<u32, Arc<Block>>,
+    flights: HashMap<u32, Flight>,
+    open: Option<Open>,
+    /// For the entry, its witness and its blocks; `None` before there is a file.
+    charge: Option<Charge>,
+}
+
+#[derive(Debug)]
+struct Open {
+    file: Arc<File>,
+    slots: Slots,
+}
+
+/// What became of a block that was to go.
+#[derive(Debug)]
+pub enum Taken {
+    /// It is gone.
+    Gone(Arc<Block>),
+    /// Somebody uses it.
+    Pinned,
+    /// It was not there.
+    Absent,
+    /// The file cannot be used: the whole entry is to go.
+    Broken,
+}
+
+/// What an audit changed.
+#[derive(Debug, Default)]
+pub struct Audit {
+    /// Blocks that are not there as was said.
+    pub lost: Vec<Arc<Block>>,
+    /// Blocks that are there, by their witness, and nobody had said so.
+    pub adopted: Vec<Arc<Block>>,
+}
+
+/// Where a block is.
+#[derive(Debug)]
+pub enum Sought {
+    /// On the disk, pinned: whoever asked unpins it.
+    There(Arc<Block>),
+    /// Somebody fetches it.
+    Flying(Flight),
+    /// Nowhere: this flight was begun, and is to be flown.
+    Missing(Flight),
+}
+
+/// A block that is to be kept.
+#[derive(Debug, Clone, Copy)]
+pub struct NewBlock<'a> {
+    /// Its number.
+    pub number: u32,
+    /// Its bytes.
+    pub bytes: &'a [u8],
+    /// How it came.
+    pub used: Used,
+}
+
+impl BlobEntry {
+    /// Without blocks and without a file.
+    pub fn new(
+        id: Arc<ObjectId>,
+        generation: u64,
+        created: u64,
+        block_bytes: u64,
+        store: Arc<Store>,
+    ) -> Self {
+        let state = State { blocks: HashMap::new(), flights: HashMap::new(), open: None, charge: None };
+        Self {
+            id,
+            generation,
+            created,
+            block_bytes,
+            store,
+            state: Mutex::new(state),
+            handles: AtomicU32::new(0),
+            pins: AtomicU32::new(0),
+            removed: AtomicBool::new(false),
+            seen: AtomicBool::new(false),
+            recorded: AtomicBool::new(false),
+            sidecar: AtomicBool::new(false),
+        }
+    }
+
+    /// What was found at the start: where its witness is, and its blocks.
+    pub fn restore(&self, place: Place, blocks: Vec<(u32, BlockRecord)>, budget: &Arc<Budget>) {
+        self.sidecar.store(place == Place::Sidecar, Relaxed);
+        let mut bytes = if place == Place::Sidecar { self.witness_on_disk() } else { 0 };
+        let mut state = self.state.lock();
+        for (number, record) in blocks.into_iter().filter(|(number, _)| *number < self.blocks_total()) {
+            let block = self.make(number, record.digest, record.used, false);
+            if let Some(twice) = state.blocks.insert(number, Arc::new(block)) {
+                bytes -= on_disk(twice.length);
+            }
+            bytes += on_disk(self.range(number).1);
+        }
+        state.charge = Some(budget.found(bytes, 1));
+    }
+
+    /// Compares what is said to be there with witness and disk, after a start; see [`Audit`]. Blocks that
+    /// are on their way meanwhile are left alone.
+    pub fn audit(&self, budget: &Arc<Budget>, tick: u64) -> Result<Audit, CacheError> {
+        let mut state = self.state.lock();
+        let open = self.reopen()?;
+        let (file, name) = (open.file.clone(), self.name());
+        let (witness, place) =
+            self.store.get_witness(&name).ok_or_else(|| CacheError::Corrupt { what: self.id.to_string() })?;
+        let mut audit = Audit::default();
+        let io = |e| CacheError::errno("look at", self.path(), e);
+        let mut have = Vec::new();
+        for number in 0..self.blocks_total() {
+            let (offset, length) = self.range(number);
+            let on_its_way = state.flights.contains_key(&number);
+            let slot = witness.slots.get(number as usize).copied().flatten();
+            let block = state.blocks.get(&number).cloned();
+            let said = block.is_some() || slot.is_some();
+            let here = said && whole_range(&file, offset, length).map_err(io)?;
+            match (block, slot) {
+                (Some(block), slot) if here && slot == Some(block.digest) => have.push(number),
+                (Some(block), _) => {
+                    state.blocks.remove(&number);
+                    audit.lost.push(block);
+                }
+                (None, Some(digest)) if here && !on_its_way => {
+                    let block = Arc::new(self.make(number, digest, Used { tick, ..Used::default() }, false));
+                    state.blocks.insert(number, block.clone());
+                    audit.adopted.push(block);
+                    have.push(number);
+                }
+                (None, _) if on_its_way => have.push(number),
+                (None, _) => {}
+            }
+        }
+        let (mut at, size) = (0, self.id.size);
+        for number in have {
+            let (offset, length) = self.range(number);
+            if at < offset {
+                punch(&file, at, offset - at).map_err(|e| CacheError::io("punch", self.path(), e))?;
+            }
+            at = offset + length;
+        }
+        if at < size {
+            punch(&file, at, size - at).map_err(|e| CacheError::io("punch", self.path(), e))?;
+        }
+        // What a lost block left in the witness would be found again.
+        if state.open.is_none() {
+            state.open = Some(open);
+        }
+        if let Some(open) = &mut state.open {
+            for block in &audit.lost {
+                let cleared = open.slots.set(&file, self.generation, block.number, None);
+                cleared.map_err(|e| CacheError::io("write", self.path(), e))?;
+            }
+        }
+        self.sidecar.store(place == Place::Sidecar, Relaxed);
+        let witness = if place == Place::Sidecar { self.witness_on_disk() } else { 0 };
+        let blocks: u64 = state.blocks.values().map(|block| on_disk(block.length)).sum();
+        state.charge = Some(budget.found(witness + blocks, 1));
+        Ok(audit)
+    }
+
+    /// `true` once: the journal needs a record of it.
+    pub(super) fn to_record(&self) -> bool {
+        !self.recorded.swap(true, Relaxed)
+    }
+
+    fn make(&self, number: u32, digest: Digest, used: Used, verified: bool) -> Block {
+        let length = self.range(number).1;
+        Block { number, length, digest, usage: Usage::new(used), trust: AtomicU32::new(verified.into()) }
+    }
+
+    /// How many blocks the object has.
+    pub fn blocks_total(&self) -> u32 {
+        self.id.size.div_ceil(self.block_bytes) as u32
+    }
+
+    /// Offset and length of a block.
+    pub fn range(&self, number: u32) -> (u64, u64) {
+        let offset = u64::from(number) * self.block_bytes;
+        (offset, self.block_bytes.min(self.id.size.saturating_sub(offset)))
+    }
+
+    /// What its files are called.
+    pub fn name(&self) -> Name {
+        Name::new(&self.identity(), self.generation)
+    }
+
+    fn identity(&self) -> Identity {
+        Identity::Object((*self.id).clone())
+    }
+
+    /// Where its bytes are.
+    pub fn path(&self) -> std::path::PathBuf {
+        self.store.path(&self.name())
+    }
+
+    pub(super) fn header(&self) -> Header {
+        Header {
+            identity: self.identity(),
+            generation: self.generation,
+            block_bytes: self.block_bytes,
+            whole: [0; 32],
+        }
+    }
+
+    pub(super) fn record(&self) -> EntryRecord {
+        EntryRecord {
+            identity: self.identity(),
+            block_bytes: self.block_bytes,
+            whole: [0; 32],
+            created: self.created,
+            sidecar: self.sidecar.load(Relaxed),
+            used: Used::default(),
+        }
+    }
+
+    pub(super) fn subject(&self, number: u32) -> Subject {
+        Subject::Block(self.id.clone(), number)
+    }
+
+    pub(super) fn unit(&self, block: &Block) -> Unit {
+        Unit { generation: self.generation, block: block.number }
+    }
+
+    pub(super) fn facts(&self, block: &Block, now: u64) -> Facts {
+        let Used { hits, cost_us, .. } = block.usage.used();
+        let fingerprint = super::evictor::fingerprint(&self.id, block.number);
+        Facts { bytes: on_disk(block.length), cost_us, hits, fingerprint, now }
+    }
+
+    /// A block, if it is there.
+    pub fn block(&self, number: u32) -> Option<Arc<Block>> {
+        self.state.lock().blocks.get(&number).cloned()
+    }
+
+    /// The blocks that are there.
+    pub fn blocks(&self) -> Vec<Arc<Block>> {
+        self.state.lock().blocks.values().cloned().collect()
+    }
+
+    /// How many blocks are there.
+    pub fn blocks_here(&self) -> u32 {
+        self.state.lock().blocks.len() as u32
+    }
+
+    /// A block, pinned.
+    pub fn pin_block(&self, number: u32) -> Option<Arc<Block>> {
+        let state = self.state.lock();
+        let block = state.blocks.get(&number)?;
+        block.usage.pin();
+        Some(block.clone())
+    }
+
+    /// Where a block is. If it is nowhere, `begin` makes the flight that all others will find.
+    pub fn seek(&self, number: u32, begin: impl FnOnce() -> Flight) -> Sought {
+        let mut state = self.state.lock();
+        if let Some(block) = state.blocks.get(&number) {
+            block.usage.pin();
+            return Sought::There(block.clone());
+        }
+        if let Some(flight) = state.flights.get(&number) {
+            return Sought::Flying(flight.clone());
+        }
+        let flight = begin();
+        state.flights.insert(number, flight.clone());
+        Sought::Missing(flight)
+    }
+
+    /// A flight is over.
+    pub fn land(&self, number: u32) {
+        self.state.lock().flights.remove(&number);
+    }
+
+    /// The file, opened if need be. One that is not what it should be is an error of damage.
+    pub fn file(&self) -> Result<Arc<File>, CacheError> {
+        let mut state = self.state.lock();
+        match &state.open {
+            Some(open) => Ok(open.file.clone()),
+            None if state.charge.is_some() => {
+                let open = self.reopen()?;
+                let file = open.file.clone();
+                state.open = Some(open);
+                Ok(file)
+            }
+            None => Err(CacheError::Corrupt { what: self.id.to_string() }),
+        }
+    }
+
+    fn reopen(&self) -> Result<Open, CacheError> {
+        let name = self.name();
+        let path = self.store.path(&name);
+        let file = Store::open_file(&path, true).map_err(|e| CacheError::io("open", &path, e))?;
+        let length = file.metadata().map_err(|e| CacheError::io("look at", &path, e))?.len();
+        let damaged = || CacheError::Corrupt { what: self.id.to_string() };
+        if length != self.id.size {
+            return Err(damaged());
+        }
+        let (witness, place) = self.store.get_witness(&name).ok_or_else(damaged)?;
+        if witness.header != self.header() {
+            return Err(damaged());
+        }
+        without_readahead(&file);
+        Ok(Open { file: Arc::new(file), slots: Slots::open(&self.store, &name, &witness, place)? })
+    }
+
+    /// What making the file takes beyond the blocks; nothing if there is one.
+    pub fn price_of_file(&self) -> (u64, u64) {
+        if self.state.lock().charge.is_some() {
+            return (0, 0);
+        }
+        let witness = self.witness_bytes();
+        (if witness > ATTRIBUTE_MAX_BYTES as u64 { on_disk(witness) } else { 0 }, 1)
+    }
+
+    fn witness_bytes(&self) -> u64 {
+        let header = self.header();
+        header.encode().len() as u64 + header.slots() * super::witness::SLOT_BYTES as u64
+    }
+
+    fn witness_on_disk(&self) -> u64 {
+        on_disk(self.witness_bytes())
+    }
+
+    /// Makes the file if there is none. What `charge` holds for it beyond need is given back.
+    fn made(&self, state: &mut State, charge: &mut Charge, block: u64) -> Result<Arc<File>, CacheError> {
+        if let Some(open) = &state.open {
+            charge.shrink(charge.bytes() - block, 1);
+            return Ok(open.file.clone());
+        }
+        if state.charge.is_some() {
+            charge.shrink(charge.bytes() - block, 1);
+            let open = self.reopen()?;
+            let file = open.file.clone();
+            state.open = Some(open);
+            return Ok(file);
+        }
+        let name = self.name();
+        let path = self.store.path(&name);
+        let file = self.store.create(&path)?;
+        let header = self.header();
+        let witness = Witness { slots: vec![None; header.slots() as usize], header };
+        let image = witness.encode();
+        let made = file.set_len(self.id.size).map_err(|e| CacheError::io("make room in", &path, e));
+        let made = made.and_then(|()| {
+            let place = if Store::put_attribute(&file, &image) {
+                Place::Attribute
+            } else {
+                let missing = (block + self.witness_on_disk()).saturating_sub(charge.bytes());
+                charge.grow(missing, 0).map_err(|_| CacheError::NoRoom { bytes: missing })?;
+                self.store.put_sidecar(&name, &image)?;
+                Place::Sidecar
+            };
+            Ok((place, Slots::open(&self.store, &name, &witness, place)?))
+        });
+        match made {
+            Ok((place, slots)) => {
+                self.sidecar.store(place == Place::Sidecar, Relaxed);
+                if place == Place::Attribute {
+                    charge.shrink(charge.bytes() - block, 0);
+                }
+                without_readahead(&file);
+                let file = Arc::new(file);
+                state.open = Some(Open { file: file.clone(), slots });
+                Ok(file)
+            }
+            Err(e) => {
+                self.store.remove(&name);
+                Err(e)
+            }
+        }
+    }
+
+    /// Keeps a block; `charge` is for it and for what [`price_of_file`](Self::price_of_file) said. Blocks.
+    /// Only by whoever flies for that block.
+    pub fn put(&self, new: NewBlock<'_>, mut charge: Charge) -> Result<Arc<Block>, CacheError> {
+        let (offset, length) = self.range(new.number);
+        if new.bytes.len() as u64 != length {
+            return Err(CacheError::WrongSize { expected: length, got: new.bytes.len() as u64 });
+        }
+        let digest = digest::block(offset, new.bytes);
+        let file = {
+            let mut state = self.state.lock();
+            let file = self.made(&mut state, &mut charge, on_disk(length))?;
+            // The file's own part stays, whatever becomes of the block.
+            if state.charge.is_none() {
+                let mut own = charge;
+                charge = own.split(on_disk(length));
+                state.charge = Some(own);
+            }
+            file
+        };
+        let io = |e| CacheError::io("write", self.path(), e);
+        if let Err(e) = file.write_all_at(new.bytes, offset) {
+            let _partial = punch(&file, offset, length);
+            return Err(io(e));
+        }
+        let mut state = self.state.lock();
+        if self.removed.load(SeqCst) {
+            return Err(CacheError::Deleted);
+        }
+        let written = match &mut state.open {
+            Some(open) => open.slots.set(&file, self.generation, new.number, Some(&digest)),
+            None => Err(std::io::ErrorKind::NotFound.into()),
+        };
+        if let Err(e) = written {
+            let _partial = punch(&file, offset, length);
+            return Err(io(e));
+        }
+        let block = Arc::new(self.make(new.number, digest, new.used, true));
+        state.blocks.insert(new.number, block.clone());
+        match &mut state.charge {
+            Some(own) => own.absorb(charge),
+            None => state.charge = Some(charge),
+        }
+        Ok(block)
+    }
+
+    /// Takes a block away, unless somebody uses it. Blocks for a moment.
+    pub fn take(&self, number: u32) -> Taken {
+        self.take_if(number, None)
+    }
+
+    /// Takes this very block away, even if it is used: its bytes are of no use.
+    pub fn take_damaged(&self, block: &Arc<Block>) -> Taken {
+        self.take_if(block.number, Some(block))
+    }
+
+    fn take_if(&self, number: u32, damaged: Option<&Arc<Block>>) -> Taken {
+        let mut state = self.state.lock();
+        let Some(block) = state.blocks.get(&number).cloned() else { return Taken::Absent };
+        if damaged.is_some_and(|damaged| !Arc::ptr_eq(damaged, &block)) {
+            return Taken::Absent;
+        }
+        let damaged = damaged.is_some();
+        let whole = self.pins.load(SeqCst) > 0;
+        if !damaged && (block.usage.is_pinned() || whole) {
+            return Taken::Pinned;
+        }
+        if whole {
+            return Taken::Broken; // somebody has its path: no hole may appear there
+        }
+        let (offset, length) = self.range(number);
+        if state.open.is_none() {
+            state.open = self.reopen().ok();
+        }
+        let Some(Open { file, slots }) = &mut state.open else { return Taken::Broken };
+        let cleared = slots.set(file, self.generation, number, None);
+        // Under the lock: what a new flight for the same block writes must not be punched.
+        if let Err(error) = cleared.and_then(|()| punch(&*file, offset, length)) {
+            tracing::warn!(object = %self.id, %error, "cannot give back the room of a block");
+            return Taken::Broken;
+        }
+        state.blocks.remove(&number);
+        if let Some(charge) = &mut state.charge {
+            charge.shrink(on_disk(length), 0);
+        }
+        Taken::Gone(block)
+    }
+
+    /// The digest of the whole, if all blocks are there and are more than one.
+    pub fn whole(&self) -> Option<Digest> {
+        let state = self.state.lock();
+        let nodes: Option<Vec<Digest>> =
+            (0..self.blocks_total()).map(|n| state.blocks.get(&n).map(|b| b.digest)).collect();
+        digest::root(&nodes?)
+    }
+
+    /// One more handle. Only while whoever removes entries is locked out.
+    pub fn enter(&self) {
+        self.handles.fetch_add(1, SeqCst);
+    }
+
+    /// One handle less; `true` if it was the last one.
+    pub fn leave(&self) -> bool {
+        self.handles.fetch_sub(1, SeqCst) == 1
+    }
+
+    /// Whether nobody reads it and nothing is there of it.
+    pub fn is_idle(&self) -> bool {
+        let state = self.state.lock();
+        self.handles.load(SeqCst) == 0 && state.blocks.is_empty() && state.flights.is_empty()
+    }
+
+    /// Whether nobody reads it.
+    pub fn is_unread(&self) -> bool {
+        self.handles.load(SeqCst) == 0
+    }
+
+    /// Pins the whole if it is complete.
+    pub fn pin_whole(&self) -> bool {
+        let state = self.state.lock();
+        let complete = state.blocks.len() as u32 == self.blocks_total();
+        if complete {
+            self.pins.fetch_add(1, SeqCst);
+        }
+        complete
+    }
+
+    /// One more guard of the whole, beside one that lives.
+    pub fn pin_again(&self) {
+        self.pins.fetch_add(1, SeqCst);
+    }
+
+    /// One guard of the whole less.
+    pub fn unpin_whole(&self) {
+        self.pins.fetch_sub(1, SeqCst);
+    }
+
+    /// Bytes charged for it now.
+    pub fn charged(&self) -> u64 {
+        self.state.lock().charge.as_ref().map_or(0, Charge::bytes)
+    }
+
+    pub(super) fn see(&self) {
+        self.seen.store(true, Relaxed);
+    }
+
+    pub(super) fn is_seen(&self) -> bool {
+        self.seen.load(Relaxed)
+    }
+
+    /// Its bytes go when the last reference does. Called by whoever took it out of the index.
+    pub(super) fn remove(&self) {
+        let state = self.state.lock();
+        self.removed.store(true, SeqCst);
+        if state.charge.is_some() {
+            self.store.disown(&self.name());
+        }
+    }
+}
+
+/// The kernel is not to bring what nobody asked for: what is in the page cache without having been read by
+/// us would be trusted.
+fn without_readahead(file: &File) {
+    let _advice = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::Random);
+}
+
+/// Whether a range of a file has data everywhere.
+fn whole_range(file: &File, offset: u64, length: u64) -> rustix::io::Result<bool> {
+    use rustix::fs::{SeekFrom, seek};
+    match seek(file, SeekFrom::Data(offset)) {
+        Ok(data) if data == offset => Ok(seek(file, SeekFrom::Hole(offset))? >= offset + length),
+        Ok(_) | Err(rustix::io::Errno::NXIO) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+impl Drop for BlobEntry {
+    fn drop(&mut self) {
+        if self.removed.load(SeqCst) && self.state.get_mut().charge.is_some() {
+            self.store.remove(&self.name());
+        }
+    }
+}

@@ -1,0 +1,630 @@
+//! [`Cache`]: the facade.
+use super::blob::Blob;
+use super::budget::{Budget, FileSystem, Limits};
+use super::check;
+use super::config::Config;
+use super::core::{Core, Slot};
+use super::error::CacheError;
+use super::events::{Cause, Event, Events};
+use super::evict::{Gate, PolicyKind};
+use super::evictor::{Evictor, Held, Note};
+use super::file::File;
+use super::fill::{Begun, Fill, FillOptions, Waiting, watch_fills};
+use super::index::Index;
+use super::info::{EntryName, Info, Removed, Verdict, Whereabouts};
+use super::key::{Key, ObjectId};
+use super::ledger::{Ledger, Recency};
+use super::record::{BLOCKS, BlockRecord, ENTRIES, block_key, entry_key};
+use super::rehydrate::{Ground, Rehydrated, rehydrate};
+use super::stats::{Meters, Stats};
+use super::store::Store;
+use super::stream::Stream;
+use super::tier::Origin;
+use crate::clock::SystemClock;
+use crate::journal::{Batch, Journal, JournalError, SledJournal};
+use crate::sync::{Mutex, RwLock};
+use bytes::Bytes;
+use futures::StreamExt;
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, Semaphore, broadcast, watch};
+
+/// How long the end of another process is waited for: it may be writing its journal.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How often what has lived long enough is thrown out, if the policy knows such a thing.
+const EXPIRE_EVERY: Duration = Duration::from_secs(30);
+
+/// Files and blocks on a disk. Cheap to clone; the last clone closes it.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    core: Arc<Core>,
+    journal: Weak<SledJournal>,
+    _closer: Arc<Closer>,
+}
+
+/// Guards of entries may outlive the cache; they change nothing any more.
+#[derive(Debug)]
+struct Closer(Arc<Core>);
+
+impl Drop for Closer {
+    fn drop(&mut self) {
+        *self.0.closed.write() = true;
+    }
+}
+
+/// What a look-up found.
+#[derive(Debug)]
+pub enum Found {
+    /// The file.
+    File(File),
+    /// A file that is being filled: what is there can be read, the rest can be waited for.
+    Filling(Waiting),
+}
+
+impl Found {
+    /// Its bytes, whether all are there or not.
+    pub fn stream(self) -> Stream {
+        match self {
+            Self::File(file) => Stream::file(file),
+            Self::Filling(waiting) => waiting.stream(),
+        }
+    }
+
+    /// The whole file; waits for the end of its fill.
+    pub async fn file(self) -> Result<File, CacheError> {
+        match self {
+            Self::File(file) => Ok(file),
+            Self::Filling(waiting) => waiting.file().await,
+        }
+    }
+}
+
+/// What an insert led to.
+#[derive(Debug)]
+pub enum Inserted {
+    /// It is there from now on.
+    New(File),
+    /// It was there already, and was not changed.
+    There(File),
+    /// Somebody fills it already.
+    Filling(Waiting),
+}
+
+impl Inserted {
+    /// The file that the key names; waits for the end of somebody else's fill.
+    pub async fn file(self) -> Result<File, CacheError> {
+        match self {
+            Self::New(file) | Self::There(file) => Ok(file),
+            Self::Filling(waiting) => waiting.file().await,
+        }
+    }
+}
+
+impl Cache {
+    /// Opens the cache in `config.directory`; everything that was there is there again when this returns.
+    ///
+    /// Must be called within a tokio runtime that lives as long as the cache. A journal that cannot be read
+    /// is moved aside, and what it named comes back by the witnesses of the files; wait for
+    /// [`settled`](Self::settled) if that matters. [`CacheError::Busy`] if another process has it open.
+    pub async fn open(config: Config) -> Result<Self, CacheError> {
+        config.check()?;
+        let runtime = Handle::current();
+        let opened = runtime.clone().spawn_blocking(move || {
+            let store = Arc::new(Store::open_directory(&config.directory)?);
+            let path = config.directory.join("journal");
+            let mut moved = false;
+            loop {
+                let opened = SledJournal::open(&path, PATIENCE)?;
+                if let Some(damage) = &opened.damage {
+                    tracing::warn!(reason = %damage.reason, moved_to = %damage.moved_to.display(),
+                        "the journal of the cache is damaged; it is rebuilt from the files");
+                }
+                let journal = Arc::new(opened.journal);
+                let sled = Arc::downgrade(&journal);
+                match Builder::new(config.clone(), store.clone(), journal, &runtime) {
+                    Ok(builder) => return builder.start(sled),
+                    // It opens, and yet it cannot be read: aside with it, once.
+                    Err(CacheError::Journal(e)) if matches!(*e, JournalError::Corrupt { .. }) && !moved => {
+                        moved = true;
+                        move_aside(&path, &e)?;
+                    }
+                    Err(e) => return Err(e),
+                }
+            }
+        });
+        opened.await.unwrap_or(Err(CacheError::Closed))
+    }
+
+    /// Opens the cache on a journal of the caller's, who also makes sure that nobody else has the directory.
+    pub async fn open_on(config: Config, journal: Arc<dyn Journal>) -> Result<Self, CacheError> {
+        config.check()?;
+        let runtime = Handle::current();
+        let opened = runtime.clone().spawn_blocking(move || {
+            let store = Arc::new(Store::open_directory(&config.directory)?);
+            Builder::new(config, store, journal, &runtime)?.start(Weak::new())
+        });
+        opened.await.unwrap_or(Err(CacheError::Closed))
+    }
+
+    /// Waits until everything that was found at the start has been checked.
+    pub async fn settled(&self) {
+        let mut settled = self.core.settled.subscribe();
+        let _always_sent = settled.wait_for(|settled| *settled).await;
+    }
+
+    /// Looks a file up if it is at hand: no system call, no waiting. One that this process has neither
+    /// written nor verified is not at hand: [`look_up`](Self::look_up) verifies it.
+    pub fn hit(&self, key: impl AsRef<[u8]>) -> Option<File> {
+        let file = self.core.files.get(key.as_ref(), |slot| match slot {
+            Slot::File(file) if file.is_verified() => {
+                file.usage.pin();
+                Some(file.clone())
+            }
+            _ => None,
+        })??;
+        self.used(&file);
+        Some(File::pinned(self.core.clone(), file))
+    }
+
+    fn used(&self, file: &Arc<super::file_entry::FileEntry>) {
+        Meters::count(&self.core.meters.file_hits);
+        if file.usage.hit() {
+            self.core.evictor.touch(file.generation, || Note::File(Arc::downgrade(file)));
+        }
+        self.core.asked(true, || file.subject());
+    }
+
+    /// Looks a file up. The first time after a start all of it is read, to verify it; one that is not right
+    /// is dropped, and not found.
+    pub async fn look_up(&self, key: impl AsRef<[u8]>) -> Result<Option<Found>, CacheError> {
+        let key = key.as_ref();
+        if let Some(file) = self.hit(key) {
+            return Ok(Some(Found::File(file)));
+        }
+        let slot = self.core.files.get(key, |slot| {
+            if let Slot::File(file) = slot {
+                file.usage.pin();
+            }
+            slot.clone()
+        });
+        match slot {
+            None => {
+                Meters::count(&self.core.meters.file_misses);
+                if let Ok(key) = Key::new(key) {
+                    self.core.asked(false, || super::events::Subject::File(key));
+                }
+                Ok(None)
+            }
+            Some(Slot::Filling(filling)) => {
+                Meters::count(&self.core.meters.file_streams);
+                Ok(Some(Found::Filling(Waiting::new(self.core.clone(), filling))))
+            }
+            Some(Slot::File(file)) => {
+                let guard = File::pinned(self.core.clone(), file.clone());
+                let core = self.core.clone();
+                let verified = self.core.runtime.spawn_blocking(move || {
+                    let read = file.trust().inspect_err(|e| core.drop_damaged(&file, e)).ok()?;
+                    core.meters.bytes_verified.fetch_add(read, std::sync::atomic::Ordering::Relaxed);
+                    Some(file)
+                });
+                let Some(file) = verified.await.map_err(|_| CacheError::Closed)? else {
+                    Meters::count(&self.core.meters.file_misses);
+                    return Ok(None);
+                };
+                self.used(&file);
+                Ok(Some(Found::File(guard)))
+            }
+        }
+    }
+
+    /// Looks a file up and waits for the end of its fill.
+    pub async fn look_up_file(&self, key: impl AsRef<[u8]>) -> Result<Option<File>, CacheError> {
+        match self.look_up(key).await? {
+            None => Ok(None),
+            Some(found) => found.file().await.map(Some),
+        }
+    }
+
+    /// Notes a use of a file; `false` if it is not there.
+    pub fn touch(&self, key: impl AsRef<[u8]>) -> bool {
+        let file = self.core.files.get(key.as_ref(), |slot| match slot {
+            Slot::File(file) => Some(file.clone()),
+            Slot::Filling(_) => None,
+        });
+        let Some(file) = file.flatten() else { return false };
+        if file.usage.hit() {
+            self.core.evictor.touch(file.generation, || Note::File(Arc::downgrade(&file)));
+        }
+        true
+    }
+
+    /// Begins to fill a file, or says that it is there or who fills it. For whoever appends piece by piece,
+    /// and to reserve a key that somebody will fill. Blocks for a moment.
+    pub fn begin(&self, key: &Key, options: FillOptions) -> Result<Begun, CacheError> {
+        Fill::begin(&self.core, key, options)
+    }
+
+    /// Inserts bytes.
+    pub async fn insert(&self, key: &Key, bytes: Bytes) -> Result<Inserted, CacheError> {
+        let size = Some(bytes.len() as u64);
+        self.fill_blocking(key, size, move |mut fill| {
+            fill.write_blocking(&bytes)?;
+            fill.finish_blocking()
+        })
+        .await
+    }
+
+    /// Inserts a copy of a file.
+    pub async fn insert_copy(&self, key: &Key, path: &Path) -> Result<Inserted, CacheError> {
+        let path = path.to_path_buf();
+        self.fill_blocking(key, None, move |fill| copy(fill, &path)).await
+    }
+
+    /// Inserts a file by renaming it: it is gone from its place. It must not be changed any more through a
+    /// descriptor that is still open. One on another file system, or with more than one name, is copied and
+    /// removed. If it is not inserted it stays where it is.
+    pub async fn insert_rename(&self, key: &Key, path: &Path) -> Result<Inserted, CacheError> {
+        use std::os::unix::fs::MetadataExt;
+        let path = path.to_path_buf();
+        let root = self.core.store.root().to_path_buf();
+        self.fill_blocking(key, None, move |fill| {
+            let meta = std::fs::symlink_metadata(&path).map_err(|e| CacheError::io("look at", &path, e))?;
+            if !meta.is_file() {
+                return Err(CacheError::Invalid { what: format!("no plain file: {}", path.display()) });
+            }
+            let same = std::fs::metadata(&root).is_ok_and(|root| root.dev() == meta.dev());
+            if same && meta.nlink() == 1 {
+                return fill.adopt(&path);
+            }
+            let file = copy(fill, &path)?;
+            std::fs::remove_file(&path).map_err(|e| CacheError::io("remove", &path, e))?;
+            Ok(file)
+        })
+        .await
+    }
+
+    /// Inserts what a stream brings, of a known size or not. Readers have it as it comes.
+    pub async fn insert_stream<S, E>(
+        &self,
+        key: &Key,
+        options: FillOptions,
+        stream: S,
+    ) -> Result<Inserted, CacheError>
+    where
+        S: futures::Stream<Item = Result<Bytes, E>> + Send,
+        E: std::fmt::Display,
+    {
+        let begun = self.begin_elsewhere(key, options).await?;
+        let mut fill = match begun {
+            Begun::There(file) => return Ok(Inserted::There(file)),
+            Begun::Filling(waiting) => return Ok(Inserted::Filling(waiting)),
+            Begun::Fill(fill) => fill,
+        };
+        let mut stream = std::pin::pin!(stream);
+        while let Some(piece) = stream.next().await {
+            match piece {
+                Ok(bytes) => fill.write(bytes).await?,
+                Err(e) => {
+                    let why = e.to_string();
+                    fill.give_up(why.clone());
+                    return Err(CacheError::GivenUp { why });
+                }
+            }
+        }
+        fill.finish().await.map(Inserted::New)
+    }
+
+    async fn begin_elsewhere(&self, key: &Key, options: FillOptions) -> Result<Begun, CacheError> {
+        let (core, key) = (self.core.clone(), key.clone());
+        let begun = self.core.runtime.spawn_blocking(move || Fill::begin(&core, &key, options));
+        begun.await.unwrap_or(Err(CacheError::Closed))
+    }
+
+    async fn fill_blocking(
+        &self,
+        key: &Key,
+        size: Option<u64>,
+        work: impl FnOnce(Fill) -> Result<File, CacheError> + Send + 'static,
+    ) -> Result<Inserted, CacheError> {
+        let (core, key) = (self.core.clone(), key.clone());
+        let done = self.core.runtime.spawn_blocking(move || {
+            match Fill::begin(&core, &key, FillOptions { size, filler: "insert".into() })? {
+                Begun::Fill(fill) => work(fill).map(Inserted::New),
+                Begun::There(file) => Ok(Inserted::There(file)),
+                Begun::Filling(waiting) => Ok(Inserted::Filling(waiting)),
+            }
+        });
+        done.await.unwrap_or(Err(CacheError::Closed))
+    }
+
+    /// Reads an object through the cache; what is missing comes from `origin`.
+    pub fn blob(&self, id: &ObjectId, origin: Arc<dyn Origin>) -> Result<Blob, CacheError> {
+        self.core.check_open()?;
+        id.check()?;
+        if id.size.div_ceil(self.core.config.block_bytes) > super::witness::BLOCKS_MAX {
+            return Err(CacheError::Invalid { what: format!("an object of so many blocks: {id}") });
+        }
+        Ok(Blob::new(self.core.clone(), id, origin))
+    }
+
+    /// Deletes a file. The key is free at once; if somebody holds the file its bytes go when he lets go. A
+    /// fill that is under way is given up.
+    pub async fn remove(&self, key: impl AsRef<[u8]>) -> Removed {
+        let slot = self.core.files.get(key.as_ref(), Slot::clone);
+        let core = self.core.clone();
+        let removed = self.core.runtime.spawn_blocking(move || match slot {
+            None => Removed::Absent,
+            Some(Slot::Filling(filling)) => {
+                filling.abandon(&core, CacheError::Deleted);
+                Removed::Filling
+            }
+            Some(Slot::File(file)) => {
+                let pinned = file.usage.is_pinned();
+                if !core.drop_file(&file) {
+                    return Removed::Absent;
+                }
+                Meters::count(&core.meters.deleted);
+                core.events.send(|| Event::Delete(file.subject()));
+                if pinned { Removed::WhenUnpinned } else { Removed::Gone }
+            }
+        });
+        removed.await.unwrap_or(Removed::Absent)
+    }
+
+    /// Deletes what there is of an object. Who reads it goes on past the cache.
+    pub async fn remove_object(&self, id: &ObjectId) -> Removed {
+        let Some(blob) = self.core.blobs.get(id, Arc::clone) else { return Removed::Absent };
+        let core = self.core.clone();
+        let removed = self.core.runtime.spawn_blocking(move || {
+            let (read, blocks) = (!blob.is_unread(), blob.blocks());
+            if !core.drop_blob(&blob) {
+                return Removed::Absent;
+            }
+            core.meters.deleted.fetch_add(blocks.len() as u64, std::sync::atomic::Ordering::Relaxed);
+            for block in blocks {
+                core.events.send(|| Event::Delete(blob.subject(block.number)));
+            }
+            if read { Removed::WhenUnpinned } else { Removed::Gone }
+        });
+        removed.await.unwrap_or(Removed::Absent)
+    }
+
+    /// Where a file is, and who fills it. No use of it.
+    pub fn whereabouts(&self, key: impl AsRef<[u8]>) -> Whereabouts {
+        match self.core.files.get(key.as_ref(), Slot::clone) {
+            None => Whereabouts::Absent,
+            Some(Slot::File(file)) => Whereabouts::There { path: file.path(), size: file.size },
+            Some(Slot::Filling(filling)) => {
+                let waiting = Waiting::new(self.core.clone(), filling);
+                Whereabouts::Filling {
+                    filler: waiting.filler().to_owned(),
+                    written: waiting.written(),
+                    age: waiting.age(),
+                }
+            }
+        }
+    }
+
+    /// All entries, in no order. Not one instant: what changes meanwhile may or may not show.
+    pub fn entries(&self) -> Vec<Info> {
+        let mut all = self.core.files.collect(|_, slot| Some(super::info::of_slot(slot)));
+        all.extend(self.core.blobs.collect(|_, blob| super::info::of_blob(blob)));
+        all
+    }
+
+    /// One file, without using it.
+    pub fn stat(&self, key: impl AsRef<[u8]>) -> Option<Info> {
+        self.core.files.get(key.as_ref(), super::info::of_slot)
+    }
+
+    /// What there is of one object, without using it.
+    pub fn stat_object(&self, id: &ObjectId) -> Option<Info> {
+        self.core.blobs.get(id, super::info::of_blob).flatten()
+    }
+
+    /// Reads all that is there of an entry and compares the checksums. What is not right is dropped.
+    pub async fn verify(&self, name: &EntryName) -> Result<Verdict, CacheError> {
+        let (core, name) = (self.core.clone(), name.clone());
+        let verified = self.core.runtime.spawn_blocking(move || super::verify::verify(&core, &name));
+        verified.await.map_err(|_| CacheError::Closed)
+    }
+
+    /// Throws out what goes first until no more than `bytes` are used, or the rest is held; says how much is
+    /// used then.
+    pub async fn make_room(&self, bytes: u64) -> u64 {
+        let core = self.core.clone();
+        let made = self.core.runtime.spawn_blocking(move || core.shrink_to(bytes, Some(Cause::Asked)));
+        let _ended = made.await;
+        self.core.budget.used().bytes
+    }
+
+    /// Waits until everything admitted so far is in the journal, on the disk.
+    pub async fn flush(&self) -> Result<(), CacheError> {
+        let core = self.core.clone();
+        let flushed = self.core.runtime.spawn_blocking(move || core.ledger.flush());
+        flushed.await.unwrap_or(Err(CacheError::Closed))
+    }
+
+    /// Everything counted since the start, and what is used now.
+    pub fn stats(&self) -> Stats {
+        self.core.stats()
+    }
+
+    /// Bytes of the journal on the disk; `None` if it is not one of ours.
+    pub fn journal_bytes(&self) -> Option<u64> {
+        self.journal.upgrade()?.size_on_disk().ok()
+    }
+
+    /// What happens from now on.
+    pub fn subscribe(&self) -> broadcast::Receiver<Event> {
+        self.core.events.subscribe()
+    }
+
+    /// The settings it was opened with.
+    pub fn config(&self) -> &Config {
+        &self.core.config
+    }
+
+    /// Gives up what is being filled, writes the journal and lets go of the directory. Guards that still
+    /// live can be read to their end.
+    pub async fn close(self) -> Result<(), CacheError> {
+        let core = self.core.clone();
+        let ending = core.clone();
+        let _ended = core.runtime.spawn_blocking(move || *ending.closed.write() = true).await;
+        self.settled().await; // the check sees that it is closed
+        let closed = core.runtime.clone().spawn_blocking(move || {
+            let fillings: Vec<_> = core.fillings.lock().values().filter_map(Weak::upgrade).collect();
+            for filling in fillings {
+                filling.abandon(&core, CacheError::Closed);
+            }
+            core.ledger.end()
+        });
+        closed.await.unwrap_or(Err(CacheError::Closed))
+    }
+}
+
+fn copy(mut fill: Fill, path: &Path) -> Result<File, CacheError> {
+    use std::io::Read;
+    let io = |e| CacheError::io("read", path, e);
+    let mut source = std::fs::File::open(path).map_err(io)?;
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match source.read(&mut buffer) {
+            Ok(0) => return fill.finish_blocking(),
+            Ok(n) => fill.write_blocking(&buffer[..n])?,
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(io(e)),
+        }
+    }
+}
+
+fn move_aside(path: &Path, why: &JournalError) -> Result<(), CacheError> {
+    let time = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%.9fZ").to_string();
+    let target = path.with_file_name(format!("journal.corrupt-{time}"));
+    std::fs::rename(path, &target).map_err(|e| CacheError::io("move aside", path, e))?;
+    tracing::warn!(reason = %why, moved_to = %target.display(),
+        "the journal of the cache cannot be read; it is rebuilt from the files");
+    Ok(())
+}
+
+/// A cache that has come back, before anything runs.
+struct Builder {
+    config: Config,
+    store: Arc<Store>,
+    journal: Arc<dyn Journal>,
+    runtime: Handle,
+    budget: Arc<Budget>,
+    evictor: Arc<Evictor>,
+    files: Index<Key, Slot>,
+    blobs: Index<Arc<ObjectId>, Arc<super::blob_entry::BlobEntry>>,
+    came_back: Rehydrated,
+    took: Duration,
+}
+
+impl Builder {
+    fn new(
+        config: Config,
+        store: Arc<Store>,
+        journal: Arc<dyn Journal>,
+        runtime: &Handle,
+    ) -> Result<Self, CacheError> {
+        let start = Instant::now();
+        store.empty_tmp()?;
+        let Config { max_bytes, max_entries, min_free, .. } = config;
+        let limits = Limits { max_bytes, max_entries, min_free };
+        let budget = Budget::new(limits, Box::new(FileSystem(config.directory.clone())));
+        let (evictor, files, blobs) =
+            (Arc::new(Evictor::new(config.policy)), Index::default(), Index::default());
+        let came_back = rehydrate(&Ground {
+            journal: &*journal,
+            store: &store,
+            budget: &budget,
+            evictor: &evictor,
+            files: &files,
+            blobs: &blobs,
+        })?;
+        let took = start.elapsed();
+        let runtime = runtime.clone();
+        Ok(Self { config, store, journal, runtime, budget, evictor, files, blobs, came_back, took })
+    }
+
+    fn start(self, sled: Weak<SledJournal>) -> Result<Cache, CacheError> {
+        let Self { config, store, runtime, budget, evictor, files, blobs, came_back, .. } = self;
+        let recency = recency(Arc::downgrade(&evictor), config.recency_interval);
+        let ledger = Ledger::new(self.journal, config.flush_interval, recency)?;
+        let meters = Meters::default();
+        meters.rehydrated.store(came_back.entries, SeqCst);
+        meters.lost.store(came_back.lost, SeqCst);
+        meters.journal_rebuilds.store(came_back.rebuilt.into(), SeqCst);
+        meters.replay_us.store(self.took.as_micros() as u64, SeqCst);
+        let core = Arc::new(Core {
+            gate: Gate::new(config.admission.clone(), config.max_bytes, Arc::new(SystemClock)),
+            pool: super::buffers::Pool::new(config.block_bytes as usize),
+            fetches: Arc::new(Semaphore::new(config.fetches_max)),
+            store,
+            budget,
+            evictor,
+            ledger,
+            files,
+            blobs,
+            meters,
+            events: Events::default(),
+            runtime: runtime.clone(),
+            fetching: AtomicU64::new(0),
+            fillings: Mutex::new(HashMap::new()),
+            filling: Arc::new(Notify::new()),
+            settled: watch::Sender::new(false),
+            closed: RwLock::new(false),
+            first_generation: came_back.first_generation,
+            generations: AtomicU64::new(came_back.first_generation),
+            config,
+        });
+        core.shrink_to(u64::MAX, None);
+        runtime.spawn(watch_fills(Arc::downgrade(&core), core.filling.clone(), core.config.stall));
+        if core.config.policy == PolicyKind::AdaptiveTtl {
+            runtime.spawn(expire(Arc::downgrade(&core)));
+        }
+        let checking = core.clone();
+        runtime.spawn_blocking(move || check::check(&checking));
+        Ok(Cache { _closer: Arc::new(Closer(core.clone())), core, journal: sled })
+    }
+}
+
+/// Writes down what was used, once in a while.
+fn recency(evictor: Weak<Evictor>, interval: Duration) -> Recency {
+    let last = Mutex::new(Instant::now());
+    Box::new(move |batch: &mut Batch, ending| {
+        let mut last = last.lock();
+        if !ending && last.elapsed() < interval {
+            return;
+        }
+        let Some(evictor) = evictor.upgrade() else { return };
+        *last = Instant::now();
+        for note in evictor.take_dirty() {
+            note.written(|held, block| match (held, block) {
+                (Held::File(file), _) => {
+                    batch.put(ENTRIES, &entry_key(file.generation), file.record().encode(file.generation));
+                }
+                (Held::Blob(blob), Some(block)) => {
+                    let record = BlockRecord { digest: block.digest, used: block.usage.used() };
+                    let key = block_key(blob.generation, block.number);
+                    batch.put(BLOCKS, &key, record.encode(blob.generation, block.number));
+                }
+                (Held::Blob(_), None) => {}
+            });
+        }
+    })
+}
+
+async fn expire(core: Weak<Core>) {
+    loop {
+        tokio::time::sleep(EXPIRE_EVERY).await;
+        let Some(core) = core.upgrade() else { return };
+        let runtime = core.runtime.clone();
+        let _ended = runtime.spawn_blocking(move || core.expire()).await;
+    }
+}

@@ -1,0 +1,227 @@
+//! What happens behind a start: every file is compared with what the journal says of it.
+//!
+//! One walk through the directories. An entry whose file, size or witness is not right is dropped. A file
+//! that nothing names is adopted if its witness is right, else deleted. Look-ups do not wait for it: what
+//! they hand out they verify themselves.
+use super::blob_entry::BlobEntry;
+use super::budget::on_disk;
+use super::core::{Core, Slot};
+use super::error::CacheError;
+use super::evictor::{Held, now};
+use super::file_entry::{FileEntry, Parts};
+use super::key::Identity;
+use super::record::{BLOCKS, BlockRecord, ENTRIES, EntryRecord, Used, block_key, entry_key};
+use super::rehydrate::sidecar_on_disk;
+use super::stats::Meters;
+use super::store::{Found, Name, Place, Store};
+use super::witness::Witness;
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Checks everything that was found at the start. Blocks; minutes if there are millions of files.
+pub fn check(core: &Arc<Core>) {
+    check_all(core);
+    core.settled.send_replace(true);
+}
+
+fn check_all(core: &Arc<Core>) {
+    for (number, directory) in core.store.directories() {
+        if *core.closed.read() {
+            return;
+        }
+        if let Err(error) = check_directory(core, number, &directory) {
+            tracing::warn!(path = %directory.display(), %error, "a directory of the cache cannot be checked");
+        }
+    }
+    for held in core.evictor.all() {
+        let old = match &held {
+            Held::File(file) => file.generation < core.first_generation && !file.is_seen(),
+            Held::Blob(blob) => blob.generation < core.first_generation && !blob.is_seen(),
+        };
+        if old && !*core.closed.read() {
+            lost(core, &held);
+        }
+    }
+    core.shrink_to(u64::MAX, None);
+}
+
+fn lost(core: &Arc<Core>, held: &Held) {
+    Meters::count(&core.meters.lost);
+    match held {
+        Held::File(file) => {
+            core.drop_file(file);
+        }
+        Held::Blob(blob) => {
+            core.drop_blob(blob);
+        }
+    }
+}
+
+fn check_directory(core: &Arc<Core>, number: u8, directory: &Path) -> std::io::Result<()> {
+    let (mut entries, mut witnesses) = (HashSet::new(), Vec::new());
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        match Store::parse(number, &entry.file_name()) {
+            Found::Bytes(name) if name.generation < core.first_generation => {
+                entries.insert(name);
+            }
+            Found::Witness(name) if name.generation < core.first_generation => witnesses.push(name),
+            Found::Bytes(_) | Found::Witness(_) => {}
+            Found::Foreign => {
+                Meters::count(&core.meters.strays_deleted);
+                let _stays = std::fs::remove_file(entry.path());
+            }
+        }
+    }
+    for name in &entries {
+        check_entry(core, name);
+    }
+    for name in witnesses.iter().filter(|name| !entries.contains(name)) {
+        Meters::count(&core.meters.strays_deleted);
+        core.store.remove(name);
+    }
+    Ok(())
+}
+
+fn check_entry(core: &Arc<Core>, name: &Name) {
+    match core.evictor.held(name.generation) {
+        Some(held @ Held::File(_)) => {
+            let Held::File(file) = &held else { return };
+            if file.name() == *name && matches(core, file) { file.see() } else { lost(core, &held) }
+        }
+        Some(held @ Held::Blob(_)) => {
+            let Held::Blob(blob) = &held else { return };
+            if blob.name() == *name && audit(core, blob).is_ok() { blob.see() } else { lost(core, &held) }
+        }
+        None => {
+            // It may have been evicted since the directory was read; then there is nothing to adopt either.
+            if !adopt(core, name) {
+                Meters::count(&core.meters.strays_deleted);
+                core.store.remove(name);
+            }
+        }
+    }
+}
+
+/// Whether size and witness are those of the entry.
+fn matches(core: &Core, file: &FileEntry) -> bool {
+    let length = std::fs::symlink_metadata(file.path()).map(|m| (m.is_file(), m.len()));
+    let Some((witness, _)) = core.store.get_witness(&file.name()) else { return false };
+    let header = witness.header;
+    length.is_ok_and(|length| length == (true, file.size))
+        && header.whole == file.whole
+        && header.identity == file.identity()
+        && header.generation == file.generation
+}
+
+/// Brings an object's entry and its file together.
+fn audit(core: &Arc<Core>, blob: &Arc<BlobEntry>) -> Result<(), CacheError> {
+    let audit = blob.audit(&core.budget, core.evictor.tick())?;
+    core.meters.lost.fetch_add(audit.lost.len() as u64, Relaxed);
+    core.meters.adopted.fetch_add(audit.adopted.len() as u64, Relaxed);
+    for block in &audit.lost {
+        core.evictor.forget(blob.unit(block));
+    }
+    let now = now();
+    for block in &audit.adopted {
+        core.evictor.admit(blob.unit(block), blob.facts(block, now));
+    }
+    core.ledger.record(|batch| {
+        for block in &audit.lost {
+            batch.delete(BLOCKS, &block_key(blob.generation, block.number));
+        }
+        for block in &audit.adopted {
+            let record = BlockRecord { digest: block.digest, used: block.usage.used() };
+            let key = block_key(blob.generation, block.number);
+            batch.put(BLOCKS, &key, record.encode(blob.generation, block.number));
+        }
+    });
+    if blob.blocks_here() == 0 {
+        core.drop_idle(blob);
+    }
+    Ok(())
+}
+
+/// Takes a file in that nothing names, if its witness is right; `false` if it is not.
+fn adopt(core: &Arc<Core>, name: &Name) -> bool {
+    let Some((witness, place)) = core.store.get_witness(name) else { return false };
+    let header = &witness.header;
+    if header.generation != name.generation || header.identity.digest() != name.digest {
+        return false;
+    }
+    let length = std::fs::symlink_metadata(core.store.path(name)).map(|m| (m.is_file(), m.len()));
+    if !length.is_ok_and(|length| length == (true, header.identity.size())) {
+        return false;
+    }
+    match header.identity {
+        Identity::File { .. } => adopt_file(core, &witness, place),
+        Identity::Object(_) => adopt_object(core, witness, place),
+    }
+}
+
+fn adopt_file(core: &Arc<Core>, witness: &Witness, place: Place) -> bool {
+    let header = &witness.header;
+    let record = EntryRecord {
+        identity: header.identity.clone(),
+        block_bytes: header.block_bytes,
+        whole: header.whole,
+        created: now(),
+        sidecar: place == Place::Sidecar,
+        used: Used { tick: core.evictor.tick(), ..Used::default() },
+    };
+    let generation = header.generation;
+    let value = record.encode(generation);
+    let beside = if record.sidecar { sidecar_on_disk(&record, generation) } else { 0 };
+    let charge = core.budget.found(on_disk(record.identity.size()) + beside, 1);
+    let parts = Parts { record, generation, store: core.store.clone(), charge, verified: false };
+    let Some(file) = FileEntry::new(parts) else { return false };
+    file.see();
+    let file = Arc::new(file);
+    core.files.change(&file.key, |map| {
+        if map.contains_key(&file.key) {
+            return false; // the key was filled anew
+        }
+        map.insert(file.key.clone(), Slot::File(file.clone()));
+        core.evictor.hold(generation, Held::File(file.clone()));
+        core.evictor.admit(file.unit(), file.facts(now()));
+        core.ledger.record(|batch| batch.put(ENTRIES, &entry_key(generation), value));
+        Meters::count(&core.meters.adopted);
+        true
+    })
+}
+
+fn adopt_object(core: &Arc<Core>, witness: Witness, place: Place) -> bool {
+    let Witness { header, slots } = witness;
+    let Identity::Object(id) = header.identity else { return false };
+    if slots.iter().all(Option::is_none) {
+        return false;
+    }
+    let id = Arc::new(id);
+    let blob = BlobEntry::new(id.clone(), header.generation, now(), header.block_bytes, core.store.clone());
+    blob.see();
+    blob.restore(place, Vec::new(), &core.budget);
+    let blob = Arc::new(blob);
+    let taken = core.blobs.change(&*id, |map| {
+        if map.contains_key(&*id) {
+            return false;
+        }
+        map.insert(id.clone(), blob.clone());
+        core.evictor.hold(blob.generation, Held::Blob(blob.clone()));
+        core.ledger.record(|batch| {
+            if blob.to_record() {
+                batch.put(ENTRIES, &entry_key(blob.generation), blob.record().encode(blob.generation));
+            }
+        });
+        true
+    });
+    if !taken {
+        return false;
+    }
+    if audit(core, &blob).is_err() {
+        core.drop_blob(&blob);
+        return false;
+    }
+    true
+}

@@ -1,0 +1,372 @@
+//! [`Core`]: what the parts of a cache share, and the steps that several of them take: making room,
+//! taking entries away, keeping the policy, the journal and the index of one mind.
+//!
+//! Order of locks: a part of an index, then the policy or an object's blocks, then the journal's batch.
+use super::blob_entry::{BlobEntry, Block, Taken};
+use super::budget::{Budget, Charge, Short};
+use super::buffers::Pool;
+use super::config::Config;
+use super::error::CacheError;
+use super::events::{Cause, Event, Events, Subject};
+use super::evict::Unit;
+use super::evict::admission::{Gate, Refusal};
+use super::evictor::{Evictor, Held};
+use super::file_entry::FileEntry;
+use super::fill::Filling;
+use super::index::Index;
+use super::key::{Key, ObjectId};
+use super::ledger::Ledger;
+use super::record::{BLOCKS, ENTRIES, block_key, entry_key};
+use super::stats::{Meters, Stats};
+use super::store::Store;
+use crate::sync::{Mutex, RwLock, RwLockReadGuard};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, Semaphore, watch};
+
+/// So many entries in use are passed over to find one that can go. They go to the end of the order, so the
+/// next attempt finds others.
+const PASSED_OVER_MAX: usize = 256;
+
+/// What a key names.
+#[derive(Debug, Clone)]
+pub enum Slot {
+    /// A file that is being filled.
+    Filling(Arc<Filling>),
+    /// A file.
+    File(Arc<FileEntry>),
+}
+
+/// What the parts of a cache share.
+#[derive(Debug)]
+pub struct Core {
+    pub config: Config,
+    pub store: Arc<Store>,
+    pub budget: Arc<Budget>,
+    pub evictor: Arc<Evictor>,
+    pub ledger: Ledger,
+    pub files: Index<Key, Slot>,
+    pub blobs: Index<Arc<ObjectId>, Arc<BlobEntry>>,
+    pub gate: Gate,
+    pub meters: Meters,
+    pub events: Events,
+    pub pool: Arc<Pool>,
+    pub runtime: Handle,
+    pub fetches: Arc<Semaphore>,
+    pub fetching: AtomicU64,
+    /// Files that are being filled by somebody who may stall.
+    pub fillings: Mutex<HashMap<u64, Weak<Filling>>>,
+    pub filling: Arc<Notify>,
+    /// Whether what was found at the start has been checked.
+    pub settled: watch::Sender<bool>,
+    /// Held for reading by whoever is about to change what is there.
+    pub closed: RwLock<bool>,
+    /// The first generation of this session: what is older was found at the start.
+    pub first_generation: u64,
+    pub generations: AtomicU64,
+}
+
+impl Core {
+    /// A number that no entry had before.
+    pub fn generation(&self) -> u64 {
+        self.generations.fetch_add(1, Relaxed)
+    }
+
+    /// Whether the cache is still open.
+    pub fn check_open(&self) -> Result<(), CacheError> {
+        self.enter().map(drop)
+    }
+
+    /// While this is held the cache is not closed. Not across an await.
+    pub fn enter(&self) -> Result<RwLockReadGuard<'_, bool>, CacheError> {
+        let closed = self.closed.read();
+        if *closed { Err(CacheError::Closed) } else { Ok(closed) }
+    }
+
+    /// A charge of so much; if need be others have to go. Blocks for a moment.
+    pub fn reserve(&self, bytes: u64, entries: u64) -> Result<Charge, CacheError> {
+        let mut passed_over = Vec::new();
+        let result = loop {
+            match self.budget.charge(bytes, entries) {
+                Ok(charge) => break Ok(charge),
+                Err(short) => {
+                    if !self.evict_one(cause_of(short), &mut passed_over) {
+                        break Err(CacheError::NoRoom { bytes });
+                    }
+                }
+            }
+        };
+        self.put_back(passed_over);
+        result
+    }
+
+    /// Throws out whoever goes first; `false` if nobody can.
+    pub fn evict_one(&self, cause: Cause, passed_over: &mut Vec<(Unit, Held)>) -> bool {
+        while passed_over.len() < PASSED_OVER_MAX {
+            let Some((unit, held)) = self.evictor.victim() else { return false };
+            match self.try_evict(unit, &held, cause) {
+                Some(true) => return true,
+                Some(false) => passed_over.push((unit, held)),
+                None => {}
+            }
+        }
+        false
+    }
+
+    /// Those that could not go are ordered again.
+    pub fn put_back(&self, passed_over: Vec<(Unit, Held)>) {
+        for (unit, held) in passed_over {
+            self.evictor.keep(unit, &held);
+        }
+    }
+
+    /// Throws out until the limits hold; after a start with lower ones, or when asked for room.
+    pub fn shrink_to(&self, bytes: u64, cause: Option<Cause>) {
+        let mut passed_over = Vec::new();
+        loop {
+            let why = match self.budget.exceeded() {
+                Some(short) => cause_of(short),
+                None if self.budget.used().bytes > bytes => cause.unwrap_or(Cause::Bytes),
+                None => break,
+            };
+            if !self.evict_one(why, &mut passed_over) {
+                break;
+            }
+        }
+        self.put_back(passed_over);
+    }
+
+    /// Throws out what is over.
+    pub fn expire(&self) {
+        let mut passed_over = Vec::new();
+        while let Some((unit, held)) = self.evictor.expired() {
+            if self.try_evict(unit, &held, Cause::Expired) == Some(false) {
+                passed_over.push((unit, held));
+            }
+        }
+        self.put_back(passed_over);
+    }
+
+    /// `Some(false)` if it is in use, `None` if it was gone already.
+    pub fn try_evict(&self, unit: Unit, held: &Held, cause: Cause) -> Option<bool> {
+        let (subject, bytes) = match held {
+            Held::File(file) => {
+                let pinned = self.files.change(&file.key, |map| {
+                    match map.get(&file.key) {
+                        Some(Slot::File(found)) if Arc::ptr_eq(found, file) => {}
+                        _ => return None,
+                    }
+                    if file.usage.is_pinned() {
+                        return Some(true);
+                    }
+                    map.remove(&file.key);
+                    self.file_left(file);
+                    Some(false)
+                })?;
+                if pinned {
+                    return Some(false);
+                }
+                (file.subject(), file.size)
+            }
+            Held::Blob(blob) => match blob.take(unit.block) {
+                Taken::Gone(block) => {
+                    self.block_left(blob, &block);
+                    self.drop_idle(blob);
+                    (blob.subject(block.number), block.length)
+                }
+                Taken::Pinned => return Some(false),
+                Taken::Absent => return None,
+                Taken::Broken => {
+                    self.drop_blob(blob);
+                    return Some(true);
+                }
+            },
+        };
+        self.meters.evicted(cause);
+        self.events.send(|| Event::Evict { subject, bytes, cause });
+        Some(true)
+    }
+
+    /// A file was taken out of the index: everybody else forgets it, too. Within the index's lock.
+    fn file_left(&self, file: &Arc<FileEntry>) {
+        file.remove();
+        self.evictor.forget(file.unit());
+        self.ledger.record(|batch| batch.delete(ENTRIES, &entry_key(file.generation)));
+    }
+
+    fn block_left(&self, blob: &BlobEntry, block: &Block) {
+        self.evictor.forget(blob.unit(block));
+        self.ledger.record(|batch| batch.delete(BLOCKS, &block_key(blob.generation, block.number)));
+    }
+
+    /// Takes a file away, whoever uses it; `false` if it was gone already.
+    pub fn drop_file(&self, file: &Arc<FileEntry>) -> bool {
+        self.files.change(&file.key, |map| match map.get(&file.key) {
+            Some(Slot::File(found)) if Arc::ptr_eq(found, file) => {
+                map.remove(&file.key);
+                self.file_left(file);
+                true
+            }
+            _ => false,
+        })
+    }
+
+    /// Takes a file away because its bytes are not right or not there.
+    pub fn drop_damaged(&self, file: &Arc<FileEntry>, error: &CacheError) {
+        if !self.drop_file(file) {
+            return;
+        }
+        match error {
+            CacheError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                tracing::warn!(key = %file.key, "a file of the cache has vanished");
+                Meters::count(&self.meters.vanished);
+            }
+            error => {
+                tracing::warn!(key = %file.key, %error, "a file of the cache is damaged and is dropped");
+                Meters::count(&self.meters.corrupt_drops);
+                self.events.send(|| Event::Corrupt(file.subject()));
+            }
+        }
+    }
+
+    /// Takes a block away because its bytes are not right.
+    pub fn drop_damaged_block(&self, blob: &Arc<BlobEntry>, block: &Arc<Block>) {
+        let number = block.number;
+        match blob.take_damaged(block) {
+            Taken::Gone(block) => {
+                tracing::warn!(object = %blob.id, block = number, "a block in the cache is damaged and is dropped");
+                Meters::count(&self.meters.corrupt_drops);
+                self.block_left(blob, &block);
+                self.events.send(|| Event::Corrupt(blob.subject(number)));
+            }
+            Taken::Broken => {
+                Meters::count(&self.meters.corrupt_drops);
+                self.events.send(|| Event::Corrupt(blob.subject(number)));
+                self.drop_blob(blob);
+            }
+            Taken::Pinned | Taken::Absent => {}
+        }
+    }
+
+    /// Takes an object away that nobody reads and of which nothing is there.
+    pub fn drop_idle(&self, blob: &Arc<BlobEntry>) {
+        self.blobs.change(&*blob.id, |map| {
+            if map.get(&*blob.id).is_some_and(|found| Arc::ptr_eq(found, blob)) && blob.is_idle() {
+                map.remove(&*blob.id);
+                self.blob_left(blob);
+            }
+        });
+    }
+
+    /// Takes an object away, whoever reads it; `false` if it was gone already.
+    pub fn drop_blob(&self, blob: &Arc<BlobEntry>) -> bool {
+        self.blobs.change(&*blob.id, |map| {
+            let found = map.get(&*blob.id).is_some_and(|found| Arc::ptr_eq(found, blob));
+            if found {
+                map.remove(&*blob.id);
+                self.blob_left(blob);
+            }
+            found
+        })
+    }
+
+    fn blob_left(&self, blob: &Arc<BlobEntry>) {
+        blob.remove();
+        let blocks = blob.blocks();
+        for block in &blocks {
+            self.evictor.forget(blob.unit(block));
+        }
+        self.evictor.release(blob.generation);
+        self.ledger.record(|batch| {
+            for block in &blocks {
+                batch.delete(BLOCKS, &block_key(blob.generation, block.number));
+            }
+            batch.delete(ENTRIES, &entry_key(blob.generation));
+        });
+    }
+
+    /// Whether an entry of so many bytes may come in.
+    pub fn admit_size(&self, bytes: u64) -> Result<(), CacheError> {
+        self.gate.size(bytes).map_err(|refusal| self.refused(refusal))
+    }
+
+    /// Whether so many bytes may be written now.
+    pub fn admit_write(&self, bytes: u64) -> Result<(), CacheError> {
+        self.gate.write(bytes).map_err(|refusal| self.refused(refusal))
+    }
+
+    fn refused(&self, refusal: Refusal) -> CacheError {
+        let (counter, why) = match refusal {
+            Refusal::Size => (&self.meters.not_admitted_size, "it is too large"),
+            Refusal::Rate => (&self.meters.not_admitted_rate, "too much was written lately"),
+        };
+        Meters::count(counter);
+        CacheError::NotAdmitted { why }
+    }
+
+    /// An object's entry, made if there is none; one more handle of it lives.
+    pub fn blob(&self, id: &ObjectId) -> Arc<BlobEntry> {
+        let enter = |blob: &Arc<BlobEntry>| {
+            blob.enter();
+            blob.clone()
+        };
+        if let Some(blob) = self.blobs.get(id, enter) {
+            return blob;
+        }
+        self.blobs.change(id, |map| {
+            if let Some(blob) = map.get(id) {
+                return enter(blob);
+            }
+            let id = Arc::new(id.clone());
+            let (generation, created) = (self.generation(), super::evictor::now());
+            let blob =
+                BlobEntry::new(id.clone(), generation, created, self.config.block_bytes, self.store.clone());
+            let blob = Arc::new(blob);
+            blob.see();
+            map.insert(id, blob.clone());
+            enter(&blob)
+        })
+    }
+
+    /// A handle of an object's entry ends.
+    pub fn leave(&self, blob: &Arc<BlobEntry>) {
+        if blob.leave() && blob.blocks_here() == 0 {
+            self.drop_idle(blob);
+        }
+    }
+
+    /// The cache at this moment.
+    pub fn stats(&self) -> Stats {
+        let mut totals = self.meters.totals();
+        totals.journal_errors = self.ledger.failures();
+        Stats {
+            filling: self.fillings.lock().len() as u64,
+            fetching: self.fetching.load(Relaxed),
+            settled: *self.settled.borrow(),
+            ..Stats::new(totals, self.budget.used(), self.budget.limits())
+        }
+    }
+
+    /// Tells the subscribers of something that was asked for.
+    pub fn asked(&self, hit: bool, subject: impl FnOnce() -> Subject) {
+        self.events.send(|| if hit { Event::Hit(subject()) } else { Event::Miss(subject()) });
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        // The watcher sees that nobody is left; the journal learns what was used, while somebody knows it.
+        self.filling.notify_one();
+        let _logged = self.ledger.end();
+    }
+}
+
+fn cause_of(short: Short) -> Cause {
+    match short {
+        Short::Bytes => Cause::Bytes,
+        Short::Entries => Cause::Entries,
+        Short::Free => Cause::Free,
+    }
+}

@@ -1,0 +1,239 @@
+//! [`Evictor`]: tells the policy who was used, and asks it who goes.
+//!
+//! Readers only leave a note, in one of several lists; the notes reach the policy when a list is full or
+//! somebody has to go. So no reader waits for another.
+use super::blob_entry::{BlobEntry, Block};
+use super::evict::{Facts, Policy, PolicyKind, Unit, WHOLE};
+use super::file_entry::FileEntry;
+use super::usage::Usage;
+use crate::sync::Mutex;
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
+
+/// Lists of notes.
+const LISTS: usize = 16;
+/// Notes in a list that are passed on together.
+const NOTES: usize = 64;
+/// A list that cannot be passed on, because the policy is busy, grows to this before its owner waits.
+const NOTES_MAX: usize = 1024;
+
+/// The same content has the same number, in this process and the next.
+pub fn fingerprint(content: &impl Hash, block: u32) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    content.hash(&mut hasher);
+    block.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// What was used: a file, or a block of an object.
+#[derive(Debug, Clone)]
+pub enum Note {
+    /// A file.
+    File(Weak<FileEntry>),
+    /// A block.
+    Block(Weak<BlobEntry>, Weak<Block>),
+}
+
+/// An entry that the policy may choose.
+#[derive(Debug, Clone)]
+pub enum Held {
+    /// A file.
+    File(Arc<FileEntry>),
+    /// An object of which there are blocks.
+    Blob(Arc<BlobEntry>),
+}
+
+/// The policy and what it orders.
+#[derive(Debug)]
+pub struct Evictor {
+    desk: Mutex<Desk>,
+    notes: [Mutex<Vec<Note>>; LISTS],
+    ticks: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Desk {
+    policy: Box<dyn Policy>,
+    held: HashMap<u64, Held>,
+    /// What was used since the journal was told.
+    dirty: Vec<Note>,
+}
+
+/// Seconds since 1970.
+pub fn now() -> u64 {
+    u64::try_from(crate::clock::Timestamp::now().sec).unwrap_or(0)
+}
+
+impl Evictor {
+    /// Orders nothing yet.
+    pub fn new(kind: PolicyKind) -> Self {
+        let desk = Desk { policy: kind.build(), held: HashMap::new(), dirty: Vec::new() };
+        Self { desk: Mutex::new(desk), notes: Default::default(), ticks: AtomicU64::new(1) }
+    }
+
+    /// Goes on counting where the last process stopped.
+    pub fn resume(&self, tick: u64) {
+        self.ticks.fetch_max(tick + 1, Relaxed);
+    }
+
+    /// The next number of a use.
+    pub fn tick(&self) -> u64 {
+        self.ticks.fetch_add(1, Relaxed)
+    }
+
+    /// An entry is there that was not. Of an object it is nothing yet: its blocks are admitted one by one.
+    pub fn hold(&self, generation: u64, held: Held) {
+        self.desk.lock().held.insert(generation, held);
+    }
+
+    /// A unit is there that was not; its entry is held.
+    pub fn admit(&self, unit: Unit, facts: Facts) {
+        let mut desk = self.desk.lock();
+        if desk.held.contains_key(&unit.generation) {
+            desk.policy.admitted(unit, facts);
+        }
+    }
+
+    /// Holds and admits many at once, in this order.
+    pub fn admit_all(&self, held: Vec<(u64, Held)>, units: Vec<(Unit, Facts)>) {
+        let mut desk = self.desk.lock();
+        desk.held.extend(held);
+        for (unit, facts) in units {
+            desk.policy.admitted(unit, facts);
+        }
+    }
+
+    /// A unit is gone.
+    pub fn forget(&self, unit: Unit) {
+        let mut desk = self.desk.lock();
+        desk.policy.removed(unit);
+        if unit.block == WHOLE {
+            desk.held.remove(&unit.generation);
+        }
+    }
+
+    /// An object is gone, and its blocks have been forgotten.
+    pub fn release(&self, generation: u64) {
+        self.desk.lock().held.remove(&generation);
+    }
+
+    /// Somebody used something. `spread` should differ between what is used at once.
+    pub fn touch(&self, spread: u64, note: impl FnOnce() -> Note) {
+        let mut notes = self.notes[spread as usize % LISTS].lock();
+        notes.push(note());
+        if notes.len() >= NOTES {
+            let full = notes.len() >= NOTES_MAX;
+            let desk = if full { Some(self.desk.lock()) } else { self.desk.try_lock() };
+            if let Some(mut desk) = desk {
+                self.pass_on(&mut desk, &mut notes);
+            }
+        }
+    }
+
+    fn pass_on(&self, desk: &mut Desk, notes: &mut Vec<Note>) {
+        let now = now();
+        for note in notes.drain(..) {
+            let tick = self.tick();
+            let told = match &note {
+                Note::File(file) => file.upgrade().map(|file| {
+                    desk.policy.touched(file.unit(), file.facts(now));
+                    file.usage.told(tick)
+                }),
+                Note::Block(blob, block) => blob.upgrade().zip(block.upgrade()).map(|(blob, block)| {
+                    desk.policy.touched(blob.unit(&block), blob.facts(&block, now));
+                    block.usage.told(tick)
+                }),
+            };
+            if told == Some(true) {
+                desk.dirty.push(note);
+            }
+        }
+    }
+
+    fn pass_on_all(&self) {
+        for list in &self.notes {
+            let mut notes = list.lock();
+            if !notes.is_empty() {
+                self.pass_on(&mut self.desk.lock(), &mut notes);
+            }
+        }
+    }
+
+    /// Takes out who is to go first, with its entry; `None` if nobody is left.
+    pub fn victim(&self) -> Option<(Unit, Held)> {
+        self.pass_on_all();
+        let mut desk = self.desk.lock();
+        loop {
+            let unit = desk.policy.victim()?;
+            if let Some(held) = desk.held.get(&unit.generation) {
+                return Some((unit, held.clone()));
+            }
+        }
+    }
+
+    /// Takes out one whose time is over.
+    pub fn expired(&self) -> Option<(Unit, Held)> {
+        self.pass_on_all();
+        let mut desk = self.desk.lock();
+        loop {
+            let unit = desk.policy.expired(now())?;
+            if let Some(held) = desk.held.get(&unit.generation) {
+                return Some((unit, held.clone()));
+            }
+        }
+    }
+
+    /// Puts one back that could not go.
+    pub fn keep(&self, unit: Unit, held: &Held) {
+        let now = now();
+        let facts = match held {
+            Held::File(file) => Some(file.facts(now)),
+            Held::Blob(blob) => blob.block(unit.block).map(|block| blob.facts(&block, now)),
+        };
+        let mut desk = self.desk.lock();
+        if let Some(facts) = facts
+            && desk.held.contains_key(&unit.generation)
+        {
+            desk.policy.kept(unit, facts);
+        }
+    }
+
+    /// What was used since this was asked last.
+    pub fn take_dirty(&self) -> Vec<Note> {
+        self.pass_on_all();
+        std::mem::take(&mut self.desk.lock().dirty)
+    }
+
+    /// The entry of this generation.
+    pub fn held(&self, generation: u64) -> Option<Held> {
+        self.desk.lock().held.get(&generation).cloned()
+    }
+
+    /// All entries.
+    pub fn all(&self) -> Vec<Held> {
+        self.desk.lock().held.values().cloned().collect()
+    }
+}
+
+impl Note {
+    /// What `usage` says is written down: calls `write` unless it has gone meanwhile.
+    pub fn written(&self, write: impl FnOnce(&Held, Option<&Block>)) {
+        let done = |usage: &Usage| usage.written();
+        match self {
+            Self::File(file) => {
+                if let Some(file) = file.upgrade() {
+                    done(&file.usage);
+                    write(&Held::File(file), None);
+                }
+            }
+            Self::Block(blob, block) => {
+                if let Some((blob, block)) = blob.upgrade().zip(block.upgrade()) {
+                    done(&block.usage);
+                    write(&Held::Blob(blob), Some(&block));
+                }
+            }
+        }
+    }
+}

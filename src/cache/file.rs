@@ -1,0 +1,226 @@
+//! [`File`]: a whole file of the cache, which stays as long as somebody holds this.
+use super::blob_entry::BlobEntry;
+use super::core::Core;
+use super::digest::{self, Digest};
+use super::disk;
+use super::error::CacheError;
+use super::file_entry::FileEntry;
+use bytes::Bytes;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// A complete file in the cache. It is not evicted while this lives, and what is deleted meanwhile keeps its
+/// bytes until this goes. Clones are as good as the first.
+#[derive(Debug)]
+pub struct File {
+    core: Arc<Core>,
+    held: Whole,
+}
+
+#[derive(Debug, Clone)]
+enum Whole {
+    File(Arc<FileEntry>),
+    Blob(Arc<BlobEntry>),
+}
+
+impl File {
+    /// Of an entry that is pinned for this already.
+    pub(super) fn pinned(core: Arc<Core>, file: Arc<FileEntry>) -> Self {
+        Self { core, held: Whole::File(file) }
+    }
+
+    /// Of a complete object whose whole is pinned for this already.
+    pub(super) fn pinned_blob(core: Arc<Core>, blob: Arc<BlobEntry>) -> Self {
+        Self { core, held: Whole::Blob(blob) }
+    }
+
+    /// Where it is. Read only: whoever writes there damages the cache.
+    pub fn path(&self) -> PathBuf {
+        match &self.held {
+            Whole::File(file) => file.path(),
+            Whole::Blob(blob) => blob.path(),
+        }
+    }
+
+    /// Its size in bytes.
+    pub fn size(&self) -> u64 {
+        match &self.held {
+            Whole::File(file) => file.size,
+            Whole::Blob(blob) => blob.id.size,
+        }
+    }
+
+    /// BLAKE3 of its bytes; `None` for an object of a single block, of which only the block's is known.
+    pub fn checksum(&self) -> Option<Digest> {
+        match &self.held {
+            Whole::File(file) => Some(file.whole),
+            Whole::Blob(blob) => blob.whole(),
+        }
+    }
+
+    /// When it was admitted, in seconds since 1970.
+    pub fn created(&self) -> u64 {
+        match &self.held {
+            Whole::File(file) => file.created,
+            Whole::Blob(blob) => blob.created,
+        }
+    }
+
+    /// Open for reading: for `sendfile`, `copy_file_range`, passthrough. All who have it open share one
+    /// descriptor, so its offset means nothing.
+    pub fn open(&self) -> Result<Arc<std::fs::File>, CacheError> {
+        match &self.held {
+            Whole::File(file) => file.open().inspect_err(|e| self.core.drop_damaged(file, e)),
+            Whole::Blob(blob) => blob.file().inspect_err(|_| {
+                self.core.drop_blob(blob);
+            }),
+        }
+    }
+
+    /// A part of it as a descriptor with an offset, cut off at the end: for the reply to a read.
+    pub fn range(&self, offset: u64, length: u64) -> Result<Range, CacheError> {
+        let size = self.size();
+        let offset = offset.min(size);
+        Ok(Range { file: self.open()?, offset, length: length.min(size - offset), _pin: self.clone() })
+    }
+
+    /// Reads a part of it, cut off at the end. What the page cache no longer holds is verified anew.
+    pub async fn read(&self, offset: u64, length: usize) -> Result<Bytes, CacheError> {
+        if let Some(bytes) = self.read_now(offset, length) {
+            return Ok(bytes);
+        }
+        let this = self.clone();
+        let read = self.core.runtime.spawn_blocking(move || this.read_blocking(offset, length));
+        read.await.unwrap_or(Err(CacheError::Closed))
+    }
+
+    /// Reads a part of it if the page cache has all of that; never waits for the disk.
+    pub fn read_now(&self, offset: u64, length: usize) -> Option<Bytes> {
+        let size = self.size();
+        let length = length.min(usize::try_from(size.saturating_sub(offset)).ok()?);
+        let file = self.open().ok()?;
+        let mut buffer = self.core.pool.take(length);
+        disk::read_cached(&file, buffer.space(), offset).then(|| {
+            self.core.meters.bytes_hit.fetch_add(length as u64, Relaxed);
+            buffer.freeze()
+        })
+    }
+
+    /// Reads a part of it and verifies all blocks that it touches. Blocks.
+    pub fn read_blocking(&self, offset: u64, length: usize) -> Result<Bytes, CacheError> {
+        let size = self.size();
+        let end = offset.saturating_add(length as u64).min(size);
+        if offset >= end {
+            return Ok(Bytes::new());
+        }
+        let file = self.open()?;
+        let (block_bytes, nodes) = self.nodes()?;
+        let (first, last) = (offset / block_bytes, (end - 1) / block_bytes);
+        let start = first * block_bytes;
+        let stop = ((last + 1) * block_bytes).min(size);
+        let mut buffer = self.core.pool.take((stop - start) as usize);
+        disk::read(&file, buffer.space(), start).map_err(|e| CacheError::io("read", self.path(), e))?;
+        for (n, bytes) in (first..).zip(buffer.as_ref().chunks(block_bytes as usize)) {
+            let right = match (&nodes, &self.held) {
+                (Nodes::One, Whole::File(entry)) => *blake3::hash(bytes).as_bytes() == entry.whole,
+                (Nodes::One, Whole::Blob(_)) => false,
+                (Nodes::Each(nodes), _) => {
+                    nodes.get(n as usize) == Some(&digest::block(n * block_bytes, bytes))
+                }
+            };
+            if !right {
+                return Err(self.damaged(n as u32));
+            }
+        }
+        self.core.meters.bytes_verified.fetch_add(stop - start, Relaxed);
+        self.core.meters.bytes_hit.fetch_add(end - offset, Relaxed);
+        Ok(buffer.freeze().slice((offset - start) as usize..(end - start) as usize))
+    }
+
+    fn damaged(&self, block: u32) -> CacheError {
+        match &self.held {
+            Whole::File(file) => {
+                let error = CacheError::Corrupt { what: file.key.to_string() };
+                self.core.drop_damaged(file, &error);
+                error
+            }
+            Whole::Blob(blob) => {
+                if let Some(block) = blob.block(block) {
+                    self.core.drop_damaged_block(blob, &block);
+                }
+                CacheError::Corrupt { what: format!("block {block} of {}", blob.id) }
+            }
+        }
+    }
+
+    fn nodes(&self) -> Result<(u64, Nodes), CacheError> {
+        match &self.held {
+            Whole::File(file) if file.size <= file.block_bytes() => Ok((file.block_bytes(), Nodes::One)),
+            Whole::File(file) => {
+                let damaged = || CacheError::Corrupt { what: file.key.to_string() };
+                let found = self.core.store.get_witness(&file.name());
+                let slots = found.filter(|(w, _)| w.header.whole == file.whole).map(|(w, _)| w.slots);
+                let nodes: Option<Vec<Digest>> = slots.and_then(|slots| slots.into_iter().collect());
+                let nodes = nodes.ok_or_else(damaged).inspect_err(|e| self.core.drop_damaged(file, e))?;
+                Ok((file.block_bytes(), Nodes::Each(nodes)))
+            }
+            Whole::Blob(blob) => {
+                let mut blocks = blob.blocks();
+                blocks.sort_unstable_by_key(|block| block.number);
+                let nodes = blocks.iter().map(|block| block.digest).collect();
+                Ok((blob.block_bytes, Nodes::Each(nodes)))
+            }
+        }
+    }
+}
+
+/// What a file's blocks are compared with.
+enum Nodes {
+    /// It is one block, and its digest that of the whole.
+    One,
+    Each(Vec<Digest>),
+}
+
+impl Clone for File {
+    fn clone(&self) -> Self {
+        match &self.held {
+            Whole::File(file) => file.usage.pin(),
+            Whole::Blob(blob) => {
+                blob.enter();
+                blob.pin_again();
+            }
+        }
+        Self { core: self.core.clone(), held: self.held.clone() }
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        match &self.held {
+            Whole::File(file) => file.usage.unpin(),
+            Whole::Blob(blob) => {
+                blob.unpin_whole();
+                self.core.leave(blob);
+            }
+        }
+    }
+}
+
+/// A part of a file as a descriptor with an offset; it keeps the file.
+#[derive(Debug, Clone)]
+pub struct Range {
+    file: Arc<std::fs::File>,
+    /// Where it begins, in bytes.
+    pub offset: u64,
+    /// How long it is, in bytes.
+    pub length: u64,
+    _pin: File,
+}
+
+impl AsFd for Range {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}

@@ -1,0 +1,218 @@
+//! [`FileEntry`]: a whole file in the cache. Its bytes never change.
+use super::budget::Charge;
+use super::digest::Digest;
+use super::error::CacheError;
+use super::events::Subject;
+use super::evict::{Facts, Unit, WHOLE};
+use super::key::{Identity, Key};
+use super::record::{EntryRecord, Used};
+use super::store::{Name, Place, Store};
+use super::usage::Usage;
+use crate::sync::Mutex;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, Weak};
+
+/// How much is read at once to compute a checksum.
+const VERIFY_STEP_BYTES: usize = 1 << 20;
+
+/// How far its bytes are trusted.
+const FOUND: u8 = 0;
+const VERIFIED: u8 = 1;
+
+/// A whole file. When the last reference to one that was removed goes, so do its bytes.
+#[derive(Debug)]
+pub struct FileEntry {
+    /// Its key.
+    pub key: Key,
+    /// Its size in bytes.
+    pub size: u64,
+    /// BLAKE3 of its bytes.
+    pub whole: Digest,
+    /// Its generation.
+    pub generation: u64,
+    /// When it was admitted, in seconds since 1970.
+    pub created: u64,
+    /// How it is used.
+    pub usage: Usage,
+    block_bytes: u64,
+    place: Place,
+    trust: AtomicU8,
+    /// Seen on the disk by the check after the start.
+    seen: AtomicBool,
+    removed: AtomicBool,
+    /// Held by whoever reads all of it to compute its checksum.
+    verifying: Mutex<()>,
+    /// Open as long as somebody uses it.
+    open: Mutex<Weak<File>>,
+    store: Arc<Store>,
+    charge: Charge,
+}
+
+/// What a new [`FileEntry`] is made of.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub record: EntryRecord,
+    pub generation: u64,
+    pub store: Arc<Store>,
+    pub charge: Charge,
+    /// Whether we have just written its bytes.
+    pub verified: bool,
+}
+
+impl FileEntry {
+    /// `None` if the record is of something else.
+    pub(super) fn new(parts: Parts) -> Option<Self> {
+        let EntryRecord {
+            identity: Identity::File { key, size },
+            block_bytes,
+            whole,
+            created,
+            sidecar,
+            used,
+        } = parts.record
+        else {
+            return None;
+        };
+        Some(Self {
+            key,
+            size,
+            whole,
+            generation: parts.generation,
+            created,
+            usage: Usage::new(used),
+            block_bytes,
+            place: if sidecar { Place::Sidecar } else { Place::Attribute },
+            trust: AtomicU8::new(if parts.verified { VERIFIED } else { FOUND }),
+            seen: AtomicBool::new(parts.verified),
+            removed: AtomicBool::new(false),
+            verifying: Mutex::default(),
+            open: Mutex::default(),
+            store: parts.store,
+            charge: parts.charge,
+        })
+    }
+
+    /// What it is.
+    pub fn identity(&self) -> Identity {
+        Identity::File { key: self.key.clone(), size: self.size }
+    }
+
+    /// What its files are called.
+    pub fn name(&self) -> Name {
+        Name::new(&self.identity(), self.generation)
+    }
+
+    /// Where its bytes are.
+    pub fn path(&self) -> PathBuf {
+        self.store.path(&self.name())
+    }
+
+    pub(super) fn subject(&self) -> Subject {
+        Subject::File(self.key.clone())
+    }
+
+    pub(super) fn unit(&self) -> Unit {
+        Unit { generation: self.generation, block: WHOLE }
+    }
+
+    pub(super) fn facts(&self, now: u64) -> Facts {
+        let Used { hits, cost_us, .. } = self.usage.used();
+        let fingerprint = super::evictor::fingerprint(&self.key, 0);
+        Facts { bytes: super::budget::on_disk(self.size), cost_us, hits, fingerprint, now }
+    }
+
+    pub(super) fn record(&self) -> EntryRecord {
+        EntryRecord {
+            identity: self.identity(),
+            block_bytes: self.block_bytes,
+            whole: self.whole,
+            created: self.created,
+            sidecar: self.place == Place::Sidecar,
+            used: self.usage.used(),
+        }
+    }
+
+    /// Bytes charged for it.
+    pub(super) fn charged(&self) -> u64 {
+        self.charge.bytes()
+    }
+
+    pub(super) fn block_bytes(&self) -> u64 {
+        self.block_bytes
+    }
+
+    /// Its bytes, open for reading; the same descriptor for all who have it open at once.
+    pub fn open(&self) -> Result<Arc<File>, CacheError> {
+        let mut open = self.open.lock();
+        if let Some(file) = open.upgrade() {
+            return Ok(file);
+        }
+        let path = self.path();
+        let file = Store::open_file(&path, false).map_err(|e| CacheError::io("open", path, e))?;
+        let file = Arc::new(file);
+        *open = Arc::downgrade(&file);
+        Ok(file)
+    }
+
+    /// Whether its bytes were written or verified by this process.
+    pub fn is_verified(&self) -> bool {
+        self.trust.load(Relaxed) == VERIFIED
+    }
+
+    /// Makes sure that its bytes were written or verified by this process; says how much was read. Blocks.
+    pub fn trust(&self) -> Result<u64, CacheError> {
+        let _turn = self.verifying.lock();
+        if self.is_verified() { Ok(0) } else { self.verify() }
+    }
+
+    /// Reads all of it and compares the checksum; says how much was read. Blocks.
+    pub fn verify(&self) -> Result<u64, CacheError> {
+        let file = self.open()?;
+        let damaged = || CacheError::Corrupt { what: self.key.to_string() };
+        let io = |e| CacheError::io("read", self.path(), e);
+        if file.metadata().map_err(io)?.len() != self.size {
+            return Err(damaged());
+        }
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = vec![0; VERIFY_STEP_BYTES.min(self.size.max(1) as usize)];
+        let mut at = 0;
+        while at < self.size {
+            let step = buffer.len().min((self.size - at) as usize);
+            file.read_exact_at(&mut buffer[..step], at).map_err(io)?;
+            hasher.update(&buffer[..step]);
+            at += step as u64;
+        }
+        if *hasher.finalize().as_bytes() != self.whole {
+            return Err(damaged());
+        }
+        self.trust.store(VERIFIED, Relaxed);
+        Ok(self.size)
+    }
+
+    pub(super) fn see(&self) {
+        self.seen.store(true, Relaxed);
+    }
+
+    pub(super) fn is_seen(&self) -> bool {
+        self.seen.load(Relaxed)
+    }
+
+    /// Its bytes go when the last reference does. Called by whoever took it out of the index.
+    pub(super) fn remove(&self) {
+        self.removed.store(true, SeqCst);
+        if self.usage.is_pinned() {
+            self.store.disown(&self.name());
+        }
+    }
+}
+
+impl Drop for FileEntry {
+    fn drop(&mut self) {
+        if self.removed.load(SeqCst) {
+            self.store.remove(&self.name());
+        }
+    }
+}

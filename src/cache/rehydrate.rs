@@ -1,0 +1,208 @@
+//! Coming back after a restart: everything the journal names is there again at once, in the order in which
+//! it was used. Whether the disk agrees is checked behind it; see [`check`](super::check).
+use super::blob_entry::BlobEntry;
+use super::budget::{Budget, on_disk};
+use super::codec::Malformed;
+use super::core::Slot;
+use super::error::CacheError;
+use super::evict::{Facts, Unit};
+use super::evictor::{Evictor, Held, now};
+use super::file_entry::{FileEntry, Parts};
+use super::index::Index;
+use super::key::{Identity, Key, ObjectId};
+use super::record::{
+    BLOCKS, BlockRecord, ENTRIES, EntryRecord, FORMAT, FORMAT_VALUE, META, SESSION, decode_session,
+    encode_session, entry_key,
+};
+use super::store::{Place, Store};
+use super::witness::{Header, SLOT_BYTES};
+use crate::journal::{Batch, Journal, JournalError};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// What comes back, and where it is put.
+#[derive(Debug)]
+pub struct Ground<'a> {
+    pub journal: &'a dyn Journal,
+    pub store: &'a Arc<Store>,
+    pub budget: &'a Arc<Budget>,
+    pub evictor: &'a Evictor,
+    pub files: &'a Index<Key, Slot>,
+    pub blobs: &'a Index<Arc<ObjectId>, Arc<BlobEntry>>,
+}
+
+/// What came back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rehydrated {
+    /// How many entries.
+    pub entries: u64,
+    /// How many records were of no use.
+    pub lost: u64,
+    /// The first generation of this session.
+    pub first_generation: u64,
+    /// Whether the journal is a new one beside files of an old one.
+    pub rebuilt: bool,
+}
+
+/// Says whether a journal is of this format and was used before; an empty one becomes it.
+fn claim(journal: &dyn Journal) -> Result<bool, JournalError> {
+    match journal.get(META, FORMAT)? {
+        Some(value) if value == FORMAT_VALUE => Ok(true),
+        Some(value) => match value.split_last_chunk::<4>() {
+            Some((magic, version)) if FORMAT_VALUE.starts_with(magic) && magic.len() == 8 => {
+                Err(JournalError::Version { path: "journal".into(), found: u32::from_le_bytes(*version) })
+            }
+            _ => Err(JournalError::corrupt("the format record of the cache is not ours")),
+        },
+        None => {
+            let mut batch = Batch::new();
+            batch.put(META, FORMAT, FORMAT_VALUE);
+            journal.apply(batch)?;
+            Ok(false)
+        }
+    }
+}
+
+/// The number of this session, which is written down: larger than all before, even if the journal was lost.
+fn begin_session(journal: &dyn Journal, store: &Store) -> Result<u32, JournalError> {
+    let last = match journal.get(META, SESSION)?.map(|value| decode_session(&value)) {
+        Some(Ok(last)) => last,
+        // Files may be of sessions that nobody remembers.
+        Some(Err(_)) | None => store.newest_session(),
+    };
+    let session = last.saturating_add(1).max(u32::try_from(now()).unwrap_or(0));
+    let mut batch = Batch::new();
+    batch.put(META, SESSION, encode_session(session));
+    journal.apply(batch)?;
+    journal.flush()?;
+    Ok(session)
+}
+
+/// What the journal names is there again.
+pub fn rehydrate(ground: &Ground<'_>) -> Result<Rehydrated, CacheError> {
+    let used_before = claim(ground.journal)?;
+    let rebuilt = !used_before && ground.store.newest_session() > 0;
+    if rebuilt {
+        tracing::warn!(path = %ground.store.root().display(), "the journal of the cache is lost; it is rebuilt from the files");
+    }
+    let session = begin_session(ground.journal, ground.store)?;
+    let mut useless = Batch::new();
+    let mut blocks: HashMap<u64, Vec<(u32, BlockRecord)>> = HashMap::new();
+    for pair in ground.journal.scan_prefix(BLOCKS, b"") {
+        let (key, value) = pair?;
+        match BlockRecord::decode(&key, &value) {
+            Ok((generation, number, record)) => blocks.entry(generation).or_default().push((number, record)),
+            Err(why) => drop_record(&mut useless, |batch| batch.delete(BLOCKS, &key), why),
+        }
+    }
+    let mut returned = Returned::default();
+    for pair in ground.journal.scan_prefix(ENTRIES, b"") {
+        let (key, value) = pair?;
+        let result =
+            EntryRecord::decode(&key, &value).and_then(|(generation, record)| match record.identity {
+                Identity::File { .. } => returned.file(ground, generation, record),
+                Identity::Object(_) => {
+                    let found = blocks.remove(&generation).unwrap_or_default();
+                    returned.object(ground, generation, record, found)
+                }
+            });
+        if let Err(why) = result {
+            drop_record(&mut useless, |batch| batch.delete(ENTRIES, &key), why);
+        }
+    }
+    // Blocks of which there is no entry.
+    for (generation, orphans) in blocks {
+        for (number, _) in orphans {
+            useless.delete(BLOCKS, &super::record::block_key(generation, number));
+        }
+    }
+    for generation in &returned.replaced {
+        useless.delete(ENTRIES, &entry_key(*generation));
+    }
+    let lost = useless.len() as u64;
+    if !useless.is_empty() {
+        ground.journal.apply(useless)?;
+    }
+    let entries = returned.held.len() as u64;
+    returned.units.sort_unstable_by_key(|(tick, unit, _)| (*tick, *unit));
+    ground.evictor.resume(returned.units.last().map_or(0, |(tick, ..)| *tick));
+    let units = returned.units.into_iter().map(|(_, unit, facts)| (unit, facts)).collect();
+    ground.evictor.admit_all(returned.held, units);
+    Ok(Rehydrated { entries, lost, first_generation: u64::from(session) << 32, rebuilt })
+}
+
+fn drop_record(useless: &mut Batch, delete: impl FnOnce(&mut Batch), why: Malformed) {
+    tracing::warn!(%why, "a record of the cache's journal is of no use and is dropped");
+    delete(useless);
+}
+
+#[derive(Default)]
+struct Returned {
+    held: Vec<(u64, Held)>,
+    units: Vec<(u64, Unit, Facts)>,
+    /// Older generations of a key that has a newer one.
+    replaced: Vec<u64>,
+}
+
+impl Returned {
+    fn file(&mut self, ground: &Ground<'_>, generation: u64, record: EntryRecord) -> Result<(), Malformed> {
+        let beside = if record.sidecar { sidecar_on_disk(&record, generation) } else { 0 };
+        let charge = ground.budget.found(on_disk(record.identity.size()) + beside, 1);
+        let parts = Parts { record, generation, store: ground.store.clone(), charge, verified: false };
+        let file = Arc::new(FileEntry::new(parts).ok_or(Malformed("it is no file"))?);
+        self.units.push((file.usage.tick(), file.unit(), file.facts(0)));
+        self.held.push((generation, Held::File(file.clone())));
+        let older =
+            ground.files.change(&file.key, |map| map.insert(file.key.clone(), Slot::File(file.clone())));
+        if let Some(Slot::File(older)) = older {
+            older.remove();
+            self.replaced.push(older.generation);
+            self.held.retain(|(generation, _)| *generation != older.generation);
+            self.units.retain(|(_, unit, _)| unit.generation != older.generation);
+        }
+        Ok(())
+    }
+
+    fn object(
+        &mut self,
+        ground: &Ground<'_>,
+        generation: u64,
+        record: EntryRecord,
+        blocks: Vec<(u32, BlockRecord)>,
+    ) -> Result<(), Malformed> {
+        let Identity::Object(id) = record.identity else { return Err(Malformed("it is no object")) };
+        if blocks.is_empty() {
+            return Err(Malformed("nothing is there of the object"));
+        }
+        let id = Arc::new(id);
+        let blob =
+            BlobEntry::new(id.clone(), generation, record.created, record.block_bytes, ground.store.clone());
+        let place = if record.sidecar { Place::Sidecar } else { Place::Attribute };
+        blob.restore(place, blocks, ground.budget);
+        let _has_one = blob.to_record();
+        let blob = Arc::new(blob);
+        let older = ground.blobs.change(&*id, |map| map.insert(id.clone(), blob.clone()));
+        if let Some(older) = older {
+            older.remove();
+            self.replaced.push(older.generation);
+            self.held.retain(|(generation, _)| *generation != older.generation);
+            self.units.retain(|(_, unit, _)| unit.generation != older.generation);
+        }
+        for block in blob.blocks() {
+            self.units.push((block.usage.tick(), blob.unit(&block), blob.facts(&block, 0)));
+        }
+        self.held.push((generation, Held::Blob(blob)));
+        Ok(())
+    }
+}
+
+/// What the witness of a file takes beside it.
+pub fn sidecar_on_disk(record: &EntryRecord, generation: u64) -> u64 {
+    let header = Header {
+        identity: record.identity.clone(),
+        generation,
+        block_bytes: record.block_bytes,
+        whole: record.whole,
+    };
+    on_disk(header.encode().len() as u64 + header.slots() * SLOT_BYTES as u64)
+}

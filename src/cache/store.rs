@@ -1,0 +1,344 @@
+//! [`Store`]: the files of the cache and their names.
+//!
+//! ```text
+//! DIR/objects/<2 hex>/<62 hex>-<generation>      an entry: its bytes at their own offsets, nothing else
+//! DIR/objects/<2 hex>/<62 hex>-<generation>.w    its witness, if that is too long for an attribute
+//! DIR/tmp/<generation>                           a file that is being filled; emptied at each start
+//! DIR/journal/                                   see the journal module
+//! ```
+//!
+//! The name is the digest of the identity; the generation makes each entry's path its own, so that a key
+//! can be used anew while somebody still reads what it named before.
+use super::error::CacheError;
+use super::key::Identity;
+use super::witness::{SLOT_BYTES, Witness, slot};
+use crate::cache::digest::Digest;
+use rustix::fs::{FallocateFlags, Mode, OFlags, XattrFlags};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// The attribute that holds a witness.
+pub const ATTRIBUTE: &str = "user.icecache";
+/// The longest witness kept in an attribute: file systems give all attributes of a file 4 KiB or less.
+pub const ATTRIBUTE_MAX_BYTES: usize = 2048;
+/// The end of the names of witnesses that are files.
+const SIDECAR: &str = ".w";
+/// The longest witness that is read: that of [`super::witness::BLOCKS_MAX`] blocks.
+const WITNESS_MAX_BYTES: u64 = (super::witness::BLOCKS_MAX + 103) * SLOT_BYTES as u64;
+
+/// Which files are an entry's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Name {
+    /// The digest of its identity.
+    pub digest: Digest,
+    /// Its generation.
+    pub generation: u64,
+}
+
+impl Name {
+    /// The name of this generation of an entry.
+    pub fn new(identity: &Identity, generation: u64) -> Self {
+        Self { digest: identity.digest(), generation }
+    }
+}
+
+/// A file found in `objects/`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// An entry's bytes.
+    Bytes(Name),
+    /// An entry's witness.
+    Witness(Name),
+    /// Nothing of ours.
+    Foreign,
+}
+
+/// Where a witness is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In an attribute of the file.
+    Attribute,
+    /// In a file beside it.
+    Sidecar,
+}
+
+/// The files in a directory.
+#[derive(Debug)]
+pub struct Store {
+    root: PathBuf,
+}
+
+impl Store {
+    /// Makes what is missing.
+    pub fn open_directory(root: &Path) -> Result<Self, CacheError> {
+        let make = |path: PathBuf| match rustix::fs::mkdir(&path, Mode::RWXU) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+            Err(e) => Err(CacheError::errno("make directory", path, e)),
+        };
+        make(root.to_path_buf())?;
+        make(root.join("tmp"))?;
+        make(root.join("objects"))?;
+        for n in 0..=255_u8 {
+            make(root.join("objects").join(format!("{n:02x}")))?;
+        }
+        Ok(Self { root: root.to_path_buf() })
+    }
+
+    /// Removes what was being filled when the last process ended. Only by whoever has the journal.
+    pub fn empty_tmp(&self) -> Result<(), CacheError> {
+        let tmp = self.root.join("tmp");
+        let entries = std::fs::read_dir(&tmp).map_err(|e| CacheError::io("read directory", &tmp, e))?;
+        for entry in entries.flatten() {
+            if let Err(error) = std::fs::remove_file(entry.path()) {
+                tracing::warn!(path = %entry.path().display(), %error, "cannot remove an unfinished file");
+            }
+        }
+        Ok(())
+    }
+
+    /// The directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where an entry's bytes are.
+    pub fn path(&self, name: &Name) -> PathBuf {
+        let hex = blake3::Hash::from(name.digest).to_hex();
+        let (directory, rest) = hex.as_str().split_at(2);
+        let mut path = self.root.join("objects");
+        path.push(directory);
+        path.push(format!("{rest}-{:016x}", name.generation));
+        path
+    }
+
+    /// Where an entry's witness is, if it is a file.
+    pub fn sidecar(&self, name: &Name) -> PathBuf {
+        beside(self.path(name))
+    }
+
+    /// Where a file is while it is filled.
+    pub fn tmp(&self, generation: u64) -> PathBuf {
+        self.root.join("tmp").join(format!("{generation:016x}"))
+    }
+
+    /// The directories that hold entries.
+    pub fn directories(&self) -> impl Iterator<Item = (u8, PathBuf)> + '_ {
+        (0..=255_u8).map(|n| (n, self.root.join("objects").join(format!("{n:02x}"))))
+    }
+
+    /// The newest session of which there are files; 0 if there are none.
+    pub fn newest_session(&self) -> u32 {
+        let newest = self.directories().filter_map(|(number, path)| {
+            let names = std::fs::read_dir(path).ok()?.flatten().map(|entry| entry.file_name());
+            let generation = |found| match found {
+                Found::Bytes(name) | Found::Witness(name) => name.generation,
+                Found::Foreign => 0,
+            };
+            names.map(|name| generation(Self::parse(number, &name))).max()
+        });
+        newest.max().map_or(0, |generation| (generation >> 32) as u32)
+    }
+
+    /// What a name in one of the directories means.
+    pub fn parse(directory: u8, name: &OsStr) -> Found {
+        let whole = name.as_bytes();
+        let stem = whole.strip_suffix(SIDECAR.as_bytes());
+        let read = |text: &[u8]| {
+            let text = std::str::from_utf8(text).ok()?;
+            let (rest, generation) = text.split_once('-')?;
+            let lower = |s: &str| s.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+            if rest.len() != 62 || generation.len() != 16 || !lower(rest) || !lower(generation) {
+                return None;
+            }
+            let digest = blake3::Hash::from_hex(format!("{directory:02x}{rest}")).ok()?;
+            let generation = u64::from_str_radix(generation, 16).ok()?;
+            Some(Name { digest: *digest.as_bytes(), generation })
+        };
+        match read(stem.unwrap_or(whole)) {
+            Some(name) if stem.is_some() => Found::Witness(name),
+            Some(name) => Found::Bytes(name),
+            None => Found::Foreign,
+        }
+    }
+
+    /// Creates a file that must not exist, for reading and writing.
+    pub fn create(&self, path: &Path) -> Result<File, CacheError> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let fd = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|e| CacheError::errno("create", path, e))?;
+        Ok(fd.into())
+    }
+
+    /// Opens a plain file of the cache.
+    pub fn open_file(path: &Path, writable: bool) -> std::io::Result<File> {
+        let access = if writable { OFlags::RDWR } else { OFlags::RDONLY };
+        let fd = rustix::fs::open(path, access | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?;
+        let file = File::from(fd);
+        if !file.metadata()?.is_file() {
+            return Err(std::io::Error::from(std::io::ErrorKind::InvalidData));
+        }
+        Ok(file)
+    }
+
+    /// Writes a witness into an attribute; `false` if it does not fit, or the file system has none.
+    pub fn put_attribute(file: &File, witness: &[u8]) -> bool {
+        witness.len() <= ATTRIBUTE_MAX_BYTES
+            && rustix::fs::fsetxattr(file, ATTRIBUTE, witness, XattrFlags::empty()).is_ok()
+    }
+
+    /// Writes a witness into a file of its own.
+    pub fn put_sidecar(&self, name: &Name, witness: &[u8]) -> Result<(), CacheError> {
+        let path = self.sidecar(name);
+        let written = self.create(&path)?.write_all_at(witness, 0);
+        if let Err(e) = written {
+            let _partial = std::fs::remove_file(&path);
+            return Err(CacheError::io("write", path, e));
+        }
+        Ok(())
+    }
+
+    /// The witness of an entry, and where it was; `None` if there is none that can be read.
+    pub fn get_witness(&self, name: &Name) -> Option<(Witness, Place)> {
+        let path = self.path(name);
+        let mut bytes = Vec::with_capacity(ATTRIBUTE_MAX_BYTES);
+        let spare = rustix::buffer::spare_capacity(&mut bytes);
+        if rustix::fs::lgetxattr(&path, ATTRIBUTE, spare).is_ok()
+            && let Ok(witness) = Witness::decode(&bytes)
+        {
+            return Some((witness, Place::Attribute));
+        }
+        let file = Self::open_file(&beside(path), false).ok()?;
+        if file.metadata().ok()?.len() > WITNESS_MAX_BYTES {
+            return None;
+        }
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut &file, &mut bytes).ok()?;
+        let witness = Witness::decode(&bytes).ok()?;
+        Some((witness, Place::Sidecar))
+    }
+
+    /// Removes the witness of an entry, so that no start finds it again although its bytes stay a while.
+    pub fn disown(&self, name: &Name) {
+        let path = self.path(name);
+        let _absent = rustix::fs::lremovexattr(&path, ATTRIBUTE);
+        let _absent = std::fs::remove_file(beside(path));
+    }
+
+    /// Removes an entry's files.
+    pub fn remove(&self, name: &Name) {
+        let path = self.path(name);
+        for path in [path.clone(), beside(path)] {
+            if let Err(error) = std::fs::remove_file(&path)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::warn!(path = %path.display(), %error, "cannot remove a file of the cache");
+            }
+        }
+    }
+}
+
+fn beside(mut path: PathBuf) -> PathBuf {
+    path.as_mut_os_string().push(SIDECAR);
+    path
+}
+
+/// The witness of an open object: slots are written one by one.
+#[derive(Debug)]
+pub enum Slots {
+    /// The whole of it, as it is in the attribute.
+    Attribute {
+        /// Its bytes.
+        image: Vec<u8>,
+        /// Where the slots begin.
+        start: usize,
+    },
+    /// The file, and where its slots begin.
+    Sidecar {
+        /// The witness.
+        file: File,
+        /// Where the slots begin.
+        start: usize,
+    },
+}
+
+impl Slots {
+    /// Of this witness, which is already written at `place`.
+    pub fn open(store: &Store, name: &Name, witness: &Witness, place: Place) -> Result<Self, CacheError> {
+        let image = witness.encode();
+        let start = image.len() - witness.slots.len() * SLOT_BYTES;
+        match place {
+            Place::Attribute => Ok(Self::Attribute { image, start }),
+            Place::Sidecar => {
+                let path = store.sidecar(name);
+                let file = Store::open_file(&path, true).map_err(|e| CacheError::io("open", path, e))?;
+                Ok(Self::Sidecar { file, start })
+            }
+        }
+    }
+
+    /// Writes the slot of a block of the object whose bytes are in `bytes`.
+    pub fn set(
+        &mut self,
+        bytes: &File,
+        generation: u64,
+        block: u32,
+        digest: Option<&Digest>,
+    ) -> std::io::Result<()> {
+        let slot = slot(generation, block, digest);
+        match self {
+            Self::Attribute { image, start } => {
+                let at = *start + block as usize * SLOT_BYTES;
+                if let Some(place) = image.get_mut(at..at + SLOT_BYTES) {
+                    place.copy_from_slice(&slot);
+                }
+                Ok(rustix::fs::fsetxattr(bytes, ATTRIBUTE, image, XattrFlags::empty())?)
+            }
+            Self::Sidecar { file, start } => {
+                file.write_all_at(&slot, (*start + block as usize * SLOT_BYTES) as u64)
+            }
+        }
+    }
+}
+
+/// Gives the room of a range back; the file keeps its length.
+pub fn punch(file: impl AsFd, offset: u64, length: u64) -> std::io::Result<()> {
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    Ok(rustix::fs::fallocate(file, flags, offset, super::budget::on_disk(length))?)
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used)] // a test may panic
+mod tests {
+    use super::*;
+    use crate::cache::key::Key;
+
+    #[test]
+    fn names_are_read_as_they_were_written() {
+        let dir = tempfile::tempdir().expect("dir");
+        let store = Store::open_directory(dir.path()).expect("opens");
+        let identity = Identity::File { key: Key::new("k").expect("a key"), size: 1 };
+        let name = Name::new(&identity, 0xabc);
+        let parse = |path: PathBuf| {
+            let directory = path.parent().and_then(|p| p.file_name()).and_then(OsStr::to_str).expect("named");
+            Store::parse(u8::from_str_radix(directory, 16).expect("hex"), path.file_name().expect("named"))
+        };
+        assert_eq!(parse(store.path(&name)), Found::Bytes(name));
+        assert_eq!(parse(store.sidecar(&name)), Found::Witness(name));
+        for other in ["", "x", "a.w", "-", "journal", &format!("{}-{}", "A".repeat(62), "0".repeat(16))] {
+            assert_eq!(Store::parse(0, OsStr::new(other)), Found::Foreign, "{other}");
+        }
+    }
+
+    #[test]
+    fn what_was_being_filled_is_gone_at_the_next_start() {
+        let dir = tempfile::tempdir().expect("dir");
+        let store = Store::open_directory(dir.path()).expect("opens");
+        store.create(&store.tmp(1)).expect("creates");
+        store.empty_tmp().expect("empties");
+        assert!(!store.tmp(1).exists());
+    }
+}

@@ -1,0 +1,193 @@
+//! What comes back after a stop, a crash, and the loss of the journal.
+use crate::common::{
+    BLOCK, Source, assert_budget, config, content, files, key, object, place, quiet, read, taken,
+};
+use bytes::Bytes;
+use icecache::cache::{Cache, CacheError};
+use icecache::journal::{Journal, MemoryJournal};
+use std::path::Path;
+use std::sync::Arc;
+
+async fn open(dir: &Path, journal: &Arc<MemoryJournal>) -> Cache {
+    Cache::open_on(config(dir), journal.clone()).await.unwrap()
+}
+
+async fn fill(cache: &Cache, keys: std::ops::Range<u64>) {
+    for n in keys {
+        cache.insert(&key(n), Bytes::from(content(n, 0..n * 20_000))).await.unwrap();
+    }
+}
+
+async fn all_there(cache: &Cache, keys: std::ops::Range<u64>) {
+    for n in keys {
+        let file = cache.look_up_file(key(n)).await.unwrap().unwrap_or_else(|| panic!("key {n} is missing"));
+        assert_eq!(read(&file), content(n, 0..n * 20_000), "key {n}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_comes_back_in_the_order_of_use() {
+    let dir = place();
+    let source = Arc::new(Source::default());
+    let id = object(9, 3 * BLOCK + 5);
+    {
+        let cache = Cache::open(config(dir.path())).await.unwrap();
+        fill(&cache, 0..8).await;
+        let blob = cache.blob(&id, source.clone()).unwrap();
+        blob.read(0, 1).await.unwrap();
+        blob.read(3 * BLOCK, 1).await.unwrap();
+        quiet(&cache).await;
+        for n in [3, 0, 5] {
+            assert!(cache.hit(key(n)).is_some());
+        }
+        cache.close().await.unwrap();
+    }
+    let cache = Cache::open(config(dir.path())).await.unwrap();
+    all_there(&cache, 0..8).await;
+    cache.settled().await;
+    assert_budget(&cache, "after a restart");
+    let totals = cache.stats().totals;
+    assert_eq!((totals.rehydrated, totals.adopted, totals.lost, totals.strays_deleted), (9, 0, 0, 0));
+    let blob = cache.blob(&id, source.clone()).unwrap();
+    assert_eq!(blob.blocks(), (2, 4));
+    assert_eq!(blob.read(3 * BLOCK, 9).await.unwrap(), content(9, 3 * BLOCK..3 * BLOCK + 5));
+    blob.read(0, 1).await.unwrap();
+    assert_eq!(source.fetches(), 2, "nothing is fetched again");
+    drop(blob);
+    cache.close().await.unwrap();
+
+    // Since then all were used in order, so 0 to 3 go first.
+    let mut small = config(dir.path());
+    let total = taken(dir.path()).0;
+    small.max_bytes = total - 4096 * (0..4_u64).map(|n| (n * 20_000).div_ceil(4096)).sum::<u64>();
+    let cache = Cache::open(small).await.unwrap();
+    cache.settled().await;
+    assert_budget(&cache, "after a restart with a lower limit");
+    for n in 0..8 {
+        assert_eq!(cache.stat(key(n)).is_some(), n > 3, "key {n}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_flush_has_reached_is_adopted_after_a_crash() {
+    let dir = place();
+    let journal = Arc::new(MemoryJournal::new());
+    let cache = open(dir.path(), &journal).await;
+    fill(&cache, 0..4).await;
+    cache.flush().await.unwrap();
+    fill(&cache, 4..8).await;
+    cache.remove(key(1)).await;
+    let source = Arc::new(Source::default());
+    let blob = cache.blob(&object(9, 3 * BLOCK), source.clone()).unwrap();
+    blob.read(BLOCK, 1).await.unwrap();
+    quiet(&cache).await;
+    let crashed = Arc::new(journal.crashed());
+    let held = cache.look_up_file(key(2)).await.unwrap().unwrap();
+    cache.remove(key(2)).await; // held, so its bytes are still there when everything stops
+    std::mem::forget((held, blob, cache));
+
+    let cache = open(dir.path(), &crashed).await;
+    cache.settled().await;
+    assert_budget(&cache, "after a crash");
+    for n in [0, 3, 4, 5, 6, 7] {
+        all_there(&cache, n..n + 1).await;
+    }
+    for n in [1, 2] {
+        assert!(cache.look_up(key(n)).await.unwrap().is_none(), "key {n} was deleted");
+    }
+    let totals = cache.stats().totals;
+    assert_eq!((totals.rehydrated, totals.adopted), (4, 5), "{totals:?}");
+    let blob = cache.blob(&object(9, 3 * BLOCK), source.clone()).unwrap();
+    assert_eq!(blob.read(BLOCK, 7).await.unwrap(), content(9, BLOCK..BLOCK + 7));
+    assert_eq!(source.fetches(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_being_filled_is_dropped() {
+    let dir = place();
+    let journal = Arc::new(MemoryJournal::new());
+    let cache = open(dir.path(), &journal).await;
+    let icecache::cache::Begun::Fill(mut fill) = cache.begin(&key(1), Default::default()).unwrap() else {
+        panic!()
+    };
+    fill.write(Bytes::from(content(1, 0..100_000))).await.unwrap();
+    cache.flush().await.unwrap();
+    let crashed = Arc::new(journal.crashed());
+    std::mem::forget((fill, cache));
+    let cache = open(dir.path(), &crashed).await;
+    cache.settled().await;
+    assert!(cache.look_up(key(1)).await.unwrap().is_none());
+    assert_eq!(taken(dir.path()), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_journal_is_rebuilt_from_the_files() {
+    let dir = place();
+    let source = Arc::new(Source::default());
+    {
+        let cache = Cache::open(config(dir.path())).await.unwrap();
+        fill(&cache, 0..8).await;
+        cache.blob(&object(9, 100 * BLOCK), source.clone()).unwrap().read(7 * BLOCK, 1).await.unwrap();
+        quiet(&cache).await;
+        cache.close().await.unwrap();
+    }
+    // Damage that sled itself notices, and a stray of nobody's.
+    let db = dir.path().join("journal/db");
+    let bytes = std::fs::read(&db).unwrap();
+    std::fs::write(&db, vec![0xa5; bytes.len()]).unwrap();
+    std::fs::write(dir.path().join("journal/conf"), b"this is not sled's configuration").unwrap();
+    std::fs::write(dir.path().join("objects/00/stray"), b"?").unwrap();
+    let cache = Cache::open(config(dir.path())).await.unwrap();
+    cache.settled().await;
+    let totals = cache.stats().totals;
+    assert_eq!((totals.journal_rebuilds, totals.rehydrated), (1, 0));
+    assert_eq!((totals.adopted, totals.strays_deleted), (9, 1));
+    assert!(files(dir.path()).iter().any(|path| path.to_string_lossy().contains("journal.corrupt-")));
+    assert_budget(&cache, "after the journal was rebuilt");
+    all_there(&cache, 0..8).await;
+    cache.blob(&object(9, 100 * BLOCK), source.clone()).unwrap().read(7 * BLOCK, 1).await.unwrap();
+    assert_eq!(source.fetches(), 1);
+    cache.close().await.unwrap();
+    let cache = Cache::open(config(dir.path())).await.unwrap();
+    assert_eq!(cache.stats().totals.rehydrated, 9, "the new journal has them");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_owner_is_told_who_the_first_is() {
+    let dir = place();
+    let first = Cache::open(config(dir.path())).await.unwrap();
+    match Cache::open(config(dir.path())).await {
+        Err(CacheError::Busy { pid, .. }) => assert_eq!(pid, Some(std::process::id())),
+        other => panic!("not busy: {other:?}"),
+    }
+    first.close().await.unwrap();
+    Cache::open(config(dir.path())).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_later_format_is_refused_and_nothing_is_touched() {
+    let dir = place();
+    let journal = Arc::new(MemoryJournal::new());
+    let cache = open(dir.path(), &journal).await;
+    fill(&cache, 1..3).await;
+    cache.close().await.unwrap();
+    let mut batch = icecache::journal::Batch::new();
+    batch.put(icecache::cache::record::META, icecache::cache::record::FORMAT, *b"ICECACHE\x02\0\0\0");
+    journal.apply(batch).unwrap();
+    let before = taken(dir.path());
+    let refused = Cache::open_on(config(dir.path()), journal.clone()).await;
+    assert!(matches!(&refused, Err(CacheError::Journal(_))), "{refused:?}");
+    assert_eq!(taken(dir.path()), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_without_a_close_loses_nothing() {
+    let dir = place();
+    {
+        let cache = Cache::open(config(dir.path())).await.unwrap();
+        fill(&cache, 0..4).await;
+        cache.settled().await;
+    }
+    let cache = Cache::open(config(dir.path())).await.unwrap();
+    assert_eq!(cache.stats().totals.rehydrated, 4);
+}

@@ -1,26 +1,23 @@
 //! [`Blob`]: reads an immutable remote object through the cache, block by block.
-use super::blob_entry::{BlobEntry, Block, NewBlock, Sought};
-use super::budget::on_disk;
+use super::blob_entry::{BlobEntry, Sought};
+use super::block::Block;
 use super::core::Core;
 use super::disk;
 use super::error::CacheError;
-use super::events::{Cause, Event};
-use super::evictor::{Held, Note};
+use super::evictor::Note;
 use super::file::File;
-use super::flight::{Flight, Pilot};
+use super::flight::Flight;
 use super::key::ObjectId;
 use super::readahead::ReadAhead;
-use super::record::{BLOCKS, BlockRecord, ENTRIES, Used, block_key, entry_key};
 use super::stats::Meters;
-use super::tier::{FetchError, Origin};
+use super::tier::Origin;
+use super::trip::Trip;
 use crate::sync::Mutex;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
-use tokio::time::Instant;
 
 /// How often a block is looked for on the disk before it is fetched whatever the disk says.
 const ATTEMPTS_MAX: u32 = 3;
@@ -336,151 +333,5 @@ impl Clone for Blob {
 impl Drop for Blob {
     fn drop(&mut self) {
         self.core.leave(&self.entry);
-    }
-}
-
-/// One fetch of one block.
-struct Trip {
-    core: Arc<Core>,
-    entry: Arc<BlobEntry>,
-    origin: Arc<dyn Origin>,
-    number: u32,
-}
-
-/// A flight that ends, in whatever way, is found by nobody any more.
-struct Landing<'a>(&'a Trip);
-
-impl Drop for Landing<'_> {
-    fn drop(&mut self) {
-        self.0.entry.land(self.0.number);
-        self.0.core.fetching.fetch_sub(1, Relaxed);
-    }
-}
-
-impl Trip {
-    async fn fly(self, pilot: Pilot, ahead: bool) {
-        let landing = Landing(&self);
-        let fetched = self.fetch(ahead).await;
-        match fetched {
-            Ok((bytes, took)) => {
-                pilot.tell(Ok(bytes.clone()));
-                // Those who come now join the flight, until the block is there.
-                let (core, entry, number) = (self.core.clone(), self.entry.clone(), self.number);
-                let kept =
-                    self.core.runtime.spawn_blocking(move || keep(&core, &entry, number, &bytes, took));
-                let _logged = kept.await;
-                drop(landing);
-            }
-            Err(error) => {
-                Meters::count(&self.core.meters.fetch_errors);
-                if matches!(error, CacheError::Fetch(FetchError::Throttled { .. })) {
-                    Meters::count(&self.core.meters.fetches_throttled);
-                }
-                // Gone before anybody is told, so that who tries again begins anew.
-                drop(landing);
-                pilot.tell(Err(error));
-            }
-        }
-        if self.entry.blocks_here() == 0 {
-            self.core.drop_idle(&self.entry);
-        }
-    }
-
-    async fn fetch(&self, ahead: bool) -> Result<(Bytes, Duration), CacheError> {
-        let _permit = match self.core.fetches.clone().try_acquire_owned() {
-            Ok(permit) => permit,
-            Err(_) => {
-                if !ahead {
-                    Meters::count(&self.core.meters.reads_throttled);
-                }
-                self.core.fetches.clone().acquire_owned().await.map_err(|_| CacheError::Closed)?
-            }
-        };
-        let start = Instant::now();
-        Meters::count(&self.core.meters.fetches);
-        let (offset, length) = self.entry.range(self.number);
-        let stall = self.core.config.stall;
-        let stalled = |_| {
-            Meters::count(&self.core.meters.stalls);
-            CacheError::Stalled { after: stall }
-        };
-        let asked = self.origin.fetch(&self.entry.id, offset..offset + length);
-        let mut body = tokio::time::timeout(stall, asked).await.map_err(stalled)??.body;
-        let mut bytes = BytesMut::with_capacity(length as usize);
-        while let Some(piece) = tokio::time::timeout(stall, body.next()).await.map_err(stalled)? {
-            bytes.extend_from_slice(&piece.map_err(FetchError::from)?);
-            if bytes.len() as u64 > length {
-                break;
-            }
-        }
-        self.core.meters.bytes_fetched.fetch_add(bytes.len() as u64, Relaxed);
-        if bytes.len() as u64 != length {
-            return Err(CacheError::WrongSize { expected: length, got: bytes.len() as u64 });
-        }
-        let took = start.elapsed();
-        self.core.meters.took(took);
-        Ok((bytes.freeze(), took))
-    }
-}
-
-/// Keeps a block that was fetched, if there is room; if not, its readers have it all the same.
-fn keep(core: &Arc<Core>, entry: &Arc<BlobEntry>, number: u32, bytes: &Bytes, took: Duration) {
-    let cost_us = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
-    let used = Used { tick: core.evictor.tick(), hits: 0, cost_us };
-    let new = NewBlock { number, bytes, used };
-    let length = bytes.len() as u64;
-    let kept = core.enter().and_then(|_open| {
-        core.admit_size(length)?;
-        core.admit_write(length)?;
-        let (file, entries) = entry.price_of_file();
-        match entry.put(new, core.reserve(on_disk(length) + file, entries)?) {
-            Err(e) if e.is_full() => {
-                // The disk is fuller than it said: somebody goes, once.
-                let mut passed_over = Vec::new();
-                let freed = core.evict_one(Cause::Free, &mut passed_over);
-                core.put_back(passed_over);
-                if !freed {
-                    return Err(e);
-                }
-                let (file, entries) = entry.price_of_file();
-                entry.put(new, core.reserve(on_disk(length) + file, entries)?)
-            }
-            put => put,
-        }
-    });
-    match kept {
-        Ok(block) => {
-            let admitted = core.blobs.change(&*entry.id, |map| {
-                let ours = map.get(&*entry.id).is_some_and(|found| Arc::ptr_eq(found, entry));
-                if ours {
-                    core.evictor.hold(entry.generation, Held::Blob(entry.clone()));
-                    core.evictor.admit(entry.unit(&block), entry.facts(&block, super::evictor::now()));
-                    core.ledger.record(|batch| {
-                        if entry.to_record() {
-                            batch.put(
-                                ENTRIES,
-                                &entry_key(entry.generation),
-                                entry.record().encode(entry.generation),
-                            );
-                        }
-                        let record = BlockRecord { digest: block.digest, used };
-                        let key = block_key(entry.generation, number);
-                        batch.put(BLOCKS, &key, record.encode(entry.generation, number));
-                    });
-                }
-                ours
-            });
-            if admitted {
-                Meters::count(&core.meters.block_inserts);
-                core.meters.bytes_inserted.fetch_add(length, Relaxed);
-                core.events.send(|| Event::Insert { subject: entry.subject(number), bytes: length });
-            }
-        }
-        Err(error) => {
-            if error.is_full() {
-                Meters::count(&core.meters.not_kept_full);
-            }
-            tracing::debug!(object = %entry.id, block = number, %error, "a block was not kept");
-        }
     }
 }

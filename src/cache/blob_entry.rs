@@ -1,4 +1,5 @@
 //! [`BlobEntry`]: blocks of one immutable object, in one sparse file.
+use super::block::Block;
 use super::budget::{Budget, Charge, on_disk};
 use super::digest::{self, Digest};
 use super::error::CacheError;
@@ -8,7 +9,6 @@ use super::flight::Flight;
 use super::key::{Identity, ObjectId};
 use super::record::{BlockRecord, EntryRecord, Used};
 use super::store::{ATTRIBUTE_MAX_BYTES, Name, Place, Slots, Store, punch};
-use super::usage::Usage;
 use super::witness::{Header, Witness};
 use crate::sync::Mutex;
 use std::collections::HashMap;
@@ -17,54 +17,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
 
-/// A block that is there.
-#[derive(Debug)]
-pub struct Block {
-    /// Its number.
-    pub number: u32,
-    /// Its length in bytes.
-    pub length: u64,
-    /// The digest of its bytes.
-    pub digest: Digest,
-    /// How it is used.
-    pub usage: Usage,
-    /// Odd while what the page cache has of it is known to be right. Each time the disk is read anew it is
-    /// counted up, so that whoever copied out of the page cache meanwhile notices.
-    trust: AtomicU32,
-}
-
-impl Block {
-    /// Whether what the page cache has of it was written or verified by this process.
-    pub fn is_verified(&self) -> bool {
-        self.trust.load(SeqCst) % 2 == 1
-    }
-
-    /// Runs `copy`, which takes bytes out of the page cache, and says whether they are right: only if the
-    /// disk was not read meanwhile.
-    pub fn trusting(&self, copy: impl FnOnce() -> bool) -> bool {
-        let before = self.trust.load(SeqCst);
-        before % 2 == 1 && copy() && self.trust.load(SeqCst) == before
-    }
-
-    /// Runs `read`, which reads all of it from the disk, and compares the bytes with the digest.
-    pub fn verify<T: AsRef<[u8]>>(&self, offset: u64, read: impl FnOnce() -> Option<T>) -> Option<T> {
-        let trust = match self.trust.load(SeqCst) {
-            odd if odd % 2 == 1 => {
-                let _other = self.trust.compare_exchange(odd, odd.wrapping_add(1), SeqCst, SeqCst);
-                odd.wrapping_add(1)
-            }
-            even => even,
-        };
-        let bytes = read()?;
-        let right = bytes.as_ref().len() as u64 == self.length
-            && digest::block(offset, bytes.as_ref()) == self.digest;
-        if !right {
-            return None;
-        }
-        let _other = self.trust.compare_exchange(trust, trust.wrapping_add(1), SeqCst, SeqCst);
-        Some(bytes)
-    }
-}
+mod audit;
 
 /// Blocks of an object. When the last reference to one that was removed goes, so do its bytes.
 #[derive(Debug)]
@@ -117,15 +70,6 @@ pub enum Taken {
     Absent,
     /// The file cannot be used: the whole entry is to go.
     Broken,
-}
-
-/// What an audit changed.
-#[derive(Debug, Default)]
-pub struct Audit {
-    /// Blocks that are not there as was said.
-    pub lost: Vec<Arc<Block>>,
-    /// Blocks that are there, by their witness, and nobody had said so.
-    pub adopted: Vec<Arc<Block>>,
 }
 
 /// Where a block is.
@@ -191,68 +135,6 @@ impl BlobEntry {
         state.charge = Some(budget.found(bytes, 1));
     }
 
-    /// Compares what is said to be there with witness and disk, after a start; see [`Audit`]. Blocks that
-    /// are on their way meanwhile are left alone.
-    pub fn audit(&self, budget: &Arc<Budget>, tick: u64) -> Result<Audit, CacheError> {
-        let mut state = self.state.lock();
-        let open = self.reopen()?;
-        let (file, name) = (open.file.clone(), self.name());
-        let (witness, place) =
-            self.store.get_witness(&name).ok_or_else(|| CacheError::Corrupt { what: self.id.to_string() })?;
-        let mut audit = Audit::default();
-        let io = |e| CacheError::errno("look at", self.path(), e);
-        let mut have = Vec::new();
-        for number in 0..self.blocks_total() {
-            let (offset, length) = self.range(number);
-            let on_its_way = state.flights.contains_key(&number);
-            let slot = witness.slots.get(number as usize).copied().flatten();
-            let block = state.blocks.get(&number).cloned();
-            let said = block.is_some() || slot.is_some();
-            let here = said && whole_range(&file, offset, length).map_err(io)?;
-            match (block, slot) {
-                (Some(block), slot) if here && slot == Some(block.digest) => have.push(number),
-                (Some(block), _) => {
-                    state.blocks.remove(&number);
-                    audit.lost.push(block);
-                }
-                (None, Some(digest)) if here && !on_its_way => {
-                    let block = Arc::new(self.make(number, digest, Used { tick, ..Used::default() }, false));
-                    state.blocks.insert(number, block.clone());
-                    audit.adopted.push(block);
-                    have.push(number);
-                }
-                (None, _) if on_its_way => have.push(number),
-                (None, _) => {}
-            }
-        }
-        let (mut at, size) = (0, self.id.size);
-        for number in have {
-            let (offset, length) = self.range(number);
-            if at < offset {
-                punch(&file, at, offset - at).map_err(|e| CacheError::io("punch", self.path(), e))?;
-            }
-            at = offset + length;
-        }
-        if at < size {
-            punch(&file, at, size - at).map_err(|e| CacheError::io("punch", self.path(), e))?;
-        }
-        // What a lost block left in the witness would be found again.
-        if state.open.is_none() {
-            state.open = Some(open);
-        }
-        if let Some(open) = &mut state.open {
-            for block in &audit.lost {
-                let cleared = open.slots.set(&file, self.generation, block.number, None);
-                cleared.map_err(|e| CacheError::io("write", self.path(), e))?;
-            }
-        }
-        self.sidecar.store(place == Place::Sidecar, Relaxed);
-        let witness = if place == Place::Sidecar { self.witness_on_disk() } else { 0 };
-        let blocks: u64 = state.blocks.values().map(|block| on_disk(block.length)).sum();
-        state.charge = Some(budget.found(witness + blocks, 1));
-        Ok(audit)
-    }
-
     /// `true` once: the journal needs a record of it.
     pub(super) fn to_record(&self) -> bool {
         !self.recorded.swap(true, Relaxed)
@@ -260,7 +142,7 @@ impl BlobEntry {
 
     fn make(&self, number: u32, digest: Digest, used: Used, verified: bool) -> Block {
         let length = self.range(number).1;
-        Block { number, length, digest, usage: Usage::new(used), trust: AtomicU32::new(verified.into()) }
+        Block::new(number, length, digest, used, verified)
     }
 
     /// How many blocks the object has.
@@ -627,16 +509,6 @@ impl BlobEntry {
 /// us would be trusted.
 fn without_readahead(file: &File) {
     let _advice = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::Random);
-}
-
-/// Whether a range of a file has data everywhere.
-fn whole_range(file: &File, offset: u64, length: u64) -> rustix::io::Result<bool> {
-    use rustix::fs::{SeekFrom, seek};
-    match seek(file, SeekFrom::Data(offset)) {
-        Ok(data) if data == offset => Ok(seek(file, SeekFrom::Hole(offset))? >= offset + length),
-        Ok(_) | Err(rustix::io::Errno::NXIO) => Ok(false),
-        Err(e) => Err(e),
-    }
 }
 
 impl Drop for BlobEntry {

@@ -136,7 +136,7 @@ impl Budget {
             let old = totals.looked.is_none_or(|at| at.elapsed() >= FREE_EVERY)
                 || totals.charged_since >= FREE_EVERY_BYTES
                 // Close to the limit, what was freed meanwhile counts.
-                || totals.free < self.limits.min_free + bytes;
+                || totals.free < self.limits.min_free.saturating_add(bytes);
             if old {
                 totals.free = self.disk.free().unwrap_or(u64::MAX);
                 totals.looked = Some(Instant::now());

@@ -1,42 +1,27 @@
 //! [`Cache`]: the facade.
 use super::blob::Blob;
-use super::budget::{Budget, FileSystem, Limits};
-use super::check;
 use super::config::Config;
 use super::core::{Core, Slot};
 use super::error::CacheError;
-use super::events::{Cause, Event, Events};
-use super::evict::{Gate, PolicyKind};
-use super::evictor::{Evictor, Held, Note};
+use super::events::{Cause, Event, Subject};
+use super::evictor::Note;
 use super::file::File;
-use super::fill::{Begun, Fill, FillOptions, Waiting, watch_fills};
-use super::index::Index;
+use super::file_entry::FileEntry;
+use super::fill::{Begun, Fill, FillOptions, Waiting};
 use super::info::{EntryName, Info, Removed, Verdict, Whereabouts};
 use super::key::{Key, ObjectId};
-use super::ledger::{Ledger, Recency};
-use super::record::{BLOCKS, BlockRecord, ENTRIES, block_key, entry_key};
-use super::rehydrate::{Ground, Rehydrated, rehydrate};
+use super::opening;
 use super::stats::{Meters, Stats};
-use super::store::Store;
 use super::stream::Stream;
 use super::tier::Origin;
-use crate::clock::SystemClock;
-use crate::journal::{Batch, Journal, JournalError, SledJournal};
-use crate::sync::{Mutex, RwLock};
+use crate::journal::{Journal, SledJournal};
 use bytes::Bytes;
 use futures::StreamExt;
-use std::collections::HashMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore, broadcast, watch};
-
-/// How long the end of another process is waited for: it may be writing its journal.
-const PATIENCE: Duration = Duration::from_secs(3);
-/// How often what has lived long enough is thrown out, if the policy knows such a thing.
-const EXPIRE_EVERY: Duration = Duration::from_secs(30);
+use tokio::sync::broadcast;
 
 /// Files and blocks on a disk. Cheap to clone; the last clone closes it.
 #[derive(Debug, Clone)]
@@ -111,43 +96,19 @@ impl Cache {
     /// is moved aside, and what it named comes back by the witnesses of the files; wait for
     /// [`settled`](Self::settled) if that matters. [`CacheError::Busy`] if another process has it open.
     pub async fn open(config: Config) -> Result<Self, CacheError> {
-        config.check()?;
         let runtime = Handle::current();
-        let opened = runtime.clone().spawn_blocking(move || {
-            let store = Arc::new(Store::open_directory(&config.directory)?);
-            let path = config.directory.join("journal");
-            let mut moved = false;
-            loop {
-                let opened = SledJournal::open(&path, PATIENCE)?;
-                if let Some(damage) = &opened.damage {
-                    tracing::warn!(reason = %damage.reason, moved_to = %damage.moved_to.display(),
-                        "the journal of the cache is damaged; it is rebuilt from the files");
-                }
-                let journal = Arc::new(opened.journal);
-                let sled = Arc::downgrade(&journal);
-                match Builder::new(config.clone(), store.clone(), journal, &runtime) {
-                    Ok(builder) => return builder.start(sled),
-                    // It opens, and yet it cannot be read: aside with it, once.
-                    Err(CacheError::Journal(e)) if matches!(*e, JournalError::Corrupt { .. }) && !moved => {
-                        moved = true;
-                        move_aside(&path, &e)?;
-                    }
-                    Err(e) => return Err(e),
-                }
-            }
-        });
-        opened.await.unwrap_or(Err(CacheError::Closed))
+        let opened = runtime.clone().spawn_blocking(move || opening::open(config, &runtime)).await;
+        let (core, journal) = opened.unwrap_or(Err(CacheError::Closed))?;
+        Ok(Self { _closer: Arc::new(Closer(core.clone())), core, journal })
     }
 
     /// Opens the cache on a journal of the caller's, who also makes sure that nobody else has the directory.
     pub async fn open_on(config: Config, journal: Arc<dyn Journal>) -> Result<Self, CacheError> {
-        config.check()?;
         let runtime = Handle::current();
-        let opened = runtime.clone().spawn_blocking(move || {
-            let store = Arc::new(Store::open_directory(&config.directory)?);
-            Builder::new(config, store, journal, &runtime)?.start(Weak::new())
-        });
-        opened.await.unwrap_or(Err(CacheError::Closed))
+        let opened =
+            runtime.clone().spawn_blocking(move || opening::open_on(config, journal, &runtime)).await;
+        let core = opened.unwrap_or(Err(CacheError::Closed))?;
+        Ok(Self { _closer: Arc::new(Closer(core.clone())), core, journal: Weak::new() })
     }
 
     /// Waits until everything that was found at the start has been checked.
@@ -170,7 +131,7 @@ impl Cache {
         Some(File::pinned(self.core.clone(), file))
     }
 
-    fn used(&self, file: &Arc<super::file_entry::FileEntry>) {
+    fn used(&self, file: &Arc<FileEntry>) {
         Meters::count(&self.core.meters.file_hits);
         if file.usage.hit() {
             self.core.evictor.touch(file.generation, || Note::File(Arc::downgrade(file)));
@@ -195,7 +156,7 @@ impl Cache {
             None => {
                 Meters::count(&self.core.meters.file_misses);
                 if let Ok(key) = Key::new(key) {
-                    self.core.asked(false, || super::events::Subject::File(key));
+                    self.core.asked(false, || Subject::File(key));
                 }
                 Ok(None)
             }
@@ -208,7 +169,7 @@ impl Cache {
                 let core = self.core.clone();
                 let verified = self.core.runtime.spawn_blocking(move || {
                     let read = file.trust().inspect_err(|e| core.drop_damaged(&file, e)).ok()?;
-                    core.meters.bytes_verified.fetch_add(read, std::sync::atomic::Ordering::Relaxed);
+                    core.meters.bytes_verified.fetch_add(read, Relaxed);
                     Some(file)
                 });
                 let Some(file) = verified.await.map_err(|_| CacheError::Closed)? else {
@@ -384,7 +345,7 @@ impl Cache {
             if !core.drop_blob(&blob) {
                 return Removed::Absent;
             }
-            core.meters.deleted.fetch_add(blocks.len() as u64, std::sync::atomic::Ordering::Relaxed);
+            core.meters.deleted.fetch_add(blocks.len() as u64, Relaxed);
             for block in blocks {
                 core.events.send(|| Event::Delete(blob.subject(block.number)));
             }
@@ -499,132 +460,5 @@ fn copy(mut fill: Fill, path: &Path) -> Result<File, CacheError> {
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
             Err(e) => return Err(io(e)),
         }
-    }
-}
-
-fn move_aside(path: &Path, why: &JournalError) -> Result<(), CacheError> {
-    let time = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%.9fZ").to_string();
-    let target = path.with_file_name(format!("journal.corrupt-{time}"));
-    std::fs::rename(path, &target).map_err(|e| CacheError::io("move aside", path, e))?;
-    tracing::warn!(reason = %why, moved_to = %target.display(),
-        "the journal of the cache cannot be read; it is rebuilt from the files");
-    Ok(())
-}
-
-/// A cache that has come back, before anything runs.
-struct Builder {
-    config: Config,
-    store: Arc<Store>,
-    journal: Arc<dyn Journal>,
-    runtime: Handle,
-    budget: Arc<Budget>,
-    evictor: Arc<Evictor>,
-    files: Index<Key, Slot>,
-    blobs: Index<Arc<ObjectId>, Arc<super::blob_entry::BlobEntry>>,
-    came_back: Rehydrated,
-    took: Duration,
-}
-
-impl Builder {
-    fn new(
-        config: Config,
-        store: Arc<Store>,
-        journal: Arc<dyn Journal>,
-        runtime: &Handle,
-    ) -> Result<Self, CacheError> {
-        let start = Instant::now();
-        store.empty_tmp()?;
-        let Config { max_bytes, max_entries, min_free, .. } = config;
-        let limits = Limits { max_bytes, max_entries, min_free };
-        let budget = Budget::new(limits, Box::new(FileSystem(config.directory.clone())));
-        let (evictor, files, blobs) =
-            (Arc::new(Evictor::new(config.policy)), Index::default(), Index::default());
-        let came_back = rehydrate(&Ground {
-            journal: &*journal,
-            store: &store,
-            budget: &budget,
-            evictor: &evictor,
-            files: &files,
-            blobs: &blobs,
-        })?;
-        let took = start.elapsed();
-        let runtime = runtime.clone();
-        Ok(Self { config, store, journal, runtime, budget, evictor, files, blobs, came_back, took })
-    }
-
-    fn start(self, sled: Weak<SledJournal>) -> Result<Cache, CacheError> {
-        let Self { config, store, runtime, budget, evictor, files, blobs, came_back, .. } = self;
-        let recency = recency(Arc::downgrade(&evictor), config.recency_interval);
-        let ledger = Ledger::new(self.journal, config.flush_interval, recency)?;
-        let meters = Meters::default();
-        meters.rehydrated.store(came_back.entries, SeqCst);
-        meters.lost.store(came_back.lost, SeqCst);
-        meters.journal_rebuilds.store(came_back.rebuilt.into(), SeqCst);
-        meters.replay_us.store(self.took.as_micros() as u64, SeqCst);
-        let core = Arc::new(Core {
-            gate: Gate::new(config.admission.clone(), config.max_bytes, Arc::new(SystemClock)),
-            pool: super::buffers::Pool::new(config.block_bytes as usize),
-            fetches: Arc::new(Semaphore::new(config.fetches_max)),
-            store,
-            budget,
-            evictor,
-            ledger,
-            files,
-            blobs,
-            meters,
-            events: Events::default(),
-            runtime: runtime.clone(),
-            fetching: AtomicU64::new(0),
-            fillings: Mutex::new(HashMap::new()),
-            filling: Arc::new(Notify::new()),
-            settled: watch::Sender::new(false),
-            closed: RwLock::new(false),
-            first_generation: came_back.first_generation,
-            generations: AtomicU64::new(came_back.first_generation),
-            config,
-        });
-        core.shrink_to(u64::MAX, None);
-        runtime.spawn(watch_fills(Arc::downgrade(&core), core.filling.clone(), core.config.stall));
-        if core.config.policy == PolicyKind::AdaptiveTtl {
-            runtime.spawn(expire(Arc::downgrade(&core)));
-        }
-        let checking = core.clone();
-        runtime.spawn_blocking(move || check::check(&checking));
-        Ok(Cache { _closer: Arc::new(Closer(core.clone())), core, journal: sled })
-    }
-}
-
-/// Writes down what was used, once in a while.
-fn recency(evictor: Weak<Evictor>, interval: Duration) -> Recency {
-    let last = Mutex::new(Instant::now());
-    Box::new(move |batch: &mut Batch, ending| {
-        let mut last = last.lock();
-        if !ending && last.elapsed() < interval {
-            return;
-        }
-        let Some(evictor) = evictor.upgrade() else { return };
-        *last = Instant::now();
-        for note in evictor.take_dirty() {
-            note.written(|held, block| match (held, block) {
-                (Held::File(file), _) => {
-                    batch.put(ENTRIES, &entry_key(file.generation), file.record().encode(file.generation));
-                }
-                (Held::Blob(blob), Some(block)) => {
-                    let record = BlockRecord { digest: block.digest, used: block.usage.used() };
-                    let key = block_key(blob.generation, block.number);
-                    batch.put(BLOCKS, &key, record.encode(blob.generation, block.number));
-                }
-                (Held::Blob(_), None) => {}
-            });
-        }
-    })
-}
-
-async fn expire(core: Weak<Core>) {
-    loop {
-        tokio::time::sleep(EXPIRE_EVERY).await;
-        let Some(core) = core.upgrade() else { return };
-        let runtime = core.runtime.clone();
-        let _ended = runtime.spawn_blocking(move || core.expire()).await;
     }
 }

@@ -48,14 +48,13 @@ fn check_all(core: &Arc<Core>) {
 }
 
 fn lost(core: &Arc<Core>, held: &Held) {
-    Meters::count(&core.meters.lost);
-    match held {
-        Held::File(file) => {
-            core.drop_file(file);
-        }
-        Held::Blob(blob) => {
-            core.drop_blob(blob);
-        }
+    // What has left meanwhile in some other way is not lost.
+    let dropped = match held {
+        Held::File(file) => core.drop_file(file),
+        Held::Blob(blob) => core.drop_blob(blob),
+    };
+    if dropped {
+        Meters::count(&core.meters.lost);
     }
 }
 

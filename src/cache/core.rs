@@ -2,7 +2,8 @@
 //! taking entries away, keeping the policy, the journal and the index of one mind.
 //!
 //! Order of locks: a part of an index, then the policy or an object's blocks, then the journal's batch.
-use super::blob_entry::{BlobEntry, Block, Taken};
+use super::blob_entry::{BlobEntry, Taken};
+use super::block::Block;
 use super::budget::{Budget, Charge, Short};
 use super::buffers::Pool;
 use super::config::Config;
@@ -191,7 +192,9 @@ impl Core {
 
     /// A file was taken out of the index: everybody else forgets it, too. Within the index's lock.
     fn file_left(&self, file: &Arc<FileEntry>) {
-        file.remove();
+        // Until its last reference has gone the check after the start could adopt it anew.
+        let found = file.generation < self.first_generation && !*self.settled.borrow();
+        file.remove(found);
         self.evictor.forget(file.unit());
         self.ledger.record(|batch| batch.delete(ENTRIES, &entry_key(file.generation)));
     }

@@ -2,7 +2,8 @@
 //!
 //! Readers only leave a note, in one of several lists; the notes reach the policy when a list is full or
 //! somebody has to go. So no reader waits for another.
-use super::blob_entry::{BlobEntry, Block};
+use super::blob_entry::BlobEntry;
+use super::block::Block;
 use super::evict::{Facts, Policy, PolicyKind, Unit, WHOLE};
 use super::file_entry::FileEntry;
 use super::usage::Usage;

@@ -201,9 +201,10 @@ impl FileEntry {
     }
 
     /// Its bytes go when the last reference does. Called by whoever took it out of the index.
-    pub(super) fn remove(&self) {
+    /// With `disown`, or if somebody holds it, its witness goes at once, so that nobody adopts it.
+    pub(super) fn remove(&self, disown: bool) {
         self.removed.store(true, SeqCst);
-        if self.usage.is_pinned() {
+        if disown || self.usage.is_pinned() {
             self.store.disown(&self.name());
         }
     }

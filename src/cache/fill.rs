@@ -22,11 +22,8 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
-
-/// How often within the time of a stall it is looked for.
-const LOOKS_PER_STALL: u32 = 4;
 
 /// What is known of a fill when it begins.
 #[derive(Debug, Clone, Default)]
@@ -318,6 +315,7 @@ impl Filling {
             work.tmp.file.read_exact_at(&mut buffer[..step], work.written).map_err(io("read"))?;
             work.digester.update(&buffer[..step]);
             work.written += step as u64;
+            self.progress.send_modify(|progress| progress.last = Instant::now());
         }
         Ok(())
     }
@@ -417,7 +415,7 @@ fn publish(core: &Arc<Core>, filling: &Arc<Filling>, work: Work) -> Result<File,
         ours
     });
     if !ours {
-        file.remove();
+        file.remove(false);
         return Err(filling.failure());
     }
     core.fillings.lock().remove(&generation);
@@ -482,31 +480,5 @@ impl Waiting {
     /// What is there, and then the rest as it comes.
     pub fn stream(&self) -> Stream {
         Stream::filling(self.core.clone(), self.filling.clone())
-    }
-}
-
-/// Gives up fills that have stalled, as long as the cache lives.
-pub(super) async fn watch_fills(core: std::sync::Weak<Core>, filling: Arc<Notify>, stall: Duration) {
-    loop {
-        let idle = match core.upgrade() {
-            Some(core) => core.fillings.lock().is_empty(),
-            None => return,
-        };
-        // Without a reference while it waits, so that a cache that nobody uses ends.
-        if idle {
-            filling.notified().await;
-        } else {
-            tokio::time::sleep(stall / LOOKS_PER_STALL).await;
-        }
-        let Some(core) = core.upgrade() else { return };
-        let fillings: Vec<_> = core.fillings.lock().values().filter_map(std::sync::Weak::upgrade).collect();
-        for filling in fillings {
-            let after = filling.progress.borrow().last.elapsed();
-            if after >= stall {
-                tracing::warn!(key = %filling.key, filler = %filling.filler, "a fill has stalled and is given up");
-                let ending = core.clone();
-                core.runtime.spawn_blocking(move || filling.abandon(&ending, CacheError::Stalled { after }));
-            }
-        }
     }
 }

@@ -11,7 +11,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// As many records are written without waiting for the interval.
-const RECORDS_MAX: usize = 4096;
+const RECORDS_SOON: usize = 4096;
+/// With as many not yet written, whoever brings another one waits.
+const RECORDS_MAX: usize = 65_536;
 
 /// Adds what was used to a batch; `true` if it was called because everything ends.
 pub type Recency = Box<dyn Fn(&mut Batch, bool) + Send>;
@@ -58,9 +60,16 @@ impl Ledger {
     /// Leaves records.
     pub fn record(&self, add: impl FnOnce(&mut Batch)) {
         let mut desk = self.shared.desk.lock();
+        // The writer takes no lock that a caller could hold here.
+        while desk.batch.len() >= RECORDS_MAX && !desk.ended {
+            self.shared.changed.wait(&mut desk);
+        }
+        if desk.ended {
+            return;
+        }
         let before = desk.batch.len();
         add(&mut desk.batch);
-        if before == 0 || desk.batch.len() >= RECORDS_MAX {
+        if before == 0 || desk.batch.len() >= RECORDS_SOON {
             self.shared.changed.notify_all();
         }
     }
@@ -114,7 +123,7 @@ impl Shared {
                 self.changed.wait(&mut desk);
             }
             // Not while somebody waits; else for the interval, so that much is written at once.
-            let gather = |d: &mut Desk| d.asked == d.done && !d.ending && d.batch.len() < RECORDS_MAX;
+            let gather = |d: &mut Desk| d.asked == d.done && !d.ending && d.batch.len() < RECORDS_SOON;
             self.changed.wait_while_for(&mut desk, gather, self.interval);
             let (number, ending) = (desk.asked, desk.ending);
             let mut batch = std::mem::take(&mut desk.batch);

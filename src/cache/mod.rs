@@ -64,6 +64,7 @@
 //! ```
 mod blob;
 mod blob_entry;
+mod block;
 pub mod budget;
 mod buffers;
 #[allow(clippy::module_inception)] // the facade is the noun
@@ -86,6 +87,7 @@ mod index;
 pub mod info;
 pub mod key;
 mod ledger;
+mod opening;
 mod readahead;
 pub mod record;
 mod rehydrate;
@@ -93,8 +95,10 @@ pub mod stats;
 mod store;
 mod stream;
 pub mod tier;
+mod trip;
 mod usage;
 mod verify;
+mod watch;
 pub mod witness;
 
 pub use blob::Blob;

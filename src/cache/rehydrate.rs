@@ -155,7 +155,7 @@ impl Returned {
         let older =
             ground.files.change(&file.key, |map| map.insert(file.key.clone(), Slot::File(file.clone())));
         if let Some(Slot::File(older)) = older {
-            older.remove();
+            older.remove(false);
             self.replaced.push(older.generation);
             self.held.retain(|(generation, _)| *generation != older.generation);
             self.units.retain(|(_, unit, _)| unit.generation != older.generation);

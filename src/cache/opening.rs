@@ -1,0 +1,194 @@
+//! Opening a cache: the journal, what comes back from it, and what runs as long as the cache lives.
+use super::blob_entry::BlobEntry;
+use super::budget::{Budget, FileSystem, Limits};
+use super::buffers::Pool;
+use super::check;
+use super::config::Config;
+use super::core::{Core, Slot};
+use super::error::CacheError;
+use super::events::Events;
+use super::evict::{Gate, PolicyKind};
+use super::evictor::{Evictor, Held};
+use super::index::Index;
+use super::key::{Key, ObjectId};
+use super::ledger::{Ledger, Recency};
+use super::record::{BLOCKS, BlockRecord, ENTRIES, block_key, entry_key};
+use super::rehydrate::{Ground, Rehydrated, rehydrate};
+use super::stats::Meters;
+use super::store::Store;
+use super::watch::watch_fills;
+use crate::clock::SystemClock;
+use crate::journal::{Batch, Journal, JournalError, SledJournal};
+use crate::sync::{Mutex, RwLock};
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, Semaphore, watch};
+
+/// How long the end of another process is waited for: it may be writing its journal.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How often what has lived long enough is thrown out, if the policy knows such a thing.
+const EXPIRE_EVERY: Duration = Duration::from_secs(30);
+
+/// Opens a cache on a journal in its directory. Blocks.
+pub fn open(config: Config, runtime: &Handle) -> Result<(Arc<Core>, Weak<SledJournal>), CacheError> {
+    config.check()?;
+    let store = Arc::new(Store::open_directory(&config.directory)?);
+    let path = config.directory.join("journal");
+    let mut moved = false;
+    loop {
+        let opened = SledJournal::open(&path, PATIENCE)?;
+        if let Some(damage) = &opened.damage {
+            tracing::warn!(reason = %damage.reason, moved_to = %damage.moved_to.display(),
+                "the journal of the cache is damaged; it is rebuilt from the files");
+        }
+        let journal = Arc::new(opened.journal);
+        let sled = Arc::downgrade(&journal);
+        match Builder::new(config.clone(), store.clone(), journal, runtime) {
+            Ok(builder) => return Ok((builder.start()?, sled)),
+            // It opens, and yet it cannot be read: aside with it, once.
+            Err(CacheError::Journal(e)) if matches!(*e, JournalError::Corrupt { .. }) && !moved => {
+                moved = true;
+                move_aside(&path, &e)?;
+            }
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// Opens a cache on this journal. Blocks.
+pub fn open_on(config: Config, journal: Arc<dyn Journal>, runtime: &Handle) -> Result<Arc<Core>, CacheError> {
+    config.check()?;
+    let store = Arc::new(Store::open_directory(&config.directory)?);
+    Builder::new(config, store, journal, runtime)?.start()
+}
+
+fn move_aside(path: &Path, why: &JournalError) -> Result<(), CacheError> {
+    let time = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%.9fZ").to_string();
+    let target = path.with_file_name(format!("journal.corrupt-{time}"));
+    std::fs::rename(path, &target).map_err(|e| CacheError::io("move aside", path, e))?;
+    tracing::warn!(reason = %why, moved_to = %target.display(),
+        "the journal of the cache cannot be read; it is rebuilt from the files");
+    Ok(())
+}
+
+/// A cache that has come back, before anything runs.
+struct Builder {
+    config: Config,
+    store: Arc<Store>,
+    journal: Arc<dyn Journal>,
+    runtime: Handle,
+    budget: Arc<Budget>,
+    evictor: Arc<Evictor>,
+    files: Index<Key, Slot>,
+    blobs: Index<Arc<ObjectId>, Arc<BlobEntry>>,
+    came_back: Rehydrated,
+    took: Duration,
+}
+
+impl Builder {
+    fn new(
+        config: Config,
+        store: Arc<Store>,
+        journal: Arc<dyn Journal>,
+        runtime: &Handle,
+    ) -> Result<Self, CacheError> {
+        let start = Instant::now();
+        store.empty_tmp()?;
+        let Config { max_bytes, max_entries, min_free, .. } = config;
+        let limits = Limits { max_bytes, max_entries, min_free };
+        let budget = Budget::new(limits, Box::new(FileSystem(config.directory.clone())));
+        let (evictor, files, blobs) =
+            (Arc::new(Evictor::new(config.policy)), Index::default(), Index::default());
+        let came_back = rehydrate(&Ground {
+            journal: &*journal,
+            store: &store,
+            budget: &budget,
+            evictor: &evictor,
+            files: &files,
+            blobs: &blobs,
+        })?;
+        let took = start.elapsed();
+        let runtime = runtime.clone();
+        Ok(Self { config, store, journal, runtime, budget, evictor, files, blobs, came_back, took })
+    }
+
+    fn start(self) -> Result<Arc<Core>, CacheError> {
+        let Self { config, store, runtime, budget, evictor, files, blobs, came_back, .. } = self;
+        let recency = recency(Arc::downgrade(&evictor), config.recency_interval);
+        let ledger = Ledger::new(self.journal, config.flush_interval, recency)?;
+        let meters = Meters::default();
+        meters.rehydrated.store(came_back.entries, SeqCst);
+        meters.lost.store(came_back.lost, SeqCst);
+        meters.journal_rebuilds.store(came_back.rebuilt.into(), SeqCst);
+        meters.replay_us.store(self.took.as_micros() as u64, SeqCst);
+        let core = Arc::new(Core {
+            gate: Gate::new(config.admission.clone(), config.max_bytes, Arc::new(SystemClock)),
+            pool: Pool::new(config.block_bytes as usize),
+            fetches: Arc::new(Semaphore::new(config.fetches_max)),
+            store,
+            budget,
+            evictor,
+            ledger,
+            files,
+            blobs,
+            meters,
+            events: Events::default(),
+            runtime: runtime.clone(),
+            fetching: AtomicU64::new(0),
+            fillings: Mutex::new(HashMap::new()),
+            filling: Arc::new(Notify::new()),
+            settled: watch::Sender::new(false),
+            closed: RwLock::new(false),
+            first_generation: came_back.first_generation,
+            generations: AtomicU64::new(came_back.first_generation),
+            config,
+        });
+        core.shrink_to(u64::MAX, None);
+        runtime.spawn(watch_fills(Arc::downgrade(&core), core.filling.clone(), core.config.stall));
+        if core.config.policy == PolicyKind::AdaptiveTtl {
+            runtime.spawn(expire(Arc::downgrade(&core)));
+        }
+        let checking = core.clone();
+        runtime.spawn_blocking(move || check::check(&checking));
+        Ok(core)
+    }
+}
+
+/// Writes down what was used, once in a while.
+fn recency(evictor: Weak<Evictor>, interval: Duration) -> Recency {
+    let last = Mutex::new(Instant::now());
+    Box::new(move |batch: &mut Batch, ending| {
+        let mut last = last.lock();
+        if !ending && last.elapsed() < interval {
+            return;
+        }
+        let Some(evictor) = evictor.upgrade() else { return };
+        *last = Instant::now();
+        for note in evictor.take_dirty() {
+            note.written(|held, block| match (held, block) {
+                (Held::File(file), _) => {
+                    batch.put(ENTRIES, &entry_key(file.generation), file.record().encode(file.generation));
+                }
+                (Held::Blob(blob), Some(block)) => {
+                    let record = BlockRecord { digest: block.digest, used: block.usage.used() };
+                    let key = block_key(blob.generation, block.number);
+                    batch.put(BLOCKS, &key, record.encode(blob.generation, block.number));
+                }
+                (Held::Blob(_), None) => {}
+            });
+        }
+    })
+}
+
+async fn expire(core: Weak<Core>) {
+    loop {
+        tokio::time::sleep(EXPIRE_EVERY).await;
+        let Some(core) = core.upgrade() else { return };
+        let runtime = core.runtime.clone();
+        let _ended = runtime.spawn_blocking(move || core.expire()).await;
+    }
+}

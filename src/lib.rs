@@ -41,7 +41,8 @@
 //!                           fuse/mount ──► usable
 //! ```
 //!
-//! Dependencies point down: `cli, serve → fuse → fs → state → layer → journal, remote → config, error`.
+//! Dependencies point down: `cli, serve → fuse → fs → state → layer, cache → journal, remote → config, error`.
+//! [`cache`] is a floor of its own: files and blocks of remote objects on the local disk.
 //!
 //! # Without a mount
 //!

@@ -508,7 +508,7 @@ fn fsync_remote_is_durable_elsewhere() {
     assert_eq!(read(lab.dir().join("f")), "durable");
 }
 
-/// SEMANTICS, Log: "Every version stays restorable by the number that `flush` printed and `log` lists."
+/// SEMANTICS, Log: "Every kept version stays restorable by the number that `flush` printed and `log` lists."
 #[test]
 fn log_lists_what_can_be_restored() {
     let mut lab = Lab::new(Setup::default());

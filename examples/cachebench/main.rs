@@ -236,7 +236,7 @@ async fn rehydrate(dir: &Path, entries: u64) -> Outcome<()> {
         let db = sled::Config::new().path(&path).flush_every_ms(None).open()?;
         let start = Instant::now();
         let mut bytes = 0;
-        for pair in &db {
+        for pair in db.iter() {
             let (key, value) = pair?;
             bytes += key.len() + value.len();
         }

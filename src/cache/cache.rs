@@ -97,7 +97,7 @@ impl Cache {
     /// [`settled`](Self::settled) if that matters. [`CacheError::Busy`] if another process has it open.
     pub async fn open(config: Config) -> Result<Self, CacheError> {
         let runtime = Handle::current();
-        let opened = runtime.clone().spawn_blocking(move || opening::open(config, &runtime)).await;
+        let opened = runtime.clone().spawn_blocking(move || opening::open(&config, &runtime)).await;
         let (core, journal) = opened.unwrap_or(Err(CacheError::Closed))?;
         Ok(Self { _closer: Arc::new(Closer(core.clone())), core, journal })
     }

@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const EXPIRE_EVERY: Duration = Duration::from_secs(30);
 
 /// Opens a cache on a journal in its directory. Blocks.
-pub fn open(config: Config, runtime: &Handle) -> Result<(Arc<Core>, Weak<SledJournal>), CacheError> {
+pub fn open(config: &Config, runtime: &Handle) -> Result<(Arc<Core>, Weak<SledJournal>), CacheError> {
     config.check()?;
     let store = Arc::new(Store::open_directory(&config.directory)?);
     let path = config.directory.join("journal");

@@ -74,6 +74,12 @@ pub struct MountSettings {
     pub no_prefetch: bool,
     /// Bytes a second that the background of such a restore brings at most.
     pub prefetch_rate: Option<NonZeroU64>,
+    /// How many layers a version may have.
+    pub chain: u32,
+    /// How many of the newest versions are kept.
+    pub keep: u32,
+    /// Versions that are younger are kept as well.
+    pub keep_for: Option<Duration>,
     /// Flush this long after the last change.
     pub debounce: Duration,
     /// Flush at least this often under constant writing; not shorter than `debounce`.
@@ -258,6 +264,9 @@ impl MountSettings {
             restore: reader.word("restore")?,
             no_prefetch: reader.always("no-prefetch", text::switch)?,
             prefetch_rate: reader.always("prefetch-rate", text::rate)?,
+            chain: reader.always("chain", |t| text::number(t, 4..=1024))?,
+            keep: reader.always("keep", |t| text::number(t, 1..=10_000))?,
+            keep_for: reader.always("keep-for", text::age)?,
             debounce: reader.always("debounce", text::duration)?,
             max_delay: reader.always("max-delay", text::duration)?,
             cut_deadline: reader.always("cut-deadline", text::duration)?,

@@ -56,6 +56,22 @@ pub fn rate(text: &str) -> Result<Option<NonZeroU64>, String> {
     bytes.and_then(NonZeroU64::new).map(Some).ok_or_else(expected)
 }
 
+/// How old something may be: a number with h, d or w; or `none`.
+pub fn age(text: &str) -> Result<Option<Duration>, String> {
+    if text.eq_ignore_ascii_case("none") {
+        return Ok(None);
+    }
+    let expected = || format!("expected an age such as 12h, 7d or 8w, or none: {text}");
+    let seconds = match text.as_bytes().last().map(u8::to_ascii_lowercase) {
+        Some(b'h') => 3600,
+        Some(b'd') => 86_400,
+        Some(b'w') => 7 * 86_400,
+        _ => return Err(expected()),
+    };
+    let number = text[..text.len() - 1].parse::<u32>().map_err(|_| expected())?;
+    Ok(Some(Duration::from_secs(u64::from(number) * seconds)))
+}
+
 /// A whole number within a range.
 pub fn number(text: &str, range: RangeInclusive<u32>) -> Result<u32, String> {
     let parsed = text.parse().ok().filter(|n| range.contains(n));
@@ -77,6 +93,18 @@ mod tests {
         }
         for text in ["1s", "500ms", "90s"] {
             assert_eq!(duration(text).map(show_duration).as_deref(), Ok(text));
+        }
+    }
+
+    #[test]
+    fn ages() {
+        let hours = |text| age(text).map(|age| age.map(|age| age.as_secs() / 3600));
+        assert_eq!(hours("12h"), Ok(Some(12)));
+        assert_eq!(hours("7d"), Ok(Some(168)));
+        assert_eq!(hours("2W"), Ok(Some(336)));
+        assert_eq!(hours("none"), Ok(None));
+        for wrong in ["", "d", "7", "-1d", "1.5h", "99999999999w", "\u{e9}", "7days"] {
+            assert!(age(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -1,34 +1,25 @@
 //! The versions of a name, as people and JSON see them.
 use super::control::LogLine;
 use crate::remote::{ObjectStore, RemoteError};
-use crate::state::head::Head;
+use crate::state::head::{Head, LayerRef};
 
 /// One line for each version, newest first.
 pub fn lines(head: &Head) -> Vec<LogLine> {
-    let mut parent = None;
-    let mut lines: Vec<LogLine> = Vec::with_capacity(head.layers.len());
-    for (index, layer) in head.layers.iter().enumerate() {
-        let version = layer.version.to_string();
-        lines.push(LogLine {
-            version: version.clone(),
-            time: Some(layer.time),
-            writer: layer.writer.to_string(),
-            layers: index as u64 + 1,
-            bytes: layer.bytes,
-            entries: Some(layer.entries),
-            changed: Some(layer.changed),
-            removed: Some(layer.removed),
-            parent: parent.replace(version),
-            tags: head
-                .tags
-                .iter()
-                .filter(|(_, v)| **v == layer.version)
-                .map(|(tag, _)| tag.clone())
-                .collect(),
-        });
-    }
-    lines.reverse();
-    lines
+    let versions = head.versions();
+    let older = versions.iter().skip(1).map(|(layer, _)| Some(layer.version.to_string())).chain([None]);
+    let line = |((layer, layers), parent): (&(&LayerRef, usize), Option<String>)| LogLine {
+        version: layer.version.to_string(),
+        time: Some(layer.time),
+        writer: layer.writer.to_string(),
+        layers: *layers as u64,
+        bytes: layer.bytes,
+        entries: Some(layer.entries),
+        changed: Some(layer.changed),
+        removed: Some(layer.removed),
+        parent,
+        tags: head.tags.iter().filter(|(_, v)| **v == layer.version).map(|(tag, _)| tag.clone()).collect(),
+    };
+    versions.iter().zip(older).map(line).collect()
 }
 
 /// Layout single keeps one version and no record of it but its archive: one line, or none if there is

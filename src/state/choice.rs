@@ -29,9 +29,10 @@ fn by_word(head: &Head, word: &str) -> Result<Head> {
 
 /// Times come from clocks and need not ascend: the newest version is the one with the highest number.
 fn by_time(head: &Head, time: Timestamp) -> Result<Head> {
-    let newest = head.layers.iter().rev().find(|layer| layer.time <= time);
-    newest.and_then(|layer| head.at(layer.version)).ok_or_else(|| {
-        let oldest = head.layers.iter().min_by_key(|layer| layer.time);
+    let versions = head.versions();
+    let newest = versions.iter().find(|(layer, _)| layer.time <= time);
+    newest.and_then(|(layer, _)| head.at(layer.version)).ok_or_else(|| {
+        let oldest = versions.iter().map(|(layer, _)| layer).min_by_key(|layer| layer.time);
         let oldest = oldest
             .map_or_else(String::new, |l| format!("the oldest is version {} of {}, ", l.version, l.time));
         Error::new(ErrorKind::NotFound, format!("no version is that old, {oldest}asked for: {time}"))

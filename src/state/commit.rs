@@ -26,8 +26,10 @@ mod single;
 #[cfg(test)]
 #[allow(clippy::expect_used)] // a test may panic
 mod tests;
+mod tidy;
 
 pub use open::{Opening, Relation};
+pub use tidy::{Tidied, Tidy};
 
 /// How often a conditional PUT is tried when nobody moved its object and it failed all the same.
 const SWAP_ATTEMPTS: u32 = 4;

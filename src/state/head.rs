@@ -62,6 +62,9 @@ pub struct Head {
     /// What is no part of it, but of earlier versions that are kept, or is referred to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub held: Vec<LayerRef>,
+    /// Layers that nothing needs any more, until their objects are removed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unneeded: Vec<Unneeded>,
     /// Names that people gave to versions.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<String, VersionId>,
@@ -121,6 +124,20 @@ pub struct LayerRef {
     /// How many of its files were mapped for writing and may not be of one instant.
     #[serde(default)]
     pub fuzzy: u64,
+    /// Fields this version does not know.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// A layer that no kept version has, and no layer refers to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unneeded {
+    /// Its object's key, relative to the remote's prefix.
+    pub key: String,
+    /// Length of the object.
+    pub bytes: u64,
+    /// Since when.
+    pub since: jiff::Timestamp,
     /// Fields this version does not know.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
@@ -200,25 +217,6 @@ impl From<HeadError> for crate::Error {
     }
 }
 
-/// One line of the history of a name.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct LogEntry {
-    /// The version.
-    pub version: VersionId,
-    /// The instant of the tree it shows.
-    pub time: jiff::Timestamp,
-    /// What it added to the remote.
-    pub bytes: u64,
-    /// Paths set.
-    pub changed: u64,
-    /// Paths removed.
-    pub removed: u64,
-    /// Files that may not be of one instant.
-    pub fuzzy: u64,
-    /// Who wrote it.
-    pub writer: Uuid,
-}
-
 impl Head {
     /// The document before the first version of a name: no layers, version 0.
     pub fn empty(name: &str, writer: Uuid, host: &str) -> Self {
@@ -236,6 +234,7 @@ impl Head {
             time: jiff::Timestamp::UNIX_EPOCH,
             layers: Vec::new(),
             held: Vec::new(),
+            unneeded: Vec::new(),
             tags: BTreeMap::new(),
             formerly: Vec::new(),
             extra: Map::new(),

@@ -8,6 +8,7 @@ pub mod barrier;
 pub mod choice;
 pub mod chunk;
 pub mod commit;
+pub mod compact;
 pub mod cut;
 pub mod dirty;
 pub mod flusher;

@@ -10,8 +10,8 @@ mod tests;
 pub use decode::Contents;
 pub(super) use encode::{Encoder, Piece};
 
-use super::Entry;
-use super::tar::{BLOCK, PAX_BYTES_MAX};
+use super::tar::{self, BLOCK, PAX_BYTES_MAX, SparseMap, padding};
+use super::{Entry, Kind};
 use std::ops::Range;
 
 /// The most bytes of a piece with more than one row, before compression.
@@ -65,5 +65,16 @@ impl Row {
     /// Its range of the tar stream.
     pub fn span(&self) -> Range<u64> {
         self.offset..self.offset + self.length
+    }
+
+    /// Where in the tar stream the content of a file begins, if it stands there whole, from the first byte
+    /// to the last; nothing needs to be read for that.
+    pub fn dense_data(&self) -> Option<u64> {
+        let Kind::File { size, ref refs, .. } = self.entry.kind else { return None };
+        if !refs.is_empty() {
+            return None;
+        }
+        let headers = tar::encode(&self.entry, Some(&SparseMap::dense(size))).ok()?.len() as u64;
+        (headers + size + padding(size) as u64 == self.length).then_some(self.offset + headers)
     }
 }

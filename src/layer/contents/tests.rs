@@ -259,7 +259,7 @@ proptest! {
             let mut stream = &tar[row.offset as usize..at as usize];
             let whole = Decoder::new(Dialect::Layer).next(&mut stream).expect("reads").expect("an entry");
             let data = whole.map.data_len();
-            prop_assert_eq!(stream.len() as u64, data + tar::padding(data) as u64);
+            prop_assert_eq!(stream.len() as u64, data + padding(data) as u64);
             prop_assert_eq!(&row.entry, &whole.entry);
             prop_assert_eq!(&row.entry, &entry);
         }

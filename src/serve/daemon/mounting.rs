@@ -15,7 +15,7 @@ use crate::fuse::transport::{Offer, Transport, attach};
 use crate::remote::{Store, supports_conditional_writes};
 use crate::state::absent::{Hydrator, Learned, Pace, Shown};
 use crate::state::barrier::Barrier;
-use crate::state::commit::Committer;
+use crate::state::commit::{Committer, Tidy};
 use crate::state::cut::{CutOptions, Cutter};
 use crate::state::flusher::{Flusher, StartBarrier, Timing};
 use crate::state::plan::{LookOptions, change_tick};
@@ -184,7 +184,14 @@ impl Mounting {
             committer,
             records,
             start_barrier(settings, &self.volume),
-            Timing { debounce: settings.debounce, max_delay: settings.max_delay },
+            (
+                Timing { debounce: settings.debounce, max_delay: settings.max_delay },
+                Tidy {
+                    chain: settings.chain as usize,
+                    keep: settings.keep as usize,
+                    keep_for: settings.keep_for,
+                },
+            ),
             runtime.clone(),
         );
         Ok(Arc::new(flusher.bringing(self.hydrator.clone())))

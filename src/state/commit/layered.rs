@@ -4,7 +4,7 @@ use crate::remote::Condition;
 use crate::state::chunk::Borrowing;
 
 /// How a swap of HEAD ended.
-enum Swap {
+pub(super) enum Swap {
     /// HEAD has our layer; it has this tag, and is this document if not the one that was sent.
     Done(Tag, Option<Box<Head>>),
     /// Another writer's HEAD is there (or none any more).
@@ -102,7 +102,12 @@ impl Committer {
 
     /// Puts a HEAD document under a condition. If it is not clear whether that happened, reads HEAD
     /// to find out; if that fails, too, the committer is unsettled.
-    async fn swap(&self, next: &Head, key: &str, condition: Condition) -> Result<Swap, CommitError> {
+    pub(super) async fn swap(
+        &self,
+        next: &Head,
+        key: &str,
+        condition: Condition,
+    ) -> Result<Swap, CommitError> {
         let bytes = bytes::Bytes::from(next.to_bytes()?);
         let place = head::head_key(&next.name);
         let mut failure = refused_for_nothing(&place);
@@ -185,7 +190,7 @@ pub(super) fn refused_for_nothing(key: &str) -> RemoteError {
 
 /// Whether this is the version we build on, with other tags. Not if we know that another writer's is
 /// there: what we build on then may only look like it.
-fn is_ours(state: &State, theirs: &Head) -> bool {
+pub(super) fn is_ours(state: &State, theirs: &Head) -> bool {
     state.tag.as_ref().is_some_and(|tag| tag.0 != STALE_TAG)
         && state.head.as_ref().is_some_and(|ours| theirs.is_version_of(ours))
 }

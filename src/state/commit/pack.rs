@@ -47,11 +47,20 @@ pub(super) async fn send(
     options: PackOptions,
     borrowing: Option<Borrowing>,
 ) -> Result<(Box<dyn Upload>, Packed), CommitError> {
+    send_by(store, key, condition, move |sink| pack(&plan, &*source, sink, options, borrowing)).await
+}
+
+/// The same of whatever `write` writes, on a thread that may wait.
+pub(super) async fn send_by<T: Send + 'static>(
+    store: &dyn ObjectStore,
+    key: &str,
+    condition: Condition,
+    write: impl FnOnce(Sink) -> Result<T, CommitError> + Send + 'static,
+) -> Result<(Box<dyn Upload>, T), CommitError> {
     let mut upload = store.upload(key, condition).await?;
     let (sender, mut receiver) = mpsc::channel(CHUNKS_MAX);
-    let packer = tokio::task::spawn_blocking(move || {
-        pack(&plan, &*source, Sink { sender, buffer: Vec::with_capacity(CHUNK) }, options, borrowing)
-    });
+    let packer =
+        tokio::task::spawn_blocking(move || write(Sink { sender, buffer: Vec::with_capacity(CHUNK) }));
     let mut sent = Ok(());
     while let Some(bytes) = receiver.recv().await {
         sent = upload.write(bytes).await;
@@ -167,7 +176,7 @@ fn append_new<W: Write + Send>(
 }
 
 /// The packing end of the channel.
-struct Sink {
+pub(super) struct Sink {
     sender: mpsc::Sender<Bytes>,
     buffer: Vec<u8>,
 }

@@ -15,7 +15,7 @@ use crate::path::RelPath;
 use crate::state::absent::Hydrator;
 use crate::state::barrier::Barrier;
 use crate::state::commit::pack::{Packed, pack};
-use crate::state::commit::{CommitError, Committer, Receipt};
+use crate::state::commit::{CommitError, Committer, Receipt, Tidy};
 use crate::state::cut::{Cut, CutError, CutStats, Cutter};
 use crate::state::dirty::Extent;
 use crate::state::live::Live;
@@ -23,7 +23,7 @@ use crate::state::record::Records;
 use crate::state::schedule::Schedule;
 use crate::state::walindex;
 use crate::sync::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -76,6 +76,7 @@ pub struct Flusher {
     forked_now: AtomicBool,
     /// When whoever ends the mount stops waiting for the remote.
     give_up: watch::Sender<Option<Instant>>,
+    tidy: Tidy,
     /// Held for the whole of one flush.
     turn: Mutex<()>,
 }
@@ -94,7 +95,7 @@ impl Flusher {
         committer: Arc<Committer>,
         records: Arc<Records>,
         start_barrier: StartBarrier,
-        timing: Timing,
+        (timing, tidy): (Timing, Tidy),
         runtime: Handle,
     ) -> Self {
         let status = FlushStatus { version: committer.version(), ..FlushStatus::default() };
@@ -112,6 +113,7 @@ impl Flusher {
             stop: AtomicBool::new(false),
             forked_now: AtomicBool::new(false),
             give_up: watch::Sender::new(None),
+            tidy,
             turn: Mutex::new(()),
         }
     }
@@ -247,7 +249,26 @@ impl Flusher {
             };
             let _left = answer.send(copy);
         }
+        if result.is_ok() {
+            self.tidy_up();
+        }
         result
+    }
+
+    /// Keeps the chain short; whoever waited for the flush has been told before. A failure costs nothing
+    /// but a longer chain until the next flush.
+    fn tidy_up(&self) {
+        if !self.committer.is_due(&self.tidy) {
+            return;
+        }
+        let absent = self.records.absent();
+        let layers = absent.iter().flat_map(|absent| absent.layers());
+        let local: HashSet<String> = layers.map(|layer| layer.source.key.clone()).collect();
+        match self.within_limit(self.committer.tidy(&self.tidy, local)) {
+            Some(Ok(Some(done))) => tracing::info!(?done, "layers merged"),
+            Some(Ok(None)) | None => {}
+            Some(Err(e)) => tracing::warn!(error = %e, "layers could not be merged; it will be tried again"),
+        }
     }
 
     /// Layout single learns of another writer only after its archive is sent: then the same goes to

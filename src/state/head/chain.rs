@@ -3,8 +3,10 @@
 //! The layers of the newest version stand in order. A layer builds on the version of the one before it.
 //! When layers are merged, those that an earlier version needs, or a reference, are *held*: they say
 //! themselves what they build on, so that the chain of any kept version can be followed down to nothing.
-use super::{Head, HeadError, KEY_BYTES_MAX, LAYERS_MAX, LayerRef, LogEntry, VersionId};
+use super::{Head, HeadError, KEY_BYTES_MAX, LAYERS_MAX, LayerRef, Unneeded, VersionId};
+use crate::remote::Tag;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::Range;
 
 impl Head {
     /// Every layer it lists, with the version it builds on; those of the newest version first.
@@ -25,14 +27,7 @@ impl Head {
         if let Some(last) = self.layers.iter().position(|layer| layer.version == version) {
             return Some(self.layers.iter().take(last + 1).collect());
         }
-        // Of several that complete the same version, the one that holds most.
-        let mut by_version: HashMap<VersionId, (VersionId, &LayerRef)> = HashMap::new();
-        for (base, layer) in self.all_layers() {
-            let known = by_version.entry(layer.version).or_insert((base, layer));
-            if base < known.0 {
-                *known = (base, layer);
-            }
-        }
+        let by_version = self.by_version();
         let (mut chain, mut at) = (Vec::new(), version);
         while at > 0 {
             let (base, layer) = by_version.get(&at)?;
@@ -41,6 +36,18 @@ impl Head {
         }
         chain.reverse();
         (!chain.is_empty()).then_some(chain)
+    }
+
+    /// By version the layer that completes it; of several the one that holds most.
+    fn by_version(&self) -> BTreeMap<VersionId, (VersionId, &LayerRef)> {
+        let mut by_version: BTreeMap<VersionId, (VersionId, &LayerRef)> = BTreeMap::new();
+        for (base, layer) in self.all_layers() {
+            let known = by_version.entry(layer.version).or_insert((base, layer));
+            if base < known.0 {
+                *known = (base, layer);
+            }
+        }
+        by_version
     }
 
     /// This name as it was at an earlier version. `None` as for [`chain`](Self::chain).
@@ -65,8 +72,9 @@ impl Head {
         Some(earlier)
     }
 
-    /// The versions that can be had, newest first.
-    pub fn log(&self) -> Vec<LogEntry> {
+    /// The versions that can be had, newest first: of each the layer that completes it, and how many layers
+    /// it has.
+    pub fn versions(&self) -> Vec<(&LayerRef, usize)> {
         // What one flush added says more than what several did together.
         let mut lines: BTreeMap<VersionId, (VersionId, &LayerRef)> = BTreeMap::new();
         for (base, layer) in self.all_layers() {
@@ -75,17 +83,17 @@ impl Head {
                 *line = (base, layer);
             }
         }
-        let line = |l: &LayerRef| LogEntry {
-            version: l.version,
-            time: l.time,
-            bytes: l.bytes,
-            changed: l.changed,
-            removed: l.removed,
-            fuzzy: l.fuzzy,
-            writer: l.writer,
-        };
-        let there = lines.into_values().rev().filter(|(_, layer)| self.chain(layer.version).is_some());
-        there.map(|(_, layer)| line(layer)).collect()
+        // A version can be had if the one it builds on can.
+        let mut lengths: HashMap<VersionId, usize> = HashMap::new();
+        for (version, (base, _)) in self.by_version() {
+            match base {
+                0 => drop(lengths.insert(version, 1)),
+                base => drop(lengths.get(&base).map(|n| n + 1).map(|n| lengths.insert(version, n))),
+            }
+        }
+        lengths.extend(self.layers.iter().enumerate().map(|(n, layer)| (layer.version, n + 1)));
+        let there = lines.into_values().rev();
+        there.filter_map(|(_, layer)| Some((layer, *lengths.get(&layer.version)?))).collect()
     }
 
     /// The keys of the layers that these versions need, and those they refer to.
@@ -96,6 +104,53 @@ impl Head {
             needed.insert(layer.key.clone());
         }
         needed
+    }
+
+    /// The same version with layers `run` merged into one, in a document that replaces the one which the
+    /// store calls `stored`. What was merged is held.
+    #[must_use]
+    pub fn merged(&self, run: Range<usize>, layer: LayerRef, stored: Tag) -> Self {
+        let mut next = self.clone();
+        let mut base = run.start.checked_sub(1).and_then(|n| self.layers.get(n)).map_or(0, |l| l.version);
+        for replaced in next.layers.splice(run, [layer]) {
+            let version = replaced.version;
+            next.held.push(LayerRef { base: Some(base), ..replaced });
+            base = version;
+        }
+        next.was_stored(stored);
+        next
+    }
+
+    /// Holds on to what these versions need, this one, and `also` by their keys; the rest of what is held
+    /// is unneeded from `now` on. Says how many those are.
+    pub fn retain(
+        &mut self,
+        versions: impl IntoIterator<Item = VersionId>,
+        also: &HashSet<String>,
+        now: jiff::Timestamp,
+    ) -> usize {
+        let mut needed = self.needed(versions);
+        needed.extend(self.needed([self.version]));
+        let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.held)
+            .into_iter()
+            .partition(|layer| needed.contains(&layer.key) || also.contains(&layer.key));
+        self.held = kept;
+        let count = gone.len();
+        self.unneeded.extend(gone.into_iter().map(|layer| Unneeded {
+            key: layer.key,
+            bytes: layer.bytes,
+            since: now,
+            extra: serde_json::Map::new(),
+        }));
+        count
+    }
+
+    /// The versions that are kept: the newest `count`, those not older than `since`, and tagged ones.
+    pub fn kept(&self, count: usize, since: Option<jiff::Timestamp>) -> BTreeSet<VersionId> {
+        let young = |time: jiff::Timestamp| since.is_some_and(|since| time >= since);
+        let versions = self.versions();
+        let kept = versions.iter().enumerate().filter(|(n, (layer, _))| *n < count || young(layer.time));
+        kept.map(|(_, (layer, _))| layer.version).chain(self.tags.values().copied()).collect()
     }
 
     pub(super) fn check_layers(&self) -> Result<(), HeadError> {
@@ -130,6 +185,14 @@ impl Head {
             if layer.table.as_ref().is_some_and(|table| table.bytes == 0 || table.bytes > layer.bytes) {
                 return invalid(format!("length of the table of layer {:?}", layer.key));
             }
+        }
+        for unneeded in &self.unneeded {
+            if !is_key(&unneeded.key) || keys.contains(unneeded.key.as_str()) {
+                return invalid(format!("unneeded layer {:?}", unneeded.key));
+            }
+        }
+        if self.unneeded.len() > LAYERS_MAX {
+            return invalid(format!("{} unneeded layers", self.unneeded.len()));
         }
         let missing =
             self.layers.iter().flat_map(|layer| &layer.refers).find(|key| !keys.contains(key.as_str()));

@@ -20,10 +20,15 @@ impl Head {
             Some(version) => tagged.tags.insert(tag.to_owned(), version),
             None => tagged.tags.remove(tag),
         };
-        tagged.formerly.push(stored);
-        let excess = tagged.formerly.len().saturating_sub(FORMERLY_MAX);
-        tagged.formerly.drain(..excess);
+        tagged.was_stored(stored);
         tagged
+    }
+
+    /// Notes what the store called the document that this one replaces, of the same version.
+    pub(super) fn was_stored(&mut self, stored: Tag) {
+        self.formerly.push(stored);
+        let excess = self.formerly.len().saturating_sub(FORMERLY_MAX);
+        self.formerly.drain(..excess);
     }
 
     /// Whether `other` is this version with other tags or merged layers, and not another writer's next one.

@@ -1,5 +1,6 @@
 //! HEAD documents: bytes, refusals, history.
 use super::*;
+use std::collections::HashSet;
 
 pub(crate) fn layer(key: &str) -> LayerRef {
     LayerRef {
@@ -139,7 +140,7 @@ fn names_that_would_leave_their_place_are_refused() {
 #[test]
 fn history_and_earlier_versions() {
     let two = head().next(Uuid::from_u128(8), "b", layer("layers/2.tar.zst"));
-    assert_eq!(two.log().iter().map(|l| l.version).collect::<Vec<_>>(), [2, 1]);
+    assert_eq!(two.versions().iter().map(|(l, _)| l.version).collect::<Vec<_>>(), [2, 1]);
     let one = two.at(1).expect("version 1");
     assert_eq!((one.version, one.parent, one.layers.len()), (1, 0, 1));
     assert_eq!(two.at(3), None);
@@ -179,4 +180,55 @@ fn a_tag_is_a_plain_word_and_no_number() {
     for tag in ["v1", "1.0", "release_2-x", "-", &"x".repeat(128)] {
         assert!(check_tag(tag).is_ok(), "{tag:?}");
     }
+}
+
+#[test]
+fn merged_layers_leave_every_kept_version_its_chain() {
+    let writer = Uuid::from_u128(7);
+    let mut head = head();
+    for n in 2..=6 {
+        head = head.next(writer, "box", layer(&format!("layers/{n}.tar.zst")));
+    }
+    let keys = |head: &Head| head.layers.iter().map(|l| l.key.clone()).collect::<Vec<_>>();
+    let (before, at_three) = (head.clone(), head.at(3).expect("version 3"));
+    let mut merged = head.merged(1..4, LayerRef { version: 4, ..layer("layers/m.tar.zst") }, Tag("t".into()));
+    assert_eq!(
+        keys(&merged),
+        ["layers/1.tar.zst", "layers/m.tar.zst", "layers/5.tar.zst", "layers/6.tar.zst"]
+    );
+    assert!(merged.is_version_of(&before) && merged.was(6, &Tag("t".into())));
+    // All are kept: version 4 is the merged one's, the others have their own layers.
+    assert_eq!(merged.retain(merged.kept(9, None), &HashSet::new(), merged.time), 1);
+    assert_eq!(merged.unneeded.iter().map(|u| u.key.as_str()).collect::<Vec<_>>(), ["layers/4.tar.zst"]);
+    assert_eq!(
+        merged.versions().iter().map(|(l, n)| (l.version, *n)).collect::<Vec<_>>(),
+        [(6, 4), (5, 3), (4, 2), (3, 3), (2, 2), (1, 1)]
+    );
+    assert_eq!(keys(&merged.at(3).expect("version 3")), keys(&at_three));
+    assert_eq!(keys(&merged.at(4).expect("version 4")), ["layers/1.tar.zst", "layers/m.tar.zst"]);
+    let read = Head::parse(&merged.to_bytes().expect("bytes")).expect("reads");
+    assert_eq!((&read.layers, &read.held, &read.unneeded), (&merged.layers, &merged.held, &merged.unneeded));
+    // Two are kept, one that has a tag, and what somebody still reads.
+    let mut few = merged.clone();
+    few.tags.insert("good".into(), 2);
+    let local = ["layers/3.tar.zst".to_owned()].into();
+    assert_eq!(few.retain(few.kept(2, None), &local, few.time), 0);
+    assert_eq!(few.retain(few.kept(2, None), &HashSet::new(), few.time), 1);
+    assert_eq!(few.versions().iter().map(|(l, _)| l.version).collect::<Vec<_>>(), [6, 5, 4, 2, 1]);
+    assert!(few.at(3).is_none());
+    // The next version goes on from there.
+    let next = few.next(writer, "box", layer("layers/7.tar.zst"));
+    assert_eq!((next.version, next.layers.len(), next.held.len()), (7, 5, few.held.len()));
+}
+
+#[test]
+fn a_layer_may_refer_only_to_what_is_listed() {
+    let mut head = head().next(Uuid::from_u128(7), "box", layer("layers/2.tar.zst"));
+    head.layers[1].refers = vec!["layers/1.tar.zst".into()];
+    assert!(head.to_bytes().is_ok());
+    head.layers[1].refers = vec!["layers/9.tar.zst".into()];
+    assert!(matches!(head.to_bytes(), Err(HeadError::Invalid(_))));
+    head.held = vec![LayerRef { base: Some(0), version: 1, ..layer("layers/9.tar.zst") }];
+    assert!(head.to_bytes().is_ok());
+    assert!(head.needed([2]).contains("layers/9.tar.zst"));
 }

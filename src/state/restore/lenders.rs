@@ -49,6 +49,11 @@ impl Want {
         refs.iter().map(move |r| Self { file, at: r.at, layer: r.layer, from: r.from, length: r.length })
     }
 
+    /// One part of a file.
+    pub fn part(file: usize, at: u64, layer: Uuid, from: u64, length: u64) -> Self {
+        Self { file, at, layer, from, length }
+    }
+
     /// In pieces that fit a run.
     fn pieces(self) -> impl Iterator<Item = Self> {
         (0..self.length.div_ceil(RUN_BYTES)).map(move |n| {
@@ -129,6 +134,17 @@ impl Lenders {
             }
         }
         Ok(())
+    }
+
+    /// The key of a layer and where its frames are. Waits, as [`read`](Self::read).
+    pub(in crate::state) fn layer(
+        &self,
+        source: &Source,
+        layer: Uuid,
+    ) -> Result<(String, Arc<LayerIndex>), RestoreError> {
+        let index = self.index(source, layer)?;
+        let lender = self.layers.get(&layer).ok_or(RestoreError::Stopped)?;
+        Ok((lender.source.key.clone(), index))
     }
 
     fn index(&self, source: &Source, layer: Uuid) -> Result<Arc<LayerIndex>, RestoreError> {

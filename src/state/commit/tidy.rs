@@ -1,0 +1,169 @@
+//! A version that stays the same is kept in fewer layers, and what no kept version needs is let go.
+use super::layered::{self, Swap};
+use super::*;
+use crate::remote::Condition;
+use crate::state::compact;
+use crate::state::restore::fetch::Source;
+use crate::state::restore::{Counters, Lenders};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use std::collections::HashSet;
+use std::ops::Range;
+use std::time::Duration;
+use tokio::runtime::Handle;
+
+/// How many tables are asked for at once.
+const TABLES_AT_ONCE: usize = 16;
+
+/// How a name is kept in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tidy {
+    /// How many layers the newest version may have at most.
+    pub chain: usize,
+    /// How many of the newest versions are kept.
+    pub keep: usize,
+    /// Younger ones are kept as well.
+    pub keep_for: Option<Duration>,
+}
+
+/// What was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tidied {
+    /// How many layers became one.
+    pub merged: usize,
+    /// Length of that one.
+    pub bytes: u64,
+    /// Bytes of files that were copied into it; the rest is referred to.
+    pub copied: u64,
+    /// Layers that nothing needs any more.
+    pub unneeded: usize,
+}
+
+impl Committer {
+    /// Whether the newest version has as many layers as it may.
+    pub fn is_due(&self, tidy: &Tidy) -> bool {
+        let state = self.state.lock();
+        let layers = state.head.as_ref().map_or(&[][..], |head| &head.layers);
+        self.options.layout == Layout::Layered && compact::choose(layers, tidy.chain).is_some()
+    }
+
+    /// Merges layers of the newest version if there are as many as there may be. `local` are the keys of
+    /// layers that this machine still reads. `None`: nothing was to be done, or another writer moved HEAD,
+    /// which the next commit finds out. After an error the version is what it was.
+    pub async fn tidy(&self, tidy: &Tidy, local: HashSet<String>) -> Result<Option<Tidied>, CommitError> {
+        let _turn = self.turn.lock().await;
+        let state = self.state();
+        if state.unsettled {
+            return Err(CommitError::Unsettled);
+        }
+        let (Some(head), Some(tag)) = (state.head.clone(), state.tag.clone()) else { return Ok(None) };
+        let Some(run) = compact::choose(&head.layers, tidy.chain).filter(|_| tag.0 != STALE_TAG) else {
+            return Ok(None);
+        };
+        let id = Uuid::now_v7();
+        let key = head::layer_key(id);
+        let (upload, written) = self.rewrite(&head, run.clone(), id).await?;
+        upload.finish().await?;
+        let layer = merged_ref(&key, head.layers.get(run.clone()).unwrap_or_default(), &written);
+
+        let (mut base, mut stored) = (head.clone(), tag);
+        for _ in 0..SWAP_ATTEMPTS {
+            let now = jiff::Timestamp::now();
+            let mut next = base.merged(run.clone(), layer.clone(), stored.clone());
+            let since = tidy.keep_for.and_then(|age| now.checked_sub(age).ok());
+            let unneeded = next.retain(next.kept(tidy.keep, since), &local, now);
+            match self.swap(&next, &key, Condition::IfMatch(stored)).await? {
+                Swap::Done(tag, there) => {
+                    self.replaced(there.map_or(next, |there| *there), tag).await?;
+                    let (bytes, copied) = (written.summary.bytes, written.copied);
+                    return Ok(Some(Tidied { merged: run.len(), bytes, copied, unneeded }));
+                }
+                // Somebody gave the version a name.
+                Swap::Lost(Some(theirs))
+                    if layered::is_ours(&state, &theirs.0) && theirs.0.layers == head.layers =>
+                {
+                    (base, stored) = *theirs;
+                }
+                Swap::Lost(_) => return Ok(None),
+            }
+        }
+        Err(layered::refused_for_nothing(&head::head_key(&state.name)).into())
+    }
+
+    async fn rewrite(
+        &self,
+        head: &Head,
+        run: Range<usize>,
+        id: Uuid,
+    ) -> Result<(Box<dyn crate::remote::Upload>, compact::Rewritten), CommitError> {
+        let layers = head.layers.get(run.clone()).unwrap_or_default();
+        let tables = futures::stream::iter(layers.iter().map(|layer| self.table(layer)));
+        let tails: Vec<Bytes> = tables.buffered(TABLES_AT_ONCE).try_collect().await?;
+        let source = Source::new(self.store.clone(), Handle::current(), Arc::<Counters>::default());
+        let (known, options, head) = (Arc::clone(self.records.known()), self.options.pack, head.clone());
+        let write = move |sink: pack::Sink| {
+            let lenders = Lenders::of(&head);
+            let written =
+                compact::rewrite((&head, run, &tails), (&lenders, &source), (&known, id), (sink, options))?;
+            known.settle()?;
+            Ok(written)
+        };
+        pack::send_by(&*self.store, &head::layer_key(id), Condition::Always, write).await
+    }
+
+    /// The tail of a layer, as HEAD says it is.
+    async fn table(&self, layer: &LayerRef) -> Result<Bytes, CommitError> {
+        let wrong = |what: &str| LayerError::corrupt(format!("layer {}: {what}", layer.key));
+        let table = layer.table.as_ref().ok_or_else(|| wrong("it has no table"))?;
+        let range = layer.bytes - table.bytes..layer.bytes;
+        let mut download = self.store.download(&layer.key, Some(range)).await?;
+        let mut bytes = Vec::new();
+        while let Some(piece) = download.body.next().await {
+            bytes.extend_from_slice(&piece?);
+            if bytes.len() as u64 > table.bytes {
+                break;
+            }
+        }
+        if *blake3::hash(&bytes).as_bytes() != table.digest.0 {
+            return Err(wrong("its table differs from HEAD").into());
+        }
+        Ok(bytes.into())
+    }
+
+    /// Another document of the version we build on is there, and it is ours.
+    async fn replaced(&self, head: Head, tag: Tag) -> Result<(), CommitError> {
+        let base = Base { version: head.version, tag: tag.clone() };
+        let live: HashSet<Uuid> =
+            head.all_layers().filter_map(|(_, layer)| head::layer_id(&layer.key)).collect();
+        {
+            let mut state = self.state.lock();
+            (state.head, state.tag) = (Some(head), Some(tag));
+        }
+        self.blocking(move |records| {
+            records.restored(std::iter::empty(), base, false)?;
+            records.known().retain(&live).map(drop)
+        })
+        .await
+    }
+}
+
+fn merged_ref(key: &str, run: &[LayerRef], written: &compact::Rewritten) -> LayerRef {
+    let last = run.last();
+    LayerRef {
+        key: key.into(),
+        bytes: written.summary.bytes,
+        raw_bytes: written.summary.raw_bytes,
+        digest: Digest(written.summary.digest),
+        entries: written.summary.entries,
+        table: Some(written.summary.tail.into()),
+        version: last.map_or(0, |layer| layer.version),
+        base: None,
+        refers: written.refers.clone(),
+        time: last.map_or(jiff::Timestamp::UNIX_EPOCH, |layer| layer.time),
+        writer: last.map_or_else(Uuid::nil, |layer| layer.writer),
+        changed: written.changed,
+        removed: written.removed,
+        fuzzy: written.fuzzy,
+        extra: serde_json::Map::new(),
+    }
+}

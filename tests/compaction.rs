@@ -1,0 +1,125 @@
+//! However many versions there were, a chain of layers stays short, and every version that is kept comes back.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod harness;
+
+use harness::{Dice, KEPT, Lab, Mode, Setup, Subject, Tree};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+fn document(lab: &Lab) -> Value {
+    serde_json::from_slice(&fs::read(lab.head()).unwrap()).unwrap()
+}
+
+fn count(head: &Value, field: &str) -> usize {
+    head[field].as_array().map_or(0, Vec::len)
+}
+
+fn bytes(dice: &mut Dice, length: usize) -> Vec<u8> {
+    (0..length.div_ceil(8)).flat_map(|_| dice.next().to_le_bytes()).take(length).collect()
+}
+
+/// Something a program does.
+fn change(dir: &Path, round: u64, dice: &mut Dice) {
+    let (at, other) = (dir.join(format!("d{}", dice.below(4))), dir.join(format!("d{}", dice.below(4))));
+    match dice.below(8) {
+        0 => {
+            let _moved = fs::rename(&at, dir.join(format!("moved{round}")));
+        }
+        1 => {
+            let _gone = fs::remove_dir_all(&at);
+        }
+        2 => {
+            let large =
+                OpenOptions::new().write(true).create(true).truncate(false).open(dir.join("large")).unwrap();
+            let at = dice.below(5 << 20);
+            large.write_all_at(&bytes(dice, 3000), at).unwrap();
+        }
+        3 => {
+            let _replaced = fs::remove_dir_all(&at);
+            fs::write(&at, bytes(dice, 100)).unwrap();
+        }
+        4 => {
+            let _same = fs::hard_link(dir.join("linked"), dir.join(format!("link{round}")));
+        }
+        _ => {
+            if at.is_file() {
+                fs::remove_file(&at).unwrap();
+            }
+            fs::create_dir_all(&at).unwrap();
+            for n in 0..1 + dice.below(6) {
+                let size = 1 << (4 + dice.below(14));
+                fs::write(at.join(format!("f{n}")), bytes(dice, size as usize)).unwrap();
+            }
+            let _kept = fs::write(other.join("extra"), bytes(dice, 2000));
+        }
+    }
+    fs::write(dir.join("linked"), bytes(dice, 900)).unwrap();
+}
+
+/// SEMANTICS, Log: "A version has at most `--chain` layers"; "each comes back as it was".
+#[test]
+fn chains_stay_short_and_kept_versions_come_back() {
+    let mut dice = Dice::seeded("compaction");
+    for mode in [Mode::Passthrough, Mode::Classic] {
+        let mut lab = Lab::new(Setup::mode(mode).with(&["--chain", "5", "--keep", "9"]));
+        fs::write(lab.dir().join("large"), bytes(&mut dice, 6 << 20)).unwrap();
+        fs::write(lab.dir().join("linked"), "first").unwrap();
+        let mut trees = BTreeMap::new();
+        for round in 0..40 {
+            change(&lab.dir(), round, &mut dice);
+            let version: u64 = lab.flush().parse().unwrap();
+            trees.insert(version, Tree::take(&lab.dir(), KEPT));
+            if round == 20 {
+                lab.elsewhere(); // with absent files in the chain that is merged
+            }
+        }
+        lab.unmount(); // what is tidied up after the last flush is done then
+        let head = document(&lab);
+        assert!(count(&head, "layers") <= 5, "{mode:?}: {} layers", count(&head, "layers"));
+        assert!(count(&head, "unneeded") > 0, "{mode:?}: nothing was let go");
+        let remote = lab.remote();
+        let named = ["--remote", &remote, "--name", &lab.setup.name];
+        let log = lab.call([&["log"][..], &named, &["--json"]].concat()).must("log");
+        let log: Value = serde_json::from_str(&log.stdout).unwrap();
+        let versions: Vec<u64> =
+            log.as_array().unwrap().iter().map(|v| v["version"].as_str().unwrap().parse().unwrap()).collect();
+        let newest = *trees.keys().last().unwrap();
+        for back in 0..9 {
+            assert!(versions.contains(&(newest - back)), "{mode:?}: version {} is not kept", newest - back);
+        }
+        for version in versions {
+            let restored = lab.restored(Some(&version.to_string()));
+            trees[&version]
+                .assert_same(&Tree::take(&restored, KEPT), &format!("{mode:?}, version {version}"));
+            fs::remove_dir_all(restored).unwrap();
+        }
+        lab.call([&["verify"][..], &named].concat()).must("verify");
+        lab.elsewhere();
+        trees[&newest].assert_same(&Tree::take(&lab.dir(), KEPT), &format!("{mode:?}, restored lazily"));
+    }
+}
+
+/// SEMANTICS, Log: "tagged ones always".
+#[test]
+fn a_tagged_version_outlives_the_others() {
+    let mut dice = Dice::seeded("tags");
+    let mut lab = Lab::new(Setup::default().with(&["--chain", "4", "--keep", "1"]));
+    fs::write(lab.dir().join("linked"), "first").unwrap();
+    lab.flush();
+    change(&lab.dir(), 0, &mut dice);
+    let version = lab.flush();
+    let tree = Tree::take(&lab.dir(), KEPT);
+    let remote = lab.remote();
+    lab.call(["tag", "--remote", &remote, "--name", &lab.setup.name, "good", &version]).must("tag");
+    for round in 1..20 {
+        change(&lab.dir(), round, &mut dice);
+        lab.flush();
+    }
+    tree.assert_same(&Tree::take(&lab.restored(Some("good")), KEPT), "the tagged version");
+    let gone = lab.call(["restore", "--remote", &remote, "--name", &lab.setup.name, "--to", "nowhere", "3"]);
+    assert!(!gone.ok(), "version 3 is not kept: {}", gone.said());
+}

@@ -353,3 +353,50 @@ fn fsync_remote_ends_in_an_outage() {
     cloud.lab.elsewhere();
     assert_eq!(cloud.read("f"), "x");
 }
+
+/// SEMANTICS, Outage: "A remote that has lost its versions (a disk that is not mounted, a directory or bucket that was
+/// moved or emptied) is no other writer: there is no fork, nothing is made in its place, everything stays dirty, and
+/// when the versions are back one flush carries everything."
+#[test]
+fn a_remote_that_was_moved_away_is_neither_made_anew_nor_forked() {
+    let mut lab = Lab::new(Setup::default());
+    let place = lab.place();
+    fs::write(place.join("base"), "saved before").unwrap();
+    lab.flush();
+    let (remote, away) = (lab.remote_dir(), lab.root().join("away"));
+    for emptied in [false, true] {
+        fs::rename(&remote, &away).unwrap();
+        if emptied {
+            fs::create_dir(&remote).unwrap(); // as the mount point of a disk that is not there
+        }
+        fs::write(place.join("a"), format!("while it was away, {emptied}")).unwrap();
+        for _ in 0..2 {
+            let refused = lab.verb("flush", &["--wait"]);
+            assert_eq!(refused.code, 6, "{}", refused.said());
+            assert!(refused.stderr.contains("has lost the versions"), "no advice: {}", refused.said());
+        }
+        let status = lab.status();
+        assert!(status["dirty_files"].as_u64() >= Some(1) && status["fork"].is_null(), "{status}");
+        if emptied {
+            let made: Vec<_> = lab.objects().into_iter().filter(|(path, _)| path.ends_with("HEAD")).collect();
+            assert!(made.is_empty(), "a HEAD was made in the place of what was lost: {made:?}");
+            fs::remove_dir_all(&remote).unwrap();
+        }
+        assert!(!remote.exists(), "the remote was made anew");
+        fs::rename(&away, &remote).unwrap();
+        let version = lab.flush();
+        let expected = Tree::take(&place, KEPT);
+        expected.assert_same(&Tree::take(&lab.checkout(&version), KEPT), "the version after the return");
+        let status = lab.status();
+        assert!(status["last_error"].is_null() && status["fork"].is_null(), "{status}");
+        let heads = lab.objects().into_iter().filter(|(path, _)| path.ends_with("HEAD")).count();
+        assert_eq!(heads, 1, "a fork was made");
+    }
+    // The next start does not take a missing directory for an empty one either.
+    lab.unmount();
+    fs::rename(&remote, &away).unwrap();
+    let refused = lab.try_mount();
+    assert!(refused.code == 8 && !remote.exists(), "{}", refused.said());
+    fs::rename(&away, &remote).unwrap();
+    lab.mount();
+}

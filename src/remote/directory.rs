@@ -41,6 +41,9 @@ pub struct DirectoryStore {
 #[derive(Debug)]
 struct Shared {
     root: PathBuf,
+    /// The root has been there: if it is not any more, it was moved or its disk is not mounted, and to make
+    /// it again would pass for a store that lost everything.
+    seen: AtomicBool,
     swept: AtomicBool,
 }
 
@@ -62,23 +65,23 @@ impl Drop for Aside {
 }
 
 impl DirectoryStore {
-    /// Uses the directory `root` (absolute), which is made at the first PUT if it is missing.
+    /// Uses the directory `root` (absolute). If it is missing now it is made at the first PUT; if it goes
+    /// missing later every call fails with `NoBucket` until it is back.
     pub fn open(root: &Path) -> Result<Self, RemoteError> {
         if !root.is_absolute() {
             return Err(RemoteError::Refused {
                 message: format!("path is not absolute: {}", root.display()),
             });
         }
-        match std::fs::metadata(root) {
+        let seen = match std::fs::metadata(root) {
             Ok(meta) if !meta.is_dir() => {
-                Err(RemoteError::Refused { message: format!("not a directory: {}", root.display()) })
+                return Err(RemoteError::Refused { message: format!("not a directory: {}", root.display()) });
             }
-            Err(e) if e.kind() != ErrorKind::NotFound => Err(failed("look at", root, &e)),
-            _ => {
-                let root = root.to_owned();
-                Ok(Self { shared: Arc::new(Shared { root, swept: AtomicBool::new(false) }) })
-            }
-        }
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(failed("look at", root, &e)),
+            found => found.is_ok(),
+        };
+        let (root, seen, swept) = (root.to_owned(), AtomicBool::new(seen), AtomicBool::new(false));
+        Ok(Self { shared: Arc::new(Shared { root, seen, swept }) })
     }
 
     async fn blocking<T, F>(&self, work: F) -> Result<T, RemoteError>
@@ -147,15 +150,18 @@ fn sync_directory(path: &Path) -> Result<(), RemoteError> {
     File::open(path).and_then(|dir| dir.sync_all()).map_err(|e| failed("sync", path, &e))
 }
 
-/// Makes a directory and what leads to it, durably.
-fn make_directory(path: &Path) -> Result<(), RemoteError> {
+/// Makes a directory and what leads to it, durably; but not `floor`, which must be there.
+fn make_directory(path: &Path, floor: Option<&Path>) -> Result<(), RemoteError> {
     match std::fs::create_dir(path) {
         Ok(()) => path.parent().map_or(Ok(()), sync_directory),
         Err(e) if e.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         Err(e) if e.kind() == ErrorKind::NotFound => match path.parent() {
+            Some(parent) if Some(parent) == floor => {
+                Err(RemoteError::NoBucket { name: parent.display().to_string() })
+            }
             Some(parent) => {
-                make_directory(parent)?;
-                make_directory(path)
+                make_directory(parent, floor)?;
+                make_directory(path, floor)
             }
             None => Err(failed("create", path, &e)),
         },
@@ -175,18 +181,50 @@ impl Shared {
             Ok(file) => Ok((file, path)),
             // Certain, unlike most errors: no such name, or an object where a directory would have to be.
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                self.require_root()?;
                 Err(RemoteError::NotFound { key: key.to_owned() })
             }
             Err(e) => Err(failed("open", &path, &e)),
         }
     }
 
+    /// Fails if the root has been there and is not any more.
+    fn require_root(&self) -> Result<(), RemoteError> {
+        if !self.seen.load(Relaxed) {
+            return Ok(());
+        }
+        let gone = || RemoteError::NoBucket { name: self.root.display().to_string() };
+        match std::fs::metadata(&self.root) {
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Err(gone()),
+            Err(e) => Err(failed("look at", &self.root, &e)),
+            Ok(meta) => {
+                if meta.is_dir() {
+                    Ok(())
+                } else {
+                    Err(gone())
+                }
+            }
+        }
+    }
+
+    /// Makes a directory beneath the root, never the root itself.
+    fn make_below(&self, path: &Path) -> Result<(), RemoteError> {
+        self.require_root()?;
+        make_directory(path, Some(&self.root))
+    }
+
     /// Waits for the lock of the store; closing the file gives it back.
     fn lock(&self) -> Result<File, RemoteError> {
-        make_directory(&self.root)?;
+        if !self.seen.load(Relaxed) {
+            make_directory(&self.root, None)?;
+            self.seen.store(true, Relaxed);
+        }
         let path = self.root.join(LOCK_NAME);
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-        let file = file.map_err(|e| failed("open", &path, &e))?;
+        let file = file.map_err(|e| match self.require_root() {
+            Err(gone) => gone,
+            Ok(()) => failed("open", &path, &e),
+        })?;
         loop {
             match flock(&file, FlockOperation::LockExclusive) {
                 Ok(()) => return Ok(file),
@@ -199,7 +237,7 @@ impl Shared {
     fn create_aside(&self) -> Result<Aside, RemoteError> {
         let lock = self.lock()?; // a sweep must not come between creating a file and locking it
         let directory = self.root.join(ASIDE_NAME);
-        make_directory(&directory)?;
+        self.make_below(&directory)?;
         if !self.swept.swap(true, Relaxed) {
             sweep(&directory);
         }
@@ -229,7 +267,7 @@ impl Shared {
         let parent = path.parent().unwrap_or(&self.root).to_owned();
         let _lock = self.lock()?;
         self.check(key, condition)?;
-        make_directory(&parent)?;
+        self.make_below(&parent)?;
         std::fs::rename(&aside.path, &path).map_err(|e| failed("rename to", &path, &e))?;
         aside.kept = true;
         sync_directory(&parent)?;

@@ -141,6 +141,20 @@ pub enum CommitError {
         /// The name.
         name: String,
     },
+    /// The remote has no version of the name any more, but it had ours: a disk that is not mounted, a
+    /// directory or bucket that was moved or emptied. No other writer, so no fork, which would name layers
+    /// that are not there.
+    #[error(
+        "the remote has lost the versions that were saved there, nothing is written before they are back \
+         (if they are gone for good: unmount, then mount with --on-existing local saves everything anew): \
+         {name}: {why}"
+    )]
+    Gone {
+        /// The name.
+        name: String,
+        /// What is missing.
+        why: RemoteError,
+    },
     /// The name has versions, but in the other layout.
     #[error("this name is kept in the other layout, mount it with --layout {layout}: {name}")]
     OtherLayout {
@@ -184,7 +198,10 @@ impl From<CommitError> for crate::Error {
             CommitError::Record(e) => return e.into(),
             CommitError::Layer(e) => return e.into(),
             CommitError::Source { path, source } => return Self::io(format!("cannot read: {path}"), source),
-            CommitError::Unsettled | CommitError::Outdated | CommitError::Stopped => ErrorKind::Unavailable,
+            CommitError::Unsettled
+            | CommitError::Outdated
+            | CommitError::Stopped
+            | CommitError::Gone { .. } => ErrorKind::Unavailable,
             CommitError::Diverged(_) | CommitError::Unadopted | CommitError::Moved { .. } => {
                 ErrorKind::Conflict
             }
@@ -242,10 +259,32 @@ impl Committer {
         if !self.options.fork && state.tag.as_ref().is_some_and(|tag| tag.0 == STALE_TAG) {
             return Err(CommitError::Moved { name: state.name }); // known to be lost: sends nothing
         }
-        match self.options.layout {
+        let committed = match self.options.layout {
             Layout::Layered => self.commit_layer(state, plan, source, time).await,
             Layout::Single => self.commit_whole(state, plan, source, time).await,
+        };
+        committed.map_err(|e| self.explained(e))
+    }
+
+    /// A bucket or directory that had our versions and is missing now has lost them.
+    fn explained(&self, e: CommitError) -> CommitError {
+        let state = self.state();
+        match e {
+            CommitError::Remote(why @ RemoteError::NoBucket { .. })
+            | CommitError::Head(HeadError::Remote(why @ RemoteError::NoBucket { .. }))
+                if state.tag.is_some() =>
+            {
+                CommitError::Gone { name: state.name, why }
+            }
+            e => e,
         }
+    }
+
+    /// HEAD, or the archive, is no longer there. What is sent before it is back would be for nothing, so
+    /// the next flush looks for it first.
+    fn gone(&self, name: String, key: String) -> CommitError {
+        self.state.lock().unsettled = true;
+        CommitError::Gone { name, why: RemoteError::NotFound { key } }
     }
 
     /// Finds out how a commit of unknown end ended. To be called before planning when
@@ -255,7 +294,7 @@ impl Committer {
         if !self.state().unsettled {
             return Ok(());
         }
-        self.resolve().await?;
+        self.resolve().await.map_err(|e| self.explained(e))?;
         self.state.lock().unsettled = false;
         Ok(())
     }

@@ -68,12 +68,11 @@ impl Committer {
                     (base, condition) = (head, Condition::IfMatch(tag));
                     attempt += 1;
                 }
-                Swap::Lost(theirs) => break theirs,
+                Swap::Lost(Some(theirs)) => break theirs,
+                Swap::Lost(None) => return Err(self.gone(state.name.clone(), head::head_key(&state.name))),
             }
         };
-        if let Some(theirs) = theirs
-            && self.adopt_late(&state.name, &theirs.0, &theirs.1).await?
-        {
+        if self.adopt_late(&state.name, &theirs.0, &theirs.1).await? {
             return Err(CommitError::Outdated);
         }
 
@@ -168,11 +167,15 @@ impl Committer {
     pub(super) async fn resolve_layers(&self) -> Result<(), CommitError> {
         let pending = self.blocking(|records| records.pending()).await?;
         let names: BTreeSet<String> = pending.iter().map(|p| p.target.clone()).collect();
+        let state = self.state(); // without a tag while a committer opens
         for name in names {
-            if let Some((head, tag)) = head::read_head(&*self.store, &name).await?
-                && self.adopt_late(&name, &head, &tag).await?
-            {
-                return Ok(());
+            match head::read_head(&*self.store, &name).await? {
+                Some((head, tag)) if self.adopt_late(&name, &head, &tag).await? => return Ok(()),
+                None if name == state.name && state.tag.is_some() => {
+                    let key = head::head_key(&name);
+                    return Err(self.gone(name, key));
+                }
+                _ => {}
             }
         }
         if let Some(cut_off) = self.blocking(|records| records.interrupted()).await? {

@@ -44,6 +44,7 @@ impl Committer {
                     Err(CommitError::Outdated)
                 }
             }
+            Found::Other(None) if state.tag.is_some() => Err(self.gone(state.name, key)),
             Found::Other(tag)
                 if tag != state.tag
                     && matches!(failure, RemoteError::Precondition { .. } | RemoteError::NotFound { .. }) =>

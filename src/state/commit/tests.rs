@@ -433,17 +433,47 @@ async fn a_version_that_vanished_is_noticed() {
     s.flush().await.expect("commits");
     assert!(s.memory.remove("work/HEAD"));
     s.write("b", "2");
-    let fork = s.flush().await.expect("commits").fork.expect("forked");
-    assert_eq!(s.restored(&fork.name).await, ["a=1", "b=2"]);
-    assert!(s.memory.remove(&head::head_key(&fork.name)));
+    assert!(matches!(s.flush().await, Err(CommitError::Gone { .. })));
     assert_eq!(s.crash().await.opening.relation, Relation::Lost);
+}
+
+#[tokio::test]
+async fn a_version_that_vanished_is_no_other_writer_and_may_come_back() {
+    for (layout, key) in [(Layout::Layered, "work/HEAD"), (Layout::Single, "work.zst")] {
+        let s = Site::open(&MemoryStore::new(), layout).await;
+        s.write("a", "1");
+        s.flush().await.expect("commits");
+        let there = s.memory.get(key).await.expect("there");
+        assert!(s.memory.remove(key));
+        s.write("b", "2");
+        let mut keys = Vec::new();
+        for _ in 0..3 {
+            let settled = s.committer.settle().await;
+            let e = match settled {
+                Ok(()) => s.flush().await.expect_err("gone"),
+                Err(e) => e,
+            };
+            assert!(matches!(&e, CommitError::Gone { name, .. } if name == "work"), "{layout:?}: {e}");
+            keys.push(s.memory.keys());
+        }
+        assert_eq!(keys[0], keys[2], "{layout:?}: each attempt leaves more in the remote");
+        assert!(!keys[2].iter().any(|k| k.contains("fork") || *k == key), "{layout:?}: {:?}", keys[2]);
+        assert!(!s.is_clean(), "{layout:?}: what is unsaved must stay dirty");
+        let tag = s.memory.put(key, there.bytes, Condition::IfAbsent).await.expect("puts");
+        s.committer.settle().await.expect("settles");
+        // A store whose tags are not of the content (this one's) takes what came back for another's.
+        s.committer.adopt(s.committer.head(), Some(tag));
+        let receipt = s.flush().await.expect("commits");
+        assert_eq!((receipt.version, receipt.fork), (2, None), "{layout:?}");
+        assert_eq!(s.restored("work").await, ["a=1", "b=2"]);
+    }
 }
 
 /// Refuses one file, and counts what was given back.
 struct Guarded {
     inner: DirectorySource,
     refused: &'static str,
-    kind: io::ErrorKind,
+    error: fn() -> io::Error,
     done: Mutex<Vec<String>>,
 }
 

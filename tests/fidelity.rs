@@ -494,3 +494,72 @@ fn import_is_the_inverse_of_export() {
         .must("restore");
     expected.assert_same(&Tree::take(&to, KEPT), "the imported version");
 }
+
+/// A directory and the file in it whose path from the mount is longer than any system call takes: reached step by step.
+fn too_deep(top: &Path, make: bool) -> rustix::fd::OwnedFd {
+    let open = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY;
+    let name = "D".repeat(200);
+    let mut at = rustix::fs::open(top, open, Bits::empty()).unwrap();
+    for _ in 0..21 {
+        if make {
+            rustix::fs::mkdirat(&at, &name, Bits::from_raw_mode(0o755)).unwrap();
+        }
+        at = rustix::fs::openat(&at, &name, open, Bits::empty()).unwrap();
+    }
+    at
+}
+
+fn leaf(dir: &rustix::fd::OwnedFd, name: &str, how: rustix::fs::OFlags) -> File {
+    rustix::fs::openat(dir, name, how, Bits::from_raw_mode(0o644)).unwrap().into()
+}
+
+#[track_caller]
+fn leaves_are(top: &Path, closed: &str, open: &str) {
+    use std::io::Read;
+    let dir = too_deep(top, false);
+    for (name, expected) in [("leaf", closed), ("open", open)] {
+        let mut found = String::new();
+        leaf(&dir, name, rustix::fs::OFlags::RDONLY).read_to_string(&mut found).unwrap();
+        assert_eq!(found, expected, "{name} in {}", top.display());
+    }
+}
+
+/// SEMANTICS, Names: "A path may be as deep as the kernel allows." One such file had stopped all saving for ever.
+#[test]
+fn a_path_longer_than_a_system_call_takes_is_saved_like_any_other() {
+    use rustix::fs::OFlags;
+    use std::io::Write;
+    let new = OFlags::CREATE | OFlags::WRONLY;
+    for (mode, restore) in [(Mode::Passthrough, "lazy"), (Mode::Classic, "eager")] {
+        let mut lab = Lab::new(Setup::mode(mode).with(&["--restore", restore]));
+        let dir = too_deep(&lab.place(), true);
+        leaf(&dir, "leaf", new).write_all(b"deep").unwrap();
+        let mut open = leaf(&dir, "open", new);
+        open.write_all(b"one").unwrap();
+        lab.flush();
+        leaf(&dir, "leaf", OFlags::WRONLY | OFlags::TRUNC).write_all(b"deeper").unwrap();
+        open.write_all(b" two").unwrap();
+        let version = lab.flush();
+        assert_eq!(lab.status_number("dirty_files"), 0);
+        leaves_are(&lab.checkout(&version), "deeper", "one two");
+        drop((open, dir));
+        // Found by a scan as well.
+        lab.unmount();
+        leaf(&too_deep(&lab.place(), false), "leaf", OFlags::WRONLY | OFlags::APPEND)
+            .write_all(b" still")
+            .unwrap();
+        lab.setup = lab.setup.clone().with(&["--scan", "always"]);
+        lab.mount();
+        let version = lab.flush();
+        leaves_are(&lab.checkout(&version), "deeper still", "one two");
+        lab.call(["verify", "--remote", &lab.remote(), "--name", "work", &version]).must("verify");
+        lab.elsewhere();
+        leaves_are(&lab.place(), "deeper still", "one two");
+        lab.verb("hydrate", &[]).must("hydrate");
+        // It can be removed again, and then no version has it.
+        let top = lab.place().join("D".repeat(200));
+        fs::rename(&top, lab.place().join("short")).unwrap();
+        let version = lab.flush();
+        assert!(lab.checkout(&version).join("short").is_dir());
+    }
+}

@@ -6,6 +6,8 @@ use crate::layer::content::Content;
 use crate::path::RelPath;
 use crate::state::dirty::{DirtySet, Extent};
 use crate::state::live::{Live, Writer};
+use crate::state::reach;
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -13,7 +15,8 @@ use std::time::Instant;
 
 impl Volume {
     fn leads_to(&self, path: &RelPath, inode: &Inode) -> bool {
-        Attr::at(Live::root(self), &path.to_cstring()).is_ok_and(|attr| attr.key == inode.key)
+        let look = |at: BorrowedFd<'_>, name: &CStr| Ok(Attr::at(at, name).ok());
+        reach(Live::root(self), path, look).is_ok_and(|attr| attr.is_some_and(|attr| attr.key == inode.key))
     }
 }
 

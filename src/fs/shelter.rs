@@ -3,10 +3,12 @@
 use super::inode::Inode;
 use crate::layer::content::Content;
 use crate::path::RelPath;
+use crate::state::reach;
 use crate::state::staging::Staging;
 use crate::sync::{Mutex, RwLock};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use std::collections::HashMap;
+use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -151,8 +153,11 @@ impl Shelter {
                 let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
                 let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
                 let renames = self.renames.lock(); // no rename between the look-up and the open
-                let now = path_now(&renames, path).to_cstring();
-                let file = File::from(rustix::fs::openat2(root, &now, flags, Mode::empty(), beneath)?);
+                let now = path_now(&renames, path);
+                let open = |at: BorrowedFd<'_>, name: &CStr| {
+                    rustix::fs::openat2(at, name, flags, Mode::empty(), beneath)
+                };
+                let file = File::from(reach(root, &now, open)?);
                 if rustix::fs::fstat(&file)?.st_ino != ino {
                     return Err(io::Error::other("another file stands there now"));
                 }

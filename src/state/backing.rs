@@ -9,13 +9,13 @@ use crate::state::identity::Identity;
 use crate::state::walindex;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 /// The longest piece of a path given to one system call (`PATH_MAX` is 4096 with its NUL).
-pub(crate) const PIECE_MAX: usize = 3800;
+const PIECE_MAX: usize = 3800;
 /// The longest list of attribute names and the longest value Linux hands out.
 const XATTR_MAX: usize = 65_536;
 
@@ -215,6 +215,22 @@ pub(crate) fn open_directory(root: BorrowedFd<'_>, path: &RelPath) -> rustix::io
         piece.extend_from_slice(component);
     }
     open(at.as_ref().map_or(root, |fd| fd.as_fd()), &piece)
+}
+
+/// Calls with a directory and the name by which `path` is reached from there: the root and the whole path,
+/// as long as one system call takes that, else the directory that holds it.
+pub(crate) fn reach<T>(
+    root: BorrowedFd<'_>,
+    path: &RelPath,
+    call: impl FnOnce(BorrowedFd<'_>, &CStr) -> rustix::io::Result<T>,
+) -> rustix::io::Result<T> {
+    match (path.parent(), path.name()) {
+        (Some(parent), Some(name)) if path.as_bytes().len() > PIECE_MAX => {
+            let dir = open_directory(root, &parent)?;
+            call(dir.as_fd(), &CString::new(name).map_err(|_| Errno::INVAL)?)
+        }
+        _ => call(root, &path.to_cstring()),
+    }
 }
 
 /// The ways a path says that nothing stands there.

@@ -10,11 +10,12 @@
 //! paths, each ended by a NUL; answered by `p`. `S` starts the fsyncs; not answered. `D` ends when
 //! all have returned and closes the files; answered by `d`. End of file ends the process.
 use crate::path::RelPath;
+use crate::state::backing::reach;
 use rustix::fs::{Mode, OFlags};
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -199,9 +200,9 @@ fn prepare(payload: &[u8], held: &mut Vec<(Sender<()>, JoinHandle<()>)>) {
             return;
         }
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let Ok(file) = rustix::fs::openat(root.as_fd(), OsStr::from_bytes(path), flags, Mode::empty()) else {
-            continue;
-        };
+        let Ok(path) = RelPath::new(path) else { continue };
+        let open = |at: BorrowedFd<'_>, name: &CStr| rustix::fs::openat(at, name, flags, Mode::empty());
+        let Ok(file) = reach(root.as_fd(), &path, open) else { continue };
         let file = File::from(file);
         let (start, started) = channel::<()>();
         let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || {

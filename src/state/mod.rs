@@ -25,3 +25,6 @@ pub mod source;
 pub mod staging;
 pub mod verify;
 pub(crate) mod walindex;
+
+#[cfg(feature = "fuse")]
+pub(crate) use backing::reach;

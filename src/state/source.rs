@@ -1,17 +1,19 @@
 //! Where the content of planned files is read from.
 use crate::layer::content::Content;
 use crate::path::RelPath;
+use crate::state::backing::reach;
 use crate::state::plan::Captured;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
+use std::ffi::CStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Gives the content of planned files as of the plan's instant. Called from one packing thread, in
 /// path order, and only for files with content of their own (see [`Captured::has_content`]).
 pub trait ContentSource: Send + Sync {
-    /// Opens a file for reading; not called for empty ones. `PermissionDenied` leaves this one file out of the version (the
-    /// receipt says so); any other error fails the commit.
+    /// Opens a file for reading; not called for empty ones. An error of this one file (it may not be read, its path is
+    /// too long, its blocks are bad) leaves it out of the version, and the receipt says so; any other fails the commit.
     fn open(&self, path: &RelPath, captured: &Captured) -> io::Result<Box<dyn Content>>;
 
     /// The content has been read (or left out, or is empty): what kept it unchanged may be released. Not called
@@ -36,15 +38,8 @@ impl ContentSource for DirectorySource {
     fn open(&self, path: &RelPath, _captured: &Captured) -> io::Result<Box<dyn Content>> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        let (dir, name) = match (path.parent(), path.name()) {
-            (Some(parent), Some(name)) if path.as_bytes().len() > crate::state::backing::PIECE_MAX => {
-                let dir =
-                    crate::state::backing::open_directory(rustix::fd::AsFd::as_fd(&self.root), &parent)?;
-                (Some(dir), name.to_vec())
-            }
-            _ => (None, path.as_bytes().to_vec()),
-        };
-        let at = dir.as_ref().unwrap_or(&self.root);
-        Ok(Box::new(File::from(rustix::fs::openat2(at, name, flags, Mode::empty(), resolve)?)))
+        let open =
+            |at: BorrowedFd<'_>, name: &CStr| rustix::fs::openat2(at, name, flags, Mode::empty(), resolve);
+        Ok(Box::new(File::from(reach(self.root.as_fd(), path, open)?)))
     }
 }

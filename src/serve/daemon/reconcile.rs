@@ -14,6 +14,7 @@ use crate::state::dirty::{Extent, Marks};
 use crate::state::head::archive_key;
 use crate::state::identity::Identity;
 use crate::state::plan::{LookOptions, change_tick};
+use crate::state::reach;
 use crate::state::record::{Base, Records};
 use crate::state::restore::{self, Existing, LayerSource, Lenders, Policy};
 use crate::state::scan::scan;
@@ -361,10 +362,10 @@ fn is_empty(locks: &Locks) -> Result<bool> {
 /// Removes what a newer version no longer has; what cannot be removed is found by the scan after.
 fn remove(locks: &Locks, path: &RelPath) {
     use rustix::fs::AtFlags;
-    let name = path.to_cstring();
-    if rustix::fs::unlinkat(locks.backing(), &name, AtFlags::empty()).is_err() {
-        let _kept = rustix::fs::unlinkat(locks.backing(), &name, AtFlags::REMOVEDIR);
-    }
+    let _kept = reach(locks.backing().as_fd(), path, |at, name| {
+        rustix::fs::unlinkat(at, name, AtFlags::empty())
+            .or_else(|_| rustix::fs::unlinkat(at, name, AtFlags::REMOVEDIR))
+    });
 }
 
 /// Hands the progress of a restore to whoever waits for the mount.

@@ -483,7 +483,7 @@ impl ContentSource for Guarded {
         path: &RelPath,
         captured: &Captured,
     ) -> io::Result<Box<dyn crate::layer::content::Content>> {
-        if path.to_string() == self.refused { Err(self.kind.into()) } else { self.inner.open(path, captured) }
+        if path.to_string() == self.refused { Err((self.error)()) } else { self.inner.open(path, captured) }
     }
 
     fn done(&self, path: &RelPath, _captured: &Captured) {
@@ -492,21 +492,34 @@ impl ContentSource for Guarded {
 }
 
 #[tokio::test]
-async fn a_file_that_may_not_be_read_is_left_out_and_told() {
+async fn a_file_that_cannot_be_opened_is_left_out_and_told() {
+    use rustix::io::Errno;
+    let errors: [fn() -> io::Error; 4] = [
+        || io::ErrorKind::PermissionDenied.into(),
+        || Errno::NAMETOOLONG.into(),
+        || Errno::LOOP.into(),
+        || Errno::IO.into(),
+    ];
+    for error in errors {
+        left_out_and_told(error).await;
+    }
+}
+
+async fn left_out_and_told(error: fn() -> io::Error) {
     let s = Site::open(&MemoryStore::new(), Layout::Layered).await;
     for name in ["a", "b", "empty"] {
         s.write(name, if name == "empty" { "" } else { "1" });
     }
     fs::hard_link(s.dir.path().join("b"), s.dir.path().join("c")).expect("links");
-    let guarded = |kind| {
+    let guarded = |error| {
         let inner = DirectorySource::new(s.root());
-        Arc::new(Guarded { inner, refused: "b", kind, done: Mutex::default() })
+        Arc::new(Guarded { inner, refused: "b", error, done: Mutex::default() })
     };
-    let broken = guarded(io::ErrorKind::Other);
+    let broken = guarded(|| rustix::io::Errno::MFILE.into());
     let e = s.committer.commit(Arc::new(s.plan()), broken, Timestamp::now()).await.expect_err("fails");
     assert!(matches!(e, CommitError::Source { .. }));
     assert_eq!(s.memory.keys(), Vec::<String>::new());
-    let source = guarded(io::ErrorKind::PermissionDenied);
+    let source = guarded(error);
     let receipt = s
         .committer
         .commit(Arc::new(s.plan()), Arc::clone(&source) as _, Timestamp::now())

@@ -1,5 +1,6 @@
 //! [`Copies`]: files that are being written, copied.
 use crate::path::RelPath;
+use crate::state::backing::reach;
 use crate::state::identity::Identity;
 use crate::state::live::Writer;
 use crate::state::mapped::mapped_writers;
@@ -141,7 +142,7 @@ fn content_of(plan: &Plan, writer: &Writer) -> Option<Identity> {
 /// Opens a file on the backing by the name its writer has, if it still has it.
 pub(super) fn open_writer(root: BorrowedFd<'_>, writer: &Writer) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(root, writer.path.to_cstring(), flags, Mode::empty())?;
+    let file = reach(root, &writer.path, |at, name| rustix::fs::openat(at, name, flags, Mode::empty()))?;
     if rustix::fs::fstat(&file)?.st_ino != writer.ino {
         return Err(io::Error::other("another file stands there now"));
     }

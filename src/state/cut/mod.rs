@@ -16,6 +16,7 @@ mod observe;
 pub use error::CutError;
 pub use observe::Observed;
 
+use super::backing::reach;
 use super::barrier::Barrier;
 use super::dirty::{Extent, Marks};
 use super::live::{Live, Writer};
@@ -403,7 +404,8 @@ impl Cutter {
         self.live.writers(&|ino| {
             self.told.names(records, ino, |path| {
                 let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
-                rustix::fs::statat(self.live.root(), path.to_cstring(), flags).is_ok_and(|s| s.st_ino == ino)
+                reach(self.live.root(), path, |at, name| rustix::fs::statat(at, name, flags))
+                    .is_ok_and(|s| s.st_ino == ino)
             })
         })
     }

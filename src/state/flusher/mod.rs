@@ -13,6 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::layer::PackOptions;
 use crate::path::RelPath;
 use crate::state::absent::Hydrator;
+use crate::state::backing::reach;
 use crate::state::barrier::Barrier;
 use crate::state::commit::pack::{Packed, pack};
 use crate::state::commit::{CommitError, Committer, Receipt, Tidy};
@@ -209,8 +210,8 @@ impl Flusher {
             count += u64::from(paths.insert(path, ()).is_none());
         }
         let size = |path: &RelPath| {
-            let path = path.to_cstring();
-            rustix::fs::statat(self.live.root(), &path, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
+            let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+            reach(self.live.root(), path, |at, name| rustix::fs::statat(at, name, flags))
                 .ok()
                 .filter(|st| rustix::fs::FileType::from_raw_mode(st.st_mode).is_file())
                 .map_or(0, |st| st.st_size as u64)

@@ -4,9 +4,11 @@
 mod harness;
 
 use harness::lab::version_in;
-use harness::{Lab, Setup, Subject};
-use std::fs;
-use std::path::Path;
+use harness::{KEPT, Lab, Setup, Subject, Tree};
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 /// Two labs with the same remote and name; the second has moved it, the first has `mine` unsaved.
 fn second_came_first(options: &[&str]) -> (Lab, Lab) {
@@ -110,4 +112,87 @@ fn without_forks_everything_stays_unsaved_until_one_is_allowed() {
     let restored =
         Lab::new(Setup { remote: Some(first.remote()), name: forks[0].clone(), ..Setup::default() });
     assert_eq!(read(restored.place().join("mine")), "mine");
+}
+
+/// Every regular file below `dir`, with its content.
+fn files(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        match entry.file_type().unwrap() {
+            kind if kind.is_dir() => found.extend(files(&entry.path())),
+            kind if kind.is_file() => found.push((entry.path(), fs::read(entry.path()).unwrap())),
+            _ => {}
+        }
+    }
+    found
+}
+
+/// The same time, to the nanosecond, whoever wrote it.
+fn stamp(path: &Path) {
+    let time = SystemTime::UNIX_EPOCH + Duration::new(1_700_000_000, 123_456_789);
+    File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+}
+
+/// A file larger than what is compared in memory, with a hole; `last` is its last byte.
+fn large(path: &Path, last: u8) {
+    let file = File::create(path).unwrap();
+    file.write_all_at(&[7; 200_000], 0).unwrap();
+    file.write_all_at(&[last], 2_000_000).unwrap();
+}
+
+/// SEMANTICS, Mount: "Equal size and time prove nothing: files are compared byte by byte, and where only attributes differ
+/// the remote's hold." A local file of the same size and time was overwritten, or taken for saved.
+#[test]
+fn a_local_file_that_only_looks_like_the_remotes_is_not_lost() {
+    for winner in ["merge", "local"] {
+        let mut lab = Lab::new(Setup::default());
+        let write = |dir: &Path, ours: &str, last: u8| {
+            fs::write(dir.join("same"), "the same").unwrap();
+            fs::write(dir.join("differs"), format!("{ours} text")).unwrap();
+            fs::write(dir.join("mode differs"), format!("{ours} text, other mode")).unwrap();
+            fs::write(dir.join("only mode differs"), "the same").unwrap();
+            large(&dir.join("large"), last);
+            large(&dir.join("large and same"), 1);
+            for entry in fs::read_dir(dir).unwrap().flatten() {
+                stamp(&entry.path());
+            }
+        };
+        write(&lab.dir(), "remote", 1);
+        lab.flush();
+        lab.kill();
+        lab.wipe();
+        let dir = lab.place();
+        write(&dir, "locals", 2);
+        for name in ["mode differs", "only mode differs"] {
+            fs::set_permissions(dir.join(name), PermissionsExt::from_mode(0o600)).unwrap();
+        }
+        let inodes = ["same", "large and same"].map(|name| fs::metadata(dir.join(name)).unwrap().ino());
+        lab.setup = lab.setup.clone().with(&["--on-existing", winner]);
+        lab.mount();
+        let shown = if winner == "merge" { "remote" } else { "locals" };
+        assert_eq!(read(dir.join("differs")), format!("{shown} text"));
+        assert_eq!(read(dir.join("mode differs")), format!("{shown} text, other mode"));
+        let last = if winner == "merge" { 1 } else { 2 };
+        assert_eq!(fs::read(dir.join("large")).unwrap().last(), Some(&last));
+        let mode = fs::metadata(dir.join("only mode differs")).unwrap().mode() & 0o7777;
+        assert_eq!(mode, if winner == "merge" { 0o644 } else { 0o600 });
+        let now = ["same", "large and same"].map(|name| fs::metadata(dir.join(name)).unwrap().ino());
+        assert_eq!(now, inodes, "{winner}: what is the same was written again");
+        let mut aside: Vec<String> = files(&lab.state().join("conflicts"))
+            .into_iter()
+            .map(|(path, _)| path.file_name().unwrap().to_str().unwrap().to_owned())
+            .collect();
+        aside.sort();
+        let moved: &[&str] = if winner == "merge" { &["differs", "large", "mode differs"] } else { &[] };
+        assert_eq!(aside, moved, "{winner}: what was moved aside");
+        if winner == "merge" {
+            let kept = files(&lab.state().join("conflicts"));
+            assert!(kept.iter().any(|(_, bytes)| bytes == b"locals text, other mode"));
+            assert!(kept.iter().any(|(_, bytes)| bytes.len() == 2_000_001 && bytes.last() == Some(&2)));
+        }
+        let expected = Tree::take(&dir, KEPT);
+        let version = lab.flush();
+        expected.assert_same(&Tree::take(&lab.checkout(&version), KEPT), winner);
+        assert_eq!(lab.status_number("dirty_files"), 0);
+    }
 }

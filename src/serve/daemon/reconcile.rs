@@ -16,7 +16,7 @@ use crate::state::identity::Identity;
 use crate::state::plan::{LookOptions, change_tick};
 use crate::state::reach;
 use crate::state::record::{Base, Records};
-use crate::state::restore::{self, Existing, LayerSource, Lenders, Policy};
+use crate::state::restore::{self, Existing, LayerSource, Lenders, Policy, Standing};
 use crate::state::scan::scan;
 use crate::state::walindex;
 use crate::sync::Mutex;
@@ -216,16 +216,28 @@ impl Start<'_> {
         let ours: Arc<Mutex<HashSet<RelPath>>> = Arc::default();
         let differs = ours.clone();
         let root = locks.backing_fd()?;
-        let is_there = move |path: &RelPath, entry: &Entry, ident: &Identity| {
+        let (records, known) = (self.records.clone(), self.known_layers(opening));
+        let judge = move |path: &RelPath, entry: &Entry, ident: &Identity, layer: usize| {
+            let is_file = matches!(entry.kind, Kind::File { .. });
             // Programs may be using it; only versions of before it was left out have one.
-            if matches!(entry.kind, Kind::File { .. }) && walindex::is_at(root.as_fd(), path) {
-                return true;
+            if is_file && walindex::is_at(root.as_fd(), path) {
+                return Standing::Stays;
             }
-            let same = is_same(entry, ident);
-            if keep_local && !same {
-                differs.lock().insert(path.clone());
+            let is_clean = !ident.file_type().is_dir()
+                && records.get(path).is_ok_and(|record| record.is_some_and(|r| ident.unchanged_since(&r)));
+            let looks_same = is_same(entry, ident);
+            // A clean record says that it is what our version had there. Size and time alone say nothing.
+            if looks_same && (!is_file || is_clean && layer >= known) {
+                return Standing::Stays;
             }
-            same || keep_local
+            if is_clean || !keep_local {
+                return if is_clean { Standing::Saved } else { Standing::Unknown };
+            }
+            if is_file && ident.file_type().is_file() {
+                return Standing::Wins;
+            }
+            differs.lock().insert(path.clone());
+            Standing::Stays
         };
         let (aside, aside_path) = if empty { (None, None) } else { self.aside()? };
         // Of a database that another one takes the place of: whoever opens the new one must not share
@@ -233,7 +245,7 @@ impl Start<'_> {
         let stale: Arc<Mutex<Vec<RelPath>>> = Arc::default();
         let (left_behind, root) = (stale.clone(), locks.backing_fd()?);
         let policy = Policy {
-            existing: Existing::Keep(Box::new(is_there)),
+            existing: Existing::Keep(Box::new(judge)),
             aside,
             lenient: self.settings.layout == Layout::Single,
             lenders: Arc::new(opening.head.as_ref().map(Lenders::of).unwrap_or_default()),
@@ -294,6 +306,15 @@ impl Start<'_> {
         Ok(found)
     }
 
+    /// From which index on the layers (newest first) belong to the version that the records describe.
+    fn known_layers(&self, opening: &Opening) -> usize {
+        let base = self.records.meta().base.map(|base| base.version);
+        let layers = opening.head.iter().flat_map(|head| head.layers.iter().rev());
+        let newer = layers.take_while(|layer| base.is_none_or(|base| layer.version > base));
+        // Without a HEAD there is one archive, and nothing says that it is ours.
+        if opening.head.is_some() { newer.count() } else { usize::MAX }
+    }
+
     /// The one object of layout single. No HEAD describes it: its length and its own checksums must do.
     async fn archive(&self, name: &str) -> Result<LayerSource> {
         let key = archive_key(name);
@@ -328,8 +349,8 @@ impl Start<'_> {
     }
 }
 
-/// Whether what stands on the disk is the entry: type, size and time of a file, target-less types by
-/// type alone. Content is not compared: the same size and the same nanosecond is the same file.
+/// Whether what stands on the disk may be the entry: type, size, time and attributes of a file, which prove
+/// nothing of its content; type and attributes of a directory.
 fn is_same(entry: &Entry, ident: &Identity) -> bool {
     use rustix::fs::FileType;
     let file_type = ident.file_type();

@@ -1,12 +1,40 @@
 //! [`Ground`]: what the disk held before, and how it makes room.
+//!
+//! Equal size and time prove nothing: a file that may be the entry is compared with it byte by byte.
+use super::Standing;
 use super::seen::Seen;
-use crate::layer::extract::copy::copy_to_free_name;
-use crate::layer::extract::{Dirs, Extractor, Placer, move_to_free_name, remove_all};
-use crate::layer::{Entry, Kind, LayerError};
+use crate::layer::content::Content;
+use crate::layer::extract::copy::{copy_to_free_name, metadata};
+use crate::layer::extract::{Dirs, Extractor, NewFile, Note, Placer, move_to_free_name, remove_all};
+use crate::layer::{Entry, Kind, LayerError, LayerReader};
 use crate::path::RelPath;
-use rustix::fs::{FileType, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
-use std::os::fd::{AsFd, OwnedFd};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Up to so many bytes a file is compared in memory; of a longer one the layer's goes to the disk first.
+const IN_MEMORY_MAX: u64 = 128 << 10;
+/// Bytes compared at once.
+const COMPARED: usize = 256 << 10;
+
+/// What became of a local file that was compared with an entry.
+#[derive(Debug)]
+pub(super) enum Weighed {
+    /// It is the entry, attributes included.
+    Kept,
+    /// The entry stands in its place.
+    Replaced(Stat),
+    /// It is something else and wins.
+    Stays,
+}
+
+/// The content of an entry before it has a name.
+enum Arrived {
+    Bytes(Vec<u8>),
+    File(NewFile),
+}
 
 /// The tree restored into.
 #[derive(Debug)]
@@ -62,16 +90,131 @@ impl Ground {
         extractor.lstat(path)
     }
 
+    /// What could not be kept of what was placed here.
+    pub(super) fn notes(&self) -> Vec<Note> {
+        self.placer.notes()
+    }
+
+    /// Whether only the content can tell if the local file is the entry.
+    pub(super) fn must_weigh(&self, entry: &Entry, there: &Stat, standing: Standing) -> bool {
+        let is_file = FileType::from_raw_mode(there.st_mode) == FileType::RegularFile;
+        let same_size = matches!(entry.kind, Kind::File { size, .. } if size == there.st_size as u64);
+        // Where nothing is kept it is simply replaced.
+        let matters = self.aside.is_some() || standing != Standing::Unknown;
+        is_file
+            && matches!(entry.kind, Kind::File { .. })
+            && (standing == Standing::Wins || same_size && matters)
+    }
+
+    /// Compares a local file with an entry as it arrives, and puts the entry in its place if it differs.
+    /// The content must have arrived whole before the local file is touched; `fill` adds what other layers
+    /// have of it.
+    pub(super) fn weigh<R: Read + Send>(
+        &mut self,
+        extractor: &mut Extractor,
+        entry: &Entry,
+        reader: &mut LayerReader<R>,
+        (there, standing): (&Stat, Standing),
+        fill: impl FnOnce(&File) -> Result<(), LayerError>,
+    ) -> Result<Weighed, LayerError> {
+        let path = &entry.path;
+        let size = there.st_size as u64;
+        if !matches!(entry.kind, Kind::File { size: arriving, .. } if arriving == size) {
+            return Ok(Weighed::Stays); // only what wins gets here
+        }
+        let parent = extractor.parent(path)?;
+        let name = path.name().unwrap_or_default();
+        let arrived = self.receive(parent.as_fd(), reader, size, fill).map_err(|e| e.in_entry(path))?;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        // One that cannot be read is not known to be the same.
+        let same = match rustix::fs::openat(parent.as_fd(), name, flags, Mode::empty()).map(File::from) {
+            Ok(local) => arrived.is_in(&local, size).unwrap_or(false),
+            Err(_) => false,
+        };
+        let same_attributes =
+            same && metadata(parent.as_fd(), name, there).is_ok_and(|found| found == entry.meta);
+        if same_attributes || standing == Standing::Wins {
+            self.discard(arrived, parent.as_fd());
+            return Ok(if same_attributes { Weighed::Kept } else { Weighed::Stays });
+        }
+        if !same && standing == Standing::Unknown {
+            self.move_aside(extractor, path)?;
+        }
+        let placed = self.settle(arrived, parent.as_fd(), name, entry);
+        placed.map(Weighed::Replaced).map_err(|e| LayerError::io(format!("cannot make: {path}"), e))
+    }
+
+    fn receive<R: Read + Send>(
+        &self,
+        parent: BorrowedFd<'_>,
+        reader: &mut LayerReader<R>,
+        size: u64,
+        fill: impl FnOnce(&File) -> Result<(), LayerError>,
+    ) -> Result<Arrived, LayerError> {
+        if size <= IN_MEMORY_MAX && !reader.has_holes() {
+            let mut bytes = Vec::new();
+            reader.read_content(&mut bytes, IN_MEMORY_MAX)?;
+            return Ok(Arrived::Bytes(bytes));
+        }
+        let new = self.placer.begin(parent).map_err(|e| LayerError::io("cannot make a file", e))?;
+        match reader.content_to_file(&new.file).and_then(|()| fill(&new.file)) {
+            Ok(()) => Ok(Arrived::File(new)),
+            Err(e) => {
+                self.placer.end(&new, parent);
+                Err(e)
+            }
+        }
+    }
+
+    fn discard(&self, arrived: Arrived, parent: BorrowedFd<'_>) {
+        if let Arrived::File(new) = arrived {
+            self.placer.end(&new, parent);
+        }
+    }
+
+    /// Gives what arrived the entry's attributes and name, in the place of what may still stand there.
+    fn settle(
+        &self,
+        arrived: Arrived,
+        parent: BorrowedFd<'_>,
+        name: &[u8],
+        entry: &Entry,
+    ) -> Result<Stat, Errno> {
+        match arrived {
+            Arrived::Bytes(bytes) => self.placer.file(parent, name, &entry.meta, |mut file| {
+                file.write_all(&bytes).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))
+            }),
+            Arrived::File(new) => {
+                let named = self.placer.apply(&new.file, &entry.meta).and_then(|()| {
+                    match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
+                        Err(Errno::NOENT) => {}
+                        other => other?,
+                    }
+                    self.placer.name(&new, parent, parent, name)
+                });
+                self.placer.end(&new, parent);
+                named.and_then(|()| rustix::fs::fstat(&new.file))
+            }
+        }
+    }
+
     /// Makes room for an entry whose path exists.
     pub(super) fn clear(
         &mut self,
         extractor: &mut Extractor,
         entry: &Entry,
         there: &Stat,
+        standing: Standing,
     ) -> Result<(), LayerError> {
         let local = FileType::from_raw_mode(there.st_mode);
         if local == FileType::Directory && matches!(entry.kind, Kind::Directory) {
             return Ok(());
+        }
+        if standing == Standing::Saved {
+            if local == FileType::Directory {
+                extractor.forget(&entry.path);
+            }
+            return Ok(()); // replaced by the entry
         }
         if self.is_same(extractor, entry, there, local)? {
             return Ok(()); // replaced by the entry
@@ -79,7 +222,7 @@ impl Ground {
         self.move_aside(extractor, &entry.path)
     }
 
-    /// Whether the local file is the entry as far as lstat can tell.
+    /// Whether the local entry is the layer's in all but attributes. Files are weighed.
     fn is_same(
         &self,
         extractor: &mut Extractor,
@@ -87,13 +230,8 @@ impl Ground {
         there: &Stat,
         local: FileType,
     ) -> Result<bool, LayerError> {
-        let mtime = (there.st_mtime, there.st_mtime_nsec as u32);
-        let same_time = mtime == (entry.meta.mtime.sec, entry.meta.mtime.nsec);
         let rdev = (rustix::fs::major(there.st_rdev), rustix::fs::minor(there.st_rdev));
         Ok(match &entry.kind {
-            Kind::File { size, .. } => {
-                local == FileType::RegularFile && there.st_size as u64 == *size && same_time
-            }
             Kind::Symlink { target } => {
                 local == FileType::Symlink && {
                     let parent = extractor.parent(&entry.path)?;
@@ -102,24 +240,34 @@ impl Ground {
                         .is_ok_and(|found| found.as_bytes() == target.as_slice())
                 }
             }
-            // It stands for its target, which is compared by what stands there when it is written.
+            // It stands for its target, which stands by now.
             Kind::HardLink { target } => {
                 extractor.settle()?;
                 extractor.lstat(target)?.is_some_and(|t| {
-                    t.st_mode == there.st_mode
-                        && t.st_size == there.st_size
-                        && (t.st_mtime, t.st_mtime_nsec) == (there.st_mtime, there.st_mtime_nsec)
-                })
+                    FileType::from_raw_mode(t.st_mode) == local && t.st_size == there.st_size
+                }) && (local != FileType::RegularFile
+                    || self.have_same_content(extractor, &entry.path, target))
             }
             Kind::Fifo => local == FileType::Fifo,
             Kind::CharDevice { rdev: r } => local == FileType::CharacterDevice && rdev == *r,
             Kind::BlockDevice { rdev: r } => local == FileType::BlockDevice && rdev == *r,
-            Kind::Directory | Kind::Whiteout => false,
+            Kind::File { .. } | Kind::Directory | Kind::Whiteout => false,
         })
     }
 
+    /// Whether two files on the disk have the same bytes; not if that cannot be found out.
+    fn have_same_content(&self, extractor: &mut Extractor, one: &RelPath, other: &RelPath) -> bool {
+        let mut open = |path: &RelPath| -> Option<File> {
+            let parent = extractor.parent(path).ok()?;
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            Some(rustix::fs::openat(&parent, path.name()?, flags, Mode::empty()).ok()?.into())
+        };
+        let (Some(one), Some(other)) = (open(one), open(other)) else { return false };
+        is_same_content(&one, &other).unwrap_or(false)
+    }
+
     fn move_aside(&mut self, extractor: &mut Extractor, path: &RelPath) -> Result<(), LayerError> {
-        let failed = |e: std::io::Error| LayerError::io(format!("cannot move aside: {path}"), e);
+        let failed = |e: io::Error| LayerError::io(format!("cannot move aside: {path}"), e);
         let parent = extractor.parent(path)?;
         let name = path.name().unwrap_or_default();
         extractor.forget(path);
@@ -138,6 +286,55 @@ impl Ground {
         self.moved.push(path.clone());
         Ok(())
     }
+}
+
+impl Arrived {
+    fn is_in(&self, local: &File, size: u64) -> io::Result<bool> {
+        match self {
+            Self::Bytes(bytes) => {
+                let mut found = vec![0; size as usize];
+                let length = read_full(local, &mut found, 0)?;
+                Ok(length == bytes.len() && found == *bytes && local.metadata()?.len() == size)
+            }
+            Self::File(new) => is_same_content(&new.file, local),
+        }
+    }
+}
+
+/// Compares two files, passing over what is a hole in both.
+fn is_same_content(one: &File, other: &File) -> io::Result<bool> {
+    let size = one.metadata()?.len();
+    if other.metadata()?.len() != size {
+        return Ok(false);
+    }
+    let (mut ours, mut theirs) = (vec![0; COMPARED], vec![0; COMPARED]);
+    let mut at = 0;
+    while at < size {
+        let next = [one.data_after(at)?, other.data_after(at)?];
+        let Some(start) = next.iter().flatten().map(|range| range.start).min() else { break };
+        at = start.max(at);
+        let length = read_full(one, &mut ours, at)?;
+        if length != read_full(other, &mut theirs, at)? || ours[..length] != theirs[..length] {
+            return Ok(false);
+        }
+        if length == 0 {
+            break;
+        }
+        at += length as u64;
+    }
+    Ok(true)
+}
+
+/// Reads until the buffer is full or the file at its end.
+fn read_full(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match Content::read_at(file, &mut buffer[done..], offset + done as u64)? {
+            0 => break,
+            n => done += n,
+        }
+    }
+    Ok(done)
 }
 
 fn is_empty(root: &OwnedFd) -> Result<bool, Errno> {

@@ -51,15 +51,29 @@ impl LayerSource {
     }
 }
 
-/// Says whether what stands at a path already is the entry, so that it need not be written.
-pub type IsThere = dyn FnMut(&RelPath, &Entry, &Identity) -> bool + Send;
+/// What the caller knows of something that stands where an entry goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It is the entry, or stays in its place in any case: it is not even looked at.
+    Stays,
+    /// It is known to be saved: what is not the entry is replaced, and nobody misses it.
+    Saved,
+    /// Nobody knows: what turns out not to be the entry is moved aside.
+    Unknown,
+    /// It wins over the entry: what turns out not to be the entry stays and is not reported.
+    Wins,
+}
+
+/// Judges what stands at a path; the last argument is the index of the layer that has the entry.
+pub type Judge = dyn FnMut(&RelPath, &Entry, &Identity, usize) -> Standing + Send;
 
 /// What to do with what the disk already holds.
 pub enum Existing {
     /// Nothing there is trusted.
     Rewrite,
-    /// Ask, for each entry whose path exists.
-    Keep(Box<IsThere>),
+    /// Ask, for each entry whose path exists. Where the answer leaves it open, a file is compared byte by
+    /// byte with the entry as it arrives.
+    Keep(Box<Judge>),
 }
 
 impl std::fmt::Debug for Existing {
@@ -80,8 +94,9 @@ pub type OnRestored = dyn FnMut(Vec<RestoredPath>) + Send;
 pub struct Policy {
     /// What to do with what the disk already holds.
     pub existing: Existing,
-    /// Where a local file goes that stands in the way of an entry and is something else (other
-    /// type, size, or mtime); `None`: it is replaced. Local paths no layer has stay in any case.
+    /// Where a local file goes that stands in the way of an entry and is something else (other type or
+    /// content; other attributes alone are replaced); `None`: it is replaced. Local paths no layer has
+    /// stay in any case.
     pub aside: Option<OwnedFd>,
     /// Layers may be any `tar.zst`.
     pub lenient: bool,

@@ -1,15 +1,16 @@
 //! [`Run`]: one restore, on its blocking thread.
-use super::existing::Ground;
+use super::existing::{Ground, Weighed};
 use super::fetch::{Fetched, Source};
 use super::lenders::Want;
 use super::seen::{Seen, Verdict};
-use super::{Counters, Existing, LayerSource, Policy, RestoreError, Restored, RestoredPath};
+use super::{Counters, Existing, LayerSource, Policy, RestoreError, Restored, RestoredPath, Standing};
 use crate::clock::Timestamp;
 use crate::layer::extract::{Extractor, Note, Placed};
 use crate::layer::{Entry, Kind, LayerError, LayerReader, Metadata, References};
 use crate::path::RelPath;
 use crate::state::identity::Identity;
-use std::collections::{BTreeMap, VecDeque};
+use rustix::fs::Stat;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
@@ -81,7 +82,8 @@ impl Run {
         let end = self.extractor.finish().map_err(|source| RestoreError::Finish { source })?;
         self.hand_over(end.placed, layers.len());
         self.flush_batch();
-        self.restored.notes = end.notes.iter().map(Note::to_string).collect();
+        let notes: BTreeSet<Note> = end.notes.into_iter().chain(self.ground.notes()).collect();
+        self.restored.notes = notes.iter().map(Note::to_string).collect();
         self.restored.bytes = self.counters.bytes.load(Ordering::Relaxed);
         self.restored.moved = self.ground.take_moved();
         Ok(self.restored)
@@ -150,9 +152,11 @@ impl Run {
         let there = self.ground.look(&mut self.extractor, &self.seen, &entry.path)?;
         if let Some(stat) = there {
             let identity = Identity::from(&stat);
-            if let Existing::Keep(is_there) = &mut self.policy.existing
-                && is_there(&entry.path, entry, &identity)
-            {
+            let standing = match &mut self.policy.existing {
+                Existing::Keep(judge) => judge(&entry.path, entry, &identity, index),
+                Existing::Rewrite => Standing::Unknown,
+            };
+            if standing == Standing::Stays {
                 self.restored.kept += 1;
                 if matches!(entry.kind, Kind::Directory) {
                     // Files put into it may still move its mtime.
@@ -162,7 +166,10 @@ impl Run {
                 self.batch.push(RestoredPath { path, identity, layer: index, kept: true });
                 return Ok(());
             }
-            self.ground.clear(&mut self.extractor, entry, &stat)?;
+            if self.ground.must_weigh(entry, &stat, standing) {
+                return self.weigh(index, entry, reader, &stat, standing);
+            }
+            self.ground.clear(&mut self.extractor, entry, &stat, standing)?;
         }
         let Kind::File { refs, .. } = &entry.kind else { return self.extractor.place(entry, reader) };
         if refs.is_empty() {
@@ -198,6 +205,38 @@ impl Run {
             }
             let placed = self.extractor.take_placed();
             self.hand_over(placed, 0);
+        }
+        Ok(())
+    }
+
+    /// A local file that may be the entry: what arrives decides.
+    fn weigh<R: std::io::Read + Send>(
+        &mut self,
+        index: usize,
+        entry: &Entry,
+        reader: &mut LayerReader<R>,
+        there: &Stat,
+        standing: Standing,
+    ) -> Result<(), LayerError> {
+        let (lenders, source) = (&self.policy.lenders, &self.source);
+        let fill = |into: &File| {
+            let Kind::File { refs, .. } = &entry.kind else { return Ok(()) };
+            let failed = |e| LayerError::io("cannot write a part of a file", e);
+            let read = lenders.read(source, Want::all(0, refs), |want, bytes| {
+                into.write_all_at(bytes, want.at).map_err(failed)
+            });
+            read.map_err(|e| LayerError::io(e.to_string(), std::io::ErrorKind::Other))
+        };
+        let weighed = self.ground.weigh(&mut self.extractor, entry, reader, (there, standing), fill)?;
+        let (identity, kept) = match weighed {
+            Weighed::Kept => (Identity::from(there), true),
+            Weighed::Replaced(stat) => (Identity::from(&stat), false),
+            Weighed::Stays => return Ok(()),
+        };
+        self.restored.kept += u64::from(kept);
+        self.batch.push(RestoredPath { path: entry.path.clone(), identity, layer: index, kept });
+        if self.batch.len() >= BATCH_MAX {
+            self.flush_batch();
         }
         Ok(())
     }

@@ -246,6 +246,13 @@ fn what_the_disk_holds_is_kept_moved_or_left() {
         file("was-dir", b"remote"),
         symlink("link", "there"),
         file("same", b"remote"),
+        file("attributes", b"remote"),
+        file("looks-same", b"remote"),
+        file("saved", b"remote"),
+        file("wins", b"remote"),
+        file("wins-too", b"remote"),
+        file("zlink", b"remote"),
+        link("zlink2", "zlink"),
     ]];
     let p = |s: &str| to.path().join(s);
     std::fs::create_dir_all(p("d")).expect("mkdir");
@@ -256,17 +263,35 @@ fn what_the_disk_holds_is_kept_moved_or_left() {
         ("blocked", "in the way"),
         ("was-dir/deep/f", "deep"),
         ("d/local-only", "mine"),
-        ("same", "REMOTE"),
+        ("same", "remote"),
+        ("attributes", "remote"),
+        ("looks-same", "REMOTE"),
+        ("saved", "REMOTE"),
+        ("wins", "REMOTE"),
+        ("wins-too", "longer than that"),
+        ("zlink2", "REMOTE"),
     ] {
         std::fs::write(p(name), content).expect("write");
     }
     std::os::unix::fs::symlink("elsewhere", p("link")).expect("symlink");
     let mtime = std::time::SystemTime::from(MTIME);
-    File::options().write(true).open(p("same")).expect("open").set_modified(mtime).expect("mtime");
+    for name in ["same", "looks-same", "saved", "wins", "zlink2"] {
+        let file = File::options().write(true).open(p(name)).expect("open");
+        file.set_modified(mtime).expect("mtime");
+        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("mode");
+    }
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(p("attributes"), mode).expect("mode");
+    let same_ino = p("same").metadata().expect("stat").ino();
     let kept_ino = p("d/kept").metadata().expect("stat").ino();
     let (shelf, sources) = Shelf::with(layers);
     let policy = Policy {
-        existing: Existing::Keep(Box::new(|path, _, _| path.as_bytes() == b"d/kept")),
+        existing: Existing::Keep(Box::new(|path, _, _, _| match path.as_bytes() {
+            b"d/kept" => Standing::Stays,
+            b"saved" => Standing::Saved,
+            b"wins" | b"wins-too" => Standing::Wins,
+            _ => Standing::Unknown,
+        })),
         aside: Some(fd(aside.path())),
         ..Policy::default()
     };
@@ -274,6 +299,7 @@ fn what_the_disk_holds_is_kept_moved_or_left() {
     assert_eq!(
         tree(to.path()),
         [
+            "attributes=remote",
             "blocked/",
             "blocked/f=remote",
             "d/",
@@ -281,11 +307,20 @@ fn what_the_disk_holds_is_kept_moved_or_left() {
             "d/kept=LOCAL!",
             "d/local-only=mine",
             "link->there",
+            "looks-same=remote",
             "same=remote",
-            "was-dir=remote"
+            "saved=remote",
+            "was-dir=remote",
+            "wins-too=longer than that",
+            "wins=REMOTE",
+            "zlink2=remote",
+            "zlink=remote",
         ]
     );
     assert_eq!(p("d/kept").metadata().expect("stat").ino(), kept_ino);
+    assert_eq!(p("same").metadata().expect("stat").ino(), same_ino, "rewritten for nothing");
+    assert_eq!(p("attributes").metadata().expect("stat").mode() & 0o7777, 0o755);
+    assert_eq!(done.kept, 2);
     assert_eq!(
         tree(aside.path()),
         [
@@ -293,15 +328,16 @@ fn what_the_disk_holds_is_kept_moved_or_left() {
             "d/",
             "d/differs=local",
             "link->elsewhere",
+            "looks-same=REMOTE",
             "was-dir/",
             "was-dir/deep/",
-            "was-dir/deep/f=deep"
+            "was-dir/deep/f=deep",
+            "zlink2=REMOTE",
         ]
     );
     let mut moved = done.moved;
     moved.sort();
-    assert_eq!(moved, ["blocked", "d/differs", "link", "was-dir"].map(path));
-    assert_eq!(done.kept, 1);
+    assert_eq!(moved, ["blocked", "d/differs", "link", "looks-same", "was-dir", "zlink2"].map(path));
 }
 
 #[test]

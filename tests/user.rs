@@ -280,3 +280,81 @@ fn an_ordinary_user_shows_a_version() {
     assert!(!folders().iter().any(|folder| folder.exists()), "{:?}", folders());
     assert_eq!(user.shell("ls; cat file").must("reading").stdout, "file\n2\n");
 }
+
+/// Runs a script in `dir` as somebody else, or as root.
+fn as_user(id: Option<(u32, u32)>, dir: &Path, script: &str) -> String {
+    let mut command = Command::new("sh");
+    command.args(["-euc", script]).current_dir(dir);
+    if let Some((uid, gid)) = id {
+        command.uid(uid).gid(gid);
+    }
+    run(&mut command, LIMIT).must(script).stdout
+}
+
+/// SEMANTICS, Calls: "set-user-id and set-group-id are cleared by writes and by `chown` as on a local disk." What the kernel
+/// writes for a mount it writes in the name of root, whose writes leave them.
+#[test]
+fn privileges_go_with_a_write_as_on_the_disk_beneath() {
+    use harness::{Lab, Mode, Setup};
+    let Some(nobody) = nobody().filter(|_| harness::is_root()) else {
+        return skip("set-user-id bits", "only root can have two users");
+    };
+    let writes = [
+        ("appending", "printf x >> $f"),
+        ("emptying", ": > $f"),
+        ("only opening", ": >> $f"),
+        ("writing in the middle", "printf x | dd of=$f bs=1 seek=2 conv=notrunc 2>/dev/null"),
+        ("allocating", "fallocate -l 9000 $f"),
+        ("truncating", "truncate -s 3 $f"),
+        ("copying over", "cp other $f"),
+        (
+            "a descriptor held",
+            "exec 3>>$f; stat -c %a $f; printf x >&3; stat -c %a $f; printf y >&3; exec 3>&-",
+        ),
+        ("two descriptors", "exec 3>>$f; exec 4<$f; printf x >&3; cat <&4 >/dev/null; exec 3>&- 4<&-"),
+        ("replacing", "cp other new; chmod 6755 new; printf x >> new; stat -c %a new; mv new $f"),
+    ];
+    for mode in [Mode::Passthrough, Mode::Classic] {
+        let lab = Lab::new(Setup::mode(mode).with(&["--access", "all"]));
+        fs::set_permissions(lab.root(), PermissionsExt::from_mode(0o755)).unwrap();
+        let native = lab.root().join("native");
+        fs::create_dir(&native).unwrap();
+        let mut answers = Vec::new();
+        for dir in [&native, &lab.place()] {
+            fs::set_permissions(dir, PermissionsExt::from_mode(0o777)).unwrap();
+            fs::write(dir.join("other"), "other content").unwrap();
+            let mut said = Vec::new();
+            for (who, id) in [("nobody", Some(nobody)), ("root", None)] {
+                for bits in [0o4777, 0o2777, 0o6777, 0o777] {
+                    for (what, script) in writes {
+                        let file = dir.join("f");
+                        fs::write(&file, "content").unwrap();
+                        fs::set_permissions(&file, PermissionsExt::from_mode(bits)).unwrap();
+                        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o7777, bits); // cached from here on
+                        let script = format!("f=f; stat -c %a $f >/dev/null; {script}; stat -c %a $f");
+                        let modes = as_user(id, dir, &script);
+                        let after = fs::metadata(&file).unwrap().mode() & 0o7777;
+                        said.push(format!(
+                            "{what}, {bits:o}, {who}: {} {after:o}",
+                            modes.trim().replace('\n', " ")
+                        ));
+                        fs::remove_file(&file).unwrap();
+                    }
+                }
+            }
+            answers.push(said);
+        }
+        let differ: Vec<_> =
+            answers[0].iter().zip(&answers[1]).filter(|(disk, mount)| disk != mount).collect();
+        assert!(differ.is_empty(), "{mode:?}: disk and mount say: {differ:#?}");
+        // It is open already, and by the kernel: then they go at the latest with the write.
+        let file = lab.place().join("f");
+        fs::write(&file, "content").unwrap();
+        fs::set_permissions(&file, PermissionsExt::from_mode(0o4777)).unwrap();
+        let reader = fs::File::open(&file).unwrap();
+        as_user(Some(nobody), &lab.place(), "printf x >> f");
+        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o7777, 0o777, "{mode:?}: with a reader");
+        assert_eq!(std::io::read_to_string(reader).unwrap(), "contentx");
+        lab.verb("flush", &["--wait"]).must("flush");
+    }
+}

@@ -84,8 +84,8 @@ pub enum Opened {
 }
 
 /// What is open of one inode. All handles of an inode are served in the same way: the kernel
-/// refuses a mixture. Where it serves files, a large one that was opened before all of it was here is
-/// served by us until its last close.
+/// refuses a mixture. Which way, the first of them decides: a large one that was opened before all of it
+/// was here is served by us until its last close.
 #[derive(Debug, Default)]
 pub struct OpenState {
     /// Handles the kernel holds.
@@ -94,7 +94,7 @@ pub struct OpenState {
     pub(super) writers: u32,
     /// How many of them are programs that run.
     pub(super) running: u32,
-    /// How many of them are served by us.
+    /// How many of them are served by us: all or none.
     pub(super) classic: u32,
     /// The file was not on the disk and came there: this inode has taken its place.
     pub(super) arrived: Option<Arc<Inode>>,
@@ -142,10 +142,17 @@ impl Empty for OpenState {
 }
 
 impl OpenState {
-    /// Takes the registration, or makes it by `register`, and counts one handle.
-    pub(super) fn open(
+    /// Counts a handle that was opened with `flags` and decides whether it is classic, as `wanted` says if
+    /// it is the first.
+    pub(super) fn begin(&mut self, flags: OFlags, wanted: bool) -> bool {
+        let classic = if self.handles == 0 { wanted } else { self.classic > 0 };
+        self.count(flags, classic);
+        classic
+    }
+
+    /// Takes the registration, or makes it by `register`.
+    pub(super) fn register(
         &mut self,
-        flags: OFlags,
         register: impl FnOnce() -> io::Result<Registration>,
     ) -> io::Result<Registration> {
         let registration = match &self.registration {
@@ -153,23 +160,39 @@ impl OpenState {
             None => self.registration.insert(register()?).clone(),
         };
         self.used = true;
-        self.count(flags);
         Ok(registration)
     }
 
     /// Counts one handle that was opened with `flags`.
-    pub(super) fn count(&mut self, flags: OFlags) {
+    pub(super) fn count(&mut self, flags: OFlags, classic: bool) {
         self.handles += 1;
+        self.classic += u32::from(classic);
         self.writers += u32::from(writes(flags));
         self.running += u32::from(runs(flags));
     }
 
     /// Takes it back.
-    pub(super) fn uncount(&mut self, flags: OFlags) {
+    pub(super) fn uncount(&mut self, flags: OFlags, classic: bool) {
         self.handles = self.handles.saturating_sub(1);
+        self.classic = self.classic.saturating_sub(u32::from(classic));
         self.writers = self.writers.saturating_sub(u32::from(writes(flags)));
         self.running = self.running.saturating_sub(u32::from(runs(flags)));
     }
+}
+
+impl Inode {
+    /// Takes back the count of a handle that did not come to be.
+    pub(super) fn uncount(&self, flags: OFlags, classic: bool) {
+        let mut state = self.open.lock();
+        state.uncount(flags, classic);
+        state.tidy();
+    }
+}
+
+/// Opens a file of the backing by a name it has.
+pub(super) fn reach(inode: &Inode, access: OFlags) -> io::Result<File> {
+    let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    inode.at(|dir, name| Ok(rustix::fs::openat(dir, name, flags, rustix::fs::Mode::empty())?.into()))
 }
 
 /// Which registrations outlive their last close (second chance). Owner of its lock.

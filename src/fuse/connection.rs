@@ -102,8 +102,9 @@ impl Connection {
         reply(&self.device, unique, error, payload)
     }
 
-    /// Drops what the kernel has cached of an inode; see [`InvalidateInode::new`]. May wait for locks
-    /// that a request of ours holds: never call it from a thread that serves requests.
+    /// Drops what the kernel has cached of an inode; see [`InvalidateInode::new`]. Unless it is attributes
+    /// alone, this may wait for locks that a request of ours holds: then never call it from a thread that
+    /// serves requests.
     pub fn invalidate(&self, inode: u64, offset: i64, length: i64) -> io::Result<()> {
         let notice = InvalidateInode::new(inode, offset, length);
         rustix::io::write(&self.device, notice.as_bytes())?;

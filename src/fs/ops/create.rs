@@ -2,7 +2,7 @@
 use crate::fs::attr::{Attr, decode_dev};
 use crate::fs::counters::Op;
 use crate::fs::inode::{ACL_UNKNOWN, Inode};
-use crate::fs::open::{Opened, Opening, Register};
+use crate::fs::open::{Opened, Opening, Register, reach};
 use crate::fs::{Caller, Volume, sys};
 use crate::state::dirty::Extent;
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -62,12 +62,16 @@ impl Volume {
         how: Opening,
         register: Register<'_>,
     ) -> io::Result<Opened> {
-        let mut file = Some(file);
-        let taken = || file.take().ok_or_else(|| io::ErrorKind::NotFound.into());
-        let opened = match self.open_passthrough(inode, how.flags, taken, register)? {
-            Some(opened) => opened,
-            None => self.open_classic(inode, how, file.take().ok_or(io::ErrorKind::NotFound)?),
+        let kernel = self.is_served_by_kernel(inode, how)?;
+        let opened = if kernel {
+            self.open_passthrough(inode, || Ok(file), register)
+        } else {
+            // The one at hand was opened for passthrough, which needs no access of ours.
+            let again = self.options.passthrough && inode.native;
+            let file = if again { reach(inode, how.flags & OFlags::RWMODE) } else { Ok(file) };
+            file.map(|file| self.open_classic(inode, how, file))
         };
+        let opened = opened.inspect_err(|_| inode.uncount(how.flags, !kernel))?;
         if how.writes() {
             self.writable.insert(inode);
         }

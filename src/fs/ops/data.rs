@@ -2,7 +2,7 @@
 //! have no kernel road arrive here; on the classic path everything does.
 use crate::fs::counters::Op;
 use crate::fs::inode::Inode;
-use crate::fs::open::{Data, Handle, Opened, Opening, Register, Registration, writes};
+use crate::fs::open::{Data, Handle, Opened, Opening, Register, Registration, reach, writes};
 use crate::fs::{CUT_HANDLE, Caller, Volume, sys};
 use crate::state::absent::ranges::Reader;
 use rustix::fs::{Mode, OFlags};
@@ -21,15 +21,14 @@ impl Volume {
         let inode = self.inode(inode)?;
         self.prepare(&inode, how)?;
         let flags = how.flags;
-        let reach = |access: OFlags| -> io::Result<File> {
-            let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            inode.at(|dir, name| Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?.into()))
-        };
         let handle = if self.is_cut(how.caller) { CUT_HANDLE } else { 0 };
-        let opened = match self.open_passthrough(&inode, flags, || reach(OFlags::RDONLY), register)? {
-            Some(opened) => opened,
-            None => self.open_classic(&inode, how, reach(flags & OFlags::RWMODE)?),
+        let kernel = self.is_served_by_kernel(&inode, how)?;
+        let opened = if kernel {
+            self.open_passthrough(&inode, || reach(&inode, OFlags::RDONLY), register)
+        } else {
+            reach(&inode, flags & OFlags::RWMODE).map(|file| self.open_classic(&inode, how, file))
         };
+        let opened = opened.inspect_err(|_| inode.uncount(flags, !kernel))?;
         if how.writes() {
             self.writable.insert(&inode);
         }
@@ -37,6 +36,22 @@ impl Volume {
             self.record_open(&inode);
         }
         Ok((opened, handle))
+    }
+
+    /// Decides how a handle is served, and counts it: from then on others are served the same way.
+    ///
+    /// What the kernel writes to the backing it writes in our name, and a write by root leaves set-user-ID and
+    /// set-group-ID bits alone. So a file that has them passes us while somebody writes it whose writes must
+    /// take them. Where it is open already, and by the kernel, it is too late for that: then they go with the
+    /// open, which a disk would do with the first write only.
+    pub(super) fn is_served_by_kernel(&self, inode: &Arc<Inode>, how: Opening) -> io::Result<bool> {
+        let can = self.options.passthrough && inode.native;
+        let must_drop = can && how.writes() && how.caller.uid != 0 && self.has_privileges(inode)?;
+        let classic = inode.open.lock().begin(how.flags, !can || must_drop);
+        if must_drop && !classic {
+            self.drop_privileges(inode).inspect_err(|_| inode.uncount(how.flags, false))?;
+        }
+        Ok(!classic)
     }
 
     /// What opening does to a file that was there before.
@@ -59,42 +74,26 @@ impl Volume {
         Ok(())
     }
 
-    /// `None` where the kernel cannot serve this file, or not while it has handles that we serve.
     pub(super) fn open_passthrough(
         &self,
         inode: &Arc<Inode>,
-        flags: OFlags,
         reach: impl FnOnce() -> io::Result<File>,
         register: Register<'_>,
-    ) -> io::Result<Option<Opened>> {
-        if !self.options.passthrough || !inode.native {
-            return Ok(None);
-        }
+    ) -> io::Result<Opened> {
         let mut fresh = false;
-        let registration: Registration = {
-            let mut state = inode.open.lock();
-            if state.classic > 0 {
-                return Ok(None);
-            }
-            state.open(flags, || {
-                fresh = true;
-                self.count(Op::BackingOpen);
-                register(reach()?.as_fd())
-            })?
-        };
+        let registration: Registration = inode.open.lock().register(|| {
+            fresh = true;
+            self.count(Op::BackingOpen);
+            register(reach()?.as_fd())
+        })?;
         if fresh {
             self.registrations.admit(inode);
         }
-        Ok(Some(Opened::Passthrough(registration)))
+        Ok(Opened::Passthrough(registration))
     }
 
-    /// Serves a file ourselves.
+    /// Serves a file ourselves. The handle is counted already.
     pub(super) fn open_classic(&self, inode: &Arc<Inode>, how: Opening, file: File) -> Opened {
-        {
-            let mut state = inode.open.lock();
-            state.count(how.flags);
-            state.classic += 1;
-        }
         let handle = Handle {
             data: Data::File(file),
             inode: inode.clone(),
@@ -112,8 +111,7 @@ impl Volume {
             if inode.absent_file() != Some(reader.file_number()) || state.arrived.is_some() {
                 return Ok(None);
             }
-            state.count(how.flags);
-            state.classic += 1;
+            state.count(how.flags, true);
         }
         self.count(Op::Open);
         let (data, cut) = (Data::Reader(Arc::new(reader)), self.is_cut(how.caller));
@@ -148,8 +146,7 @@ impl Volume {
         };
         let ended = {
             let mut state = inode.open.lock();
-            state.uncount(flags);
-            state.classic = state.classic.saturating_sub(u32::from(classic.is_some()));
+            state.uncount(flags, classic.is_some());
             // The last handle of a file without a name: nothing can reach it any more.
             let ended = if state.handles == 0 && state.orphan.is_some() {
                 (state.orphan.take(), state.registration.take())
@@ -269,6 +266,7 @@ impl Volume {
     /// Copies between two open files (inode, handle, offset). The caller has passed the gate.
     pub fn copy_file_range(
         &self,
+        caller: Caller,
         from: (u64, u64, u64),
         to: (u64, u64, u64),
         length: u64,
@@ -283,7 +281,11 @@ impl Volume {
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         let copied =
             rustix::fs::copy_file_range(&source, Some(&mut read_at), &target, Some(&mut write_at), length)?;
-        self.mark(&*self.inode(to.0)?);
+        let inode = self.inode(to.0)?;
+        if caller.uid != 0 {
+            self.drop_privileges(&inode)?;
+        }
+        self.mark(&inode);
         Ok(copied)
     }
 }

@@ -124,14 +124,29 @@ impl Volume {
     /// (the mount asked the kernel to leave that to us).
     pub(super) fn drop_privileges(&self, inode: &Inode) -> io::Result<()> {
         let attr = self.attr_of(inode)?;
-        let mut mode = attr.mode & 0o7777;
-        if !attr.is_file() || mode & 0o6000 == 0 {
+        let mode = attr.mode & 0o7777;
+        let left = without_privileges(mode);
+        if !attr.is_file() || left == mode {
             return Ok(());
         }
-        mode &= !0o4000;
-        if mode & 0o010 != 0 {
-            mode &= !0o2000;
+        self.chmod(inode, left)?;
+        // The answers to what drops them carry no mode.
+        if let Some(kernel) = self.kernel.get() {
+            kernel.forget_attr(inode.id);
         }
-        self.chmod(inode, mode)
+        Ok(())
     }
+
+    /// Whether [`drop_privileges`](Self::drop_privileges) would do anything.
+    pub(super) fn has_privileges(&self, inode: &Inode) -> io::Result<bool> {
+        let attr = self.attr_of(inode)?;
+        let mode = attr.mode & 0o7777;
+        Ok(attr.is_file() && without_privileges(mode) != mode)
+    }
+}
+
+/// A mode after a write by an ordinary user. Set-group-ID without the group's right to execute is no privilege.
+fn without_privileges(mode: u32) -> u32 {
+    let mode = mode & !0o4000;
+    if mode & 0o010 != 0 { mode & !0o2000 } else { mode }
 }

@@ -249,7 +249,7 @@ impl Adapter {
                 // As long as it takes: not on a thread that serves requests.
                 self.pool.run(move || {
                     let copy = move |volume: &Volume, reply: Reply<Written>, (): &()| {
-                        let copied = volume.copy_file_range((id, handle, offset), to, length);
+                        let copied = volume.copy_file_range(caller, (id, handle, offset), to, length);
                         reply.send(copied.map(|n| Written(n as u32)));
                     };
                     gated::through(&own, reply, &(), &|_| vec![to.0], copy);

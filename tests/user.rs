@@ -281,6 +281,25 @@ fn an_ordinary_user_shows_a_version() {
     assert_eq!(user.shell("ls; cat file").must("reading").stdout, "file\n2\n");
 }
 
+/// SEMANTICS, Mount: "With `--access owner` nobody else enters; with `--access all` owners and modes decide." Modes bind the
+/// owner, too: access(2) had answered yes to everything.
+#[test]
+fn modes_hold_for_the_one_who_mounted_too() {
+    let Some(user) = User::new("modes of one's own") else { return };
+    user.mount(&["--name", "modes", "--access", "owner"]);
+    let script = "echo kept > ro; chmod 444 ro; mkdir dir; echo x > dir/x; chmod 555 dir; echo y > exe
+        if [ -w ro ]; then echo 'test -w says that a file of mode 0444 can be written'; exit 1; fi
+        if [ -w dir ]; then echo 'test -w says that a directory of mode 0555 can be written'; exit 1; fi
+        if [ -x exe ]; then echo 'test -x says that a file of mode 0644 can be executed'; exit 1; fi
+        if (: > ro) 2>/dev/null; then echo 'a file of mode 0444 was emptied'; exit 1; fi
+        if (rm -f dir/x) 2>/dev/null; then echo 'a name in a directory of mode 0555 was removed'; exit 1; fi
+        [ -r ro ]; [ -w exe ]; chmod 755 exe; [ -x exe ]; chmod 644 ro; [ -w ro ]; chmod 444 ro; chmod 755 dir
+        [ \"$(cat ro)\" = kept ]";
+    user.shell(script).must("modes");
+    user.verb("flush", &["--wait"]).must("flush");
+    user.verb("unmount", &[]).must("unmount");
+}
+
 /// Runs a script in `dir` as somebody else, or as root.
 fn as_user(id: Option<(u32, u32)>, dir: &Path, script: &str) -> String {
     let mut command = Command::new("sh");

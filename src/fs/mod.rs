@@ -63,7 +63,7 @@ pub struct VolumeOptions {
     pub passthrough: bool,
     /// Answer extended attributes; off saves a request per new file.
     pub xattr: bool,
-    /// Let the kernel judge by POSIX ACLs: only where it judges at all (other users may enter).
+    /// Let the kernel judge by POSIX ACLs.
     pub acl: bool,
     /// Do copy_file_range ourselves: worth a request only where the backing shares extents or the
     /// data passes us anyway.

@@ -20,7 +20,7 @@ const REFLINK_MAGICS: [i64; 3] = [0x9123_683e, 0x5846_5342, 0xca45_1a4e]; // btr
 pub struct MountOptions {
     /// What `mount(8)` shows as the source.
     pub source: String,
-    /// Other users may enter; the kernel then checks permissions.
+    /// Other users may enter.
     pub allow_other: bool,
     /// Restrictions.
     pub flags: Restrictions,
@@ -105,6 +105,10 @@ pub struct Mounted {
     by_helper: bool,
 }
 
+/// The kernel judges by owner, group, mode and access list, also where nobody but the owner enters: else
+/// access(2) would be answered with yes, and a file that is not here yet could be emptied against its mode.
+const JUDGED: &str = "default_permissions";
+
 /// Opens the device and mounts it on `dir`. As an ordinary user the mount is made by `fusermount3`.
 pub fn mount(dir: &Path, options: &MountOptions) -> Result<(OwnedFd, Mounted)> {
     let (device, by_helper) = match mount_directly(dir, options) {
@@ -127,13 +131,13 @@ fn mount_directly(dir: &Path, options: &MountOptions) -> rustix::io::Result<Owne
     let mode = rustix::fs::stat(dir)?.st_mode & 0o170_000;
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
     let mut data = format!(
-        "fd={},rootmode={mode:o},user_id={},group_id={},max_read=1048576",
+        "fd={},rootmode={mode:o},user_id={},group_id={},max_read=1048576,{JUDGED}",
         device.as_raw_fd(),
         uid.as_raw(),
         gid.as_raw(),
     );
     if options.allow_other {
-        data.push_str(",allow_other,default_permissions");
+        data.push_str(",allow_other");
     }
     let data = CString::new(data).map_err(|_| rustix::io::Errno::INVAL)?;
     let source = CString::new(options.source.as_bytes()).map_err(|_| rustix::io::Errno::INVAL)?;
@@ -147,11 +151,13 @@ fn mount_by_helper(dir: &Path, options: &MountOptions) -> Result<OwnedFd> {
     let failed = |e: io::Error| Error::io(format!("cannot mount on {}", dir.display()), e);
     let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
     let (ours, theirs) = pair.map_err(|e| failed(e.into()))?;
-    let mut how =
-        format!("fsname={},subtype=icecache,noatime,max_read=1048576", options.source.replace(',', "\\,"));
+    let mut how = format!(
+        "fsname={},subtype=icecache,noatime,max_read=1048576,{JUDGED}",
+        options.source.replace(',', "\\,")
+    );
     how.push_str(&options.flags.words());
     if options.allow_other {
-        how.push_str(",allow_other,default_permissions");
+        how.push_str(",allow_other");
     }
     let mut command = std::process::Command::new("fusermount3");
     command.arg("-o").arg(how).arg("--").arg(dir);

@@ -114,7 +114,7 @@ impl Mounting {
         let options = VolumeOptions {
             passthrough: classic.is_none(),
             xattr: settings.xattr == Xattr::On,
-            acl: settings.xattr == Xattr::On && allow_other,
+            acl: settings.xattr == Xattr::On,
             copy_file_range: classic.is_some() || backing.reflink,
             read_only,
         };

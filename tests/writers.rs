@@ -196,3 +196,45 @@ fn a_local_file_that_only_looks_like_the_remotes_is_not_lost() {
         assert_eq!(lab.status_number("dirty_files"), 0);
     }
 }
+
+/// SEMANTICS, Restore: "A directory in which nothing was changed while another machine saved becomes the newer version,
+/// times included: nothing is moved aside, and no version follows from it."
+#[test]
+fn a_directory_that_only_fell_behind_catches_up_without_a_trace() {
+    let mut first = Lab::new(Setup::default());
+    let dir = first.dir();
+    fs::create_dir_all(dir.join("d/e")).unwrap();
+    for name in ["changed", "gone", "kept", "d/gone", "d/kept", "d/e/gone", "becomes a directory"] {
+        fs::write(dir.join(name), format!("{name}, first")).unwrap();
+    }
+    fs::create_dir_all(dir.join("becomes a file/sub")).unwrap();
+    fs::write(dir.join("becomes a file/sub/f"), "deep").unwrap();
+    first.flush();
+    first.unmount();
+    let kept = fs::metadata(dir.join("kept")).unwrap().ino();
+
+    let mut second = Lab::new(Setup { remote: Some(first.remote()), ..Setup::default() });
+    let other = second.dir();
+    fs::write(other.join("changed"), "changed by the second").unwrap();
+    for name in ["gone", "d/gone", "becomes a directory"] {
+        fs::remove_file(other.join(name)).unwrap();
+    }
+    for name in ["d/e", "becomes a file"] {
+        fs::remove_dir_all(other.join(name)).unwrap();
+    }
+    fs::write(other.join("becomes a file"), "file").unwrap();
+    fs::create_dir(other.join("becomes a directory")).unwrap();
+    fs::write(other.join("d/new"), "new").unwrap();
+    let version = second.flush();
+    let expected = Tree::take(&other, KEPT);
+    second.unmount();
+
+    let said = first.try_mount().must("mount");
+    expected.assert_same(&Tree::take(&dir, KEPT), "the tree that caught up");
+    assert!(!said.stderr.contains("differ"), "{}", said.said());
+    assert_eq!(files(&first.state().join("conflicts")), [], "something was moved aside");
+    assert_eq!(fs::metadata(dir.join("kept")).unwrap().ino(), kept, "written again for nothing");
+    assert_eq!(first.flush(), version, "an empty version was made");
+    assert_eq!(first.status_number("dirty_files"), 0);
+    assert_eq!(others(&first), Vec::<String>::new());
+}

@@ -20,7 +20,8 @@ use crate::state::restore::{self, Existing, LayerSource, Lenders, Policy, Standi
 use crate::state::scan::scan;
 use crate::state::walindex;
 use crate::sync::Mutex;
-use std::collections::{BTreeMap, HashSet};
+use rustix::fs::{AtFlags, Timespec, Timestamps};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use tokio::runtime::Runtime;
@@ -148,7 +149,7 @@ impl Start<'_> {
                 );
                 return Err(Error::new(ErrorKind::Conflict, message));
             }
-            let found = self.restore(runtime, opening, locks, empty)?;
+            let found = self.restore(runtime, opening, locks, empty, None)?;
             self.adopt(committer, opening, found)?;
             // The union: whatever only the disk has is new.
             return if empty { Ok(Marks::new()) } else { self.look(locks) };
@@ -189,7 +190,8 @@ impl Start<'_> {
             .below(&RelPath::root())
             .map(|r| r.map(|(path, _)| path))
             .collect::<Result<_, _>>()?;
-        let found = self.restore(runtime, opening, locks, false)?;
+        let mut found = self.restore(runtime, opening, locks, false, Some(local.clone()))?;
+        let mut gone = Vec::new();
         for path in before.iter().rev() {
             let ours = local
                 .iter()
@@ -198,17 +200,24 @@ impl Start<'_> {
             let is_index = |path: &RelPath| walindex::is_at(locks.backing().as_fd(), path);
             if !found.contains_key(path) && !ours && !is_index(path) {
                 let index = walindex::beside(path).filter(is_index);
-                remove(locks, path);
-                if let Some(index) = index {
-                    remove(locks, &index);
-                }
+                gone.push(path.clone());
+                gone.extend(index);
             }
         }
+        remove_all(locks, &gone, &mut found);
         self.adopt(committer, opening, found)?;
         self.look(locks)
     }
 
-    fn restore(&self, runtime: &Runtime, opening: &Opening, locks: &Locks, empty: bool) -> Result<Restored> {
+    /// `local`: what differs from the records, where these describe an older version.
+    fn restore(
+        &self,
+        runtime: &Runtime,
+        opening: &Opening,
+        locks: &Locks,
+        empty: bool,
+        local: Option<Marks>,
+    ) -> Result<Restored> {
         let found: Arc<Mutex<Restored>> = Arc::default();
         let into = found.clone();
         let keep_local = self.settings.on_existing == OnExisting::Local && !empty;
@@ -223,8 +232,11 @@ impl Start<'_> {
             if is_file && walindex::is_at(root.as_fd(), path) {
                 return Standing::Stays;
             }
-            let is_clean = !ident.file_type().is_dir()
-                && records.get(path).is_ok_and(|record| record.is_some_and(|r| ident.unchanged_since(&r)));
+            let is_clean = if ident.file_type().is_dir() {
+                local.as_ref().is_some_and(|marks| !is_marked_within(marks, path))
+            } else {
+                records.get(path).is_ok_and(|record| record.is_some_and(|r| ident.unchanged_since(&r)))
+            };
             let looks_same = is_same(entry, ident);
             // A clean record says that it is what our version had there. Size and time alone say nothing.
             if looks_same && (!is_file || is_clean && layer >= known) {
@@ -299,10 +311,7 @@ impl Start<'_> {
         for path in ours.lock().iter() {
             found.remove(path);
         }
-        for path in stale.lock().iter() {
-            remove(locks, path);
-            found.remove(path);
-        }
+        remove_all(locks, &stale.lock(), &mut found);
         Ok(found)
     }
 
@@ -380,9 +389,39 @@ fn is_empty(locks: &Locks) -> Result<bool> {
     Ok(true)
 }
 
-/// Removes what a newer version no longer has; what cannot be removed is found by the scan after.
+/// Whether something at a path or below it, or all of it, is marked.
+fn is_marked_within(marks: &Marks, path: &RelPath) -> bool {
+    marks.iter().any(|(mark, extent)| {
+        mark.starts_with(path) || (*extent == Extent::Subtree && path.starts_with(mark))
+    })
+}
+
+/// Removes what a newer version no longer has, deepest first, and gives the directories it was in their
+/// times back: the restore had set them, and the next flush must not take a removal for a change.
+fn remove_all(locks: &Locks, paths: &[RelPath], found: &mut Restored) {
+    let mut touched = BTreeSet::new();
+    for path in paths {
+        remove(locks, path);
+        found.remove(path);
+        touched.extend(path.parent());
+    }
+    for dir in touched {
+        let Some(identity) = found.get_mut(&dir) else { continue };
+        let time = Timespec { tv_sec: identity.mtime.sec, tv_nsec: i64::from(identity.mtime.nsec) };
+        let times = Timestamps { last_access: time, last_modification: time };
+        let done = reach(locks.backing().as_fd(), &dir, |at, name| {
+            rustix::fs::utimensat(at, name, &times, AtFlags::SYMLINK_NOFOLLOW)?;
+            rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW)
+        });
+        match done {
+            Ok(stat) => *identity = Identity::from(&stat),
+            Err(e) => tracing::warn!(%dir, error = %e, "cannot set the time of a directory"),
+        }
+    }
+}
+
+/// Removes one; what cannot be removed is found by the scan after.
 fn remove(locks: &Locks, path: &RelPath) {
-    use rustix::fs::AtFlags;
     let _kept = reach(locks.backing().as_fd(), path, |at, name| {
         rustix::fs::unlinkat(at, name, AtFlags::empty())
             .or_else(|_| rustix::fs::unlinkat(at, name, AtFlags::REMOVEDIR))

@@ -2,6 +2,7 @@
 //!
 //! The archive is read to its end and packed anew: so it is proven whole before a HEAD names it, and
 //! whatever tar wrote it, the layer has frames, checksums and a table.
+use super::outline::Outline;
 use super::{Opened, Show, Transferred, single_key};
 use crate::clock::Timestamp;
 use crate::config::{Layout, RemoteSettings};
@@ -100,8 +101,12 @@ fn repack<W: Write + Send>(archive: File, sink: W, show: &Show<'_>) -> Result<(W
     let mut reader = LayerReader::lenient(source)?;
     let mut writer = LayerWriter::new(sink, PackOptions::default());
     let spool = spool()?;
+    let mut outline = Outline::default();
     let mut entries = 0;
     while let Some(entry) = reader.next_entry()? {
+        if !matches!(entry.kind, Kind::Whiteout) {
+            outline.add(&entry)?;
+        }
         let _appended = match entry.kind {
             // A layer that was exported alone may remove what a first version never had.
             Kind::Whiteout => continue,
@@ -120,6 +125,7 @@ fn repack<W: Write + Send>(archive: File, sink: W, show: &Show<'_>) -> Result<(W
         let bytes = read.load(Ordering::Relaxed);
         show(&Progress { phase: "importing".to_owned(), bytes, bytes_total, entries });
     }
+    outline.finish()?;
     Ok(writer.finish()?)
 }
 

@@ -1,6 +1,7 @@
 //! The verbs that need a remote but no daemon.
 mod import;
 mod log;
+mod outline;
 mod restore;
 mod tag;
 mod verify;

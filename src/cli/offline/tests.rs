@@ -82,6 +82,27 @@ fn a_broken_archive_leaves_no_version() {
 }
 
 #[test]
+fn an_archive_that_no_restore_would_take_is_refused_with_the_entrys_name() {
+    let temp = tempfile::tempdir().expect("temp");
+    let remote = remote(&temp, Layout::Layered);
+    let link = Kind::Symlink { target: b"/etc".to_vec() };
+    let hard = Kind::HardLink { target: RelPath::new("l/passwd").expect("path") };
+    for (name, kind) in [("l/pipe", Kind::Fifo), ("hard", hard)] {
+        let mut writer = LayerWriter::new(tempfile::tempfile().expect("temp"), PackOptions::default());
+        for (path, kind) in [("l", link.clone()), (name, kind)] {
+            let path = RelPath::new(path).expect("path");
+            writer.append(&Entry { path, kind, meta: Metadata::default() }, None).expect("append");
+        }
+        let (mut archive, _) = writer.finish().expect("finish");
+        archive.rewind().expect("rewind");
+        let refused = import(&remote, archive, &|_| {}).expect_err("refused");
+        assert_eq!(refused.kind(), ErrorKind::Denied, "{refused}");
+        assert!(refused.to_string().ends_with(name), "{refused}");
+        assert_eq!(log(&remote).expect_err("nothing").kind(), ErrorKind::NotFound);
+    }
+}
+
+#[test]
 fn the_single_layout_is_one_archive() {
     let temp = tempfile::tempdir().expect("temp");
     let remote = remote(&temp, Layout::Single);

@@ -292,6 +292,12 @@ fn damage_is_met_where_it_is() {
 fn hydrate_brings_what_it_names_and_then_all() {
     let (mut lab, tree) = arrived(Mode::Passthrough);
     let all = absent(&lab);
+    let missing = lab.verb("hydrate", &["many", "nope"]);
+    assert!(
+        missing.code == 5 && missing.stderr.contains("nope"),
+        "a path that is not there: {}",
+        missing.said()
+    );
     lab.verb("hydrate", &["many", "large"]).must("hydrate two paths");
     // A file between two of them may come along; the seven and the two others do not lie there.
     assert!((5..=all - 202).contains(&absent(&lab)), "{} of {all}", absent(&lab));

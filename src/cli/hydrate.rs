@@ -63,5 +63,6 @@ fn within(dir: &Path, path: &Path) -> Result<PathBuf> {
     let parent =
         parent.canonicalize().map_err(|e| Error::io(format!("cannot find {}", full.display()), e))?;
     let full = name.map_or_else(|| parent.clone(), |name| parent.join(name));
+    full.symlink_metadata().map_err(|e| Error::io(format!("cannot find {}", full.display()), e))?;
     full.strip_prefix(dir).map(Path::to_owned).map_err(|_| outside())
 }

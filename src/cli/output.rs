@@ -97,7 +97,7 @@ impl Output {
         // A path that was mistyped is no question of mounts and versions.
         let of_a_path = error.kind() == crate::ErrorKind::NotFound
             && std::error::Error::source(error).is_some_and(|cause| cause.is::<io::Error>());
-        let advice = advice(error.kind()).filter(|_| !of_a_path);
+        let advice = advice(error).filter(|_| !of_a_path);
         if self.json {
             let kind = kind_word(error.kind());
             let value = serde_json::json!({"error": {"kind": kind, "message": message, "advice": advice}});

@@ -161,6 +161,10 @@ fn second_daemon_is_refused() {
         assert!(!refused.stderr.trim().is_empty(), "{what}: refused without a word");
         assert!(!mounted(&other), "{what}: something is mounted");
     }
+    // Nor is what the first one shows anybody's backing.
+    lab.setup = lab.setup.clone().with(&["--backing", lab.place().to_str().unwrap()]);
+    let refused = lab.try_mount_at(&other, &lab.root().join("state-other"));
+    assert!(refused.code == 4 && !mounted(&other), "{}", refused.said());
     assert_eq!(lab.pid(), pid);
     assert_eq!(read(lab.dir().join("f")), "first");
     lab.flush();

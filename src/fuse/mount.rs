@@ -227,6 +227,18 @@ pub fn is_ours(dir: &Path) -> bool {
     last.is_some_and(|line| line.windows(16).any(|w| w == b" - fuse.icecache"))
 }
 
+/// Whether an open directory lies on a FUSE file system of ours.
+pub fn is_on_ours(dir: impl AsFd) -> Result<bool> {
+    let failed = |e| Error::io("cannot look at the mounts", e);
+    let dev = rustix::fs::fstat(dir).map_err(|e| failed(e.into()))?.st_dev;
+    let device = format!("{}:{}", rustix::fs::major(dev), rustix::fs::minor(dev));
+    let table = std::fs::read("/proc/self/mountinfo").map_err(failed)?;
+    Ok(table.split(|b| *b == b'\n').any(|line| {
+        line.split(|b| *b == b' ').nth(2) == Some(device.as_bytes())
+            && line.windows(16).any(|w| w == b" - fuse.icecache")
+    }))
+}
+
 /// A path as mountinfo writes it.
 fn escape(path: &Path) -> Vec<u8> {
     path.as_os_str().as_bytes().iter().fold(Vec::new(), |mut out, byte| {

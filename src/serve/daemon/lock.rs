@@ -46,6 +46,13 @@ impl Locks {
                 .map_err(|e| Error::io(format!("cannot create backing: {}", place.display()), e))?;
         }
         let backing = super::open_directory(place)?;
+        if settings.backing.is_some() && crate::fuse::mount::is_on_ours(&backing)? {
+            let message = format!(
+                "the backing is what another icecache shows, so both would save the same files: {}",
+                place.display()
+            );
+            return Err(Error::new(ErrorKind::Busy, message));
+        }
         if !lock(&backing) {
             let message = format!("another icecache uses this directory: {}", place.display());
             return Err(Error::new(ErrorKind::Busy, message));

@@ -400,3 +400,51 @@ fn a_remote_that_was_moved_away_is_neither_made_anew_nor_forked() {
     fs::rename(&away, &remote).unwrap();
     lab.mount();
 }
+
+/// SEMANTICS, fsync: "Callers that wait at the same time share one flush."
+#[test]
+fn fsyncs_that_arrive_during_a_flush_share_the_next_one() {
+    use std::io::Write;
+    use std::sync::atomic::AtomicBool;
+    const CALLERS: u64 = 8;
+    let mut cloud = Cloud::prepare();
+    cloud.lab.setup = cloud.lab.setup.clone().with(&["--fsync", "remote"]);
+    cloud.lab.mount();
+    cloud.write("base", "saved before");
+    cloud.lab.flush();
+    let (held, go_on) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (seen, release) = (held.clone(), go_on.clone());
+    // The first flush stands in the middle of its upload until all others wait.
+    cloud.server.control().set_hook(move |r| {
+        if writes(r) && !seen.swap(true, Ordering::AcqRel) {
+            eventually("the others", LIMIT, || release.load(Ordering::Acquire).then_some(()));
+        }
+        Fault::None
+    });
+    let sync = |name: String| {
+        let path = cloud.lab.place().join(name);
+        move || {
+            let mut file = fs::File::create(path).unwrap();
+            file.write_all(b"synced").unwrap();
+            file.sync_all().unwrap();
+        }
+    };
+    let asked = || cloud.lab.stats()["operations"]["fsync"].as_u64().unwrap_or(0);
+    let (before, version) = (asked(), cloud.lab.status()["version"].clone());
+    let mut callers = vec![std::thread::spawn(sync("first".to_owned()))];
+    eventually("the first flush", LIMIT, || held.load(Ordering::Acquire).then_some(()));
+    callers.extend((0..CALLERS).map(|i| std::thread::spawn(sync(format!("f{i}")))));
+    eventually("all calls", LIMIT, || (asked() >= before + 1 + CALLERS).then_some(()));
+    go_on.store(true, Ordering::Release);
+    for caller in callers {
+        caller.join().unwrap();
+    }
+    let number = |version: &serde_json::Value| version.as_str().unwrap().parse::<u64>().unwrap();
+    let made = number(&cloud.lab.status()["version"]) - number(&version);
+    // One for the first, one for the rest, and perhaps one for who was counted but had not asked yet.
+    assert!((2..=3).contains(&made), "{made} versions for {CALLERS} calls at the same time");
+    cloud.lab.elsewhere();
+    for name in ["first", "f0", "f7"] {
+        assert_eq!(cloud.read(name), "synced");
+    }
+}

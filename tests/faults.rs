@@ -8,7 +8,7 @@ mod harness;
 mod support;
 
 use cloud::Cloud;
-use harness::{KEPT, LIMIT, Subject, Tree, eventually};
+use harness::{KEPT, LIMIT, Lab, Setup, Subject, Tree, eventually};
 use s3s::S3ErrorCode;
 use std::fs;
 use std::sync::Arc;

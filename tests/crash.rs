@@ -9,6 +9,9 @@ use harness::child::Writer;
 use harness::{Defect, Dice, Lab, Mode, Setup, Subject, Twin, load, must_notice, slice};
 use std::path::Path;
 
+/// Layers are merged all the time, so that kills meet it.
+const SHORT: &[&str] = &["--chain", "4", "--keep", "3"];
+
 /// The writers' own process (see `harness::child`).
 #[test]
 #[ignore = "the other end of the writers, not a test"]
@@ -82,7 +85,7 @@ fn crashes_after(subject: &mut dyn Subject, roles: &[&str], count: usize, pace: 
 #[test]
 fn kill_at_random_points_passthrough() {
     crashes(
-        &mut Lab::new(Setup::mode(Mode::Passthrough).flushing("50ms", "200ms")),
+        &mut Lab::new(Setup::mode(Mode::Passthrough).flushing("50ms", "200ms").with(SHORT)),
         &load::ROLES,
         slice(20, 140),
     );
@@ -91,7 +94,7 @@ fn kill_at_random_points_passthrough() {
 /// The same when all data passes the daemon.
 #[test]
 fn kill_at_random_points_classic() {
-    crashes(&mut Lab::new(Setup::mode(Mode::Classic).flushing("50ms", "200ms")), &load::ROLES, slice(10, 60));
+    crashes(&mut Lab::new(Setup::mode(Mode::Classic).flushing("50ms", "200ms").with(SHORT)), &load::ROLES, slice(10, 60));
 }
 
 /// The same for a repository of git's, which fsck must find whole, its newest commit not older than what was saved.
@@ -101,7 +104,7 @@ fn kill_at_random_points_git() {
         return harness::skip("crashes of git", "git is not installed (scripts/provision has it)");
     }
     for mode in [Mode::Passthrough, Mode::Classic] {
-        let mut lab = Lab::new(Setup::mode(mode).flushing("50ms", "200ms"));
+        let mut lab = Lab::new(Setup::mode(mode).flushing("50ms", "200ms").with(SHORT));
         crashes_after(&mut lab, &["git"], slice(9, 150), 12);
     }
 }

@@ -129,7 +129,7 @@ fn passthrough() {
 /// The same when all data passes the daemon.
 #[test]
 fn classic() {
-    mounted(Mode::Classic, &[]);
+    mounted(Mode::Classic, &["--chain", "4", "--keep", "2"]);
 }
 
 /// The same while flushes run by themselves all the time.

@@ -155,10 +155,11 @@ async fn cold(cache: &Cache, origin: &Arc<Made>, id: &ObjectId, readers: usize) 
             let blob = cache.blob(id, origin.clone())?;
             Ok(tokio::spawn(async move {
                 let (mut at, mut first) = (0, None);
-                let mut buffer = vec![0; MIB];
-                while let Ok(n @ 1..) = blob.read_into(at, &mut buffer).await {
+                while let Ok(bytes) = blob.read(at, MIB).await
+                    && !bytes.is_empty()
+                {
                     first.get_or_insert_with(|| start.elapsed().as_secs_f64());
-                    at += n as u64;
+                    at += bytes.len() as u64;
                 }
                 (at, first.unwrap_or(f64::MAX))
             }))

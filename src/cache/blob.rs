@@ -179,6 +179,12 @@ impl Blob {
                         block.usage.unpin();
                         break self.past(number).await?.slice(within as usize..within as usize + length);
                     }
+                    if let Some(bytes) = self.core.memory.get(self.entry.generation, number) {
+                        Meters::count(&self.core.meters.memory_hits);
+                        self.hit(&block, length);
+                        block.usage.unpin();
+                        break bytes.slice(within as usize..within as usize + length);
+                    }
                     if let Some(bytes) = self.take_cached(&block, within, length) {
                         self.hit(&block, length);
                         block.usage.unpin();
@@ -318,7 +324,7 @@ impl Blob {
     async fn past(&self, number: u32) -> Result<Bytes, CacheError> {
         let trip =
             Trip { core: self.core.clone(), entry: self.entry.clone(), origin: self.origin.clone(), number };
-        trip.fetch(false).await.map(|(bytes, _)| bytes)
+        trip.fetch(false).await.map(|caught| caught.bytes)
     }
 }
 

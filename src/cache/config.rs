@@ -34,6 +34,9 @@ pub struct Config {
     pub recency_interval: Duration,
     /// How many blocks are fetched at once; reads beyond wait their turn. Default 64.
     pub fetches_max: usize,
+    /// So many bytes of blocks that have just come are kept in memory while somebody reads their object, so
+    /// that many readers share them without a copy. Default 64 MiB.
+    pub memory_bytes: u64,
     /// The most blocks that are read ahead for one sequential reader. Default 16; 0 turns it off.
     pub readahead_max: u32,
 }
@@ -62,6 +65,7 @@ impl Config {
             flush_interval: Duration::from_millis(250),
             recency_interval: Duration::from_secs(30),
             fetches_max: 64,
+            memory_bytes: 64 << 20,
             readahead_max: 16,
         }
     }

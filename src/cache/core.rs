@@ -17,6 +17,7 @@ use super::fill::Filling;
 use super::index::Index;
 use super::key::{Key, ObjectId};
 use super::ledger::Ledger;
+use super::memory::Memory;
 use super::record::{BLOCKS, ENTRIES, block_key, entry_key};
 use super::stats::{Meters, Stats};
 use super::store::Store;
@@ -54,6 +55,7 @@ pub struct Core {
     pub meters: Meters,
     pub events: Events,
     pub pool: Arc<Pool>,
+    pub memory: Memory,
     pub runtime: Handle,
     pub fetches: Arc<Semaphore>,
     pub fetching: AtomicU64,
@@ -335,8 +337,11 @@ impl Core {
 
     /// A handle of an object's entry ends.
     pub fn leave(&self, blob: &Arc<BlobEntry>) {
-        if blob.leave() && blob.blocks_here() == 0 {
-            self.drop_idle(blob);
+        if blob.leave() {
+            self.memory.forget(blob.generation);
+            if blob.blocks_here() == 0 {
+                self.drop_idle(blob);
+            }
         }
     }
 

@@ -87,6 +87,7 @@ mod index;
 pub mod info;
 pub mod key;
 mod ledger;
+mod memory;
 mod opening;
 mod readahead;
 pub mod record;

@@ -12,6 +12,7 @@ use super::evictor::{Evictor, Held};
 use super::index::Index;
 use super::key::{Key, ObjectId};
 use super::ledger::{Ledger, Recency};
+use super::memory::Memory;
 use super::record::{BLOCKS, BlockRecord, ENTRIES, block_key, entry_key};
 use super::rehydrate::{Ground, Rehydrated, rehydrate};
 use super::stats::Meters;
@@ -128,6 +129,7 @@ impl Builder {
         let core = Arc::new(Core {
             gate: Gate::new(config.admission.clone(), config.max_bytes, Arc::new(SystemClock)),
             pool: Pool::new(config.block_bytes as usize),
+            memory: Memory::new(config.memory_bytes),
             fetches: Arc::new(Semaphore::new(config.fetches_max)),
             store,
             budget,

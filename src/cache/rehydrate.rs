@@ -16,9 +16,16 @@ use super::record::{
 };
 use super::store::{Place, Store};
 use super::witness::{Header, SLOT_BYTES};
-use crate::journal::{Batch, Journal, JournalError};
+use crate::journal::{Batch, Journal, JournalError, Tree};
 use std::collections::HashMap;
 use std::sync::Arc;
+
+/// Records that one thread reads and another understands at once, and how many times as many may wait.
+const CHUNK: usize = 1024;
+const CHUNKS_AHEAD: usize = 8;
+
+/// A key and its value.
+type Pair = (Vec<u8>, Vec<u8>);
 
 /// What comes back, and where it is put.
 #[derive(Debug)]
@@ -96,8 +103,7 @@ pub fn rehydrate(ground: &Ground<'_>) -> Result<Rehydrated, CacheError> {
         }
     }
     let mut returned = Returned::default();
-    for pair in ground.journal.scan_prefix(ENTRIES, b"") {
-        let (key, value) = pair?;
+    let mut entry = |(key, value): Pair| {
         let result =
             EntryRecord::decode(&key, &value).and_then(|(generation, record)| match record.identity {
                 Identity::File { .. } => returned.file(ground, generation, record),
@@ -109,7 +115,8 @@ pub fn rehydrate(ground: &Ground<'_>) -> Result<Rehydrated, CacheError> {
         if let Err(why) = result {
             drop_record(&mut useless, |batch| batch.delete(ENTRIES, &key), why);
         }
-    }
+    };
+    read_beside(ground.journal, ENTRIES, &mut entry)?;
     // Blocks of which there is no entry.
     for (generation, orphans) in blocks {
         for (number, _) in orphans {
@@ -129,6 +136,27 @@ pub fn rehydrate(ground: &Ground<'_>) -> Result<Rehydrated, CacheError> {
     let units = returned.units.into_iter().map(|(_, unit, facts)| (unit, facts)).collect();
     ground.evictor.admit_all(returned.held, units);
     Ok(Rehydrated { entries, lost, first_generation: u64::from(session) << 32, rebuilt })
+}
+
+/// Hands all pairs of a tree to `each`, while another thread reads the next ones.
+fn read_beside(journal: &dyn Journal, tree: Tree, each: &mut dyn FnMut(Pair)) -> Result<(), JournalError> {
+    std::thread::scope(|scope| {
+        let (sender, receiver) = std::sync::mpsc::sync_channel::<Vec<Pair>>(CHUNKS_AHEAD);
+        let reading = scope.spawn(move || {
+            let mut pairs = journal.scan_prefix(tree, b"");
+            loop {
+                let chunk = pairs.by_ref().take(CHUNK).collect::<Result<Vec<_>, _>>()?;
+                if chunk.is_empty() || sender.send(chunk).is_err() {
+                    return Ok(());
+                }
+            }
+        });
+        for chunk in receiver {
+            chunk.into_iter().for_each(&mut *each);
+        }
+        let died = || JournalError::corrupt("reading it ended without a word");
+        reading.join().unwrap_or_else(|_panic| Err(died()))
+    })
 }
 
 fn drop_record(useless: &mut Batch, delete: impl FnOnce(&mut Batch), why: Malformed) {

@@ -46,6 +46,8 @@ meters! {
     file_misses,
     /// Reads of blocks that were on the disk.
     block_hits,
+    /// … of them those that had just come and were still in memory.
+    memory_hits,
     /// Reads of blocks that somebody was fetching already.
     block_joins,
     /// Reads of blocks that had to be fetched.

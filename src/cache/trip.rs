@@ -14,6 +14,7 @@ use futures::StreamExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 /// One fetch of one block.
@@ -23,6 +24,17 @@ pub struct Trip {
     pub entry: Arc<BlobEntry>,
     pub origin: Arc<dyn Origin>,
     pub number: u32,
+}
+
+/// What a fetch brought.
+#[derive(Debug)]
+pub struct Catch {
+    /// The bytes of the block.
+    pub bytes: Bytes,
+    /// How long that took.
+    pub took: Duration,
+    /// Held until they are kept, so that a slow disk slows the fetches and not the memory grows.
+    permit: OwnedSemaphorePermit,
 }
 
 /// A flight that ends, in whatever way, is found by nobody any more.
@@ -41,14 +53,17 @@ impl Trip {
         let landing = Landing(&self);
         let fetched = self.fetch(ahead).await;
         match fetched {
-            Ok((bytes, took)) => {
+            Ok(Catch { bytes, took, permit }) => {
                 pilot.tell(Ok(bytes.clone()));
+                if !self.entry.is_unread() {
+                    self.core.memory.put(self.entry.generation, self.number, &bytes);
+                }
                 // Those who come now join the flight, until the block is there.
                 let (core, entry, number) = (self.core.clone(), self.entry.clone(), self.number);
                 let kept =
                     self.core.runtime.spawn_blocking(move || keep(&core, &entry, number, &bytes, took));
                 let _logged = kept.await;
-                drop(landing);
+                drop((permit, landing));
             }
             Err(error) => {
                 Meters::count(&self.core.meters.fetch_errors);
@@ -65,9 +80,9 @@ impl Trip {
         }
     }
 
-    /// The bytes from the origin, and how long that took.
-    pub async fn fetch(&self, ahead: bool) -> Result<(Bytes, Duration), CacheError> {
-        let _permit = match self.core.fetches.clone().try_acquire_owned() {
+    /// The bytes from the origin.
+    pub async fn fetch(&self, ahead: bool) -> Result<Catch, CacheError> {
+        let permit = match self.core.fetches.clone().try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) => {
                 if !ahead {
@@ -99,7 +114,7 @@ impl Trip {
         }
         let took = start.elapsed();
         self.core.meters.took(took);
-        Ok((bytes.freeze(), took))
+        Ok(Catch { bytes: bytes.freeze(), took, permit })
     }
 }
 

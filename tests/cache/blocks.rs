@@ -45,6 +45,7 @@ async fn sixty_four_readers_of_a_cold_object_cost_one_fetch_a_block() {
     let dir = place();
     let mut config = config(dir.path());
     config.readahead_max = 8;
+    config.memory_bytes = 16 * BLOCK;
     let cache = open(config).await;
     let source = Arc::new(Source { gate: Some(Semaphore::new(0)), ..Source::default() });
     let (id, blocks) = (object(7, 64 * BLOCK), 64);

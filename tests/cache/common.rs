@@ -27,6 +27,7 @@ pub fn config(dir: &Path) -> Config {
         block_bytes: BLOCK,
         flush_interval: Duration::from_secs(3600),
         readahead_max: 0,
+        memory_bytes: 0,
         ..Config::new(dir)
     }
 }

@@ -20,6 +20,7 @@ fn tight(dir: &Path) -> Config {
         flush_interval: Duration::from_millis(5),
         recency_interval: Duration::from_millis(20),
         readahead_max: 4,
+        memory_bytes: 8 * BLOCK,
         ..config(dir)
     }
 }

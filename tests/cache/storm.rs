@@ -67,10 +67,21 @@ async fn work(cache: Cache, source: Arc<Source>, mut dice: Dice, steps: u64) {
 async fn a_storm_of_everything_leaves_budget_and_bytes_right() {
     let mut dice = Dice::seeded("storm");
     let dir = place();
-    let config = Config { max_bytes: 8 * BLOCK, max_entries: 7, ..config(dir.path()) };
-    let cache = Cache::open_on(config, Arc::new(MemoryJournal::new())).await.unwrap();
+    let config =
+        Config { max_bytes: 8 * BLOCK, max_entries: 7, memory_bytes: 3 * BLOCK, ..config(dir.path()) };
+    let mut journal = Arc::new(MemoryJournal::new());
+    let mut cache = Cache::open_on(config.clone(), journal.clone()).await.unwrap();
     let source = Arc::new(Source::default());
-    for round in 0..slice(4, 60) {
+    for round in 0..slice(6, 60) {
+        // Every other round begins with a crash, and does not wait for the check after the start.
+        if round % 2 == 1 {
+            if dice.below(2) == 0 {
+                cache.flush().await.unwrap();
+            }
+            journal = Arc::new(journal.crashed());
+            std::mem::forget(cache);
+            cache = Cache::open_on(config.clone(), journal.clone()).await.unwrap();
+        }
         let workers: Vec<_> = (0..8)
             .map(|_| {
                 let own = Dice::from(dice.next());
@@ -80,6 +91,7 @@ async fn a_storm_of_everything_leaves_budget_and_bytes_right() {
         for worker in workers {
             worker.await.unwrap();
         }
+        cache.settled().await;
         quiet(&cache).await;
         assert_budget(&cache, &format!("after round {round}"));
         let stats = cache.stats();

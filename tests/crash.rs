@@ -94,7 +94,11 @@ fn kill_at_random_points_passthrough() {
 /// The same when all data passes the daemon.
 #[test]
 fn kill_at_random_points_classic() {
-    crashes(&mut Lab::new(Setup::mode(Mode::Classic).flushing("50ms", "200ms").with(SHORT)), &load::ROLES, slice(10, 60));
+    crashes(
+        &mut Lab::new(Setup::mode(Mode::Classic).flushing("50ms", "200ms").with(SHORT)),
+        &load::ROLES,
+        slice(10, 60),
+    );
 }
 
 /// The same for a repository of git's, which fsck must find whole, its newest commit not older than what was saved.

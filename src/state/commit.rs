@@ -221,6 +221,8 @@ struct State {
     tag: Option<Tag>,
     /// The end of the last commit is not known.
     unsettled: bool,
+    /// Layers that became unneeded since what stood in such was forgotten.
+    gone: usize,
 }
 
 /// Commits plans, one at a time. Needs a tokio runtime.

@@ -40,7 +40,7 @@ impl Committer {
         let name = records.current_name();
         head::check_name(&name)?;
         let version = records.meta().base.as_ref().map_or(0, |b| b.version);
-        let state = State { name, version, head: None, tag: None, unsettled: true };
+        let state = State { name, version, head: None, tag: None, unsettled: true, gone: 0 };
         let turn = tokio::sync::Mutex::new(());
         let committer = Self { store, records, options, turn, state: Mutex::new(state) };
         committer.resolve().await?;

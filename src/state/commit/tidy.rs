@@ -14,6 +14,8 @@ use tokio::runtime::Handle;
 
 /// How many tables are asked for at once.
 const TABLES_AT_ONCE: usize = 16;
+/// After so many layers are gone what stood in them is forgotten; until then it is passed over.
+const FORGET_AFTER: usize = 512;
 
 /// How a name is kept in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +76,7 @@ impl Committer {
             let unneeded = next.retain(next.kept(tidy.keep, since), &local, now);
             match self.swap(&next, &key, Condition::IfMatch(stored)).await? {
                 Swap::Done(tag, there) => {
-                    self.replaced(there.map_or(next, |there| *there), tag).await?;
+                    self.replaced(there.map_or(next, |there| *there), tag, unneeded).await?;
                     let (bytes, copied) = (written.summary.bytes, written.copied);
                     return Ok(Some(Tidied { merged: run.len(), bytes, copied, unneeded }));
                 }
@@ -131,17 +133,24 @@ impl Committer {
     }
 
     /// Another document of the version we build on is there, and it is ours.
-    async fn replaced(&self, head: Head, tag: Tag) -> Result<(), CommitError> {
+    async fn replaced(&self, head: Head, tag: Tag, gone: usize) -> Result<(), CommitError> {
         let base = Base { version: head.version, tag: tag.clone() };
         let live: HashSet<Uuid> =
             head.all_layers().filter_map(|(_, layer)| head::layer_id(&layer.key)).collect();
+        let forget;
         {
             let mut state = self.state.lock();
             (state.head, state.tag) = (Some(head), Some(tag));
+            state.gone += gone;
+            forget = state.gone >= FORGET_AFTER;
+            if forget {
+                state.gone = 0;
+            }
         }
         self.blocking(move |records| {
             records.restored(std::iter::empty(), base, false)?;
-            records.known().retain(&live).map(drop)
+            // It is all looked at for that.
+            if forget { records.known().retain(&live).map(drop) } else { Ok(()) }
         })
         .await
     }

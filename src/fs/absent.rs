@@ -43,8 +43,8 @@ impl Volume {
         self.absent.as_ref()
     }
 
-    /// Runs what adds or removes a name on the backing, or looks at a directory's times there; see
-    /// [`Absent::naming`].
+    /// Runs what adds or removes a name on the backing, changes attributes of a directory, or looks at its
+    /// times there; see [`Absent::naming`].
     pub(super) fn naming<T>(&self, change: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         let _naming = self.absent.as_ref().map(|absent| absent.naming());
         change()

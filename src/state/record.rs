@@ -22,9 +22,11 @@ pub mod pending;
 #[cfg(test)]
 #[allow(clippy::expect_used)] // a test may panic
 mod tests;
+mod touched;
 
 use key::{path_of, prefix_below, record_key};
 pub use pending::{Delta, Pending};
+use touched::Touched;
 
 const CLEAN: Tree = Tree("clean");
 const LINKS: Tree = Tree("link");
@@ -106,6 +108,7 @@ pub struct Records {
     /// What the version has that was never on the disk, and so has no record.
     absent: OnceLock<Weak<Absent>>,
     known: Arc<Known>,
+    touched: Mutex<Touched>,
 }
 
 impl Records {
@@ -135,6 +138,7 @@ impl Records {
             was_clean,
             changes: AtomicU64::new(0),
             absent: OnceLock::new(),
+            touched: Mutex::default(),
         };
         if foreign {
             let meta = records.meta();

@@ -65,7 +65,8 @@ impl Volume {
         let orphan = inode.open.lock().orphan.clone();
         match orphan {
             Some(fd) => Ok(rustix::fs::fchmod(fd, mode)?),
-            None => inode.at(|dir, name| Ok(rustix::fs::chmodat(dir, name, mode, AtFlags::empty())?)),
+            None => self
+                .naming(|| inode.at(|dir, name| Ok(rustix::fs::chmodat(dir, name, mode, AtFlags::empty())?))),
         }
     }
 
@@ -73,9 +74,9 @@ impl Volume {
         let orphan = inode.open.lock().orphan.clone();
         match orphan {
             Some(fd) => Ok(rustix::fs::fchown(fd, uid, gid)?),
-            None => {
+            None => self.naming(|| {
                 inode.at(|dir, name| Ok(rustix::fs::chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?))
-            }
+            }),
         }
     }
 
@@ -89,9 +90,9 @@ impl Volume {
         let orphan = inode.open.lock().orphan.clone();
         match orphan {
             Some(fd) => Ok(rustix::fs::futimens(fd, &times)?),
-            None => {
+            None => self.naming(|| {
                 inode.at(|dir, name| Ok(rustix::fs::utimensat(dir, name, &times, AtFlags::SYMLINK_NOFOLLOW)?))
-            }
+            }),
         }
     }
 

@@ -46,7 +46,7 @@ impl Volume {
         self.count(Op::Setxattr);
         self.xattrs()?;
         let inode = self.inode(inode)?;
-        inode.at(|dir, name| sys::set_xattr(&dir, name, attr, value, flags))?;
+        self.naming(|| inode.at(|dir, name| sys::set_xattr(&dir, name, attr, value, flags)))?;
         inode.default_acl.store(ACL_UNKNOWN, Ordering::Relaxed);
         self.mark(&inode);
         // An ACL changes the mode the kernel has cached.
@@ -61,7 +61,7 @@ impl Volume {
         self.count(Op::Removexattr);
         self.xattrs()?;
         let inode = self.inode(inode)?;
-        inode.at(|dir, name| sys::remove_xattr(&dir, name, attr))?;
+        self.naming(|| inode.at(|dir, name| sys::remove_xattr(&dir, name, attr)))?;
         inode.default_acl.store(ACL_UNKNOWN, Ordering::Relaxed);
         self.mark(&inode);
         Ok(())

@@ -244,15 +244,22 @@ impl Placer {
         rustix::fs::fstat(&fd)
     }
 
-    /// A new file that nobody sees until it is [`name`](Self::name)d.
-    pub(crate) fn begin(&self, parent: BorrowedFd<'_>) -> Result<NewFile, Errno> {
+    /// A new file that nobody sees until it is [`name`](Self::name)d, by a call that leaves no trace in its
+    /// directory. Not everywhere possible.
+    pub(crate) fn begin_nameless(&self, parent: BorrowedFd<'_>) -> Result<NewFile, Errno> {
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        let mode = Mode::from_raw_mode(0o600);
-        match rustix::fs::openat(parent, c".", flags, mode) {
+        let file = rustix::fs::openat(parent, c".", flags, Mode::from_raw_mode(0o600))?;
+        Ok(NewFile::nameless(file.into()))
+    }
+
+    /// The same where that is not possible: under a name of its own for the time being.
+    pub(crate) fn begin(&self, parent: BorrowedFd<'_>) -> Result<NewFile, Errno> {
+        match self.begin_nameless(parent) {
             // The file system cannot; ISDIR and NOENT come from those that do not know the flag.
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL) => {}
-            other => return Ok(NewFile { file: other?.into(), temporary: None }),
+            other => return other,
         }
+        let mode = Mode::from_raw_mode(0o600);
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         loop {
             let temporary = self.temporary_name();
@@ -278,6 +285,11 @@ impl Placer {
                 rustix::fs::linkat(rustix::fs::CWD, path, parent, name, AtFlags::SYMLINK_FOLLOW)
             }
         }
+    }
+
+    /// Whether its directory has a name of it that [`end`](Self::end) takes away.
+    pub(crate) fn is_named(&self, new: &NewFile) -> bool {
+        new.temporary.is_some()
     }
 
     /// Nothing stays of it but its names.

@@ -2,7 +2,7 @@
 //!
 //! What is done once for a directory, the log and the journal is so done once for many files.
 use super::ranges::Partial;
-use super::tree::{FileRow, Node};
+use super::tree::{FileRow, Node, ROOT};
 use super::{Absent, Fate};
 use crate::layer::extract::NewFile;
 use crate::layer::{LayerError, Metadata};
@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 /// The most files that wait for their names. Each holds a descriptor.
@@ -21,12 +21,15 @@ const FILES_MAX: usize = 64;
 /// The most bytes of such files: who waits for a large one gets it at once.
 const BYTES_MAX: u64 = 4 << 20;
 
+/// The directory where the first name of a file will stand.
+type Home = (Node, Arc<OwnedFd>);
+
 /// A complete file without a name.
 #[derive(Debug)]
 struct Arrival {
     number: u32,
     new: NewFile,
-    home: Arc<OwnedFd>,
+    home: Home,
 }
 
 /// Brought files without names yet. What is dropped before it was [`place`](Self::place)d leaves no trace.
@@ -53,8 +56,7 @@ impl<'a> Arrivals<'a> {
         let Some(home) = absent.directories(number)? else { return Ok(()) };
         let failed = |e| absent.cannot_make(number, e);
         let placer = &absent.ground.placer;
-        let new =
-            absent.writable(home.as_fd(), || placer.begin(home.as_fd())).map_err(|e| failed(e.into()))?;
+        let new = absent.unnamed(&home).map_err(failed)?;
         let FileRow { size, .. } = *absent.tree.file(number);
         self.waiting.push(Arrival { number, new, home });
         self.bytes += size;
@@ -77,7 +79,7 @@ impl<'a> Arrivals<'a> {
 
     fn clear(&mut self) {
         for arrival in self.waiting.drain(..) {
-            self.absent.ground.placer.end(&arrival.new, arrival.home.as_fd());
+            self.absent.end(&arrival.new, &arrival.home);
         }
         self.bytes = 0;
     }
@@ -97,13 +99,13 @@ impl<'a> Arrivals<'a> {
             let dir = absent.dir_of(*parent)?;
             let name = |(arrival, node): &(&Arrival, Node)| {
                 let name = absent.tree.name(*node);
-                match absent.ground.placer.name(&arrival.new, arrival.home.as_fd(), dir.as_fd(), name) {
+                match absent.ground.placer.name(&arrival.new, arrival.home.1.as_fd(), dir.as_fd(), name) {
                     // By a daemon that was killed before it could say so, and changed since then.
                     Err(Errno::EXIST) => Ok(()),
                     other => other,
                 }
             };
-            absent.in_directory(dir.as_fd(), || names.iter().try_for_each(name))?;
+            absent.in_directory(*parent, dir.as_fd(), || names.iter().try_for_each(name))?;
             here.extend(names.iter().map(|(_, node)| *node));
         }
         let mut stats = Vec::new();
@@ -144,9 +146,10 @@ impl Absent {
 
     /// The directory of the first absent name of a file; those of the others are made as well, for the turn,
     /// in which none can be made any more. `None` if it has no such name.
-    fn directories(&self, number: u32) -> Result<Option<Arc<OwnedFd>>, LayerError> {
+    fn directories(&self, number: u32) -> Result<Option<Home>, LayerError> {
         let names = self.absent_names(number);
-        let made = names.iter().map(|name| self.directory(self.tree.parent(*name)));
+        let parents = names.iter().map(|name| self.tree.parent(*name));
+        let made = parents.map(|parent| Ok((parent, self.directory(parent)?)));
         let made = made.collect::<io::Result<Vec<_>>>().map_err(|e| self.cannot_make(number, e))?;
         Ok(made.into_iter().next())
     }
@@ -154,34 +157,48 @@ impl Absent {
     /// Whether the disk keeps files without names, as the parts of a large one are.
     pub(super) fn keeps_nameless(&self) -> bool {
         let root = self.ground.dirs.lock().get(&RelPath::root(), false);
-        root.is_ok_and(|root| self.nameless(root.as_fd()).is_ok())
+        root.is_ok_and(|root| self.nameless(&(ROOT, root)).is_ok())
     }
 
-    fn nameless(&self, home: BorrowedFd<'_>) -> io::Result<File> {
-        let new = self.writable(home, || self.ground.placer.begin(home))?;
-        self.ground.placer.end(&new, home);
+    /// A new file without a name; only where the file system knows none such, with one of its own.
+    fn unnamed(&self, (node, dir): &Home) -> io::Result<NewFile> {
+        let (dir, placer) = (dir.as_fd(), &self.ground.placer);
+        placer.begin_nameless(dir).or_else(|_| self.in_directory(*node, dir, || placer.begin(dir)))
+    }
+
+    fn end(&self, new: &NewFile, (node, dir): &Home) {
+        if self.ground.placer.is_named(new) {
+            let end = || {
+                self.ground.placer.end(new, dir.as_fd());
+                Ok(())
+            };
+            let _at_the_next_look = self.in_directory(*node, dir.as_fd(), end);
+        }
+    }
+
+    fn nameless(&self, home: &Home) -> io::Result<File> {
+        let new = self.unnamed(home)?;
+        self.end(&new, home);
         new.into_nameless().ok_or_else(|| io::ErrorKind::Unsupported.into())
     }
 
-    /// An empty file without a name for an absent one, and where its first name will stand.
-    pub(super) fn begin(&self, number: u32) -> io::Result<(File, Arc<OwnedFd>)> {
+    /// An empty file without a name for an absent one.
+    pub(super) fn begin(&self, number: u32) -> io::Result<File> {
         let home = self.directories(number).map_err(io::Error::other)?;
-        let home = home.ok_or(io::ErrorKind::NotFound)?;
-        Ok((self.nameless(home.as_fd())?, home))
+        self.nameless(&home.ok_or(io::ErrorKind::NotFound)?)
     }
 
     /// A large file is whole, or with `emptied` about to be emptied: it gets its attributes and names.
     pub(super) fn adopt(&self, partial: &Partial, emptied: bool) -> Result<(), LayerError> {
         let number = partial.number();
-        let Some(_made) = self.directories(number)? else { return Ok(()) };
+        let Some(home) = self.directories(number)? else { return Ok(()) };
         if let Some(content) = partial.content().filter(|_| !emptied) {
             self.saw_whole(partial.file(), content).map_err(|e| self.cannot_make(number, e))?;
         }
         partial.end(&self.ground.placer, &self.metadata(number), emptied)?;
         let file = partial.file().try_clone().map_err(|e| self.cannot_make(number, e))?;
         let mut arrivals = Arrivals::new(self);
-        let (new, home) = (NewFile::nameless(file), partial.home().clone());
-        arrivals.waiting.push(Arrival { number, new, home });
+        arrivals.waiting.push(Arrival { number, new: NewFile::nameless(file), home });
         arrivals.place()
     }
 

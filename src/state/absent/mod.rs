@@ -101,8 +101,9 @@ pub struct Absent {
     turn: Mutex<Log>,
     moved: Moved,
     recorder: Recorder,
-    /// Held shared by whoever adds or removes a name in a directory, alone by whoever makes an absent
-    /// entry there and sets the directory's times back: those belong to what programs do.
+    /// Held shared by whoever adds or removes a name in a directory or changes its attributes, alone by
+    /// whoever makes an absent entry there and sets the directory's times back: those belong to what programs
+    /// do.
     moves: RwLock<()>,
     ground: Ground,
     /// Learn what came; none where nothing is ever saved.
@@ -362,7 +363,8 @@ impl Absent {
         files
     }
 
-    /// Whoever adds or removes a name, or looks at times, holds this meanwhile.
+    /// Whoever adds or removes a name, changes attributes of a directory, or looks at its times, holds this
+    /// meanwhile.
     pub fn naming(&self) -> RwLockReadGuard<'_, ()> {
         self.moves.read()
     }

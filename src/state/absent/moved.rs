@@ -162,6 +162,12 @@ impl Absent {
         }
     }
 
+    /// The path of an entry that stands where the version has it; `None` if it was moved.
+    pub(super) fn path_unmoved(&self, node: Node) -> Option<RelPath> {
+        let (home, path) = self.anchor(node);
+        home.is_none().then_some(path)
+    }
+
     /// The path of an entry where the version has it; `None` if it was moved, and whoever saves the tree was
     /// told that something came to where it is.
     pub(super) fn path_to_record(&self, node: Node) -> Option<RelPath> {

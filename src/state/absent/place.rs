@@ -7,7 +7,7 @@ use crate::layer::extract::{Dirs, Placer};
 use crate::path::RelPath;
 use crate::state::identity::Identity;
 use crate::sync::{Mutex, MutexGuard};
-use rustix::fs::{AtFlags, Mode, StatxFlags, Timespec, Timestamps};
+use rustix::fs::{AtFlags, Mode, Timespec, Timestamps};
 use rustix::io::Errno;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -41,7 +41,7 @@ impl Absent {
         node: Node,
     ) -> io::Result<()> {
         let (name, placer) = (self.tree.name(node), &self.ground.placer);
-        self.in_directory(dir, || match self.tree.what(node) {
+        self.in_directory(self.tree.parent(node), dir, || match self.tree.what(node) {
             What::Directory => {
                 placer.directory(dir, name)?;
                 let meta = self.tree.directory_meta(node).cloned().unwrap_or_else(implied);
@@ -74,7 +74,8 @@ impl Absent {
                 }
                 Some((home, made)) => {
                     let (from, name) = (self.tree.name(made), self.tree.name(*node));
-                    self.in_directory(dir, || self.ground.placer.hard_link(home, from, dir, name))?;
+                    let link = || self.ground.placer.hard_link(home, from, dir, name);
+                    self.in_directory(self.tree.parent(*node), dir, link)?;
                     self.note(&mut turn, Fate::Here, &[*node])?;
                 }
             }
@@ -136,27 +137,33 @@ impl Absent {
         records.arrived(known).map_err(io::Error::other)
     }
 
-    /// Adds a name to a directory behind the back of programs: its times stay.
+    /// Changes the names in a directory of the tree behind the back of programs: its times stay, and it is as
+    /// much as before what the version has, though its change time moves.
     pub(super) fn in_directory<T>(
         &self,
+        node: Node,
         dir: BorrowedFd<'_>,
         make: impl FnMut() -> Result<T, Errno>,
-    ) -> Result<T, Errno> {
+    ) -> io::Result<T> {
         let _alone = self.moves.write();
-        let mask = StatxFlags::MTIME | StatxFlags::ATIME;
-        let before = rustix::fs::statx(dir, c"", AtFlags::EMPTY_PATH, mask)?;
-        let made = self.writable(dir, make)?;
-        let spec =
-            |t: rustix::fs::StatxTimestamp| Timespec { tv_sec: t.tv_sec, tv_nsec: i64::from(t.tv_nsec) };
-        let times =
-            Timestamps { last_access: spec(before.stx_atime), last_modification: spec(before.stx_mtime) };
+        let before = rustix::fs::statat(dir, c"", AtFlags::EMPTY_PATH)?;
+        let made = self.writable(dir, make);
+        let times = Timestamps {
+            last_access: Timespec { tv_sec: before.st_atime, tv_nsec: before.st_atime_nsec as _ },
+            last_modification: Timespec { tv_sec: before.st_mtime, tv_nsec: before.st_mtime_nsec as _ },
+        };
         rustix::fs::utimensat(dir, c".", &times, AtFlags::empty())?;
-        Ok(made)
+        if let Some((records, path)) = self.records.as_ref().zip(self.path_unmoved(node)) {
+            let after = rustix::fs::statat(dir, c"", AtFlags::EMPTY_PATH)?;
+            let (before, after) = (Identity::from(&before), Identity::from(&after));
+            records.touched(&path, &before, &after).map_err(io::Error::other)?;
+        }
+        Ok(made?)
     }
 
     /// An ordinary user's directory may be closed to its owner; the version's content goes there all
     /// the same.
-    pub(super) fn writable<T>(
+    fn writable<T>(
         &self,
         dir: BorrowedFd<'_>,
         mut make: impl FnMut() -> Result<T, Errno>,

@@ -119,8 +119,8 @@ impl Ranges {
         if !self.absent.wants(file) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        let (empty, home) = self.absent.begin(file)?;
-        let partial = Arc::new(Partial::new(file, *self.absent.tree().file(file), empty, home));
+        let empty = self.absent.begin(file)?;
+        let partial = Arc::new(Partial::new(file, *self.absent.tree().file(file), empty));
         let mut partials = self.partials.lock();
         if partials.len() >= KEPT_MAX {
             partials.retain(|_, partial| Arc::strong_count(partial) > 1);

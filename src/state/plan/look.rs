@@ -98,8 +98,15 @@ impl<'a> Look<'a> {
         Ok(())
     }
 
+    /// What stands at a path. Not in the middle of what a lazy restore does there: that sets times back.
+    fn stat(&mut self, path: &RelPath) -> io::Result<Option<Identity>> {
+        let absent = self.records.absent();
+        let _naming = absent.as_ref().map(|absent| absent.naming());
+        self.backing.stat(path)
+    }
+
     fn look(&mut self, path: &RelPath, extent: Extent) -> Result<(), PlanError> {
-        match self.backing.stat(path) {
+        match self.stat(path) {
             Ok(Some(ident)) => {
                 self.plan.unreadable.remove(path);
                 self.present(path, &ident, extent)
@@ -314,7 +321,7 @@ impl<'a> Look<'a> {
                 }
                 let known = recorded.next_if(|r| matches!(r, Ok((n, _)) if *n == name)).is_some();
                 let path = dir.join(&name);
-                match self.backing.stat(&path) {
+                match self.stat(&path) {
                     Ok(Some(ident)) => {
                         self.plan.unreadable.remove(&path);
                         self.compare(&path, &ident)?;

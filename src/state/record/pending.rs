@@ -167,6 +167,7 @@ impl Records {
             meta.fork = (pending.target != meta.name).then(|| pending.target.clone());
             meta.base = Some(base);
         })?;
+        self.follow_touched()?;
         self.journal.flush()?;
         if let Some(absent) = self.absent() {
             // If this is lost, the next version says once more that they are gone.

@@ -252,3 +252,42 @@ fn a_start_that_came_to_nothing_binds_nobody() {
     let kept = Records::open(Arc::new(journal.crashed()) as _, "s3://bucket", "other").expect("opens");
     assert!(!kept.was_clean(), "it was not stopped in good order");
 }
+
+/// A directory of which only the change time moved: to these nanoseconds.
+fn at(nsec: u32) -> Identity {
+    Identity { ctime: Timestamp { sec: 1_700_000_000, nsec }, ..dir(2) }
+}
+
+#[test]
+fn a_record_follows_a_directory_that_was_touched_and_no_other() {
+    let (_, r) = filled();
+    let a = path("a");
+    let recorded = |r: &Records| r.get(&a).expect("reads").expect("recorded").ctime.nsec;
+    r.restored([(a.clone(), at(1))].into_iter(), base(1), true).expect("restores");
+    r.touched(&a, &at(1), &at(2)).expect("touches");
+    assert_eq!(recorded(&r), 2);
+    // A program has changed it: that is to be found.
+    r.touched(&a, &at(5), &at(6)).expect("touches");
+    assert_eq!(recorded(&r), 2);
+    let commit = |ident: Identity, version: u64| {
+        let delta = Delta::Put(b"a".to_vec(), ident);
+        let staged = r.stage("n", "layer", ([0; 32], 1), version, [delta].into_iter()).expect("stages");
+        r.promote(&staged, base(version)).expect("promotes");
+    };
+    // A flush that looked at it between two touches.
+    r.touched(&a, &at(6), &at(8)).expect("touches");
+    commit(at(6), 2);
+    assert_eq!(recorded(&r), 8);
+    r.touched(&a, &at(8), &at(9)).expect("touches");
+    assert_eq!(recorded(&r), 9);
+    // One that looked at it before it was changed again.
+    r.touched(&a, &at(20), &at(21)).expect("touches");
+    commit(at(15), 3);
+    assert_eq!(recorded(&r), 15);
+    let changed = Identity { mode: 0o040_700, ..at(21) };
+    commit(changed, 4);
+    assert_eq!(recorded(&r), 21);
+    assert_eq!(r.get(&a).expect("reads"), Some(changed), "what a program changed is not what was touched");
+    commit(at(20), 5);
+    assert_eq!(recorded(&r), 21);
+}

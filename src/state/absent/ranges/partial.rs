@@ -14,7 +14,6 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -35,8 +34,6 @@ pub struct Partial {
     number: u32,
     row: FileRow,
     file: File,
-    /// Where its first name will stand.
-    home: Arc<OwnedFd>,
     /// Where its content is; found when somebody reads it first.
     pub(super) content: OnceCell<Arc<Content>>,
     /// Held alone by who writes parts or ends that, shared by who reads what is there.
@@ -56,12 +53,11 @@ impl std::fmt::Debug for Partial {
 }
 
 impl Partial {
-    pub(super) fn new(number: u32, row: FileRow, file: File, home: Arc<OwnedFd>) -> Self {
+    pub(super) fn new(number: u32, row: FileRow, file: File) -> Self {
         Self {
             number,
             row,
             file,
-            home,
             content: OnceCell::new(),
             state: RwLock::default(),
             flights: Mutex::default(),
@@ -81,10 +77,6 @@ impl Partial {
 
     pub(super) fn row(&self) -> &FileRow {
         &self.row
-    }
-
-    pub(in crate::state::absent) fn home(&self) -> &Arc<OwnedFd> {
-        &self.home
     }
 
     /// What it is kept in; the file itself once it is whole.
@@ -238,8 +230,7 @@ mod tests {
     fn partial(size: u64) -> Partial {
         let place = Place { layer: 0, offset: 0, length: size };
         let row = FileRow { place, size, mode: 0o640, uid: 0, gid: 0, mtime: Timestamp::default() };
-        let home = File::open("/").expect("a directory");
-        Partial::new(3, row, tempfile::tempfile().expect("file"), Arc::new(home.into()))
+        Partial::new(3, row, tempfile::tempfile().expect("file"))
     }
 
     /// Data from 10 to 40 and from 60 to 100, a hole between.

@@ -3,13 +3,13 @@
 
 mod harness;
 
-use harness::{Lab, Mode, Setup, Subject};
-use rustix::fs::{AtFlags, CWD, StatxFlags};
+use harness::{LIMIT, Lab, Mode, Setup, Subject, TIMELESS, Tree};
+use rustix::fs::{AtFlags, CWD, RenameFlags, StatxFlags};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier, mpsc};
 
 const BOTH: [Mode; 2] = [Mode::Passthrough, Mode::Classic];
 
@@ -34,6 +34,10 @@ fn arrived(mode: Mode) -> Lab {
     lab.flush();
     lab.elsewhere();
     lab
+}
+
+fn absent(lab: &Lab) -> u64 {
+    lab.status_number("absent_files")
 }
 
 /// One more machine that shares the remote of a lab.
@@ -106,6 +110,59 @@ fn a_scan_finds_no_change_in_what_came() {
             .unwrap();
         lab.mount();
         assert_eq!(lab.flush(), "3", "{mode:?}: a change was taken for something that came");
+    }
+}
+
+/// SEMANTICS, Restore: "However many wait at once".
+#[test]
+fn more_opens_than_the_daemon_has_threads_are_all_answered() {
+    const OPENERS: usize = 1100;
+    let mut lab = Lab::new(Setup::default().with(&["--no-prefetch"]));
+    for n in 0..OPENERS {
+        fs::write(lab.dir().join(n.to_string()), n.to_string()).unwrap();
+    }
+    lab.flush();
+    lab.elsewhere();
+    let (together, (tell, told)) = (Arc::new(Barrier::new(OPENERS)), mpsc::channel());
+    for n in 0..OPENERS {
+        let (path, together, tell) = (lab.dir().join(n.to_string()), together.clone(), tell.clone());
+        std::thread::Builder::new()
+            .stack_size(128 << 10)
+            .spawn(move || {
+                together.wait();
+                let _nobody_waits = tell.send((n, fs::read_to_string(path).ok()));
+            })
+            .unwrap();
+    }
+    for answered in 0..OPENERS {
+        let (n, read) =
+            told.recv_timeout(LIMIT).unwrap_or_else(|_| panic!("{answered} of {OPENERS} were answered"));
+        assert_eq!(read, Some(n.to_string()));
+    }
+    assert_eq!(absent(&lab), 0);
+}
+
+/// SEMANTICS, Restore: "Every operation works on what is not here yet".
+#[test]
+fn an_absent_file_changes_places_with_a_directory_of_absent_files() {
+    for mode in BOTH {
+        let twin = tempfile::tempdir().unwrap();
+        populate(twin.path());
+        let exchange = |dir: &Path| {
+            let swap = |a: &str, b: &str| {
+                rustix::fs::renameat_with(CWD, dir.join(a), CWD, dir.join(b), RenameFlags::EXCHANGE)
+            };
+            swap("top", "a").unwrap();
+            swap("many", "third").unwrap();
+            swap("other/one", "many").unwrap();
+        };
+        exchange(twin.path());
+        let mut lab = arrived(mode);
+        exchange(&lab.dir());
+        let version = lab.flush();
+        let expected = Tree::take(twin.path(), TIMELESS);
+        expected.assert_same(&Tree::take(&lab.checkout(&version), TIMELESS), "the version");
+        expected.assert_same(&Tree::take(&lab.dir(), TIMELESS), "the tree");
     }
 }
 

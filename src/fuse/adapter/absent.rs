@@ -23,12 +23,12 @@ impl Adapter {
         };
         let (this, hydrator) = (self.clone(), hydrator.clone());
         hydrator.handle().clone().spawn(async move {
-            let brought = while_it_comes(&hydrator, bring(&hydrator, need)).await;
-            // The operation itself may wait for a disk.
-            tokio::task::spawn_blocking(move || match brought {
-                Ok(()) => op(&this, reply),
+            match while_it_comes(&hydrator, bring(&hydrator, need)).await {
+                // The operation itself may wait for a disk.
+                Ok(()) => drop(tokio::task::spawn_blocking(move || op(&this, reply))),
+                // To be told whatever the threads that wait for disks are doing.
                 Err(unbrought) => reply.error(unbrought.told()),
-            });
+            }
         });
     }
 }

@@ -21,12 +21,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 /// Bytes of tar stream that the background asks of the store at once.
 const RUN_BYTES: u64 = 16 << 20;
 /// So many of these are under way at once.
 const RUNS: usize = 3;
+
+/// So many fetches are on threads of their own at once, each of which may wait for the store. The store of a
+/// directory answers on such threads as well, and the runtime has 512 of them.
+const FETCHES_MAX: usize = 64;
 
 /// How often the background looks whether it may go on.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -52,6 +56,7 @@ pub struct Hydrator {
     ranges: Arc<Ranges>,
     counters: Arc<Counters>,
     handle: Handle,
+    fetches: Arc<Semaphore>,
     /// Files under way for somebody who waits. Owner of its lock.
     flights: Mutex<HashMap<u32, Flight>>,
     /// What lies beside a file that is brought comes along.
@@ -86,6 +91,7 @@ impl Hydrator {
             absent,
             counters,
             handle,
+            fetches: Arc::new(Semaphore::new(FETCHES_MAX)),
             flights: Mutex::default(),
             neighbours,
             pace,
@@ -119,8 +125,10 @@ impl Hydrator {
     }
 
     /// Brings these files; ready when all are there. Those wanted already are not asked for twice.
-    pub async fn bring(self: &Arc<Self>, files: Vec<u32>) -> Result<(), Failure> {
+    pub async fn bring(self: &Arc<Self>, mut files: Vec<u32>) -> Result<(), Failure> {
         let _waiting = Waiting::new(self.clone());
+        files.sort_unstable();
+        files.dedup();
         let flights = self.runs(&files, RUN_BYTES).into_iter().map(|run| match run.len() {
             1 => self.flight(run.start),
             _ => self.fetch(run).boxed().shared(),
@@ -212,8 +220,11 @@ impl Hydrator {
     fn fetch(self: &Arc<Self>, files: Range<u32>) -> impl Future<Output = Result<(), Failure>> + use<> {
         let own = self.clone();
         async move {
-            let worker = own.clone();
-            let work = tokio::task::spawn_blocking(move || worker.place(files));
+            let one_of_few = own.fetches.clone().acquire_owned().await;
+            let work = tokio::task::spawn_blocking(move || {
+                let _one_of_few = one_of_few; // also when nobody waits for it any more
+                own.place(files)
+            });
             work.await.unwrap_or(Err(RestoreError::Stopped)).map_err(Arc::new)
         }
     }

@@ -6,9 +6,9 @@ mod harness;
 use harness::{LIMIT, Lab, Mode, Setup, Subject, TIMELESS, Tree};
 use rustix::fs::{AtFlags, CWD, RenameFlags, StatxFlags};
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
 
 const BOTH: [Mode; 2] = [Mode::Passthrough, Mode::Classic];
@@ -194,4 +194,153 @@ fn what_a_program_does_to_a_directory_stays_while_files_come_to_it() {
     }
     reader.join().unwrap();
     assert_eq!(fs::metadata(&many).unwrap().mtime(), second, "the last time that was set is lost");
+}
+
+/// SEMANTICS, Restore: "names, attributes, extended attributes and links are there without a request for content".
+#[test]
+fn a_file_has_its_names_while_it_comes() {
+    const FILES: u64 = 600;
+    for mode in BOTH {
+        let mut lab = Lab::new(Setup::mode(mode).with(&["--no-prefetch"]));
+        for n in 0..FILES {
+            fs::write(lab.dir().join(n.to_string()), n.to_string()).unwrap();
+        }
+        lab.flush();
+        lab.elsewhere();
+        let at = Arc::new(AtomicU64::new(0));
+        let looks: Vec<_> = (0..3)
+            .map(|_| {
+                let (dir, at) = (lab.dir(), at.clone());
+                std::thread::spawn(move || {
+                    let mut wrong = Vec::new();
+                    loop {
+                        let n = at.load(Ordering::Acquire);
+                        if n >= FILES {
+                            return wrong;
+                        }
+                        // As it is now, not as the kernel remembers it.
+                        let fresh = AtFlags::from_bits_retain(0x2000);
+                        let path = dir.join(n.to_string());
+                        let stat = rustix::fs::statx(CWD, path, fresh, StatxFlags::BASIC_STATS).unwrap();
+                        if stat.stx_nlink != 1 {
+                            wrong.push((n, stat.stx_nlink));
+                        }
+                    }
+                })
+            })
+            .collect();
+        for n in 0..FILES {
+            at.store(n, Ordering::Release);
+            let path = lab.dir().join(n.to_string());
+            let before = fs::metadata(&path).unwrap().ino();
+            fs::read(&path).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().ino(), before, "{mode:?}: it got another number");
+        }
+        at.store(FILES, Ordering::Release);
+        for look in looks {
+            assert_eq!(look.join().unwrap(), [], "{mode:?}: files without a name, or with too many");
+        }
+    }
+}
+
+/// SEMANTICS, Restore: "A file that cannot come keeps no other from coming".
+#[test]
+fn a_directory_that_is_gone_beneath_is_in_nobodys_way() {
+    let mut lab = Lab::new(Setup::default().with(&["--no-prefetch"]));
+    for sub in ["a", "b", "c"] {
+        fs::create_dir(lab.dir().join(sub)).unwrap();
+        fs::write(lab.dir().join(sub).join("f"), format!("in {sub}\n")).unwrap();
+    }
+    for name in ["0", "one", "two"] {
+        fs::write(lab.dir().join(name), format!("this is {name}\n")).unwrap();
+    }
+    lab.flush();
+    lab.elsewhere();
+    for sub in ["a", "b", "c"] {
+        fs::metadata(lab.dir().join(sub)).unwrap();
+    }
+    lab.unmount();
+    let away = lab.root().join("away");
+    fs::rename(lab.dir().join("a"), &away).unwrap();
+    // From now on what lies beside a file that is waited for comes along.
+    lab.setup.options.clear();
+    lab.setup.options.extend(["--prefetch-rate".into(), "1".into()]);
+    lab.mount();
+    assert_eq!(fs::read_to_string(lab.dir().join("one")).unwrap(), "this is one\n");
+    fs::rename(lab.dir().join("two"), lab.dir().join("moved")).unwrap();
+    lab.verb("hydrate", &[]).must("hydrate");
+    assert_eq!(fs::read_to_string(lab.dir().join("c/f")).unwrap(), "in c\n");
+    lab.flush();
+    lab.unmount();
+    assert_eq!(fs::read_to_string(lab.dir().join("b/f")).unwrap(), "in b\n");
+    assert!(!lab.dir().join("a").exists(), "it came back");
+}
+
+/// SEMANTICS, Restore: "A daemon that is killed meanwhile loses nothing and brings nothing back".
+#[test]
+fn a_file_that_came_under_one_of_its_names_only_stays_one_file() {
+    for mode in BOTH {
+        let mut lab = arrived(mode);
+        let file = lab.dir().join("a/file");
+        let times = fs::metadata(&file).unwrap().modified().unwrap();
+        fs::metadata(lab.dir().join("other/second name")).unwrap();
+        lab.kill();
+        rustix::mount::unmount(lab.dir(), rustix::mount::UnmountFlags::DETACH).unwrap();
+        // What a daemon leaves that is killed between two names: nobody has written down the first.
+        fs::write(&file, "this is a/file\n").unwrap();
+        fs::File::open(&file).unwrap().set_modified(times).unwrap();
+        lab.mount();
+        assert_eq!(fs::read_to_string(lab.dir().join("third")).unwrap(), "this is a/file\n");
+        let dir = lab.dir();
+        let stat = |name: &str| {
+            let meta = fs::metadata(dir.join(name)).unwrap();
+            (meta.ino(), meta.nlink())
+        };
+        let first = stat("a/file");
+        assert_eq!(first.1, 3, "{mode:?}");
+        assert_eq!([stat("third"), stat("other/second name")], [first, first], "{mode:?}");
+        lab.remount();
+        let first = stat("a/file");
+        assert_eq!([stat("third"), stat("other/second name")], [first, first], "{mode:?}: after a remount");
+    }
+}
+
+/// SEMANTICS, Restore: "A truncation that is refused changes nothing".
+#[test]
+fn a_running_program_that_is_not_all_here_is_not_emptied() {
+    let program = ["/usr/bin/sleep", "/bin/sleep"].into_iter().find_map(|path| fs::read(path).ok());
+    let mut lab = Lab::new(Setup::default().with(&["--no-prefetch"]));
+    let path = |lab: &Lab| lab.dir().join("program");
+    fs::write(path(&lab), program.expect("sleep")).unwrap();
+    let noise: Vec<u8> = (0..12u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let file = fs::OpenOptions::new().write(true).open(path(&lab)).unwrap();
+    let length = file.metadata().unwrap().len();
+    file.write_all_at(&noise, length).unwrap();
+    drop(file);
+    fs::set_permissions(path(&lab), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    lab.flush();
+    lab.elsewhere();
+    let mut running = std::process::Command::new(path(&lab)).arg("1000").spawn().unwrap();
+    let opened = rustix::fs::open(
+        path(&lab),
+        rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::TRUNC,
+        rustix::fs::Mode::empty(),
+    );
+    let (opened, size) = (opened.map(drop), fs::metadata(path(&lab)).unwrap().len());
+    running.kill().unwrap();
+    running.wait().unwrap();
+    assert_eq!((opened, size), (Err(rustix::io::Errno::TXTBSY), length + noise.len() as u64));
+}
+
+/// SEMANTICS, Restore: "`hydrate` brings what it names, or everything".
+#[test]
+fn what_was_removed_is_not_waited_for() {
+    let lab = arrived(Mode::Passthrough);
+    fs::remove_dir_all(lab.dir().join("a")).unwrap();
+    fs::remove_dir_all(lab.dir().join("many")).unwrap();
+    lab.verb("hydrate", &[]).must("hydrate");
+    lab.unmount();
+    assert!(!lab.state().join("absent").exists(), "nothing is absent any more, and it is remembered");
+    lab.mount();
+    assert!(!lab.dir().join("a").exists() && !lab.dir().join("many").exists());
 }

@@ -377,3 +377,29 @@ fn privileges_go_with_a_write_as_on_the_disk_beneath() {
         lab.verb("flush", &["--wait"]).must("flush");
     }
 }
+
+/// SEMANTICS, Restore: "A truncation that is refused changes nothing".
+#[test]
+fn an_ordinary_user_empties_nothing_that_he_may_not_write() {
+    let Some(user) = User::new("ordinary user's refused truncation") else { return };
+    user.mount(&["--name", "cold"]);
+    user.shell("echo precious > closed; chmod 444 closed; echo open > open").must("writing");
+    let version = version_in(&user.verb("flush", &["--wait"]).must("flush").stdout);
+    user.verb("unmount", &[]).must("unmount");
+    for name in ["closed", "open"] {
+        fs::remove_file(user.work().join(name)).unwrap();
+    }
+    fs::remove_dir_all(user.path("home/.local/state/icecache")).unwrap();
+
+    user.mount(&["--name", "cold", "--no-prefetch"]);
+    assert_eq!(user.status()["absent_files"], 2);
+    let refused = user.shell(": > closed");
+    assert!(!refused.ok() && refused.stderr.contains("Permission denied"), "{}", refused.stderr);
+    assert_eq!(user.shell("cat closed").must("reading").stdout, "precious\n");
+    assert_eq!(version_in(&user.verb("flush", &["--wait"]).must("flush").stdout), version);
+    user.shell(": > open").must("emptying");
+    assert_eq!(user.shell("cat open").must("reading").stdout, "");
+    let emptied = version_in(&user.verb("flush", &["--wait"]).must("flush").stdout);
+    assert_ne!(emptied, version, "the emptied file is not saved");
+    user.verb("unmount", &[]).must("unmount");
+}

@@ -94,6 +94,13 @@ impl Volume {
     /// Attributes of an inode that is not on the disk yet.
     pub(super) fn absent_attr(&self, inode: &Inode) -> Option<Attr> {
         let (absent, file) = self.absent.as_ref().zip(inode.absent_file())?;
+        if !absent.wants(file) {
+            // It has just come to the disk, or has no name any more.
+            let attr = inode.at(|dir, name| Attr::at(dir, name)).ok().filter(Attr::is_file);
+            if let Some(attr) = attr {
+                return Some(inode.told(attr));
+            }
+        }
         Some(attr_of(absent, file, absent.tree().file(file)))
     }
 
@@ -119,10 +126,13 @@ impl Volume {
 
     /// What an operation on an inode needs. `emptied`: its content does not matter.
     pub fn need(&self, inode: u64, emptied: bool) -> Need {
-        let file = self.absent.as_ref().and_then(|_| self.inodes.get(inode).ok()?.absent_file());
-        match file {
+        let inode = self.absent.as_ref().and_then(|_| self.inodes.get(inode).ok());
+        match inode.as_ref().and_then(|inode| inode.absent_file()) {
             None => Need::Nothing,
-            Some(file) if emptied => Need::Empty(file),
+            // A program that runs is not emptied.
+            Some(file) if emptied && inode.as_ref().is_some_and(|inode| inode.open.lock().running == 0) => {
+                Need::Empty(file)
+            }
             Some(file) => Need::Files(vec![file]),
         }
     }
@@ -231,6 +241,10 @@ impl Shown for Volume {
         self.dirty.mark(path.clone(), Extent::Subtree);
     }
 
+    fn differs(&self, path: &RelPath) {
+        self.dirty.mark(path.clone(), Extent::Entry);
+    }
+
     fn arrived(&self, file: u32, stat: &Stat) {
         // Its birth time, which tells it from later files of that number, is not in a stat.
         let Some(inode) = self.inodes.find_absent(file) else { return };
@@ -248,7 +262,7 @@ fn attr_of(absent: &Absent, file: u32, row: &FileRow) -> Attr {
         key: absent_key(file),
         generation: 0,
         mode: FileType::RegularFile.as_raw_mode() | row.mode,
-        nlink: absent.absent_names(file).len() as u32,
+        nlink: absent.standing_names(file),
         uid: row.uid,
         gid: row.gid,
         rdev: 0,

@@ -58,9 +58,17 @@ impl Unbrought {
         Self { errno, why }
     }
 
+    /// It would fail when it is here; so it need not come.
+    fn refused(e: &std::io::Error) -> Self {
+        Self { errno: e.raw_os_error().unwrap_or(libc::EIO), why: e.to_string() }
+    }
+
     /// What the program is told; the log is told why.
     pub(super) fn told(self) -> i32 {
-        tracing::warn!(error = self.why, "content could not be brought");
+        match self.errno {
+            libc::EACCES | libc::EPERM => tracing::debug!(error = self.why, "a program may not do that"),
+            _ => tracing::warn!(error = self.why, "content could not be brought"),
+        }
         self.errno
     }
 }
@@ -89,7 +97,11 @@ async fn bring(hydrator: &Arc<Hydrator>, need: Need) -> Result<(), Unbrought> {
         Need::Files(files) => all(files).await,
         Need::Empty(file) => {
             let own = hydrator.clone();
-            blocking(move || own.empty(file).map_err(|e| Unbrought::of(&e))).await
+            blocking(move || {
+                own.may_empty(file).map_err(|e| Unbrought::refused(&e))?;
+                own.empty(file).map_err(|e| Unbrought::of(&e))
+            })
+            .await
         }
     }
 }

@@ -2,18 +2,19 @@
 //!
 //! What is done once for a directory, the log and the journal is so done once for many files.
 use super::ranges::Partial;
-use super::tree::{FileRow, Node, ROOT};
+use super::tree::{Node, ROOT};
 use super::{Absent, Fate};
 use crate::layer::extract::NewFile;
 use crate::layer::{LayerError, Metadata};
 use crate::path::RelPath;
 use crate::state::identity::Identity;
-use rustix::fs::AtFlags;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::ops::Range;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 /// The most files that wait for their names. Each holds a descriptor.
@@ -38,11 +39,17 @@ pub(super) struct Arrivals<'a> {
     absent: &'a Absent,
     waiting: Vec<Arrival>,
     bytes: u64,
+    /// They come without their content, to be emptied: the version has them otherwise.
+    emptied: bool,
+    /// Somebody waits for these; others only come along.
+    wanted: Range<u32>,
+    /// Why the first of the wanted did not come. It keeps no other from coming.
+    failed: Option<LayerError>,
 }
 
 impl<'a> Arrivals<'a> {
-    pub(super) fn new(absent: &'a Absent) -> Self {
-        Self { absent, waiting: Vec::new(), bytes: 0 }
+    pub(super) fn new(absent: &'a Absent, wanted: Range<u32>) -> Self {
+        Self { absent, waiting: Vec::new(), bytes: 0, emptied: false, wanted, failed: None }
     }
 
     /// Takes a file that is still absent; `fill` writes its content into an empty one that nobody sees.
@@ -53,16 +60,26 @@ impl<'a> Arrivals<'a> {
         fill: impl FnOnce(&File) -> Result<(), LayerError>,
     ) -> Result<(), LayerError> {
         let absent = self.absent;
-        let Some(home) = absent.directories(number)? else { return Ok(()) };
-        let failed = |e| absent.cannot_make(number, e);
-        let placer = &absent.ground.placer;
-        let new = absent.unnamed(&home).map_err(failed)?;
-        let FileRow { size, .. } = *absent.tree.file(number);
+        let (new, home) = match absent.begin(number) {
+            Ok(Some(begun)) => begun,
+            Ok(None) => return Ok(()),
+            Err(e) => {
+                self.fail(number, absent.cannot_make(number, e));
+                return Ok(());
+            }
+        };
         self.waiting.push(Arrival { number, new, home });
-        self.bytes += size;
+        self.bytes += absent.tree.file(number).size;
         if let Some(Arrival { new, .. }) = self.waiting.last() {
-            fill(&new.file)?;
-            placer.apply(&new.file, meta).map_err(|e| failed(e.into()))?;
+            let applied = |e: Errno| absent.cannot_make(number, e.into());
+            let filled =
+                fill(&new.file).and_then(|()| absent.ground.placer.apply(&new.file, meta).map_err(applied));
+            if filled.is_err()
+                && let Some(Arrival { new, home, .. }) = self.waiting.pop()
+            {
+                absent.end(&new, &home);
+            }
+            filled?;
         }
         if self.waiting.len() >= FILES_MAX || self.bytes >= BYTES_MAX {
             self.place()?;
@@ -70,11 +87,28 @@ impl<'a> Arrivals<'a> {
         Ok(())
     }
 
+    fn fail(&mut self, number: u32, error: LayerError) {
+        tracing::debug!(%error, "a file cannot come");
+        let more = self.failed.as_ref().is_none_or(is_gone);
+        if self.wanted.contains(&number) && more {
+            self.failed = Some(error);
+        }
+    }
+
     /// Gives all of them their names.
-    pub(super) fn place(&mut self) -> Result<(), LayerError> {
+    fn place(&mut self) -> Result<(), LayerError> {
         let placed = self.publish().map_err(|e| LayerError::io("cannot name what was brought", e));
         self.clear();
-        placed
+        for (number, e) in placed? {
+            self.fail(number, self.absent.cannot_make(number, e));
+        }
+        Ok(())
+    }
+
+    /// The same, and says why one of the wanted did not come.
+    pub(super) fn finish(mut self) -> Result<(), LayerError> {
+        self.place()?;
+        self.failed.take().map_or(Ok(()), Err)
     }
 
     fn clear(&mut self) {
@@ -84,52 +118,118 @@ impl<'a> Arrivals<'a> {
         self.bytes = 0;
     }
 
-    fn publish(&self) -> io::Result<()> {
+    /// Files that could not get a name, and why.
+    fn publish(&self) -> io::Result<Vec<(u32, io::Error)>> {
         let absent = self.absent;
         let mut turn = absent.turn.lock();
+        let (mut here, mut failed) = (Vec::new(), Vec::new());
         // Those that nobody removed meanwhile, by the directory of each name.
         let mut names: BTreeMap<Node, Vec<(&Arrival, Node)>> = BTreeMap::new();
+        let mut others: HashMap<u32, Other> = HashMap::new();
         for arrival in &self.waiting {
             for node in absent.absent_names(arrival.number) {
                 names.entry(absent.tree.parent(node)).or_default().push((arrival, node));
             }
+            others.extend(absent.other_name(arrival.number).map(|other| (arrival.number, other)));
         }
-        let (mut here, mut records) = (Vec::new(), Vec::new());
         for (parent, names) in &names {
-            let dir = absent.dir_of(*parent)?;
-            let name = |(arrival, node): &(&Arrival, Node)| {
-                let name = absent.tree.name(*node);
-                match absent.ground.placer.name(&arrival.new, arrival.home.1.as_fd(), dir.as_fd(), name) {
-                    // By a daemon that was killed before it could say so, and changed since then.
-                    Err(Errno::EXIST) => Ok(()),
-                    other => other,
-                }
+            let (mut named, mut unnamed) = (Vec::new(), Vec::new());
+            let name_all = absent.dir_of(*parent).map_err(io::Error::from).and_then(|dir| {
+                absent.in_directory(*parent, dir.as_fd(), || {
+                    (named, unnamed) = (Vec::new(), Vec::new());
+                    for (arrival, node) in names {
+                        match arrival.name(absent, others.get(&arrival.number), dir.as_fd(), *node) {
+                            Err(Errno::ACCESS) => return Err(Errno::ACCESS),
+                            Err(e) => unnamed.push((arrival.number, e.into())),
+                            Ok(()) => named.push(*node),
+                        }
+                    }
+                    Ok(())
+                })
+            });
+            if let Err(e) = name_all {
+                let rest = names.iter().filter(|(_, node)| !named.contains(node));
+                let again = |(arrival, _): &(&Arrival, Node)| (arrival.number, copy_of(&e));
+                unnamed = rest.map(again).collect();
+            }
+            here.extend(named);
+            failed.append(&mut unnamed);
+        }
+        let (mut stats, mut records) = (Vec::new(), Vec::new());
+        for arrival in &self.waiting {
+            let ino = match others.get(&arrival.number) {
+                Some(other) => other.ino,
+                None => rustix::fs::fstat(&arrival.new.file)?.st_ino,
             };
-            absent.in_directory(*parent, dir.as_fd(), || names.iter().try_for_each(name))?;
-            here.extend(names.iter().map(|(_, node)| *node));
-        }
-        let mut stats = Vec::new();
-        for (parent, names) in &names {
-            let dir = absent.dir_of(*parent)?;
-            for (arrival, node) in names {
-                let name = absent.tree.name(*node);
-                let stat = rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
-                // One that another put there is not as the version has it: it has no record, and is saved.
-                if stat.st_ino == rustix::fs::fstat(&arrival.new.file)?.st_ino {
-                    records.push((*node, Identity::from(&stat)));
+            for node in absent.names_of(arrival.number) {
+                let Ok(dir) = absent.dir_of(absent.tree.parent(node)) else { continue };
+                let name = absent.tree.name(node);
+                let Ok(stat) = rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+                // One that another put there is not as the version has it, and not this file: it has no
+                // record, and is saved.
+                if stat.st_ino == ino {
+                    records.push((node, Identity::from(&stat)));
+                    stats.push((arrival.number, stat));
                 }
-                stats.push((arrival.number, stat));
             }
         }
-        absent.record(records)?;
-        absent.note(&mut turn, Fate::Here, &here)?;
+        if self.emptied {
+            absent.differ(&here);
+        } else {
+            absent.record(records)?;
+        }
+        turn.append(here.iter().map(|node| (Fate::Here, *node)))?;
+        // Before anybody can look for them on the disk: there they would be other files.
         if let Some(shown) = absent.shown() {
             for (number, stat) in &stats {
                 shown.arrived(*number, stat);
             }
         }
-        Ok(())
+        absent.set_all(Fate::Here, &here);
+        Ok(failed)
     }
+}
+
+/// A name of a file that stands on the disk already.
+#[derive(Debug)]
+struct Other {
+    dir: Arc<OwnedFd>,
+    node: Node,
+    ino: u64,
+}
+
+impl Arrival {
+    /// Gives it the name of a node. What stands there came by a daemon that was killed before it could say
+    /// so, or was put there by somebody: either stays.
+    fn name(
+        &self,
+        absent: &Absent,
+        other: Option<&Other>,
+        dir: BorrowedFd<'_>,
+        node: Node,
+    ) -> Result<(), Errno> {
+        let name = absent.tree.name(node);
+        let named = match other {
+            Some(Other { dir: from, node, .. }) => {
+                rustix::fs::linkat(from, absent.tree.name(*node), dir, name, AtFlags::empty())
+            }
+            None => absent.ground.placer.name(&self.new, self.home.1.as_fd(), dir, name),
+        };
+        match named {
+            Err(Errno::EXIST) => Ok(()),
+            other => other,
+        }
+    }
+}
+
+/// Whether the directory that an entry belongs to is not there any more: somebody took it away beneath.
+pub(super) fn is_gone(error: &LayerError) -> bool {
+    use io::ErrorKind::{NotADirectory, NotFound};
+    matches!(error, LayerError::Io { source, .. } if matches!(source.kind(), NotFound | NotADirectory))
+}
+
+fn copy_of(e: &io::Error) -> io::Error {
+    e.raw_os_error().map_or_else(|| io::Error::other(e.to_string()), io::Error::from_raw_os_error)
 }
 
 impl Drop for Arrivals<'_> {
@@ -146,12 +246,37 @@ impl Absent {
 
     /// The directory of the first absent name of a file; those of the others are made as well, for the turn,
     /// in which none can be made any more. `None` if it has no such name.
-    fn directories(&self, number: u32) -> Result<Option<Home>, LayerError> {
+    fn directories(&self, number: u32) -> io::Result<Option<Home>> {
         let names = self.absent_names(number);
         let parents = names.iter().map(|name| self.tree.parent(*name));
         let made = parents.map(|parent| Ok((parent, self.directory(parent)?)));
-        let made = made.collect::<io::Result<Vec<_>>>().map_err(|e| self.cannot_make(number, e))?;
-        Ok(made.into_iter().next())
+        Ok(made.collect::<io::Result<Vec<_>>>()?.into_iter().next())
+    }
+
+    /// Of a file with several names, one that is on the disk: the daemon was killed before all of them were.
+    /// It must be the very file, as the version has it.
+    fn other_name(&self, number: u32) -> Option<Other> {
+        if self.trusted || !self.names.contains_key(&number) {
+            return None;
+        }
+        let row = self.tree.file(number);
+        self.names_of(number).into_iter().filter(|node| self.stands(*node)).find_map(|node| {
+            let dir = self.dir_of(self.tree.parent(node)).ok()?;
+            let stat = rustix::fs::statat(&dir, self.tree.name(node), AtFlags::SYMLINK_NOFOLLOW).ok()?;
+            let ident = Identity::from(&stat);
+            let same = ident.file_type() == FileType::RegularFile
+                && (ident.size, ident.mtime, ident.mode & 0o7777) == (row.size, row.mtime, row.mode);
+            same.then_some(Other { dir, node, ino: ident.ino })
+        })
+    }
+
+    /// These are not as the version has them.
+    fn differ(&self, nodes: &[Node]) {
+        for path in nodes.iter().filter_map(|node| self.path_to_record(*node)) {
+            if let Some(shown) = self.shown() {
+                shown.differs(&path);
+            }
+        }
     }
 
     /// Whether the disk keeps files without names, as the parts of a large one are.
@@ -182,35 +307,50 @@ impl Absent {
         new.into_nameless().ok_or_else(|| io::ErrorKind::Unsupported.into())
     }
 
-    /// An empty file without a name for an absent one.
-    pub(super) fn begin(&self, number: u32) -> io::Result<File> {
-        let home = self.directories(number).map_err(io::Error::other)?;
-        self.nameless(&home.ok_or(io::ErrorKind::NotFound)?)
+    /// An empty file for an absent one, and where its first name will stand. `None` if it is not absent.
+    fn begin(&self, number: u32) -> io::Result<Option<(NewFile, Home)>> {
+        let Some(home) = self.directories(number)? else { return Ok(None) };
+        Ok(Some((self.unnamed(&home)?, home)))
+    }
+
+    /// The same without any name.
+    pub(super) fn begin_nameless(&self, number: u32) -> io::Result<File> {
+        self.nameless(&self.directories(number)?.ok_or(io::ErrorKind::NotFound)?)
+    }
+
+    /// Whether we may write to a file once it is here, as a program that is about to empty it wants us to. What
+    /// it is told otherwise.
+    pub(super) fn may_be_written(&self, number: u32) -> io::Result<()> {
+        let Some((new, home)) = self.begin(number)? else { return Ok(()) };
+        let applied = self.ground.placer.apply(&new.file, &self.metadata(number));
+        let path = format!("/proc/self/fd/{}", new.file.as_raw_fd());
+        let opened = applied
+            .and_then(|()| rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).map(drop));
+        self.end(&new, &home);
+        Ok(opened?)
     }
 
     /// A large file is whole, or with `emptied` about to be emptied: it gets its attributes and names.
     pub(super) fn adopt(&self, partial: &Partial, emptied: bool) -> Result<(), LayerError> {
         let number = partial.number();
-        let Some(home) = self.directories(number)? else { return Ok(()) };
+        let failed = |e| self.cannot_make(number, e);
+        let Some(home) = self.directories(number).map_err(failed)? else { return Ok(()) };
         if let Some(content) = partial.content().filter(|_| !emptied) {
-            self.saw_whole(partial.file(), content).map_err(|e| self.cannot_make(number, e))?;
+            self.saw_whole(partial.file(), content).map_err(failed)?;
         }
         partial.end(&self.ground.placer, &self.metadata(number), emptied)?;
-        let file = partial.file().try_clone().map_err(|e| self.cannot_make(number, e))?;
-        let mut arrivals = Arrivals::new(self);
+        let file = partial.file().try_clone().map_err(failed)?;
+        let mut arrivals = Arrivals::new(self, number..number + 1);
+        arrivals.emptied = emptied;
         arrivals.waiting.push(Arrival { number, new: NewFile::nameless(file), home });
-        arrivals.place()
+        arrivals.finish()
     }
 
-    /// One file at once.
-    pub(super) fn arrive(
-        &self,
-        number: u32,
-        meta: &Metadata,
-        fill: impl FnOnce(&File) -> Result<(), LayerError>,
-    ) -> Result<(), LayerError> {
-        let mut arrivals = Arrivals::new(self);
-        arrivals.add(number, meta, fill)?;
-        arrivals.place()
+    /// A file that has no content, or with `emptied` is about to have none.
+    pub(super) fn arrive_empty(&self, number: u32, emptied: bool) -> Result<(), LayerError> {
+        let mut arrivals = Arrivals::new(self, number..number + 1);
+        arrivals.emptied = emptied;
+        arrivals.add(number, &self.metadata(number), |_| Ok(()))?;
+        arrivals.finish()
     }
 }

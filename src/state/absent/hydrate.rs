@@ -1,11 +1,12 @@
 //! [`Hydrator`]: brings the content of absent files, at once for who waits and in the background.
 use super::Absent;
-use super::arrival::Arrivals;
+use super::arrival::{Arrivals, is_gone};
 use super::lent::Lent;
 use super::pace::Pace;
 use super::ranges::{KEPT_MAX, Ranges, Reader};
 use super::trace::{Trace, Traced, UNIT_BYTES};
 use super::tree::{FileRow, Place, What};
+use crate::error::ErrorKind;
 use crate::layer::frame::FRAME_RAW_MAX;
 use crate::layer::{Kind, LayerError, LayerReader};
 use crate::remote::Store;
@@ -14,7 +15,7 @@ use crate::state::restore::fetch::Source;
 use crate::state::restore::{Counters, RestoreError};
 use crate::sync::Mutex;
 use futures::future::{BoxFuture, Shared};
-use futures::{FutureExt, StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
@@ -131,9 +132,14 @@ impl Hydrator {
         files.dedup();
         let flights = self.runs(&files, RUN_BYTES).into_iter().map(|run| match run.len() {
             1 => self.flight(run.start),
-            _ => self.fetch(run).boxed().shared(),
+            _ => self.fetch(run.clone(), run).boxed().shared(),
         });
-        futures::stream::iter(flights).buffer_unordered(BRING_AT_ONCE).try_collect().await
+        let mut outcome = Outcome::default();
+        let mut flights = futures::stream::iter(flights).buffer_unordered(BRING_AT_ONCE);
+        while let Some(result) = flights.next().await {
+            outcome.add(result)?;
+        }
+        outcome.end()
     }
 
     fn flight(self: &Arc<Self>, file: u32) -> Flight {
@@ -147,7 +153,7 @@ impl Hydrator {
             let result = if own.ranges.serves(file) {
                 own.whole(file, false).await
             } else {
-                own.fetch(own.with_neighbours(file)).await
+                own.fetch(own.with_neighbours(file), file..file + 1).await
             };
             own.flights.lock().remove(&file);
             result
@@ -216,23 +222,29 @@ impl Hydrator {
         first..last + 1
     }
 
-    /// Reads the span of some files of one layer and puts those still absent in their places.
-    fn fetch(self: &Arc<Self>, files: Range<u32>) -> impl Future<Output = Result<(), Failure>> + use<> {
+    /// Reads the span of some files of one layer and puts those still absent in their places. It is no failure
+    /// that one does not come that is not `wanted`.
+    fn fetch(
+        self: &Arc<Self>,
+        files: Range<u32>,
+        wanted: Range<u32>,
+    ) -> impl Future<Output = Result<(), Failure>> + use<> {
         let own = self.clone();
         async move {
             let one_of_few = own.fetches.clone().acquire_owned().await;
             let work = tokio::task::spawn_blocking(move || {
                 let _one_of_few = one_of_few; // also when nobody waits for it any more
-                own.place(files)
+                own.place(files, wanted)
             });
             work.await.unwrap_or(Err(RestoreError::Stopped)).map_err(Arc::new)
         }
     }
 
-    fn place(&self, files: Range<u32>) -> Result<(), RestoreError> {
+    fn place(&self, files: Range<u32>, wanted: Range<u32>) -> Result<(), RestoreError> {
         let (tree, absent) = (self.absent.tree(), &self.absent);
-        let wanted = |file: &u32| absent.wants(*file);
-        let (Some(first), Some(last)) = (files.clone().find(wanted), files.clone().rev().find(wanted)) else {
+        let is_absent = |file: &u32| absent.wants(*file);
+        let ends = (files.clone().find(is_absent), files.clone().rev().find(is_absent));
+        let (Some(first), Some(last)) = ends else {
             return Ok(());
         };
         let (start, end) = (tree.file(first).place, tree.file(last).place);
@@ -240,32 +252,37 @@ impl Hydrator {
         let Some(layer) = absent.layers().get(start.layer as usize) else { return Ok(()) };
         let failed = |source: LayerError| RestoreError::Layer { key: layer.source.key.clone(), source };
         if tree.file(first).size == 0 && first == last {
-            return self.empty(first).map_err(failed);
+            return absent.arrive_empty(first, false).map_err(failed);
         }
         let mut bytes = self.source.open_range(&layer.source.key, layer.index.range(span.clone()));
         let mut lent = Lent::new(absent, &self.source, files);
         let result = (|| {
             let mut reader = LayerReader::section(&mut bytes, &layer.index, span)?;
             let mut next = first;
-            let mut arrivals = Arrivals::new(absent);
-            while let Some(entry) = reader.next_entry()? {
-                if !matches!(entry.kind, Kind::File { .. }) {
-                    continue;
+            let mut arrivals = Arrivals::new(absent, wanted);
+            let read = (|| {
+                while let Some(entry) = reader.next_entry()? {
+                    if !matches!(entry.kind, Kind::File { .. }) {
+                        continue;
+                    }
+                    // Files have their numbers in the order of their rows.
+                    let file = next;
+                    next += 1;
+                    if !self.stopped.load(Ordering::Relaxed) {
+                        arrivals.add(file, &entry.meta, |into| {
+                            let row = tree.file(file);
+                            let mut digests = Digests::new(row.size);
+                            reader.content_watched(into, |at, bytes| digests.update(at, bytes))?;
+                            absent.saw_entry(layer, row.place, reader.data(), &mut digests);
+                            lent.fill(file, into)
+                        })?;
+                    }
                 }
-                // Files have their numbers in the order of their rows.
-                let file = next;
-                next += 1;
-                if !self.stopped.load(Ordering::Relaxed) {
-                    arrivals.add(file, &entry.meta, |into| {
-                        let row = tree.file(file);
-                        let mut digests = Digests::new(row.size);
-                        reader.content_watched(into, |at, bytes| digests.update(at, bytes))?;
-                        absent.saw_entry(layer, row.place, reader.data(), &mut digests);
-                        lent.fill(file, into)
-                    })?;
-                }
-            }
-            arrivals.place()
+                Ok(())
+            })();
+            // Those before the failure are whole.
+            let placed = arrivals.finish();
+            read.and(placed)
         })();
         match (result, bytes.take_failure().or_else(|| lent.take_failure())) {
             (_, Some(failure)) => Err(failure),
@@ -274,12 +291,17 @@ impl Hydrator {
         }
     }
 
-    /// Makes a file without its content: it is empty, or is about to be emptied.
+    /// Whether a program may empty a file; else the error it is told.
+    pub fn may_empty(&self, file: u32) -> std::io::Result<()> {
+        self.absent.may_be_written(file)
+    }
+
+    /// Makes a file without its content, which is about to be emptied. What it is until then no version has.
     pub fn empty(&self, file: u32) -> Result<(), LayerError> {
         if self.ranges.serves(file) {
             return self.ranges.empty(file);
         }
-        self.absent.arrive(file, &self.absent.metadata(file), |_| Ok(()))
+        self.absent.arrive_empty(file, true)
     }
 
     /// Brings everything that is absent in directories that were moved.
@@ -306,7 +328,7 @@ impl Hydrator {
     }
 
     /// Brings everything that is absent, in the order of the layers, yielding to those who wait.
-    /// `progress` is called after each piece.
+    /// `progress` is called after each piece. What cannot come keeps nothing else from coming.
     pub async fn bring_all(self: &Arc<Self>, yields: bool, progress: impl Fn()) -> Result<(), Failure> {
         let count = self.absent.tree().files() as u32;
         let files: Vec<u32> = (0..count).filter(|file| self.absent.wants(*file)).collect();
@@ -319,11 +341,11 @@ impl Hydrator {
             if self.stopped.load(Ordering::Relaxed) {
                 return Err(Arc::new(RestoreError::Stopped));
             }
-            self.fetch(run).await
+            self.fetch(run.clone(), run).await
         });
-        let mut pieces = pieces.buffered(RUNS);
+        let (mut pieces, mut outcome) = (pieces.buffered(RUNS), Outcome::default());
         while let Some(result) = pieces.next().await {
-            result?;
+            outcome.add(result)?;
             progress();
         }
         let absent = self.absent.clone();
@@ -331,11 +353,12 @@ impl Hydrator {
         rest.await
             .unwrap_or_else(|_| Err(std::io::ErrorKind::Interrupted.into()))
             .map_err(|e| Arc::new(RestoreError::Finish { source: LayerError::io("cannot make entries", e) }))
+            .and_then(|()| outcome.end())
     }
 
     /// Brings first, in its order, what a trace says; neighbours of about the same time together.
     pub async fn bring_first(self: &Arc<Self>, trace: &Trace) -> Result<(), Failure> {
-        let absent = &self.absent;
+        let (absent, mut outcome) = (&self.absent, Outcome::default());
         let mut large: HashSet<u32> = HashSet::new();
         for batch in trace.entries.chunks(TRACED_TOGETHER) {
             let (mut files, mut parts) = (Vec::new(), BTreeMap::<u32, Vec<Range<u64>>>::new());
@@ -361,18 +384,24 @@ impl Hydrator {
             runs.sort_by_key(|run| run.clone().filter_map(|file| rank.get(&file)).min().copied());
             let runs = runs.into_iter().map(|run| async move {
                 let _running = self.wait_turn(self.cost(&run)).await;
-                if self.is_stopped() { Err(Arc::new(RestoreError::Stopped)) } else { self.fetch(run).await }
+                match self.is_stopped() {
+                    true => Err(Arc::new(RestoreError::Stopped)),
+                    false => self.fetch(run.clone(), run).await,
+                }
             });
-            futures::stream::iter(runs).buffered(RUNS).try_collect::<()>().await?;
+            let mut runs = futures::stream::iter(runs).buffered(RUNS);
+            while let Some(result) = runs.next().await {
+                outcome.add(result)?;
+            }
             for (file, ranges) in parts {
                 let _running = self.wait_turn(ranges.iter().map(|r| r.end - r.start).sum()).await;
                 if self.is_stopped() {
                     return Err(Arc::new(RestoreError::Stopped));
                 }
-                self.ranges.bring(file, &ranges).await?;
+                outcome.add(self.ranges.bring(file, &ranges).await)?;
             }
         }
-        Ok(())
+        outcome.end()
     }
 
     /// While somebody waits one piece at a time is brought, and no more: who waits mostly waits for the way
@@ -406,6 +435,33 @@ impl Hydrator {
     /// The runtime it works on.
     pub fn handle(&self) -> &Handle {
         &self.handle
+    }
+}
+
+/// How it went with many pieces: the first failure that is one of a piece alone, while the others go on.
+#[derive(Debug, Default)]
+struct Outcome(Option<Failure>);
+
+impl Outcome {
+    /// Fails at once with what the next piece would fail with as well.
+    fn add(&mut self, result: Result<(), Failure>) -> Result<(), Failure> {
+        let Err(failure) = result else { return Ok(()) };
+        match &*failure {
+            RestoreError::Layer { source, .. } | RestoreError::Finish { source } => match source {
+                source if source.kind() == ErrorKind::Full => return Err(failure),
+                // Nothing is missing where nothing belongs any more.
+                source if is_gone(source) => return Ok(()),
+                _ => {}
+            },
+            RestoreError::Mismatch { .. } => {}
+            RestoreError::Remote { .. } | RestoreError::Stopped => return Err(failure),
+        }
+        self.0.get_or_insert(failure);
+        Ok(())
+    }
+
+    fn end(self) -> Result<(), Failure> {
+        self.0.map_or(Ok(()), Err)
     }
 }
 

@@ -58,6 +58,8 @@ pub trait Shown: Send + Sync {
     fn arrived(&self, file: u32, stat: &Stat);
     /// Something came to the disk below a directory that was moved: no version has it there.
     fn came_below(&self, path: &RelPath);
+    /// Something came to the disk that is not as the version has it.
+    fn differs(&self, path: &RelPath);
 }
 
 /// A layer of the version, and how to read parts of it.
@@ -255,13 +257,22 @@ impl Absent {
         }
     }
 
-    /// The names of a file that are absent.
-    pub fn absent_names(&self, file: u32) -> Vec<Node> {
-        let all = match self.names.get(&file) {
+    /// All names of a file in the version.
+    fn names_of(&self, file: u32) -> Vec<Node> {
+        match self.names.get(&file) {
             Some(all) => all.clone(),
             None => self.only_name(file).into_iter().collect(),
-        };
-        all.into_iter().filter(|node| self.is_absent(*node)).collect()
+        }
+    }
+
+    /// The names of a file that are absent.
+    pub fn absent_names(&self, file: u32) -> Vec<Node> {
+        self.names_of(file).into_iter().filter(|node| self.is_absent(*node)).collect()
+    }
+
+    /// How many names of a file stand, absent or not.
+    pub fn standing_names(&self, file: u32) -> u32 {
+        self.names_of(file).into_iter().filter(|node| self.stands(*node)).count() as u32
     }
 
     /// Whether a file has an absent name.
@@ -414,6 +425,12 @@ impl Absent {
     /// Says what became of nodes: first in the log, then to everybody.
     fn note(&self, turn: &mut MutexGuard<'_, Log>, fate: Fate, nodes: &[Node]) -> io::Result<()> {
         turn.append(nodes.iter().map(|node| (fate, *node)))?;
+        self.set_all(fate, nodes);
+        Ok(())
+    }
+
+    /// What the log says, to everybody. Called in the turn.
+    fn set_all(&self, fate: Fate, nodes: &[Node]) {
         for node in nodes {
             let file = match self.tree.what(*node) {
                 What::File(file) if self.wants(file) => Some(file),
@@ -425,7 +442,6 @@ impl Absent {
                 self.bytes.fetch_sub(self.tree.file(file).size, Ordering::Relaxed);
             }
         }
-        Ok(())
     }
 
     /// A program removed an absent entry, or put another in its place. Whether it was absent.
@@ -454,7 +470,31 @@ impl Absent {
             return Ok(());
         }
         let mut turn = self.turn.lock();
-        self.note(&mut turn, Fate::Saved, &[node])
+        self.note(&mut turn, Fate::Saved, &[node])?;
+        self.bury(node);
+        Ok(())
+    }
+
+    /// No version has anything below an entry that is gone, but for what was moved away from there. The log
+    /// need not say so.
+    fn bury(&self, top: Node) {
+        let mut stack = vec![top];
+        while let Some(node) = stack.pop() {
+            if self.moved.is_home(node) {
+                continue;
+            }
+            if self.is_absent(node) {
+                self.set_all(Fate::Saved, &[node]);
+            }
+            stack.extend(self.tree.children(node));
+        }
+    }
+
+    /// The same for all that an earlier daemon has left.
+    fn bury_saved(&self) {
+        let saved: Vec<Node> =
+            self.tree.walk().filter(|node| self.fate(*node) == Some(Fate::Saved)).collect();
+        saved.into_iter().for_each(|node| self.bury(node));
     }
 
     /// Paths of what was removed and may still be in the newest version.

@@ -37,6 +37,13 @@ pub(super) struct Moved {
     homes: RwLock<HashMap<Node, Arc<Home>>>,
 }
 
+impl Moved {
+    /// Whether this directory was moved and may have something absent in it.
+    pub(super) fn is_home(&self, node: Node) -> bool {
+        self.homes.read().contains_key(&node)
+    }
+}
+
 impl Absent {
     /// Moves directories of the tree by `rename`, with what is absent in them. Each comes with a descriptor
     /// of it. If `rename` fails, nothing has happened.

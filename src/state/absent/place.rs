@@ -27,6 +27,14 @@ impl Ground {
     }
 }
 
+/// Keeps the first failure, but not that a directory was taken away beneath: nothing belongs there any more.
+fn keep_first(first: &mut Option<io::Error>, e: Option<io::Error>) {
+    let gone = |e: &io::Error| matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
+    if first.is_none() {
+        *first = e.filter(|e| !gone(e));
+    }
+}
+
 /// Attributes of a directory that no layer has an entry of, as tar gives them.
 fn implied() -> Metadata {
     Metadata { mode: 0o755, mtime: crate::clock::Timestamp::now(), ..Metadata::default() }
@@ -95,21 +103,27 @@ impl Absent {
         Ok(self.dir_of(node)?)
     }
 
-    /// Makes the directories, links and nodes at a node and below it.
+    /// Makes the directories, links and nodes at a node and below it. One that cannot be made keeps no other
+    /// from it; the first failure is told at the end.
     pub fn make_within(&self, top: Node) -> io::Result<()> {
-        let mut stack = vec![top];
+        let (mut stack, mut failed) = (vec![top], None);
         while let Some(node) = stack.pop() {
             match self.tree.what(node) {
                 What::File(_) => {}
                 What::Special(_) => {
                     if self.is_absent(node) {
-                        let dir = self.directory(self.tree.parent(node))?;
-                        self.resolve(dir.as_fd(), node, |_, _| ())?;
+                        let made = self
+                            .directory(self.tree.parent(node))
+                            .and_then(|dir| self.resolve(dir.as_fd(), node, |_, _| ()));
+                        keep_first(&mut failed, made.err());
                     }
                 }
                 What::Directory => {
-                    if self.is_absent(node) {
-                        self.directory(node)?;
+                    if self.is_absent(node)
+                        && let Err(e) = self.directory(node)
+                    {
+                        keep_first(&mut failed, Some(e));
+                        continue;
                     }
                     stack.extend(self.tree.children(node).iter().filter(|child| {
                         self.is_absent(**child) || self.tree.what(**child) == What::Directory
@@ -117,7 +131,7 @@ impl Absent {
                 }
             }
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     /// The root gets its attributes; it is the one entry that always was there.

@@ -119,7 +119,7 @@ impl Ranges {
         if !self.absent.wants(file) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        let empty = self.absent.begin(file)?;
+        let empty = self.absent.begin_nameless(file)?;
         let partial = Arc::new(Partial::new(file, *self.absent.tree().file(file), empty));
         let mut partials = self.partials.lock();
         if partials.len() >= KEPT_MAX {

@@ -100,6 +100,7 @@ impl Source {
         let moves = said.moves.into_iter().filter(|(node, _)| is_directory(*node)).collect();
         let absent = Absent::new((tree, layers, lenders), (log, fates), false, self.root, self.records);
         absent.find_moved(moves).map_err(|e| Error::io("cannot look for directories that were moved", e))?;
+        absent.bury_saved();
         Ok(absent)
     }
 

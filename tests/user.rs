@@ -403,3 +403,33 @@ fn an_ordinary_user_empties_nothing_that_he_may_not_write() {
     assert_ne!(emptied, version, "the emptied file is not saved");
     user.verb("unmount", &[]).must("unmount");
 }
+
+/// SEMANTICS, Restore: "device nodes without the right to make them are refused with the entry's name".
+#[test]
+fn an_ordinary_user_is_told_of_a_device_at_the_mount() {
+    if !harness::is_root() {
+        return skip("a device in a version", "only root can make one");
+    }
+    let mut lab = harness::Lab::new(harness::Setup::default());
+    let place = lab.place();
+    fs::create_dir(place.join("sub")).unwrap();
+    use rustix::fs::{FileType, Mode, mknodat};
+    let number = rustix::fs::makedev(1, 3);
+    let mode = Mode::from_raw_mode(0o666);
+    mknodat(rustix::fs::CWD, place.join("sub/null"), FileType::CharacterDevice, mode, number).unwrap();
+    harness::Subject::flush(&mut lab);
+    lab.unmount();
+    let Some(user) = User::new("ordinary user's device") else { return };
+    let Some((uid, gid)) = user.id else { return };
+    run(Command::new("cp").arg("-r").arg(lab.remote_dir()).arg(user.path("home/remote")), LIMIT).must("cp");
+    run(Command::new("chown").arg("-R").arg(format!("{uid}:{gid}")).arg(user.path("home/remote")), LIMIT)
+        .must("chown");
+    let (work, remote) = (user.work(), format!("file://{}", user.path("home/remote").display()));
+    for restore in ["lazy", "eager"] {
+        let args = ["mount", work.to_str().unwrap(), "--remote", &remote, "--name", "work"];
+        let refused = user.icecache(&[&args[..], &["--restore", restore]].concat());
+        assert_eq!(refused.code, 7, "{restore}: {}", refused.stderr);
+        assert!(refused.stderr.contains("sub/null"), "{restore}: {}", refused.stderr);
+        assert!(!mounted(&work), "{restore}: mounted without it");
+    }
+}

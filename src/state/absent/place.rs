@@ -2,10 +2,11 @@
 use super::Absent;
 use super::log::{Fate, Log};
 use super::tree::{Node, ROOT, What};
-use crate::layer::Metadata;
 use crate::layer::extract::{Dirs, Placer};
+use crate::layer::{Kind, LayerError, Metadata};
 use crate::path::RelPath;
 use crate::state::identity::Identity;
+use crate::state::restore::RestoreError;
 use crate::sync::{Mutex, MutexGuard};
 use rustix::fs::{AtFlags, Mode, Timespec, Timestamps};
 use rustix::io::Errno;
@@ -141,6 +142,30 @@ impl Absent {
         let root = self.ground.dirs.lock().get(&RelPath::root(), false).map_err(failed)?;
         let stat = self.ground.placer.finish_directory(root.as_fd(), b".", meta).map_err(failed)?;
         self.record([(ROOT, Identity::from(&stat))]).map_err(|e| crate::Error::io("cannot finish restore", e))
+    }
+
+    /// Tries whether we may make the devices of the version; tells of the first that we may not.
+    pub fn try_devices(&self) -> crate::Result<()> {
+        let root = self.ground.dirs.lock().get(&RelPath::root(), false).map_err(io::Error::from);
+        let root = root.map_err(|e| crate::Error::io("cannot open the directory", e))?;
+        for node in self.tree.walk() {
+            let What::Special(special) = self.tree.what(node) else { continue };
+            let (kind @ (Kind::CharDevice { .. } | Kind::BlockDevice { .. }), meta) =
+                self.tree.special(special)
+            else {
+                continue;
+            };
+            let (name, placer) = (b".icecache-device~", &self.ground.placer);
+            let tried = self.in_directory(ROOT, root.as_fd(), || {
+                placer.special(root.as_fd(), name, kind, meta)?;
+                rustix::fs::unlinkat(&root, name.as_slice(), AtFlags::empty())
+            });
+            tried.map_err(|e| {
+                let source = LayerError::io(format!("cannot make: {}", self.tree.path(node)), e);
+                crate::Error::from(RestoreError::Finish { source })
+            })?;
+        }
+        Ok(())
     }
 
     /// Records entries as the version has them; those that stand elsewhere get no record.

@@ -36,6 +36,8 @@ impl Start<'_> {
         self.status.progress(Progress { phase: "reading tables".into(), ..Progress::default() });
         // First what is to come, then the records that say it has come or will.
         let absent = Arc::new(runtime.block_on(self.source(locks)?.begin(head))?);
+        // They are made when somebody looks at them: too late to refuse them.
+        absent.try_devices().inspect_err(|_| Source::forget(&self.absent_place()))?;
         self.adopt(committer, opening, Restored::new())?;
         absent.finish_root()?;
         self.records.set_absent(&absent);

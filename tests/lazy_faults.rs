@@ -332,6 +332,23 @@ fn a_running_program_that_is_not_all_here_is_not_emptied() {
     assert_eq!((opened, size), (Err(rustix::io::Errno::TXTBSY), length + noise.len() as u64));
 }
 
+/// SEMANTICS, Restore: "A daemon that is killed meanwhile loses nothing and brings nothing back".
+#[test]
+fn a_directory_is_counted_once_after_a_kill() {
+    let mut lab = arrived(Mode::Passthrough);
+    let links = |lab: &Lab| fs::metadata(lab.dir()).unwrap().nlink();
+    let before = links(&lab);
+    lab.kill();
+    rustix::mount::unmount(lab.dir(), rustix::mount::UnmountFlags::DETACH).unwrap();
+    // What a daemon leaves that is killed before it can say that it made one.
+    fs::create_dir(lab.dir().join("other")).unwrap();
+    lab.mount();
+    assert_eq!(links(&lab), before);
+    fs::read(lab.dir().join("other/one")).unwrap();
+    assert_eq!(links(&lab), before);
+    lab.flush();
+}
+
 /// SEMANTICS, Restore: "`hydrate` brings what it names, or everything".
 #[test]
 fn what_was_removed_is_not_waited_for() {
@@ -343,4 +360,24 @@ fn what_was_removed_is_not_waited_for() {
     assert!(!lab.state().join("absent").exists(), "nothing is absent any more, and it is remembered");
     lab.mount();
     assert!(!lab.dir().join("a").exists() && !lab.dir().join("many").exists());
+}
+
+/// SEMANTICS, Restore: "names, attributes, extended attributes and links are there without a request for content".
+#[test]
+fn a_sparse_file_takes_no_more_than_its_data() {
+    let mut lab = Lab::new(Setup::default().with(&["--no-prefetch"]));
+    let sparse = fs::File::create(lab.dir().join("sparse")).unwrap();
+    sparse.write_all_at(b"end", 64 << 20).unwrap();
+    drop(sparse);
+    lab.flush();
+    lab.elsewhere();
+    let path = lab.dir().join("sparse");
+    let blocks = || fs::metadata(&path).unwrap().blocks();
+    assert!(blocks() <= 64, "{} blocks before it is here", blocks());
+    lab.verb("hydrate", &[]).must("hydrate");
+    assert!(blocks() <= 64, "{} blocks when it is here", blocks());
+    lab.unmount();
+    let beneath = fs::metadata(&path).unwrap().blocks();
+    lab.mount();
+    assert_eq!(blocks(), beneath);
 }

@@ -3,6 +3,7 @@ use super::Volume;
 use super::attr::Attr;
 use super::inode::{Inode, absent_key, numbered_file};
 use super::listing::InTree;
+use crate::layer::References;
 use crate::path::RelPath;
 use crate::state::absent::ranges::WHOLE_BYTES_MAX;
 use crate::state::absent::tree::{FileRow, Node, What};
@@ -253,8 +254,20 @@ impl Shown for Volume {
             && attr.key.ino == stat.st_ino
         {
             self.inodes.arrive(file, &attr);
+            // What it takes on the disk was a guess.
+            if let (Some(absent), Some(kernel)) = (&self.absent, self.kernel.get())
+                && blocks_of(absent, file, absent.tree().file(file)) != attr.blocks
+            {
+                kernel.forget_attr(inode.id);
+            }
         }
     }
+}
+
+/// The blocks of 512 bytes that it will probably take: those of its data.
+fn blocks_of(absent: &Absent, file: u32, row: &FileRow) -> u64 {
+    let elsewhere = absent.tree().references(file).map_or(0, References::bytes);
+    row.size.min(row.place.length + elsewhere).div_ceil(4096) * 8
 }
 
 fn attr_of(absent: &Absent, file: u32, row: &FileRow) -> Attr {
@@ -267,7 +280,7 @@ fn attr_of(absent: &Absent, file: u32, row: &FileRow) -> Attr {
         gid: row.gid,
         rdev: 0,
         size: row.size,
-        blocks: row.size.div_ceil(512),
+        blocks: blocks_of(absent, file, row),
         blksize: 4096,
         atime: row.mtime,
         mtime: row.mtime,

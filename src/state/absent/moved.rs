@@ -85,6 +85,29 @@ impl Absent {
         self.moved.homes.write().insert(node, Arc::new(home));
     }
 
+    /// Directories that an earlier daemon has made and could not say so: they are counted where they stand.
+    pub(super) fn find_made(&self) -> io::Result<()> {
+        let mut turn = self.turn.lock();
+        let mut stack = vec![ROOT];
+        while let Some(node) = stack.pop() {
+            let is_directory = |child: &Node| self.tree.what(*child) == What::Directory;
+            let subdirs = self.tree.children(node).iter().copied().filter(is_directory);
+            let (absent, here): (Vec<Node>, Vec<Node>) = subdirs.partition(|child| self.is_absent(*child));
+            stack.extend(here.into_iter().filter(|child| self.stands(*child)));
+            if absent.is_empty() {
+                continue;
+            }
+            let Ok(dir) = self.dir_of(node) else { continue };
+            for child in absent {
+                if self.is_there(dir.as_fd(), child)? {
+                    self.note(&mut turn, Fate::Here, &[child])?;
+                    stack.push(child);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The node of a directory that was moved, by its inode number.
     pub fn moved_at(&self, ino: u64) -> Option<Node> {
         let homes = self.moved.homes.read();

@@ -17,6 +17,7 @@ use crate::state::record::Records;
 use crate::state::restore::{LayerSource, Lenders};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -63,8 +64,11 @@ impl Source {
             let log = Log::create(&self.place.join("log"), blake3::hash(&document).as_bytes())?;
             log.sync()?;
             // Last: by it the next start knows that there is something.
-            std::fs::write(self.place.join("HEAD.new"), &document)?;
+            let mut head = std::fs::File::create(self.place.join("HEAD.new"))?;
+            head.write_all(&document)?;
+            head.sync_all()?;
             std::fs::rename(self.place.join("HEAD.new"), self.place.join("HEAD"))?;
+            std::fs::File::open(&self.place)?.sync_all()?;
             Ok(log)
         };
         let log = written()
@@ -86,7 +90,11 @@ impl Source {
             std::fs::read(&file).map_err(|e| Error::io(format!("cannot read: {}", file.display()), e))
         };
         let document = read("HEAD")?;
-        let head = Head::parse(&document)?;
+        let head = Head::parse(&document).map_err(|e| {
+            let file = self.place.join("HEAD");
+            let message = format!("what is only in the remote cannot be told: {} is damaged", file.display());
+            Error::new(ErrorKind::Io, message).with_source(e)
+        })?;
         let tables = self.tables(&head).await?;
         let (tree, layers, lenders) = lay_out(&head, &tables)?;
         let file = self.place.join("log");
@@ -101,6 +109,7 @@ impl Source {
         let absent = Absent::new((tree, layers, lenders), (log, fates), false, self.root, self.records);
         absent.find_moved(moves).map_err(|e| Error::io("cannot look for directories that were moved", e))?;
         absent.bury_saved();
+        absent.find_made().map_err(|e| Error::io("cannot look for what is here already", e))?;
         Ok(absent)
     }
 

@@ -1,12 +1,12 @@
 //! [`Hydrator`]: brings the content of absent files, at once for who waits and in the background.
 use super::Absent;
-use super::arrival::{Arrivals, is_gone};
+use super::arrival::Arrivals;
 use super::lent::Lent;
+use super::outcome::Outcome;
 use super::pace::Pace;
 use super::ranges::{KEPT_MAX, Ranges, Reader};
 use super::trace::{Trace, Traced, UNIT_BYTES};
 use super::tree::{FileRow, Place, What};
-use crate::error::ErrorKind;
 use crate::layer::frame::FRAME_RAW_MAX;
 use crate::layer::{Kind, LayerError, LayerReader};
 use crate::remote::Store;
@@ -281,8 +281,7 @@ impl Hydrator {
                 Ok(())
             })();
             // Those before the failure are whole.
-            let placed = arrivals.finish();
-            read.and(placed)
+            read.and(arrivals.finish())
         })();
         match (result, bytes.take_failure().or_else(|| lent.take_failure())) {
             (_, Some(failure)) => Err(failure),
@@ -435,33 +434,6 @@ impl Hydrator {
     /// The runtime it works on.
     pub fn handle(&self) -> &Handle {
         &self.handle
-    }
-}
-
-/// How it went with many pieces: the first failure that is one of a piece alone, while the others go on.
-#[derive(Debug, Default)]
-struct Outcome(Option<Failure>);
-
-impl Outcome {
-    /// Fails at once with what the next piece would fail with as well.
-    fn add(&mut self, result: Result<(), Failure>) -> Result<(), Failure> {
-        let Err(failure) = result else { return Ok(()) };
-        match &*failure {
-            RestoreError::Layer { source, .. } | RestoreError::Finish { source } => match source {
-                source if source.kind() == ErrorKind::Full => return Err(failure),
-                // Nothing is missing where nothing belongs any more.
-                source if is_gone(source) => return Ok(()),
-                _ => {}
-            },
-            RestoreError::Mismatch { .. } => {}
-            RestoreError::Remote { .. } | RestoreError::Stopped => return Err(failure),
-        }
-        self.0.get_or_insert(failure);
-        Ok(())
-    }
-
-    fn end(self) -> Result<(), Failure> {
-        self.0.map_or(Ok(()), Err)
     }
 }
 

@@ -16,6 +16,7 @@ pub mod learned;
 mod lent;
 pub mod log;
 mod moved;
+mod outcome;
 pub mod pace;
 mod place;
 pub mod ranges;
@@ -470,9 +471,7 @@ impl Absent {
             return Ok(());
         }
         let mut turn = self.turn.lock();
-        self.note(&mut turn, Fate::Saved, &[node])?;
-        self.bury(node);
-        Ok(())
+        self.note(&mut turn, Fate::Saved, &[node]).map(|()| self.bury(node))
     }
 
     /// No version has anything below an entry that is gone, but for what was moved away from there. The log

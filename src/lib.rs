@@ -79,6 +79,7 @@
 //!     layout: Layout::Layered,
 //!     host: "here".into(),
 //!     pack: PackOptions::default(),
+//!     dictionary: false,
 //!     fork: true,
 //! };
 //! let (committer, _opening) = Committer::open(store.clone(), records.clone(), options).await?;

@@ -1,6 +1,6 @@
 //! Whatever the bytes are, reading them ends, without a panic and within its bounds.
 #![no_main]
-use icecache::layer::{LayerReader, frame};
+use icecache::layer::{Dictionary, LayerReader, frame};
 use libfuzzer_sys::fuzz_target;
 
 fn drain(reader: Result<LayerReader<&[u8]>, icecache::layer::LayerError>) {
@@ -19,4 +19,5 @@ fuzz_target!(|data: &[u8]| {
     drain(LayerReader::lenient(data));
     // Behind a right preamble, so that the frames are reached.
     drain(LayerReader::new(&[&frame::preamble()[..], data].concat()[..]));
+    let _ = Dictionary::new(data.to_vec());
 });

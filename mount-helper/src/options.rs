@@ -38,6 +38,7 @@ const SETTINGS: &[&str] = &[
     "cut-deadline",
     "unmount-timeout",
     "level",
+    "dictionary",
     "fsync",
     "fsync-timeout",
     "access",
@@ -51,7 +52,7 @@ const SETTINGS: &[&str] = &[
 ];
 
 /// Settings that may stand alone and then mean `on`.
-const SWITCHES: &[&str] = &["s3-path-style", "unsafe-no-cas", "no-prefetch"];
+const SWITCHES: &[&str] = &["s3-path-style", "unsafe-no-cas", "no-prefetch", "dictionary"];
 
 /// Short words and what they mean.
 const SHORT: &[(&str, &str)] = &[

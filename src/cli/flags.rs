@@ -12,7 +12,7 @@ const REMOTE_KEYS: &[&str] =
     &["remote", "name", "layout", "s3-endpoint", "s3-region", "s3-path-style", "s3-profile", "unsafe-no-cas"];
 
 /// The keys that are switches: as a flag they need no value.
-const SWITCHES: &[&str] = &["s3-path-style", "unsafe-no-cas", "no-prefetch"];
+const SWITCHES: &[&str] = &["s3-path-style", "unsafe-no-cas", "no-prefetch", "dictionary"];
 
 /// Which keys a verb takes.
 pub trait Scope: Send + Sync + 'static {

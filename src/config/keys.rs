@@ -57,6 +57,11 @@ pub const KEYS: &[Key] = &[
     key("unmount-timeout", Some("60s"), "how long unmount waits for the final flush"),
     key("level", Some("3"), "zstd level of new layers, 1 to 19"),
     key(
+        "dictionary",
+        Some("off"),
+        "on: compress small layers with a dictionary; plain tar reads none of those",
+    ),
+    key(
         "fsync",
         Some("local"),
         "fsync returns when data is safe: local, on this disk; remote, in the remote",

@@ -90,6 +90,9 @@ pub struct MountSettings {
     pub unmount_timeout: Duration,
     /// zstd level, 1 to 19.
     pub level: u32,
+    /// Compress small layers with a dictionary.
+    #[serde(default)]
+    pub dictionary: bool,
     /// When fsync returns.
     pub fsync: FsyncMode,
     /// With [`FsyncMode::Remote`]: EIO after this long.
@@ -272,6 +275,7 @@ impl MountSettings {
             cut_deadline: reader.always("cut-deadline", text::duration)?,
             unmount_timeout: reader.always("unmount-timeout", text::duration)?,
             level: reader.always("level", |t| text::number(t, 1..=19))?,
+            dictionary: reader.always("dictionary", text::switch)?,
             fsync: reader.word("fsync")?,
             fsync_timeout: reader.always("fsync-timeout", text::duration)?,
             access: reader.word("access")?,

@@ -30,6 +30,12 @@ pub enum LayerError {
         /// The version.
         version: u32,
     },
+    /// It is compressed with a dictionary that the reader was not given.
+    #[error("layer needs a compression dictionary that is not at hand: {which}")]
+    Dictionary {
+        /// Its digest in hex, or its number.
+        which: String,
+    },
     /// The bytes end before the layer does.
     #[error("layer is truncated: {what}")]
     Truncated {
@@ -107,7 +113,9 @@ impl LayerError {
                 _ => ErrorKind::Io,
             },
             Self::NotALayer | Self::Truncated { .. } | Self::Corrupt { .. } => ErrorKind::Corrupt,
-            Self::UnknownVersion { .. } | Self::NoContents { .. } => ErrorKind::Unsupported,
+            Self::UnknownVersion { .. } | Self::NoContents { .. } | Self::Dictionary { .. } => {
+                ErrorKind::Unsupported
+            }
             Self::Changed { .. } => ErrorKind::Conflict,
             Self::Unstorable { .. } => ErrorKind::Invalid,
             Self::Refused { .. } => ErrorKind::Denied,

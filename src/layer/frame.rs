@@ -30,39 +30,70 @@ pub(crate) const CONTENTS_MAGIC: [u8; 4] = 0x184D_2A52u32.to_le_bytes();
 const PREAMBLE_PAYLOAD: usize = 504;
 const NAME: [u8; 8] = *b"ICELAYER";
 
-/// The first frame of a layer.
-pub fn preamble() -> [u8; PREAMBLE_BYTES] {
-    preamble_of(VERSION)
+/// Set in the preamble's flags where the data frames are compressed with a dictionary, whose digest follows.
+const WITH_DICTIONARY: u32 = 1;
+
+/// What the first frame of a layer says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Preamble {
+    /// Its format.
+    pub version: u32,
+    /// The digest of the dictionary without which it cannot be read.
+    pub dictionary: Option<[u8; 32]>,
 }
 
-fn preamble_of(version: u32) -> [u8; PREAMBLE_BYTES] {
+/// The first frame of a layer that is compressed without a dictionary.
+pub fn preamble() -> [u8; PREAMBLE_BYTES] {
+    preamble_of(Preamble { version: VERSION, dictionary: None })
+}
+
+pub(crate) fn preamble_of(Preamble { version, dictionary }: Preamble) -> [u8; PREAMBLE_BYTES] {
     let mut b = [0; PREAMBLE_BYTES];
     b[..4].copy_from_slice(&PREAMBLE_MAGIC);
     b[4..8].copy_from_slice(&(PREAMBLE_PAYLOAD as u32).to_le_bytes());
     b[8..16].copy_from_slice(&NAME);
     b[16..20].copy_from_slice(&version.to_le_bytes());
-    let sum = blake3::hash(&b[..24]);
-    b[24..40].copy_from_slice(&sum.as_bytes()[..16]);
+    if let Some(digest) = dictionary {
+        b[20..24].copy_from_slice(&WITH_DICTIONARY.to_le_bytes());
+        b[40..72].copy_from_slice(&digest);
+    }
+    let sum = sum(&b, dictionary.is_some());
+    b[24..40].copy_from_slice(&sum);
     b
 }
 
-/// Checks the first frame of a layer and returns its format version.
-pub fn check_preamble(b: &[u8; PREAMBLE_BYTES]) -> Result<u32, LayerError> {
+fn sum(b: &[u8; PREAMBLE_BYTES], with_dictionary: bool) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&b[..24]);
+    if with_dictionary {
+        hasher.update(&b[40..72]);
+    }
+    let mut sum = [0; 16];
+    sum.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+    sum
+}
+
+/// Checks the first frame of a layer and returns what it says.
+pub fn check_preamble(b: &[u8; PREAMBLE_BYTES]) -> Result<Preamble, LayerError> {
     if b[..4] != PREAMBLE_MAGIC || b[8..16] != NAME {
         return Err(LayerError::NotALayer);
     }
-    if b[24..40] != blake3::hash(&b[..24]).as_bytes()[..16] {
+    let with_dictionary = u32_at(b, 20) == WITH_DICTIONARY;
+    if b[24..40] != sum(b, with_dictionary) {
         return Err(LayerError::corrupt("preamble has a wrong checksum"));
     }
     let found = u32_at(b, 16);
     if !(VERSION_BARE..=VERSION).contains(&found) {
         return Err(LayerError::UnknownVersion { found });
     }
-    // Later versions may use the flags; these know none.
-    if *b != preamble_of(found) {
+    let mut digest = [0; 32];
+    digest.copy_from_slice(&b[40..72]);
+    let said = Preamble { version: found, dictionary: with_dictionary.then_some(digest) };
+    // Later versions may use other flags; these know but one.
+    if *b != preamble_of(said) {
         return Err(LayerError::corrupt("preamble has unknown flags"));
     }
-    Ok(found)
+    Ok(said)
 }
 
 /// A zstd frame or what stands in its place.
@@ -88,8 +119,8 @@ pub(crate) fn read_frame(input: &mut impl Read, buf: &mut Vec<u8>) -> Result<Nex
     }
     let descriptor = buf[4];
     let single_segment = descriptor & 0x20 != 0;
-    // Our frames have a checksum, no dictionary, and clear reserved bits.
-    if descriptor & 0b0001_1111 != 0b0000_0100 {
+    // Our frames have a checksum and clear reserved bits; few name a dictionary.
+    if descriptor & 0b0001_1100 != 0b0000_0100 {
         return Err(LayerError::corrupt("data frame has an unexpected form"));
     }
     let size_field = match descriptor >> 6 {
@@ -98,7 +129,8 @@ pub(crate) fn read_frame(input: &mut impl Read, buf: &mut Vec<u8>) -> Result<Nex
         2 => 4,
         _ => 8,
     };
-    take(input, buf, usize::from(!single_segment) + size_field)?;
+    let dictionary_field = [0, 1, 2, 4][usize::from(descriptor & 3)];
+    take(input, buf, usize::from(!single_segment) + dictionary_field + size_field)?;
     loop {
         let at = buf.len();
         take(input, buf, 3)?;

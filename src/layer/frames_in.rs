@@ -1,5 +1,6 @@
 //! [`FramesIn`]: the tar stream of a layer, checked frame by frame, as a [`Read`].
 use super::LayerError;
+use super::dictionary::{Dictionary, Unpacker};
 use super::frame::{self, FRAME_RAW_MAX, Next};
 use super::pipeline::Pipeline;
 use super::table::{self, Counts};
@@ -17,8 +18,10 @@ struct Frame {
 /// Reads frames ahead of the caller and decompresses them on worker threads.
 pub(super) struct FramesIn<R> {
     source: BufReader<R>,
-    frames: Pipeline<Vec<u8>, Result<Frame, LayerError>>,
+    frames: Unpacking,
     version: u32,
+    /// The dictionary that it needs and was not given yet.
+    missing: Option<[u8; 32]>,
     first: bool,
     /// The header of what follows the last data frame, once it was met.
     tail: Option<Vec<u8>>,
@@ -39,14 +42,12 @@ impl<R: Read> FramesIn<R> {
             return Err(LayerError::NotALayer); // however short it is
         }
         source.read_exact(&mut first[4..]).map_err(|e| LayerError::from_stream("preamble", e))?;
-        let version = frame::check_preamble(&first)?;
+        let frame::Preamble { version, dictionary } = frame::check_preamble(&first)?;
         Ok(Self {
             source,
-            frames: Pipeline::new(threads, || {
-                let mut zstd = zstd::bulk::Decompressor::new();
-                Box::new(move |bytes| unpack(&mut zstd, bytes))
-            }),
+            frames: frames(threads, None),
             version,
+            missing: dictionary,
             first: true,
             tail: None,
             current: Vec::new(),
@@ -57,7 +58,21 @@ impl<R: Read> FramesIn<R> {
         })
     }
 
+    /// Gives the dictionary with which it was compressed; before anything is read. Another one does no harm.
+    pub(super) fn with_dictionary(mut self, dictionary: &Dictionary, threads: usize) -> Self {
+        if self.missing == Some(dictionary.digest()) {
+            self.frames = frames(threads, Some(dictionary.clone()));
+            self.missing = None;
+        }
+        self
+    }
+
     fn read_ahead(&mut self) -> Result<(), LayerError> {
+        if let Some(digest) = self.missing {
+            return Err(LayerError::Dictionary {
+                which: blake3::Hash::from_bytes(digest).to_hex().to_string(),
+            });
+        }
         while self.tail.is_none() && !self.frames.is_full() {
             let mut buf = self.spare.pop().unwrap_or_default();
             match frame::read_frame(&mut self.source, &mut buf)? {
@@ -115,23 +130,17 @@ impl<R: Read> Read for FramesIn<R> {
     }
 }
 
-fn unpack(zstd: &mut Zstd, compressed: Vec<u8>) -> Result<Frame, LayerError> {
-    let raw = decompress(zstd, &compressed, FRAME_RAW_MAX)?;
-    let digest = *blake3::hash(&compressed).as_bytes();
-    Ok(Frame { raw, compressed, digest })
-}
+type Unpacking = Pipeline<Vec<u8>, Result<Frame, LayerError>>;
 
-/// A decompressor, or why there is none.
-pub(super) type Zstd = io::Result<zstd::bulk::Decompressor<'static>>;
-
-/// The content of a frame, which must not exceed `limit` bytes; no more is allocated.
-pub(super) fn decompress(zstd: &mut Zstd, compressed: &[u8], limit: usize) -> Result<Vec<u8>, LayerError> {
-    let zstd =
-        zstd.as_mut().map_err(|e| LayerError::io("cannot decompress", io::Error::other(e.to_string())))?;
-    let mut raw = Vec::with_capacity(limit);
-    zstd.decompress_to_buffer(compressed, &mut raw)
-        .map_err(|e| LayerError::corrupt(format!("frame does not decompress: {e}")))?;
-    Ok(raw)
+fn frames(threads: usize, dictionary: Option<Dictionary>) -> Unpacking {
+    Pipeline::new(threads, move || {
+        let mut unpacker = Unpacker::new(dictionary.as_ref());
+        Box::new(move |compressed: Vec<u8>| {
+            let raw = unpacker.unpack(&compressed, FRAME_RAW_MAX)?;
+            let digest = *blake3::hash(&compressed).as_bytes();
+            Ok(Frame { raw, compressed, digest })
+        })
+    })
 }
 
 impl<R> std::fmt::Debug for FramesIn<R> {

@@ -1,7 +1,8 @@
 //! [`FramesOut`]: a tar stream on its way into compressed frames and the sink.
 use super::LayerError;
 use super::contents::Piece;
-use super::frame::{self, FRAME_BYTES_MAX, FRAME_RAW_MAX, preamble};
+use super::dictionary::{self, Dictionary};
+use super::frame::{self, FRAME_BYTES_MAX, FRAME_RAW_MAX, Preamble, preamble_of};
 use super::pipeline::Pipeline;
 use super::table::{self, Counts, row};
 use std::io::{self, Write};
@@ -16,6 +17,7 @@ struct Compressed {
 /// Cuts what is written into frames, compresses them on worker threads and writes them in order.
 pub(super) struct FramesOut<W> {
     sink: W,
+    preamble: Preamble,
     whole: blake3::Hasher,
     written: u64,
     raw: Vec<u8>,
@@ -45,15 +47,17 @@ pub struct Tail {
 }
 
 impl<W: Write> FramesOut<W> {
-    pub(super) fn new(sink: W, level: i32, threads: usize) -> Self {
+    pub(super) fn new(sink: W, level: i32, threads: usize, dictionary: Option<Dictionary>) -> Self {
+        let digest = dictionary.as_ref().map(Dictionary::digest);
         Self {
             sink,
+            preamble: Preamble { version: frame::VERSION, dictionary: digest },
             whole: blake3::Hasher::new(),
             written: 0,
             raw: Vec::new(),
             spare: Vec::new(),
             frames: Pipeline::new(threads, move || {
-                let mut zstd = compressor(level);
+                let mut zstd = compressor(level, dictionary.as_ref());
                 Box::new(move |raw: Vec<u8>| compress(&mut zstd, raw))
             })
             .modest(),
@@ -110,7 +114,7 @@ impl<W: Write> FramesOut<W> {
 
     fn put(&mut self, bytes: &[u8]) -> Result<(), LayerError> {
         if self.written == 0 && self.counts.frames <= 1 {
-            let first = preamble();
+            let first = preamble_of(self.preamble);
             self.written = first.len() as u64;
             self.whole.update(&first);
             self.sink.write_all(&first).map_err(|e| LayerError::io("cannot write layer", e))?;
@@ -164,8 +168,8 @@ impl<W: Write> FramesOut<W> {
     }
 }
 
-fn compressor(level: i32) -> io::Result<zstd::bulk::Compressor<'static>> {
-    let mut zstd = zstd::bulk::Compressor::new(level)?;
+fn compressor(level: i32, dictionary: Option<&Dictionary>) -> io::Result<zstd::bulk::Compressor<'static>> {
+    let mut zstd = dictionary::compressor(level, dictionary)?;
     zstd.set_parameter(CParameter::ChecksumFlag(true))?;
     zstd.set_parameter(CParameter::ContentSizeFlag(true))?;
     Ok(zstd)

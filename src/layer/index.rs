@@ -1,6 +1,7 @@
 //! [`LayerIndex`]: where in a layer each part of its tar stream is.
 use super::LayerError;
 use super::contents::{Contents, END_BYTES, PIECE_BYTES_MAX, PIECE_RAW_MAX};
+use super::dictionary::{Dictionary, Unpacker};
 use super::frame::SKIPPABLE_HEADER_BYTES;
 use super::frame::{CONTENTS_MAGIC, FRAME_BYTES_MAX, FRAME_RAW_MAX, PREAMBLE_BYTES};
 use super::section;
@@ -131,14 +132,20 @@ impl LayerIndex {
         self.start_of(frames.start)..self.start_of(frames.end)
     }
 
-    /// The part of the tar stream that a frame holds, from the frame as the object has it.
+    /// The part of the tar stream that a frame holds, from the frame as the object has it, with the dictionary
+    /// that the layer needs.
     ///
     /// # Errors
-    /// [`LayerError::Corrupt`] if it is not the frame of this number.
-    pub fn unpack(&self, frame: usize, stored: &[u8]) -> Result<Vec<u8>, LayerError> {
+    /// [`LayerError::Corrupt`] if it is not the frame of this number, [`LayerError::Dictionary`].
+    pub fn unpack(
+        &self,
+        frame: usize,
+        stored: &[u8],
+        dictionary: Option<&Dictionary>,
+    ) -> Result<Vec<u8>, LayerError> {
         let (rows, _) = self.frames(&self.span_of(frame));
         let row = rows.first().ok_or_else(|| LayerError::corrupt("no such frame in the layer"))?;
-        section::unpack(&mut zstd::bulk::Decompressor::new(), stored, row)
+        section::unpack(&mut Unpacker::new(dictionary), stored, row)
     }
 
     fn start_of(&self, frame: usize) -> u64 {

@@ -72,7 +72,7 @@ mod tests {
         let mut raw = Vec::new();
         for frame in index.covering(&(0..index.raw_bytes())) {
             let stored = index.stored(frame..frame + 1);
-            let content = index.unpack(frame, &layer[stored.start as usize..stored.end as usize]);
+            let content = index.unpack(frame, &layer[stored.start as usize..stored.end as usize], None);
             let content = content.expect("frame");
             assert_eq!(index.span_of(frame).start, raw.len() as u64);
             raw.extend(content);
@@ -124,9 +124,9 @@ mod tests {
         let mut frame = Vec::new();
         let range = stored.start as usize..stored.end as usize;
         (&layer[range]).read_to_end(&mut frame).expect("frame");
-        assert!(index.unpack(1, &frame).is_ok());
-        assert!(index.unpack(0, &frame).is_err() && index.unpack(1 << 40, &frame).is_err());
+        assert!(index.unpack(1, &frame, None).is_ok());
+        assert!(index.unpack(0, &frame, None).is_err() && index.unpack(1 << 40, &frame, None).is_err());
         frame[20] ^= 1;
-        assert!(index.unpack(1, &frame).is_err());
+        assert!(index.unpack(1, &frame, None).is_err());
     }
 }

@@ -7,6 +7,7 @@
 //! of it can be read alone.
 pub mod content;
 pub mod contents;
+pub mod dictionary;
 pub mod entry;
 pub mod error;
 pub mod extract;
@@ -27,6 +28,7 @@ mod tests;
 pub mod writer;
 
 pub use contents::{Contents, Row};
+pub use dictionary::Dictionary;
 pub use entry::{Entry, Kind, Metadata};
 pub use error::LayerError;
 pub use extract::Extractor;

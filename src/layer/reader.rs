@@ -1,4 +1,5 @@
 //! [`LayerReader`]: a layer, or any `tar.zst`, back into entries.
+use super::dictionary::Dictionary;
 use super::entry::Entry;
 use super::frames_in::FramesIn;
 use super::index::LayerIndex;
@@ -80,6 +81,20 @@ impl<R: Read + Send> LayerReader<R> {
     pub fn section(source: R, index: &LayerIndex, span: Range<u64>) -> Result<Self, LayerError> {
         let section = Section::new(source, index, span, writer::threads())?;
         Ok(Self::of(Stream::Section(Box::new(section)), Dialect::Layer))
+    }
+
+    /// Gives the dictionary with which the layer was compressed, if it was; to be called before anything is
+    /// read. Without it reading fails with [`LayerError::Dictionary`].
+    #[must_use]
+    pub fn with_dictionary(mut self, dictionary: Option<&Dictionary>) -> Self {
+        let (Some(dictionary), threads) = (dictionary, writer::threads()) else { return self };
+        self.stream = match self.stream {
+            Stream::Layer(s) => Stream::Layer(Box::new(s.with_dictionary(dictionary, threads))),
+            Stream::Layered(s) => Stream::Layered(Box::new(s.with_dictionary(dictionary, threads))),
+            Stream::Section(s) => Stream::Section(Box::new(s.with_dictionary(Some(dictionary)))),
+            foreign => foreign,
+        };
+        self
     }
 
     /// A layer, or any `tar.zst` or plain tar: ustar, PAX, GNU. In a foreign archive a `.wh.` file

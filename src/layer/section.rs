@@ -1,6 +1,6 @@
 //! [`Section`]: a part of the tar stream of a layer, from the frames that cover it.
 use super::LayerError;
-use super::frames_in::{Zstd, decompress};
+use super::dictionary::{Dictionary, Unpacker};
 use super::index::LayerIndex;
 use super::pipeline::Pipeline;
 use super::table::FrameRow;
@@ -20,7 +20,7 @@ type Claimed = (Vec<u8>, FrameRow);
 pub struct Section<R> {
     source: R,
     expected: std::vec::IntoIter<FrameRow>,
-    frames: Pipeline<Claimed, Result<Vec<u8>, LayerError>>,
+    frames: Unpacking,
     inline: bool,
     current: Vec<u8>,
     at: usize,
@@ -53,15 +53,21 @@ impl<R: Read> Section<R> {
             source,
             inline: expected.len() <= INLINE_MAX,
             expected: expected.into_iter(),
-            frames: Pipeline::new(threads, || {
-                let mut zstd = zstd::bulk::Decompressor::new();
-                Box::new(move |(bytes, row): Claimed| unpack(&mut zstd, &bytes, &row))
-            }),
+            frames: frames(threads, None),
             current: Vec::new(),
             at: 0,
             skip,
             left: span.end - span.start,
         })
+    }
+
+    /// Gives the dictionary with which the layer was compressed, if it was; before anything is read.
+    #[must_use]
+    pub fn with_dictionary(mut self, dictionary: Option<&Dictionary>) -> Self {
+        if dictionary.is_some() {
+            self.frames = frames(super::writer::threads(), dictionary.cloned());
+        }
+        self
     }
 
     /// Whether the span was read to its end.
@@ -96,12 +102,21 @@ impl<R: Read> Section<R> {
     }
 }
 
+type Unpacking = Pipeline<Claimed, Result<Vec<u8>, LayerError>>;
+
+fn frames(threads: usize, dictionary: Option<Dictionary>) -> Unpacking {
+    Pipeline::new(threads, move || {
+        let mut unpacker = Unpacker::new(dictionary.as_ref());
+        Box::new(move |(bytes, row): Claimed| unpack(&mut unpacker, &bytes, &row))
+    })
+}
+
 /// The content of a frame, if it is the one that `row` describes.
-pub(super) fn unpack(zstd: &mut Zstd, bytes: &[u8], row: &FrameRow) -> Result<Vec<u8>, LayerError> {
+pub(super) fn unpack(unpacker: &mut Unpacker, bytes: &[u8], row: &FrameRow) -> Result<Vec<u8>, LayerError> {
     if *blake3::hash(bytes).as_bytes() != row.digest {
         return Err(LayerError::corrupt("frame is not the one in the index"));
     }
-    let raw = decompress(zstd, bytes, row.raw as usize)?;
+    let raw = unpacker.unpack(bytes, row.raw as usize)?;
     if raw.len() != row.raw as usize {
         return Err(LayerError::corrupt("frame has another length than the index says"));
     }

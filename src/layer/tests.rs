@@ -42,12 +42,16 @@ pub(super) fn noise(len: usize, seed: u64) -> Vec<u8> {
 
 pub(super) fn pack(items: &[(Entry, Option<Vec<u8>>)]) -> (Vec<u8>, Summary) {
     let mut writer = LayerWriter::new(Vec::new(), PackOptions { level: 3, threads: 2 });
+    append(&mut writer, items);
+    writer.finish().expect("finish")
+}
+
+pub(super) fn append(writer: &mut LayerWriter<Vec<u8>>, items: &[(Entry, Option<Vec<u8>>)]) {
     for (entry, bytes) in items {
         writer
             .append(entry, bytes.as_deref().map(content).as_ref().map(|f| f as &dyn Content))
             .expect("append");
     }
-    writer.finish().expect("finish")
 }
 
 pub(super) type Items = Vec<(Entry, Option<Vec<u8>>)>;

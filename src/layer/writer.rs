@@ -1,6 +1,7 @@
 //! [`LayerWriter`]: entries into a layer.
 use super::content::Content;
 use super::contents::Encoder;
+use super::dictionary::Dictionary;
 use super::entry::{Entry, Kind};
 use super::frames_out::FramesOut;
 pub use super::frames_out::Tail;
@@ -72,8 +73,13 @@ pub struct LayerWriter<W> {
 impl<W: Write + Send> LayerWriter<W> {
     /// Writes nothing yet.
     pub fn new(sink: W, options: PackOptions) -> Self {
+        Self::with_dictionary(sink, options, None)
+    }
+
+    /// The same, compressed with a dictionary if there is one: no plain tar reads the layer then.
+    pub fn with_dictionary(sink: W, options: PackOptions, dictionary: Option<Dictionary>) -> Self {
         Self {
-            frames: FramesOut::new(sink, options.level, options.threads),
+            frames: FramesOut::new(sink, options.level, options.threads, dictionary),
             contents: Encoder::new(options.level),
             entries: 0,
             at: 0,

@@ -5,11 +5,11 @@
 //! reading HEAD. Whoever lost a race keeps its changes in a fork and goes on there.
 use crate::clock::Timestamp;
 use crate::journal::JournalError;
-use crate::layer::{LayerError, PackOptions};
+use crate::layer::{Dictionary, Kind, LayerError, PackOptions};
 use crate::path::RelPath;
 use crate::remote::{RemoteError, Store, Tag};
 use crate::state::head::{self, Digest, Head, HeadError, LayerRef, VersionId};
-use crate::state::plan::Plan;
+use crate::state::plan::{Captured, Plan};
 use crate::state::record::{Base, Pending, RecordError, Records};
 use crate::state::source::ContentSource;
 use crate::sync::Mutex;
@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use uuid::Uuid;
 
+mod compress;
 mod fork;
 mod layered;
 mod open;
@@ -56,6 +57,8 @@ pub struct CommitOptions {
     pub host: String,
     /// How to pack.
     pub pack: PackOptions,
+    /// Whether small layers are compressed with a dictionary (layered only).
+    pub dictionary: bool,
     /// Whether changes go to a fork when another writer moved the name; else they stay unsaved.
     pub fork: bool,
 }
@@ -234,6 +237,8 @@ pub struct Committer {
     /// Held for the whole of one commit.
     turn: tokio::sync::Mutex<()>,
     state: Mutex<State>,
+    /// What small layers are compressed with, once it was made or read.
+    dictionary: Mutex<Option<Dictionary>>,
 }
 
 impl Committer {

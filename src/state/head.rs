@@ -72,6 +72,9 @@ pub struct Head {
     /// the newest is the last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub formerly: Vec<Tag>,
+    /// BLAKE3, in hex, of the compression dictionary that later layers may need.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dictionary: Option<Digest>,
     /// Fields this version does not know.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
@@ -105,6 +108,9 @@ pub struct LayerRef {
     /// What of the object a reader of parts needs first; layers without contents have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub table: Option<TableRef>,
+    /// BLAKE3, in hex, of the compression dictionary without which it cannot be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dictionary: Option<Digest>,
     /// The version that it completes: the one that added it, or the newest of those merged into it.
     pub version: VersionId,
     /// The version it builds on. Says so of held layers only; of others that of the layer before.
@@ -237,6 +243,7 @@ impl Head {
             unneeded: Vec::new(),
             tags: BTreeMap::new(),
             formerly: Vec::new(),
+            dictionary: None,
             extra: Map::new(),
         }
     }

@@ -10,6 +10,7 @@ pub mod chunk;
 pub mod commit;
 pub mod compact;
 pub mod cut;
+pub mod dictionary;
 pub mod dirty;
 pub mod flusher;
 pub mod head;

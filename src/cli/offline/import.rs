@@ -81,6 +81,7 @@ fn first_head(remote: &RemoteSettings, key: String, summary: &Summary) -> Head {
         digest: Digest(summary.digest),
         entries: summary.entries,
         table: Some(summary.tail.into()),
+        dictionary: None,
         version: 1,
         base: None,
         refers: Vec::new(),

@@ -1,8 +1,8 @@
 //! [`Contents`]: the rows of a layer, piece by piece.
 use super::{END_BYTES, HEADERS_MAX, PIECE_HEADER_BYTES, PIECE_ROWS_MAX, Row, XATTR_OVERHEAD, kind};
 use crate::clock::Timestamp;
+use crate::layer::dictionary::Unpacker;
 use crate::layer::frame::SKIPPABLE_HEADER_BYTES;
-use crate::layer::frames_in::{Zstd, decompress};
 use crate::layer::number::{self, Bad};
 use crate::layer::reference::References;
 use crate::layer::table::{Counts, FrameRow, ROW_BYTES};
@@ -20,7 +20,7 @@ pub struct Contents<'a> {
     /// What the table says of the pieces to come, and the pieces.
     listed: &'a [u8],
     frames: &'a [u8],
-    zstd: Zstd,
+    unpacker: Unpacker,
     raw: Vec<u8>,
     at: usize,
     /// Rows to come of this piece, and of all.
@@ -41,7 +41,7 @@ impl<'a> Contents<'a> {
         Self {
             listed,
             frames,
-            zstd: zstd::bulk::Decompressor::new(),
+            unpacker: Unpacker::new(None),
             raw: Vec::new(),
             at: 0,
             rows: 0,
@@ -88,7 +88,7 @@ impl<'a> Contents<'a> {
             .ok_or_else(|| wrong("a piece is not there"))?;
         (self.listed, self.frames) = (rest, frames);
         self.raw.clear(); // before there are two
-        self.raw = decompress(&mut self.zstd, &frame[SKIPPABLE_HEADER_BYTES..], piece.raw as usize)?;
+        self.raw = self.unpacker.unpack(&frame[SKIPPABLE_HEADER_BYTES..], piece.raw as usize)?;
         let mut fields = Fields { bytes: &self.raw, budget: 0 };
         let (first, rows) = (fields.fixed()?, fields.fixed()?);
         if self.raw.len() != piece.raw as usize {

@@ -200,6 +200,7 @@ fn commit_options(settings: &MountSettings) -> CommitOptions {
         },
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         pack: PackOptions { level: settings.level as i32, ..PackOptions::default() },
+        dictionary: settings.dictionary,
         fork: settings.on_conflict == crate::config::OnConflict::Fork,
     }
 }

@@ -328,7 +328,7 @@ impl Start<'_> {
     async fn archive(&self, name: &str) -> Result<LayerSource> {
         let key = archive_key(name);
         let found = self.store.download(&key, None).await?;
-        Ok(LayerSource { key, bytes: found.length, digest: None })
+        Ok(LayerSource { key, bytes: found.length, digest: None, dictionary: None })
     }
 
     /// A place for local files that the remote has otherwise.

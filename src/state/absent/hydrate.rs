@@ -254,10 +254,12 @@ impl Hydrator {
         if tree.file(first).size == 0 && first == last {
             return absent.arrive_empty(first, false).map_err(failed);
         }
+        let dictionary = self.source.dictionary(&layer.source)?;
         let mut bytes = self.source.open_range(&layer.source.key, layer.index.range(span.clone()));
         let mut lent = Lent::new(absent, &self.source, files);
         let result = (|| {
-            let mut reader = LayerReader::section(&mut bytes, &layer.index, span)?;
+            let mut reader =
+                LayerReader::section(&mut bytes, &layer.index, span)?.with_dictionary(dictionary.as_ref());
             let mut next = first;
             let mut arrivals = Arrivals::new(absent, wanted);
             let read = (|| {

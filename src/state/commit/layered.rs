@@ -1,4 +1,5 @@
 //! Layout layered: one layer a version, and HEAD.
+use super::pack::Material;
 use super::*;
 use crate::remote::Condition;
 use crate::state::chunk::Borrowing;
@@ -26,16 +27,11 @@ impl Committer {
         let key = head::layer_key(id);
         let borrowing = Borrowing::new(Arc::clone(self.records.known()), state.head.as_ref(), id);
         let options = self.options.pack;
-        let (upload, packed) = pack::send(
-            &*self.store,
-            &key,
-            Condition::Always,
-            Arc::clone(&plan),
-            source,
-            options,
-            Some(borrowing),
-        )
-        .await?;
+        let dictionary = self.dictionary(state.head.as_ref(), &plan, &source).await;
+        let needed = dictionary.as_ref().map(|dictionary| Digest(dictionary.digest()));
+        let material = Material { plan: Arc::clone(&plan), source, dictionary };
+        let (upload, packed) =
+            pack::send(&*self.store, &key, Condition::Always, material, options, Some(borrowing)).await?;
         if packed.summary.entries == 0 {
             upload.abort().await;
             return Ok(self.nothing(&state, packed.skipped));
@@ -46,7 +42,8 @@ impl Committer {
         let writer = self.records.meta().writer;
         let host = self.options.host.clone();
         let mut base = state.head.clone().unwrap_or_else(|| Head::empty(&state.name, writer, &host));
-        let layer = layer_ref(&key, &packed, writer, time);
+        let layer = LayerRef { dictionary: needed, ..layer_ref(&key, &packed, writer, time) };
+        base.dictionary = self.known_dictionary().or(base.dictionary);
         let mut condition = match &state.tag {
             Some(tag) => Condition::IfMatch(tag.clone()),
             None => Condition::IfAbsent,
@@ -66,6 +63,7 @@ impl Committer {
                     }
                     let (head, tag) = *theirs;
                     (base, condition) = (head, Condition::IfMatch(tag));
+                    base.dictionary = self.known_dictionary().or(base.dictionary);
                     attempt += 1;
                 }
                 Swap::Lost(Some(theirs)) => break theirs,
@@ -212,6 +210,7 @@ fn layer_ref(key: &str, packed: &Packed, writer: Uuid, time: Timestamp) -> Layer
         digest: Digest(packed.summary.digest),
         entries: packed.summary.entries,
         table: Some(packed.summary.tail.into()),
+        dictionary: None,
         version: 0,
         base: None,
         refers: packed.refers.clone(),

@@ -42,7 +42,8 @@ impl Committer {
         let version = records.meta().base.as_ref().map_or(0, |b| b.version);
         let state = State { name, version, head: None, tag: None, unsettled: true, gone: 0 };
         let turn = tokio::sync::Mutex::new(());
-        let committer = Self { store, records, options, turn, state: Mutex::new(state) };
+        let committer =
+            Self { store, records, options, turn, state: Mutex::new(state), dictionary: Mutex::default() };
         committer.resolve().await?;
         let meta = committer.records.meta();
         let name = committer.records.current_name();

@@ -1,7 +1,7 @@
 //! A plan into an object, streaming: one thread packs, the store sends, a bounded channel between.
 use super::CommitError;
 use crate::layer::content::Content;
-use crate::layer::{Entry, Kind, LayerError, LayerWriter, Metadata, PackOptions, Summary};
+use crate::layer::{Dictionary, Entry, Kind, LayerError, LayerWriter, Metadata, PackOptions, Summary};
 use crate::path::RelPath;
 use crate::remote::{Condition, ObjectStore, Upload};
 use crate::state::chunk::{Borrowing, Digested};
@@ -38,17 +38,28 @@ pub struct Packed {
     pub borrowed: u64,
 }
 
+/// What is to be packed.
+pub(super) struct Material {
+    pub(super) plan: Arc<Plan>,
+    pub(super) source: Arc<dyn ContentSource>,
+    /// What it is compressed with.
+    pub(super) dictionary: Option<Dictionary>,
+}
+
 /// Packs and sends. The object is complete but not yet published: that is `Upload::finish`.
 pub(super) async fn send(
     store: &dyn ObjectStore,
     key: &str,
     condition: Condition,
-    plan: Arc<Plan>,
-    source: Arc<dyn ContentSource>,
+    material: Material,
     options: PackOptions,
     borrowing: Option<Borrowing>,
 ) -> Result<(Box<dyn Upload>, Packed), CommitError> {
-    send_by(store, key, condition, move |sink| pack(&plan, &*source, sink, options, borrowing)).await
+    let write = move |sink| {
+        let Material { plan, source, dictionary } = material;
+        pack_into(&plan, &*source, LayerWriter::with_dictionary(sink, options, dictionary), borrowing)
+    };
+    send_by(store, key, condition, write).await
 }
 
 /// The same of whatever `write` writes, on a thread that may wait.
@@ -93,9 +104,17 @@ pub fn pack<W: Write + Send>(
     source: &dyn ContentSource,
     sink: W,
     options: PackOptions,
+    borrowing: Option<Borrowing>,
+) -> Result<Packed, CommitError> {
+    pack_into(plan, source, LayerWriter::new(sink, options), borrowing)
+}
+
+fn pack_into<W: Write + Send>(
+    plan: &Plan,
+    source: &dyn ContentSource,
+    mut writer: LayerWriter<W>,
     mut borrowing: Option<Borrowing>,
 ) -> Result<Packed, CommitError> {
-    let mut writer = LayerWriter::new(sink, options);
     let (mut changed, mut removed, mut fuzzy) = (0, 0, 0);
     let mut skipped: BTreeMap<RelPath, String> = BTreeMap::new();
     for path in plan.removals() {

@@ -19,9 +19,9 @@ impl Committer {
             Some(tag) => Condition::IfMatch(tag.clone()),
             None => Condition::IfAbsent,
         };
+        let material = pack::Material { plan: Arc::clone(&plan), source, dictionary: None };
         let (upload, packed) =
-            pack::send(&*self.store, &key, condition, Arc::clone(&plan), source, self.options.pack, None)
-                .await?;
+            pack::send(&*self.store, &key, condition, material, self.options.pack, None).await?;
         let pending = self.stage(&state, &key, &packed, plan).await?;
         self.state.lock().unsettled = true;
         let failure = match upload.finish().await {

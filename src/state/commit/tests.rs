@@ -49,7 +49,13 @@ impl Site {
         let counters = Arc::new(Counters::default());
         let store = Arc::new(Counted::new(Arc::new(faulty), Arc::clone(&counters)));
         let records = Arc::new(Records::open(Arc::clone(&journal) as _, "memory:", "work").expect("opens"));
-        let options = CommitOptions { layout, host: "box".into(), pack: PackOptions::default(), fork: true };
+        let options = CommitOptions {
+            layout,
+            host: "box".into(),
+            pack: PackOptions::default(),
+            dictionary: false,
+            fork: true,
+        };
         let (committer, opening) = Committer::open(store, Arc::clone(&records), options).await?;
         let memory = memory.clone();
         Ok(Self { dir, memory, journal, layout, faults, counters, records, committer, opening })

@@ -165,6 +165,7 @@ fn merged_ref(key: &str, run: &[LayerRef], written: &compact::Rewritten) -> Laye
         digest: Digest(written.summary.digest),
         entries: written.summary.entries,
         table: Some(written.summary.tail.into()),
+        dictionary: None,
         version: last.map_or(0, |layer| layer.version),
         base: None,
         refers: written.refers.clone(),

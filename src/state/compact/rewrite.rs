@@ -184,10 +184,12 @@ impl<'a> Work<'a> {
         let mut length = HEADERS_LIKELY.min(row.length);
         loop {
             let span = row.offset..row.offset + length;
-            let (key, index) = self.lenders.layer(self.source, layer).map_err(failed)?;
-            let mut bytes = self.source.open_range(&key, index.range(span.clone()));
+            let (lender, index) = self.lenders.layer(self.source, layer).map_err(failed)?;
+            let dictionary = self.source.dictionary(&lender).map_err(failed)?;
+            let mut bytes = self.source.open_range(&lender.key, index.range(span.clone()));
             let mut begun = Vec::new();
-            let read = Section::bytes(&mut bytes, &index, span).and_then(|mut s| {
+            let read = Section::bytes(&mut bytes, &index, span).and_then(|s| {
+                let mut s = s.with_dictionary(dictionary.as_ref());
                 s.read_to_end(&mut begun).map_err(|e| LayerError::from_stream("headers", e))
             });
             if let Some(failure) = bytes.take_failure() {
@@ -245,6 +247,9 @@ fn failed(failure: RestoreError) -> CommitError {
         RestoreError::Layer { source, .. } | RestoreError::Finish { source } => CommitError::Layer(source),
         RestoreError::Mismatch { key, what } => {
             CommitError::Layer(LayerError::corrupt(format!("layer {key} is not what HEAD names: {what}")))
+        }
+        e @ RestoreError::Dictionary { .. } => {
+            CommitError::Layer(LayerError::io(e.to_string(), std::io::ErrorKind::NotFound))
         }
         RestoreError::Stopped => CommitError::Stopped,
     }

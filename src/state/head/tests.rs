@@ -10,6 +10,7 @@ pub(crate) fn layer(key: &str) -> LayerRef {
         digest: Digest([0xab; 32]),
         entries: 3,
         table: None,
+        dictionary: None,
         version: 0,
         base: None,
         refers: Vec::new(),

@@ -1,6 +1,8 @@
 //! [`Source`]: layers as blocking readers, their bytes fetched ahead by tasks.
 use super::{Counters, LayerSource, RestoreError};
+use crate::layer::Dictionary;
 use crate::remote::{RemoteError, Store};
+use crate::state::dictionary::Dictionaries;
 use bytes::{Buf, Bytes};
 use futures::StreamExt;
 use std::io::{self, Read};
@@ -22,6 +24,7 @@ pub(in crate::state) struct Source {
     store: Store,
     handle: Handle,
     counters: Arc<Counters>,
+    dictionaries: Dictionaries,
 }
 
 /// The bytes of a layer. The end is reached only if length and digest are what HEAD says;
@@ -38,7 +41,7 @@ pub(in crate::state) struct Fetched {
 
 impl Source {
     pub(in crate::state) fn new(store: Store, handle: Handle, counters: Arc<Counters>) -> Self {
-        Self { store, handle, counters }
+        Self { store, handle, counters, dictionaries: Dictionaries::default() }
     }
 
     /// Starts to fetch a layer.
@@ -49,7 +52,19 @@ impl Source {
     /// Starts to fetch a part of an object, of which no digest is known.
     pub(in crate::state) fn open_range(&self, key: &str, range: Range<u64>) -> Fetched {
         let bytes = range.end - range.start;
-        self.start(LayerSource { key: key.into(), bytes, digest: None }, Some(range))
+        self.start(LayerSource { key: key.into(), bytes, digest: None, dictionary: None }, Some(range))
+    }
+
+    /// The dictionary of a layer, if it needs one. Waits for the store: not for the runtime's own threads.
+    pub(in crate::state) fn dictionary(
+        &self,
+        layer: &LayerSource,
+    ) -> Result<Option<Dictionary>, RestoreError> {
+        let found = self.dictionaries.get(&*self.store, layer.dictionary.as_ref());
+        // Nearly always there is none, or it is known: nothing to wait for.
+        self.handle
+            .block_on(found)
+            .map_err(|source| RestoreError::Dictionary { key: layer.key.clone(), source })
     }
 
     fn start(&self, source: LayerSource, range: Option<Range<u64>>) -> Fetched {

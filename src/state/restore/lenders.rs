@@ -119,8 +119,10 @@ impl Lenders {
                 return Err(RestoreError::Stopped); // cannot be: its index was found
             };
             let failed = |source: LayerError| RestoreError::Layer { key: lender.source.key.clone(), source };
+            let dictionary = source.dictionary(&lender.source)?;
             let mut read = vec![0; (span.end - span.start) as usize];
-            let whole = Section::bytes(&mut bytes, &index, span.clone()).and_then(|mut section| {
+            let whole = Section::bytes(&mut bytes, &index, span.clone()).and_then(|section| {
+                let mut section = section.with_dictionary(dictionary.as_ref());
                 section.read_exact(&mut read).map_err(|e| LayerError::from_stream("part of a file", e))
             });
             match (whole, bytes.take_failure()) {
@@ -136,15 +138,15 @@ impl Lenders {
         Ok(())
     }
 
-    /// The key of a layer and where its frames are. Waits, as [`read`](Self::read).
+    /// A layer and where its frames are. Waits, as [`read`](Self::read).
     pub(in crate::state) fn layer(
         &self,
         source: &Source,
         layer: Uuid,
-    ) -> Result<(String, Arc<LayerIndex>), RestoreError> {
+    ) -> Result<(LayerSource, Arc<LayerIndex>), RestoreError> {
         let index = self.index(source, layer)?;
         let lender = self.layers.get(&layer).ok_or(RestoreError::Stopped)?;
-        Ok((lender.source.key.clone(), index))
+        Ok((lender.source.clone(), index))
     }
 
     fn index(&self, source: &Source, layer: Uuid) -> Result<Arc<LayerIndex>, RestoreError> {

@@ -14,6 +14,7 @@ use crate::error::{Error, ErrorKind};
 use crate::layer::{Entry, LayerError};
 use crate::path::RelPath;
 use crate::remote::{RemoteError, Store};
+use crate::state::dictionary::DictionaryError;
 use crate::state::head::{Head, LayerRef};
 use crate::state::identity::Identity;
 use fetch::Source;
@@ -37,6 +38,8 @@ pub struct LayerSource {
     pub bytes: u64,
     /// BLAKE3 of the object; `None` for an archive that no HEAD describes.
     pub digest: Option<[u8; 32]>,
+    /// BLAKE3 of the compression dictionary that it needs.
+    pub dictionary: Option<[u8; 32]>,
 }
 
 impl LayerSource {
@@ -47,7 +50,12 @@ impl LayerSource {
 
     /// A layer that HEAD lists.
     pub fn of(layer: &LayerRef) -> Self {
-        Self { key: layer.key.clone(), bytes: layer.bytes, digest: Some(layer.digest.0) }
+        Self {
+            key: layer.key.clone(),
+            bytes: layer.bytes,
+            digest: Some(layer.digest.0),
+            dictionary: layer.dictionary.as_ref().map(|digest| digest.0),
+        }
     }
 }
 
@@ -194,6 +202,14 @@ pub enum RestoreError {
         /// Its length or its digest.
         what: String,
     },
+    /// A layer needs a dictionary that cannot be had.
+    #[error("layer {key}: {source}")]
+    Dictionary {
+        /// The layer.
+        key: String,
+        /// Why not, with the dictionary's key.
+        source: DictionaryError,
+    },
     /// A layer is damaged, unsafe, or could not be written to the disk.
     #[error("layer {key}: {source}")]
     Layer {
@@ -223,6 +239,7 @@ impl From<RestoreError> for Error {
                 _ => ErrorKind::Io,
             },
             RestoreError::Mismatch { .. } => ErrorKind::Corrupt,
+            RestoreError::Dictionary { source, .. } => source.kind(),
             RestoreError::Layer { source, .. } | RestoreError::Finish { source } => source.kind(),
             RestoreError::Stopped => ErrorKind::Io,
         };

@@ -6,7 +6,7 @@ use super::seen::{Seen, Verdict};
 use super::{Counters, Existing, LayerSource, Policy, RestoreError, Restored, RestoredPath, Standing};
 use crate::clock::Timestamp;
 use crate::layer::extract::{Extractor, Note, Placed};
-use crate::layer::{Entry, Kind, LayerError, LayerReader, Metadata, References};
+use crate::layer::{Dictionary, Entry, Kind, LayerError, LayerReader, Metadata, References};
 use crate::path::RelPath;
 use crate::state::identity::Identity;
 use rustix::fs::Stat;
@@ -69,12 +69,13 @@ impl Run {
                 ahead.push_back(self.source.open(next));
             }
             let Some(mut bytes) = ahead.pop_front() else { break };
-            let result = self.layer(index, &mut bytes);
+            let dictionary = self.source.dictionary(layer)?;
+            let result = self.layer(index, &mut bytes, dictionary.as_ref());
             self.settle(layer, &mut bytes, result)?;
             let orphans = self.seen.take_orphans();
             if !orphans.is_empty() {
                 let mut bytes = self.source.open(layer);
-                let result = self.orphans(index, &mut bytes, orphans);
+                let result = self.orphans(index, &mut bytes, dictionary.as_ref(), orphans);
                 self.settle(layer, &mut bytes, result)?;
             }
         }
@@ -108,12 +109,22 @@ impl Run {
         }
     }
 
-    fn reader<'a>(&self, bytes: &'a mut Fetched) -> Result<LayerReader<&'a mut Fetched>, LayerError> {
-        if self.policy.lenient { LayerReader::lenient(bytes) } else { LayerReader::new(bytes) }
+    fn reader<'a>(
+        &self,
+        bytes: &'a mut Fetched,
+        dictionary: Option<&Dictionary>,
+    ) -> Result<LayerReader<&'a mut Fetched>, LayerError> {
+        let reader = if self.policy.lenient { LayerReader::lenient(bytes) } else { LayerReader::new(bytes) };
+        Ok(reader?.with_dictionary(dictionary))
     }
 
-    fn layer(&mut self, index: usize, bytes: &mut Fetched) -> Result<(), LayerError> {
-        let mut reader = self.reader(bytes)?;
+    fn layer(
+        &mut self,
+        index: usize,
+        bytes: &mut Fetched,
+        dictionary: Option<&Dictionary>,
+    ) -> Result<(), LayerError> {
+        let mut reader = self.reader(bytes, dictionary)?;
         while let Some(entry) = reader.next_entry()? {
             if self.counters.stop.load(Ordering::Relaxed) {
                 return Ok(());
@@ -247,9 +258,10 @@ impl Run {
         &mut self,
         index: usize,
         bytes: &mut Fetched,
+        dictionary: Option<&Dictionary>,
         mut orphans: BTreeMap<RelPath, Vec<RelPath>>,
     ) -> Result<(), LayerError> {
-        let mut reader = self.reader(bytes)?;
+        let mut reader = self.reader(bytes, dictionary)?;
         let mut links = Vec::new();
         while let Some(mut entry) = reader.next_entry()? {
             if matches!(entry.kind, Kind::Directory | Kind::Whiteout | Kind::HardLink { .. }) {

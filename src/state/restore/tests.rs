@@ -103,6 +103,7 @@ impl Shelf {
                 key: key.clone(),
                 bytes: summary.bytes,
                 digest: Some(summary.digest),
+                dictionary: None,
             });
             shelf.objects.lock().insert(key, bytes.into());
         }

@@ -1,13 +1,14 @@
 //! One layer, read once from end to end and looked at twice.
 use super::{Held, Seen, VerifyError, counts};
 use crate::layer::tar::{Decoder, Dialect, padding};
-use crate::layer::{LayerError, LayerIndex, LayerReader, Row};
+use crate::layer::{Dictionary, LayerError, LayerIndex, LayerReader, Row};
 use crate::remote::RemoteError;
+use crate::state::dictionary::DictionaryError;
 use crate::state::head::LayerRef;
 use crate::state::restore::fetch::{Fetched, Source};
 use crate::state::restore::{LayerSource, RestoreError};
 use bytes::Bytes;
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 /// The most pieces, of up to 256 KiB each, by which the second look stays behind the first.
@@ -20,7 +21,18 @@ pub(super) fn look(
     layer: &LayerRef,
     tail: Option<Result<Bytes, String>>,
 ) -> Result<Seen, VerifyError> {
-    let mut bytes = source.open(&LayerSource::of(layer));
+    let place = LayerSource::of(layer);
+    let dictionary = match source.dictionary(&place) {
+        Ok(dictionary) => dictionary,
+        Err(RestoreError::Dictionary { key, source: DictionaryError::Remote { source, .. } }) => {
+            return Err(VerifyError::Remote { key, source });
+        }
+        // Without it the layer says nothing to anybody.
+        Err(RestoreError::Dictionary { source, .. }) => return Ok(Seen::damaged(source.to_string())),
+        Err(_) => return Err(VerifyError::Stopped),
+    };
+    let dictionary = dictionary.as_ref();
+    let mut bytes = source.open(&place);
     let (known, mut wrong) = match &tail {
         Some(Ok(tail)) => (Some(tail), None),
         Some(Err(what)) => (None, Some(what.clone())),
@@ -28,9 +40,11 @@ pub(super) fn look(
     };
     let (sender, pieces) = sync_channel(BEHIND_MAX);
     let (proof, read) = std::thread::scope(|scope| {
-        let second =
-            scope.spawn(move || compare(Pieces { pieces, current: Vec::new(), at: 0 }, layer, known));
-        let proof = prove(Tee { source: &mut bytes, sender: Some(sender) });
+        let second = scope.spawn(move || {
+            let pieces = Pieces { pieces, current: Vec::new(), at: 0 };
+            compare(pieces, dictionary, layer, known)
+        });
+        let proof = prove(Tee { source: &mut bytes, sender: Some(sender) }, dictionary);
         (proof, second.join())
     });
     let read = read.map_err(|_| VerifyError::Stopped)?;
@@ -59,8 +73,8 @@ pub(super) fn look(
 }
 
 /// The first look: everything that a reader of a layer checks, and the digest of the object.
-fn prove(mut bytes: Tee<'_>) -> Result<(), LayerError> {
-    let mut reader = LayerReader::new(&mut bytes)?;
+fn prove(mut bytes: Tee<'_>, dictionary: Option<&Dictionary>) -> Result<(), LayerError> {
+    let mut reader = LayerReader::new(&mut bytes)?.with_dictionary(dictionary);
     while reader.next_entry()?.is_some() {}
     drop(reader);
     io::copy(&mut bytes, &mut io::sink()).map_err(|e| LayerError::io("end of object", e))?;
@@ -69,7 +83,12 @@ fn prove(mut bytes: Tee<'_>) -> Result<(), LayerError> {
 
 /// The second look: each entry of the stream is what its row says and stands where its row says. Without
 /// a tail the rows are made from the stream.
-fn compare(bytes: Pieces, layer: &LayerRef, tail: Option<&Bytes>) -> Result<Vec<Row>, String> {
+fn compare(
+    bytes: Pieces,
+    dictionary: Option<&Dictionary>,
+    layer: &LayerRef,
+    tail: Option<&Bytes>,
+) -> Result<Vec<Row>, String> {
     let mut expected = match tail {
         Some(tail) => Some(LayerIndex::read(tail, layer.bytes).map_err(|e| e.to_string())?.1),
         None => None,
@@ -77,7 +96,7 @@ fn compare(bytes: Pieces, layer: &LayerRef, tail: Option<&Bytes>) -> Result<Vec<
     // A layer with a table that is damaged: its rows would be kept for nothing.
     let keep = layer.table.is_none();
     let (mut rows, mut entries) = (Vec::new(), 0);
-    let raw_bytes = each_row(bytes, |row| {
+    let raw_bytes = each_row(bytes, dictionary, |row| {
         entries += 1;
         match &mut expected {
             Some(expected) => agree(expected.next(), &row),
@@ -119,8 +138,14 @@ fn agree(expected: Option<Result<Row, LayerError>>, row: &Row) -> Result<(), Lay
 
 /// Calls for each entry of a layer; returns how long the tar stream is. The bytes are taken as they are:
 /// that they are the right ones is the first look's business.
-fn each_row(bytes: impl Read, mut row: impl FnMut(Row) -> Result<(), LayerError>) -> Result<u64, LayerError> {
-    let stream = zstd::Decoder::new(bytes).map_err(|e| LayerError::io("cannot decompress", e))?;
+fn each_row(
+    bytes: impl Read,
+    dictionary: Option<&Dictionary>,
+    mut row: impl FnMut(Row) -> Result<(), LayerError>,
+) -> Result<u64, LayerError> {
+    let known = dictionary.map_or(&[][..], Dictionary::bytes);
+    let stream = zstd::Decoder::with_dictionary(BufReader::new(bytes), known)
+        .map_err(|e| LayerError::io("cannot decompress", e))?;
     let mut stream = Counting { source: stream, at: 0 };
     let mut decoder = Decoder::new(Dialect::Layer);
     loop {

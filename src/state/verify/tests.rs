@@ -48,6 +48,7 @@ fn pack_with(entries: &[Entry], dense: &str) -> Packed {
         digest: Digest(summary.digest),
         entries: summary.entries,
         table: Some(summary.tail.into()),
+        dictionary: None,
         version: 0,
         base: None,
         refers: Vec::new(),

@@ -1,12 +1,13 @@
 //! [`Frames`]: brings frames of layers for files that are read by range, each once at a time.
 use super::partial::{Frame, Partial};
 use crate::layer::frame::FRAME_RAW_MAX;
-use crate::layer::{LayerError, LayerIndex, locate};
+use crate::layer::{Dictionary, LayerError, LayerIndex, locate};
 use crate::remote::{RemoteError, Store};
 use crate::state::absent::content::Content;
 use crate::state::absent::hydrate::Failure;
 use crate::state::absent::{Absent, Layer};
-use crate::state::restore::{Counters, RestoreError};
+use crate::state::dictionary::Dictionaries;
+use crate::state::restore::{Counters, LayerSource, RestoreError};
 use bytes::{Buf, Bytes};
 use futures::future::{BoxFuture, Shared};
 use futures::{FutureExt, StreamExt};
@@ -33,6 +34,7 @@ pub(super) struct Frames {
     handle: Handle,
     counters: Arc<Counters>,
     requests: Semaphore,
+    dictionaries: Dictionaries,
 }
 
 /// Frames of one layer that are asked for together, and whom to tell of each.
@@ -44,7 +46,14 @@ struct Group {
 
 impl Frames {
     pub(super) fn new(absent: Arc<Absent>, store: Store, handle: Handle, counters: Arc<Counters>) -> Self {
-        Self { absent, store, handle, counters, requests: Semaphore::new(REQUESTS_MAX) }
+        Self {
+            absent,
+            store,
+            handle,
+            counters,
+            requests: Semaphore::new(REQUESTS_MAX),
+            dictionaries: Dictionaries::default(),
+        }
     }
 
     /// Where the content of a file is. Who asks first brings the beginning of its entry.
@@ -60,6 +69,7 @@ impl Frames {
         let frames = layer.index.covering(&entry);
         let first = layer.index.span_of(frames.start);
         let (mut raw, mut next) = (Vec::new(), frames.start);
+        let dictionary = self.dictionary(layer).await?;
         let mut step = if first.end - entry.start < HEADERS_LIKELY { 2 } else { 1 };
         let _request = self.requests.acquire().await;
         loop {
@@ -70,7 +80,7 @@ impl Frames {
             let mut stored = Stored::open(self, layer, some.clone()).await?;
             for frame in some {
                 let bytes = stored.frame(frame).await?;
-                raw.extend(layer.index.unpack(frame, &bytes).map_err(failed)?);
+                raw.extend(layer.index.unpack(frame, &bytes, dictionary.as_ref()).map_err(failed)?);
                 next = frame + 1;
             }
             let begun = raw.get((entry.start - first.start) as usize..).unwrap_or_default();
@@ -89,6 +99,12 @@ impl Frames {
             }
             step *= 2;
         }
+    }
+
+    async fn dictionary(&self, layer: &Layer) -> Result<Option<Dictionary>, RestoreError> {
+        let LayerSource { key, dictionary, .. } = &layer.source;
+        let found = self.dictionaries.get(&*self.store, dictionary.as_ref()).await;
+        found.map_err(|source| RestoreError::Dictionary { key: key.clone(), source })
     }
 
     fn layer(&self, number: u32) -> Result<&Layer, RestoreError> {
@@ -171,14 +187,17 @@ impl Frames {
     ) -> Result<(), RestoreError> {
         let _request = self.requests.acquire().await;
         let layer = self.layer(number)?;
+        let dictionary = self.dictionary(layer).await?;
         let mut stored = Stored::open(self, layer, frames.clone()).await?;
         for frame in frames {
             let bytes = stored.frame(frame).await?;
             let (own, content, absent) = (partial.clone(), content.clone(), self.absent.clone());
+            let dictionary = dictionary.clone();
             let kept = blocking(move || {
                 let index: Option<&LayerIndex> = absent.layers().get(number as usize).map(|l| &*l.index);
                 let index = index.ok_or_else(|| LayerError::corrupt("no such layer"))?;
-                own.store(&content, number, index.span_of(frame), &index.unpack(frame, &bytes)?)
+                let raw = index.unpack(frame, &bytes, dictionary.as_ref())?;
+                own.store(&content, number, index.span_of(frame), &raw)
             });
             let failed = |source| RestoreError::Layer { key: layer.source.key.clone(), source };
             kept.await?.map_err(failed)?;

@@ -20,7 +20,7 @@ impl Outcome {
                 source if is_gone(source) => return Ok(()),
                 _ => {}
             },
-            RestoreError::Mismatch { .. } => {}
+            RestoreError::Mismatch { .. } | RestoreError::Dictionary { .. } => {}
             RestoreError::Remote { .. } | RestoreError::Stopped => return Err(failure),
         }
         self.0.get_or_insert(failure);

@@ -58,7 +58,7 @@ impl Stream {
         self.position
     }
 
-    /// The next bytes, at most [`PIECE_MAX_BYTES`]; `None` at the end. If the fill fails, its cause: the
+    /// The next bytes, at most `PIECE_MAX_BYTES`; `None` at the end. If the fill fails, its cause: the
     /// file will not be there, and the reader must get it elsewhere.
     pub async fn next(&mut self) -> Result<Option<Bytes>, CacheError> {
         loop {

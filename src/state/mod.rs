@@ -27,5 +27,4 @@ pub mod staging;
 pub mod verify;
 pub(crate) mod walindex;
 
-#[cfg(feature = "fuse")]
 pub(crate) use backing::reach;

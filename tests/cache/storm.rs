@@ -69,17 +69,15 @@ async fn a_storm_of_everything_leaves_budget_and_bytes_right() {
     let dir = place();
     let config =
         Config { max_bytes: 8 * BLOCK, max_entries: 7, memory_bytes: 3 * BLOCK, ..config(dir.path()) };
-    let mut journal = Arc::new(MemoryJournal::new());
+    let journal = Arc::new(MemoryJournal::new());
     let mut cache = Cache::open_on(config.clone(), journal.clone()).await.unwrap();
     let source = Arc::new(Source::default());
     for round in 0..slice(6, 60) {
-        // Every other round begins with a crash, and does not wait for the check after the start.
+        // Every other round begins with a restart. (What a crash leaves is judged where the process is killed,
+        // in `kills`: an instance that is only forgotten here would go on beside the next one.)
         if round % 2 == 1 {
-            if dice.below(2) == 0 {
-                cache.flush().await.unwrap();
-            }
-            journal = Arc::new(journal.crashed());
-            std::mem::forget(cache);
+            cache.flush().await.unwrap();
+            cache.close().await.unwrap();
             cache = Cache::open_on(config.clone(), journal.clone()).await.unwrap();
         }
         let workers: Vec<_> = (0..8)

@@ -2,7 +2,7 @@
 //!
 //! A start reads as `lock → journal → remote → reconcile → mount → serve`, an end as
 //! `flush → unmount → flush what came in between → say what is unsaved`. A mount that shows a version
-//! ([`version`]) has no journal, reconciles nothing and flushes nothing.
+//! (`version`) has no journal, reconciles nothing and flushes nothing.
 mod controller;
 mod ending;
 mod hydrating;

@@ -10,7 +10,7 @@ use crate::path::RelPath;
 use crate::state::identity::Identity;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -122,7 +122,7 @@ impl<'a> Arrivals<'a> {
     fn publish(&self) -> io::Result<Vec<(u32, io::Error)>> {
         let absent = self.absent;
         let mut turn = absent.turn.lock();
-        let (mut here, mut failed) = (Vec::new(), Vec::new());
+        let (mut here, mut failed, mut came) = (Vec::new(), Vec::new(), HashSet::new());
         // Those that nobody removed meanwhile, by the directory of each name.
         let mut names: BTreeMap<Node, Vec<(&Arrival, Node)>> = BTreeMap::new();
         let mut others: HashMap<u32, Other> = HashMap::new();
@@ -152,11 +152,13 @@ impl<'a> Arrivals<'a> {
                 let again = |(arrival, _): &(&Arrival, Node)| (arrival.number, copy_of(&e));
                 unnamed = rest.map(again).collect();
             }
+            came.extend(names.iter().filter(|(_, node)| named.contains(node)).map(|(a, _)| a.number));
             here.extend(named);
             failed.append(&mut unnamed);
         }
         let (mut stats, mut records) = (Vec::new(), Vec::new());
-        for arrival in &self.waiting {
+        // One that came another way meanwhile may be written by now: its record stays.
+        for arrival in self.waiting.iter().filter(|arrival| came.contains(&arrival.number)) {
             let ino = match others.get(&arrival.number) {
                 Some(other) => other.ino,
                 None => rustix::fs::fstat(&arrival.new.file)?.st_ino,

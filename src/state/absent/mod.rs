@@ -5,7 +5,7 @@
 //! somebody needs their content ([`hydrate`]) or removes them. The backing so holds complete, true
 //! entries only. What became of an entry is in the [`log`], and nothing ever comes back: the absent
 //! ones only grow fewer, at the places where the version has them or in the directories that were
-//! [`moved`] with them.
+//! `moved` with them.
 //!
 //! One lock, the *turn*, orders what appears and disappears against who looks at it.
 mod arrival;

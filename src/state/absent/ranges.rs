@@ -1,7 +1,7 @@
 //! [`Ranges`]: large absent files, read by range before they are here.
 //!
-//! Such a file is open at once, and what is read of it is brought frame by frame ([`fetch`]) into the
-//! file that it will be ([`partial`]), with more ahead of who reads on ([`ahead`]). Whoever needs all of
+//! Such a file is open at once, and what is read of it is brought frame by frame (`fetch`) into the
+//! file that it will be (`partial`), with more ahead of who reads on (`ahead`). Whoever needs all of
 //! it has the rest brought to the same place.
 mod ahead;
 mod fetch;

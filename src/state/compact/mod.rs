@@ -4,7 +4,7 @@
 //! [`choose`] says which: the newest ones (but for the very newest, by which others know the version), and
 //! older ones as long as they are not larger than all of those, so that a layer doubles at least each time it
 //! is merged.
-//! [`Merge`](merge::Merge) finds what is left of their rows. Content is copied out of layers that are small
+//! `Merge` finds what is left of their rows. Content is copied out of layers that are small
 //! or half dead; of others it is referred to where it stands, so that a large base is never rewritten for
 //! a few changes. The merged layer takes their place in HEAD by the same conditional write as any version,
 //! which stays the same one; what earlier versions or references still need is held there.

@@ -181,6 +181,19 @@ fn check_churn(dir: &Path) -> u64 {
 }
 
 /// A command of git's in a repository, with nothing of this machine's configuration.
+/// Removes the locks of git programs that were killed.
+fn unlock(dir: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            unlock(&entry.path())?;
+        } else if entry.file_name().as_encoded_bytes().ends_with(b".lock") {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 fn git_in(dir: &Path, args: &[&str]) -> Command {
     let mut command = Command::new("git");
     // Restored by root it is root's, whoever made it.
@@ -207,9 +220,8 @@ fn git(part: &Part) -> Outcome {
     };
     run(&["init", "-q"])?;
     // As whoever finds a repository of before a failure does.
-    for lock in ["index.lock", "HEAD.lock", "refs/heads/master.lock", "refs/heads/main.lock", "gc.pid"] {
-        let _ = fs::remove_file(dir.join(".git").join(lock));
-    }
+    let _ = fs::remove_file(dir.join(".git/gc.pid"));
+    unlock(&dir.join(".git"))?;
     let mut step = commits(&dir);
     loop {
         step += 1;

@@ -540,7 +540,9 @@ fn a_path_longer_than_a_system_call_takes_is_saved_like_any_other() {
         leaf(&dir, "leaf", OFlags::WRONLY | OFlags::TRUNC).write_all(b"deeper").unwrap();
         open.write_all(b" two").unwrap();
         let version = lab.flush();
-        assert_eq!(lab.status_number("dirty_files"), 0);
+        // A close may arrive after the flush; the next one then finds that nothing changed.
+        let clean = (0..10).any(|_| lab.status_number("dirty_files") == 0 || lab.flush() != version);
+        assert!(clean && lab.status_number("dirty_files") == 0, "it stays dirty");
         leaves_are(&lab.checkout(&version), "deeper", "one two");
         drop((open, dir));
         // Found by a scan as well.

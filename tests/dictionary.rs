@@ -12,6 +12,19 @@ use std::process::Command;
 /// Enough to make a dictionary of, and too much for one layer to need it.
 const FILES: u32 = 800;
 
+/// What every one of the files says: what a layer of five of them without a dictionary has to say once.
+/// How good a dictionary turns out to be varies with the times in its samples; this much of it is in any.
+const COMMON: &str = "Whoever receives a copy of this package may read, change, build and pass it on, \
+    provided that this paragraph stays with it; nobody promises that it is fit for some purpose, and nobody \
+    answers for damage, lost profit or interrupted business that follows from having installed it, however \
+    caused and under whatever theory, even if told beforehand. Bugs belong into the tracker, questions onto \
+    the mailing list, vulnerabilities into an encrypted letter to the maintainers, who reply within a week. \
+    Continuous integration runs lint, typecheck, unit, browser and fuzz stages; releases are tagged, signed, \
+    mirrored and announced. Keywords: asynchronous, buffer, cache, directory, engine, filesystem, gzip, hash, \
+    iterator, journal, kernel, layer, mount, network, object, parser, queue, registry, snapshot, transport, \
+    unicode, validator, watcher, xattr, yield, zstandard. Requires node >= 18.17.0, npm ^10, python 3.11, \
+    a C++20 compiler, libuv, openssl 3, zlib and 512 megabytes of memory.";
+
 fn document(n: u32, state: &str) -> String {
     let (a, b) = (n.wrapping_mul(2_654_435_761), n.wrapping_mul(40_503));
     let lines: String = (0..14)
@@ -24,7 +37,7 @@ fn document(n: u32, state: &str) -> String {
         })
         .collect();
     format!(
-        "{{\n  \"name\": \"package-{n}\",\n  \"state\": \"{state}\",\n  \"license\": \"MIT\",\n  \
+        "{{\n  \"name\": \"package-{n}\",\n  \"state\": \"{state}\",\n  \"license\": \"{COMMON}\",\n  \
          \"repository\": \"https://example.org/package-{a:x}.git\",\n  \"files\": {{\n{lines}  }}\n}}\n"
     )
 }

@@ -41,6 +41,8 @@ impl Controller for Fake {
             absent_bytes: 0,
             last_flush: None,
             last_error: None,
+            stuck: Vec::new(),
+            stuck_total: 0,
             uptime_s: 5,
             program: "0".into(),
         }

@@ -7,6 +7,9 @@ use crate::serve::control;
 use crate::serve::registry::Registry;
 use std::path::PathBuf;
 
+/// Entries that cannot be saved, of which one line each is shown; `--json` has more.
+const STUCK_SHOWN: usize = 10;
+
 #[derive(Debug, clap::Args)]
 pub struct Status {
     /// The mounted directory; without it all mounts are listed
@@ -59,6 +62,14 @@ fn one(status: &control::Status, context: &Context) -> Result<()> {
         ("uptime", format!("{} s", status.uptime_s)),
         ("program", safe(&status.program)),
     ];
+    if status.stuck_total > 0 {
+        rows.push(("stuck", format!("{} entries cannot be saved", status.stuck_total)));
+    }
+    let why = |entry: &control::Unsaved| {
+        let reason = entry.reason.as_deref().map_or_else(|| "unknown".to_owned(), safe);
+        format!("{}: {reason}", safe_path(&entry.path))
+    };
+    rows.extend(status.stuck.iter().take(STUCK_SHOWN).map(|entry| ("", why(entry))));
     if let Some(fork) = &status.fork {
         rows.insert(9, ("fork", safe(fork)));
         context.output.warn(&forked(fork));
@@ -73,6 +84,7 @@ fn state(status: &control::Status) -> String {
     match (&status.version, &status.last_error) {
         (Some(version), _) if status.read_only => format!("version {}, read-only", safe(version)),
         (_, Some(_)) => "failing".to_owned(),
+        _ if status.stuck_total > 0 => format!("{} stuck", status.stuck_total),
         (_, None) => "ok".to_owned(),
     }
 }

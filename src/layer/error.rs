@@ -15,6 +15,14 @@ pub enum LayerError {
         /// The failure.
         source: io::Error,
     },
+    /// The content of an entry cannot be read where it is taken from.
+    #[error("cannot read: {path}: {source}")]
+    Content {
+        /// The entry.
+        path: RelPath,
+        /// The failure.
+        source: io::Error,
+    },
     /// The bytes do not start like a layer.
     #[error("not a layer: its first frame is not ours")]
     NotALayer,
@@ -77,6 +85,10 @@ impl LayerError {
         Self::Io { what: what.into(), source: source.into() }
     }
 
+    pub(crate) fn content(path: &RelPath, source: impl Into<io::Error>) -> Self {
+        Self::Content { path: path.clone(), source: source.into() }
+    }
+
     pub(crate) fn corrupt(what: impl Into<String>) -> Self {
         Self::Corrupt { what: what.into() }
     }
@@ -107,7 +119,7 @@ impl LayerError {
     /// What the caller should do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Io { source, .. } => match source.kind() {
+            Self::Io { source, .. } | Self::Content { source, .. } => match source.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Full,
                 io::ErrorKind::PermissionDenied => ErrorKind::Denied,
                 _ => ErrorKind::Io,

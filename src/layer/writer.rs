@@ -110,14 +110,13 @@ impl<W: Write + Send> LayerWriter<W> {
             Some(file) => match file.length() {
                 Ok(now) if now < size => Err(LayerError::Changed { path: entry.path.clone() }),
                 Ok(_) => Ok(()),
-                Err(e) => Err(LayerError::io(format!("cannot stat: {}", entry.path), e)),
+                Err(e) => Err(LayerError::content(&entry.path, e)),
             },
             None => Ok(()),
         };
         check_length()?;
         let map = match content {
-            Some(file) => SparseMap::of(file, size)
-                .map_err(|e| LayerError::io(format!("cannot find holes: {}", entry.path), e))?,
+            Some(file) => SparseMap::of(file, size).map_err(|e| LayerError::content(&entry.path, e))?,
             None if refs.bytes() == size => SparseMap { size, extents: Vec::new() },
             None => return Err(LayerError::unstorable("file without its content", &entry.path)),
         };
@@ -177,7 +176,7 @@ impl<W: Write + Send> LayerWriter<W> {
                         at += n as u64;
                     }
                     Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                    Err(e) => return Err(LayerError::io(format!("cannot read: {}", entry.path), e)),
+                    Err(e) => return Err(LayerError::content(&entry.path, e)),
                 }
             }
             left -= filled as u64;

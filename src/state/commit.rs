@@ -114,7 +114,7 @@ pub enum CommitError {
     Record(#[from] RecordError),
     /// Packing failed.
     #[error(transparent)]
-    Layer(#[from] LayerError),
+    Layer(LayerError),
     /// The content of a file could not be had.
     #[error("cannot read: {path}: {source}")]
     Source {
@@ -188,6 +188,15 @@ impl CommitError {
             Self::Layer(LayerError::Changed { .. }) => true,
             Self::Unsettled | Self::Outdated | Self::Diverged(_) => true,
             _ => false,
+        }
+    }
+}
+
+impl From<LayerError> for CommitError {
+    fn from(e: LayerError) -> Self {
+        match e {
+            LayerError::Content { path, source } => Self::Source { path, source },
+            e => Self::Layer(e),
         }
     }
 }

@@ -4,6 +4,7 @@ use crate::path::RelPath;
 use crate::state::backing::reach;
 use crate::state::plan::Captured;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
@@ -13,12 +14,31 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// path order, and only for files with content of their own (see [`Captured::has_content`]).
 pub trait ContentSource: Send + Sync {
     /// Opens a file for reading; not called for empty ones. An error of this one file (it may not be read, its path is
-    /// too long, its blocks are bad) leaves it out of the version, and the receipt says so; any other fails the commit.
+    /// too long, its blocks are bad) leaves it out of the version, and the receipt says so; any other fails the commit. So does any error
+    /// of a later read: part of the file may have been sent by then.
     fn open(&self, path: &RelPath, captured: &Captured) -> io::Result<Box<dyn Content>>;
 
     /// The content has been read (or left out, or is empty): what kept it unchanged may be released. Not called
     /// for the rest of the plan when a commit fails.
     fn done(&self, _path: &RelPath, _captured: &Captured) {}
+}
+
+/// Whether a failed open or read says something of that file alone: then the others are saved, and it is tried
+/// again with each flush. Anything else (no descriptors left, another file stands there now) fails the whole.
+pub(super) fn is_of_one_file(e: &io::Error) -> bool {
+    const OF_ONE: [Errno; 9] = [
+        Errno::ACCESS,
+        Errno::PERM,
+        Errno::NAMETOOLONG,
+        Errno::LOOP,
+        Errno::IO,
+        Errno::UCLEAN, // ext4 and XFS: damaged metadata
+        Errno::BADMSG, // the same where checksums say so
+        Errno::NXIO,
+        Errno::OVERFLOW,
+    ];
+    e.kind() == io::ErrorKind::PermissionDenied
+        || e.raw_os_error().is_some_and(|raw| OF_ONE.iter().any(|errno| errno.raw_os_error() == raw))
 }
 
 /// Reads straight from a directory that nobody changes meanwhile.

@@ -93,6 +93,12 @@ pub struct Status {
     pub last_flush: Option<FlushRecord>,
     /// The last failure since the last committed flush.
     pub last_error: Option<LastError>,
+    /// The first [`UNSAVED_LISTED_MAX`] entries that no flush can save; each flush tries again.
+    #[serde(default)]
+    pub stuck: Vec<Unsaved>,
+    /// How many there are.
+    #[serde(default)]
+    pub stuck_total: u64,
     /// Seconds since the mount became usable.
     pub uptime_s: u64,
     /// The daemon's program version.

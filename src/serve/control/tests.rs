@@ -34,6 +34,8 @@ fn status() -> Status {
         absent_bytes: 0,
         last_flush: None,
         last_error: None,
+        stuck: Vec::new(),
+        stuck_total: 0,
         uptime_s: 5,
         program: "0.1.0".into(),
     }

@@ -5,16 +5,20 @@ use super::mounting::Served;
 use crate::config::MountSettings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::PackOptions;
+use crate::path::RelPath;
 use crate::remote::{Counters, Store};
 use crate::serve::control::{
-    Controller, ExportReply, FlushRecord, FlushReply, HydrateReply, LastError, LogLine, Status, UnmountReply,
+    Controller, ExportReply, FlushRecord, FlushReply, HydrateReply, LastError, LogLine, Status,
+    UNSAVED_LISTED_MAX, UnmountReply, Unsaved,
 };
 use crate::state::absent::Left;
 use crate::state::flusher::Flusher;
 use crate::state::head::instant;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use std::ffi::OsStr;
 use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -59,6 +63,10 @@ pub(super) async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(stopped)?
 }
 
+fn unsaved_entry((path, why): (&RelPath, &String)) -> Unsaved {
+    Unsaved { path: PathBuf::from(OsStr::from_bytes(path.as_bytes())), reason: Some(why.clone()) }
+}
+
 impl Controller for MountController {
     fn status(&self) -> Status {
         let flushes = self.flusher.status();
@@ -93,6 +101,8 @@ impl Controller for MountController {
                 message: failed.message,
                 attempts: failed.attempts,
             }),
+            stuck_total: flushes.stuck.len() as u64,
+            stuck: flushes.stuck.iter().take(UNSAVED_LISTED_MAX).map(unsaved_entry).collect(),
             uptime_s: self.served.started().elapsed().as_secs(),
             program: env!("CARGO_PKG_VERSION").to_owned(),
         }

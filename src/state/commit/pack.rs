@@ -6,9 +6,8 @@ use crate::path::RelPath;
 use crate::remote::{Condition, ObjectStore, Upload};
 use crate::state::chunk::{Borrowing, Digested};
 use crate::state::plan::Plan;
-use crate::state::source::ContentSource;
+use crate::state::source::{ContentSource, is_of_one_file};
 use bytes::Bytes;
-use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -193,24 +192,6 @@ fn append_new<W: Write + Send>(
         borrowing.packed(refs, &appended, digested.chunks())?;
     }
     Ok(())
-}
-
-/// Whether a failed open says something of that file alone: then the others are saved, and it is tried again
-/// with each flush. Anything else (no descriptors left, another file stands there now) fails the whole.
-fn is_of_one_file(e: &io::Error) -> bool {
-    const OF_ONE: [Errno; 9] = [
-        Errno::ACCESS,
-        Errno::PERM,
-        Errno::NAMETOOLONG,
-        Errno::LOOP,
-        Errno::IO,
-        Errno::UCLEAN, // ext4 and XFS: damaged metadata
-        Errno::BADMSG, // the same where checksums say so
-        Errno::NXIO,
-        Errno::OVERFLOW,
-    ];
-    e.kind() == io::ErrorKind::PermissionDenied
-        || e.raw_os_error().is_some_and(|raw| OF_ONE.iter().any(|errno| errno.raw_os_error() == raw))
 }
 
 /// The packing end of the channel.

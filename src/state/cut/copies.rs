@@ -47,6 +47,11 @@ impl<'a> Copies<'a> {
         self.by_ino.retain(|ino, _| inodes.contains(ino));
     }
 
+    /// Forgets the copy of one: it is not what it should be.
+    pub(super) fn forget(&mut self, ino: u64) {
+        self.by_ino.remove(&ino);
+    }
+
     /// The files.
     pub(super) fn into_files(self) -> HashMap<u64, Arc<File>> {
         self.by_ino.into_iter().map(|(ino, copied)| (ino, Arc::new(copied.file))).collect()

@@ -9,6 +9,7 @@
 //! are written back and copied until their change time stands still, else marked fuzzy. And what
 //! cannot be held within the deadline is let go, and the cut is tried again after more copying.
 mod copies;
+mod distrust;
 mod error;
 mod helper;
 mod observe;
@@ -23,7 +24,7 @@ use super::live::{Live, Writer};
 use super::mapped::mapped_writers;
 use super::plan::{Captured, LookOptions, Plan, PlanError};
 use super::record::Records;
-use super::source::ContentSource;
+use super::source::{ContentSource, is_of_one_file};
 use super::staging::Staging;
 use crate::clock::Timestamp;
 use crate::layer::content::Content;
@@ -36,6 +37,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use copies::Copies;
+use distrust::Distrust;
 use helper::Helper;
 
 /// How often a cut is tried before it takes as long as it takes.
@@ -88,6 +90,9 @@ pub struct Cut {
     /// Every mark that led here, to be put back if the flush fails.
     pub marks: Marks,
     copies: HashMap<u64, Arc<File>>,
+    /// What could not be copied, by inode, and why.
+    uncopied: HashMap<u64, io::Error>,
+    distrust: Arc<Distrust>,
     live: Arc<dyn Live>,
 }
 
@@ -99,9 +104,13 @@ impl std::fmt::Debug for Cut {
 
 impl ContentSource for Cut {
     fn open(&self, path: &RelPath, captured: &Captured) -> io::Result<Box<dyn Content>> {
-        match self.copies.get(&captured.ident.ino) {
+        let ino = captured.ident.ino;
+        if let Some(e) = self.uncopied.get(&ino) {
+            return Err(e.raw_os_error().map_or_else(|| e.kind().into(), io::Error::from_raw_os_error));
+        }
+        match self.copies.get(&ino) {
             Some(copy) => Ok(Box::new(copy.clone())),
-            None => self.live.content(path, captured.ident.ino),
+            None => self.distrust.check(path, self.live.content(path, ino)?),
         }
     }
 
@@ -125,6 +134,7 @@ pub struct Cutter {
     barrier: Mutex<Option<Barrier>>,
     stats: Mutex<CutStats>,
     told: observe::Told,
+    distrust: Arc<Distrust>,
 }
 
 impl std::fmt::Debug for Cutter {
@@ -160,7 +170,27 @@ struct Progress<'a> {
     /// may be given up in between.
     late: Marks,
     copies: Copies<'a>,
+    /// What the last attempt could not copy, by inode.
+    uncopied: HashMap<u64, io::Error>,
     look: LookOptions,
+}
+
+impl Progress<'_> {
+    /// A copy that failed for a reason of that file alone costs only that file.
+    fn copied<T>(&mut self, writer: &Writer, copied: io::Result<T>) -> Result<Option<T>, CutError> {
+        match copied {
+            Ok(done) => {
+                self.uncopied.remove(&writer.ino);
+                Ok(Some(done))
+            }
+            Err(e) if is_of_one_file(&e) => {
+                self.copies.forget(writer.ino);
+                self.uncopied.insert(writer.ino, e);
+                Ok(None)
+            }
+            Err(e) => Err(CutError::copy(writer, e)),
+        }
+    }
 }
 
 impl Cutter {
@@ -173,7 +203,18 @@ impl Cutter {
             barrier: Mutex::new(barrier),
             stats: Mutex::default(),
             told: observe::Told::default(),
+            distrust: Arc::default(),
         }
+    }
+
+    /// The next cuts give the content of this file, or with `everybody` of any, only if all of it can be read.
+    pub fn distrust(&self, path: RelPath, everybody: bool) {
+        self.distrust.add(path, everybody);
+    }
+
+    /// Of all files only those are still distrusted that could not be read.
+    pub fn relax(&self) {
+        self.distrust.relax();
     }
 
     /// What cuts have cost.
@@ -219,7 +260,9 @@ impl Cutter {
             }
         };
         let copies = Copies::new(self.live.root(), &self.staging, look_options.tick.is_zero());
-        let mut progress = Progress { plan, marks, late: Marks::new(), copies, look: look_options };
+        let late = Marks::new();
+        let mut progress =
+            Progress { plan, marks, late, copies, uncopied: HashMap::new(), look: look_options };
         for attempt in 1..=ATTEMPTS_MAX {
             let last = attempt == ATTEMPTS_MAX;
             match self.attempt(records, &mut progress, last) {
@@ -240,8 +283,15 @@ impl Cutter {
 
     fn stand(&self, progress: Progress<'_>, instant: Timestamp) -> Cut {
         self.stats.lock().cuts += 1;
-        let copies = progress.copies.into_files();
-        Cut { plan: Arc::new(progress.plan), instant, marks: progress.marks, copies, live: self.live.clone() }
+        Cut {
+            plan: Arc::new(progress.plan),
+            instant,
+            marks: progress.marks,
+            copies: progress.copies.into_files(),
+            uncopied: progress.uncopied,
+            distrust: self.distrust.clone(),
+            live: self.live.clone(),
+        }
     }
 
     fn attempt(
@@ -372,17 +422,14 @@ impl Cutter {
         progress.copies.keep_only(&written);
         for writer in &writers {
             if mapped.contains(&writer.ino) {
-                let still = progress
-                    .copies
-                    .update_mapped(&progress.plan, writer)
-                    .map_err(|e| CutError::copy(writer, e))?;
-                if !still {
+                let still = progress.copies.update_mapped(&progress.plan, writer);
+                if progress.copied(writer, still)? == Some(false) {
                     progress.plan.set_fuzzy(&writer.path);
                     self.stats.lock().fuzzy += 1;
                 }
             } else {
                 let copied = progress.copies.update(&progress.plan, writer, true);
-                copied.map_err(|e| CutError::copy(writer, e))?;
+                progress.copied(writer, copied)?;
                 if unheld.contains(&writer.node) {
                     progress.plan.set_fuzzy(&writer.path);
                 }
@@ -392,8 +439,10 @@ impl Cutter {
                 return Err(Attempt::GiveUp);
             }
         }
-        let copies = &progress.copies;
-        let rest = progress.plan.puts().filter(|(_, c)| c.has_content() && !copies.has(c.ident.ino));
+        progress.uncopied.retain(|ino, _| written.contains(ino));
+        let (copies, uncopied) = (&progress.copies, &progress.uncopied);
+        let is_elsewhere = |ino| copies.has(ino) || uncopied.contains_key(&ino);
+        let rest = progress.plan.puts().filter(|(_, c)| c.has_content() && !is_elsewhere(c.ident.ino));
         self.live.shelter(rest.map(|(path, c)| (path.clone(), c.ident.ino)).collect());
         Ok(instant)
     }

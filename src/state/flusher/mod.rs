@@ -22,6 +22,7 @@ use crate::state::dirty::Extent;
 use crate::state::live::Live;
 use crate::state::record::Records;
 use crate::state::schedule::Schedule;
+use crate::state::source::is_of_one_file;
 use crate::state::walindex;
 use crate::sync::Mutex;
 use std::collections::{BTreeMap, HashSet};
@@ -35,6 +36,9 @@ use tokio::sync::{oneshot, watch};
 const HELPERS_MAX: u32 = 3;
 /// So often one flush brings what was moved, when directories are moved all the time.
 const MOVES_MAX: u32 = 8;
+/// So often one flush begins anew without what it could not read: from the second time on nothing is sent
+/// that was not read once before, so that only a disk that is just failing gets any further.
+const UNREADABLE_MAX: u32 = 5;
 /// The longest sleep; anything that matters ends it early.
 const IDLE: Duration = Duration::from_secs(3600);
 /// So long after the last flush the helper of the cut is ended: it takes some 7 MB, and another one is
@@ -73,8 +77,6 @@ pub struct Flusher {
     status: Mutex<FlushStatus>,
     waiting: Mutex<Vec<Answer>>,
     stop: AtomicBool,
-    /// The attempt that just failed made a fork.
-    forked_now: AtomicBool,
     /// When whoever ends the mount stops waiting for the remote.
     give_up: watch::Sender<Option<Instant>>,
     tidy: Tidy,
@@ -112,7 +114,6 @@ impl Flusher {
             status: Mutex::new(status),
             waiting: Mutex::default(),
             stop: AtomicBool::new(false),
-            forked_now: AtomicBool::new(false),
             give_up: watch::Sender::new(None),
             tidy,
             turn: Mutex::new(()),
@@ -272,23 +273,38 @@ impl Flusher {
         }
     }
 
-    /// Layout single learns of another writer only after its archive is sent: then the same goes to
-    /// the fork at once.
+    /// One failure that says what to do differently is no reason to wait:
+    /// - Layout single learns of another writer only after its archive is sent: then the same goes to the fork.
+    /// - A file that cannot be read spoils the layer that is being sent: the next is made without it, and the
+    ///   one after that without any such file.
     fn attempt(&self) -> Result<Receipt> {
-        match self.attempt_once() {
-            Err(e) if self.forked_now.swap(false, Ordering::AcqRel) => {
-                tracing::info!(error = %e, "saving to the fork");
-                self.attempt_once()
+        let (mut forked, mut unreadable) = (false, 0);
+        let result = loop {
+            match self.attempt_once() {
+                Err(Failure::Forked(e)) if !forked => {
+                    tracing::info!(error = %e, "saving to the fork");
+                    forked = true;
+                }
+                Err(Failure::Unreadable(path, e)) if unreadable < UNREADABLE_MAX => {
+                    tracing::warn!(error = %e, "saving without a file that cannot be read");
+                    unreadable += 1;
+                    self.cutter.distrust(path, unreadable > 1);
+                }
+                Ok(receipt) => break Ok(receipt),
+                Err(Failure::Forked(e) | Failure::Unreadable(_, e) | Failure::Other(e)) => break Err(e),
             }
-            result => result,
+        };
+        if unreadable > 1 {
+            self.cutter.relax();
         }
+        result
     }
 
-    fn attempt_once(&self) -> Result<Receipt> {
+    fn attempt_once(&self) -> Result<Receipt, Failure> {
         if !self.committer.is_settled() {
             match self.within_limit(self.committer.settle()) {
-                Some(settled) => settled?,
-                None => return Err(out_of_time()),
+                Some(settled) => settled.map_err(Error::from)?,
+                None => return Err(out_of_time().into()),
             }
         }
         for path in self.status.lock().stuck.keys() {
@@ -298,7 +314,7 @@ impl Flusher {
         let committed = self.within_limit(self.committer.commit(cut.plan.clone(), cut.clone(), cut.instant));
         let Some(committed) = committed else {
             self.live.dirty().restore(cut.marks.clone());
-            return Err(out_of_time());
+            return Err(out_of_time().into());
         };
         match committed {
             Ok(receipt) => {
@@ -312,11 +328,16 @@ impl Flusher {
             }
             Err(e) => {
                 self.live.dirty().restore(cut.marks.clone());
-                if let CommitError::Diverged(fork) = &e {
-                    self.status.lock().fork = Some(fork.clone());
-                    self.forked_now.store(true, Ordering::Release);
-                }
-                Err(e.into())
+                Err(match e {
+                    CommitError::Diverged(ref fork) => {
+                        self.status.lock().fork = Some(fork.clone());
+                        Failure::Forked(e.into())
+                    }
+                    CommitError::Source { ref path, ref source } if is_of_one_file(source) => {
+                        Failure::Unreadable(path.clone(), e.into())
+                    }
+                    e => Failure::Other(e.into()),
+                })
             }
         }
     }
@@ -418,6 +439,21 @@ impl Flusher {
     /// What is committed to.
     pub fn committer(&self) -> &Arc<Committer> {
         &self.committer
+    }
+}
+
+/// Why one attempt failed.
+enum Failure {
+    /// The next one goes to a fork.
+    Forked(Error),
+    /// This file can be opened, but not read.
+    Unreadable(RelPath, Error),
+    Other(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(e: Error) -> Self {
+        Self::Other(e)
     }
 }
 

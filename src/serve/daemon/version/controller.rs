@@ -87,6 +87,8 @@ impl Controller for VersionController {
             absent_bytes: left.bytes,
             last_flush: None,
             last_error: None,
+            stuck: Vec::new(),
+            stuck_total: 0,
             uptime_s: self.served.started().elapsed().as_secs(),
             program: env!("CARGO_PKG_VERSION").to_owned(),
         }

@@ -9,7 +9,7 @@ use crate::journal::JournalError;
 use crate::layer::entry::{Entry, Kind, Metadata};
 use crate::path::RelPath;
 use crate::state::backing::Exclude;
-use crate::state::dirty::Marks;
+use crate::state::dirty::{Extent, Marks};
 use crate::state::identity::Identity;
 use crate::state::record::{Delta, Records};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -132,6 +132,8 @@ pub struct Plan {
     /// The plan holds the whole tree.
     whole: bool,
     unreadable: BTreeMap<RelPath, io::Error>,
+    /// Files that go in although they did not change.
+    carried: BTreeSet<RelPath>,
 }
 
 impl Plan {
@@ -158,6 +160,31 @@ impl Plan {
         options: &LookOptions,
     ) -> Result<(), PlanError> {
         look::Look::new(self, root, records, options).run(marks)
+    }
+
+    /// Takes in these files as well, although they are as the last version has them.
+    pub fn carry(
+        &mut self,
+        root: BorrowedFd<'_>,
+        records: &Records,
+        files: &[RelPath],
+        options: &LookOptions,
+    ) -> Result<(), PlanError> {
+        let new = files.iter().filter(|path| self.get(path).is_none());
+        let marks: Marks = new.map(|path| (path.clone(), Extent::Entry)).collect();
+        self.refresh(root, records, &marks, &LookOptions { whole: true, ..options.clone() })?;
+        self.carried = marks.into_keys().collect();
+        Ok(())
+    }
+
+    /// Whether a file goes in although it did not change: it is meant to stand in this very layer.
+    pub fn is_carried(&self, path: &RelPath, captured: &Captured) -> bool {
+        !captured.changed && self.carried.contains(path)
+    }
+
+    /// Whether any file does.
+    pub fn carries(&self) -> bool {
+        !self.carried.is_empty()
     }
 
     /// The changes, in path order.

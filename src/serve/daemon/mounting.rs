@@ -13,7 +13,7 @@ use crate::fuse::mount::{
 };
 use crate::fuse::transport::{Offer, Transport, attach};
 use crate::remote::{Store, supports_conditional_writes};
-use crate::state::absent::{Hydrator, Learned, Pace, Shown};
+use crate::state::absent::{Gathering, Hydrator, Learned, Pace, Shown};
 use crate::state::barrier::Barrier;
 use crate::state::commit::{Committer, Tidy};
 use crate::state::cut::{CutOptions, Cutter};
@@ -194,7 +194,13 @@ impl Mounting {
             ),
             runtime.clone(),
         );
-        Ok(Arc::new(flusher.bringing(self.hydrator.clone())))
+        let gathering = self
+            .learned
+            .clone()
+            .filter(|_| !settings.no_prefetch && settings.layout == Layout::Layered)
+            .zip(self.hydrator.as_ref())
+            .map(|(learned, hydrator)| Gathering::new(hydrator.absent().clone(), learned));
+        Ok(Arc::new(flusher.bringing(self.hydrator.clone()).gathering(gathering)))
     }
 
     /// Starts to answer, and to flush by `flusher` if there is one.

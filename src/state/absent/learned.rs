@@ -57,6 +57,11 @@ impl Learned {
         read.await.inspect_err(|error| tracing::warn!(%error, key = self.key, "nothing is learned")).ok()
     }
 
+    /// The same, as far as it is known already.
+    pub fn known(&self) -> Option<&Trace> {
+        self.earlier.get()
+    }
+
     async fn read(&self) -> Result<Trace, Unusable> {
         let mut download = self.store.download(&self.key, None).await?;
         if download.length > TRACE_BYTES_MAX as u64 {

@@ -11,6 +11,7 @@
 mod arrival;
 pub mod content;
 mod digested;
+pub mod gather;
 pub mod hydrate;
 pub mod learned;
 mod lent;
@@ -25,6 +26,7 @@ mod store;
 pub mod trace;
 pub mod tree;
 
+pub use gather::Gathering;
 pub use hydrate::Hydrator;
 pub use learned::Learned;
 pub use log::Fate;

@@ -71,6 +71,12 @@ impl Recorder {
         self.state.lock().order.len()
     }
 
+    /// The files of which all was recorded, by their numbers.
+    pub(super) fn files(&self) -> HashSet<u32> {
+        let state = self.state.lock();
+        state.order.iter().filter(|(_, unit)| unit.is_none()).map(|(file, _)| *file).collect()
+    }
+
     /// What was recorded.
     pub(super) fn trace(&self, absent: &Absent) -> Trace {
         let mut entries: Vec<Traced> = Vec::new();

@@ -145,7 +145,10 @@ fn pack_into<W: Write + Send>(
         }
         let entry = captured.entry(path);
         let appended = match (&mut borrowing, content.as_deref()) {
-            (Some(borrowing), Some(content)) => append_new(&mut writer, borrowing, entry, content),
+            (Some(borrowing), Some(content)) => {
+                let refer = !plan.is_carried(path, captured);
+                append_new(&mut writer, borrowing, entry, content, refer)
+            }
             (_, content) => writer.append(&entry, content).map(drop).map_err(CommitError::from),
         };
         if captured.has_content() {
@@ -169,12 +172,13 @@ fn pack_into<W: Write + Send>(
     Ok(Packed { summary, changed, removed, fuzzy, skipped, refers, borrowed })
 }
 
-/// Appends a file, but for what stands in a layer already.
+/// Appends a file, but for what stands in a layer already if it may `refer` to that.
 fn append_new<W: Write + Send>(
     writer: &mut LayerWriter<W>,
     borrowing: &mut Borrowing,
     mut entry: Entry,
     content: &dyn Content,
+    refer: bool,
 ) -> Result<(), CommitError> {
     let failed = |path: &RelPath| {
         let path = path.clone();
@@ -183,7 +187,7 @@ fn append_new<W: Write + Send>(
     let Kind::File { size, refs, .. } = &mut entry.kind else { return Ok(()) };
     let size = *size;
     // One that lost its end is found out by the writer.
-    if content.length().map_err(failed(&entry.path))? >= size {
+    if refer && content.length().map_err(failed(&entry.path))? >= size {
         *refs = borrowing.references(content, size).map_err(failed(&entry.path))?;
     }
     let digested = Digested::new(content, size);

@@ -235,24 +235,37 @@ impl Cutter {
         self.barrier.lock().is_some()
     }
 
-    /// Makes a cut. Blocks for as long as copying takes; writers stand still for the last part only.
-    pub fn cut(&self, records: &Records) -> Result<Cut, CutError> {
-        self.cut_by(records, self.options.look.clone())
+    /// Makes a cut. Blocks for as long as copying takes; writers stand still for the last part only. If
+    /// anything changed, the files `along` go in as well.
+    pub fn cut(&self, records: &Records, along: &[RelPath]) -> Result<Cut, CutError> {
+        self.cut_by(records, self.options.look.clone(), along)
     }
 
     /// Makes a cut whose plan has every path, changed or not.
     pub fn cut_whole(&self, records: &Records) -> Result<Cut, CutError> {
-        self.cut_by(records, LookOptions { whole: true, ..self.options.look.clone() })
+        self.cut_by(records, LookOptions { whole: true, ..self.options.look.clone() }, &[])
     }
 
-    fn cut_by(&self, records: &Records, look_options: LookOptions) -> Result<Cut, CutError> {
+    fn cut_by(
+        &self,
+        records: &Records,
+        look_options: LookOptions,
+        along: &[RelPath],
+    ) -> Result<Cut, CutError> {
         let writers = self.writers(records); // first: files nobody writes any more become marks
         let marks = self.live.dirty().take();
         let mut look = with_writers(marks.clone(), &writers);
         if look_options.whole {
             look.insert(RelPath::root(), Extent::Subtree);
         }
-        let plan = match Plan::capture(self.live.root(), records, &look, &look_options) {
+        let root = self.live.root();
+        let planned = Plan::capture(root, records, &look, &look_options).and_then(|mut plan| {
+            if !plan.is_empty() && !along.is_empty() {
+                plan.carry(root, records, along, &look_options)?;
+            }
+            Ok(plan)
+        });
+        let plan = match planned {
             Ok(plan) => plan,
             Err(e) => {
                 self.live.dirty().restore(marks);

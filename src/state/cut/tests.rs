@@ -95,7 +95,7 @@ fn a_file_written_and_closed_after_it_was_copied_ahead_is_not_taken_from_the_cop
         }
     });
     let staging = tempfile::tempdir().expect("temp dir");
-    let cut = tree.cutter(staging.path(), None).cut(&records()).expect("cut");
+    let cut = tree.cutter(staging.path(), None).cut(&records(), &[]).expect("cut");
     let path = RelPath::new("f").expect("valid path");
     let Some(Change::Put(captured)) = cut.plan.get(&path) else { panic!("the file is not in the plan") };
     let mut content = [0; 3];
@@ -111,7 +111,7 @@ fn without_its_helper_there_is_no_cut_and_no_mark_is_lost() {
     let staging = tempfile::tempdir().expect("temp dir");
     let gone = Barrier::start(Command::new("true"), tree.dir.path()).expect("start");
     let cutter = tree.cutter(staging.path(), Some(gone));
-    assert!(matches!(cutter.cut(&records()), Err(CutError::HelperLost)));
+    assert!(matches!(cutter.cut(&records(), &[]), Err(CutError::HelperLost)));
     assert!(!cutter.has_barrier() && tree.dirty.len() == 1);
 }
 
@@ -128,7 +128,7 @@ fn what_came_late_in_an_attempt_given_up_is_looked_at_in_the_next() {
     *tree.unheld.lock() = 2;
     let barrier = Barrier::in_process(tree.dir.path());
     let cutter = tree.cutter(staging.path(), Some(barrier));
-    let cut = cutter.cut(&records()).expect("cut");
+    let cut = cutter.cut(&records(), &[]).expect("cut");
     assert_eq!(cutter.stats().retries, 1, "no attempt was given up: the check is void");
     assert!(cut.plan.get(&RelPath::new("late").expect("valid path")).is_some());
 }

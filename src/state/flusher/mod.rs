@@ -12,7 +12,7 @@ pub use status::{Done, Failed, FlushStatus, Unsaved};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::PackOptions;
 use crate::path::RelPath;
-use crate::state::absent::Hydrator;
+use crate::state::absent::{Gathering, Hydrator};
 use crate::state::backing::reach;
 use crate::state::barrier::Barrier;
 use crate::state::commit::pack::{Packed, pack};
@@ -74,6 +74,7 @@ pub struct Flusher {
     timing: Timing,
     runtime: Handle,
     hydrator: Option<Arc<Hydrator>>,
+    gathering: Option<Gathering>,
     status: Mutex<FlushStatus>,
     waiting: Mutex<Vec<Answer>>,
     stop: AtomicBool,
@@ -111,6 +112,7 @@ impl Flusher {
             timing,
             runtime,
             hydrator: None,
+            gathering: None,
             status: Mutex::new(status),
             waiting: Mutex::default(),
             stop: AtomicBool::new(false),
@@ -124,6 +126,13 @@ impl Flusher {
     #[must_use]
     pub fn bringing(mut self, hydrator: Option<Arc<Hydrator>>) -> Self {
         self.hydrator = hydrator;
+        self
+    }
+
+    /// What is read first after every mount is put side by side, when nobody waits for the flush.
+    #[must_use]
+    pub fn gathering(mut self, gathering: Option<Gathering>) -> Self {
+        self.gathering = gathering;
         self
     }
 
@@ -229,7 +238,7 @@ impl Flusher {
         if !asked.is_empty() && self.committer.version() == 0 {
             self.live.dirty().mark(RelPath::root(), Extent::Entry); // who asks for a version gets one
         }
-        let result = self.attempt();
+        let result = self.attempt(asked.is_empty());
         {
             let mut status = self.status.lock();
             match &result {
@@ -277,10 +286,10 @@ impl Flusher {
     /// - Layout single learns of another writer only after its archive is sent: then the same goes to the fork.
     /// - A file that cannot be read spoils the layer that is being sent: the next is made without it, and the
     ///   one after that without any such file.
-    fn attempt(&self) -> Result<Receipt> {
+    fn attempt(&self, has_time: bool) -> Result<Receipt> {
         let (mut forked, mut unreadable) = (false, 0);
         let result = loop {
-            match self.attempt_once() {
+            match self.attempt_once(has_time) {
                 Err(Failure::Forked(e)) if !forked => {
                     tracing::info!(error = %e, "saving to the fork");
                     forked = true;
@@ -300,7 +309,7 @@ impl Flusher {
         result
     }
 
-    fn attempt_once(&self) -> Result<Receipt, Failure> {
+    fn attempt_once(&self, has_time: bool) -> Result<Receipt, Failure> {
         if !self.committer.is_settled() {
             match self.within_limit(self.committer.settle()) {
                 Some(settled) => settled.map_err(Error::from)?,
@@ -310,7 +319,9 @@ impl Flusher {
         for path in self.status.lock().stuck.keys() {
             self.live.dirty().mark(path.clone(), Extent::Subtree);
         }
-        let cut = Arc::new(self.cut(|| self.cutter.cut(&self.records))?);
+        let gathering = self.gathering.as_ref().filter(|_| has_time);
+        let along = gathering.map_or_else(Vec::new, Gathering::files);
+        let cut = Arc::new(self.cut(|| self.cutter.cut(&self.records, &along))?);
         let committed = self.within_limit(self.committer.commit(cut.plan.clone(), cut.clone(), cut.instant));
         let Some(committed) = committed else {
             self.live.dirty().restore(cut.marks.clone());
@@ -319,6 +330,10 @@ impl Flusher {
         match committed {
             Ok(receipt) => {
                 self.note_stuck(&cut, &receipt);
+                if let Some(gathering) = gathering.filter(|_| receipt.committed && cut.plan.carries()) {
+                    tracing::info!(files = along.len(), "what is read first stands together now");
+                    gathering.done();
+                }
                 drop(cut);
                 if receipt.changed + receipt.removed >= LARGE_FLUSH || receipt.raw_bytes >= LARGE_FLUSH_BYTES
                 {

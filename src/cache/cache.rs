@@ -435,7 +435,10 @@ impl Cache {
     pub async fn close(self) -> Result<(), CacheError> {
         let core = self.core.clone();
         let ending = core.clone();
+        // What readers have been given stays.
+        let kept = core.keeping.clone().write_owned().await;
         let _ended = core.runtime.spawn_blocking(move || *ending.closed.write() = true).await;
+        drop(kept);
         self.settled().await; // the check sees that it is closed
         let closed = core.runtime.clone().spawn_blocking(move || {
             let fillings: Vec<_> = core.fillings.lock().values().filter_map(Weak::upgrade).collect();

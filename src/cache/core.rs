@@ -59,6 +59,8 @@ pub struct Core {
     pub runtime: Handle,
     pub fetches: Arc<Semaphore>,
     pub fetching: AtomicU64,
+    /// Held for reading from when readers have a block until it is on the disk.
+    pub keeping: Arc<tokio::sync::RwLock<()>>,
     /// Files that are being filled by somebody who may stall.
     pub fillings: Mutex<HashMap<u64, Weak<Filling>>>,
     pub filling: Arc<Notify>,

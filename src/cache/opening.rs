@@ -141,6 +141,7 @@ impl Builder {
             events: Events::default(),
             runtime: runtime.clone(),
             fetching: AtomicU64::new(0),
+            keeping: Arc::default(),
             fillings: Mutex::new(HashMap::new()),
             filling: Arc::new(Notify::new()),
             settled: watch::Sender::new(false),

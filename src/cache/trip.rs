@@ -54,6 +54,7 @@ impl Trip {
         let fetched = self.fetch(ahead).await;
         match fetched {
             Ok(Catch { bytes, took, permit }) => {
+                let keeping = self.core.keeping.clone().read_owned().await;
                 pilot.tell(Ok(bytes.clone()));
                 if !self.entry.is_unread() {
                     self.core.memory.put(self.entry.generation, self.number, &bytes);
@@ -63,7 +64,7 @@ impl Trip {
                 let kept =
                     self.core.runtime.spawn_blocking(move || keep(&core, &entry, number, &bytes, took));
                 let _logged = kept.await;
-                drop((permit, landing));
+                drop((keeping, permit, landing));
             }
             Err(error) => {
                 Meters::count(&self.core.meters.fetch_errors);

@@ -6,7 +6,7 @@
 //! place may go stale harmlessly.
 use crate::path::RelPath;
 use crate::sync::{Condvar, Mutex};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,8 @@ pub type Marks = BTreeMap<RelPath, Extent>;
 #[derive(Debug, Default)]
 struct State {
     marks: HashMap<RelPath, Extent>,
+    /// What was taken, until it is known how that ended: it is in no version yet.
+    taken: BTreeSet<RelPath>,
     woken: bool,
 }
 
@@ -111,18 +113,27 @@ impl DirtySet {
     }
 
     /// Takes all marks and starts a new epoch: whoever skipped a mark because of the old epoch
-    /// did so before this call, so its mark is in the result.
+    /// did so before this call, so its mark is in the result. It ends with [`saved`](Self::saved) or
+    /// [`restore`](Self::restore).
     pub fn take(&self) -> Marks {
         let mut state = self.state.lock();
         self.epoch.fetch_add(1, Ordering::AcqRel);
-        std::mem::take(&mut state.marks).into_iter().collect()
+        let marks: Marks = std::mem::take(&mut state.marks).into_iter().collect();
+        state.taken.extend(marks.keys().cloned());
+        marks
     }
 
-    /// A copy of at most `limit` marks, in no order, and how many there are.
-    pub fn peek(&self, limit: usize) -> (Vec<(RelPath, Extent)>, usize) {
+    /// At most `limit` of the paths that are marked, or taken and not saved yet, and how many there are.
+    pub fn peek(&self, limit: usize) -> (Vec<RelPath>, usize) {
         let state = self.state.lock();
-        let some = state.marks.iter().take(limit).map(|(path, extent)| (path.clone(), *extent)).collect();
-        (some, state.marks.len())
+        let taken = || state.taken.iter().filter(|path| !state.marks.contains_key(*path));
+        let some = state.marks.keys().chain(taken()).take(limit).cloned().collect();
+        (some, state.marks.len() + taken().count())
+    }
+
+    /// What was taken is in a version.
+    pub fn saved(&self) {
+        self.state.lock().taken.clear();
     }
 
     /// Puts marks back that could not be flushed.
@@ -130,6 +141,7 @@ impl DirtySet {
         for (path, extent) in taken {
             self.mark(path, extent);
         }
+        self.saved();
     }
 
     /// How many marks there are.
@@ -163,5 +175,21 @@ mod tests {
         assert!(set.is_empty());
         set.restore(taken);
         assert_eq!(set.len(), 1);
+    }
+
+    #[test]
+    fn what_was_taken_counts_until_it_is_saved() {
+        let set = DirtySet::new();
+        set.mark(path("a"), Extent::Entry);
+        set.mark(path("b"), Extent::Entry);
+        let taken = set.take();
+        set.mark(path("b"), Extent::Entry);
+        assert_eq!((set.len(), set.peek(9).1, set.peek(1).0.len()), (1, 2, 1));
+        set.restore(taken);
+        assert_eq!((set.len(), set.peek(9).1), (2, 2));
+        set.take();
+        set.mark(path("c"), Extent::Entry);
+        set.saved();
+        assert_eq!(set.peek(9), (vec![path("c")], 1));
     }
 }

@@ -191,3 +191,19 @@ async fn the_end_without_a_close_loses_nothing() {
     let cache = Cache::open(config(dir.path())).await.unwrap();
     assert_eq!(cache.stats().totals.rehydrated, 4);
 }
+
+/// CACHE, What holds, 6: "After a clean stop everything is there at once". A reader has a block before it is on the disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_read_just_before_a_clean_stop_is_there_after_it() {
+    let dir = place();
+    let source = Arc::new(Source::default());
+    for n in 0..40 {
+        let cache = Cache::open(config(dir.path())).await.unwrap();
+        let blob = cache.blob(&object(n, BLOCK), source.clone()).unwrap();
+        blob.read(0, 1).await.unwrap();
+        drop(blob);
+        cache.close().await.unwrap();
+    }
+    let cache = Cache::open(config(dir.path())).await.unwrap();
+    assert_eq!(cache.stats().used.entries, 40);
+}

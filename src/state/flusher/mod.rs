@@ -210,7 +210,7 @@ impl Flusher {
     /// What a stop now would leave unsaved. Looks at the files that are open for writing.
     pub fn unsaved(&self, limit: usize) -> Unsaved {
         let (marks, marked) = self.live.dirty().peek(STATUS_PATHS_MAX);
-        let mut paths: BTreeMap<RelPath, ()> = marks.into_iter().map(|(path, _)| (path, ())).collect();
+        let mut paths: BTreeMap<RelPath, ()> = marks.into_iter().map(|path| (path, ())).collect();
         let looked = paths.len();
         paths.retain(|path, ()| !walindex::is_at(self.live.root(), path)); // it will not be saved
         let mut count = (marked - (looked - paths.len())) as u64;
@@ -329,6 +329,7 @@ impl Flusher {
         };
         match committed {
             Ok(receipt) => {
+                self.live.dirty().saved();
                 self.note_stuck(&cut, &receipt);
                 if let Some(gathering) = gathering.filter(|_| receipt.committed && cut.plan.carries()) {
                     tracing::info!(files = along.len(), "what is read first stands together now");

@@ -84,14 +84,14 @@ impl Absent {
 
     /// The frames that these files stand in, by layer.
     fn frames(&self, files: &BTreeSet<u32>) -> HashSet<(u32, usize)> {
-        let places = files.iter().map(|file| self.tree.file(*file).place);
-        places
-            .filter_map(|place| {
-                let layer = self.layers().get(place.layer as usize)?;
-                let frames = layer.index.covering(&(place.offset..place.offset + place.length));
-                Some(frames.map(move |frame| (place.layer, frame)))
-            })
-            .flatten()
-            .collect()
+        files.iter().flat_map(|file| self.frames_of(*file)).collect()
+    }
+
+    /// The frames that a file stands in, each with its layer.
+    pub(super) fn frames_of(&self, file: u32) -> impl Iterator<Item = (u32, usize)> + use<> {
+        let place = self.tree.file(file).place;
+        let layer = self.layers().get(place.layer as usize);
+        let frames = layer.map(|layer| layer.index.covering(&(place.offset..place.offset + place.length)));
+        frames.into_iter().flatten().map(move |frame| (place.layer, frame))
     }
 }

@@ -1,12 +1,13 @@
 //! [`Hydrator`]: brings the content of absent files, at once for who waits and in the background.
+mod first;
+
 use super::Absent;
 use super::arrival::Arrivals;
 use super::lent::Lent;
 use super::outcome::Outcome;
 use super::pace::Pace;
-use super::ranges::{KEPT_MAX, Ranges, Reader};
-use super::trace::{Trace, Traced, UNIT_BYTES};
-use super::tree::{FileRow, Place, What};
+use super::ranges::{Ranges, Reader};
+use super::tree::{FileRow, Place};
 use crate::layer::frame::FRAME_RAW_MAX;
 use crate::layer::{Kind, LayerError, LayerReader};
 use crate::remote::Store;
@@ -16,18 +17,23 @@ use crate::state::restore::{Counters, RestoreError};
 use crate::sync::Mutex;
 use futures::future::{BoxFuture, Shared};
 use futures::{FutureExt, StreamExt};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore};
 
-/// Bytes of tar stream that the background asks of the store at once.
+/// Bytes of tar stream that are asked of the store at once.
 const RUN_BYTES: u64 = 16 << 20;
-/// So many of these are under way at once.
-const RUNS: usize = 3;
+/// The same for the background: who waits is in the way of no more than that.
+const BACKGROUND_BYTES: u64 = 4 << 20;
+/// So many of either are under way at once.
+const RUNS: usize = 4;
+/// For so long after somebody has waited the background still holds back: who reads one file after another
+/// does not wait between them.
+const HOLD_BACK: Duration = Duration::from_millis(50);
 
 /// So many fetches are on threads of their own at once, each of which may wait for the store. The store of a
 /// directory answers on such threads as well, and the runtime has 512 of them.
@@ -38,11 +44,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// So many for one who waits for many files.
 const BRING_AT_ONCE: usize = 8;
-
-/// So many entries of a trace are of about the same time: neighbours among them come together.
-const TRACED_TOGETHER: usize = 512;
-/// Parts of so many large files come first: others would push them out again.
-const TRACED_LARGE_MAX: usize = KEPT_MAX / 2;
 
 /// Why a file did not come. Shared by all who wait for it.
 pub type Failure = Arc<RestoreError>;
@@ -66,6 +67,9 @@ pub struct Hydrator {
     pace: Pace,
     /// How many wait; the background holds back meanwhile.
     waiting: AtomicUsize,
+    /// When the last of them ended to wait, in milliseconds since the start.
+    waited_ms: AtomicU64,
+    start: Instant,
     /// How many pieces the background brings at this moment.
     running: AtomicUsize,
     calm: Notify,
@@ -97,6 +101,8 @@ impl Hydrator {
             neighbours,
             pace,
             waiting: AtomicUsize::new(0),
+            waited_ms: AtomicU64::new(0),
+            start: Instant::now(),
             running: AtomicUsize::new(0),
             calm: Notify::new(),
             stopped: AtomicBool::new(false),
@@ -171,7 +177,7 @@ impl Hydrator {
             let background = if yields { Some(self.wait_turn(bytes).await) } else { None };
             (!self.is_stopped()).then_some(background)
         };
-        let step = if yields { self.pace.step(RUN_BYTES) } else { RUN_BYTES };
+        let step = self.step(yields);
         self.ranges.whole(file, step, turn).await
     }
 
@@ -189,6 +195,11 @@ impl Hydrator {
     /// Such files.
     pub fn ranges(&self) -> &Arc<Ranges> {
         &self.ranges
+    }
+
+    /// How much is asked for at once.
+    fn step(&self, yields: bool) -> u64 {
+        if yields { self.pace.step(BACKGROUND_BYTES) } else { RUN_BYTES }
     }
 
     /// Joins files whose entries are asked for together. Large ones are brought in parts.
@@ -333,7 +344,7 @@ impl Hydrator {
     pub async fn bring_all(self: &Arc<Self>, yields: bool, progress: impl Fn()) -> Result<(), Failure> {
         let count = self.absent.tree().files() as u32;
         let files: Vec<u32> = (0..count).filter(|file| self.absent.wants(*file)).collect();
-        let step = if yields { self.pace.step(RUN_BYTES) } else { RUN_BYTES };
+        let step = self.step(yields);
         let pieces = futures::stream::iter(self.runs(&files, step)).map(|run| async move {
             if self.ranges.serves(run.start) {
                 return self.whole(run.start, yields).await;
@@ -357,54 +368,6 @@ impl Hydrator {
             .and_then(|()| outcome.end())
     }
 
-    /// Brings first, in its order, what a trace says; neighbours of about the same time together.
-    pub async fn bring_first(self: &Arc<Self>, trace: &Trace) -> Result<(), Failure> {
-        let (absent, mut outcome) = (&self.absent, Outcome::default());
-        let mut large: HashSet<u32> = HashSet::new();
-        for batch in trace.entries.chunks(TRACED_TOGETHER) {
-            let (mut files, mut parts) = (Vec::new(), BTreeMap::<u32, Vec<Range<u64>>>::new());
-            for Traced { path, units, .. } in batch {
-                let node = absent.tree().find(path).filter(|node| absent.is_absent(*node));
-                let Some(What::File(file)) = node.map(|node| absent.tree().what(node)) else { continue };
-                match (units, self.ranges.serves(file)) {
-                    (None, false) => files.push(file),
-                    (Some(units), true) if large.len() < TRACED_LARGE_MAX || large.contains(&file) => {
-                        large.insert(file);
-                        let bytes = |unit: u32| u64::from(unit) * UNIT_BYTES;
-                        parts.entry(file).or_default().push(bytes(units.start)..bytes(units.end));
-                    }
-                    // Its size is another by now, and nobody knows what would be read of it.
-                    (None, true) | (Some(_), false | true) => {}
-                }
-            }
-            let rank: HashMap<u32, usize> =
-                files.iter().rev().zip((0..files.len()).rev()).map(|(f, n)| (*f, n)).collect();
-            files.sort_unstable();
-            files.dedup();
-            let mut runs = self.runs(&files, self.pace.step(RUN_BYTES));
-            runs.sort_by_key(|run| run.clone().filter_map(|file| rank.get(&file)).min().copied());
-            let runs = runs.into_iter().map(|run| async move {
-                let _running = self.wait_turn(self.cost(&run)).await;
-                match self.is_stopped() {
-                    true => Err(Arc::new(RestoreError::Stopped)),
-                    false => self.fetch(run.clone(), run).await,
-                }
-            });
-            let mut runs = futures::stream::iter(runs).buffered(RUNS);
-            while let Some(result) = runs.next().await {
-                outcome.add(result)?;
-            }
-            for (file, ranges) in parts {
-                let _running = self.wait_turn(ranges.iter().map(|r| r.end - r.start).sum()).await;
-                if self.is_stopped() {
-                    return Err(Arc::new(RestoreError::Stopped));
-                }
-                outcome.add(self.ranges.bring(file, &ranges).await)?;
-            }
-        }
-        outcome.end()
-    }
-
     /// While somebody waits one piece at a time is brought, and no more: who waits mostly waits for the way
     /// to the store, and what the background has brought by then need not be waited for.
     async fn wait_turn(&self, bytes: u64) -> Background<'_> {
@@ -412,7 +375,7 @@ impl Hydrator {
         self.background.fetch_add(bytes, Ordering::Relaxed);
         loop {
             let changed = self.calm.notified();
-            let alone = self.waiting.load(Ordering::Acquire) == 0;
+            let alone = self.waiting.load(Ordering::Acquire) == 0 && !self.held_back();
             if self.running.load(Ordering::Acquire) == 0 || alone {
                 self.running.fetch_add(1, Ordering::AcqRel);
                 return Background(self);
@@ -420,6 +383,12 @@ impl Hydrator {
             // Lest a notice between the two is missed for long.
             let _looked_again = tokio::time::timeout(LOOK_AGAIN, changed).await;
         }
+    }
+
+    /// Whether somebody has waited just now; nobody has before the first.
+    fn held_back(&self) -> bool {
+        let waited = self.waited_ms.load(Ordering::Relaxed);
+        waited > 0 && self.start.elapsed().as_millis() as u64 - waited < HOLD_BACK.as_millis() as u64
     }
 
     /// Nothing more is put on the disk.
@@ -451,6 +420,7 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
+        self.0.waited_ms.store(self.0.start.elapsed().as_millis() as u64, Ordering::Relaxed);
         if self.0.waiting.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.calm.notify_waiters();
         }

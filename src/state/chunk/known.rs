@@ -11,8 +11,9 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 const CHUNKS: Tree = Tree("chunk");
-/// How many entries wait for the journal.
-const BATCH_MAX: usize = 2048;
+/// How many entries wait for the journal. They go there in order, and many at once: each page of its tree
+/// is then written once, where single ones in the order of files would leave a copy of a page for each.
+const BATCH_MAX: usize = 32 << 10;
 /// Bytes of an entry: the layer, then the place in its stream.
 const VALUE_BYTES: usize = 24;
 
@@ -74,6 +75,8 @@ impl Known {
         if chunks.is_empty() {
             return Ok(());
         }
+        let mut chunks: Vec<(ChunkDigest, Place)> = chunks.into_iter().collect();
+        chunks.sort_unstable_by_key(|(digest, _)| *digest);
         let mut batch = Batch::new();
         for (digest, place) in chunks {
             batch.put(CHUNKS, &digest, encode(place));

@@ -34,6 +34,9 @@ const RUNS: usize = 4;
 /// For so long after somebody has waited the background still holds back: who reads one file after another
 /// does not wait between them.
 const HOLD_BACK: Duration = Duration::from_millis(50);
+/// After so many files were waited for it does not hold back any more: whoever reads as much reads on, and has
+/// the rest soonest if it comes in large pieces.
+const SCAN: u64 = 128;
 
 /// So many fetches are on threads of their own at once, each of which may wait for the store. The store of a
 /// directory answers on such threads as well, and the runtime has 512 of them.
@@ -61,6 +64,8 @@ pub struct Hydrator {
     fetches: Arc<Semaphore>,
     /// Files under way for somebody who waits. Owner of its lock.
     flights: Mutex<HashMap<u32, Flight>>,
+    /// What the background is bringing at this moment: who wants a file of it waits for that. Owner of its lock.
+    passing: Mutex<Vec<(Range<u32>, Flight)>>,
     /// What lies beside a file that is brought comes along.
     neighbours: bool,
     /// How fast the background may go.
@@ -98,6 +103,7 @@ impl Hydrator {
             handle,
             fetches: Arc::new(Semaphore::new(FETCHES_MAX)),
             flights: Mutex::default(),
+            passing: Mutex::default(),
             neighbours,
             pace,
             waiting: AtomicUsize::new(0),
@@ -156,6 +162,9 @@ impl Hydrator {
         self.demanded.fetch_add(1, Ordering::Relaxed);
         let own = self.clone();
         let flight = async move {
+            if let Some(passing) = own.passing(file) {
+                let _here_or_not = passing.await;
+            }
             let result = if own.ranges.serves(file) {
                 own.whole(file, false).await
             } else {
@@ -169,6 +178,20 @@ impl Hydrator {
         // To its end, also when nobody waits any more: a failure of before must not meet who asks later.
         self.handle.spawn(flight.clone());
         flight
+    }
+
+    fn passing(&self, file: u32) -> Option<Flight> {
+        let passing = self.passing.lock();
+        passing.iter().find(|(run, _)| run.contains(&file)).map(|(_, flight)| flight.clone())
+    }
+
+    /// Brings a run in the background.
+    async fn pass(self: &Arc<Self>, run: Range<u32>, wanted: Range<u32>) -> Result<(), Failure> {
+        let flight = self.fetch(run.clone(), wanted).boxed().shared();
+        self.passing.lock().push((run.clone(), flight.clone()));
+        let result = flight.await;
+        self.passing.lock().retain(|(other, _)| *other != run);
+        result
     }
 
     /// Brings a large file; in the background (`yields`) those who wait go first.
@@ -353,7 +376,7 @@ impl Hydrator {
             if self.stopped.load(Ordering::Relaxed) {
                 return Err(Arc::new(RestoreError::Stopped));
             }
-            self.fetch(run.clone(), run).await
+            self.pass(run.clone(), run).await
         });
         let (mut pieces, mut outcome) = (pieces.buffered(RUNS), Outcome::default());
         while let Some(result) = pieces.next().await {
@@ -376,6 +399,7 @@ impl Hydrator {
         loop {
             let changed = self.calm.notified();
             let alone = self.waiting.load(Ordering::Acquire) == 0 && !self.held_back();
+            let alone = alone || self.demanded() >= SCAN;
             if self.running.load(Ordering::Acquire) == 0 || alone {
                 self.running.fetch_add(1, Ordering::AcqRel);
                 return Background(self);

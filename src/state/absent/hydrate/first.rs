@@ -1,5 +1,6 @@
 //! What was read first after earlier mounts comes first.
 use super::{Failure, Hydrator, Outcome, RUNS, RestoreError};
+use crate::layer::frame::FRAME_RAW_MAX;
 use crate::state::absent::Absent;
 use crate::state::absent::ranges::KEPT_MAX;
 use crate::state::absent::trace::{Trace, Traced, UNIT_BYTES};
@@ -13,28 +14,36 @@ use std::sync::Arc;
 const TRACED_TOGETHER: usize = 512;
 /// Parts of so many large files come first: others would push them out again.
 const TRACED_LARGE_MAX: usize = KEPT_MAX / 2;
-/// Of all frames no more than one in so many comes out of its turn: to have most of them in the order of a
-/// trace takes longer than to have all in their own.
-const SHARE: usize = 4;
+/// Of all frames no more than one in so many comes out of its turn for a few files: to have most of them in the
+/// order of a trace takes longer than to have all in their own.
+const SHARE: usize = 8;
 
-/// How many frames come out of their turn.
+/// How many frames come out of their turn for a few files.
 struct Share {
-    frames: HashSet<(u32, usize)>,
+    /// Most of these is wanted.
+    dense: HashSet<(u32, usize)>,
+    sparse: HashSet<(u32, usize)>,
     most: usize,
 }
 
 impl Share {
-    fn new(absent: &Absent) -> Self {
+    fn new(absent: &Absent, files: impl Iterator<Item = u32>) -> Self {
         let all: usize = absent.layers().iter().map(|layer| layer.index.covering(&(0..u64::MAX)).len()).sum();
-        Self { frames: HashSet::new(), most: all.div_ceil(SHARE) }
+        let mut wanted = HashMap::<(u32, usize), u64>::new();
+        for file in files {
+            let length = absent.tree().file(file).place.length;
+            absent.frames_of(file).for_each(|frame| *wanted.entry(frame).or_default() += length);
+        }
+        let dense = wanted.into_iter().filter(|(_, bytes)| *bytes >= FRAME_RAW_MAX as u64 / 2);
+        Self { dense: dense.map(|(f, _)| f).collect(), sparse: HashSet::new(), most: all.div_ceil(SHARE) }
     }
 
     fn has_room_for(&mut self, absent: &Absent, file: u32) -> bool {
-        let new: Vec<(u32, usize)> =
-            absent.frames_of(file).filter(|frame| !self.frames.contains(frame)).collect();
-        let has_room = self.frames.len() + new.len() <= self.most;
+        let is_new = |frame: &(u32, usize)| !self.dense.contains(frame) && !self.sparse.contains(frame);
+        let new: Vec<(u32, usize)> = absent.frames_of(file).filter(is_new).collect();
+        let has_room = self.sparse.len() + new.len() <= self.most;
         if has_room {
-            self.frames.extend(new);
+            self.sparse.extend(new);
         }
         has_room
     }
@@ -45,13 +54,16 @@ impl Hydrator {
     pub async fn bring_first(self: &Arc<Self>, trace: &Trace) -> Result<(), Failure> {
         let (absent, mut outcome) = (&self.absent, Outcome::default());
         let mut large: HashSet<u32> = HashSet::new();
-        let mut share = Share::new(absent);
+        let small = |traced: &Traced| match self.traced(traced) {
+            Some(file) if traced.units.is_none() && !self.ranges.serves(file) => Some(file),
+            _ => None,
+        };
+        let mut share = Share::new(absent, trace.entries.iter().filter_map(small));
         for batch in trace.entries.chunks(TRACED_TOGETHER) {
             let (mut files, mut parts) = (Vec::new(), BTreeMap::<u32, Vec<Range<u64>>>::new());
-            for Traced { path, units, .. } in batch {
-                let node = absent.tree().find(path).filter(|node| absent.is_absent(*node));
-                let Some(What::File(file)) = node.map(|node| absent.tree().what(node)) else { continue };
-                match (units, self.ranges.serves(file)) {
+            for traced in batch {
+                let Some(file) = self.traced(traced) else { continue };
+                match (&traced.units, self.ranges.serves(file)) {
                     (None, false) if share.has_room_for(absent, file) => files.push(file),
                     (Some(units), true) if large.len() < TRACED_LARGE_MAX || large.contains(&file) => {
                         large.insert(file);
@@ -72,7 +84,7 @@ impl Hydrator {
                 let _running = self.wait_turn(self.cost(&run)).await;
                 match self.is_stopped() {
                     true => Err(Arc::new(RestoreError::Stopped)),
-                    false => self.fetch(self.widened(&run), run).await,
+                    false => self.pass(self.widened(&run), run).await,
                 }
             });
             let mut runs = futures::stream::iter(runs).buffered(RUNS);
@@ -88,6 +100,15 @@ impl Hydrator {
             }
         }
         outcome.end()
+    }
+
+    /// The file that an entry of a trace is, if it is absent.
+    fn traced(&self, traced: &Traced) -> Option<u32> {
+        let node = self.absent.tree().find(&traced.path).filter(|node| self.absent.is_absent(*node))?;
+        match self.absent.tree().what(node) {
+            What::File(file) => Some(file),
+            _ => None,
+        }
     }
 
     /// A run with what else lies in the frames that must be read for it.

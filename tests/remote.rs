@@ -8,10 +8,10 @@ mod local;
 mod support;
 
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use icecache::remote::{
     Condition, Counters, DirectoryStore, Download, MemoryStore, ObjectStore, RemoteError, Retry, RetryPolicy,
-    S3Keys, S3Options, S3Store, Store, Tag, supports_conditional_writes,
+    S3Keys, S3Options, S3Store, Store, Tag, list, supports_conditional_writes,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -300,12 +300,97 @@ async fn an_upload_that_is_given_up_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn what_an_object_is_is_told_without_it() {
+    for Target { name, store, .. } in &targets().await {
+        assert_error!(store.head("h/absent").await, NotFound, "{name}");
+        for data in [Bytes::new(), noise(2 * MIB)] {
+            let before = std::time::SystemTime::now();
+            let tag = store.put("h/k", data.clone(), Condition::Always).await.unwrap();
+            let found = store.head("h/k").await.unwrap();
+            assert_eq!((found.length, found.tag), (data.len() as u64, tag), "{name}");
+            // The store's clock may be another's, and counts whole seconds.
+            let modified = std::time::SystemTime::from(found.modified);
+            let apart = modified.duration_since(before).unwrap_or_else(|e| e.duration());
+            assert!(apart < Duration::from_secs(3600), "{name}: {modified:?} {before:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_deleted_is_gone_and_may_be_deleted_again() {
+    for Target { name, store, .. } in &targets().await {
+        store.delete("d/k").await.unwrap();
+        let tag = store.put("d/k", Bytes::from("v"), Condition::Always).await.unwrap();
+        store.put("d/other", Bytes::from("v"), Condition::Always).await.unwrap();
+        for _ in 0..2 {
+            store.delete("d/k").await.unwrap();
+            assert_error!(store.get("d/k").await, NotFound, "{name}");
+            assert_error!(store.head("d/k").await, NotFound, "{name}");
+        }
+        store.delete("d/k/below").await.unwrap();
+        let stale = store.put("d/k", Bytes::from("w"), Condition::IfMatch(tag)).await;
+        assert_error!(stale, Precondition, "{name}");
+        store.put("d/k", Bytes::from("w"), Condition::IfAbsent).await.unwrap();
+        assert_eq!(store.get("d/other").await.unwrap().bytes, "v", "{name}");
+    }
+}
+
+async fn listed(store: &dyn ObjectStore, prefix: &str, after: Option<&str>) -> Vec<(String, u64)> {
+    let all = list::objects(store, prefix, after.map(str::to_owned)).map(|o| o.map(|o| (o.key, o.length)));
+    all.try_collect().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_list_is_in_order_and_has_everything() {
+    for Target { name, store, .. } in &targets().await {
+        assert_eq!(listed(&**store, "", None).await, [], "{name}");
+        // A slash sorts between '.' and '0', so that a directory is not where its name alone would put it.
+        let mut keys = ["a/b", "a.b", "a0", "a/b.c/d", "a/c/e", "ab/HEAD", "ü/x"].map(str::to_owned);
+        for (n, key) in keys.iter().enumerate() {
+            store.put(key, noise(n), Condition::Always).await.unwrap();
+        }
+        keys.sort_unstable();
+        let of = |prefix: &str, after: &str| -> Vec<String> {
+            keys.iter().filter(|k| k.starts_with(prefix) && k.as_str() > after).cloned().collect()
+        };
+        for prefix in ["", "a", "a/", "a/b", "a/b.c/", "a/b.c/d", "a/c", "nothing", "nothing/", "ü"] {
+            for after in ["", "a", "a/", "a/b", "a/b.c/d", "a0", "ab", "ü/x", "zz"] {
+                let found = listed(&**store, prefix, Some(after).filter(|a| !a.is_empty())).await;
+                let found: Vec<String> = found.into_iter().map(|(key, _)| key).collect();
+                assert_eq!(found, of(prefix, after), "{name} {prefix:?} {after:?}");
+            }
+        }
+        assert_eq!(listed(&**store, "a/c/e", None).await, [("a/c/e".to_owned(), 4)], "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_list_of_many_comes_in_pages() {
+    for Target { name, store, .. } in &targets().await {
+        let keys: Vec<String> = (0..list::PAGE_MAX_OBJECTS + 3).map(|n| format!("many/{n:05}")).collect();
+        let puts = keys.iter().map(|key| store.put(key, Bytes::new(), Condition::Always));
+        let written: Vec<_> = futures::stream::iter(puts).buffer_unordered(16).try_collect().await.unwrap();
+        assert_eq!(written.len(), keys.len());
+        let first = store.list("many/", None).await.unwrap();
+        assert!(first.more && first.objects.len() <= list::PAGE_MAX_OBJECTS, "{name}");
+        let all: Vec<String> =
+            listed(&**store, "many/", None).await.into_iter().map(|(key, _)| key).collect();
+        assert_eq!(all, keys, "{name}");
+        // A page that is exactly full is the last one.
+        let last = store.list("many/", Some(&keys[2])).await.unwrap();
+        assert_eq!((last.objects.len(), last.more), (list::PAGE_MAX_OBJECTS, false), "{name}");
+    }
+}
+
+#[tokio::test]
 async fn keys_that_leave_the_store_are_refused() {
     for Target { name, store, .. } in &targets().await {
         for key in ["", "/abs", "../up", "a//b", "a/", ".icecache.lock", "a\0b"] {
             assert_error!(store.get(key).await, Refused, "{name} {key:?}");
             assert_error!(store.put(key, Bytes::new(), Condition::Always).await, Refused, "{name} {key:?}");
             assert!(store.upload(key, Condition::Always).await.is_err(), "{name} {key:?}");
+            assert_error!(store.head(key).await, Refused, "{name} {key:?}");
+            assert_error!(store.delete(key).await, Refused, "{name} {key:?}");
         }
     }
 }
@@ -320,6 +405,9 @@ async fn a_missing_bucket_is_not_a_missing_object() {
         assert_error!(store.get("HEAD").await, NoBucket, "{url}");
         assert_error!(store.put("HEAD", Bytes::new(), Condition::IfAbsent).await, NoBucket, "{url}");
         assert_error!(send(&store, "l", &noise(6 * MIB), Condition::Always).await, NoBucket, "{url}");
+        assert_error!(store.head("HEAD").await, NoBucket, "{url}");
+        assert_error!(store.delete("HEAD").await, NoBucket, "{url}");
+        assert_error!(store.list("", None).await, NoBucket, "{url}");
     }
 }
 
@@ -331,6 +419,9 @@ async fn a_wrong_secret_is_denied() {
         let store = Endpoint { secret_key, ..endpoint }.connect().await;
         assert_error!(store.get("HEAD").await, Denied, "{}", store.url());
         assert_error!(store.put("HEAD", Bytes::new(), Condition::Always).await, Denied, "{}", store.url());
+        assert_error!(store.head("HEAD").await, Denied, "{}", store.url());
+        assert_error!(store.delete("HEAD").await, Denied, "{}", store.url());
+        assert_error!(store.list("", None).await, Denied, "{}", store.url());
         let error = store.get("HEAD").await.unwrap_err();
         assert!(!error.to_string().contains("wrong-secret"), "{error}");
     }
@@ -404,5 +495,14 @@ impl ObjectStore for Careless {
         condition: Condition,
     ) -> Result<Box<dyn icecache::remote::Upload>, RemoteError> {
         self.inner.upload(key, condition).await
+    }
+    async fn head(&self, key: &str) -> Result<icecache::remote::Properties, RemoteError> {
+        self.inner.head(key).await
+    }
+    async fn delete(&self, key: &str) -> Result<(), RemoteError> {
+        self.inner.delete(key).await
+    }
+    async fn list(&self, prefix: &str, after: Option<&str>) -> Result<icecache::remote::Page, RemoteError> {
+        self.inner.list(prefix, after).await
     }
 }

@@ -1,5 +1,5 @@
 //! [`Counted`]: how many calls, bytes and failures a store has seen.
-use super::{Condition, Download, Object, ObjectStore, RemoteError, Store, Tag, Upload};
+use super::{Condition, Download, Object, ObjectStore, Page, Properties, RemoteError, Store, Tag, Upload};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -14,6 +14,9 @@ pub struct Counters {
     download: AtomicU64,
     put: AtomicU64,
     upload: AtomicU64,
+    head: AtomicU64,
+    delete: AtomicU64,
+    list: AtomicU64,
     errors: AtomicU64,
     http_requests: AtomicU64,
     bytes_in: AtomicU64,
@@ -31,6 +34,15 @@ pub struct Snapshot {
     pub put: u64,
     /// Uploads started.
     pub upload: u64,
+    /// Calls of `head`, repeated attempts included.
+    #[serde(default)]
+    pub head: u64,
+    /// Calls of `delete`, repeated attempts included.
+    #[serde(default)]
+    pub delete: u64,
+    /// Pages asked for by `list`, repeated attempts included.
+    #[serde(default)]
+    pub list: u64,
     /// Calls and streams that failed; an absent object and a lost condition are answers, not failures.
     pub errors: u64,
     /// HTTP requests sent (S3 only): each part of an upload is one.
@@ -49,6 +61,9 @@ impl Counters {
             download: self.download.load(Relaxed),
             put: self.put.load(Relaxed),
             upload: self.upload.load(Relaxed),
+            head: self.head.load(Relaxed),
+            delete: self.delete.load(Relaxed),
+            list: self.list.load(Relaxed),
             errors: self.errors.load(Relaxed),
             http_requests: self.http_requests.load(Relaxed),
             bytes_in: self.bytes_in.load(Relaxed),
@@ -119,6 +134,21 @@ impl ObjectStore for Counted {
         self.counters.upload.fetch_add(1, Relaxed);
         let inner = self.counters.failed(self.inner.upload(key, condition).await)?;
         Ok(Box::new(CountedUpload { inner, counters: self.counters.clone() }))
+    }
+
+    async fn head(&self, key: &str) -> Result<Properties, RemoteError> {
+        self.counters.head.fetch_add(1, Relaxed);
+        self.counters.failed(self.inner.head(key).await)
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), RemoteError> {
+        self.counters.delete.fetch_add(1, Relaxed);
+        self.counters.failed(self.inner.delete(key).await)
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>) -> Result<Page, RemoteError> {
+        self.counters.list.fetch_add(1, Relaxed);
+        self.counters.failed(self.inner.list(prefix, after).await)
     }
 }
 

@@ -7,7 +7,11 @@
 //! Tags: objects up to [`HASHED_MAX_BYTES`] (HEAD documents) are named by the BLAKE3 of their bytes.
 //! Larger ones would have to be read to be named, so they are named by size, inode and modification
 //! time, and each PUT makes the time unique: it takes the clock or one nanosecond more than the last PUT.
-use super::{Condition, Download, Object, ObjectStore, RemoteError, Tag, Upload, body, key};
+mod walk;
+
+use super::{
+    Condition, Download, Object, ObjectStore, Page, Properties, RemoteError, Tag, Upload, body, key,
+};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::stream;
@@ -277,6 +281,24 @@ impl Shared {
         }
     }
 
+    /// Removes an object if there is one. Its directory stays: somebody may be about to write there.
+    fn delete(&self, key: &str) -> Result<(), RemoteError> {
+        key::check(key)?;
+        let path = self.root.join(key);
+        let absent = |e: &std::io::Error| matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory);
+        match std::fs::symlink_metadata(&path) {
+            Err(e) if absent(&e) => return self.require_root(),
+            Err(e) => return Err(failed("look at", &path, &e)),
+            Ok(_) => {}
+        }
+        let _lock = self.lock()?; // not between the look of a PUT at its condition and its rename
+        match std::fs::remove_file(&path) {
+            Ok(()) => path.parent().map_or(Ok(()), sync_directory),
+            Err(e) if absent(&e) => Ok(()),
+            Err(e) => Err(failed("remove", &path, &e)),
+        }
+    }
+
     fn check(&self, key: &str, condition: &Condition) -> Result<(), RemoteError> {
         if *condition == Condition::Always {
             return Ok(());
@@ -374,6 +396,32 @@ impl ObjectStore for DirectoryStore {
         let buffer = BytesMut::new();
         let (store, key) = (self.clone(), key.to_owned());
         Ok(Box::new(DirectoryUpload { store, key, condition, aside: Some(aside), buffer }))
+    }
+
+    async fn head(&self, key: &str) -> Result<Properties, RemoteError> {
+        let key = key.to_owned();
+        self.blocking(move |shared| {
+            let (file, path) = shared.open_object(&key)?;
+            let (tag, length, _) = identify(&file, &path)?;
+            let modified = file.metadata().and_then(|meta| meta.modified());
+            let modified = modified.map_err(|e| failed("look at", &path, &e))?.into();
+            Ok(Properties { length, tag, modified, content_type: None })
+        })
+        .await
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), RemoteError> {
+        let key = key.to_owned();
+        self.blocking(move |shared| shared.delete(&key)).await
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>) -> Result<Page, RemoteError> {
+        let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
+        self.blocking(move |shared| {
+            shared.require_root()?;
+            walk::page(&shared.root, &prefix, after.as_deref())
+        })
+        .await
     }
 }
 

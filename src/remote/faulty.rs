@@ -1,5 +1,7 @@
 //! [`Faulty`]: a store whose calls fail when a test says so.
-use super::{Condition, Download, Object, ObjectStore, RemoteError, Store, Tag, Upload, body};
+use super::{
+    Condition, Download, Object, ObjectStore, Page, Properties, RemoteError, Store, Tag, Upload, body,
+};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, future};
@@ -23,6 +25,12 @@ pub enum Operation {
     Write,
     /// The end of an upload.
     Finish,
+    /// `head`
+    Head,
+    /// `delete`
+    Delete,
+    /// One page of a `list`; the key is the prefix.
+    List,
 }
 
 /// One call, as the hook sees it.
@@ -151,6 +159,24 @@ impl ObjectStore for Faulty {
         let inner = self.inner.upload(key, condition).await?;
         let upload = FaultyUpload { inner, key: key.to_owned(), faults: self.faults.clone() };
         after(fault, Box::new(upload))
+    }
+
+    async fn head(&self, key: &str) -> Result<Properties, RemoteError> {
+        let fault = self.faults.before(Operation::Head, key).await?;
+        let properties = self.inner.head(key).await?;
+        after(fault, properties)
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), RemoteError> {
+        let fault = self.faults.before(Operation::Delete, key).await?;
+        self.inner.delete(key).await?;
+        after(fault, ())
+    }
+
+    async fn list(&self, prefix: &str, after_key: Option<&str>) -> Result<Page, RemoteError> {
+        let fault = self.faults.before(Operation::List, prefix).await?;
+        let page = self.inner.list(prefix, after_key).await?;
+        after(fault, page)
     }
 }
 

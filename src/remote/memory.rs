@@ -1,17 +1,22 @@
 //! [`MemoryStore`]: a store with exact conditions that lives as long as the process. For tests and
 //! documentation.
-use super::{Condition, Download, Object, ObjectStore, RemoteError, Tag, Upload, body, key};
+use super::{
+    Condition, Download, Listed, Object, ObjectStore, Page, Properties, RemoteError, Tag, Upload, body, key,
+    list,
+};
+use crate::clock::Timestamp;
 use crate::sync::Mutex;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{Bound, Range};
 use std::sync::{Arc, OnceLock};
 
 #[derive(Debug, Clone)]
 struct Stored {
     bytes: Bytes,
     tag: Tag,
+    modified: Timestamp,
 }
 
 #[derive(Debug, Default)]
@@ -70,7 +75,7 @@ impl MemoryStore {
         }
         objects.puts += 1;
         let tag = Tag(format!("m{}", objects.puts));
-        objects.by_key.insert(key.to_owned(), Stored { bytes, tag: tag.clone() });
+        objects.by_key.insert(key.to_owned(), Stored { bytes, tag: tag.clone(), modified: Timestamp::now() });
         Ok(tag)
     }
 }
@@ -100,6 +105,33 @@ impl ObjectStore for MemoryStore {
         key::check(key)?;
         let store = self.clone();
         Ok(Box::new(MemoryUpload { store, key: key.to_owned(), condition, bytes: BytesMut::new() }))
+    }
+
+    async fn head(&self, key: &str) -> Result<Properties, RemoteError> {
+        let Stored { bytes, tag, modified } = self.find(key)?;
+        Ok(Properties { length: bytes.len() as u64, tag, modified, content_type: None })
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), RemoteError> {
+        key::check(key)?;
+        self.remove(key);
+        Ok(())
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>) -> Result<Page, RemoteError> {
+        let objects = self.objects.lock();
+        let from = match after {
+            Some(after) if after >= prefix => Bound::Excluded(after),
+            _ => Bound::Included(prefix),
+        };
+        let found = objects.by_key.range::<str, _>((from, Bound::Unbounded));
+        let mut found = found.take_while(|(key, _)| key.starts_with(prefix));
+        let listed = |(key, stored): (&String, &Stored)| {
+            let (key, length) = (key.clone(), stored.bytes.len() as u64);
+            Listed { key, length, modified: stored.modified }
+        };
+        let objects = found.by_ref().take(list::PAGE_MAX_OBJECTS).map(listed).collect();
+        Ok(Page { objects, more: found.next().is_some() })
     }
 }
 

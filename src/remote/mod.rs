@@ -1,6 +1,7 @@
 //! Object stores: where layers and HEAD live.
 //!
-//! A store needs only whole and ranged GET, PUT, and PUT under a condition. Keys are slash-separated
+//! A store needs only whole and ranged GET, PUT, and PUT under a condition; to see what is there and to
+//! delete what nobody needs it takes HEAD, LIST and DELETE too, which may be denied. Keys are slash-separated
 //! UTF-8; no key is ever both an object and a prefix of another (a directory cannot be a file).
 //! Kinds: [`s3`](S3Store), [`directory`](DirectoryStore), [`memory`](MemoryStore). Decorators wrap
 //! any of them: [`Counted`], [`Retry`], [`Faulty`]. What [`open`] returns is retried and counted.
@@ -9,6 +10,7 @@ pub mod counted;
 pub mod directory;
 pub mod faulty;
 pub mod key;
+pub mod list;
 pub mod memory;
 mod open;
 pub mod probe;
@@ -19,6 +21,7 @@ pub mod url;
 pub use counted::{Counted, Counters, Snapshot};
 pub use directory::DirectoryStore;
 pub use faulty::{Fault, Faulty};
+pub use list::{Listed, Page};
 pub use memory::MemoryStore;
 pub use open::{open, open_configured, open_counted};
 pub use probe::supports_conditional_writes;
@@ -26,6 +29,7 @@ pub use retry::{Retry, RetryPolicy};
 pub use s3::{S3Keys, S3Options, S3Store};
 pub use url::RemoteUrl;
 
+use crate::clock::Timestamp;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -54,6 +58,19 @@ pub struct Object {
     pub bytes: Bytes,
     /// Its version.
     pub tag: Tag,
+}
+
+/// What a store says of an object without sending it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Properties {
+    /// How many bytes it has.
+    pub length: u64,
+    /// Its version.
+    pub tag: Tag,
+    /// When it was last written, by the clock of the store.
+    pub modified: Timestamp,
+    /// Its media type, where the store keeps one.
+    pub content_type: Option<String>,
 }
 
 /// The bytes of an object as they arrive. An item may be an error; after one the stream ends.
@@ -157,6 +174,15 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug {
     /// A store sends an object that fits one part as one PUT.
     /// The condition is checked when it is finished.
     async fn upload(&self, key: &str, condition: Condition) -> Result<Box<dyn Upload>, RemoteError>;
+    /// What an object is, without its bytes; `NotFound` if there is none.
+    async fn head(&self, key: &str) -> Result<Properties, RemoteError>;
+    /// Removes an object; that it is not there is no error. `Denied` says that these credentials may not,
+    /// `Refused` that the store cannot. Whoever reads the object now may be cut off.
+    async fn delete(&self, key: &str) -> Result<(), RemoteError>;
+    /// Objects whose keys begin with `prefix` (any string, the empty one too) and come after `after` in the
+    /// order of their bytes: one [`Page`]; [`list::objects`] goes through all. What is written or removed
+    /// between two pages may or may not be seen. Errors as for [`delete`](Self::delete).
+    async fn list(&self, prefix: &str, after: Option<&str>) -> Result<Page, RemoteError>;
 }
 
 /// A store shared by the tasks of a daemon.

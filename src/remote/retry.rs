@@ -1,5 +1,7 @@
 //! [`Retry`]: bounded patience with a store that is briefly not there.
-use super::{ByteStream, Condition, Download, Object, ObjectStore, RemoteError, Store, Tag, Upload};
+use super::{
+    ByteStream, Condition, Download, Object, ObjectStore, Page, Properties, RemoteError, Store, Tag, Upload,
+};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
@@ -129,6 +131,18 @@ impl ObjectStore for Retry {
 
     async fn upload(&self, key: &str, condition: Condition) -> Result<Box<dyn Upload>, RemoteError> {
         self.policy.run(|_| self.inner.upload(key, condition.clone())).await
+    }
+
+    async fn head(&self, key: &str) -> Result<Properties, RemoteError> {
+        self.policy.run(|_| self.inner.head(key)).await
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), RemoteError> {
+        self.policy.run(|_| self.inner.delete(key)).await
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>) -> Result<Page, RemoteError> {
+        self.policy.run(|_| self.inner.list(prefix, after)).await
     }
 }
 

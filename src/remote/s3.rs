@@ -15,13 +15,17 @@ mod upload;
 pub use options::{S3Keys, S3Options};
 
 use super::{ByteStream, RetryPolicy};
-use super::{Condition, Counters, Download, Object, ObjectStore, RemoteError, Tag, Upload, body, key};
+use super::{
+    Condition, Counters, Download, Listed, Object, ObjectStore, Page, Properties, RemoteError, Tag, Upload,
+    body, key, list,
+};
+use crate::clock::Timestamp;
 use answer::Kind;
 use async_trait::async_trait;
 use aws_sdk_s3::config::interceptors::BeforeTransmitInterceptorContextRef;
 use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::error::BoxError;
-use aws_sdk_s3::primitives::ByteStream as SdkStream;
+use aws_sdk_s3::primitives::{ByteStream as SdkStream, DateTime};
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode};
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, stream};
@@ -179,6 +183,58 @@ impl ObjectStore for S3Store {
         self.full(key)?;
         Ok(Box::new(upload::S3Upload::new(self.clone(), key.to_owned(), condition)))
     }
+
+    async fn head(&self, key: &str) -> Result<Properties, RemoteError> {
+        let sent = self.client.head_object().bucket(&*self.bucket).key(self.full(key)?).send();
+        let found = match within(ANSWER_TIMEOUT, key, sent).await? {
+            Ok(found) => found,
+            // The answer has no body, so it does not say whether object or bucket is missing: a GET does.
+            Err(e) if e.raw_response().is_some_and(|answer| answer.status().as_u16() == 404) => {
+                self.fetch(key, Some(0..1), false).await?;
+                return Err(RemoteError::Unavailable { message: format!("object came just now: {key}") });
+            }
+            Err(e) => return Err(answer::meaning(&e, &self.call(Kind::Read, key))),
+        };
+        let length = found.content_length.and_then(|n| u64::try_from(n).ok());
+        let (Some(length), Some(tag), Some(modified)) = (length, found.e_tag, found.last_modified) else {
+            let message = format!("answer lacks ETag, Content-Length or Last-Modified: {key}");
+            return Err(RemoteError::Refused { message });
+        };
+        let (tag, content_type) = (Tag(tag), found.content_type);
+        Ok(Properties { length, tag, modified: timestamp(&modified), content_type })
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), RemoteError> {
+        let sent = self.client.delete_object().bucket(&*self.bucket).key(self.full(key)?).send();
+        match within(ANSWER_TIMEOUT, key, sent).await? {
+            Ok(_) => Ok(()),
+            Err(e) => match answer::meaning(&e, &self.call(Kind::Read, key)) {
+                RemoteError::NotFound { .. } => Ok(()), // some servers say so
+                error => Err(error),
+            },
+        }
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>) -> Result<Page, RemoteError> {
+        let root = if self.prefix.is_empty() { String::new() } else { format!("{}/", self.prefix) };
+        let request = self.client.list_objects_v2().bucket(&*self.bucket).prefix(format!("{root}{prefix}"));
+        let sent = request.set_start_after(after.map(|after| format!("{root}{after}"))).send();
+        let answer = within(ANSWER_TIMEOUT, prefix, sent).await?;
+        let found = answer.map_err(|e| answer::meaning(&e, &self.call(Kind::Read, prefix)))?;
+        let more = found.is_truncated.unwrap_or(false);
+        let objects = found.contents.unwrap_or_default().into_iter().map(|object| {
+            let key = object.key.as_deref().and_then(|key| key.strip_prefix(&root));
+            let length = object.size.and_then(|size| u64::try_from(size).ok());
+            let (Some(key), Some(length), Some(modified)) = (key, length, object.last_modified) else {
+                let message = format!("list of {prefix:?}: an entry lacks key, size or time");
+                return Err(RemoteError::Refused { message });
+            };
+            Ok(Listed { key: key.to_owned(), length, modified: timestamp(&modified) })
+        });
+        let page = Page { objects: objects.collect::<Result<_, _>>()?, more };
+        list::check(&page, prefix, after)?;
+        Ok(page)
+    }
 }
 
 fn conditions(condition: &Condition) -> (Option<String>, Option<String>) {
@@ -187,6 +243,10 @@ fn conditions(condition: &Condition) -> (Option<String>, Option<String>) {
         Condition::IfAbsent => (None, Some("*".to_owned())),
         Condition::IfMatch(tag) => (Some(tag.0.clone()), None),
     }
+}
+
+fn timestamp(time: &DateTime) -> Timestamp {
+    Timestamp { sec: time.secs(), nsec: time.subsec_nanos() }
 }
 
 fn put_limit(bytes: usize) -> Duration {

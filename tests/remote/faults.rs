@@ -281,3 +281,72 @@ async fn an_object_that_fits_one_part_is_one_request() {
     assert_eq!(counts, [("CompleteMultipartUpload", 1), ("CreateMultipartUpload", 1), ("UploadPart", 3)]);
     assert_eq!(counters.snapshot().http_requests, 7);
 }
+
+#[tokio::test]
+async fn looking_and_deleting_are_repeated_and_counted() {
+    let server = S3Server::start().await;
+    let counters = Arc::new(Counters::default());
+    let s3 = Endpoint::of(&server).connect_counted(counters.clone()).await;
+    let store = patient(Arc::new(Counted::new(Arc::new(s3), counters.clone())));
+    store.put("k", Bytes::from("v"), Condition::Always).await.unwrap();
+    let busy = || Fault::FailBefore(S3ErrorCode::SlowDown);
+    server.control().set_hook(first(1, "HeadObject", busy()));
+    assert_eq!(store.head("k").await.unwrap().length, 1);
+    server.control().set_hook(first(1, "ListObjectsV2", busy()));
+    assert_eq!(store.list("", None).await.unwrap().objects[0].key, "k");
+    // Deleted, but the answer was lost: the second attempt finds nothing, which is what was wanted.
+    server.control().set_hook(first(1, "DeleteObject", Fault::CutAfter));
+    store.delete("k").await.unwrap();
+    let seen = counters.snapshot();
+    assert_eq!((seen.head, seen.list, seen.delete, seen.errors), (2, 2, 2, 3));
+    assert_eq!(seen.http_requests, 7);
+}
+
+#[tokio::test]
+async fn what_may_not_be_and_what_cannot_be_are_told_apart() {
+    let server = S3Server::start().await;
+    let store = patient(connect(&server).await);
+    for code in [S3ErrorCode::AccessDenied, S3ErrorCode::NotImplemented, S3ErrorCode::MethodNotAllowed] {
+        let answer = code.clone();
+        server.control().set_hook(move |_| Fault::FailBefore(answer.clone()));
+        let errors = [store.delete("k").await.err(), store.list("", None).await.err()];
+        for error in errors {
+            let denied = matches!(error, Some(RemoteError::Denied { .. }));
+            let refused = matches!(error, Some(RemoteError::Refused { .. }));
+            assert_eq!(
+                (denied, refused),
+                match code {
+                    S3ErrorCode::AccessDenied => (true, false),
+                    _ => (false, true),
+                }
+            );
+        }
+    }
+    assert_eq!(server.control().log().len(), 6, "no attempt is repeated");
+}
+
+#[tokio::test]
+async fn an_object_that_is_lost_to_head_is_looked_for() {
+    let server = S3Server::start().await;
+    let store = connect(&server).await;
+    assert_error!(store.head("k").await, NotFound, "absent");
+    let seen: Vec<_> = server.control().log().into_iter().map(|r| r.operation).collect();
+    assert_eq!(seen, ["HeadObject", "GetObject"]);
+    server.remove_bucket();
+    assert_error!(store.head("k").await, NoBucket, "no bucket");
+}
+
+#[tokio::test]
+async fn the_decorator_fails_what_looks_and_deletes() {
+    let inner = MemoryStore::new();
+    inner.put("k", Bytes::from("v"), Condition::Always).await.unwrap();
+    let lost = || RemoteError::Unavailable { message: "lost".into() };
+    let store = Faulty::new(Arc::new(inner.clone()), move |call| match call.operation {
+        Operation::Delete => StoreFault::FailAfter(lost()),
+        _ => StoreFault::FailBefore(lost()),
+    });
+    assert!(store.head("k").await.is_err() && store.list("", None).await.is_err());
+    assert_eq!(inner.keys(), ["k"]);
+    assert!(store.delete("k").await.is_err());
+    assert_eq!(inner.keys(), Vec::<String>::new());
+}

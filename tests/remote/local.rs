@@ -138,3 +138,30 @@ async fn directory_tags_are_stable() {
     let refused = store.put("k/below", Bytes::new(), Condition::Always).await;
     assert_error!(refused, Refused, "an object cannot be a directory");
 }
+
+#[tokio::test]
+async fn a_directory_lists_objects_and_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
+    let absent = DirectoryStore::open(&root.join("absent")).unwrap();
+    assert_eq!(absent.list("", None).await.unwrap().objects, []);
+    absent.delete("k").await.unwrap();
+    assert!(!root.join("absent").exists(), "looking makes nothing");
+    let store = DirectoryStore::open(root).unwrap();
+    store.put("n/HEAD", Bytes::from("v"), Condition::Always).await.unwrap();
+    std::fs::create_dir(root.join("empty")).unwrap();
+    std::os::unix::net::UnixListener::bind(root.join("n/socket")).unwrap();
+    std::os::unix::fs::symlink("HEAD", root.join("n/link")).unwrap();
+    std::os::unix::fs::symlink("nowhere", root.join("n/broken")).unwrap();
+    let keys: Vec<String> = store.list("", None).await.unwrap().objects.into_iter().map(|o| o.key).collect();
+    assert_eq!(keys, ["n/HEAD", "n/link"]);
+    assert_error!(store.delete("n").await, Refused, "a directory is no object");
+    // Objects behind such a link can be read, so a list without them would be a lie.
+    std::os::unix::fs::symlink("n", root.join("other")).unwrap();
+    assert_eq!(store.get("other/HEAD").await.unwrap().bytes, "v");
+    assert_error!(store.list("", None).await, Refused, "a symlink to a directory");
+    std::fs::remove_dir_all(root).unwrap();
+    assert_error!(store.list("", None).await, NoBucket, "the root is gone");
+    assert_error!(store.delete("k").await, NoBucket, "the root is gone");
+    std::fs::create_dir(root).unwrap();
+}

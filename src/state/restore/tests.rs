@@ -2,7 +2,7 @@
 use super::*;
 use crate::clock::Timestamp;
 use crate::layer::{Kind, LayerWriter, Metadata, PackOptions, References};
-use crate::remote::{Condition, Download, Object, ObjectStore, Tag, Upload};
+use crate::remote::{Condition, Download, Object, ObjectStore, Page, Properties, Tag, Upload};
 use crate::sync::Mutex;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -51,6 +51,15 @@ impl ObjectStore for Shelf {
         Err(not_here())
     }
     async fn upload(&self, _: &str, _: Condition) -> Result<Box<dyn Upload>, RemoteError> {
+        Err(not_here())
+    }
+    async fn head(&self, _: &str) -> Result<Properties, RemoteError> {
+        Err(not_here())
+    }
+    async fn delete(&self, _: &str) -> Result<(), RemoteError> {
+        Err(not_here())
+    }
+    async fn list(&self, _: &str, _: Option<&str>) -> Result<Page, RemoteError> {
         Err(not_here())
     }
 }

@@ -15,6 +15,8 @@ use std::time::{Duration, SystemTime};
 
 /// The smallest part of a multipart upload that is not the last.
 const PART_MIN_BYTES: usize = 5 << 20;
+/// No page of a list has more.
+const PAGE_MAX_KEYS: usize = 1000;
 
 #[derive(Clone)]
 struct Stored {
@@ -330,7 +332,7 @@ impl S3 for MemoryS3 {
         done(fault, DeleteObjectOutput::default())
     }
 
-    /// Without delimiter and paging: enough for a person or a script that looks what is there.
+    /// Without delimiter: enough for us, and for a person or a script that looks what is there.
     async fn list_objects_v2(
         &self,
         req: S3Request<ListObjectsV2Input>,
@@ -338,10 +340,16 @@ impl S3 for MemoryS3 {
         let i = req.input;
         let prefix = i.prefix.unwrap_or_default();
         let fault = self.control.enter("ListObjectsV2", &prefix).await?;
+        let limit = i.max_keys.map_or(PAGE_MAX_KEYS, |n| usize::try_from(n).unwrap_or(0).min(PAGE_MAX_KEYS));
+        let after = i.continuation_token.or(i.start_after.clone());
         let mut state = self.state.lock().unwrap();
-        let objects =
-            state.bucket(&i.bucket)?.range(prefix.clone()..).take_while(|(k, _)| k.starts_with(&prefix));
+        let objects = state.bucket(&i.bucket)?.range(prefix.clone()..);
+        let mut objects = objects
+            .take_while(|(k, _)| k.starts_with(&prefix))
+            .skip_while(|(k, _)| after.as_ref().is_some_and(|after| *k <= after));
         let contents: Vec<Object> = objects
+            .by_ref()
+            .take(limit)
             .map(|(key, stored)| Object {
                 key: Some(key.clone()),
                 size: Some(stored.data.len() as i64),
@@ -350,14 +358,18 @@ impl S3 for MemoryS3 {
                 ..Default::default()
             })
             .collect();
+        let more = objects.next().is_some();
+        let next = contents.last().filter(|_| more).and_then(|last| last.key.clone());
         done(
             fault,
             ListObjectsV2Output {
                 name: Some(i.bucket),
                 prefix: Some(prefix),
                 key_count: Some(contents.len() as i32),
-                max_keys: Some(contents.len() as i32),
-                is_truncated: Some(false),
+                max_keys: Some(limit as i32),
+                start_after: i.start_after,
+                is_truncated: Some(more),
+                next_continuation_token: next,
                 contents: Some(contents),
                 ..Default::default()
             },

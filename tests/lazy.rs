@@ -401,13 +401,16 @@ fn the_next_cold_start_begins_with_what_was_read_first() {
         rustix::mount::unmount(lab.dir(), rustix::mount::UnmountFlags::DETACH).unwrap();
         beneath(lab)
     };
-    assert_eq!(slow(&mut lab), ["31"]);
+    // What lies in the same frames comes along.
+    let came = slow(&mut lab);
+    assert!(came.contains(&"31".to_owned()) && came.len() <= 3, "{came:?}");
     // What was read most recently goes before it.
     lab.setup.options = vec!["--no-prefetch".into()];
     lab.elsewhere();
     fs::read(lab.dir().join("many/25")).unwrap();
     lab.unmount();
-    assert_eq!(slow(&mut lab), ["25"]);
+    let came = slow(&mut lab);
+    assert!(came.contains(&"25".to_owned()) && came.len() <= 3, "{came:?}");
     // A damaged one is no trace, and no reason not to begin.
     let mut damaged = trace;
     damaged[20] ^= 1;

@@ -112,6 +112,6 @@ pub use file::{File, Range};
 pub use fill::{Begun, Fill, FillOptions, Waiting};
 pub use info::{EntryName, Info, Removed, Verdict, Whereabouts};
 pub use key::{Key, ObjectId};
-pub use stats::{Stats, Totals};
+pub use stats::{LATENCY_MS, Stats, Totals};
 pub use stream::Stream;
 pub use tier::{Chain, FetchError, Fetched, Origin, StoreOrigin, Tier, TierError};

@@ -114,6 +114,8 @@ meters! {
     lost,
     /// How long the journal was read at the start, in microseconds.
     replay_us,
+    /// How long all fills together took, in microseconds.
+    fill_us,
 }
 
 impl Meters {
@@ -123,6 +125,7 @@ impl Meters {
     }
 
     pub(super) fn took(&self, time: Duration) {
+        self.fill_us.fetch_add(time.as_micros() as u64, Relaxed);
         let ms = time.as_millis() as u64;
         let bucket = LATENCY_MS.iter().position(|end| ms <= *end).unwrap_or(LATENCY_MS.len());
         Self::count(&self.latency[bucket]);

@@ -40,6 +40,16 @@ impl Scope for RemoteScope {
     }
 }
 
+/// The keys that say how to reach an S3 store.
+#[derive(Debug, Clone)]
+pub struct S3Scope;
+
+impl Scope for S3Scope {
+    fn has(key: &Key) -> bool {
+        key.name.starts_with("s3-")
+    }
+}
+
 /// The settings given as flags.
 #[derive(Debug, Clone)]
 pub struct Flags<S> {

@@ -2,6 +2,7 @@
 //! JSON. Only `output` prints.
 mod advice;
 mod barrier;
+mod cache;
 mod completions;
 mod config;
 mod daemon;
@@ -18,6 +19,8 @@ mod offline;
 mod output;
 mod progress;
 mod restore;
+#[cfg(feature = "http")]
+mod serve;
 mod stats;
 mod status;
 mod tag;
@@ -66,6 +69,11 @@ enum Verb {
     Hydrate(hydrate::Hydrate),
     /// Make an archive the newest version of a name
     Import(import::Import),
+    /// Look after a cache directory
+    Cache(Box<cache::CacheVerb>),
+    /// Serve a cache over HTTP, perhaps as a proxy of a bucket
+    #[cfg(feature = "http")]
+    Serve(Box<serve::Serve>),
     /// Save everything, then unmount
     Unmount(unmount::Unmount),
     /// Show every setting and where it comes from
@@ -121,6 +129,9 @@ fn run(verb: Verb, context: &Context) -> crate::Result<Exit> {
         Verb::Export(verb) => verb.run(context),
         Verb::Hydrate(verb) => verb.run(context),
         Verb::Import(verb) => verb.run(context),
+        Verb::Cache(verb) => verb.run(context),
+        #[cfg(feature = "http")]
+        Verb::Serve(verb) => verb.run(context),
         Verb::Unmount(verb) => verb.run(context),
         Verb::Config(verb) => verb.run(context),
         Verb::Completions(verb) => verb.run(context),

@@ -110,6 +110,11 @@ impl Output {
         talk(&text);
     }
 
+    /// Lets whoever reads stdout have what was printed so far.
+    pub fn flush(&self) -> Result<()> {
+        io::stdout().flush().map_err(|e| Error::io("cannot write to stdout", e))
+    }
+
     /// What became of stdout. Whoever reads only the beginning (`| head`) closes it: fine.
     pub fn finish(&self) -> Result<()> {
         let flushed = io::stdout().flush();

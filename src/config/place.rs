@@ -129,6 +129,14 @@ pub fn default_remote(environment: &Environment) -> Result<PathBuf, ConfigError>
     home(environment, "XDG_DATA_HOME", ".local/share", "--remote").map(|home| home.join("icecache/remote"))
 }
 
+/// The cache of a user who named none.
+pub fn default_cache(environment: &Environment) -> Result<PathBuf, ConfigError> {
+    if environment.root {
+        return Ok("/var/cache/icecache".into());
+    }
+    home(environment, "XDG_CACHE_HOME", ".cache", "--cache").map(|home| home.join("icecache/cache"))
+}
+
 fn home(environment: &Environment, variable: &str, below: &str, flag: &str) -> Result<PathBuf, ConfigError> {
     environment.path(variable).or_else(|| environment.path("HOME").map(|home| home.join(below))).ok_or_else(
         || ConfigError::Missing { message: format!("no home directory is known: set HOME or give {flag}") },

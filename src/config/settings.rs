@@ -197,6 +197,22 @@ pub fn file_remote(url: &str) -> Option<PathBuf> {
     url.strip_prefix("file://").map(PathBuf::from)
 }
 
+impl S3Settings {
+    /// Checks the merged text, where a remote is given another way.
+    pub fn resolve(merged: &Merged) -> Result<Self, ConfigError> {
+        Self::read(&Reader(merged))
+    }
+
+    fn read(reader: &Reader<'_>) -> Result<Self, ConfigError> {
+        Ok(Self {
+            endpoint: reader.parse("s3-endpoint", endpoint)?,
+            region: reader.text("s3-region")?,
+            path_style: reader.parse("s3-path-style", text::switch)?,
+            profile: reader.text("s3-profile")?,
+        })
+    }
+}
+
 impl RemoteSettings {
     /// Checks the merged text. A remote that nobody gave is derived from the user; a name is derived
     /// from `dir`, and required where there is none.
@@ -222,12 +238,7 @@ impl RemoteSettings {
             remote: reader.always("remote", remote_url)?,
             name: reader.word("name")?,
             layout: reader.word("layout")?,
-            s3: S3Settings {
-                endpoint: reader.parse("s3-endpoint", endpoint)?,
-                region: reader.text("s3-region")?,
-                path_style: reader.parse("s3-path-style", text::switch)?,
-                profile: reader.text("s3-profile")?,
-            },
+            s3: S3Settings::read(&reader)?,
             allow_unsafe_no_cas: reader.always("unsafe-no-cas", text::switch)?,
         })
     }

@@ -6,6 +6,12 @@ pub mod daemon;
 #[cfg(not(feature = "fuse"))]
 pub mod daemonless;
 pub mod history;
+#[cfg(feature = "http")]
+pub mod http;
+#[cfg(feature = "http")]
+pub mod metrics;
+#[cfg(feature = "http")]
+pub mod proxy;
 pub mod registry;
 pub mod shown;
 pub mod startup;

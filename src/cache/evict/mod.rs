@@ -94,6 +94,16 @@ impl PolicyKind {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Lru, Self::S3Fifo, Self::CostBased, Self::AdaptiveTtl];
 
+    /// Its name in settings.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Lru => "lru",
+            Self::S3Fifo => "s3-fifo",
+            Self::CostBased => "cost-based",
+            Self::AdaptiveTtl => "adaptive-ttl",
+        }
+    }
+
     /// An empty policy of this kind.
     pub fn build(self) -> Box<dyn Policy> {
         match self {

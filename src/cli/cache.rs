@@ -1,0 +1,220 @@
+//! `icecache cache …`: what is in a cache that no other process has open.
+mod change;
+mod gc;
+mod list;
+mod verify;
+mod warm;
+
+use super::flags::{Flags, S3Scope};
+use super::{Context, Exit};
+use crate::cache::{Cache, Config, EntryName, Key, PolicyKind};
+use crate::config::{S3Settings, place};
+use crate::{Error, ErrorKind, Result};
+use bytesize::ByteSize;
+use clap::Subcommand;
+use serde::Serialize;
+use std::future::Future;
+use std::path::PathBuf;
+use tokio::runtime::Runtime;
+
+/// Look after a cache directory
+#[derive(Debug, clap::Args)]
+pub struct CacheVerb {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// List what is there
+    Ls(list::Ls),
+    /// Tell what is known of one entry
+    Stat(list::Stat),
+    /// Write a file of the cache to stdout or elsewhere
+    Get(change::Get),
+    /// Put a file into the cache
+    Put(change::Put),
+    /// Take an entry out of the cache
+    Rm(change::Rm),
+    /// Read everything and drop what is damaged
+    Verify(verify::Verify),
+    /// Bring the cache within its limits
+    Gc(gc::Gc),
+    /// Bring objects of a remote into the cache
+    Warm(warm::Warm),
+}
+
+impl CacheVerb {
+    pub fn run(self, context: &Context) -> Result<Exit> {
+        match self.verb {
+            Verb::Ls(verb) => verb.run(context),
+            Verb::Stat(verb) => verb.run(context),
+            Verb::Get(verb) => verb.run(context),
+            Verb::Put(verb) => verb.run(context),
+            Verb::Rm(verb) => verb.run(context),
+            Verb::Verify(verb) => verb.run(context),
+            Verb::Gc(verb) => verb.run(context),
+            Verb::Warm(verb) => verb.run(context),
+        }
+    }
+}
+
+/// Where the cache is.
+#[derive(Debug, Clone, clap::Args)]
+pub struct CacheDir {
+    /// The directory of the cache [default: icecache/cache in the user's cache folder]
+    #[arg(long, value_name = "DIR", env = "ICECACHE_CACHE_DIR")]
+    cache: Option<PathBuf>,
+}
+
+impl CacheDir {
+    fn path(&self, context: &Context) -> Result<PathBuf> {
+        let Some(dir) = &self.cache else {
+            let dir = place::default_cache(&context.environment)?;
+            if let Some(parent) = dir.parent() {
+                std::fs::create_dir_all(parent)
+                    .map_err(|e| Error::io(format!("cannot make {}", parent.display()), e))?;
+            }
+            return Ok(dir);
+        };
+        Ok(dir.clone())
+    }
+
+    /// For verbs that only look: nothing is thrown out because of a limit that they do not know.
+    fn unlimited(&self, context: &Context) -> Result<Config> {
+        let directory = self.path(context)?;
+        if !directory.is_dir() {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("there is no cache: {}", directory.display()),
+            ));
+        }
+        let most = i64::MAX as u64;
+        Ok(Config { max_bytes: most, max_entries: most, min_free: 0, ..Config::new(directory) })
+    }
+}
+
+/// The cache, and its limits.
+#[derive(Debug, Clone, clap::Args)]
+pub struct CacheArgs {
+    #[command(flatten)]
+    dir: CacheDir,
+    /// The most bytes on the disk
+    #[arg(long, value_name = "SIZE", default_value = "10GiB")]
+    max_bytes: ByteSize,
+    /// The most entries
+    #[arg(long, value_name = "NUMBER", default_value_t = 1 << 20)]
+    max_entries: u64,
+    /// So much of the disk stays free for others
+    #[arg(long, value_name = "SIZE", default_value = "256MiB")]
+    min_free: ByteSize,
+    /// Bytes of a block, a power of two
+    #[arg(long, value_name = "SIZE", default_value = "1MiB")]
+    block_bytes: ByteSize,
+    /// What goes first: lru, s3-fifo, cost-based, adaptive-ttl
+    #[arg(long, value_name = "NAME", default_value = "lru", value_parser = policy)]
+    policy: PolicyKind,
+}
+
+impl CacheArgs {
+    /// As the cache is told.
+    pub fn config(&self, context: &Context) -> Result<Config> {
+        Ok(Config {
+            max_bytes: self.max_bytes.as_u64(),
+            max_entries: self.max_entries,
+            min_free: self.min_free.as_u64(),
+            block_bytes: self.block_bytes.as_u64(),
+            policy: self.policy,
+            ..Config::new(self.dir.path(context)?)
+        })
+    }
+}
+
+fn policy(text: &str) -> std::result::Result<PolicyKind, String> {
+    PolicyKind::ALL
+        .into_iter()
+        .find(|kind| kind.word() == text)
+        .ok_or_else(|| format!("one of {}", PolicyKind::ALL.map(PolicyKind::word).join(", ")))
+}
+
+/// The remote of `--origin`, with the settings that say how to reach it.
+pub fn origin_settings(url: &str, s3: &Flags<S3Scope>, context: &Context) -> Result<(String, S3Settings)> {
+    Ok((url.to_owned(), S3Settings::resolve(&s3.merge(context, None)?)?))
+}
+
+/// What caches and servers run on.
+pub fn runtime() -> Result<Runtime> {
+    let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    built.map_err(|e| Error::io("cannot start runtime", e))
+}
+
+/// Opens the cache, does something with it, and closes it in good order.
+fn with_cache<T, F>(config: Config, work: impl FnOnce(Cache) -> F) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    runtime()?.block_on(async {
+        let cache = Cache::open(config).await?;
+        cache.settled().await;
+        let done = work(cache.clone()).await;
+        let closed = cache.close().await;
+        done.and_then(|done| Ok(closed.map(|()| done)?))
+    })
+}
+
+/// A key of a file.
+fn key(text: &str) -> Result<Key> {
+    Ok(Key::new(text)?)
+}
+
+/// An entry as it is shown.
+#[derive(Debug, Serialize)]
+struct Shown {
+    /// `file` or `object`.
+    kind: &'static str,
+    /// The key.
+    key: String,
+    /// Of an object: where it comes from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bucket: Option<String>,
+    /// Of an object: its version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tag: Option<String>,
+}
+
+impl Shown {
+    fn of(name: &EntryName) -> Self {
+        match name {
+            EntryName::File(key) => Self {
+                kind: "file",
+                key: String::from_utf8_lossy(key.as_bytes()).into_owned(),
+                bucket: None,
+                tag: None,
+            },
+            EntryName::Object(id) => Self {
+                kind: "object",
+                key: id.key.clone(),
+                bucket: Some(id.bucket.clone()),
+                tag: Some(id.tag.clone()),
+            },
+        }
+    }
+}
+
+/// The entries that a text names: a file, or every version of an object that is called so.
+fn named(cache: &Cache, text: &str) -> Vec<crate::cache::Info> {
+    let mut found: Vec<_> = cache
+        .entries()
+        .into_iter()
+        .filter(|info| match &info.name {
+            EntryName::File(key) => key.as_bytes() == text.as_bytes(),
+            EntryName::Object(id) => id.key == text || format!("{}/{}", id.bucket, id.key) == text,
+        })
+        .collect();
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    found
+}
+
+fn absent(text: &str) -> Error {
+    Error::new(ErrorKind::NotFound, format!("the cache has no such entry: {text}"))
+}

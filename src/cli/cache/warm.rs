@@ -1,0 +1,87 @@
+//! `icecache cache warm`.
+use super::{CacheArgs, origin_settings, with_cache};
+use crate::Result;
+use crate::cache::{ObjectId, StoreOrigin};
+use crate::cli::flags::{Flags, S3Scope};
+use crate::cli::output::{bytes, safe};
+use crate::cli::progress::View;
+use crate::cli::{Context, Exit};
+use crate::remote::{list, open_configured};
+use crate::serve::startup::Progress;
+use futures::StreamExt;
+use std::sync::Arc;
+
+#[derive(Debug, clap::Args)]
+pub struct Warm {
+    #[command(flatten)]
+    cache: CacheArgs,
+    /// The remote, such as s3://bucket/prefix
+    #[arg(long, value_name = "URL")]
+    origin: String,
+    #[command(flatten)]
+    s3: Flags<S3Scope>,
+    /// Objects whose keys begin so; without any: all
+    prefixes: Vec<String>,
+}
+
+/// What was brought.
+#[derive(Debug, Default, serde::Serialize)]
+struct Warmed {
+    objects: u64,
+    bytes: u64,
+    failed: Vec<String>,
+}
+
+impl Warm {
+    pub fn run(self, context: &Context) -> Result<Exit> {
+        let config = self.cache.config(context)?;
+        let (url, s3) = origin_settings(&self.origin, &self.s3, context)?;
+        let prefixes = if self.prefixes.is_empty() { vec![String::new()] } else { self.prefixes };
+        let mut view = View::new(&context.output);
+        let warmed = with_cache(config, |cache| {
+            let view = &mut view;
+            async move {
+                let store = open_configured(&url, &s3, Arc::default()).await?;
+                let origin = Arc::new(StoreOrigin::new(store.clone()));
+                let mut warmed = Warmed::default();
+                for prefix in &prefixes {
+                    let mut objects = std::pin::pin!(list::objects(&*store, prefix, None));
+                    while let Some(listed) = objects.next().await {
+                        let key = listed?.key;
+                        let properties = store.head(&key).await?;
+                        let id = ObjectId {
+                            bucket: store.url(),
+                            key: key.clone(),
+                            tag: properties.tag.0,
+                            size: properties.length,
+                        };
+                        let blob = cache.blob(&id, origin.clone())?;
+                        match blob.warm(0..u32::MAX).await {
+                            Ok(()) => {
+                                warmed.objects += 1;
+                                warmed.bytes += id.size;
+                            }
+                            Err(e) => warmed.failed.push(format!("{key}: {e}")),
+                        }
+                        view.show(&Progress {
+                            phase: "bringing".into(),
+                            bytes: warmed.bytes,
+                            bytes_total: 0,
+                            entries: warmed.objects,
+                        });
+                    }
+                }
+                Ok(warmed)
+            }
+        })?;
+        drop(view);
+        if context.output.json {
+            context.output.value(&warmed)?;
+        }
+        for failed in &warmed.failed {
+            context.output.warn(&safe(failed));
+        }
+        context.output.say(&format!("{} objects, {}, are in the cache", warmed.objects, bytes(warmed.bytes)));
+        Ok(if warmed.failed.is_empty() { Exit::Done } else { Exit::Failure })
+    }
+}

@@ -1,0 +1,134 @@
+//! [`OriginFiles`]: the objects behind a server, by what the store says they are.
+use crate::cache::{Blob, Cache, EntryName, ObjectId, Origin, StoreOrigin};
+use crate::clock::Timestamp;
+use crate::remote::{Properties, RemoteError, Store, Tag};
+use crate::sync::Mutex;
+use lru::LruCache;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Of so many objects it is remembered what they are.
+const KNOWN_MAX: NonZeroUsize = NonZeroUsize::new(1 << 16).unwrap();
+
+/// A store that does not answer within this time is away.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// So long one that is away is not asked about what is known.
+const AWAY: Duration = Duration::from_secs(5);
+
+/// What is known of an object: one asks, the others wait for the answer.
+type Known = Arc<tokio::sync::Mutex<Option<Answer>>>;
+
+#[derive(Debug, Clone)]
+struct Answer {
+    properties: Properties,
+    /// When the store said so; `None` if another process was told.
+    at: Option<Instant>,
+}
+
+/// See the module.
+pub struct OriginFiles {
+    cache: Cache,
+    store: Store,
+    origin: Arc<dyn Origin>,
+    /// What tells this store from others, in the identities of objects.
+    bucket: String,
+    /// An answer is good for so long.
+    fresh: Duration,
+    /// Owner of its lock.
+    known: Mutex<LruCache<String, Known>>,
+    /// Until when the store is taken to be away. Owner of its lock.
+    away: Mutex<Option<Instant>>,
+}
+
+impl std::fmt::Debug for OriginFiles {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OriginFiles").field("bucket", &self.bucket).finish_non_exhaustive()
+    }
+}
+
+impl OriginFiles {
+    /// The objects of `store`, read through `cache` from `origin` (the store itself, perhaps behind tiers).
+    /// That an object is the same version is believed for `fresh`; while the store is away, until it is back.
+    pub fn new(cache: Cache, store: Store, origin: Option<Arc<dyn Origin>>, fresh: Duration) -> Self {
+        let origin = origin.unwrap_or_else(|| Arc::new(StoreOrigin::new(store.clone())));
+        let bucket = store.url();
+        let known = Mutex::new(LruCache::new(KNOWN_MAX));
+        let this = Self { cache, store, origin, bucket, fresh, known, away: Mutex::default() };
+        this.remember();
+        this
+    }
+
+    /// The versions that the cache has from before: good enough while the store is away.
+    fn remember(&self) {
+        let mut entries = self.cache.entries();
+        entries.sort_by_key(|info| info.created);
+        for info in entries {
+            let EntryName::Object(id) = info.name else { continue };
+            if id.bucket == self.bucket {
+                let modified = Timestamp { sec: info.created as i64, nsec: 0 };
+                let properties =
+                    Properties { length: id.size, tag: Tag(id.tag.clone()), modified, content_type: None };
+                let answer = Some(Answer { properties, at: None });
+                self.known.lock().put(id.key.clone(), Arc::new(tokio::sync::Mutex::new(answer)));
+            }
+        }
+    }
+
+    /// The object of this key, if there is one.
+    pub(super) async fn object(&self, key: &str) -> Result<Option<(ObjectId, Properties)>, RemoteError> {
+        let known = self.known.lock().get_or_insert(key.to_owned(), Known::default).clone();
+        let mut known = known.lock().await;
+        if let Some(Answer { properties, at: Some(at) }) = &*known
+            && at.elapsed() < self.fresh
+        {
+            return Ok(Some(self.identified(key, properties)));
+        }
+        if let Some(Answer { properties, .. }) = &*known
+            && self.away.lock().is_some_and(|until| Instant::now() < until)
+        {
+            return Ok(Some(self.identified(key, properties)));
+        }
+        let asked = tokio::time::timeout(PATIENCE, self.store.head(key)).await;
+        let late = |_| Err(RemoteError::Unavailable { message: "the origin does not answer".into() });
+        match asked.unwrap_or_else(late) {
+            Ok(properties) => {
+                *self.away.lock() = None;
+                let found = self.identified(key, &properties);
+                *known = Some(Answer { properties, at: Some(Instant::now()) });
+                Ok(Some(found))
+            }
+            Err(RemoteError::NotFound { .. }) => {
+                *known = None;
+                Ok(None)
+            }
+            Err(e) if e.is_transient() => {
+                *self.away.lock() = Some(Instant::now() + AWAY);
+                let Some(Answer { properties, .. }) = &*known else { return Err(e) };
+                tracing::warn!(error = %e, key, "served as it was when the origin was last heard of");
+                Ok(Some(self.identified(key, properties)))
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// It turned out to be another version by now.
+    pub(super) fn forget(&self, key: &str) {
+        self.known.lock().pop(key);
+    }
+
+    /// Reads an object.
+    pub(super) fn blob(&self, id: &ObjectId) -> Result<Blob, crate::cache::CacheError> {
+        self.cache.blob(id, self.origin.clone())
+    }
+
+    fn identified(&self, key: &str, properties: &Properties) -> (ObjectId, Properties) {
+        let id = ObjectId {
+            bucket: self.bucket.clone(),
+            key: key.to_owned(),
+            tag: properties.tag.0.clone(),
+            size: properties.length,
+        };
+        (id, properties.clone())
+    }
+}

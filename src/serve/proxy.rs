@@ -1,0 +1,93 @@
+//! A cache that answers over HTTP until it is told to end: `icecache serve`.
+use super::http::{Files, HttpMeters, Limits, OriginFiles, Token, serve};
+use super::metrics::Metrics;
+use crate::cache::{Cache, Config};
+use crate::config::S3Settings;
+use crate::error::{Error, ErrorKind, Result};
+use crate::remote::open_configured;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+/// What is served, and where.
+#[derive(Debug)]
+pub struct ProxySettings {
+    /// The cache.
+    pub cache: Config,
+    /// Where files are asked for, as `host:port`.
+    pub http: String,
+    /// Where metrics are, if anywhere.
+    pub metrics: Option<String>,
+    /// The store whose objects are read through the cache.
+    pub origin: Option<(String, S3Settings)>,
+    /// What an object is is believed for so long.
+    pub fresh: Duration,
+    /// What writers must show.
+    pub token: Option<Token>,
+    /// What clients may cost.
+    pub limits: Limits,
+}
+
+/// Where it is served: a port of 0 has become one by then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Addresses {
+    /// Of files.
+    pub http: SocketAddr,
+    /// Of metrics.
+    pub metrics: Option<SocketAddr>,
+}
+
+/// Serves until `stop` says so. `ready` is called once both addresses answer.
+///
+/// # Errors
+/// The cache is in use by another process, an address is taken, the origin cannot be used.
+pub async fn run(
+    settings: ProxySettings,
+    stop: watch::Receiver<bool>,
+    ready: impl FnOnce(Addresses) -> Result<()>,
+) -> Result<()> {
+    let ProxySettings { cache, http, metrics, origin, fresh, token, limits } = settings;
+    let files_at = listen(&http).await?;
+    let metrics_at = match &metrics {
+        Some(address) => Some(listen(address).await?),
+        None => None,
+    };
+    let cache = Cache::open(cache).await?;
+    let meters = Arc::<HttpMeters>::default();
+    let origin = match origin {
+        Some((url, s3)) => {
+            let store = open_configured(&url, &s3, Arc::default()).await?;
+            Some(OriginFiles::new(cache.clone(), store, None, fresh))
+        }
+        None => None,
+    };
+    let local = |listener: &TcpListener| {
+        listener.local_addr().map_err(|e| Error::io("cannot tell the address that is listened at", e))
+    };
+    let addresses =
+        Addresses { http: local(&files_at)?, metrics: metrics_at.as_ref().map(local).transpose()? };
+    let files = Arc::new(Files::new(cache.clone(), origin, token, meters.clone()));
+    let metrics = metrics_at.map(|listener| {
+        let metrics = Arc::new(Metrics::new(cache.clone(), meters.clone()));
+        tokio::spawn(serve(listener, metrics, limits, Arc::default(), stop.clone()))
+    });
+    ready(addresses)?;
+    serve(files_at, files, limits, meters, stop).await;
+    if let Some(metrics) = metrics {
+        let _ended = metrics.await;
+    }
+    Ok(cache.close().await?)
+}
+
+async fn listen(address: &str) -> Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|e| {
+        let kind = match e.kind() {
+            std::io::ErrorKind::AddrInUse => ErrorKind::Busy,
+            std::io::ErrorKind::PermissionDenied => ErrorKind::Denied,
+            _ => ErrorKind::Invalid,
+        };
+        Error::new(kind, format!("cannot listen at {address}")).with_source(e)
+    })
+}

@@ -1,0 +1,458 @@
+//! The cache over HTTP: the real program, asked by curl and by clients that misbehave.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod harness;
+mod support;
+
+use harness::lab::{BIN, signal};
+use harness::{LIMIT, eventually, run, wait_for};
+use s3s::S3ErrorCode;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use support::s3server::{ACCESS_KEY, BUCKET, Fault, S3Server, SECRET_KEY};
+
+const BLOCK: usize = 1 << 20;
+
+/// A server in a process of its own, over a directory that outlives it.
+struct Served {
+    child: Option<Child>,
+    http: SocketAddr,
+    metrics: SocketAddr,
+}
+
+/// An answer, as curl saw it.
+#[derive(Debug)]
+struct Reply {
+    status: u16,
+    headers: BTreeMap<String, String>,
+    body: Vec<u8>,
+}
+
+impl Served {
+    fn start(dir: &Path, options: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(BIN);
+        command.args(["--json", "serve", "--http", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--cache"]);
+        command.arg(dir.join("cache")).args(options).envs(environment.iter().copied());
+        command.env("ICECACHE_CONFIG", "/dev/null").stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let said: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line:?}"));
+        let address = |name: &str| said[name].as_str().unwrap().parse().unwrap();
+        Self { http: address("http"), metrics: address("metrics"), child: Some(child) }
+    }
+
+    fn curl(&self, path: &str, options: &[&str]) -> Reply {
+        let dir = tempfile::tempdir().unwrap();
+        let (head, body) = (dir.path().join("head"), dir.path().join("body"));
+        let mut curl = Command::new("curl");
+        curl.args(["-sS", "--path-as-is", "--max-time", "60", "-w", "%{http_code}", "-D"]).arg(&head);
+        curl.arg("-o").arg(&body).args(options).arg(format!("http://{}/files/{path}", self.http));
+        let done = run(&mut curl, LIMIT);
+        let head = fs::read_to_string(head).unwrap_or_default();
+        let last = head.trim_end().rsplit("\r\n\r\n").next().unwrap_or_default().to_owned();
+        let headers = last.lines().filter_map(|line| line.split_once(": "));
+        Reply {
+            status: done.stdout.trim().parse().unwrap_or_else(|_| panic!("{done:?}")),
+            headers: headers.map(|(k, v)| (k.to_ascii_lowercase(), v.trim().to_owned())).collect(),
+            body: fs::read(body).unwrap_or_default(),
+        }
+    }
+
+    fn get(&self, path: &str) -> Reply {
+        self.curl(path, &[])
+    }
+
+    fn metric(&self, line: &str) -> u64 {
+        let url = format!("http://{}/metrics", self.metrics);
+        let text = run(Command::new("curl").args(["-sSf", &url]), LIMIT).must("curl").stdout;
+        let value =
+            text.lines().find_map(|l| l.strip_prefix(line)).unwrap_or_else(|| panic!("{line}: {text}"));
+        value.trim().parse::<f64>().unwrap() as u64
+    }
+
+    fn kill(mut self) {
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    fn stop(mut self) {
+        let mut child = self.child.take().unwrap();
+        signal(child.id(), rustix::process::Signal::TERM);
+        assert_eq!(wait_for(&mut child, LIMIT), Some(0), "it did not end in good order");
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn content(seed: u32, length: usize) -> Vec<u8> {
+    (0..length as u32).map(|at| ((at ^ seed << 24).wrapping_mul(2_654_435_761) >> 13) as u8).collect()
+}
+
+const TOKEN: [&str; 2] = ["-H", "Authorization: Bearer se cret"];
+
+/// A directory with a token, an origin with two objects, and a server.
+fn site() -> (tempfile::TempDir, PathBuf, String) {
+    let dir = tempfile::Builder::new().prefix("icecache-http-").tempdir_in("/var/tmp").unwrap();
+    fs::write(dir.path().join("token"), "se cret\n").unwrap();
+    let origin = dir.path().join("origin");
+    fs::create_dir_all(origin.join("data")).unwrap();
+    let url = format!("file://{}", origin.display());
+    (dir, origin, url)
+}
+
+fn write(served: &Served, dir: &Path, key: &str, bytes: &[u8], more: &[&str]) -> Reply {
+    let file = dir.join("upload");
+    fs::write(&file, bytes).unwrap();
+    let data = format!("@{}", file.display());
+    let mut options = vec!["-X", "PUT", "--data-binary", &data];
+    options.extend(TOKEN);
+    options.extend(more);
+    served.curl(key, &options)
+}
+
+/// HTTP, Reading and Writing: what is written is read back, by every kind of range and condition.
+#[test]
+fn files_are_written_read_and_removed() {
+    let (dir, _, _) = site();
+    let token = dir.path().join("token");
+    let served = Served::start(dir.path(), &["--token-file", token.to_str().unwrap()], &[]);
+    let bytes = content(1, 300_000);
+    assert_eq!(served.curl("a", &["-X", "PUT", "-d", "x"]).status, 401);
+    assert_eq!(served.curl("a", &["-X", "PUT", "-d", "x", "-H", "Authorization: Bearer wrong"]).status, 401);
+    assert_eq!(served.curl("a", &["-X", "DELETE"]).status, 401);
+    let made = write(&served, dir.path(), "dir/a%20picture.png", &bytes, &[]);
+    assert_eq!(made.status, 201, "{made:?}");
+    let again = write(&served, dir.path(), "dir/a%20picture.png", b"other", &[]);
+    assert_eq!(again.status, 409, "it was there: {again:?}");
+    let etag = made.headers["etag"].clone();
+    assert_eq!(etag, format!("\"{}\"", blake3::hash(&bytes).to_hex()));
+
+    let whole = served.get("dir/a%20picture.png");
+    assert!(whole.status == 200 && whole.body == bytes);
+    assert_eq!((&*whole.headers["content-type"], &*whole.headers["accept-ranges"]), ("image/png", "bytes"));
+    assert_eq!((&whole.headers["etag"], &*whole.headers["content-length"]), (&etag, "300000"));
+    let head = served.curl("dir/a%20picture.png", &["--head"]);
+    assert_eq!((head.status, &*head.headers["content-length"]), (200, "300000"));
+
+    let path = "dir/a%20picture.png";
+    let part = served.curl(path, &["-r", "1000-1999"]);
+    assert!(part.status == 206 && part.body == bytes[1000..2000], "{:?}", part.headers);
+    assert_eq!(part.headers["content-range"], "bytes 1000-1999/300000");
+    let end = served.curl(path, &["-r", "-7"]);
+    assert!(end.status == 206 && end.body == bytes[299_993..]);
+    let beyond = served.curl(path, &["-r", "300000-"]);
+    assert_eq!((beyond.status, &*beyond.headers["content-range"]), (416, "bytes */300000"));
+    let parts = served.curl(path, &["-r", "0-9,100-109"]);
+    let boundary = parts.headers["content-type"].split_once("boundary=").expect("several parts").1.to_owned();
+    let mut expected = Vec::new();
+    for part in [0..10, 100..110] {
+        let range = format!("bytes {}-{}/300000", part.start, part.end - 1);
+        let head = format!("\r\n--{boundary}\r\nContent-Type: image/png\r\nContent-Range: {range}\r\n\r\n");
+        expected.extend_from_slice(head.as_bytes());
+        expected.extend_from_slice(&bytes[part]);
+    }
+    expected.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
+    assert!(parts.status == 206 && parts.body == expected, "{}", String::from_utf8_lossy(&parts.body));
+    assert_eq!(parts.headers["content-length"], expected.len().to_string());
+
+    let known = format!("If-None-Match: {etag}");
+    let same = served.curl(path, &["-H", &known]);
+    assert_eq!((same.status, same.body.len(), &same.headers["etag"]), (304, 0, &etag));
+    let since = format!("If-Modified-Since: {}", whole.headers["last-modified"]);
+    assert_eq!(served.curl(path, &["-H", &since]).status, 304);
+    assert_eq!(served.curl(path, &["-H", "If-Match: \"other\""]).status, 412);
+    let only_if = |tag: &str| served.curl(path, &["-r", "0-9", "-H", &format!("If-Range: {tag}")]).status;
+    assert_eq!((only_if(&etag), only_if("\"other\"")), (206, 200));
+
+    assert_eq!(served.curl(path, &["-X", "POST", "-d", "x"]).status, 405);
+    assert_eq!(served.curl(path, &["-X", "DELETE", TOKEN[0], TOKEN[1]]).status, 204);
+    assert_eq!(served.get(path).status, 404);
+    assert_eq!(served.curl(path, &["-X", "DELETE", TOKEN[0], TOKEN[1]]).status, 404);
+    // Of no content there is no range, and any other byte may be in a key.
+    assert_eq!(write(&served, dir.path(), "%00%ff/..%2f", b"", &[]).status, 201);
+    let empty = served.get("%00%ff/..%2f");
+    assert!(empty.status == 200 && empty.body.is_empty());
+    assert_eq!(served.curl("%00%ff/..%2f", &["-r", "0-"]).status, 416);
+    assert_eq!(served.get(&"x".repeat(1025)).status, 400);
+    served.stop();
+}
+
+/// HTTP, Writing: "without that file nobody may write (403)"; Reading: "never a path of this machine".
+#[test]
+fn keys_are_no_paths_and_nobody_writes_unasked() {
+    let (dir, origin, url) = site();
+    fs::write(dir.path().join("secret"), "not for you").unwrap();
+    fs::write(origin.join("data/file.txt"), "for everybody").unwrap();
+    let served = Served::start(dir.path(), &["--origin", &url], &[]);
+    assert_eq!(served.curl("x", &["-X", "PUT", "-d", "x", TOKEN[0], TOKEN[1]]).status, 403);
+    assert_eq!(served.get("data/file.txt").body, b"for everybody");
+    for path in [
+        "../secret",
+        "data/../../secret",
+        "%2e%2e/secret",
+        "..%2fsecret",
+        "/etc/passwd",
+        "data//file.txt",
+        "data/",
+        "",
+    ] {
+        let reply = served.get(path);
+        assert!(matches!(reply.status, 400 | 404), "{path}: {reply:?}");
+        assert!(!String::from_utf8_lossy(&reply.body).contains("not for you"), "{path}");
+    }
+    let outside = run(
+        Command::new("curl")
+            .args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "--path-as-is"])
+            .arg(format!("http://{}/../etc/passwd", served.http)),
+        LIMIT,
+    );
+    assert_eq!(outside.stdout, "404");
+    served.stop();
+}
+
+/// HTTP, and issue: "`icecache serve` before a bucket survives `kill -9` and comes back warm".
+#[test]
+fn a_proxy_of_a_bucket_comes_back_warm() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let server = runtime.block_on(S3Server::start());
+    let (dir, _, _) = site();
+    let large = content(2, 3 * BLOCK + 100);
+    server.put("prefix/data/large.bin", large.clone());
+    let endpoint = server.endpoint();
+    let url = format!("s3://{BUCKET}/prefix");
+    let options = ["--origin", &url, "--s3-endpoint", &endpoint, "--s3-path-style", "--fresh", "0s"];
+    let environment = [
+        ("AWS_ACCESS_KEY_ID", ACCESS_KEY),
+        ("AWS_SECRET_ACCESS_KEY", SECRET_KEY),
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_EC2_METADATA_DISABLED", "true"),
+    ];
+    let gets = || server.control().counts().get("GetObject").copied().unwrap_or(0);
+    let served = Served::start(dir.path(), &options, &environment);
+    // A range fetches the block it is in, and no other.
+    let part = served.curl("data/large.bin", &["-r", "1048576-1048586"]);
+    assert!(part.status == 206 && part.body == large[BLOCK..BLOCK + 11]);
+    assert_eq!(gets(), 1);
+    let whole = served.get("data/large.bin");
+    assert!(whole.status == 200 && whole.body == large);
+    assert_eq!(gets(), 4, "each block once");
+    eventually("the blocks are on the disk", LIMIT, || {
+        (served.metric("icecache_cache_inserts_total{kind=\"block\"}") == 4).then_some(())
+    });
+    served.kill();
+
+    let served = Served::start(dir.path(), &options, &environment);
+    let warm = served.get("data/large.bin");
+    assert!(warm.status == 200 && warm.body == large);
+    assert_eq!(gets(), 4, "it came back warm");
+    assert_eq!(served.metric("icecache_cache_entries"), 1);
+    // While the bucket is away it is what it was; what is not here is not there.
+    server.control().set_hook(|_| Fault::FailBefore(S3ErrorCode::ServiceUnavailable));
+    let away = served.get("data/large.bin");
+    assert!(away.status == 200 && away.body == large, "{:?}", away.status);
+    server.control().clear_hook();
+    // Soon it is asked again.
+    eventually("the bucket is asked again", LIMIT, || {
+        let before = server.control().counts().get("HeadObject").copied();
+        served.get("data/large.bin");
+        (server.control().counts().get("HeadObject").copied() > before).then_some(())
+    });
+    // Another version: other bytes, by another tag.
+    let newer = content(3, BLOCK + 5);
+    server.put("prefix/data/large.bin", newer.clone());
+    let changed = served.get("data/large.bin");
+    assert!(changed.status == 200 && changed.body == newer);
+    assert_ne!(changed.headers["etag"], whole.headers["etag"]);
+    server.remove("prefix/data/large.bin");
+    assert_eq!(served.get("data/large.bin").status, 404);
+    served.stop();
+}
+
+/// HTTP, Reading: "A file that somebody still fills is streamed as it comes", and what breaks off is not taken for whole.
+#[test]
+fn readers_have_an_upload_as_it_comes() {
+    let (dir, _, _) = site();
+    let token = dir.path().join("token");
+    let served = Served::start(dir.path(), &["--token-file", token.to_str().unwrap()], &[]);
+    let bytes = content(4, 400_000);
+    let begin = |key: &str| {
+        let mut upload = TcpStream::connect(served.http).unwrap();
+        let head = format!(
+            "PUT /files/{key} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer se cret\r\nContent-Length: {}\r\n\r\n",
+            bytes.len()
+        );
+        upload.write_all(head.as_bytes()).unwrap();
+        upload.write_all(&bytes[..100_000]).unwrap();
+        upload
+    };
+    let read = |key: &str| {
+        let mut reader = TcpStream::connect(served.http).unwrap();
+        write!(reader, "GET /files/{key} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        reader
+    };
+    // Both have their first bytes before the last are sent.
+    let mut upload = begin("stream");
+    let first = |key: &str| {
+        eventually("the upload is seen", LIMIT, || {
+            let mut reader = read(key);
+            let mut seen = Vec::new();
+            let mut piece = [0; 4096];
+            while !seen.windows(4).any(|w| w == b"\r\n\r\n") || seen.len() < 50_000 {
+                match reader.read(&mut piece).unwrap() {
+                    0 => return None, // not there yet: 404
+                    n => seen.extend_from_slice(&piece[..n]),
+                }
+            }
+            Some((reader, seen))
+        })
+    };
+    let (mut reader, mut seen) = first("stream");
+    upload.write_all(&bytes[100_000..]).unwrap();
+    reader.read_to_end(&mut seen).unwrap();
+    let body = seen.windows(4).position(|w| w == b"\r\n\r\n").unwrap() + 4;
+    assert!(seen[body..] == bytes, "{} bytes came", seen.len() - body);
+    assert!(String::from_utf8_lossy(&seen[..body]).contains("content-length: 400000"));
+    eventually("the upload has ended", LIMIT, || (served.get("stream").body == bytes).then_some(()));
+
+    // One that breaks off leaves nothing, and who read it is not told that it was all.
+    let upload = begin("broken");
+    let (mut reader, mut seen) = first("broken");
+    drop(upload);
+    let _reset = reader.read_to_end(&mut seen);
+    let body = seen.windows(4).position(|w| w == b"\r\n\r\n").unwrap() + 4;
+    assert!(seen.len() - body < bytes.len());
+    eventually("nothing is left", LIMIT, || (served.get("broken").status == 404).then_some(()));
+    served.stop();
+}
+
+/// HTTP, What clients may cost.
+#[test]
+fn clients_that_misbehave_are_bounded() {
+    let (dir, _, _) = site();
+    let token = dir.path().join("token");
+    let served =
+        Served::start(dir.path(), &["--token-file", token.to_str().unwrap(), "--patience", "300ms"], &[]);
+    let bytes = content(5, 32 << 20);
+    assert_eq!(write(&served, dir.path(), "large", &bytes, &[]).status, 201);
+    // One that takes nothing is cut off.
+    let mut lazy = TcpStream::connect(served.http).unwrap();
+    lazy.write_all(b"GET /files/large HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    eventually("it is cut off", LIMIT, || {
+        (served.metric("icecache_http_connections_cut_total") == 1).then_some(())
+    });
+    let mut rest = Vec::new();
+    let _reset = lazy.read_to_end(&mut rest);
+    assert!(rest.len() < bytes.len());
+    // Heads that are too large.
+    for head in [
+        format!("GET /files/large HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "y".repeat(100_000)),
+        format!("GET /files/large HTTP/1.1\r\nHost: x\r\n{}\r\n", "X: y\r\n".repeat(200)),
+        format!("GET /files/{} HTTP/1.1\r\nHost: x\r\n\r\n", "y".repeat(100_000)),
+        "\u{0}\u{1}nonsense\r\n\r\n".to_owned(),
+    ] {
+        let mut client = TcpStream::connect(served.http).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let _reset = client.write_all(head.as_bytes());
+        let mut reply = Vec::new();
+        let _reset = client.read_to_end(&mut reply);
+        let reply = String::from_utf8_lossy(&reply);
+        assert!(reply.is_empty() || reply.starts_with("HTTP/1.1 4"), "{reply}");
+    }
+    assert_eq!(served.curl("large", &["-r", "0-3"]).body, bytes[..4], "others are served all the same");
+    served.stop();
+}
+
+/// Issue: "`icecache cache {ls,stat,get,put,rm,verify,gc,warm}`; `--json` on each".
+#[test]
+fn the_command_line_looks_after_a_cache() {
+    let (dir, origin, url) = site();
+    let cache = dir.path().join("cache");
+    let verb = |args: &[&str]| {
+        let mut command = Command::new(BIN);
+        command.arg("cache").args(args).arg("--cache").arg(&cache).env("ICECACHE_CONFIG", "/dev/null");
+        run(&mut command, LIMIT)
+    };
+    let json = |args: &[&str]| -> Value {
+        let mut all = vec!["--json"];
+        all.extend(args);
+        serde_json::from_str(&verb(&all).must("cache").stdout).unwrap()
+    };
+    assert_eq!(verb(&["ls"]).code, 5, "there is none yet");
+    let file = dir.path().join("file");
+    fs::write(&file, content(6, 5000)).unwrap();
+    verb(&["put", "b", file.to_str().unwrap()]).must("put");
+    fs::write(&file, content(7, 50_000)).unwrap();
+    verb(&["put", "a", file.to_str().unwrap()]).must("put");
+    assert_eq!(verb(&["put", "a", file.to_str().unwrap()]).code, 8, "it is there");
+    fs::write(origin.join("data/one"), content(8, 2 * BLOCK)).unwrap();
+    fs::write(origin.join("data/two"), content(9, 10)).unwrap();
+    fs::write(origin.join("else"), content(9, 10)).unwrap();
+    assert_eq!(json(&["warm", "--origin", &url, "data/"])["objects"], 2);
+    let keys = |args: &[&str]| -> Vec<String> {
+        json(args).as_array().unwrap().iter().map(|line| line["key"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(keys(&["ls"]), ["a", "b", "data/one", "data/two"]);
+    assert_eq!(keys(&["ls", "--sort", "size", "--limit", "2"]), ["data/one", "a"]);
+    assert_eq!(keys(&["ls", "data/"]), ["data/one", "data/two"]);
+    let stat = &json(&["stat", "data/one"])[0];
+    assert_eq!(
+        (&stat["blocks"], &stat["blocks_total"], &stat["size"]),
+        (&2.into(), &2.into(), &(2 * BLOCK).into())
+    );
+    assert!(verb(&["ls"]).must("ls").stdout.contains("KEY"));
+    let to = dir.path().join("got");
+    verb(&["get", "a", "--to", to.to_str().unwrap()]).must("get");
+    assert!(fs::read(&to).unwrap() == content(7, 50_000));
+    assert_eq!(verb(&["get", "none"]).code, 5);
+
+    let well = json(&["verify"]);
+    assert_eq!((&well["entries"], &well["dropped"]), (&4.into(), &0.into()));
+    // A byte of a file flips.
+    let mut stack = vec![cache.clone()];
+    let mut damaged = false;
+    while let Some(path) = stack.pop() {
+        for entry in fs::read_dir(path).unwrap().map(|e| e.unwrap()) {
+            let meta = entry.metadata().unwrap();
+            if meta.is_dir() {
+                stack.push(entry.path());
+            } else if meta.len() == 50_000 {
+                let mut bytes = fs::read(entry.path()).unwrap();
+                bytes[100] ^= 1;
+                let file = fs::File::options().write(true).open(entry.path()).unwrap();
+                std::os::unix::fs::FileExt::write_all_at(&file, &bytes[100..101], 100).unwrap();
+                damaged = true;
+            }
+        }
+    }
+    assert!(damaged);
+    let found = verb(&["--json", "verify"]);
+    assert_eq!(found.code, 9, "{found:?}");
+    assert_eq!(keys(&["ls"]), ["b", "data/one", "data/two"]);
+    // The least recently used go first: 'b', and a block of the first object.
+    assert_eq!(json(&["gc", "--max-bytes", "1200KiB"])["entries"], 2);
+    let left = json(&["ls"]);
+    let bytes: u64 = left.as_array().unwrap().iter().map(|line| line["on_disk"].as_u64().unwrap()).sum();
+    assert!(bytes <= 1200 << 10 && keys(&["ls"]) == ["data/one", "data/two"], "{left}");
+    let held = Served::start(dir.path(), &[], &[]);
+    let refused = verb(&["ls"]);
+    let pid = held.child.as_ref().unwrap().id().to_string();
+    assert!(refused.code == 4 && refused.stderr.contains(&pid), "{refused:?}");
+    held.stop();
+    assert_eq!(json(&["rm", "data/two"])["removed"], 1);
+    assert_eq!(verb(&["rm", "data/two"]).code, 5);
+}

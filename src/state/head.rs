@@ -342,9 +342,12 @@ pub fn head_key(name: &str) -> String {
     format!("{name}/HEAD")
 }
 
+/// How the keys of layers begin. Objects there never change.
+pub const LAYERS: &str = "layers/";
+
 /// Where the layer of this id is; names share layers, so it lies beside them.
 pub fn layer_key(id: Uuid) -> String {
-    format!("layers/{id}.tar.zst")
+    format!("{LAYERS}{id}.tar.zst")
 }
 
 /// The id of the layer at this key; foreign archives have none, and nothing refers to them.

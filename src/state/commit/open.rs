@@ -1,5 +1,6 @@
 //! The start of a committer: what the remote has against what the records say.
 use super::*;
+use crate::remote::Recent;
 
 /// What a start found.
 #[derive(Debug, Clone)]
@@ -42,6 +43,8 @@ impl Committer {
         let version = records.meta().base.as_ref().map_or(0, |b| b.version);
         let state = State { name, version, head: None, tag: None, unsettled: true, gone: 0 };
         let turn = tokio::sync::Mutex::new(());
+        // Small layers are merged soon: what was just written need not be read.
+        let store: Store = Arc::new(Recent::new(store, head::LAYERS));
         let committer =
             Self { store, records, options, turn, state: Mutex::new(state), dictionary: Mutex::default() };
         committer.resolve().await?;

@@ -42,7 +42,8 @@
 //! ```
 //!
 //! Dependencies point down: `cli, serve → fuse → fs → state → layer, cache → journal, remote → config, error`.
-//! [`cache`] is a floor of its own: files and blocks of remote objects on the local disk.
+//! [`cache`] is a floor of its own: files and blocks of remote objects on the local disk. `redis` lies on it: a
+//! tier that machines share.
 //!
 //! # Without a mount
 //!
@@ -113,6 +114,8 @@ pub mod journal;
 pub mod layer;
 pub mod memory;
 pub mod path;
+#[cfg(feature = "redis")]
+pub mod redis;
 pub mod remote;
 pub mod serve;
 pub mod state;

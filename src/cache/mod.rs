@@ -70,7 +70,7 @@ mod buffers;
 #[allow(clippy::module_inception)] // the facade is the noun
 mod cache;
 mod check;
-mod codec;
+pub(crate) mod codec;
 pub mod config;
 mod core;
 pub mod digest;

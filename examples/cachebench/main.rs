@@ -1,7 +1,7 @@
 //! Measures the cache alone, each figure beside what it is to be held against.
 //!
 //! ```text
-//! cachebench DIR [hit] [block] [readers] [rehydrate] [policies] [--entries N]
+//! cachebench DIR [hit] [block] [readers] [rehydrate] [policies] [redis] [--entries N]
 //! ```
 //! DIR is made and removed. Without a name all are measured. Prints a markdown table for each.
 #![allow(clippy::print_stdout, reason = "the tables are its result")]
@@ -21,6 +21,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 mod policies;
+#[cfg(feature = "redis")]
+mod redis;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -298,6 +300,10 @@ fn main() -> Outcome<()> {
         }
         if wanted("policies") {
             policies::run();
+        }
+        #[cfg(feature = "redis")]
+        if wanted("redis") {
+            redis::run(&dir.join("redis")).await?;
         }
         if wanted("rehydrate") {
             rehydrate(&dir.join("rehydrate"), entries).await?;

@@ -4,100 +4,20 @@
 mod harness;
 mod support;
 
-use harness::lab::{BIN, signal};
-use harness::{LIMIT, eventually, run, wait_for};
+use harness::lab::BIN;
+use harness::served::{Reply, Served};
+use harness::{LIMIT, eventually, run};
 use s3s::S3ErrorCode;
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 use support::s3server::{ACCESS_KEY, BUCKET, Fault, S3Server, SECRET_KEY};
 
 const BLOCK: usize = 1 << 20;
-
-/// A server in a process of its own, over a directory that outlives it.
-struct Served {
-    child: Option<Child>,
-    http: SocketAddr,
-    metrics: SocketAddr,
-}
-
-/// An answer, as curl saw it.
-#[derive(Debug)]
-struct Reply {
-    status: u16,
-    headers: BTreeMap<String, String>,
-    body: Vec<u8>,
-}
-
-impl Served {
-    fn start(dir: &Path, options: &[&str], environment: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(BIN);
-        command.args(["--json", "serve", "--http", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--cache"]);
-        command.arg(dir.join("cache")).args(options).envs(environment.iter().copied());
-        command.env("ICECACHE_CONFIG", "/dev/null").stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let said: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line:?}"));
-        let address = |name: &str| said[name].as_str().unwrap().parse().unwrap();
-        Self { http: address("http"), metrics: address("metrics"), child: Some(child) }
-    }
-
-    fn curl(&self, path: &str, options: &[&str]) -> Reply {
-        let dir = tempfile::tempdir().unwrap();
-        let (head, body) = (dir.path().join("head"), dir.path().join("body"));
-        let mut curl = Command::new("curl");
-        curl.args(["-sS", "--path-as-is", "--max-time", "60", "-w", "%{http_code}", "-D"]).arg(&head);
-        curl.arg("-o").arg(&body).args(options).arg(format!("http://{}/files/{path}", self.http));
-        let done = run(&mut curl, LIMIT);
-        let head = fs::read_to_string(head).unwrap_or_default();
-        let last = head.trim_end().rsplit("\r\n\r\n").next().unwrap_or_default().to_owned();
-        let headers = last.lines().filter_map(|line| line.split_once(": "));
-        Reply {
-            status: done.stdout.trim().parse().unwrap_or_else(|_| panic!("{done:?}")),
-            headers: headers.map(|(k, v)| (k.to_ascii_lowercase(), v.trim().to_owned())).collect(),
-            body: fs::read(body).unwrap_or_default(),
-        }
-    }
-
-    fn get(&self, path: &str) -> Reply {
-        self.curl(path, &[])
-    }
-
-    fn metric(&self, line: &str) -> u64 {
-        let url = format!("http://{}/metrics", self.metrics);
-        let text = run(Command::new("curl").args(["-sSf", &url]), LIMIT).must("curl").stdout;
-        let value =
-            text.lines().find_map(|l| l.strip_prefix(line)).unwrap_or_else(|| panic!("{line}: {text}"));
-        value.trim().parse::<f64>().unwrap() as u64
-    }
-
-    fn kill(mut self) {
-        let mut child = self.child.take().unwrap();
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
-
-    fn stop(mut self) {
-        let mut child = self.child.take().unwrap();
-        signal(child.id(), rustix::process::Signal::TERM);
-        assert_eq!(wait_for(&mut child, LIMIT), Some(0), "it did not end in good order");
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        if let Some(child) = &mut self.child {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
 
 fn content(seed: u32, length: usize) -> Vec<u8> {
     (0..length as u32).map(|at| ((at ^ seed << 24).wrapping_mul(2_654_435_761) >> 13) as u8).collect()
@@ -450,7 +370,7 @@ fn the_command_line_looks_after_a_cache() {
     assert!(bytes <= 1200 << 10 && keys(&["ls"]) == ["data/one", "data/two"], "{left}");
     let held = Served::start(dir.path(), &[], &[]);
     let refused = verb(&["ls"]);
-    let pid = held.child.as_ref().unwrap().id().to_string();
+    let pid = held.pid().to_string();
     assert!(refused.code == 4 && refused.stderr.contains(&pid), "{refused:?}");
     held.stop();
     assert_eq!(json(&["rm", "data/two"])["removed"], 1);

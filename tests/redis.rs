@@ -17,6 +17,8 @@ mod harness;
 mod lacking;
 #[path = "redis/proxy.rs"]
 mod proxy;
+#[path = "redis/serve.rs"]
+mod serve;
 #[path = "redis/server.rs"]
 mod server;
 #[path = "redis/single.rs"]

@@ -114,4 +114,4 @@ pub use info::{EntryName, Info, Removed, Verdict, Whereabouts};
 pub use key::{Key, ObjectId};
 pub use stats::{LATENCY_MS, Stats, Totals};
 pub use stream::Stream;
-pub use tier::{Chain, FetchError, Fetched, Origin, StoreOrigin, Tier, TierError};
+pub use tier::{Chain, FetchError, Fetched, Origin, StoreOrigin, Tier, TierError, TierStats};

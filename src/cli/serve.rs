@@ -25,6 +25,10 @@ pub struct Serve {
     /// Read what is missing from this remote, such as s3://bucket/prefix
     #[arg(long, value_name = "URL")]
     origin: Option<String>,
+    /// Ask this Redis before the origin, as redis[s]://HOST:PORT; a password is best in a file
+    /// (?password-file=PATH, see docs/CACHE.md)
+    #[arg(long, value_name = "URL", env = "ICECACHE_REDIS", hide_env_values = true, requires = "origin")]
+    redis: Option<String>,
     /// Ask the origin again after this time whether an object is still the same [default: 10s]
     #[arg(long, value_name = "TIME", default_value = "10s", hide_default_value = true, value_parser = text::duration)]
     fresh: Duration,
@@ -52,6 +56,7 @@ impl Serve {
             http: self.http,
             metrics: self.metrics,
             origin,
+            redis: self.redis,
             fresh: self.fresh,
             token: self.token_file.as_deref().map(token).transpose()?,
             limits: Limits { patience: self.patience, ..Limits::default() },

@@ -1,6 +1,6 @@
 //! What is counted, in the text format that Prometheus scrapes (version 0.0.4). docs/metrics.md lists it.
 use super::http::{Answer, Body, HttpMeters, HttpTotals, text};
-use crate::cache::{Cache, LATENCY_MS, Stats};
+use crate::cache::{Cache, Chain, LATENCY_MS, Stats, TierStats};
 use async_trait::async_trait;
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
@@ -48,19 +48,19 @@ pub struct Family {
 struct Sample {
     /// `_bucket`, `_sum`, `_count`, or nothing.
     suffix: &'static str,
-    label: Option<(&'static str, String)>,
+    labels: Vec<(&'static str, String)>,
     value: f64,
 }
 
 impl Family {
     fn one(name: &'static str, kind: Kind, help: &'static str, value: u64) -> Self {
-        Self { name, kind, help, samples: vec![Sample { suffix: "", label: None, value: value as f64 }] }
+        Self { name, kind, help, samples: vec![Sample { suffix: "", labels: Vec::new(), value: value as f64 }] }
     }
 
     fn by(name: &'static str, help: &'static str, label: &'static str, values: &[(&str, u64)]) -> Self {
         let sample = |(which, value): &(&str, u64)| Sample {
             suffix: "",
-            label: Some((label, (*which).to_owned())),
+            labels: vec![(label, (*which).to_owned())],
             value: *value as f64,
         };
         Self { name, kind: Kind::Counter, help, samples: values.iter().map(sample).collect() }
@@ -230,11 +230,11 @@ fn fills(stats: &Stats) -> Family {
     let ends = LATENCY_MS.iter().map(|ms| format!("{}", *ms as f64 / 1000.0)).chain(["+Inf".to_owned()]);
     for (end, n) in ends.zip(stats.totals.latency) {
         count += n;
-        samples.push(Sample { suffix: "_bucket", label: Some(("le", end)), value: count as f64 });
+        samples.push(Sample { suffix: "_bucket", labels: vec![("le", end)], value: count as f64 });
     }
     let sum = stats.totals.fill_us as f64 / 1e6;
-    samples.push(Sample { suffix: "_sum", label: None, value: sum });
-    samples.push(Sample { suffix: "_count", label: None, value: count as f64 });
+    samples.push(Sample { suffix: "_sum", labels: Vec::new(), value: sum });
+    samples.push(Sample { suffix: "_count", labels: Vec::new(), value: count as f64 });
     let (name, help) = ("icecache_cache_fill_seconds", "How long fetches of blocks and fills of files took.");
     Family { name, kind: Kind::Histogram, help, samples }
 }
@@ -242,7 +242,7 @@ fn fills(stats: &Stats) -> Family {
 fn replay(us: u64) -> Family {
     let (name, help) =
         ("icecache_cache_journal_replay_seconds", "How long the journal was read at the start.");
-    let samples = vec![Sample { suffix: "", label: None, value: us as f64 / 1e6 }];
+    let samples = vec![Sample { suffix: "", labels: Vec::new(), value: us as f64 / 1e6 }];
     Family { name, kind: Kind::Gauge, help, samples }
 }
 
@@ -252,12 +252,27 @@ pub fn encode(families: &[Family]) -> String {
     for family in families {
         let Family { name, kind, help, samples } = family;
         let _infallible = write!(out, "# HELP {name} {help}\n# TYPE {name} {}\n", kind.word());
-        for Sample { suffix, label, value } in samples {
-            let label = label.as_ref().map(|(label, which)| format!("{{{label}=\"{which}\"}}"));
-            let _infallible = writeln!(out, "{name}{suffix}{} {value}", label.unwrap_or_default());
+        for Sample { suffix, labels, value } in samples {
+            let labels: Vec<String> = labels.iter().map(|(l, which)| format!("{l}=\"{which}\"")).collect();
+            let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+            let _infallible = writeln!(out, "{name}{suffix}{labels} {value}");
         }
     }
     out
+}
+
+/// What tiers have answered.
+pub fn of_tiers(tiers: &[TierStats]) -> Family {
+    let sample = |tier: &TierStats| {
+        [("hit", tier.hits), ("miss", tier.misses), ("error", tier.errors)].map(|(result, value)| Sample {
+            suffix: "",
+            labels: vec![("tier", tier.name.to_owned()), ("result", result.to_owned())],
+            value: value as f64,
+        })
+    };
+    let name = "icecache_tier_requests_total";
+    let help = "Blocks that were asked of a tier before the origin.";
+    Family { name, kind: Kind::Counter, help, samples: tiers.iter().flat_map(sample).collect() }
 }
 
 /// Answers `GET /metrics`.
@@ -265,12 +280,13 @@ pub fn encode(families: &[Family]) -> String {
 pub struct Metrics {
     cache: Cache,
     http: Arc<HttpMeters>,
+    chain: Option<Arc<Chain>>,
 }
 
 impl Metrics {
-    /// Of a cache, and of the server whose `http` these are.
-    pub fn new(cache: Cache, http: Arc<HttpMeters>) -> Self {
-        Self { cache, http }
+    /// Of a cache, of the server whose `http` these are, and of what is asked before its origin.
+    pub fn new(cache: Cache, http: Arc<HttpMeters>, chain: Option<Arc<Chain>>) -> Self {
+        Self { cache, http, chain }
     }
 }
 
@@ -283,7 +299,8 @@ impl Answer for Metrics {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return text(StatusCode::METHOD_NOT_ALLOWED, CONTENT_TYPE, "GET\n".into());
         }
-        let families = families(&self.cache.stats(), self.cache.journal_bytes(), &self.http.totals());
+        let mut families = families(&self.cache.stats(), self.cache.journal_bytes(), &self.http.totals());
+        families.push(of_tiers(&self.chain.as_ref().map(|chain| chain.stats()).unwrap_or_default()));
         text(StatusCode::OK, CONTENT_TYPE, encode(&families))
     }
 }
@@ -296,7 +313,9 @@ mod tests {
     async fn all() -> Vec<Family> {
         let dir = tempfile::tempdir().expect("directory");
         let cache = Cache::open(crate::cache::Config::new(dir.path())).await.expect("opens");
-        families(&cache.stats(), cache.journal_bytes(), &HttpMeters::default().totals())
+        let mut all = families(&cache.stats(), cache.journal_bytes(), &HttpMeters::default().totals());
+        all.push(of_tiers(&[TierStats { name: "redis", hits: 1, misses: 2, errors: 3 }]));
+        all
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -327,5 +346,6 @@ mod tests {
         assert!(text.contains("icecache_cache_fill_seconds_bucket{le=\"0.001\"} 0\n"));
         assert!(text.contains("icecache_cache_fill_seconds_bucket{le=\"+Inf\"} 0\n"));
         assert!(text.contains("icecache_cache_limit_bytes 10737418240\n"));
+        assert!(text.contains("icecache_tier_requests_total{tier=\"redis\",result=\"miss\"} 2\n"));
     }
 }

@@ -1,7 +1,7 @@
 //! A cache that answers over HTTP until it is told to end: `icecache serve`.
 use super::http::{Files, HttpMeters, Limits, OriginFiles, Token, serve};
 use super::metrics::Metrics;
-use crate::cache::{Cache, Config};
+use crate::cache::{Cache, Chain, Config, StoreOrigin, Tier};
 use crate::config::S3Settings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::remote::open_configured;
@@ -22,6 +22,8 @@ pub struct ProxySettings {
     pub metrics: Option<String>,
     /// The store whose objects are read through the cache.
     pub origin: Option<(String, S3Settings)>,
+    /// A Redis that machines share, asked before the origin.
+    pub redis: Option<String>,
     /// What an object is is believed for so long.
     pub fresh: Duration,
     /// What writers must show.
@@ -48,7 +50,7 @@ pub async fn run(
     stop: watch::Receiver<bool>,
     ready: impl FnOnce(Addresses) -> Result<()>,
 ) -> Result<()> {
-    let ProxySettings { cache, http, metrics, origin, fresh, token, limits } = settings;
+    let ProxySettings { cache, http, metrics, origin, redis, fresh, token, limits } = settings;
     let files_at = listen(&http).await?;
     let metrics_at = match &metrics {
         Some(address) => Some(listen(address).await?),
@@ -56,12 +58,14 @@ pub async fn run(
     };
     let cache = Cache::open(cache).await?;
     let meters = Arc::<HttpMeters>::default();
-    let origin = match origin {
+    let tiers = tiers(redis.as_deref()).await?;
+    let (origin, chain) = match origin {
         Some((url, s3)) => {
             let store = open_configured(&url, &s3, Arc::default()).await?;
-            Some(OriginFiles::new(cache.clone(), store, None, fresh))
+            let chain = Arc::new(Chain::new(tiers, Arc::new(StoreOrigin::new(store.clone()))));
+            (Some(OriginFiles::new(cache.clone(), store, chain.clone(), fresh)), Some(chain))
         }
-        None => None,
+        None => (None, None),
     };
     let local = |listener: &TcpListener| {
         listener.local_addr().map_err(|e| Error::io("cannot tell the address that is listened at", e))
@@ -70,7 +74,7 @@ pub async fn run(
         Addresses { http: local(&files_at)?, metrics: metrics_at.as_ref().map(local).transpose()? };
     let files = Arc::new(Files::new(cache.clone(), origin, token, meters.clone()));
     let metrics = metrics_at.map(|listener| {
-        let metrics = Arc::new(Metrics::new(cache.clone(), meters.clone()));
+        let metrics = Arc::new(Metrics::new(cache.clone(), meters.clone(), chain));
         tokio::spawn(serve(listener, metrics, limits, Arc::default(), stop.clone()))
     });
     ready(addresses)?;
@@ -79,6 +83,29 @@ pub async fn run(
         let _ended = metrics.await;
     }
     Ok(cache.close().await?)
+}
+
+/// What is asked before the origin.
+#[cfg(feature = "redis")]
+async fn tiers(redis: Option<&str>) -> Result<Vec<Arc<dyn Tier>>> {
+    use crate::redis::{RedisOptions, RedisTier};
+    let Some(url) = redis else { return Ok(Vec::new()) };
+    let tier = RedisTier::open(RedisOptions::parse(url)?).await?;
+    if let Err(error) = tier.ready().await {
+        tracing::warn!(%error, "serving without redis until it answers");
+    }
+    Ok(vec![Arc::new(tier)])
+}
+
+#[cfg(not(feature = "redis"))]
+async fn tiers(redis: Option<&str>) -> Result<Vec<Arc<dyn Tier>>> {
+    match redis {
+        None => Ok(Vec::new()),
+        Some(_) => {
+            let message = "this build has no Redis: it was made without the feature 'redis'";
+            Err(Error::new(ErrorKind::Unsupported, message))
+        }
+    }
 }
 
 async fn listen(address: &str) -> Result<TcpListener> {

@@ -9,6 +9,7 @@ pub mod lab;
 pub mod load;
 pub mod ops;
 pub mod process;
+pub mod served;
 pub mod snapshot;
 pub mod subject;
 pub mod twin;

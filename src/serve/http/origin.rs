@@ -1,5 +1,5 @@
 //! [`OriginFiles`]: the objects behind a server, by what the store says they are.
-use crate::cache::{Blob, Cache, EntryName, ObjectId, Origin, StoreOrigin};
+use crate::cache::{Blob, Cache, EntryName, ObjectId, Origin};
 use crate::clock::Timestamp;
 use crate::remote::{Properties, RemoteError, Store, Tag};
 use crate::sync::Mutex;
@@ -50,8 +50,7 @@ impl std::fmt::Debug for OriginFiles {
 impl OriginFiles {
     /// The objects of `store`, read through `cache` from `origin` (the store itself, perhaps behind tiers).
     /// That an object is the same version is believed for `fresh`; while the store is away, until it is back.
-    pub fn new(cache: Cache, store: Store, origin: Option<Arc<dyn Origin>>, fresh: Duration) -> Self {
-        let origin = origin.unwrap_or_else(|| Arc::new(StoreOrigin::new(store.clone())));
+    pub fn new(cache: Cache, store: Store, origin: Arc<dyn Origin>, fresh: Duration) -> Self {
         let bucket = store.url();
         let known = Mutex::new(LruCache::new(KNOWN_MAX));
         let this = Self { cache, store, origin, bucket, fresh, known, away: Mutex::default() };

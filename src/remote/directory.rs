@@ -7,13 +7,14 @@
 //! Tags: objects up to [`HASHED_MAX_BYTES`] (HEAD documents) are named by the BLAKE3 of their bytes.
 //! Larger ones would have to be read to be named, so they are named by size, inode and modification
 //! time, and each PUT makes the time unique: it takes the clock or one nanosecond more than the last PUT.
+mod upload;
 mod walk;
 
 use super::{
     Condition, Download, Object, ObjectStore, Page, Properties, RemoteError, Tag, Upload, body, key,
 };
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::stream;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{File, Metadata, OpenOptions};
@@ -24,6 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use upload::DirectoryUpload;
 
 /// Up to this size a tag is a hash of the content.
 pub const HASHED_MAX_BYTES: u64 = 1 << 20;
@@ -393,9 +395,7 @@ impl ObjectStore for DirectoryStore {
     async fn upload(&self, key: &str, condition: Condition) -> Result<Box<dyn Upload>, RemoteError> {
         key::check(key)?;
         let aside = self.blocking(Shared::create_aside).await?;
-        let buffer = BytesMut::new();
-        let (store, key) = (self.clone(), key.to_owned());
-        Ok(Box::new(DirectoryUpload { store, key, condition, aside: Some(aside), buffer }))
+        Ok(Box::new(DirectoryUpload::new(self.clone(), key.to_owned(), condition, aside)))
     }
 
     async fn head(&self, key: &str) -> Result<Properties, RemoteError> {
@@ -445,51 +445,4 @@ fn read_range(file: Arc<File>, range: Range<u64>, key: String) -> super::ByteStr
         let rest = range.start + chunk.len() as u64..range.end;
         Ok(Some((chunk, (file, rest, key))))
     }))
-}
-
-struct DirectoryUpload {
-    store: DirectoryStore,
-    key: String,
-    condition: Condition,
-    aside: Option<Aside>, // none after a failed write
-    buffer: BytesMut,
-}
-
-impl DirectoryUpload {
-    fn broken(&self) -> RemoteError {
-        RemoteError::Unavailable { message: format!("an earlier write of the upload failed: {}", self.key) }
-    }
-
-    async fn drain(&mut self) -> Result<(), RemoteError> {
-        let aside = self.aside.take().ok_or_else(|| self.broken())?;
-        let bytes = self.buffer.split();
-        let written = self.store.blocking(move |_| {
-            let mut aside = aside;
-            aside.file.write_all(&bytes).map_err(|e| failed("write", &aside.path, &e))?;
-            Ok(aside)
-        });
-        self.aside = Some(written.await?);
-        Ok(())
-    }
-}
-
-#[async_trait]
-impl Upload for DirectoryUpload {
-    async fn write(&mut self, bytes: Bytes) -> Result<(), RemoteError> {
-        self.buffer.extend_from_slice(&bytes);
-        if self.buffer.len() >= CHUNK_BYTES { self.drain().await } else { Ok(()) }
-    }
-
-    async fn finish(mut self: Box<Self>) -> Result<Tag, RemoteError> {
-        self.drain().await?;
-        let aside = self.aside.take().ok_or_else(|| self.broken())?;
-        let (key, condition) = (self.key.clone(), self.condition.clone());
-        self.store.blocking(move |shared| shared.publish(&key, aside, None, &condition)).await
-    }
-
-    async fn abort(self: Box<Self>) {
-        let aside = self.aside;
-        // Removing a large file takes a while; nobody waits for the outcome.
-        let _ = tokio::task::spawn_blocking(move || drop(aside)).await;
-    }
 }

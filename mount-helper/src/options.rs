@@ -33,6 +33,7 @@ const SETTINGS: &[&str] = &[
     "chain",
     "keep",
     "keep-for",
+    "delete-after",
     "debounce",
     "max-delay",
     "cut-deadline",

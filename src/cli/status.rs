@@ -57,6 +57,8 @@ fn one(status: &control::Status, context: &Context) -> Result<()> {
         ("open_for_write", status.open_for_write.to_string()),
         ("absent_files", status.absent_files.to_string()),
         ("absent_bytes", format!("{} ({})", status.absent_bytes, bytes(status.absent_bytes))),
+        ("unneeded_layers", status.unneeded_layers.to_string()),
+        ("unneeded_bytes", format!("{} ({})", status.unneeded_bytes, bytes(status.unneeded_bytes))),
         ("last_flush", last_flush.unwrap_or_else(|| "none".to_owned())),
         ("last_error", last_error.unwrap_or_else(|| "none".to_owned())),
         ("uptime", format!("{} s", status.uptime_s)),
@@ -70,6 +72,9 @@ fn one(status: &control::Status, context: &Context) -> Result<()> {
         format!("{}: {reason}", safe_path(&entry.path))
     };
     rows.extend(status.stuck.iter().take(STUCK_SHOWN).map(|entry| ("", why(entry))));
+    if let Some(error) = &status.unneeded_error {
+        context.output.warn(&safe(error));
+    }
     if let Some(fork) = &status.fork {
         rows.insert(9, ("fork", safe(fork)));
         context.output.warn(&forked(fork));

@@ -51,6 +51,11 @@ pub const KEYS: &[Key] = &[
     key("chain", Some("16"), "how many layers a version may have, before some become one"),
     key("keep", Some("100"), "how many of the newest versions are kept; tagged ones always are"),
     key("keep-for", Some("none"), "keep versions that are younger as well, such as 12h, 7d or 8w"),
+    key(
+        "delete-after",
+        Some("1d"),
+        "delete layers that no kept version has needed for so long, such as 12h or 7d; or never",
+    ),
     key("debounce", Some("1s"), "flush this long after the last change"),
     key("max-delay", Some("10s"), "flush at least this often under constant writing"),
     key("cut-deadline", Some("500ms"), "how long one attempt of a cut may hold writers"),

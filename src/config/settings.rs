@@ -80,6 +80,9 @@ pub struct MountSettings {
     pub keep: u32,
     /// Versions that are younger are kept as well.
     pub keep_for: Option<Duration>,
+    /// How long layers that no kept version needs stay in the remote; `None`: for ever.
+    #[serde(default)]
+    pub delete_after: Option<Duration>,
     /// Flush this long after the last change.
     pub debounce: Duration,
     /// Flush at least this often under constant writing; not shorter than `debounce`.
@@ -281,6 +284,7 @@ impl MountSettings {
             chain: reader.always("chain", |t| text::number(t, 4..=1024))?,
             keep: reader.always("keep", |t| text::number(t, 1..=10_000))?,
             keep_for: reader.always("keep-for", text::age)?,
+            delete_after: reader.always("delete-after", |t| text::age_or("never", t))?,
             debounce: reader.always("debounce", text::duration)?,
             max_delay: reader.always("max-delay", text::duration)?,
             cut_deadline: reader.always("cut-deadline", text::duration)?,

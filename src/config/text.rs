@@ -58,10 +58,15 @@ pub fn rate(text: &str) -> Result<Option<NonZeroU64>, String> {
 
 /// How old something may be: a number with h, d or w; or `none`.
 pub fn age(text: &str) -> Result<Option<Duration>, String> {
-    if text.eq_ignore_ascii_case("none") {
+    age_or("none", text)
+}
+
+/// The same with another word for "there is no such age".
+pub fn age_or(word: &str, text: &str) -> Result<Option<Duration>, String> {
+    if text.eq_ignore_ascii_case(word) {
         return Ok(None);
     }
-    let expected = || format!("expected an age such as 12h, 7d or 8w, or none: {text}");
+    let expected = || format!("expected an age such as 12h, 7d or 8w, or {word}: {text}");
     let seconds = match text.as_bytes().last().map(u8::to_ascii_lowercase) {
         Some(b'h') => 3600,
         Some(b'd') => 86_400,
@@ -103,6 +108,8 @@ mod tests {
         assert_eq!(hours("7d"), Ok(Some(168)));
         assert_eq!(hours("2W"), Ok(Some(336)));
         assert_eq!(hours("none"), Ok(None));
+        assert_eq!(age_or("never", "Never"), Ok(None));
+        assert!(age_or("never", "none").is_err_and(|e| e.contains("or never")));
         for wrong in ["", "d", "7", "-1d", "1.5h", "99999999999w", "\u{e9}", "7days"] {
             assert!(age(wrong).is_err(), "{wrong}");
         }

@@ -23,6 +23,7 @@ mod fork;
 mod layered;
 mod open;
 pub mod pack;
+mod prune;
 mod single;
 #[cfg(test)]
 #[allow(clippy::expect_used)] // a test may panic
@@ -30,6 +31,7 @@ mod tests;
 mod tidy;
 
 pub use open::{Opening, Relation};
+pub use prune::PruningError;
 pub use tidy::{Tidied, Tidy};
 
 /// How often a conditional PUT is tried when nobody moved its object and it failed all the same.
@@ -129,6 +131,9 @@ pub enum CommitError {
     /// An earlier commit turned out to have happened: plan anew, the records have changed.
     #[error("an earlier flush took effect late")]
     Outdated,
+    /// Layers that the new one refers to were let go while it was made (`prune`): plan anew.
+    #[error("layers were let go meanwhile that the new one refers to")]
+    LetGo,
     /// Layout single: another writer replaced the archive. The next commit goes to this fork.
     #[error("another writer replaced the archive; continuing as fork: {}", .0.name)]
     Diverged(Forked),
@@ -166,6 +171,19 @@ pub enum CommitError {
         /// Its layout.
         layout: &'static str,
     },
+    /// Another writer moved the name, and then layers that this directory was made from were deleted, so that a
+    /// fork would lack them.
+    #[error(
+        "another writer moved this name, and layers that this directory was made from have been deleted since; \
+         nothing was overwritten, and what changed here stays unsaved (unmount, then mount again: both are \
+         shown, and the next save has both): {name}: {key}"
+    )]
+    Deleted {
+        /// The name.
+        name: String,
+        /// A layer that is missing.
+        key: String,
+    },
     /// A plan that is not whole for layout single, or whole for layered.
     #[error("plan does not fit the layout")]
     Misfit,
@@ -186,7 +204,7 @@ impl CommitError {
         match self {
             Self::Remote(e) | Self::Head(HeadError::Remote(e)) => e.is_transient(),
             Self::Layer(LayerError::Changed { .. }) => true,
-            Self::Unsettled | Self::Outdated | Self::Diverged(_) => true,
+            Self::Unsettled | Self::Outdated | Self::LetGo | Self::Diverged(_) => true,
             _ => false,
         }
     }
@@ -212,11 +230,13 @@ impl From<CommitError> for crate::Error {
             CommitError::Source { path, source } => return Self::io(format!("cannot read: {path}"), source),
             CommitError::Unsettled
             | CommitError::Outdated
+            | CommitError::LetGo
             | CommitError::Stopped
             | CommitError::Gone { .. } => ErrorKind::Unavailable,
-            CommitError::Diverged(_) | CommitError::Unadopted | CommitError::Moved { .. } => {
-                ErrorKind::Conflict
-            }
+            CommitError::Diverged(_)
+            | CommitError::Unadopted
+            | CommitError::Moved { .. }
+            | CommitError::Deleted { .. } => ErrorKind::Conflict,
             CommitError::Misfit | CommitError::OtherLayout { .. } => ErrorKind::Invalid,
         };
         Self::new(kind, e.to_string())

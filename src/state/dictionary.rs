@@ -15,6 +15,14 @@ pub fn dictionary_key(digest: &[u8; 32]) -> String {
     format!("layers/{}.dict", blake3::Hash::from_bytes(*digest).to_hex())
 }
 
+/// Whether a dictionary has this key.
+pub fn is_dictionary_key(key: &str) -> bool {
+    let digest = key.strip_prefix("layers/").and_then(|name| name.strip_suffix(".dict"));
+    digest
+        .and_then(|digest| blake3::Hash::from_hex(digest).ok())
+        .is_some_and(|digest| dictionary_key(digest.as_bytes()) == key)
+}
+
 /// Why a dictionary that a layer needs cannot be had.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -23,6 +23,8 @@ pub const FORMAT_VERSION: u32 = 1;
 pub const HEAD_BYTES_MAX: usize = 32 << 20;
 /// The most layers one version may have.
 pub const LAYERS_MAX: usize = 65_536;
+/// The most unneeded layers that are written down.
+pub const UNNEEDED_MAX: usize = 8192;
 /// The longest key of a layer and the longest name, in bytes.
 pub const KEY_BYTES_MAX: usize = 900;
 /// The longest name of a state, in bytes.

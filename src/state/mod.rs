@@ -18,6 +18,7 @@ pub mod identity;
 pub mod live;
 mod mapped;
 pub mod plan;
+pub mod prune;
 pub mod record;
 pub mod restore;
 pub mod scan;

@@ -89,6 +89,15 @@ pub struct Status {
     /// Their bytes.
     #[serde(default)]
     pub absent_bytes: u64,
+    /// Layers in the remote that no kept version needs, and that are not deleted yet.
+    #[serde(default)]
+    pub unneeded_layers: u64,
+    /// Their bytes.
+    #[serde(default)]
+    pub unneeded_bytes: u64,
+    /// Why the last attempt to delete such came to nothing.
+    #[serde(default)]
+    pub unneeded_error: Option<String>,
     /// The last committed flush.
     pub last_flush: Option<FlushRecord>,
     /// The last failure since the last committed flush.

@@ -72,6 +72,7 @@ impl Controller for MountController {
         let flushes = self.flusher.status();
         let unsaved = self.flusher.unsaved(0);
         let (mode, mode_reason) = self.served.mode();
+        let (unneeded_layers, unneeded_bytes) = self.flusher.committer().unneeded();
         Status {
             dir: self.settings.dir.clone(),
             pid: std::process::id(),
@@ -89,6 +90,9 @@ impl Controller for MountController {
             open_for_write: self.served.volume().open_for_write() as u64,
             absent_files: self.left().files,
             absent_bytes: self.left().bytes,
+            unneeded_layers,
+            unneeded_bytes,
+            unneeded_error: self.flusher.prune_error(),
             last_flush: flushes.last.map(|done| FlushRecord {
                 time: instant(done.time),
                 version: done.receipt.version.to_string(),

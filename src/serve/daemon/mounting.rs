@@ -190,6 +190,7 @@ impl Mounting {
                     chain: settings.chain as usize,
                     keep: settings.keep as usize,
                     keep_for: settings.keep_for,
+                    delete_after: settings.delete_after,
                 },
             ),
             runtime.clone(),

@@ -51,7 +51,7 @@ impl Committer {
         let mut attempt = 1;
         let theirs = loop {
             let next = base.next(writer, &host, layer.clone());
-            match self.swap(&next, &key, condition).await? {
+            match self.swap(&next, Some(&key), condition).await? {
                 Swap::Done(tag, there) => {
                     self.promote(&pending, Some(there.map_or(next, |there| *there)), tag).await?;
                     return Ok(self.receipt(&state.name, pending.version, packed, None));
@@ -62,6 +62,11 @@ impl Committer {
                         return Err(refused_for_nothing(&head::head_key(&state.name)).into());
                     }
                     let (head, tag) = *theirs;
+                    if !head.lends(&layer.refers) {
+                        // What the layer refers to was let go meanwhile, and may be deleted any time.
+                        self.replaced(head, tag, 0).await?;
+                        return Err(CommitError::LetGo);
+                    }
                     (base, condition) = (head, Condition::IfMatch(tag));
                     base.dictionary = self.known_dictionary().or(base.dictionary);
                     attempt += 1;
@@ -77,6 +82,7 @@ impl Committer {
         if !self.options.fork {
             return Err(self.give_way(state.name));
         }
+        self.require_layers(&base, &theirs.0).await?;
         let origin = self.records.meta().name;
         for attempt in 1..=FORK_ATTEMPTS {
             let name = fork::fork_name(&origin, &host, head::instant(time), attempt);
@@ -85,7 +91,7 @@ impl Committer {
             pending = self
                 .blocking(move |records| records.retarget(&mut pending, &target).map(|()| pending))
                 .await?;
-            if let Swap::Done(tag, there) = self.swap(&next, &key, Condition::IfAbsent).await? {
+            if let Swap::Done(tag, there) = self.swap(&next, Some(&key), Condition::IfAbsent).await? {
                 let next = there.map_or(next, |there| *there);
                 tracing::error!(fork = %name, from = %state.name, version = state.version,
                     "another writer moved HEAD; our changes are in a fork");
@@ -97,12 +103,26 @@ impl Committer {
         Err(RemoteError::Precondition { key: head::head_key(&origin) }.into())
     }
 
+    /// A fork lists the layers of `base`; those that `theirs` has let go may have been deleted.
+    async fn require_layers(&self, base: &Head, theirs: &Head) -> Result<(), CommitError> {
+        for key in base.needed([base.version]).into_iter().filter(|key| theirs.layer(key).is_none()) {
+            match self.store.head(&key).await {
+                Ok(_) => {}
+                Err(RemoteError::NotFound { key }) => {
+                    return Err(CommitError::Deleted { name: base.name.clone(), key });
+                }
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
+    }
+
     /// Puts a HEAD document under a condition. If it is not clear whether that happened, reads HEAD
-    /// to find out; if that fails, too, the committer is unsettled.
+    /// to find out, by the layer `key` that is new in it; if that fails, too, the committer is unsettled.
     pub(super) async fn swap(
         &self,
         next: &Head,
-        key: &str,
+        key: Option<&str>,
         condition: Condition,
     ) -> Result<Swap, CommitError> {
         let bytes = bytes::Bytes::from(next.to_bytes()?);
@@ -130,7 +150,7 @@ impl Committer {
             };
             self.state.lock().unsettled = false;
             if let Some((head, tag)) = &current
-                && head.has_layer(key)
+                && key.is_some_and(|key| head.has_layer(key))
             {
                 // With the tags it was given since.
                 return Ok(Swap::Done(tag_of(head, tag, next.version), head.at(next.version).map(Box::new)));

@@ -26,6 +26,8 @@ pub struct Tidy {
     pub keep: usize,
     /// Younger ones are kept as well.
     pub keep_for: Option<Duration>,
+    /// How long a layer that nothing needs stays; `None`: for ever.
+    pub delete_after: Option<Duration>,
 }
 
 /// What was done.
@@ -74,7 +76,7 @@ impl Committer {
             let mut next = base.merged(run.clone(), layer.clone(), stored.clone());
             let since = tidy.keep_for.and_then(|age| now.checked_sub(age).ok());
             let unneeded = next.retain(next.kept(tidy.keep, since), &local, now);
-            match self.swap(&next, &key, Condition::IfMatch(stored)).await? {
+            match self.swap(&next, Some(&key), Condition::IfMatch(stored)).await? {
                 Swap::Done(tag, there) => {
                     self.replaced(there.map_or(next, |there| *there), tag, unneeded).await?;
                     let (bytes, copied) = (written.summary.bytes, written.copied);
@@ -133,7 +135,7 @@ impl Committer {
     }
 
     /// Another document of the version we build on is there, and it is ours.
-    async fn replaced(&self, head: Head, tag: Tag, gone: usize) -> Result<(), CommitError> {
+    pub(super) async fn replaced(&self, head: Head, tag: Tag, gone: usize) -> Result<(), CommitError> {
         let base = Base { version: head.version, tag: tag.clone() };
         let live: HashSet<Uuid> =
             head.all_layers().filter_map(|(_, layer)| head::layer_id(&layer.key)).collect();

@@ -4,9 +4,11 @@
 //! and commits it. A failure keeps every mark and is tried again, less and less often, for ever;
 //! whoever waits for a flush hears of the failure at once.
 mod observed;
+mod pruner;
 mod status;
 
 use observed::{OBSERVE_EVERY, Observed};
+use pruner::Pruner;
 pub use status::{Done, Failed, FlushStatus, Unsaved};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -81,6 +83,7 @@ pub struct Flusher {
     /// When whoever ends the mount stops waiting for the remote.
     give_up: watch::Sender<Option<Instant>>,
     tidy: Tidy,
+    pruner: Arc<Pruner>,
     /// Held for the whole of one flush.
     turn: Mutex<()>,
 }
@@ -118,6 +121,7 @@ impl Flusher {
             stop: AtomicBool::new(false),
             give_up: watch::Sender::new(None),
             tidy,
+            pruner: Arc::new(Pruner::new(tidy.delete_after)),
             turn: Mutex::new(()),
         }
     }
@@ -202,6 +206,11 @@ impl Flusher {
         self.status.lock().clone()
     }
 
+    /// Why what no version needs was not deleted at the last attempt.
+    pub fn prune_error(&self) -> Option<String> {
+        self.pruner.failure()
+    }
+
     /// What cuts have cost.
     pub fn cut_stats(&self) -> CutStats {
         self.cutter.stats()
@@ -262,6 +271,7 @@ impl Flusher {
         }
         if result.is_ok() {
             self.tidy_up();
+            self.pruner.wake(&self.committer, &self.runtime);
         }
         result
     }
@@ -286,13 +296,18 @@ impl Flusher {
     /// - Layout single learns of another writer only after its archive is sent: then the same goes to the fork.
     /// - A file that cannot be read spoils the layer that is being sent: the next is made without it, and the
     ///   one after that without any such file.
+    /// - A layer that refers to what was let go meanwhile is made anew.
     fn attempt(&self, has_time: bool) -> Result<Receipt> {
-        let (mut forked, mut unreadable) = (false, 0);
+        let (mut forked, mut let_go, mut unreadable) = (false, false, 0);
         let result = loop {
             match self.attempt_once(has_time) {
                 Err(Failure::Forked(e)) if !forked => {
                     tracing::info!(error = %e, "saving to the fork");
                     forked = true;
+                }
+                Err(Failure::LetGo(e)) if !let_go => {
+                    tracing::info!(error = %e, "saving without what was let go");
+                    let_go = true;
                 }
                 Err(Failure::Unreadable(path, e)) if unreadable < UNREADABLE_MAX => {
                     tracing::warn!(error = %e, "saving without a file that cannot be read");
@@ -300,7 +315,9 @@ impl Flusher {
                     self.cutter.distrust(path, unreadable > 1);
                 }
                 Ok(receipt) => break Ok(receipt),
-                Err(Failure::Forked(e) | Failure::Unreadable(_, e) | Failure::Other(e)) => break Err(e),
+                Err(
+                    Failure::Forked(e) | Failure::LetGo(e) | Failure::Unreadable(_, e) | Failure::Other(e),
+                ) => break Err(e),
             }
         };
         if unreadable > 1 {
@@ -349,6 +366,7 @@ impl Flusher {
                         self.status.lock().fork = Some(fork.clone());
                         Failure::Forked(e.into())
                     }
+                    CommitError::LetGo => Failure::LetGo(e.into()),
                     CommitError::Source { ref path, ref source } if is_of_one_file(source) => {
                         Failure::Unreadable(path.clone(), e.into())
                     }
@@ -462,6 +480,8 @@ impl Flusher {
 enum Failure {
     /// The next one goes to a fork.
     Forked(Error),
+    /// The next one refers to nothing that was let go.
+    LetGo(Error),
     /// This file can be opened, but not read.
     Unreadable(RelPath, Error),
     Other(Error),

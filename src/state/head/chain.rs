@@ -3,7 +3,7 @@
 //! The layers of the newest version stand in order. A layer builds on the version of the one before it.
 //! When layers are merged, those that an earlier version needs, or a reference, are *held*: they say
 //! themselves what they build on, so that the chain of any kept version can be followed down to nothing.
-use super::{Head, HeadError, KEY_BYTES_MAX, LAYERS_MAX, LayerRef, Unneeded, VersionId};
+use super::{Head, HeadError, KEY_BYTES_MAX, LAYERS_MAX, LayerRef, UNNEEDED_MAX, Unneeded, VersionId};
 use crate::remote::Tag;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
@@ -122,7 +122,8 @@ impl Head {
     }
 
     /// Holds on to what these versions need, this one, and `also` by their keys; the rest of what is held
-    /// is unneeded from `now` on. Says how many those are.
+    /// is unneeded from `now` on. Says how many those are. Where so many are never deleted that they exceed
+    /// [`UNNEEDED_MAX`] the oldest are listed no longer.
     pub fn retain(
         &mut self,
         versions: impl IntoIterator<Item = VersionId>,
@@ -131,6 +132,8 @@ impl Head {
     ) -> usize {
         let mut needed = self.needed(versions);
         needed.extend(self.needed([self.version]));
+        let read = self.all_layers().filter(|(_, layer)| also.contains(&layer.key));
+        needed.extend(read.flat_map(|(_, layer)| layer.refers.iter().cloned()));
         let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.held)
             .into_iter()
             .partition(|layer| needed.contains(&layer.key) || also.contains(&layer.key));
@@ -142,7 +145,24 @@ impl Head {
             since: now,
             extra: serde_json::Map::new(),
         }));
+        let excess = self.unneeded.len().saturating_sub(UNNEEDED_MAX);
+        self.unneeded.drain(..excess);
         count
+    }
+
+    /// The same version without the unneeded layers `gone`, whose objects are no longer there, in a document
+    /// that replaces the one which the store calls `stored`.
+    #[must_use]
+    pub fn pruned(&self, gone: &HashSet<String>, stored: Tag) -> Self {
+        let mut next = self.clone();
+        next.unneeded.retain(|unneeded| !gone.contains(&unneeded.key));
+        next.was_stored(stored);
+        next
+    }
+
+    /// Whether the layer of a next version may refer to these layers.
+    pub fn lends(&self, keys: &[String]) -> bool {
+        keys.iter().all(|key| self.layer(key).is_some())
     }
 
     /// The versions that are kept: the newest `count`, those not older than `since`, and tagged ones.

@@ -223,6 +223,39 @@ fn merged_layers_leave_every_kept_version_its_chain() {
 }
 
 #[test]
+fn what_is_gone_is_listed_no_longer() {
+    let mut head = head();
+    let since = head.time;
+    let unneeded =
+        |n: usize| Unneeded { key: format!("layers/u{n}.tar.zst"), bytes: 1, since, extra: Map::new() };
+    head.unneeded = vec![unneeded(1), unneeded(2)];
+    let gone = ["layers/u1.tar.zst".to_owned(), "layers/other".to_owned()].into();
+    let pruned = head.pruned(&gone, Tag("t".into()));
+    assert_eq!(pruned.unneeded, [unneeded(2)]);
+    assert!(pruned.is_version_of(&head) && pruned.was(1, &Tag("t".into())) && pruned.to_bytes().is_ok());
+    // Where they are never deleted the list has an end.
+    head.unneeded = (0..UNNEEDED_MAX + 5).map(unneeded).collect();
+    head.retain([1], &HashSet::new(), since);
+    assert_eq!((head.unneeded.len(), &head.unneeded[0]), (UNNEEDED_MAX, &unneeded(5)));
+}
+
+#[test]
+fn what_somebody_still_reads_keeps_what_it_refers_to() {
+    let mut head = head();
+    let of_before = |n: u64, refers: &[&str]| LayerRef {
+        base: Some(0),
+        version: 1,
+        refers: refers.iter().map(|key| (*key).to_owned()).collect(),
+        ..layer(&format!("layers/h{n}.tar.zst"))
+    };
+    head.held = vec![of_before(1, &["layers/h2.tar.zst"]), of_before(2, &[]), of_before(3, &[])];
+    let local = ["layers/h1.tar.zst".to_owned()].into();
+    assert_eq!(head.retain([1], &local, head.time), 1);
+    assert_eq!(head.unneeded[0].key, "layers/h3.tar.zst");
+    assert!(head.lends(&["layers/h2.tar.zst".to_owned()]) && !head.lends(&["layers/h3.tar.zst".to_owned()]));
+}
+
+#[test]
 fn a_layer_may_refer_only_to_what_is_listed() {
     let mut head = head().next(Uuid::from_u128(7), "box", layer("layers/2.tar.zst"));
     head.layers[1].refers = vec!["layers/1.tar.zst".into()];

@@ -18,6 +18,7 @@ mod mount;
 mod offline;
 mod output;
 mod progress;
+mod prune;
 mod restore;
 #[cfg(feature = "http")]
 mod serve;
@@ -63,6 +64,8 @@ enum Verb {
     Verify(verify::Verify),
     /// Give a version a name
     Tag(tag::Tag),
+    /// Delete what no version needs
+    Prune(prune::Prune),
     /// Write the newest version into an archive
     Export(export::Export),
     /// Bring what is only in the remote so far
@@ -126,6 +129,7 @@ fn run(verb: Verb, context: &Context) -> crate::Result<Exit> {
         Verb::Restore(verb) => verb.run(context),
         Verb::Verify(verb) => verb.run(context),
         Verb::Tag(verb) => verb.run(context),
+        Verb::Prune(verb) => verb.run(context),
         Verb::Export(verb) => verb.run(context),
         Verb::Hydrate(verb) => verb.run(context),
         Verb::Import(verb) => verb.run(context),

@@ -2,12 +2,14 @@
 mod import;
 mod log;
 mod outline;
+mod prune;
 mod restore;
 mod tag;
 mod verify;
 
 pub use import::import;
 pub use log::log;
+pub use prune::{Pruned, Rules, prune};
 pub use restore::restore;
 pub use tag::{Tagged, tag};
 pub use verify::verify;

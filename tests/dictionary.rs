@@ -172,6 +172,9 @@ fn a_dictionary_that_is_missing_or_damaged_is_named() {
         let found = offline(&lab, "verify", &[]);
         assert_eq!(found.code, 9, "{what}: {}", found.said());
         assert!(found.stdout.contains(key) && found.stdout.contains("2 of 3 layers"), "{}", found.said());
+        let quick = offline(&lab, "verify", &["--quick"]);
+        assert_eq!(quick.code, 9, "{what}: {}", quick.said());
+        assert!(quick.stdout.contains(key) && quick.stdout.contains("2 of 3 layers"), "{}", quick.said());
         offline(&lab, "verify", &["1"]).must("verify of the version before");
         let to = lab.root().join(what);
         let refused = offline(&lab, "restore", &["--to", to.to_str().unwrap()]);

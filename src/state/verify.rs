@@ -13,13 +13,14 @@ use crate::error::{Error, ErrorKind};
 use crate::layer::{Kind, LayerError, LayerIndex, Row};
 use crate::remote::{RemoteError, Store};
 use crate::state::absent::tree::Tree;
+use crate::state::dictionary::{DictionaryError, fetch};
 use crate::state::head::{Head, LayerRef, TableRef, VersionId, layer_id};
 use crate::state::restore::fetch::Source;
 use crate::state::restore::{Counters, Progress};
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -186,6 +187,7 @@ impl Looker {
         let lent = head.held.iter().filter(|layer| needed.contains(&layer.key)).map(|layer| (layer, false));
         let layers: Vec<_> = lent.chain(head.layers.iter().map(|layer| (layer, true))).collect();
         report.layers = layers.len() as u64;
+        let undecodable = self.dictionaries(layers.iter().map(|(layer, _)| *layer)).await?;
         let looks =
             layers.iter().map(|(layer, laid)| async move { Ok((*layer, *laid, self.layer(layer).await?)) });
         // In the order of the layers, so that they can be laid as they come and nothing piles up.
@@ -193,6 +195,9 @@ impl Looker {
         let mut tree = Some(Tree::default());
         report.tree = Some(true);
         while let Some((layer, laid, mut seen)) = looks.try_next().await? {
+            if let Some(what) = layer.dictionary.and_then(|digest| undecodable.get(&digest.0)) {
+                seen.wrong.get_or_insert_with(|| what.clone());
+            }
             if !laid {
                 match seen.wrong {
                     None => report.entries += layer.entries,
@@ -234,6 +239,25 @@ impl Looker {
         }
         report.bytes = self.counters.bytes();
         Ok(report)
+    }
+
+    /// Of the dictionaries that these layers need, those that are missing or wrong, and how.
+    async fn dictionaries(
+        &self,
+        layers: impl Iterator<Item = &LayerRef>,
+    ) -> Result<HashMap<[u8; 32], String>, VerifyError> {
+        let mut wrong = HashMap::new();
+        let needed: HashSet<[u8; 32]> = layers.filter_map(|layer| Some(layer.dictionary?.0)).collect();
+        for digest in needed {
+            match fetch(&*self.store, &digest).await {
+                Ok(dictionary) => self.counters.add(dictionary.bytes().len() as u64),
+                Err(DictionaryError::Remote { key, source }) => {
+                    return Err(VerifyError::Remote { key, source });
+                }
+                Err(e) => drop(wrong.insert(digest, e.to_string())),
+            }
+        }
+        Ok(wrong)
     }
 
     async fn layer(&self, layer: &LayerRef) -> Result<Seen, VerifyError> {

@@ -81,6 +81,7 @@
 //!     host: "here".into(),
 //!     pack: PackOptions::default(),
 //!     dictionary: false,
+//!     log: false,
 //!     fork: true,
 //! };
 //! let (committer, _opening) = Committer::open(store.clone(), records.clone(), options).await?;

@@ -483,3 +483,72 @@ fn orphans_are_found_by_hand() {
     assert_eq!(lab.layers(), left);
     offline(&lab, "verify", &[]).must("verify");
 }
+
+/// Every object but the HEADs, with its bytes.
+fn archive(remote: &impl Remote) -> BTreeMap<String, Vec<u8>> {
+    let objects = remote.keys().into_iter().filter(|key| !key.ends_with("/HEAD"));
+    objects.map(|key| (key.clone(), remote.get(&key).unwrap())).collect()
+}
+
+/// SEMANTICS, Archive log: "With `--layout log` no object is ever deleted or replaced but HEAD"; "a mount in another layout is
+/// refused, as is `prune`, and `prune --orphans` of any other name in the same remote."
+fn nothing_is_ever_deleted(remote: &mut impl Remote) {
+    remote.lab().setup = remote.lab().setup.clone().with(AT_ONCE);
+    remote.lab().mount();
+    saved(remote.lab(), 0); // a name of the other layout becomes one of this
+    remote.lab().unmount();
+    remote.lab().setup.options.extend(["--layout".into(), "log".into()]);
+    remote.lab().mount();
+    let mut before = archive(remote);
+    let mut look = |remote: &mut dyn FnMut() -> BTreeMap<String, Vec<u8>>, what: &str| {
+        let now = remote();
+        for (key, bytes) in &before {
+            assert!(now.get(key) == Some(bytes), "{what}: {key} is not what it was");
+        }
+        before = now;
+    };
+    for round in 1..16 {
+        saved(remote.lab(), round);
+        look(&mut || archive(remote), "a flush");
+        if round % 6 == 5 {
+            offline(remote.lab(), "tag", &["good"]).must("tag");
+            look(&mut || archive(remote), "a tag");
+            remote.lab().elsewhere();
+            fs::read(remote.lab().dir().join("d/same")).unwrap();
+            remote.lab().unmount(); // which saves what was learned, if anything is
+            look(&mut || archive(remote), "another machine");
+            remote.lab().mount();
+        }
+    }
+    let head = remote.document();
+    assert!(head["log"] == true && listed(&head, &["unneeded"]).is_empty(), "{head}");
+    assert!(listed(&head, &["layers"]).len() <= 4 && remote.layers().len() > 16, "layers were merged");
+    let lab = remote.lab();
+    lab.unmount();
+    let refused = offline(lab, "prune", &["--keep", "1", "--older-than", "0h"]);
+    assert!(!refused.ok() && refused.stderr.contains("layout log"), "{}", refused.said());
+    lab.setup.options.truncate(lab.setup.options.len() - 2);
+    let other = lab.try_mount();
+    assert!(!other.ok() && other.stderr.contains("--layout log"), "{}", other.said());
+    lab.setup.name = "other".into();
+    lab.wipe();
+    lab.mount();
+    saved(lab, 0);
+    lab.unmount();
+    let (url, mut args) = (lab.remote(), vec!["prune", "--orphans", "--name", "other", "--remote"]);
+    args.push(&url);
+    args.extend(lab.setup.remote_options.iter().map(String::as_str));
+    let refused = lab.call(args);
+    assert!(!refused.ok() && refused.stderr.contains("layout log"), "{}", refused.said());
+    look(&mut || archive(remote), "what was refused");
+}
+
+#[test]
+fn the_archive_log_keeps_everything_in_a_directory() {
+    nothing_is_ever_deleted(&mut Lab::prepare(Setup::default()));
+}
+
+#[test]
+fn the_archive_log_keeps_everything_in_s3() {
+    nothing_is_ever_deleted(&mut Cloud::prepare());
+}

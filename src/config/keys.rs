@@ -28,7 +28,11 @@ pub const KEYS: &[Key] = &[
     key("name", None, "the name of this directory's history in the remote"),
     key("state-dir", None, "where the daemon keeps journal, log and socket"),
     key("backing", None, "keep the files here instead of underneath the mount"),
-    key("layout", Some("layered"), "layered: one layer per flush; single: one whole archive per flush"),
+    key(
+        "layout",
+        Some("layered"),
+        "layered: one layer per flush; log: the same, and nothing is ever deleted; single: one whole archive per flush",
+    ),
     key("s3-endpoint", None, "URL of an S3-compatible store"),
     key("s3-region", None, "region of the bucket"),
     key("s3-path-style", None, "on: the bucket stands in the path of the URL; default: on with an endpoint"),

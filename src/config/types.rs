@@ -46,6 +46,8 @@ words! {
     Layout {
         /// One layer per flush and a HEAD that lists them.
         Layered = "layered",
+        /// The same, and no object but HEAD is ever deleted or replaced.
+        Log = "log",
         /// One complete archive, `<prefix>/<name>.zst`, written anew by each flush.
         Single = "single",
     }
@@ -240,7 +242,7 @@ mod tests {
         for word in Layout::WORDS {
             assert_eq!(word.parse::<Layout>().map(Layout::as_str), Ok(*word));
         }
-        assert_eq!("flat".parse::<Layout>(), Err("expected one of layered, single: flat".to_owned()));
+        assert_eq!("flat".parse::<Layout>(), Err("expected one of layered, log, single: flat".to_owned()));
         assert_eq!(
             "nodev, nosuid".parse(),
             Ok(MountFlags { nodev: true, nosuid: true, ..MountFlags::default() })

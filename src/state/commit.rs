@@ -61,6 +61,8 @@ pub struct CommitOptions {
     pub pack: PackOptions,
     /// Whether small layers are compressed with a dictionary (layered only).
     pub dictionary: bool,
+    /// Whether nothing but HEAD may ever be deleted or replaced (layered only).
+    pub log: bool,
     /// Whether changes go to a fork when another writer moved the name; else they stay unsaved.
     pub fork: bool,
 }

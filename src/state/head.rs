@@ -77,6 +77,9 @@ pub struct Head {
     /// BLAKE3, in hex, of the compression dictionary that later layers may need.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dictionary: Option<Digest>,
+    /// Nothing that this name ever had is deleted: it is an archive in the append-only layout.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub log: bool,
     /// Fields this version does not know.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
@@ -246,6 +249,7 @@ impl Head {
             tags: BTreeMap::new(),
             formerly: Vec::new(),
             dictionary: None,
+            log: false,
             extra: Map::new(),
         }
     }

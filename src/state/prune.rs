@@ -64,6 +64,8 @@ impl From<PruneError> for Error {
 pub struct Needed {
     /// How many names have versions.
     pub names: usize,
+    /// One of which nothing is deleted, if there is any: it keeps no account of what it no longer needs.
+    pub log: Option<String>,
     keys: HashSet<String>,
     unneeded: HashSet<String>,
 }
@@ -92,6 +94,9 @@ impl Needed {
 
     fn add(&mut self, head: &Head) {
         self.names += 1;
+        if head.log {
+            self.log = Some(head.name.clone());
+        }
         for (_, layer) in head.all_layers() {
             self.keys.insert(layer.key.clone());
             self.keys.extend(layer.refers.iter().cloned());
@@ -170,7 +175,7 @@ impl Deleted {
 /// What `head` has not needed for longer than `grace`.
 pub fn due(head: &Head, grace: Duration, now: jiff::Timestamp) -> Vec<Candidate> {
     let Ok(limit) = now.checked_sub(grace) else { return Vec::new() };
-    let old = head.unneeded.iter().filter(|unneeded| unneeded.since <= limit);
+    let old = head.unneeded.iter().filter(|unneeded| !head.log && unneeded.since <= limit);
     old.map(|Unneeded { key, bytes, since, .. }| Candidate { key: key.clone(), bytes: *bytes, since: *since })
         .collect()
 }

@@ -30,12 +30,12 @@ pub fn import(remote: &RemoteSettings, archive: File, show: &Show<'_>) -> Result
         let message = format!("name has versions already, import under another: {}", remote.name);
         Error::new(ErrorKind::Conflict, message)
     };
-    if remote.layout == Layout::Layered && opened.head(remote)?.is_some() {
+    if remote.layout != Layout::Single && opened.head(remote)?.is_some() {
         return Err(taken());
     }
     require_conditions(&opened, remote)?;
     let (key, condition) = match remote.layout {
-        Layout::Layered => (layer_key(Uuid::now_v7()), Condition::IfAbsent),
+        Layout::Layered | Layout::Log => (layer_key(Uuid::now_v7()), Condition::IfAbsent),
         Layout::Single => (single_key(remote), Condition::IfAbsent),
     };
     let handle = opened.runtime.handle().clone();
@@ -92,7 +92,9 @@ fn first_head(remote: &RemoteSettings, key: String, summary: &Summary) -> Head {
         fuzzy: 0,
         extra: serde_json::Map::new(),
     };
-    Head::empty(remote.name.as_str(), writer, &host).next(writer, &host, layer)
+    let mut head = Head::empty(remote.name.as_str(), writer, &host).next(writer, &host, layer);
+    head.log = remote.layout == Layout::Log;
+    head
 }
 
 fn repack<W: Write + Send>(archive: File, sink: W, show: &Show<'_>) -> Result<(W, Summary)> {

@@ -9,7 +9,7 @@ use crate::serve::history::{lines, of_archive};
 pub fn log(remote: &RemoteSettings) -> Result<Vec<LogLine>> {
     let opened = Opened::new(remote)?;
     match remote.layout {
-        Layout::Layered => Ok(lines(&opened.expect_head(remote)?)),
+        Layout::Layered | Layout::Log => Ok(lines(&opened.expect_head(remote)?)),
         Layout::Single => {
             let found = of_archive(&*opened.store, remote.name.as_str(), None);
             let lines = opened.runtime.block_on(found)?;

@@ -60,7 +60,11 @@ pub fn prune(remote: &RemoteSettings, rules: &Rules) -> Result<(Pruned, Option<E
     }
     let opened = Opened::new(remote)?;
     let work = Work { opened: &opened, remote, rules, now: jiff::Timestamp::now() };
-    opened.runtime.block_on(work.head())?; // that there is such a name comes before writing anything
+    let (head, _) = opened.runtime.block_on(work.head())?; // before anything is written
+    if head.log {
+        let message = format!("nothing of a name in layout log is ever deleted: {}", remote.name);
+        return Err(Error::new(ErrorKind::Unsupported, message));
+    }
     if !rules.dry_run {
         require_conditions(&opened, remote)?;
     }
@@ -85,6 +89,12 @@ impl Work<'_> {
         let chosen: HashSet<String> = due.iter().map(|object| object.key.clone()).collect();
         let instead = self.rules.dry_run.then_some(&head);
         let needed = Needed::by_all(store, instead).await?;
+        if let Some(log) = needed.log.as_ref().filter(|_| self.rules.orphans) {
+            let message = format!(
+                "cannot tell orphans from the past of a name in layout log, of which nothing is deleted: {log}"
+            );
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
         due.extend(prune::of_nobody(stored, &needed));
 
         let all = prune::due(&head, Duration::ZERO, self.now);

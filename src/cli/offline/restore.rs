@@ -31,7 +31,9 @@ pub fn restore(
     let opened = Opened::new(remote)?;
     let root = OwnedFd::from(target.try_clone().map_err(|e| Error::io("cannot use target directory", e))?);
     match remote.layout {
-        Layout::Layered => layered(&opened, &choose(opened.expect_head(remote)?, choice)?, root, show),
+        Layout::Layered | Layout::Log => {
+            layered(&opened, &choose(opened.expect_head(remote)?, choice)?, root, show)
+        }
         Layout::Single if *choice == Choice::Newest => single(&opened, remote, root, show),
         Layout::Single => Err(Error::new(
             ErrorKind::Invalid,

@@ -195,12 +195,13 @@ fn open_records(settings: &MountSettings, status: &StatusPipe) -> Result<(Arc<Re
 fn commit_options(settings: &MountSettings) -> CommitOptions {
     CommitOptions {
         layout: match settings.layout {
-            crate::config::Layout::Layered => Layout::Layered,
+            crate::config::Layout::Layered | crate::config::Layout::Log => Layout::Layered,
             crate::config::Layout::Single => Layout::Single,
         },
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         pack: PackOptions { level: settings.level as i32, ..PackOptions::default() },
         dictionary: settings.dictionary,
+        log: settings.layout == crate::config::Layout::Log,
         fork: settings.on_conflict == crate::config::OnConflict::Fork,
     }
 }

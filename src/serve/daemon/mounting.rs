@@ -121,10 +121,10 @@ impl Mounting {
         let volume = Volume::new(locks.backing_fd()?, staging(settings)?, options, absent.clone());
         let volume = Arc::new(volume.map_err(|e| Error::io("cannot open the backing", e))?);
         volume.dirty().restore(marks);
-        // Who only looks at a version teaches nothing.
+        // Who only looks at a version teaches nothing, and a trace is replaced by the next.
         let learned = absent
             .as_ref()
-            .filter(|_| !read_only)
+            .filter(|_| !read_only && settings.layout != Layout::Log)
             .map(|absent| Arc::new(Learned::new(absent.clone(), store.clone(), settings.name.as_str())));
         let hydrator = absent.map(|absent| {
             let shown: Arc<dyn Shown> = volume.clone();

@@ -44,6 +44,7 @@ impl Committer {
         let mut base = state.head.clone().unwrap_or_else(|| Head::empty(&state.name, writer, &host));
         let layer = LayerRef { dictionary: needed, ..layer_ref(&key, &packed, writer, time) };
         base.dictionary = self.known_dictionary().or(base.dictionary);
+        base.log |= self.options.log;
         let mut condition = match &state.tag {
             Some(tag) => Condition::IfMatch(tag.clone()),
             None => Condition::IfAbsent,
@@ -69,6 +70,7 @@ impl Committer {
                     }
                     (base, condition) = (head, Condition::IfMatch(tag));
                     base.dictionary = self.known_dictionary().or(base.dictionary);
+                    base.log |= self.options.log;
                     attempt += 1;
                 }
                 Swap::Lost(Some(theirs)) => break theirs,

@@ -57,6 +57,9 @@ impl Committer {
                 single::Found::Other(tag) => (None, tag),
             },
         };
+        if head.as_ref().is_some_and(|head| head.log) && !committer.options.log {
+            return Err(CommitError::OtherLayout { name, layout: "log" });
+        }
         if tag.is_none() && meta.fork.is_none() {
             committer.refuse_other_layout(&name).await?;
         }

@@ -54,6 +54,7 @@ impl Site {
             host: "box".into(),
             pack: PackOptions::default(),
             dictionary: false,
+            log: false,
             fork: true,
         };
         let (committer, opening) = Committer::open(store, Arc::clone(&records), options).await?;

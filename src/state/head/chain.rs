@@ -123,7 +123,7 @@ impl Head {
 
     /// Holds on to what these versions need, this one, and `also` by their keys; the rest of what is held
     /// is unneeded from `now` on. Says how many those are. Where so many are never deleted that they exceed
-    /// [`UNNEEDED_MAX`] the oldest are listed no longer.
+    /// [`UNNEEDED_MAX`] the oldest are listed no longer; none are where nothing is deleted at all.
     pub fn retain(
         &mut self,
         versions: impl IntoIterator<Item = VersionId>,
@@ -139,6 +139,11 @@ impl Head {
             .partition(|layer| needed.contains(&layer.key) || also.contains(&layer.key));
         self.held = kept;
         let count = gone.len();
+        if self.log {
+            // Nobody deletes them, so nobody needs a list that only grows.
+            self.unneeded.clear();
+            return count;
+        }
         self.unneeded.extend(gone.into_iter().map(|layer| Unneeded {
             key: layer.key,
             bytes: layer.bytes,

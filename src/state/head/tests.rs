@@ -44,6 +44,24 @@ fn golden_document() {
     assert_eq!(parsed, head());
 }
 
+/// A document without the field is not of that layout, and none is written.
+#[test]
+fn golden_field_of_the_archive_log() {
+    let mut head = head();
+    let plain = head.to_bytes().expect("bytes");
+    head.log = true;
+    let bytes = head.to_bytes().expect("bytes");
+    let text = String::from_utf8_lossy(&bytes);
+    assert!(text.ends_with(r#","log":true}"#), "{text}");
+    assert!(Head::parse(&bytes).expect("parses").log && !Head::parse(&plain).expect("parses").log);
+    assert!(!String::from_utf8_lossy(&plain).contains("log"));
+    let next = head.next(Uuid::from_u128(8), "b", layer("layers/2.tar.zst"));
+    assert!(next.log && next.fork("work.fork-b").log);
+    let mut merged = next.merged(0..1, LayerRef { version: 1, ..layer("layers/m.tar.zst") }, Tag("t".into()));
+    assert_eq!(merged.retain(merged.kept(1, None), &HashSet::new(), merged.time), 1);
+    assert!(merged.unneeded.is_empty() && merged.held.is_empty());
+}
+
 /// `golden.json` is what was written before layers had a table.
 #[test]
 fn golden_document_with_a_table() {

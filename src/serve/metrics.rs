@@ -54,7 +54,12 @@ struct Sample {
 
 impl Family {
     fn one(name: &'static str, kind: Kind, help: &'static str, value: u64) -> Self {
-        Self { name, kind, help, samples: vec![Sample { suffix: "", labels: Vec::new(), value: value as f64 }] }
+        Self {
+            name,
+            kind,
+            help,
+            samples: vec![Sample { suffix: "", labels: Vec::new(), value: value as f64 }],
+        }
     }
 
     fn by(name: &'static str, help: &'static str, label: &'static str, values: &[(&str, u64)]) -> Self {

@@ -27,10 +27,8 @@ use tokio::sync::{Notify, Semaphore};
 
 /// Bytes of tar stream that are asked of the store at once.
 const RUN_BYTES: u64 = 16 << 20;
-/// The same for the background: who waits is in the way of no more than that.
-const BACKGROUND_BYTES: u64 = 4 << 20;
-/// So many of either are under way at once.
-const RUNS: usize = 4;
+/// So many of these are under way at once.
+const RUNS: usize = 3;
 /// For so long after somebody has waited the background still holds back: who reads one file after another
 /// does not wait between them.
 const HOLD_BACK: Duration = Duration::from_millis(50);
@@ -64,8 +62,6 @@ pub struct Hydrator {
     fetches: Arc<Semaphore>,
     /// Files under way for somebody who waits. Owner of its lock.
     flights: Mutex<HashMap<u32, Flight>>,
-    /// What the background is bringing at this moment: who wants a file of it waits for that. Owner of its lock.
-    passing: Mutex<Vec<(Range<u32>, Flight)>>,
     /// What lies beside a file that is brought comes along.
     neighbours: bool,
     /// How fast the background may go.
@@ -103,7 +99,6 @@ impl Hydrator {
             handle,
             fetches: Arc::new(Semaphore::new(FETCHES_MAX)),
             flights: Mutex::default(),
-            passing: Mutex::default(),
             neighbours,
             pace,
             waiting: AtomicUsize::new(0),
@@ -162,9 +157,6 @@ impl Hydrator {
         self.demanded.fetch_add(1, Ordering::Relaxed);
         let own = self.clone();
         let flight = async move {
-            if let Some(passing) = own.passing(file) {
-                let _here_or_not = passing.await;
-            }
             let result = if own.ranges.serves(file) {
                 own.whole(file, false).await
             } else {
@@ -178,20 +170,6 @@ impl Hydrator {
         // To its end, also when nobody waits any more: a failure of before must not meet who asks later.
         self.handle.spawn(flight.clone());
         flight
-    }
-
-    fn passing(&self, file: u32) -> Option<Flight> {
-        let passing = self.passing.lock();
-        passing.iter().find(|(run, _)| run.contains(&file)).map(|(_, flight)| flight.clone())
-    }
-
-    /// Brings a run in the background.
-    async fn pass(self: &Arc<Self>, run: Range<u32>, wanted: Range<u32>) -> Result<(), Failure> {
-        let flight = self.fetch(run.clone(), wanted).boxed().shared();
-        self.passing.lock().push((run.clone(), flight.clone()));
-        let result = flight.await;
-        self.passing.lock().retain(|(other, _)| *other != run);
-        result
     }
 
     /// Brings a large file; in the background (`yields`) those who wait go first.
@@ -222,7 +200,7 @@ impl Hydrator {
 
     /// How much is asked for at once.
     fn step(&self, yields: bool) -> u64 {
-        if yields { self.pace.step(BACKGROUND_BYTES) } else { RUN_BYTES }
+        if yields { self.pace.step(RUN_BYTES) } else { RUN_BYTES }
     }
 
     /// Joins files whose entries are asked for together. Large ones are brought in parts.
@@ -376,7 +354,7 @@ impl Hydrator {
             if self.stopped.load(Ordering::Relaxed) {
                 return Err(Arc::new(RestoreError::Stopped));
             }
-            self.pass(run.clone(), run).await
+            self.fetch(run.clone(), run).await
         });
         let (mut pieces, mut outcome) = (pieces.buffered(RUNS), Outcome::default());
         while let Some(result) = pieces.next().await {

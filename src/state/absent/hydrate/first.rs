@@ -14,9 +14,10 @@ use std::sync::Arc;
 const TRACED_TOGETHER: usize = 512;
 /// Parts of so many large files come first: others would push them out again.
 const TRACED_LARGE_MAX: usize = KEPT_MAX / 2;
-/// Of all frames no more than one in so many comes out of its turn for a few files: to have most of them in the
-/// order of a trace takes longer than to have all in their own.
-const SHARE: usize = 8;
+/// Of all frames no more than one in so many comes out of its turn for a few files, and if more than half of all
+/// bytes are wanted none does: to have most of them in the order of a trace takes longer than to have all in
+/// their own.
+const SHARE: usize = 16;
 
 /// How many frames come out of their turn for a few files.
 struct Share {
@@ -33,6 +34,9 @@ impl Share {
         for file in files {
             let length = absent.tree().file(file).place.length;
             absent.frames_of(file).for_each(|frame| *wanted.entry(frame).or_default() += length);
+        }
+        if wanted.values().sum::<u64>() > (all * FRAME_RAW_MAX) as u64 / 2 {
+            return Self { dense: HashSet::new(), sparse: HashSet::new(), most: 0 };
         }
         let dense = wanted.into_iter().filter(|(_, bytes)| *bytes >= FRAME_RAW_MAX as u64 / 2);
         Self { dense: dense.map(|(f, _)| f).collect(), sparse: HashSet::new(), most: all.div_ceil(SHARE) }
@@ -84,7 +88,7 @@ impl Hydrator {
                 let _running = self.wait_turn(self.cost(&run)).await;
                 match self.is_stopped() {
                     true => Err(Arc::new(RestoreError::Stopped)),
-                    false => self.pass(self.widened(&run), run).await,
+                    false => self.fetch(self.widened(&run), run).await,
                 }
             });
             let mut runs = futures::stream::iter(runs).buffered(RUNS);

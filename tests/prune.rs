@@ -256,6 +256,7 @@ fn who_comes_back_too_late_is_told() {
     assert!(fs::read_to_string(place.join("d/same")).unwrap().starts_with("round 10"), "the other's");
     lab.call(["flush", place.to_str().unwrap(), "--wait"]).must("flush");
     let tree = Tree::take(&place, KEPT);
+    lab.call(["unmount", place.to_str().unwrap()]).must("unmount");
     tree.assert_same(&Tree::take(&lab.restored(None), KEPT), "saved");
 }
 
@@ -303,6 +304,7 @@ fn killed_between_the_objects_and_head() {
         let there = cloud.layers().into_iter().chain(listed(&cloud.document(), &["unneeded"]));
         there.collect::<BTreeSet<_>>().is_disjoint(&unneeded).then_some(())
     });
+    cloud.lab.unmount(); // or it may let go what is being verified: there is no grace time
     offline(&cloud.lab, "verify", &[]).must("verify");
 }
 

@@ -24,6 +24,7 @@ use std::sync::atomic::Ordering::Relaxed;
 pub fn check(core: &Arc<Core>) {
     check_all(core);
     core.settled.send_replace(true);
+    core.departed.lock().clear();
 }
 
 fn check_all(core: &Arc<Core>) {
@@ -94,6 +95,8 @@ fn check_entry(core: &Arc<Core>, name: &Name) {
             let Held::Blob(blob) = &held else { return };
             if blob.name() == *name && audit(core, blob).is_ok() { blob.see() } else { lost(core, &held) }
         }
+        // Whoever holds it still reads it.
+        None if core.departed.lock().contains(&name.generation) => {}
         None => {
             // It may have been evicted since the directory was read; then there is nothing to adopt either.
             if !adopt(core, name) {

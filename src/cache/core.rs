@@ -22,7 +22,7 @@ use super::record::{BLOCKS, ENTRIES, block_key, entry_key};
 use super::stats::{Meters, Stats};
 use super::store::Store;
 use crate::sync::{Mutex, RwLock, RwLockReadGuard};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use tokio::runtime::Handle;
@@ -70,6 +70,9 @@ pub struct Core {
     pub closed: RwLock<bool>,
     /// The first generation of this session: what is older was found at the start.
     pub first_generation: u64,
+    /// Until the check after the start has ended: entries of before that have left since. The files of some are
+    /// still held, and are neither adopted nor strays.
+    pub departed: Mutex<HashSet<u64>>,
     pub generations: AtomicU64,
 }
 
@@ -197,10 +200,18 @@ impl Core {
     /// A file was taken out of the index: everybody else forgets it, too. Within the index's lock.
     fn file_left(&self, file: &Arc<FileEntry>) {
         // Until its last reference has gone the check after the start could adopt it anew.
-        let found = file.generation < self.first_generation && !*self.settled.borrow();
-        file.remove(found);
+        file.remove(self.depart(file.generation));
         self.evictor.forget(file.unit());
         self.ledger.record(|batch| batch.delete(ENTRIES, &entry_key(file.generation)));
+    }
+
+    /// An entry leaves. Whether the check after the start may still come across its file.
+    fn depart(&self, generation: u64) -> bool {
+        let found = generation < self.first_generation && !*self.settled.borrow();
+        if found {
+            self.departed.lock().insert(generation);
+        }
+        found
     }
 
     fn block_left(&self, blob: &BlobEntry, block: &Block) {
@@ -280,6 +291,7 @@ impl Core {
     }
 
     fn blob_left(&self, blob: &Arc<BlobEntry>) {
+        self.depart(blob.generation);
         blob.remove();
         let blocks = blob.blocks();
         for block in &blocks {

@@ -147,6 +147,7 @@ impl Builder {
             settled: watch::Sender::new(false),
             closed: RwLock::new(false),
             first_generation: came_back.first_generation,
+            departed: Mutex::default(),
             generations: AtomicU64::new(came_back.first_generation),
             config,
         });

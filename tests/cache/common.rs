@@ -135,6 +135,14 @@ pub fn taken(dir: &Path) -> (u64, u64) {
 
 /// The sum of the sizes on the disk is what the budget says.
 #[track_caller]
+/// Whether the budget says what is on the disk.
+#[allow(dead_code)] // by the storm alone
+pub fn agree(cache: &Cache) -> bool {
+    let stats = cache.stats();
+    let (bytes, entries) = taken(&cache.config().directory);
+    stats.used.entries == entries + stats.filling && (stats.filling > 0 || stats.used.bytes == bytes)
+}
+
 pub fn assert_budget(cache: &Cache, when: &str) {
     let (used, filling) = (cache.stats().used, cache.stats().filling);
     let (bytes, entries) = taken(&cache.config().directory);

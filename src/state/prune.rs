@@ -7,7 +7,7 @@
 use crate::error::{Error, ErrorKind};
 use crate::remote::{ObjectStore, RemoteError, list};
 use crate::state::dictionary::{dictionary_key, is_dictionary_key};
-use crate::state::head::{self, Head, HeadError, Unneeded};
+use crate::state::head::{self, Head, HeadError, LAYERS, Unneeded};
 use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -17,8 +17,6 @@ use std::time::Duration;
 const HEADS_AT_ONCE: usize = 8;
 /// How many objects are deleted at once: few, since flushes go first.
 const DELETES_AT_ONCE: usize = 4;
-/// Where layers and dictionaries are.
-const LAYERS: &str = "layers/";
 /// What sorts after everything in a directory of that name, and before any other.
 const AFTER_SLASH: char = '0';
 

@@ -9,7 +9,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 use zstd::bulk::{Compressor, Decompressor};
-use zstd::zstd_safe::get_dict_id_from_frame;
+use zstd::zstd_safe::{DParameter, get_dict_id_from_frame};
 
 /// The most bytes a dictionary may have.
 pub const DICTIONARY_BYTES_MAX: usize = 1 << 20;
@@ -114,8 +114,20 @@ impl Unpacker {
         Self { zstd: decompressor(dictionary), id: dictionary.map_or(0, Dictionary::id) }
     }
 
-    /// The content of a frame, which must not exceed `limit` bytes; no more is allocated.
-    pub(super) fn unpack(&mut self, frame: &[u8], limit: usize) -> Result<Vec<u8>, LayerError> {
+    /// The same for frames whose digests were found to be those of an index: their own checksums have nothing to
+    /// add.
+    pub(super) fn of_known(dictionary: Option<&Dictionary>) -> Self {
+        let mut known = Self::new(dictionary);
+        if let Ok(zstd) = &mut known.zstd
+            && let Err(e) = zstd.set_parameter(DParameter::ForceIgnoreChecksum(true))
+        {
+            known.zstd = Err(e);
+        }
+        known
+    }
+
+    /// The content of a frame, which must not exceed `limit` bytes, in the memory of `raw`; no more is allocated.
+    pub(super) fn unpack(&mut self, frame: &[u8], limit: usize, raw: &mut Vec<u8>) -> Result<(), LayerError> {
         let zstd = self
             .zstd
             .as_mut()
@@ -123,10 +135,11 @@ impl Unpacker {
         if let Some(id) = get_dict_id_from_frame(frame).filter(|id| id.get() != self.id) {
             return Err(LayerError::Dictionary { which: format!("number {id}") });
         }
-        let mut raw = Vec::with_capacity(limit);
-        zstd.decompress_to_buffer(frame, &mut raw)
+        raw.clear();
+        raw.reserve_exact(limit);
+        zstd.decompress_to_buffer(frame, raw)
             .map_err(|e| LayerError::corrupt(format!("frame does not decompress: {e}")))?;
-        Ok(raw)
+        Ok(())
     }
 }
 

@@ -136,7 +136,8 @@ fn frames(threads: usize, dictionary: Option<Dictionary>) -> Unpacking {
     Pipeline::new(threads, move || {
         let mut unpacker = Unpacker::new(dictionary.as_ref());
         Box::new(move |compressed: Vec<u8>| {
-            let raw = unpacker.unpack(&compressed, FRAME_RAW_MAX)?;
+            let mut raw = Vec::new();
+            unpacker.unpack(&compressed, FRAME_RAW_MAX, &mut raw)?;
             let digest = *blake3::hash(&compressed).as_bytes();
             Ok(Frame { raw, compressed, digest })
         })

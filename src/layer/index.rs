@@ -145,7 +145,8 @@ impl LayerIndex {
     ) -> Result<Vec<u8>, LayerError> {
         let (rows, _) = self.frames(&self.span_of(frame));
         let row = rows.first().ok_or_else(|| LayerError::corrupt("no such frame in the layer"))?;
-        section::unpack(&mut Unpacker::new(dictionary), stored, row)
+        let mut raw = Vec::new();
+        section::unpack(&mut Unpacker::of_known(dictionary), stored, row, &mut raw).map(|()| raw)
     }
 
     fn start_of(&self, frame: usize) -> u64 {

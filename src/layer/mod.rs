@@ -5,6 +5,7 @@
 //! back, [`LayerWriter`] and [`LayerReader`] join the two, [`extract`] puts entries on a disk.
 //! [`LayerIndex`] and [`Contents`], from the end of a layer, say what is where in it, so that a part
 //! of it can be read alone.
+mod buffers;
 pub mod content;
 pub mod contents;
 pub mod dictionary;
@@ -27,6 +28,7 @@ pub mod tar;
 mod tests;
 pub mod writer;
 
+pub use buffers::Buffers;
 pub use contents::{Contents, Row};
 pub use dictionary::Dictionary;
 pub use entry::{Entry, Kind, Metadata};

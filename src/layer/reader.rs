@@ -1,4 +1,5 @@
 //! [`LayerReader`]: a layer, or any `tar.zst`, back into entries.
+use super::buffers::Buffers;
 use super::dictionary::Dictionary;
 use super::entry::Entry;
 use super::frames_in::FramesIn;
@@ -130,6 +131,16 @@ impl<R: Read + Send> LayerReader<R> {
             return Ok(Self::of(Stream::Zstd(decoder), Dialect::Foreign));
         }
         Ok(Self::of(Stream::Plain(io::BufReader::new(begun)), Dialect::Foreign))
+    }
+
+    /// Uses memory of `buffers` for the frames of a section, and leaves it there; to be called before anything is
+    /// read.
+    #[must_use]
+    pub fn with_buffers(mut self, buffers: &Buffers) -> Self {
+        if let Stream::Section(section) = self.stream {
+            self.stream = Stream::Section(Box::new(section.with_buffers(buffers)));
+        }
+        self
     }
 
     fn of(stream: Stream<R>, dialect: Dialect) -> Self {

@@ -1,5 +1,6 @@
 //! [`Section`]: a part of the tar stream of a layer, from the frames that cover it.
 use super::LayerError;
+use super::buffers::{Buffer, Buffers};
 use super::dictionary::{Dictionary, Unpacker};
 use super::index::LayerIndex;
 use super::pipeline::Pipeline;
@@ -14,15 +15,17 @@ mod tests;
 const INLINE_MAX: usize = 4;
 
 /// A frame as it came, and what it should be.
-type Claimed = (Vec<u8>, FrameRow);
+type Claimed = (Buffer, FrameRow);
 
 /// Reads frames, checks each against the index and yields the bytes of the span.
 pub struct Section<R> {
     source: R,
     expected: std::vec::IntoIter<FrameRow>,
     frames: Unpacking,
+    buffers: Buffers,
+    dictionary: Option<Dictionary>,
     inline: bool,
-    current: Vec<u8>,
+    current: Buffer,
     at: usize,
     /// Bytes of the first frame before the span.
     skip: usize,
@@ -49,12 +52,15 @@ impl<R: Read> Section<R> {
             return Err(LayerError::io("section lies outside the layer", io::ErrorKind::InvalidInput));
         }
         let (expected, skip) = index.frames(&span);
+        let buffers = Buffers::default();
         Ok(Self {
             source,
             inline: expected.len() <= INLINE_MAX,
             expected: expected.into_iter(),
-            frames: frames(threads, None),
-            current: Vec::new(),
+            frames: frames(threads, None, buffers.clone()),
+            current: buffers.take(0),
+            buffers,
+            dictionary: None,
             at: 0,
             skip,
             left: span.end - span.start,
@@ -65,9 +71,22 @@ impl<R: Read> Section<R> {
     #[must_use]
     pub fn with_dictionary(mut self, dictionary: Option<&Dictionary>) -> Self {
         if dictionary.is_some() {
-            self.frames = frames(super::writer::threads(), dictionary.cloned());
+            self.dictionary = dictionary.cloned();
+            self.frames = self.begin();
         }
         self
+    }
+
+    /// Uses memory of `buffers`, and leaves it there; before anything is read.
+    #[must_use]
+    pub fn with_buffers(mut self, buffers: &Buffers) -> Self {
+        self.buffers = buffers.clone();
+        self.frames = self.begin();
+        self
+    }
+
+    fn begin(&self) -> Unpacking {
+        frames(super::writer::threads(), self.dictionary.clone(), self.buffers.clone())
     }
 
     /// Whether the span was read to its end.
@@ -84,14 +103,14 @@ impl<R: Read> Section<R> {
     fn advance(&mut self) -> Result<bool, LayerError> {
         while !self.frames.is_full() && (!self.inline || self.frames.is_idle()) {
             let Some(row) = self.expected.next() else { break };
-            let mut bytes = vec![0; row.length as usize];
+            let mut stored = self.buffers.take(row.length as usize);
             self.source
-                .read_exact(&mut bytes)
+                .read_exact(&mut stored.bytes)
                 .map_err(|e| LayerError::from_stream("frame of a section", e))?;
             if self.inline {
-                self.frames.submit_inline((bytes, row));
+                self.frames.submit_inline((stored, row));
             } else {
-                self.frames.submit((bytes, row));
+                self.frames.submit((stored, row));
             }
         }
         let Some(result) = self.frames.next() else { return Ok(false) };
@@ -102,25 +121,33 @@ impl<R: Read> Section<R> {
     }
 }
 
-type Unpacking = Pipeline<Claimed, Result<Vec<u8>, LayerError>>;
+type Unpacking = Pipeline<Claimed, Result<Buffer, LayerError>>;
 
-fn frames(threads: usize, dictionary: Option<Dictionary>) -> Unpacking {
+fn frames(threads: usize, dictionary: Option<Dictionary>, buffers: Buffers) -> Unpacking {
     Pipeline::new(threads, move || {
-        let mut unpacker = Unpacker::new(dictionary.as_ref());
-        Box::new(move |(bytes, row): Claimed| unpack(&mut unpacker, &bytes, &row))
+        let (mut unpacker, buffers) = (Unpacker::of_known(dictionary.as_ref()), buffers.clone());
+        Box::new(move |(stored, row): Claimed| {
+            let mut raw = buffers.take(row.raw as usize);
+            unpack(&mut unpacker, &stored.bytes, &row, &mut raw.bytes).map(|()| raw)
+        })
     })
 }
 
-/// The content of a frame, if it is the one that `row` describes.
-pub(super) fn unpack(unpacker: &mut Unpacker, bytes: &[u8], row: &FrameRow) -> Result<Vec<u8>, LayerError> {
+/// The content of a frame, if it is the one that `row` describes, in this memory.
+pub(super) fn unpack(
+    unpacker: &mut Unpacker,
+    bytes: &[u8],
+    row: &FrameRow,
+    into: &mut Vec<u8>,
+) -> Result<(), LayerError> {
     if *blake3::hash(bytes).as_bytes() != row.digest {
         return Err(LayerError::corrupt("frame is not the one in the index"));
     }
-    let raw = unpacker.unpack(bytes, row.raw as usize)?;
-    if raw.len() != row.raw as usize {
+    unpacker.unpack(bytes, row.raw as usize, into)?;
+    if into.len() != row.raw as usize {
         return Err(LayerError::corrupt("frame has another length than the index says"));
     }
-    Ok(raw)
+    Ok(())
 }
 
 impl<R: Read> Read for Section<R> {
@@ -128,14 +155,16 @@ impl<R: Read> Read for Section<R> {
         if self.left == 0 {
             return Ok(0);
         }
-        while self.at >= self.current.len() {
+        while self.at >= self.current.bytes.len() {
             if !self.advance().map_err(LayerError::into_stream)? {
                 return Ok(0);
             }
         }
-        let n =
-            buf.len().min(self.current.len() - self.at).min(usize::try_from(self.left).unwrap_or(usize::MAX));
-        buf[..n].copy_from_slice(&self.current[self.at..self.at + n]);
+        let n = buf
+            .len()
+            .min(self.current.bytes.len() - self.at)
+            .min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        buf[..n].copy_from_slice(&self.current.bytes[self.at..self.at + n]);
         self.at += n;
         self.left -= n as u64;
         Ok(n)

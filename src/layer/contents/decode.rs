@@ -87,8 +87,7 @@ impl<'a> Contents<'a> {
             .filter(|(frame, _)| frame.len() >= SKIPPABLE_HEADER_BYTES)
             .ok_or_else(|| wrong("a piece is not there"))?;
         (self.listed, self.frames) = (rest, frames);
-        self.raw.clear(); // before there are two
-        self.raw = self.unpacker.unpack(&frame[SKIPPABLE_HEADER_BYTES..], piece.raw as usize)?;
+        self.unpacker.unpack(&frame[SKIPPABLE_HEADER_BYTES..], piece.raw as usize, &mut self.raw)?;
         let mut fields = Fields { bytes: &self.raw, budget: 0 };
         let (first, rows) = (fields.fixed()?, fields.fixed()?);
         if self.raw.len() != piece.raw as usize {

@@ -16,6 +16,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use tokio::sync::oneshot;
 
 /// The most files that wait for their names. Each holds a descriptor.
 const FILES_MAX: usize = 64;
@@ -43,13 +44,21 @@ pub(super) struct Arrivals<'a> {
     emptied: bool,
     /// Somebody waits for these; others only come along.
     wanted: Range<u32>,
+    /// Told as soon as the only wanted one is here, whatever comes along after it.
+    here: Option<oneshot::Sender<()>>,
     /// Why the first of the wanted did not come. It keeps no other from coming.
     failed: Option<LayerError>,
 }
 
 impl<'a> Arrivals<'a> {
     pub(super) fn new(absent: &'a Absent, wanted: Range<u32>) -> Self {
-        Self { absent, waiting: Vec::new(), bytes: 0, emptied: false, wanted, failed: None }
+        Self { absent, waiting: Vec::new(), bytes: 0, emptied: false, wanted, here: None, failed: None }
+    }
+
+    /// Tells `here` when the only wanted one is in its place; it is dropped if that fails.
+    pub(super) fn telling(mut self, here: Option<oneshot::Sender<()>>) -> Self {
+        self.here = here.filter(|_| self.wanted.len() == 1);
+        self
     }
 
     /// Takes a file that is still absent; `fill` writes its content into an empty one that nobody sees.
@@ -81,8 +90,15 @@ impl<'a> Arrivals<'a> {
             }
             filled?;
         }
-        if self.waiting.len() >= FILES_MAX || self.bytes >= BYTES_MAX {
+        let awaited = self.here.is_some() && self.wanted.contains(&number);
+        if awaited || self.waiting.len() >= FILES_MAX || self.bytes >= BYTES_MAX {
             self.place()?;
+        }
+        if awaited
+            && self.failed.is_none()
+            && let Some(here) = self.here.take()
+        {
+            let _nobody_waits = here.send(());
         }
         Ok(())
     }

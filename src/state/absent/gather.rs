@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The most bytes of files that are put side by side.
-pub const GATHERED_MAX: u64 = 128 << 20;
+pub const GATHERED_MAX: u64 = 512 << 20;
 /// A larger file is had in parts, wherever it stands.
 const FILE_MAX: u64 = 1 << 20;
 /// It is worth it if bringing them costs so many times what they weigh...

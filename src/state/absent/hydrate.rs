@@ -9,7 +9,7 @@ use super::pace::Pace;
 use super::ranges::{Ranges, Reader};
 use super::tree::{FileRow, Place};
 use crate::layer::frame::FRAME_RAW_MAX;
-use crate::layer::{Kind, LayerError, LayerReader};
+use crate::layer::{Buffers, Kind, LayerError, LayerReader};
 use crate::remote::Store;
 use crate::state::chunk::Digests;
 use crate::state::restore::fetch::Source;
@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, oneshot};
 
 /// Bytes of tar stream that are asked of the store at once.
 const RUN_BYTES: u64 = 16 << 20;
@@ -55,6 +55,7 @@ type Flight = Shared<BoxFuture<'static, Result<(), Failure>>>;
 pub struct Hydrator {
     absent: Arc<Absent>,
     source: Source,
+    buffers: Buffers,
     /// Brings large files.
     ranges: Arc<Ranges>,
     counters: Arc<Counters>,
@@ -73,6 +74,8 @@ pub struct Hydrator {
     start: Instant,
     /// How many pieces the background brings at this moment.
     running: AtomicUsize,
+    /// How many bring everything at this moment.
+    sweeps: AtomicUsize,
     calm: Notify,
     stopped: AtomicBool,
     demanded: AtomicU64,
@@ -92,6 +95,7 @@ impl Hydrator {
     pub fn new(absent: Arc<Absent>, store: Store, handle: Handle, neighbours: bool, pace: Pace) -> Self {
         let counters: Arc<Counters> = Arc::default();
         Self {
+            buffers: Buffers::default(),
             source: Source::new(store.clone(), handle.clone(), counters.clone()),
             ranges: Arc::new(Ranges::new(absent.clone(), store, handle.clone(), counters.clone())),
             absent,
@@ -105,6 +109,7 @@ impl Hydrator {
             waited_ms: AtomicU64::new(0),
             start: Instant::now(),
             running: AtomicUsize::new(0),
+            sweeps: AtomicUsize::new(0),
             calm: Notify::new(),
             stopped: AtomicBool::new(false),
             demanded: AtomicU64::new(0),
@@ -139,7 +144,7 @@ impl Hydrator {
         files.dedup();
         let flights = self.runs(&files, RUN_BYTES).into_iter().map(|run| match run.len() {
             1 => self.flight(run.start),
-            _ => self.fetch(run.clone(), run).boxed().shared(),
+            _ => self.fetch(run.clone(), run, None).boxed().shared(),
         });
         let mut outcome = Outcome::default();
         let mut flights = futures::stream::iter(flights).buffer_unordered(BRING_AT_ONCE);
@@ -157,11 +162,8 @@ impl Hydrator {
         self.demanded.fetch_add(1, Ordering::Relaxed);
         let own = self.clone();
         let flight = async move {
-            let result = if own.ranges.serves(file) {
-                own.whole(file, false).await
-            } else {
-                own.fetch(own.with_neighbours(file), file..file + 1).await
-            };
+            let result =
+                if own.ranges.serves(file) { own.whole(file, false).await } else { own.one(file).await };
             own.flights.lock().remove(&file);
             result
         };
@@ -170,6 +172,16 @@ impl Hydrator {
         // To its end, also when nobody waits any more: a failure of before must not meet who asks later.
         self.handle.spawn(flight.clone());
         flight
+    }
+
+    /// Brings a small file. What lies beside it may come after it.
+    async fn one(self: &Arc<Self>, file: u32) -> Result<(), Failure> {
+        let (tell, here) = oneshot::channel();
+        let all = self.fetch(self.with_neighbours(file), file..file + 1, Some(tell));
+        tokio::select! {
+            result = all => result,
+            Ok(()) = here => Ok(()),
+        }
     }
 
     /// Brings a large file; in the background (`yields`) those who wait go first.
@@ -235,24 +247,30 @@ impl Hydrator {
     }
 
     /// Reads the span of some files of one layer and puts those still absent in their places. It is no failure
-    /// that one does not come that is not `wanted`.
+    /// that one does not come that is not `wanted`. `here` is told as soon as the only wanted one is here.
     fn fetch(
         self: &Arc<Self>,
         files: Range<u32>,
         wanted: Range<u32>,
+        here: Option<oneshot::Sender<()>>,
     ) -> impl Future<Output = Result<(), Failure>> + use<> {
         let own = self.clone();
         async move {
             let one_of_few = own.fetches.clone().acquire_owned().await;
             let work = tokio::task::spawn_blocking(move || {
                 let _one_of_few = one_of_few; // also when nobody waits for it any more
-                own.place(files, wanted)
+                own.place(files, wanted, here)
             });
             work.await.unwrap_or(Err(RestoreError::Stopped)).map_err(Arc::new)
         }
     }
 
-    fn place(&self, files: Range<u32>, wanted: Range<u32>) -> Result<(), RestoreError> {
+    fn place(
+        &self,
+        files: Range<u32>,
+        wanted: Range<u32>,
+        here: Option<oneshot::Sender<()>>,
+    ) -> Result<(), RestoreError> {
         let (tree, absent) = (self.absent.tree(), &self.absent);
         let is_absent = |file: &u32| absent.wants(*file);
         let ends = (files.clone().find(is_absent), files.clone().rev().find(is_absent));
@@ -270,10 +288,11 @@ impl Hydrator {
         let mut bytes = self.source.open_range(&layer.source.key, layer.index.range(span.clone()));
         let mut lent = Lent::new(absent, &self.source, files);
         let result = (|| {
-            let mut reader =
-                LayerReader::section(&mut bytes, &layer.index, span)?.with_dictionary(dictionary.as_ref());
+            let mut reader = LayerReader::section(&mut bytes, &layer.index, span)?
+                .with_buffers(&self.buffers)
+                .with_dictionary(dictionary.as_ref());
             let mut next = first;
-            let mut arrivals = Arrivals::new(absent, wanted);
+            let mut arrivals = Arrivals::new(absent, wanted).telling(here);
             let read = (|| {
                 while let Some(entry) = reader.next_entry()? {
                     if !matches!(entry.kind, Kind::File { .. }) {
@@ -345,8 +364,13 @@ impl Hydrator {
     pub async fn bring_all(self: &Arc<Self>, yields: bool, progress: impl Fn()) -> Result<(), Failure> {
         let count = self.absent.tree().files() as u32;
         let files: Vec<u32> = (0..count).filter(|file| self.absent.wants(*file)).collect();
-        let step = self.step(yields);
-        let pieces = futures::stream::iter(self.runs(&files, step)).map(|run| async move {
+        let mut runs = self.runs(&files, self.step(yields));
+        // Two meet in the middle.
+        if self.sweeps.fetch_add(1, Ordering::AcqRel) % 2 == 1 {
+            runs.reverse();
+        }
+        let _sweep = Sweep(self);
+        let pieces = futures::stream::iter(runs).map(|run| async move {
             if self.ranges.serves(run.start) {
                 return self.whole(run.start, yields).await;
             }
@@ -354,7 +378,7 @@ impl Hydrator {
             if self.stopped.load(Ordering::Relaxed) {
                 return Err(Arc::new(RestoreError::Stopped));
             }
-            self.fetch(run.clone(), run).await
+            self.rest_of(run).await
         });
         let (mut pieces, mut outcome) = (pieces.buffered(RUNS), Outcome::default());
         while let Some(result) = pieces.next().await {
@@ -367,6 +391,18 @@ impl Hydrator {
             .unwrap_or_else(|_| Err(std::io::ErrorKind::Interrupted.into()))
             .map_err(|e| Arc::new(RestoreError::Finish { source: LayerError::io("cannot make entries", e) }))
             .and_then(|()| outcome.end())
+    }
+
+    /// Brings what is still absent of a run: much of it may have come since the run was made.
+    async fn rest_of(self: &Arc<Self>, run: Range<u32>) -> Result<(), Failure> {
+        let files: Vec<u32> = run.filter(|file| self.absent.wants(*file)).collect();
+        let parts = self.runs(&files, RUN_BYTES).into_iter().map(|part| self.fetch(part.clone(), part, None));
+        let (mut parts, mut outcome) =
+            (futures::stream::iter(parts).buffer_unordered(RUNS), Outcome::default());
+        while let Some(result) = parts.next().await {
+            outcome.add(result)?;
+        }
+        outcome.end()
     }
 
     /// While somebody waits one piece at a time is brought, and no more: who waits mostly waits for the way
@@ -426,6 +462,16 @@ impl Drop for Waiting {
         if self.0.waiting.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.calm.notify_waiters();
         }
+    }
+}
+
+/// Everything is brought, until it is dropped.
+struct Sweep<'a>(&'a Hydrator);
+
+impl Drop for Sweep<'_> {
+    fn drop(&mut self) {
+        self.0.sweeps.fetch_sub(1, Ordering::AcqRel);
+        self.0.buffers.clear();
     }
 }
 

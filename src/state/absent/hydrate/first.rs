@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// So many entries of a trace are of about the same time: neighbours among them come together.
-const TRACED_TOGETHER: usize = 512;
+const TRACED_TOGETHER: usize = 2048;
 /// Parts of so many large files come first: others would push them out again.
 const TRACED_LARGE_MAX: usize = KEPT_MAX / 2;
 /// Of all frames no more than one in so many comes out of its turn for a few files, and if more than half of all
@@ -88,7 +88,7 @@ impl Hydrator {
                 let _running = self.wait_turn(self.cost(&run)).await;
                 match self.is_stopped() {
                     true => Err(Arc::new(RestoreError::Stopped)),
-                    false => self.fetch(self.widened(&run), run).await,
+                    false => self.fetch(self.widened(&run), run, None).await,
                 }
             });
             let mut runs = futures::stream::iter(runs).buffered(RUNS);

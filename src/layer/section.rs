@@ -131,6 +131,7 @@ fn frames(threads: usize, dictionary: Option<Dictionary>, buffers: Buffers) -> U
             unpack(&mut unpacker, &stored.bytes, &row, &mut raw.bytes).map(|()| raw)
         })
     })
+    .modest() // who waits for a little has it decompressed inline
 }
 
 /// The content of a frame, if it is the one that `row` describes, in this memory.

@@ -8,6 +8,7 @@ pub use super::frames_out::Tail;
 use super::tar::{BLOCK, Extent, SparseMap, encode, padding};
 use super::{LayerError, pipeline};
 use std::io::{self, Write};
+use std::sync::OnceLock;
 
 /// The most bytes read from a file at once.
 const READ_MAX: usize = 256 << 10;
@@ -28,7 +29,11 @@ impl Default for PackOptions {
 }
 
 pub(super) fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from).min(pipeline::THREADS_MAX)
+    // Who asks the kernel reads a dozen files of control groups: as long as to make a small file.
+    static THREADS: OnceLock<usize> = OnceLock::new();
+    *THREADS.get_or_init(|| {
+        std::thread::available_parallelism().map_or(1, usize::from).min(pipeline::THREADS_MAX)
+    })
 }
 
 /// What a finished layer is.

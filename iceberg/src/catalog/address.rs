@@ -1,0 +1,223 @@
+//! [`CatalogAddress`]: what a person types to name a catalog.
+use super::{Catalog, CatalogError, Options};
+use crate::location::{Location, LocationError};
+use crate::objects::Objects;
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// A catalog and what it is called here: `NAME=KIND:…`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CatalogAddress {
+    /// What it is called here; a folder of the mount where there are several.
+    pub name: String,
+    /// What it is.
+    pub kind: CatalogKind,
+}
+
+/// The kinds of catalogs.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CatalogKind {
+    /// `rest:http://host/path` or `rest:https://…`.
+    Rest(String),
+    /// `sql:sqlite:///abs/path.db`.
+    Sqlite(PathBuf),
+    /// `sql:postgres://user@host/database`; a password may be in it.
+    Postgres(String),
+    /// `hadoop:s3://bucket/warehouse`, `hadoop:file:///warehouse`.
+    Hadoop(Location),
+    /// `s3://bucket/table` or `s3://bucket/….metadata.json`: one table, without a catalog, under this name.
+    Table(Location),
+}
+
+/// Why a text is not a [`CatalogAddress`]. The text is withheld: it may hold a password.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    /// No `NAME=` before the rest.
+    #[error(
+        "a catalog is NAME=KIND:…, as in prod=rest:https://catalog.example.org or lake=hadoop:s3://bucket/warehouse"
+    )]
+    NoName,
+    /// Not one of the kinds.
+    #[error(
+        "kind of catalog '{name}' is none of rest:http(s)://…, sql:sqlite:///PATH, sql:postgres://…, \
+         hadoop:s3://BUCKET/PATH, hadoop:file:///PATH, s3://BUCKET/TABLE"
+    )]
+    Kind {
+        /// The name of the catalog.
+        name: String,
+    },
+    /// The location cannot be used.
+    #[error("catalog '{name}': {why}")]
+    Location {
+        /// The name of the catalog.
+        name: String,
+        /// Why not.
+        why: LocationError,
+    },
+    /// A user or password in the URI of a REST catalog.
+    #[error(
+        "catalog '{name}': credentials do not belong into the URI; set the option 'credential' or 'token'"
+    )]
+    Credentials {
+        /// The name of the catalog.
+        name: String,
+    },
+}
+
+impl FromStr for CatalogAddress {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let (name, rest) = text.split_once('=').ok_or(AddressError::NoName)?;
+        if name.is_empty() || name.contains([':', '/']) {
+            return Err(AddressError::NoName);
+        }
+        let name = name.to_owned();
+        let place = |rest: &str| {
+            rest.parse::<Location>().map_err(|why| AddressError::Location { name: name.clone(), why })
+        };
+        let kind = if let Some(uri) = rest.strip_prefix("rest:") {
+            let host = uri.strip_prefix("https://").or_else(|| uri.strip_prefix("http://"));
+            let Some(host) = host.filter(|host| !host.is_empty()) else {
+                return Err(AddressError::Kind { name });
+            };
+            if host.split('/').next().is_some_and(|authority| authority.contains('@')) {
+                return Err(AddressError::Credentials { name });
+            }
+            CatalogKind::Rest(uri.trim_end_matches('/').to_owned())
+        } else if let Some(path) = rest.strip_prefix("sql:sqlite://") {
+            if !path.starts_with('/') {
+                return Err(AddressError::Kind { name });
+            }
+            CatalogKind::Sqlite(path.into())
+        } else if let Some(uri) = rest
+            .strip_prefix("sql:")
+            .filter(|uri| uri.starts_with("postgres://") || uri.starts_with("postgresql://"))
+        {
+            CatalogKind::Postgres(uri.to_owned())
+        } else if let Some(rest) = rest.strip_prefix("hadoop:") {
+            CatalogKind::Hadoop(place(rest)?)
+        } else if rest.contains("://") || rest.starts_with('/') {
+            match rest.split(':').next() {
+                Some("rest" | "sql" | "glue" | "hive" | "http" | "https") => {
+                    return Err(AddressError::Kind { name });
+                }
+                _ => CatalogKind::Table(place(rest)?),
+            }
+        } else {
+            return Err(AddressError::Kind { name });
+        };
+        Ok(Self { name, kind })
+    }
+}
+
+impl CatalogAddress {
+    /// Connects, as far as this kind connects; whether anybody is there shows at the first question.
+    ///
+    /// # Errors
+    /// [`CatalogError::Refused`] for options that make no sense, and for kinds this build was made without.
+    pub fn open(
+        &self,
+        _options: &Options,
+        _objects: Arc<dyn Objects>,
+    ) -> Result<Arc<dyn Catalog>, CatalogError> {
+        Err(CatalogError::Refused {
+            why: format!("catalogs of kind {} are not in this build", self.kind.name()),
+        })
+    }
+}
+
+impl CatalogKind {
+    /// The kind in one word.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Rest(_) => "rest",
+            Self::Sqlite(_) => "sqlite",
+            Self::Postgres(_) => "postgres",
+            Self::Hadoop(_) => "hadoop",
+            Self::Table(_) => "table",
+        }
+    }
+}
+
+impl fmt::Display for CatalogAddress {
+    /// As typed, without what may be a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}=", self.name)?;
+        match &self.kind {
+            CatalogKind::Rest(uri) => write!(f, "rest:{uri}"),
+            CatalogKind::Sqlite(path) => write!(f, "sql:sqlite://{}", path.display()),
+            CatalogKind::Postgres(uri) => {
+                let place = uri.rsplit_once('@').map_or(uri.split_once("//").map_or("", |x| x.1), |x| x.1);
+                write!(f, "sql:postgres://{}", place.split('?').next().unwrap_or_default())
+            }
+            CatalogKind::Hadoop(location) => write!(f, "hadoop:{location}"),
+            CatalogKind::Table(location) => write!(f, "{location}"),
+        }
+    }
+}
+
+impl fmt::Debug for CatalogAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl fmt::Debug for CatalogKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(text: &str) -> Result<CatalogKind, AddressError> {
+        text.parse::<CatalogAddress>().map(|address| address.kind)
+    }
+
+    #[test]
+    fn every_kind_is_understood() {
+        assert_eq!(kind("a=rest:http://h:8181/x/"), Ok(CatalogKind::Rest("http://h:8181/x".into())));
+        assert_eq!(kind("a=sql:sqlite:///x/y.db"), Ok(CatalogKind::Sqlite("/x/y.db".into())));
+        assert_eq!(kind("a=sql:postgres://u:p@h/d"), Ok(CatalogKind::Postgres("postgres://u:p@h/d".into())));
+        assert_eq!(kind("a=hadoop:s3a://b/wh"), Ok(CatalogKind::Hadoop("s3://b/wh".parse().unwrap())));
+        assert_eq!(kind("a=hadoop:file:///wh"), Ok(CatalogKind::Hadoop("/wh".parse().unwrap())));
+        assert_eq!(kind("t=s3://b/wh/t"), Ok(CatalogKind::Table("s3://b/wh/t".parse().unwrap())));
+        assert_eq!(kind("t=/wh/t"), Ok(CatalogKind::Table("/wh/t".parse().unwrap())));
+    }
+
+    #[test]
+    fn what_is_none_is_refused_with_advice() {
+        for text in ["", "a", "rest:http://h", "=rest:http://h", "a/b=rest:http://h"] {
+            assert_eq!(kind(text), Err(AddressError::NoName), "{text}");
+        }
+        for text in [
+            "a=",
+            "a=rest:h",
+            "a=rest:http://",
+            "a=sql:sqlite://x.db",
+            "a=sql:mysql://h/d",
+            "a=glue:",
+            "a=https://h/x",
+        ] {
+            assert!(matches!(kind(text), Err(AddressError::Kind { .. })), "{text}");
+        }
+        assert!(matches!(kind("a=rest:https://u:p@h/x"), Err(AddressError::Credentials { .. })));
+        assert!(matches!(kind("a=hadoop:warehouse"), Err(AddressError::Location { .. })));
+    }
+
+    #[test]
+    fn passwords_are_not_shown() {
+        let address: CatalogAddress = "a=sql:postgres://u:p%40ss@h/d?password=x".parse().unwrap();
+        assert_eq!(address.to_string(), "a=sql:postgres://h/d");
+        assert_eq!(format!("{address:?}"), "a=sql:postgres://h/d");
+        assert_eq!(format!("{:?}", address.kind), "postgres");
+        let plain: CatalogAddress = "a=sql:postgres://h/d".parse().unwrap();
+        assert_eq!(plain.to_string(), "a=sql:postgres://h/d");
+    }
+}

@@ -1,0 +1,89 @@
+//! [`Catalog`]: who says which tables there are, and which version of each is the current one.
+//!
+//! Kinds, and what a poll of them costs: REST (one conditional request for each table, answered by 304), SQL (one
+//! query for all tables), Hadoop (two HEADs for each table), and single tables. [`parse`](CatalogAddress) reads
+//! `NAME=KIND:…`, [`CatalogAddress::open`] connects.
+mod address;
+mod options;
+
+pub use address::{AddressError, CatalogAddress, CatalogKind};
+pub use options::Options;
+
+use crate::objects::ObjectError;
+use crate::table::{Table, TableId, Token};
+use async_trait::async_trait;
+
+/// How one known table has changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// It has another version now: [`load`](Catalog::load) it.
+    Changed(TableId),
+    /// The catalog has it no more.
+    Dropped(TableId),
+}
+
+/// What a [`poll`](Catalog::poll) has found.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// The changes, in the order of what was asked.
+    pub changes: Vec<Change>,
+    /// The tables that could not be asked, and why; nothing is known of them.
+    pub failed: Vec<(TableId, CatalogError)>,
+}
+
+/// Who says which tables there are, and which version of each is the current one.
+#[async_trait]
+pub trait Catalog: Send + Sync + std::fmt::Debug {
+    /// All namespaces, nested ones too, in order. A bounded number: [`NAMES_MAX`].
+    async fn namespaces(&self) -> Result<Vec<Vec<String>>, CatalogError>;
+    /// The tables of one namespace, without those of the namespaces in it and without views, in order.
+    async fn tables(&self, namespace: &[String]) -> Result<Vec<TableId>, CatalogError>;
+    /// The current version of a table.
+    async fn load(&self, table: &TableId) -> Result<Table, CatalogError>;
+    /// Which of these tables have another version than the one named, as cheaply as this kind can tell.
+    /// An error says that none could be asked.
+    async fn poll(&self, known: &[(TableId, Token)]) -> Result<Changes, CatalogError>;
+}
+
+/// The most namespaces, and the most tables of one namespace, that a catalog is asked for.
+pub const NAMES_MAX: usize = 100_000;
+
+/// Why a catalog did not answer. Never holds a secret.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CatalogError {
+    /// There is no such table or namespace.
+    #[error("catalog has no {what}")]
+    NotFound {
+        /// Which.
+        what: String,
+    },
+    /// Credentials are missing, wrong or do not permit the call.
+    #[error("catalog denies access: {why}; check the options 'credential' and 'token' of the catalog")]
+    Denied {
+        /// What it said.
+        why: String,
+    },
+    /// Not reachable, or asks to come back later: a later attempt may succeed.
+    #[error("catalog unavailable: {why}")]
+    Unavailable {
+        /// What happened.
+        why: String,
+    },
+    /// It answered something that no retry mends.
+    #[error("catalog gave no usable answer: {why}")]
+    Refused {
+        /// What.
+        why: String,
+    },
+    /// A file of the catalog, or of one of its tables, could not be read.
+    #[error("{0}")]
+    Object(#[from] ObjectError),
+}
+
+impl CatalogError {
+    /// Whether a later attempt may succeed without anybody changing anything.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable { .. } | Self::Object(ObjectError::Unavailable { .. }))
+    }
+}

@@ -1,0 +1,71 @@
+//! [`TableError`]: why a table cannot be shown.
+use crate::objects::ObjectError;
+use std::path::PathBuf;
+
+/// Why a table cannot be shown. A table that fails does not touch its neighbours.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TableError {
+    /// A file of the table could not be read from its store.
+    #[error("cannot read a file of the table: {0}")]
+    Object(#[from] ObjectError),
+    /// A file of the table is not what the specification says.
+    #[error("malformed {what}: {why}")]
+    Malformed {
+        /// Which file, or which part of one.
+        what: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The table is encrypted: its metadata cannot be rewritten without its keys, and must not lie on a disk in
+    /// plain.
+    #[error(
+        "table is encrypted ({by}), so its metadata cannot be rewritten; read it through its catalog: the files \
+         under objects/ are the ciphertext"
+    )]
+    Encrypted {
+        /// What says so.
+        by: &'static str,
+    },
+    /// The specification allows it, this crate does not know it.
+    #[error("{what} is not supported; {advice}")]
+    Unsupported {
+        /// What.
+        what: String,
+        /// What to do instead.
+        advice: &'static str,
+    },
+    /// Larger or more than the bound, which is there so that no file can exhaust the machine.
+    #[error("{what} is too large: {size}, at most {limit}")]
+    TooLarge {
+        /// Which file, or what is counted.
+        what: String,
+        /// How large.
+        size: u64,
+        /// The bound.
+        limit: u64,
+    },
+    /// No such snapshot, reference or rewritten file.
+    #[error("the table has no {what}")]
+    NoSuch {
+        /// What was asked for.
+        what: String,
+    },
+    /// The local folder did not do what was asked.
+    #[error("cannot {action}: {}: {source}", .path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+}
+
+impl TableError {
+    /// Whether a later attempt may succeed without anybody changing anything.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Object(ObjectError::Unavailable { .. }))
+    }
+}

@@ -1,0 +1,35 @@
+//! What a mount must know of Apache Iceberg.
+//!
+//! A table is a tree of files that name each other by absolute URIs: metadata → manifest lists → manifests → data
+//! and deletes. This crate rewrites that tree so that every URI in it is a path below a mount, and any engine can
+//! read the table by path:
+//!
+//! ```text
+//!  catalog ──► where the metadata of a table is, and whether that has changed
+//!     │
+//!     ▼
+//!  publication ──► metadata, lists, manifests, position deletes: rewritten once each, into a local folder
+//!     │                         │
+//!     │                         └── mapping: location ↔ path below the mount
+//!     ▼
+//!  diff ──► which files came and went between two versions
+//! ```
+//!
+//! It knows no kernel, no cache and no store: [`Objects`] brings the stores, whoever mounts shows the folder.
+pub mod catalog;
+mod diff;
+mod error;
+mod location;
+pub mod mapping;
+pub mod objects;
+pub mod publication;
+mod table;
+
+pub use catalog::{Catalog, CatalogAddress, CatalogError};
+pub use diff::{ChangeKind, Difference, difference};
+pub use error::TableError;
+pub use location::{LOCATION_MAX_BYTES, Location, LocationError};
+pub use mapping::{Mapping, MappingError};
+pub use objects::{ObjectError, Objects};
+pub use publication::{Place, Publication};
+pub use table::{StorageCredential, Table, TableId, Token};

@@ -1,6 +1,9 @@
 //! [`Difference`]: what one version of a table has that another has not, found in the manifests they do not share.
 use crate::error::TableError;
+use crate::metadata::Metadata;
 use crate::publication::{LiveFile, Publication};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 /// What kind of change leads from one version to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,11 +40,109 @@ pub struct Difference {
     pub removed: Vec<LiveFile>,
 }
 
-/// Compares the current snapshots of two published versions of one table. Reads the manifests that only one of
-/// them has.
+impl Difference {
+    /// The files that came and went, by partition.
+    pub fn by_partition(&self) -> BTreeMap<Arc<str>, (Vec<&LiveFile>, Vec<&LiveFile>)> {
+        let mut partitions: BTreeMap<Arc<str>, (Vec<&LiveFile>, Vec<&LiveFile>)> = BTreeMap::new();
+        for file in &self.added {
+            partitions.entry(file.partition.clone()).or_default().0.push(file);
+        }
+        for file in &self.removed {
+            partitions.entry(file.partition.clone()).or_default().1.push(file);
+        }
+        partitions
+    }
+}
+
+/// Compares the current snapshots of two versions of one table. Reads the manifests that only one of them has.
+///
+/// What is compared are the files that are there, not what manifests say was added or deleted: writers differ in
+/// that, and it is forgotten by the snapshot after.
 ///
 /// # Errors
 /// As [`Publication::files`].
-pub async fn difference(_old: &Publication, _new: &Publication) -> Result<Difference, TableError> {
-    Ok(Difference { kind: ChangeKind::None, added: Vec::new(), removed: Vec::new() })
+pub async fn difference(old: &Publication, new: &Publication) -> Result<Difference, TableError> {
+    let kind = change_kind(old.metadata(), new.metadata());
+    if old.metadata().current_snapshot == new.metadata().current_snapshot && kind != ChangeKind::Replaced {
+        return Ok(Difference { kind, added: Vec::new(), removed: Vec::new() });
+    }
+    let before = manifests(old).await?;
+    let after = manifests(new).await?;
+    // A rewritten manifest has one path for all versions, unless the folder is another.
+    let same_folder = old.place().folder == new.place().folder;
+    let common: HashSet<&String> = if same_folder { before.iter().collect() } else { HashSet::new() };
+    let common: HashSet<&String> = after.iter().filter(|path| common.contains(path)).collect();
+    let mut removed = files(old, &before, &common).await?;
+    let mut added = files(new, &after, &common).await?;
+    let gone: HashSet<_> = removed.iter().map(|file| file.location.clone()).collect();
+    let came: HashSet<_> = added.iter().map(|file| file.location.clone()).collect();
+    removed.retain(|file| !came.contains(&file.location));
+    added.retain(|file| !gone.contains(&file.location));
+    Ok(Difference { kind, added, removed })
+}
+
+async fn manifests(of: &Publication) -> Result<Vec<String>, TableError> {
+    match of.metadata().current_snapshot {
+        Some(snapshot) => of.manifests(snapshot).await,
+        None => Ok(Vec::new()),
+    }
+}
+
+async fn files(
+    of: &Publication,
+    manifests: &[String],
+    but: &HashSet<&String>,
+) -> Result<Vec<LiveFile>, TableError> {
+    let mut out = Vec::new();
+    for manifest in manifests.iter().filter(|path| !but.contains(path)) {
+        out.extend(of.files_of(manifest).await?);
+    }
+    Ok(out)
+}
+
+fn change_kind(old: &Metadata, new: &Metadata) -> ChangeKind {
+    if old.uuid != new.uuid && old.uuid.is_some() {
+        return ChangeKind::Replaced;
+    }
+    if old.current_snapshot == new.current_snapshot {
+        return if old.schema_id != new.schema_id || old.schemas != new.schemas {
+            ChangeKind::Schema
+        } else if old.refs != new.refs {
+            ChangeKind::References
+        } else {
+            ChangeKind::None
+        };
+    }
+    let (Some(target), Some(start)) = (old.current_snapshot, new.current_snapshot) else {
+        // From nothing, or back to it.
+        return if old.current_snapshot.is_none() { ChangeKind::Append } else { ChangeKind::Rollback };
+    };
+    // From the new snapshot back to the old one; a parent that is not there any more ends the way.
+    let mut kind = None;
+    let mut at = new.snapshot(start);
+    for _ in 0..=new.snapshots.len() {
+        let Some(snapshot) = at else { break };
+        if snapshot.id == target {
+            return kind.unwrap_or(ChangeKind::Overwrite);
+        }
+        let own = match snapshot.operation.as_deref() {
+            Some("append") => ChangeKind::Append,
+            Some("replace") => ChangeKind::Replace,
+            Some("delete") => ChangeKind::Delete,
+            _ => ChangeKind::Overwrite,
+        };
+        kind = Some(match kind {
+            None => own,
+            Some(kind) if kind == own => own,
+            Some(_) => ChangeKind::Overwrite,
+        });
+        let Some(parent) = snapshot.parent else { break };
+        if parent == target {
+            return kind.unwrap_or(ChangeKind::Overwrite);
+        }
+        at = new.snapshot(parent);
+    }
+    // The old snapshot may have been expired right after the commit: then nobody can tell, and what counts are
+    // the files. Was it kept, the new one does not descend from it.
+    if new.snapshot(target).is_some() { ChangeKind::Rollback } else { ChangeKind::Overwrite }
 }

@@ -1,6 +1,6 @@
 //! [`TableError`]: why a table cannot be shown.
 use crate::objects::ObjectError;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why a table cannot be shown. A table that fails does not touch its neighbours.
 #[derive(Debug, thiserror::Error)]
@@ -64,8 +64,18 @@ pub enum TableError {
 }
 
 impl TableError {
+    /// A file that breaks the specification.
+    pub(crate) fn malformed(what: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::Malformed { what: what.into(), why: why.into() }
+    }
+
     /// Whether a later attempt may succeed without anybody changing anything.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Object(ObjectError::Unavailable { .. }))
     }
+}
+
+/// Adds what was tried with which file to an error of the system.
+pub(crate) fn io<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> TableError + 'a {
+    move |source| TableError::Io { action, path: path.to_owned(), source }
 }

@@ -16,13 +16,19 @@
 //! ```
 //!
 //! It knows no kernel, no cache and no store: [`Objects`] brings the stores, whoever mounts shows the folder.
+mod avro;
 pub mod catalog;
+mod deletes;
 mod diff;
+mod document;
 mod error;
 mod location;
+mod manifest;
 pub mod mapping;
+pub mod metadata;
 pub mod objects;
 pub mod publication;
+mod puffin;
 mod table;
 
 pub use catalog::{Catalog, CatalogAddress, CatalogError};

@@ -72,10 +72,8 @@ impl Mapping {
             path.push('/');
             push_component(&mut path, location.authority(), false);
         }
-        for component in location.key().split('/') {
-            path.push('/');
-            push_component(&mut path, component, false);
-        }
+        path.push('/');
+        push_key(&mut path, location.key());
         path
     }
 
@@ -83,23 +81,7 @@ impl Mapping {
     pub fn location(&self, path: &str) -> Option<Location> {
         let rest = path.strip_prefix(OBJECTS)?.strip_prefix('/')?;
         let (scheme, rest) = rest.split_once('/')?;
-        let mut components = Vec::new();
-        let mut open = false;
-        for piece in rest.split('/') {
-            let (piece, more) = match piece.strip_suffix("~+") {
-                Some(piece) => (piece, true),
-                None => (piece, false),
-            };
-            let text = unescape(piece)?;
-            match components.last_mut() {
-                Some(last) if open => {
-                    let last: &mut String = last;
-                    last.push_str(&text);
-                }
-                _ => components.push(text),
-            }
-            open = more;
-        }
+        let mut components = components(rest)?;
         let authority = if scheme == "file" { String::new() } else { components.remove(0) };
         if scheme != "file" && components.is_empty() {
             return None;
@@ -139,6 +121,19 @@ impl Mapping {
     }
 }
 
+/// A key, or the end of one, as a path; [`unescape_key`] reverses it.
+pub(crate) fn escape_key(key: &str) -> String {
+    let mut out = String::with_capacity(key.len());
+    push_key(&mut out, key);
+    out
+}
+
+/// What [`escape_key`] was given; `None` if nothing gives this.
+pub(crate) fn unescape_key(path: &str) -> Option<String> {
+    let key = components(path)?.join("/");
+    (escape_key(&key) == path).then_some(key)
+}
+
 /// A name of any characters as one path component; [`unescape_name`] reverses it. Slashes are escaped too.
 pub fn escape_name(name: &str) -> String {
     let mut out = String::with_capacity(name.len());
@@ -175,6 +170,34 @@ pub fn rewritten_name(location: &Location) -> String {
         extension.chars().for_each(|c| push_char(&mut out, c, true));
     }
     out
+}
+
+fn push_key(out: &mut String, key: &str) {
+    for (n, component) in key.split('/').enumerate() {
+        if n > 0 {
+            out.push('/');
+        }
+        push_component(out, component, false);
+    }
+}
+
+/// The components of a key from those of its path.
+fn components(path: &str) -> Option<Vec<String>> {
+    let mut out: Vec<String> = Vec::new();
+    let mut open = false;
+    for piece in path.split('/') {
+        let (piece, more) = match piece.strip_suffix("~+") {
+            Some(piece) => (piece, true),
+            None => (piece, false),
+        };
+        let text = unescape(piece)?;
+        match out.last_mut() {
+            Some(last) if open => last.push_str(&text),
+            _ => out.push(text),
+        }
+        open = more;
+    }
+    Some(out)
 }
 
 fn push_char(out: &mut String, c: char, slash: bool) {

@@ -15,14 +15,28 @@
 //! are written from the leaves up: deletes, manifests, lists, metadata, and the hint last. Whoever reads at any
 //! moment, or after a crash at any moment, finds the old version or the new one. A file is written aside, synced
 //! and renamed, and never again: its name is made from where its original is.
+mod folder;
+mod progress;
+#[cfg(test)]
+mod tests;
+mod version;
+mod writer;
+
 use crate::error::TableError;
 use crate::location::Location;
-use crate::mapping::Mapping;
+use crate::manifest::{Entry, MANIFEST_MAX_BYTES, Status, read_list, read_manifest};
+use crate::mapping::{Mapping, escape_key, escape_name, unescape_key};
+use crate::metadata::{METADATA_MAX_BYTES, Manifests, Metadata, Paths, Snapshot, View};
 use crate::objects::Objects;
 use crate::table::Table;
+use folder::Folder;
+use progress::{Halt, Progress};
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use version::{HINT, metadata_name};
+use writer::{Writer, blocking, list_path};
 
 /// Where the folder of a table is, and what it is called below the mount.
 #[derive(Debug, Clone)]
@@ -92,35 +106,78 @@ pub enum Content {
 /// One version of a table and the folder it is published in.
 #[derive(Debug)]
 pub struct Publication {
-    #[expect(dead_code, reason = "the steps that use it come next")]
-    objects: Arc<dyn Objects>,
-    place: Place,
+    writer: Writer,
+    metadata: Metadata,
+    /// What it is made from: the path of the metadata, and a digest of it.
+    source: String,
     number: u64,
+    /// Which snapshot has which list, by the path of the list; made when first needed.
+    lists: OnceLock<HashMap<String, usize>>,
+}
+
+/// The folder that is made for a view, below that of the table; empty for the table itself.
+struct Views<'a> {
+    publication: &'a Publication,
+    folder: &'a str,
+}
+
+impl Paths for Views<'_> {
+    fn folder(&self) -> String {
+        self.publication.writer.uri(self.folder).trim_end_matches('/').to_owned()
+    }
+
+    fn list(&self, snapshot: i64, manifests: &Manifests) -> String {
+        self.publication.writer.uri(&list_path(snapshot, manifests))
+    }
+
+    fn object(&self, location: &Location) -> String {
+        self.publication.place().mapping.object_uri(location)
+    }
+
+    fn source(&self) -> String {
+        self.publication.source.clone()
+    }
 }
 
 impl Publication {
-    /// Reads the metadata of a version and what the folder holds already. Writes nothing.
+    /// Reads the metadata of a version and what the folder holds already. Publishes nothing.
     ///
     /// # Errors
     /// [`TableError::Encrypted`], [`TableError::Unsupported`] and [`TableError::Malformed`] say that this table
     /// cannot be shown; the folder keeps the version it has.
-    pub async fn prepare(
-        objects: Arc<dyn Objects>,
-        place: Place,
-        _table: &Table,
-    ) -> Result<Self, TableError> {
-        Ok(Self { objects, place, number: 1 })
+    pub async fn prepare(objects: Arc<dyn Objects>, place: Place, table: &Table) -> Result<Self, TableError> {
+        let bytes = match &table.metadata {
+            Some(bytes) => bytes.clone(),
+            None => objects.get(&table.metadata_location, METADATA_MAX_BYTES).await?,
+        };
+        let from = table.metadata_location.clone();
+        blocking(move || {
+            let metadata = Metadata::parse(&bytes, from.name())?;
+            // A table that was dropped and made again may have its metadata at the same place.
+            let digest = blake3::hash(&bytes).to_hex();
+            let source = format!("{}#{}", place.mapping.object_path(&from), &digest[..16]);
+            let folder = Folder::open(&place.folder)?;
+            let number = version::number(&folder, &source, version::wish(&from, metadata.log_length))?;
+            let writer = Writer::new(objects, Arc::new(place), folder);
+            Ok(Self { writer, metadata, source, number, lists: OnceLock::new() })
+        })
+        .await
     }
 
     /// The `N` of `v<N>.metadata.json`: greater than that of every version published before in this folder, and
-    /// the same again if this very version is the current one.
+    /// the same again if this very version is the newest there.
     pub fn number(&self) -> u64 {
         self.number
     }
 
     /// Where it is published.
     pub fn place(&self) -> &Place {
-        &self.place
+        &self.writer.place
+    }
+
+    /// What the table says of itself.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
     }
 
     /// Writes whatever is not there yet, the hint last, and returns what was written. Only what the current
@@ -132,61 +189,254 @@ impl Publication {
         self.publish_while(|_| ControlFlow::Continue(())).await
     }
 
-    /// The same, asking after each step whether to go on.
+    /// The same, asking after each step whether to go on. What was begun at the same time may still be finished.
     ///
     /// # Errors
     /// As [`publish`](Self::publish).
     pub async fn publish_while(
         &self,
-        _go_on: impl FnMut(&Step) -> ControlFlow<()> + Send,
+        go_on: impl FnMut(&Step) -> ControlFlow<()> + Send,
     ) -> Result<Vec<Step>, TableError> {
-        Ok(Vec::new())
+        let progress = Progress::new(go_on);
+        match self.publish_all(&progress).await {
+            Ok(()) | Err(Halt::Stopped) => Ok(progress.steps()),
+            Err(Halt::Error(error)) => Err(error),
+        }
+    }
+
+    async fn publish_all(&self, progress: &Progress<'_>) -> Result<(), Halt> {
+        let mut ids: Vec<i64> = self.metadata.refs.values().map(|reference| reference.snapshot).collect();
+        ids.extend(self.metadata.current_snapshot);
+        ids.sort_unstable();
+        ids.dedup();
+        for id in ids {
+            self.writer.list(self.find(id)?, progress).await?;
+        }
+        self.turn("", View::Current, self.number, progress).await
     }
 
     /// Publishes `snapshots/<id>/`, the table as of that snapshot, with the schema it had then; returns its path
-    /// below the folder.
+    /// below the folder. Once it is there it does not change any more.
     ///
     /// # Errors
     /// [`TableError::NoSuch`] if the table has no such snapshot (any more).
     pub async fn snapshot(&self, id: i64) -> Result<String, TableError> {
-        Err(TableError::NoSuch { what: format!("snapshot {id}") })
+        let snapshot = self.find(id)?;
+        let path = format!("snapshots/{id}");
+        if self.writer.size(&format!("{path}/metadata/{HINT}")).await?.is_none() {
+            self.view(snapshot, &path, View::Snapshot(id), 1).await?;
+        }
+        Ok(path)
     }
 
     /// Publishes `refs/<name>/`, the table as a branch or tag has it; returns its path below the folder. A branch
-    /// has the schema of the table, a tag that of its snapshot.
+    /// has the schema of the table, a tag that of its snapshot. It is of this version: call it again after the
+    /// next one is published.
     ///
     /// # Errors
     /// [`TableError::NoSuch`] if the table has no such branch or tag (any more).
     pub async fn reference(&self, name: &str) -> Result<String, TableError> {
-        Err(TableError::NoSuch { what: format!("branch or tag {name}") })
+        let reference = self.metadata.refs.get(name);
+        let reference =
+            reference.ok_or_else(|| TableError::NoSuch { what: format!("branch or tag '{name}'") })?;
+        let path = format!("refs/{}", escape_name(name));
+        self.view(self.find(reference.snapshot)?, &path, View::Reference(name), self.number).await?;
+        Ok(path)
+    }
+
+    async fn view(
+        &self,
+        snapshot: &Snapshot,
+        path: &str,
+        view: View<'_>,
+        number: u64,
+    ) -> Result<(), TableError> {
+        let progress = Progress::new(|_| ControlFlow::Continue(()));
+        let all = async {
+            self.writer.list(snapshot, &progress).await?;
+            self.turn(path, view, number, &progress).await
+        };
+        match all.await {
+            Ok(()) | Err(Halt::Stopped) => Ok(()),
+            Err(Halt::Error(error)) => Err(error),
+        }
+    }
+
+    /// Writes metadata and hint into the folder of a view. Everything that the metadata names is there.
+    async fn turn(
+        &self,
+        folder: &str,
+        view: View<'_>,
+        number: u64,
+        progress: &Progress<'_>,
+    ) -> Result<(), Halt> {
+        let below = |path: String| if folder.is_empty() { path } else { format!("{folder}/{path}") };
+        let path = below(format!("metadata/{}", metadata_name(number)));
+        if self.writer.size(&path).await?.is_none() {
+            let bytes = self.metadata.rewrite(view, &Views { publication: self, folder })?;
+            // Names first: after a loss of power there must be no metadata that names what is not there.
+            self.sync(["metadata".to_owned(), "deletes".to_owned()]).await?;
+            self.writer.write(StepKind::Metadata, path, bytes, progress).await?;
+        }
+        let path = below(format!("metadata/{HINT}"));
+        let hint = number.to_string();
+        let (own, own_path) = (self.writer.folder.clone(), path.clone());
+        let old = blocking(move || own.read(&own_path)).await?;
+        if old.as_deref() != Some(hint.as_bytes()) {
+            self.sync([below("metadata".into())]).await?;
+            self.writer.write(StepKind::Hint, path, hint, progress).await?;
+            self.sync([below("metadata".into())]).await?;
+        }
+        Ok(())
+    }
+
+    async fn sync<const N: usize>(&self, paths: [String; N]) -> Result<(), TableError> {
+        let folder = self.writer.folder.clone();
+        blocking(move || paths.iter().try_for_each(|path| folder.sync(path))).await
+    }
+
+    fn find(&self, id: i64) -> Result<&Snapshot, TableError> {
+        self.metadata.snapshot(id).ok_or_else(|| TableError::NoSuch { what: format!("snapshot {id}") })
     }
 
     /// The snapshot that was the current one at a time: milliseconds since 1970, or `2026-01-31T12:00:00Z`, or
-    /// `2026-01-31` (its first instant, UTC). `None` before the first.
-    pub fn snapshot_at(&self, _time: &str) -> Option<i64> {
-        None
+    /// `2026-01-31` (its first instant, UTC). `None` before the first, and if it has been expired.
+    ///
+    /// # Errors
+    /// [`TableError::NoSuch`] for what is no time.
+    pub fn snapshot_at(&self, time: &str) -> Result<Option<i64>, TableError> {
+        let ms = milliseconds(time).ok_or_else(|| TableError::NoSuch { what: format!("time '{time}'") })?;
+        Ok(self.metadata.snapshot_at(ms))
     }
 
     /// Makes sure that a file below the folder which metadata names, but nobody has asked for yet (the list of an
-    /// older snapshot), is there.
+    /// older snapshot), is there, and what it names.
     ///
     /// # Errors
     /// [`TableError::NoSuch`] if no metadata names it.
     pub async fn materialise(&self, path: &str) -> Result<(), TableError> {
-        Err(TableError::NoSuch { what: format!("file {path}") })
+        if self.writer.size(path).await?.is_some() {
+            return Ok(());
+        }
+        let lists = self.lists.get_or_init(|| {
+            let lists = self.metadata.snapshots.iter().enumerate();
+            lists.map(|(n, snapshot)| (list_path(snapshot.id, &snapshot.manifests), n)).collect()
+        });
+        let n = lists.get(path).ok_or_else(|| TableError::NoSuch { what: format!("file {path}") })?;
+        self.ensure(&self.metadata.snapshots[*n]).await
+    }
+
+    async fn ensure(&self, snapshot: &Snapshot) -> Result<(), TableError> {
+        let progress = Progress::new(|_| ControlFlow::Continue(()));
+        match self.writer.list(snapshot, &progress).await {
+            Ok(()) | Err(Halt::Stopped) => {}
+            Err(Halt::Error(error)) => return Err(error),
+        }
+        // Published metadata names it already.
+        self.sync(["metadata".to_owned(), "deletes".to_owned()]).await
     }
 
     /// The files that make up a snapshot and are shown as they are (under `objects/`, the table's own also under
-    /// `data/`), in the order of the manifests.
+    /// `data/`), in the order of the manifests. Those that are rewritten, position deletes, are not among them.
     ///
     /// # Errors
     /// [`TableError::NoSuch`] if the table has no such snapshot (any more).
     pub async fn files(&self, snapshot: i64) -> Result<Vec<LiveFile>, TableError> {
-        Err(TableError::NoSuch { what: format!("snapshot {snapshot}") })
+        let mut files = Vec::new();
+        for path in self.manifests(snapshot).await? {
+            files.extend(self.files_of(&path).await?);
+        }
+        Ok(files)
+    }
+
+    /// The paths of the rewritten manifests of a snapshot, below the folder.
+    pub(crate) async fn manifests(&self, snapshot: i64) -> Result<Vec<String>, TableError> {
+        let snapshot = self.find(snapshot)?;
+        self.ensure(snapshot).await?;
+        let path = list_path(snapshot.id, &snapshot.manifests);
+        let list = read_list(&self.written(&path).await?, &path)?;
+        list.into_iter().map(|manifest| self.own_path(&manifest.path)).collect()
+    }
+
+    /// The live files of a rewritten manifest.
+    pub(crate) async fn files_of(&self, manifest: &str) -> Result<Vec<LiveFile>, TableError> {
+        let bytes = self.written(manifest).await?;
+        let (place, name) = (self.writer.place.clone(), manifest.to_owned());
+        blocking(move || {
+            let (_, entries) = read_manifest(&bytes, &name)?;
+            let mut interned = HashMap::new();
+            Ok(entries
+                .into_iter()
+                .filter_map(|entry| live_file(&place.mapping, entry, &mut interned))
+                .collect())
+        })
+        .await
+    }
+
+    /// A file that these rules have written.
+    async fn written(&self, path: &str) -> Result<bytes::Bytes, TableError> {
+        let (folder, own) = (self.writer.folder.clone(), path.to_owned());
+        let bytes = blocking(move || folder.read(&own)).await?;
+        let bytes = bytes.ok_or_else(|| TableError::NoSuch { what: format!("file {path}") })?;
+        if bytes.len() as u64 > MANIFEST_MAX_BYTES * 2 {
+            let what = path.to_owned();
+            return Err(TableError::TooLarge {
+                what,
+                size: bytes.len() as u64,
+                limit: MANIFEST_MAX_BYTES * 2,
+            });
+        }
+        Ok(bytes)
+    }
+
+    /// The path below the folder that a URI of rewritten metadata names.
+    fn own_path(&self, uri: &str) -> Result<String, TableError> {
+        let place = &self.writer.place;
+        let path =
+            place.mapping.path_of(uri).and_then(|path| path.strip_prefix(&place.path)?.strip_prefix('/'));
+        path.map(str::to_owned).ok_or_else(|| {
+            TableError::malformed("rewritten manifest list", format!("it names {uri}, which is elsewhere"))
+        })
     }
 
     /// The path of a file below the folder: `data/…`, if it lies in the folder `data` of the table's location.
-    pub fn data_path(&self, _location: &Location) -> Option<String> {
-        None
+    pub fn data_path(&self, location: &Location) -> Option<String> {
+        let below = location.below(&self.metadata.location)?.strip_prefix("data/")?;
+        Some(format!("data/{}", escape_key(below)))
     }
+
+    /// The location that has the path `data/…` below the folder, the reverse of [`data_path`](Self::data_path).
+    pub fn data_location(&self, path: &str) -> Option<Location> {
+        let below = unescape_key(path.strip_prefix("data/")?)?;
+        self.metadata.location.join(&format!("data/{below}")).ok()
+    }
+}
+
+fn live_file(mapping: &Mapping, entry: Entry, interned: &mut HashMap<String, Arc<str>>) -> Option<LiveFile> {
+    if entry.status == Status::Deleted {
+        return None;
+    }
+    let location = mapping.location(mapping.path_of(&entry.path)?)?;
+    let mut intern =
+        |text: String| interned.entry(text).or_insert_with_key(|text| text.as_str().into()).clone();
+    Some(LiveFile {
+        location,
+        size: entry.size,
+        rows: entry.rows,
+        content: entry.content,
+        format: intern(entry.format),
+        partition: intern(entry.partition),
+    })
+}
+
+/// Milliseconds since 1970, of a number, an instant or a day.
+fn milliseconds(time: &str) -> Option<i64> {
+    if let Ok(ms) = time.parse::<i64>() {
+        return Some(ms);
+    }
+    if let Ok(at) = time.parse::<jiff::Timestamp>() {
+        return Some(at.as_millisecond());
+    }
+    let day: jiff::civil::Date = time.parse().ok()?;
+    Some(day.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_millisecond())
 }

@@ -1,0 +1,303 @@
+//! Manifests: entries, each a data file or a file of deletes.
+use super::partition::partition_text;
+use super::{ENTRIES_MAX, FILE_PATH_FIELD, fault};
+use crate::avro::{
+    AvroError, Container, Edits, Item, Kind, Schema, elements, long, put_bytes, put_long, text, walk,
+};
+use crate::error::TableError;
+use crate::publication::Content;
+use std::ops::Range;
+
+const STATUS: i32 = 0;
+const DATA_FILE: i32 = 2;
+const PATH: i32 = 100;
+const FORMAT: i32 = 101;
+const PARTITION: i32 = 102;
+const ROWS: i32 = 103;
+const SIZE: i32 = 104;
+const LOWER: i32 = 125;
+const UPPER: i32 = 128;
+const KEY: i32 = 131;
+const SPLITS: i32 = 132;
+const CONTENT: i32 = 134;
+const REFERENCED: i32 = 143;
+const OFFSET: i32 = 144;
+
+/// Whether a file is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Status {
+    /// It was there before, or came with this snapshot.
+    Live,
+    /// It is not part of the snapshot any more.
+    Deleted,
+}
+
+/// An entry of a manifest.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Entry {
+    /// Whether the file is there.
+    pub status: Status,
+    /// What is in it.
+    pub content: Content,
+    /// Where it is, as written.
+    pub path: String,
+    /// Its format, as written.
+    pub format: String,
+    /// How many rows it has.
+    pub rows: u64,
+    /// Its size in bytes, as written.
+    pub size: u64,
+    /// Its partition, as text.
+    pub partition: String,
+    /// The data file that the deletes are for, where there is one alone.
+    pub referenced: Option<String>,
+    /// Where in a Puffin file the deletion vector begins.
+    pub offset: Option<i64>,
+}
+
+/// What becomes of an entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct EntryChange {
+    /// Its new path.
+    pub path: String,
+    /// Its new size, if that changes.
+    pub size: Option<u64>,
+    /// The new path of the data file that its deletes are for.
+    pub referenced: Option<String>,
+    /// The new bounds of the paths in it.
+    pub bounds: Bounds,
+    /// The new places where it may be split, if they change.
+    pub splits: Option<Vec<i64>>,
+}
+
+/// What becomes of the bounds of the paths in a file of position deletes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Bounds {
+    /// There are none, or they stay.
+    Keep,
+    /// They become these.
+    Set(String, String),
+    /// Not known: readers must not leave the file out.
+    Drop,
+}
+
+/// Where the parts of an entry lie.
+#[derive(Default)]
+struct Parts {
+    status: Option<Item>,
+    content: Option<Item>,
+    path: Option<Item>,
+    format: Option<Item>,
+    partition: Option<Item>,
+    rows: Option<Item>,
+    size: Option<Item>,
+    lower: Option<Item>,
+    upper: Option<Item>,
+    splits: Option<Item>,
+    referenced: Option<Item>,
+    offset: Option<Item>,
+    encrypted: bool,
+}
+
+fn parts(schema: &Schema, content: &[u8], at: usize) -> Result<(Parts, usize), AvroError> {
+    let mut parts = Parts::default();
+    let mut file = None;
+    let end = walk(schema, schema.root(), content, at, |field, item| {
+        match field.id {
+            Some(STATUS) => parts.status = Some(item),
+            Some(DATA_FILE) => file = Some(item),
+            _ => {}
+        }
+        Ok(())
+    })?;
+    let file = file.ok_or(AvroError::Malformed("its schema has no field 2, the data file"))?;
+    walk(schema, file.node, content, file.range.start, |field, item| {
+        let item = Some(item).filter(|item| !item.is_null(schema));
+        match field.id {
+            Some(CONTENT) => parts.content = item,
+            Some(PATH) => parts.path = item,
+            Some(FORMAT) => parts.format = item,
+            Some(PARTITION) => parts.partition = item,
+            Some(ROWS) => parts.rows = item,
+            Some(SIZE) => parts.size = item,
+            Some(LOWER) => parts.lower = item,
+            Some(UPPER) => parts.upper = item,
+            Some(SPLITS) => parts.splits = item,
+            Some(REFERENCED) => parts.referenced = item,
+            Some(OFFSET) => parts.offset = item,
+            Some(KEY) => parts.encrypted = item.is_some(),
+            _ => {}
+        }
+        Ok(())
+    })?;
+    Ok((parts, end))
+}
+
+impl Entry {
+    fn read(schema: &Schema, parts: &Parts, content: &[u8]) -> Result<Self, AvroError> {
+        let need = |item: &Option<Item>, what| item.clone().ok_or(AvroError::Malformed(what));
+        let count = |item: &Item| long(schema, item, content).map(|n| u64::try_from(n).unwrap_or(0));
+        let path = need(&parts.path, "an entry has no path (field 100)")?;
+        let format = need(&parts.format, "an entry has no format (field 101)")?;
+        let size = need(&parts.size, "an entry has no size (field 104)")?;
+        let status = long(schema, &need(&parts.status, "an entry has no status (field 0)")?, content)?;
+        let kind = parts.content.as_ref().map_or(Ok(0), |item| long(schema, item, content))?;
+        Ok(Self {
+            status: if status == 2 { Status::Deleted } else { Status::Live },
+            content: match kind {
+                0 => Content::Data,
+                1 => Content::PositionDeletes,
+                2 => Content::EqualityDeletes,
+                _ => {
+                    return Err(AvroError::Malformed("an entry has a content that is not known (field 134)"));
+                }
+            },
+            path: text(schema, &path, content)?.to_owned(),
+            format: text(schema, &format, content)?.to_owned(),
+            rows: parts.rows.as_ref().map_or(Ok(0), count)?,
+            size: count(&size)?,
+            partition: parts
+                .partition
+                .as_ref()
+                .map_or(Ok(String::new()), |p| partition_text(schema, p, content))?,
+            referenced: match &parts.referenced {
+                Some(item) => Some(text(schema, item, content)?.to_owned()),
+                None => None,
+            },
+            offset: parts.offset.as_ref().map(|item| long(schema, item, content)).transpose()?,
+        })
+    }
+}
+
+/// A manifest: the number of its partition spec, where it says so, and its entries in order.
+pub(crate) fn read_manifest(bytes: &[u8], name: &str) -> Result<(i64, Vec<Entry>), TableError> {
+    let fault = fault("manifest", name);
+    let manifest = Container::parse(bytes).map_err(&fault)?;
+    let spec = manifest.meta("partition-spec-id").and_then(|id| std::str::from_utf8(id).ok()?.parse().ok());
+    let mut entries = Vec::new();
+    let mut encrypted = false;
+    manifest
+        .records(|content, at| {
+            let (parts, end) = parts(&manifest.schema, content, at)?;
+            encrypted |= parts.encrypted;
+            if entries.len() >= ENTRIES_MAX {
+                return Err(AvroError::Malformed("it has too many entries"));
+            }
+            entries.push(Entry::read(&manifest.schema, &parts, content)?);
+            Ok(end)
+        })
+        .map_err(&fault)?;
+    if encrypted {
+        return Err(TableError::Encrypted { by: "its files have key metadata" });
+    }
+    Ok((spec.unwrap_or(0), entries))
+}
+
+/// The same manifest with these changes, one for each entry, in order.
+pub(crate) fn rewrite_manifest(
+    bytes: &[u8],
+    name: &str,
+    changes: &[EntryChange],
+) -> Result<Vec<u8>, TableError> {
+    let fault = fault("manifest", name);
+    let manifest = Container::parse(bytes).map_err(&fault)?;
+    let mut next = changes.iter();
+    manifest
+        .rewrite(|content, at, edits| {
+            let (parts, end) = parts(&manifest.schema, content, at)?;
+            let change = next.next().ok_or(AvroError::Malformed("it has changed while it was read"))?;
+            change.apply(&manifest.schema, content, &parts, edits)?;
+            Ok(end)
+        })
+        .map_err(&fault)
+}
+
+impl EntryChange {
+    fn apply(
+        &self,
+        schema: &Schema,
+        content: &[u8],
+        parts: &Parts,
+        edits: &mut Edits,
+    ) -> Result<(), AvroError> {
+        let string = |text: &str| {
+            let mut out = Vec::new();
+            put_bytes(&mut out, text.as_bytes());
+            out
+        };
+        if let Some(item) = &parts.path {
+            edits.replace(item.range.clone(), string(&self.path));
+        }
+        if let (Some(item), Some(size)) = (&parts.size, self.size) {
+            let mut out = Vec::new();
+            put_long(&mut out, size as i64);
+            edits.replace(item.range.clone(), out);
+        }
+        if let (Some(item), Some(referenced)) = (&parts.referenced, &self.referenced) {
+            edits.replace(item.range.clone(), string(referenced));
+        }
+        if let (Some(item), Some(splits)) = (&parts.splits, &self.splits) {
+            let mut out = Vec::new();
+            if !splits.is_empty() {
+                put_long(&mut out, splits.len() as i64);
+                splits.iter().for_each(|at| put_long(&mut out, *at));
+            }
+            put_long(&mut out, 0);
+            edits.replace(item.range.clone(), out);
+        }
+        let (lower, upper) = match &self.bounds {
+            Bounds::Keep => return Ok(()),
+            Bounds::Set(lower, upper) => (Some(lower.as_str()), Some(upper.as_str())),
+            Bounds::Drop => (None, None),
+        };
+        for (item, bound) in [(&parts.lower, lower), (&parts.upper, upper)] {
+            if let Some(item) = item {
+                change_bound(schema, content, item, bound, edits)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Replaces the bound of the paths in a map of bounds, or takes it out.
+fn change_bound(
+    schema: &Schema,
+    content: &[u8],
+    map: &Item,
+    bound: Option<&str>,
+    edits: &mut Edits,
+) -> Result<(), AvroError> {
+    let mut kept: Vec<Range<usize>> = Vec::new();
+    let mut value = None;
+    elements(schema, map, content, |element| {
+        let (mut key, mut at) = (None, None);
+        walk(schema, element.node, content, element.range.start, |field, item| {
+            match (field.name.as_str(), schema.kind(item.node)) {
+                ("key", Kind::Long) => key = Some(long(schema, &item, content)?),
+                ("value", Kind::Bytes) => at = Some(item.range),
+                _ => {}
+            }
+            Ok(())
+        })?;
+        if key == Some(i64::from(FILE_PATH_FIELD)) {
+            value = at;
+        } else {
+            kept.push(element.range);
+        }
+        Ok(())
+    })?;
+    let (Some(value), bound) = (value, bound) else { return Ok(()) };
+    let mut out = Vec::new();
+    if let Some(bound) = bound {
+        put_bytes(&mut out, bound.as_bytes());
+        edits.replace(value, out);
+        return Ok(());
+    }
+    if !kept.is_empty() {
+        put_long(&mut out, kept.len() as i64);
+        kept.iter().for_each(|range| out.extend_from_slice(&content[range.clone()]));
+    }
+    put_long(&mut out, 0);
+    edits.replace(map.range.clone(), out);
+    Ok(())
+}

@@ -1,0 +1,234 @@
+//! [`Metadata`]: what a metadata file says of its table, and what it becomes below a mount.
+mod rewrite;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use rewrite::{Paths, SOURCE_PROPERTY, View};
+
+use crate::document::Object;
+use crate::error::TableError;
+use crate::location::Location;
+use std::collections::BTreeMap;
+use std::io::Read;
+
+/// The largest metadata file, in bytes after decompression. Some tables of 100,000 snapshots have 200 MB.
+pub const METADATA_MAX_BYTES: u64 = 512 << 20;
+/// The most snapshots of a table.
+const SNAPSHOTS_MAX: usize = 1 << 20;
+/// The newest version of the format that is understood.
+const FORMAT_MAX: u8 = 3;
+
+/// What a metadata file says of its table.
+#[derive(Debug)]
+pub struct Metadata {
+    object: Object,
+    snapshot_objects: Vec<Object>,
+    /// The version of the format: 1, 2 or 3.
+    pub format_version: u8,
+    /// The identifier that a table keeps all its life; version 1 may have none.
+    pub uuid: Option<String>,
+    /// The folder of the table.
+    pub location: Location,
+    /// When this version was made, in milliseconds since 1970.
+    pub updated_ms: i64,
+    /// The current snapshot; an empty table has none.
+    pub current_snapshot: Option<i64>,
+    /// The number of the current schema.
+    pub schema_id: Option<i64>,
+    /// All snapshots that are kept, in the order of the file.
+    pub snapshots: Vec<Snapshot>,
+    /// Branches and tags by name. A table with a current snapshot has `main`.
+    pub refs: BTreeMap<String, Reference>,
+    /// What was the current snapshot when: milliseconds since 1970 and identifiers, oldest first.
+    pub history: Vec<(i64, i64)>,
+    /// The text of all schemas: equal means nothing has changed in them.
+    pub(crate) schemas: String,
+    /// How many versions before this one it knows.
+    pub(crate) log_length: u64,
+}
+
+/// A snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Its identifier.
+    pub id: i64,
+    /// The one that it was made from.
+    pub parent: Option<i64>,
+    /// When it was made, in milliseconds since 1970.
+    pub timestamp_ms: i64,
+    /// `append`, `replace`, `overwrite` or `delete`; version 1 may not say.
+    pub operation: Option<String>,
+    /// The schema it was written with.
+    pub schema_id: Option<i64>,
+    /// Where its manifests are listed.
+    pub manifests: Manifests,
+}
+
+/// Where the manifests of a snapshot are listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Manifests {
+    /// In a file.
+    List(Location),
+    /// In the metadata itself: version 1 may.
+    Inline(Vec<Location>),
+}
+
+/// A branch or a tag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reference {
+    /// Its snapshot.
+    pub snapshot: i64,
+    /// Whether it moves with every commit to it.
+    pub is_branch: bool,
+}
+
+impl Metadata {
+    /// Reads a metadata file, compressed or not. `name` is for the errors.
+    ///
+    /// # Errors
+    /// [`TableError::Malformed`], [`TableError::TooLarge`]; [`TableError::Encrypted`] and
+    /// [`TableError::Unsupported`] for tables that cannot be shown.
+    pub fn parse(bytes: &[u8], name: &str) -> Result<Self, TableError> {
+        let plain = decompress(bytes, name)?;
+        let bytes = plain.as_deref().unwrap_or(bytes);
+        let object: Object = serde_json::from_slice(bytes)
+            .map_err(|error| TableError::malformed(format!("metadata {name}"), error.to_string()))?;
+        check_format(&object, name)?;
+        Self::read(object).map_err(|why| TableError::malformed(format!("metadata {name}"), why))
+    }
+
+    fn read(object: Object) -> Result<Self, String> {
+        let format_version = object.need("format-version")?;
+        let snapshot_objects: Vec<Object> = object.get("snapshots")?.unwrap_or_default();
+        if snapshot_objects.len() > SNAPSHOTS_MAX {
+            return Err(format!(
+                "it has {} snapshots, at most {SNAPSHOTS_MAX} are possible",
+                snapshot_objects.len()
+            ));
+        }
+        let snapshots = snapshot_objects.iter().map(Snapshot::read).collect::<Result<Vec<_>, _>>()?;
+        // Written as -1 where there is none.
+        let current_snapshot = object.get::<i64>("current-snapshot-id")?.filter(|id| *id != -1);
+        let mut refs = BTreeMap::new();
+        for (name, reference) in object.get::<BTreeMap<String, Object>>("refs")?.unwrap_or_default() {
+            let is_branch = match reference.need::<String>("type")?.to_ascii_lowercase().as_str() {
+                "branch" => true,
+                "tag" => false,
+                other => return Err(format!("reference '{name}' is neither branch nor tag: {other}")),
+            };
+            refs.insert(name, Reference { snapshot: reference.need("snapshot-id")?, is_branch });
+        }
+        if let Some(snapshot) = current_snapshot {
+            refs.entry("main".into()).or_insert(Reference { snapshot, is_branch: true });
+        }
+        for id in refs.values().map(|r| r.snapshot).chain(current_snapshot) {
+            if !snapshots.iter().any(|snapshot| snapshot.id == id) {
+                return Err(format!("it refers to snapshot {id}, which it does not have"));
+            }
+        }
+        let mut history = Vec::new();
+        for entry in object.get::<Vec<Object>>("snapshot-log")?.unwrap_or_default() {
+            history.push((entry.need("timestamp-ms")?, entry.need("snapshot-id")?));
+        }
+        let text = |name: &str| object.raw(name).map_or("", |raw| raw.get()).to_owned();
+        Ok(Self {
+            format_version,
+            uuid: object.get("table-uuid")?,
+            location: place(&object.need::<String>("location")?)?,
+            updated_ms: object.need("last-updated-ms")?,
+            current_snapshot,
+            schema_id: object.get("current-schema-id")?,
+            snapshots,
+            refs,
+            history,
+            schemas: text("schema") + &text("schemas"),
+            log_length: object.get::<Vec<Object>>("metadata-log")?.map_or(0, |log| log.len() as u64),
+            object,
+            snapshot_objects,
+        })
+    }
+
+    /// A snapshot by its identifier.
+    pub fn snapshot(&self, id: i64) -> Option<&Snapshot> {
+        self.snapshots.iter().find(|snapshot| snapshot.id == id)
+    }
+
+    /// The snapshot that was the current one at a time, in milliseconds since 1970; `None` before the first, and
+    /// if it has been expired.
+    pub fn snapshot_at(&self, time_ms: i64) -> Option<i64> {
+        let (_, id) = self.history.iter().rev().find(|(since, _)| *since <= time_ms)?;
+        self.snapshot(*id).map(|snapshot| snapshot.id)
+    }
+
+    /// The property `name` of the table.
+    pub fn property(&self, name: &str) -> Option<String> {
+        self.object.get::<Object>("properties").ok().flatten()?.get(name).ok().flatten()
+    }
+}
+
+impl Snapshot {
+    fn read(object: &Object) -> Result<Self, String> {
+        let manifests = match object.get::<String>("manifest-list")? {
+            Some(list) => Manifests::List(place(&list)?),
+            None => {
+                let inline: Vec<String> = object.need("manifests")?;
+                Manifests::Inline(inline.iter().map(|path| place(path)).collect::<Result<_, _>>()?)
+            }
+        };
+        let summary: Object = object.get("summary")?.unwrap_or_default();
+        Ok(Self {
+            id: object.need("snapshot-id")?,
+            parent: object.get("parent-snapshot-id")?,
+            timestamp_ms: object.need("timestamp-ms")?,
+            operation: summary.get("operation")?,
+            schema_id: object.get("schema-id")?,
+            manifests,
+        })
+    }
+}
+
+/// A location in a document.
+pub(crate) fn place(text: &str) -> Result<Location, String> {
+    text.parse::<Location>().map_err(|error| error.to_string())
+}
+
+/// What is shown must be of a version that is known, and in plain.
+fn check_format(object: &Object, name: &str) -> Result<(), TableError> {
+    let fault = |why| TableError::malformed(format!("metadata {name}"), why);
+    let version: u64 = object.need("format-version").map_err(fault)?;
+    if version == 0 || version > u64::from(FORMAT_MAX) {
+        return Err(TableError::Unsupported {
+            what: format!("format version {version}"),
+            advice: "versions 1 to 3 are: read the table through its catalog",
+        });
+    }
+    if !object.get::<Vec<Object>>("encryption-keys").map_err(fault)?.unwrap_or_default().is_empty() {
+        return Err(TableError::Encrypted { by: "it has encryption keys" });
+    }
+    let properties: Object = object.get("properties").map_err(fault)?.unwrap_or_default();
+    if properties.raw("encryption.key-id").is_some() {
+        return Err(TableError::Encrypted { by: "property encryption.key-id" });
+    }
+    let snapshots: Vec<Object> = object.get("snapshots").map_err(fault)?.unwrap_or_default();
+    if snapshots.iter().any(|snapshot| snapshot.raw("key-id").is_some()) {
+        return Err(TableError::Encrypted { by: "a snapshot has a key-id" });
+    }
+    Ok(())
+}
+
+/// The content of a gzip file, by its first bytes whatever it is called; `None`: it is none.
+fn decompress(bytes: &[u8], name: &str) -> Result<Option<Vec<u8>>, TableError> {
+    if !bytes.starts_with(&[0x1f, 0x8b]) {
+        return Ok(None);
+    }
+    let mut out = Vec::new();
+    flate2::read::MultiGzDecoder::new(bytes)
+        .take(METADATA_MAX_BYTES + 1)
+        .read_to_end(&mut out)
+        .map_err(|error| TableError::malformed(format!("metadata {name}"), error.to_string()))?;
+    if out.len() as u64 > METADATA_MAX_BYTES {
+        let what = format!("metadata {name}");
+        return Err(TableError::TooLarge { what, size: out.len() as u64, limit: METADATA_MAX_BYTES });
+    }
+    Ok(Some(out))
+}

@@ -1,0 +1,126 @@
+//! What a metadata file becomes below a mount.
+use super::{Manifests, Metadata, Reference};
+use crate::document::Object;
+use crate::error::TableError;
+use crate::location::Location;
+use serde_json::json;
+use std::collections::BTreeMap;
+
+/// The property by which a rewritten file tells what it was made from.
+pub(crate) const SOURCE_PROPERTY: &str = "icecache.source";
+/// Properties that say where to write, or by which code to read: what is shown is read only, and lies elsewhere.
+const DROPPED: [&str; 9] = [
+    "write.data.path",
+    "write.metadata.path",
+    "write.object-storage.path",
+    "write.folder-storage.path",
+    "write.object-storage.enabled",
+    "write.location-provider.impl",
+    "write.py-location-provider.impl",
+    "io-impl",
+    "py-io-impl",
+];
+
+/// What of a table is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum View<'a> {
+    /// The table as it is.
+    Current,
+    /// The table as of a snapshot.
+    Snapshot(i64),
+    /// The table as a branch or a tag has it.
+    Reference(&'a str),
+}
+
+/// Where things are below the mount, as URIs.
+pub(crate) trait Paths {
+    /// The folder that the metadata is for.
+    fn folder(&self) -> String;
+    /// A rewritten manifest list.
+    fn list(&self, snapshot: i64, manifests: &Manifests) -> String;
+    /// A file that is shown as it is.
+    fn object(&self, location: &Location) -> String;
+    /// What the metadata is made from, in words that are no URI.
+    fn source(&self) -> String;
+}
+
+impl Metadata {
+    /// The metadata of a view, every location in it replaced.
+    pub(crate) fn rewrite(&self, view: View<'_>, paths: &dyn Paths) -> Result<Vec<u8>, TableError> {
+        let object = self.rewritten(view, paths).map_err(|why| TableError::malformed("metadata", why))?;
+        serde_json::to_vec(&object).map_err(|error| TableError::malformed("metadata", error.to_string()))
+    }
+
+    fn rewritten(&self, view: View<'_>, paths: &dyn Paths) -> Result<Object, String> {
+        let mut out = self.object.clone();
+        out.set("location", &paths.folder())?;
+        if !self.snapshots.is_empty() {
+            out.set("snapshots", &self.rewritten_snapshots(paths)?)?;
+        }
+        for list in ["statistics", "partition-statistics"] {
+            let Some(mut entries) = out.get::<Vec<Object>>(list)? else { continue };
+            for entry in &mut entries {
+                let location = super::place(&entry.need::<String>("statistics-path")?)?;
+                entry.set("statistics-path", &paths.object(&location))?;
+            }
+            out.set(list, &entries)?;
+        }
+        // The versions before this one are not shown under their old names.
+        if out.raw("metadata-log").is_some() {
+            out.set("metadata-log", &json!([]))?;
+        }
+        let mut properties: Object = out.get("properties")?.unwrap_or_default();
+        properties.retain(|name| !DROPPED.contains(&name));
+        properties.set(SOURCE_PROPERTY, &paths.source())?;
+        out.set("properties", &properties)?;
+        match view {
+            View::Current => {}
+            View::Snapshot(id) => self.turn_to(&mut out, id, true)?,
+            View::Reference(name) => {
+                let Reference { snapshot, is_branch } = self.refs.get(name).ok_or("no such reference")?;
+                self.turn_to(&mut out, *snapshot, !is_branch)?;
+            }
+        }
+        Ok(out)
+    }
+
+    fn rewritten_snapshots(&self, paths: &dyn Paths) -> Result<Vec<Object>, String> {
+        let mut objects = self.snapshot_objects.clone();
+        for (object, snapshot) in objects.iter_mut().zip(&self.snapshots) {
+            object.set("manifest-list", &paths.list(snapshot.id, &snapshot.manifests))?;
+            // What was listed here has a list of its own now: several readers know nothing else.
+            object.remove("manifests");
+        }
+        Ok(objects)
+    }
+
+    /// Makes `id` the current snapshot of a table with no other reference.
+    fn turn_to(&self, out: &mut Object, id: i64, its_schema: bool) -> Result<(), String> {
+        let snapshot = self.snapshot(id).ok_or("no such snapshot")?;
+        out.set("current-snapshot-id", &id)?;
+        if self.format_version > 1 || out.raw("refs").is_some() {
+            out.set("refs", &BTreeMap::from([("main", json!({"snapshot-id": id, "type": "branch"}))]))?;
+        }
+        let log: Vec<Object> = out.get("snapshot-log")?.unwrap_or_default();
+        let mut until = 0;
+        for (n, entry) in log.iter().enumerate() {
+            if entry.need::<i64>("snapshot-id")? == id {
+                until = n + 1;
+            }
+        }
+        if out.raw("snapshot-log").is_some() {
+            out.set("snapshot-log", &log[..until])?;
+        }
+        let Some(schema_id) = snapshot.schema_id.filter(|_| its_schema) else { return Ok(()) };
+        let schemas: Vec<Object> = out.get("schemas")?.unwrap_or_default();
+        for schema in schemas {
+            if schema.get::<i64>("schema-id")? == Some(schema_id) {
+                out.set("current-schema-id", &schema_id)?;
+                if out.raw("schema").is_some() {
+                    out.set("schema", &schema)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

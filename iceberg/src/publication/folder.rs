@@ -1,0 +1,132 @@
+//! [`Folder`]: the local folder that a table is published in.
+use crate::error::{TableError, io};
+use bytes::Bytes;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Where files are written aside, below the folder; what is there is nobody's.
+const ASIDE: &str = ".aside";
+
+/// A folder whose files appear whole. All calls block.
+#[derive(Debug, Clone)]
+pub(super) struct Folder {
+    root: PathBuf,
+}
+
+impl Folder {
+    /// Opens it, and makes it if it is not there. What another process has left half-written is removed.
+    pub fn open(root: &Path) -> Result<Self, TableError> {
+        let aside = root.join(ASIDE);
+        fs::create_dir_all(&aside).map_err(io("create folder", &aside))?;
+        let own = format!("{}.", std::process::id());
+        for entry in fs::read_dir(&aside).map_err(io("list", &aside))? {
+            let entry = entry.map_err(io("list", &aside))?;
+            if !entry.file_name().to_string_lossy().starts_with(&own) {
+                let path = entry.path();
+                fs::remove_file(&path).map_err(io("remove", &path))?;
+            }
+        }
+        Ok(Self { root: root.to_owned() })
+    }
+
+    /// The size of a file; `None` if there is none.
+    pub fn size(&self, path: &str) -> Result<Option<u64>, TableError> {
+        let path = self.root.join(path);
+        match fs::symlink_metadata(&path) {
+            Ok(meta) if meta.is_file() => Ok(Some(meta.len())),
+            Ok(_) => Ok(None),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(io("look at", &path)(error)),
+        }
+    }
+
+    /// A file; `None` if there is none.
+    pub fn read(&self, path: &str) -> Result<Option<Bytes>, TableError> {
+        let path = self.root.join(path);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes.into())),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(io("read", &path)(error)),
+        }
+    }
+
+    /// The names in a folder below this one; none if it is not there.
+    pub fn names(&self, path: &str) -> Result<Vec<String>, TableError> {
+        let path = self.root.join(path);
+        let entries = match fs::read_dir(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(io("list", &path))?,
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            names.extend(entry.map_err(io("list", &path))?.file_name().into_string());
+        }
+        Ok(names)
+    }
+
+    /// Writes a file: aside, synced, then renamed into place, so that it is there whole or not at all.
+    pub fn write(&self, path: &str, bytes: &[u8]) -> Result<(), TableError> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let aside =
+            self.root.join(ASIDE).join(format!("{}.{}", std::process::id(), NEXT.fetch_add(1, Relaxed)));
+        let path = self.root.join(path);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(io("create folder", parent))?;
+        }
+        let done = File::create(&aside)
+            .and_then(|mut file| {
+                file.write_all(bytes)?;
+                file.sync_all()
+            })
+            .map_err(io("write", &aside))
+            .and_then(|()| fs::rename(&aside, &path).map_err(io("rename into place", &path)));
+        if done.is_err() {
+            // The error counts, not what becomes of the remains: the next start removes them.
+            let _ = fs::remove_file(&aside);
+        }
+        done
+    }
+
+    /// Makes the names in a folder below this one, and the way to it, survive a loss of power.
+    pub fn sync(&self, path: &str) -> Result<(), TableError> {
+        let mut path = self.root.join(path);
+        while path.starts_with(&self.root) {
+            match File::open(&path) {
+                Ok(folder) => folder.sync_all().map_err(io("sync", &path))?,
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(io("open", &path)(error)),
+            }
+            if !path.pop() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_there_whole_and_remains_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::open(dir.path()).unwrap();
+        folder.write("a/b/x", b"one").unwrap();
+        folder.write("a/b/x", b"three").unwrap();
+        folder.sync("a/b").unwrap();
+        folder.sync("none").unwrap();
+        assert_eq!(folder.size("a/b/x").unwrap(), Some(5));
+        assert_eq!(folder.read("a/b/x").unwrap().unwrap(), "three");
+        assert_eq!(folder.names("a/b").unwrap(), ["x"]);
+        assert_eq!(folder.size("a/b").unwrap(), None);
+        assert_eq!(folder.read("a/none").unwrap(), None);
+        let left = dir.path().join(ASIDE).join("0.1");
+        fs::write(&left, b"half").unwrap();
+        Folder::open(dir.path()).unwrap();
+        assert!(!left.exists());
+        assert!(fs::read_dir(dir.path().join(ASIDE)).unwrap().next().is_none());
+    }
+}

@@ -1,4 +1,5 @@
 //! [`CatalogAddress`]: what a person types to name a catalog.
+use super::hadoop::{HadoopCatalog, SingleTable};
 use super::{Catalog, CatalogError, Options};
 use crate::location::{Location, LocationError};
 use crate::objects::Objects;
@@ -121,12 +122,37 @@ impl CatalogAddress {
     /// [`CatalogError::Refused`] for options that make no sense, and for kinds this build was made without.
     pub fn open(
         &self,
-        _options: &Options,
-        _objects: Arc<dyn Objects>,
+        options: &Options,
+        objects: Arc<dyn Objects>,
     ) -> Result<Arc<dyn Catalog>, CatalogError> {
-        Err(CatalogError::Refused {
-            why: format!("catalogs of kind {} are not in this build", self.kind.name()),
-        })
+        match &self.kind {
+            CatalogKind::Hadoop(warehouse) => Ok(Arc::new(HadoopCatalog::new(objects, warehouse.clone()))),
+            CatalogKind::Table(location) => {
+                Ok(Arc::new(SingleTable::new(objects, &self.name, location.clone())))
+            }
+            #[cfg(feature = "sqlite")]
+            CatalogKind::Sqlite(path) => Ok(Arc::new(super::sql::SqlCatalog::new(
+                super::sql::Sqlite::new(path.clone()),
+                &self.name,
+                options,
+            ))),
+            #[cfg(feature = "postgres")]
+            CatalogKind::Postgres(uri) => Ok(Arc::new(super::sql::SqlCatalog::new(
+                super::sql::Postgres::new(uri)?,
+                &self.name,
+                options,
+            ))),
+            #[cfg(feature = "rest")]
+            CatalogKind::Rest(uri) => Ok(Arc::new(super::rest::RestCatalog::new(uri, options)?)),
+            #[allow(unreachable_patterns, reason = "with all features there is no other kind")]
+            kind => {
+                // Nobody needs them then.
+                let _ = options;
+                Err(CatalogError::Refused {
+                    why: format!("catalogs of kind {} are not in this build", kind.name()),
+                })
+            }
+        }
     }
 }
 

@@ -4,7 +4,12 @@
 //! query for all tables), Hadoop (two HEADs for each table), and single tables. [`parse`](CatalogAddress) reads
 //! `NAME=KIND:…`, [`CatalogAddress::open`] connects.
 mod address;
+mod hadoop;
 mod options;
+#[cfg(feature = "rest")]
+mod rest;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod sql;
 
 pub use address::{AddressError, CatalogAddress, CatalogKind};
 pub use options::Options;
@@ -12,6 +17,7 @@ pub use options::Options;
 use crate::objects::ObjectError;
 use crate::table::{Table, TableId, Token};
 use async_trait::async_trait;
+use futures::stream::{self, StreamExt};
 
 /// How one known table has changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +53,33 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
 
 /// The most namespaces, and the most tables of one namespace, that a catalog is asked for.
 pub const NAMES_MAX: usize = 100_000;
+
+/// So many tables are asked at once.
+const AT_ONCE: usize = 16;
+
+/// Asks tables one by one whether they have changed, several at once, and sorts the answers.
+async fn ask<F: Future<Output = Result<bool, CatalogError>>>(
+    known: &[(TableId, Token)],
+    changed: impl Fn(TableId, Token) -> F,
+) -> Changes {
+    let answers: Vec<_> = stream::iter(known.to_vec().into_iter().map(|(id, token)| {
+        let answer = changed(id.clone(), token);
+        async move { (id, answer.await) }
+    }))
+    .buffered(AT_ONCE)
+    .collect()
+    .await;
+    let mut changes = Changes::default();
+    for (id, answer) in answers {
+        match answer {
+            Ok(false) => {}
+            Ok(true) => changes.changes.push(Change::Changed(id)),
+            Err(CatalogError::NotFound { .. }) => changes.changes.push(Change::Dropped(id)),
+            Err(error) => changes.failed.push((id, error)),
+        }
+    }
+    changes
+}
 
 /// Why a catalog did not answer. Never holds a secret.
 #[derive(Debug, thiserror::Error)]

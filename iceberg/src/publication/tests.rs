@@ -1,1 +1,398 @@
+//! Tables that Spark and PyIceberg have written (scripts/fixtures/tables), published and looked through.
+use super::*;
+use crate::avro::Container;
+use crate::objects::LocalObjects;
+use crate::table::{TableId, Token};
+use crate::{ChangeKind, difference};
+use serde_json::Value;
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+use std::process::Command;
 
+/// Tables that are refused, and the word that says why.
+const REFUSED: [(&str, &str); 1] = [("orc_deletes", "ORC")];
+
+/// The objects of all tables, and where they are published. Goes away with it.
+struct Lake {
+    dir: tempfile::TempDir,
+    expected: BTreeMap<String, Value>,
+}
+
+impl Lake {
+    fn new() -> Self {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+        let raw = dir.path().join("raw");
+        std::fs::create_dir(&raw).unwrap();
+        let status = Command::new("tar")
+            .arg("--zstd")
+            .arg("-xf")
+            .arg(fixtures.join("tables.tar.zst"))
+            .arg("-C")
+            .arg(&raw)
+            .status();
+        assert!(status.unwrap().success(), "tar and zstd unpack the tables");
+        let expected = std::fs::read(fixtures.join("expected.json")).unwrap();
+        Self { dir, expected: serde_json::from_slice(&expected).unwrap() }
+    }
+
+    fn raw(&self) -> PathBuf {
+        self.dir.path().join("raw")
+    }
+
+    fn location(&self, name: &str) -> Location {
+        self.expected[name]["metadata"].as_str().unwrap().parse().unwrap()
+    }
+
+    fn place(&self, name: &str, mount: &str) -> Place {
+        let root = self.dir.path().join(mount);
+        let mapping = Mapping::new(&root).unwrap();
+        let path = mapping.table_path(None, &id(name));
+        Place { folder: root.join(&path), mapping, path }
+    }
+
+    async fn prepare(&self, name: &str, metadata: Location, mount: &str) -> Result<Publication, TableError> {
+        let token = Token(metadata.as_str().into());
+        let table = Table {
+            id: id(name),
+            metadata_location: metadata,
+            metadata: None,
+            token,
+            credentials: Vec::new(),
+        };
+        let objects = Arc::new(LocalObjects::with_buckets(self.raw()));
+        Publication::prepare(objects, self.place(name, mount), &table).await
+    }
+
+    /// All metadata files of a table of the Hadoop catalog, oldest first.
+    fn versions(&self, name: &str) -> Vec<Location> {
+        let last = self.location(name);
+        let number = |n: u64, suffix: &str| -> Location {
+            let folder = last.as_str().rsplit_once('/').unwrap().0;
+            format!("{folder}/v{n}{suffix}").parse().unwrap()
+        };
+        let count = version::wish(&last, 0);
+        let suffix = last.name().trim_start_matches('v').trim_start_matches(|c: char| c.is_ascii_digit());
+        (1..=count)
+            .map(|n| number(n, suffix))
+            .filter(|l| self.raw().join("s3").join(l.authority()).join(l.key()).exists())
+            .collect()
+    }
+}
+
+fn id(name: &str) -> TableId {
+    TableId { namespace: vec!["db".into()], name: name.into() }
+}
+
+/// The path of what a URI of rewritten metadata names; objects are where they were unpacked.
+fn local(lake: &Lake, place: &Place, uri: &str) -> PathBuf {
+    let path = place.mapping.path_of(uri).unwrap_or_else(|| panic!("{uri} is below the mount"));
+    match place.mapping.location(path) {
+        Some(location) => lake.raw().join("s3").join(location.authority()).join(location.key()),
+        None => place.folder.join(path.strip_prefix(&format!("{}/", place.path)).unwrap()),
+    }
+}
+
+fn size(path: &Path) -> u64 {
+    std::fs::metadata(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).len()
+}
+
+/// Every text and every block of a file, decompressed: where a location could still be.
+fn contents(path: &Path) -> Vec<u8> {
+    let bytes = std::fs::read(path).unwrap();
+    match path.extension().and_then(|e| e.to_str()) {
+        Some("avro") => {
+            let file = Container::parse(&bytes).unwrap();
+            let mut out = bytes.clone();
+            let mut seen = 0;
+            file.records(|content, at| {
+                if at == 0 {
+                    out.extend_from_slice(content);
+                }
+                seen += 1;
+                crate::avro::walk(&file.schema, file.schema.root(), content, at, |_, _| Ok(()))
+            })
+            .unwrap();
+            out
+        }
+        Some("parquet") => {
+            use ::parquet::file::reader::{FileReader, SerializedFileReader};
+            let mut out = bytes.clone();
+            let file = SerializedFileReader::new(bytes::Bytes::from(bytes)).unwrap();
+            for row in file.get_row_iter(None).unwrap() {
+                out.extend_from_slice(row.unwrap().to_string().as_bytes());
+            }
+            out
+        }
+        _ => bytes,
+    }
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut out = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { folders.push(path) } else { out.push(path) }
+        }
+    }
+    out
+}
+
+/// Follows metadata down to the last file: everything is there, and as long as it is said to be. Returns how many
+/// files it has met.
+fn follow(lake: &Lake, place: &Place, metadata: &Path, only: Option<i64>) -> usize {
+    let json: Value = serde_json::from_slice(&std::fs::read(metadata).unwrap()).unwrap();
+    let mut met = 0;
+    for snapshot in json["snapshots"].as_array().into_iter().flatten() {
+        if only.is_some_and(|only| snapshot["snapshot-id"].as_i64() != Some(only)) {
+            continue;
+        }
+        let list = local(lake, place, snapshot["manifest-list"].as_str().unwrap());
+        for manifest in read_list(&std::fs::read(&list).unwrap(), "list").unwrap() {
+            let path = local(lake, place, &manifest.path);
+            assert_eq!(manifest.length, size(&path), "{}", path.display());
+            for entry in read_manifest(&std::fs::read(&path).unwrap(), "manifest").unwrap().1 {
+                let referenced = entry.referenced.as_ref().map(|uri| local(lake, place, uri));
+                if entry.status == Status::Live {
+                    let file = local(lake, place, &entry.path);
+                    assert_eq!(entry.size, size(&file), "{}", file.display());
+                    assert!(referenced.is_none_or(|file| file.exists()));
+                    met += 1;
+                }
+            }
+        }
+    }
+    met
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_location_is_left_and_every_length_is_exact() {
+    let lake = Lake::new();
+    for name in lake.expected.keys() {
+        let publication = match lake.prepare(name, lake.location(name), "m").await {
+            Ok(publication) => publication,
+            Err(error) => panic!("{name}: {error}"),
+        };
+        let published = publication.publish().await;
+        if let Some((_, why)) = REFUSED.iter().find(|(refused, _)| refused == name) {
+            let error = published.expect_err(name).to_string();
+            assert!(error.contains(why), "{name}: {error}");
+            assert!(!publication.place().folder.join("metadata/version-hint.text").exists());
+            continue;
+        }
+        let steps = published.unwrap_or_else(|error| panic!("{name}: {error}"));
+        let place = publication.place();
+        for step in &steps {
+            assert_eq!(step.size, size(&place.folder.join(&step.path)), "{name}: {}", step.path);
+        }
+        for snapshot in &publication.metadata().snapshots {
+            publication.snapshot(snapshot.id).await.unwrap();
+        }
+        for reference in publication.metadata().refs.keys() {
+            publication.reference(reference).await.unwrap();
+        }
+        let hint = std::fs::read_to_string(place.folder.join("metadata/version-hint.text")).unwrap();
+        assert_eq!(hint, publication.number().to_string(), "{name}");
+        let met = follow(&lake, place, &place.folder.join(format!("metadata/v{hint}.metadata.json")), None);
+        assert_eq!(met == 0, name == "empty", "{name}");
+        for path in files_below(&place.folder) {
+            let contents = contents(&path);
+            for scheme in [&b"s3://"[..], b"s3a://", b"file:/var/tmp/raw"] {
+                let left = contents.windows(scheme.len()).position(|window| window == scheme);
+                assert_eq!(left, None, "{name}: {} in {}", scheme.escape_ascii(), path.display());
+            }
+        }
+        // The same again has nothing to do.
+        assert_eq!(publication.publish().await.unwrap(), [], "{name}");
+        let again = lake.prepare(name, lake.location(name), "m").await.unwrap();
+        assert_eq!(
+            (again.number(), again.publish().await.unwrap()),
+            (publication.number(), Vec::new()),
+            "{name}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_those_of_the_snapshot() {
+    let lake = Lake::new();
+    let table = lake.prepare("odd", lake.location("odd"), "m").await.unwrap();
+    table.publish().await.unwrap();
+    let files = table.files(table.metadata().current_snapshot.unwrap()).await.unwrap();
+    let rows: u64 = files.iter().map(|file| file.rows).sum();
+    assert_eq!(Some(rows), lake.expected["odd"]["current"]["rows"].as_u64());
+    let partitions: HashSet<&str> = files.iter().map(|file| &*file.partition).collect();
+    for partition in ["p=a%2Fb", "p=50%2525", "p=..", "p=ü ñ", "p=null", "p="] {
+        assert!(partitions.contains(partition), "{partition} in {partitions:?}");
+    }
+    for file in &files {
+        let path = table.data_path(&file.location).expect("it lies below data/");
+        assert_eq!(table.data_location(&path).as_ref(), Some(&file.location));
+    }
+    // Files elsewhere have no path below data/.
+    let table = lake.prepare("outside", lake.location("outside"), "m").await.unwrap();
+    let files = table.files(table.metadata().current_snapshot.unwrap()).await.unwrap();
+    assert!(
+        files
+            .iter()
+            .any(|file| file.location.authority() == "other" && table.data_path(&file.location).is_none())
+    );
+    assert!(table.files(1).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_stops_anywhere_leaves_the_old_version_or_the_new_one() {
+    let lake = Lake::new();
+    for name in ["pos_file", "dv", "expired", "outside"] {
+        let versions = lake.versions(name);
+        assert!(versions.len() >= 2, "{name}");
+        let (old, new) = (versions[versions.len() - 2].clone(), versions[versions.len() - 1].clone());
+        for stop in 1.. {
+            let mount = format!("{name}-{stop}");
+            let before = lake.prepare(name, old.clone(), &mount).await.unwrap();
+            before.publish().await.unwrap();
+            let after = lake.prepare(name, new.clone(), &mount).await.unwrap();
+            assert!(after.number() > before.number());
+            let mut left = stop;
+            let steps = after
+                .publish_while(|_| {
+                    left -= 1;
+                    if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                })
+                .await
+                .unwrap();
+            // What a reader finds by the hint, and what one finds who looks for the version after it.
+            let place = after.place();
+            let hint: u64 = std::fs::read_to_string(place.folder.join("metadata/version-hint.text"))
+                .unwrap()
+                .parse()
+                .unwrap();
+            let done = steps.last().unwrap().kind == StepKind::Hint;
+            assert_eq!(
+                hint,
+                if done { after.number() } else { before.number() },
+                "{name} stopped after {stop}"
+            );
+            for number in [hint, hint + 1] {
+                let metadata = place.folder.join(format!("metadata/v{number}.metadata.json"));
+                if metadata.exists() {
+                    let of = if number == before.number() { &before } else { &after };
+                    assert!(follow(&lake, place, &metadata, of.metadata().current_snapshot) > 0);
+                }
+            }
+            // A restart goes on.
+            let again = lake.prepare(name, new.clone(), &mount).await.unwrap();
+            assert_eq!(again.number(), after.number());
+            again.publish().await.unwrap();
+            let hint = std::fs::read_to_string(place.folder.join("metadata/version-hint.text")).unwrap();
+            assert_eq!(hint, after.number().to_string());
+            if done {
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_costs_what_it_changed() {
+    let lake = Lake::new();
+    let versions = lake.versions("rolled");
+    let mut published = Vec::new();
+    for version in versions {
+        let publication = lake.prepare("rolled", version, "m").await.unwrap();
+        let steps = publication.publish().await.unwrap();
+        published.push((publication, steps));
+    }
+    // An empty table, three commits, and a way back: nothing but metadata and hint.
+    let kinds: Vec<Vec<StepKind>> =
+        published.iter().map(|(_, steps)| steps.iter().map(|s| s.kind).collect()).collect();
+    let commit = [StepKind::Manifest, StepKind::ManifestList, StepKind::Metadata, StepKind::Hint];
+    assert_eq!(kinds[0], commit[2..]);
+    assert!(kinds[1..4].iter().all(|kinds| kinds == &commit), "{kinds:?}");
+    assert_eq!(kinds[4], commit[2..]);
+    let mut changes = Vec::new();
+    for pair in published.windows(2) {
+        let difference = difference(&pair[0].0, &pair[1].0).await.unwrap();
+        changes.push((difference.kind, difference.added.len(), difference.removed.len()));
+    }
+    let append = (ChangeKind::Append, 1, 0);
+    assert_eq!(changes, [append, append, append, (ChangeKind::Rollback, 0, 1)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_have_their_kinds() {
+    let lake = Lake::new();
+    let mut kinds: BTreeMap<&str, Vec<ChangeKind>> = BTreeMap::new();
+    for name in ["expired", "refs", "v1"] {
+        let mut last: Option<Publication> = None;
+        for version in lake.versions(name) {
+            let next = lake.prepare(name, version, "m").await.unwrap();
+            // Snapshots that were expired since have no files any more: only the last two can be compared.
+            let kind = match &last {
+                Some(last) if name != "expired" => Some(difference(last, &next).await.unwrap().kind),
+                _ => None,
+            };
+            kinds.entry(name).or_default().extend(kind);
+            last = Some(next);
+        }
+    }
+    use ChangeKind::{Append, Overwrite, References, Schema};
+    assert_eq!(kinds["v1"], [Append, Append, Overwrite]);
+    assert_eq!(kinds["refs"], [Append, References, References, Schema, References, Append]);
+    // A table that was dropped and made again is another one.
+    let one = lake.prepare("recreated", lake.location("recreated"), "m").await.unwrap();
+    let other = lake.prepare("rolled", lake.location("rolled"), "m").await.unwrap();
+    assert_eq!(difference(&one, &other).await.unwrap().kind, ChangeKind::Replaced);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn older_snapshots_come_when_somebody_asks() {
+    let lake = Lake::new();
+    let table = lake.prepare("rolled", lake.location("rolled"), "m").await.unwrap();
+    table.publish().await.unwrap();
+    let first = &table.metadata().snapshots[0];
+    let list = list_path(first.id, &first.manifests);
+    assert!(!table.place().folder.join(&list).exists());
+    table.materialise(&list).await.unwrap();
+    assert!(table.place().folder.join(&list).exists());
+    assert!(matches!(table.materialise("metadata/none.avro").await, Err(TableError::NoSuch { .. })));
+    assert!(matches!(table.snapshot(7).await, Err(TableError::NoSuch { .. })));
+    assert!(matches!(table.reference("none").await, Err(TableError::NoSuch { .. })));
+    let at = first.timestamp_ms;
+    assert_eq!(table.snapshot_at(&at.to_string()).unwrap(), Some(first.id));
+    assert_eq!(table.snapshot_at(&(at - 1).to_string()).unwrap(), None);
+    assert_eq!(table.snapshot_at("2000-01-01T00:00:00Z").unwrap(), None);
+    assert_eq!(table.snapshot_at("2999-01-01").unwrap(), table.metadata().current_snapshot);
+    assert!(table.snapshot_at("yesterday").is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn manifests_in_the_metadata_itself_get_a_list() {
+    let lake = Lake::new();
+    let file = |location: &Location| lake.raw().join("s3").join(location.authority()).join(location.key());
+    let from = lake.location("v1");
+    let mut json: Value = serde_json::from_slice(&std::fs::read(file(&from)).unwrap()).unwrap();
+    for snapshot in json["snapshots"].as_array_mut().unwrap() {
+        let list: Location = snapshot["manifest-list"].as_str().unwrap().parse().unwrap();
+        let manifests = read_list(&std::fs::read(file(&list)).unwrap(), "list").unwrap();
+        let snapshot = snapshot.as_object_mut().unwrap();
+        snapshot.remove("manifest-list");
+        snapshot.insert("manifests".into(), manifests.into_iter().map(|m| m.path).collect());
+    }
+    let inline: Location = "s3://lake/wh/db/v1/metadata/v9.metadata.json".parse().unwrap();
+    std::fs::write(file(&inline), serde_json::to_vec(&json).unwrap()).unwrap();
+    let one = lake.prepare("v1", from, "one").await.unwrap();
+    let two = lake.prepare("v1", inline, "two").await.unwrap();
+    for table in [&one, &two] {
+        table.publish().await.unwrap();
+        for snapshot in &table.metadata().snapshots {
+            let path = table.snapshot(snapshot.id).await.unwrap();
+            let metadata = table.place().folder.join(path).join("metadata/v1.metadata.json");
+            assert!(follow(&lake, table.place(), &metadata, None) > 0);
+            let files = one.files(snapshot.id).await.unwrap();
+            assert_eq!(table.files(snapshot.id).await.unwrap(), files);
+        }
+    }
+}

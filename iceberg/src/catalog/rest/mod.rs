@@ -1,0 +1,246 @@
+//! [`RestCatalog`]: catalogs that speak Iceberg's REST protocol.
+//!
+//! A poll is one GET for each table with the ETag of last time and `snapshots=refs`, which a catalog answers by
+//! 304 without loading anything. It asks for no credentials: some catalogs make those a part of the ETag. Where a
+//! catalog knows no ETags, the location of the metadata is compared.
+mod auth;
+mod http;
+#[cfg(test)]
+mod tests;
+
+use super::{Catalog, CatalogError, Changes, NAMES_MAX, Options, ask};
+use crate::document::Object;
+use crate::table::{StorageCredential, Table, TableId, Token};
+use async_trait::async_trait;
+use auth::Auth;
+use http::{Answer, Http, Query, segment};
+use std::collections::{BTreeMap, VecDeque};
+use tokio::sync::OnceCell;
+
+/// The mark between the levels of a namespace.
+const SEPARATOR: char = '\u{1f}';
+/// The most parts of one listing.
+const PARTS_MAX: usize = 10_000;
+/// The deepest namespace.
+const DEPTH_MAX: usize = 16;
+
+/// A catalog behind HTTP.
+#[derive(Debug)]
+pub(super) struct RestCatalog {
+    http: Http,
+    auth: Auth,
+    warehouse: Option<String>,
+    own_prefix: Option<String>,
+    vended: bool,
+    /// What the catalog says first of all: its prefix, and what tables need to be opened.
+    config: OnceCell<Config>,
+}
+
+#[derive(Debug)]
+struct Config {
+    /// `v1/<prefix>` or `v1`.
+    base: String,
+}
+
+impl RestCatalog {
+    pub fn new(uri: &str, options: &Options) -> Result<Self, CatalogError> {
+        let http = Http::new(uri, options)?;
+        let vended = options.get("vended-credentials").is_none_or(|value| value != "false");
+        Ok(Self {
+            auth: Auth::new(options)?,
+            http,
+            warehouse: options.get("warehouse").map(str::to_owned),
+            own_prefix: options.get("prefix").map(str::to_owned),
+            vended,
+            config: OnceCell::new(),
+        })
+    }
+
+    async fn config(&self) -> Result<&Config, CatalogError> {
+        self.config
+            .get_or_try_init(|| async {
+                let query: Query =
+                    self.warehouse.iter().map(|warehouse| ("warehouse", warehouse.clone())).collect();
+                let answer = self.ask("v1/config", &query, &[]).await?.success("configuration")?;
+                let object = answer.object()?;
+                let mut properties: BTreeMap<String, String> = read(&object, "defaults")?.unwrap_or_default();
+                if let Some(prefix) = &self.own_prefix {
+                    properties.insert("prefix".into(), prefix.clone());
+                }
+                properties
+                    .extend(read::<BTreeMap<String, String>>(&object, "overrides")?.unwrap_or_default());
+                let base = match properties.get("prefix").filter(|prefix| !prefix.is_empty()) {
+                    Some(prefix) => format!("v1/{}", prefix.trim_matches('/')),
+                    None => "v1".into(),
+                };
+                Ok(Config { base })
+            })
+            .await
+    }
+
+    /// A GET with credentials; once more with new ones, if these have run out.
+    async fn ask(&self, path: &str, query: &Query, headers: &[(&str, &str)]) -> Result<Answer, CatalogError> {
+        let mut token = self.auth.token(&self.http, None).await?;
+        for last in [false, true] {
+            let answer = self.http.get(path, query, headers, token.as_deref()).await?;
+            // 419 is what some servers say of a token that was good once.
+            if last || !matches!(answer.status, 401 | 419) || !self.auth.renews() {
+                return Ok(answer);
+            }
+            token = self.auth.token(&self.http, token).await?;
+        }
+        Err(CatalogError::Refused { why: "the catalog takes no token".into() })
+    }
+
+    /// All parts of a listing.
+    async fn list(
+        &self,
+        path: &str,
+        mut query: Query,
+        member: &str,
+        what: &str,
+    ) -> Result<Vec<Listed>, CatalogError> {
+        let mut found = Vec::new();
+        query.push(("pageToken", String::new()));
+        for _ in 0..PARTS_MAX {
+            let answer = self.ask(path, &query, &[]).await?.success(what)?;
+            let object = answer.object()?;
+            found.extend(read::<Vec<Listed>>(&object, member)?.unwrap_or_default());
+            if found.len() > NAMES_MAX {
+                return Err(CatalogError::Refused { why: format!("more than {NAMES_MAX} names in {what}") });
+            }
+            query.pop();
+            match read::<String>(&object, "next-page-token")?.filter(|token| !token.is_empty()) {
+                Some(next) => query.push(("pageToken", next)),
+                None => return Ok(found),
+            }
+        }
+        Err(CatalogError::Refused { why: format!("the list of {what} does not end") })
+    }
+
+    async fn table_path(&self, id: &TableId) -> Result<String, CatalogError> {
+        let base = &self.config().await?.base;
+        Ok(format!("{base}/namespaces/{}/tables/{}", segment(&levels(&id.namespace)), segment(&id.name)))
+    }
+
+    /// Whether a table has another version than the one of `token`.
+    async fn changed(&self, id: &TableId, token: &Token) -> Result<bool, CatalogError> {
+        let path = self.table_path(id).await?;
+        let (etag, location) = split(token);
+        let query = vec![("snapshots", "refs".to_owned())];
+        let headers: Vec<_> = etag.iter().map(|etag| ("if-none-match", *etag)).collect();
+        let answer = self.ask(&path, &query, &headers).await?;
+        if answer.status == 304 {
+            return Ok(false);
+        }
+        let answer = answer.success(&format!("table {id}"))?;
+        let now = read::<String>(&answer.object()?, "metadata-location")?;
+        Ok(now.as_deref() != Some(location))
+    }
+}
+
+/// A name in a listing: a namespace is an array, a table an object.
+#[derive(Debug, serde::Deserialize)]
+#[serde(untagged)]
+enum Listed {
+    Levels(Vec<String>),
+    Table { namespace: Vec<String>, name: String },
+}
+
+/// A token holds the ETag, if there was one, and the location.
+fn join(etag: Option<&str>, location: &str) -> Token {
+    Token(format!("{}\n{location}", etag.unwrap_or_default()))
+}
+
+fn split(token: &Token) -> (Option<&str>, &str) {
+    let (etag, location) = token.0.split_once('\n').unwrap_or(("", &token.0));
+    (Some(etag).filter(|etag| !etag.is_empty()), location)
+}
+
+fn levels(namespace: &[String]) -> String {
+    namespace.join(&SEPARATOR.to_string())
+}
+
+fn read<T: serde::de::DeserializeOwned>(object: &Object, name: &str) -> Result<Option<T>, CatalogError> {
+    object
+        .get(name)
+        .map_err(|why| CatalogError::Refused { why: format!("answer is not what the protocol says: {why}") })
+}
+
+#[async_trait]
+impl Catalog for RestCatalog {
+    async fn namespaces(&self) -> Result<Vec<Vec<String>>, CatalogError> {
+        let path = format!("{}/namespaces", self.config().await?.base);
+        let mut found: Vec<Vec<String>> = Vec::new();
+        let mut left = VecDeque::from([Vec::new()]);
+        while let Some(parent) = left.pop_front() {
+            let query = if parent.is_empty() { Vec::new() } else { vec![("parent", levels(&parent))] };
+            for item in self.list(&path, query, "namespaces", "namespaces").await? {
+                let Listed::Levels(namespace) = item else { continue };
+                // A catalog that does not know parents answers with everything, again and again.
+                let below = namespace.len() > parent.len() && namespace.starts_with(&parent);
+                if below && namespace.len() <= DEPTH_MAX && !found.contains(&namespace) {
+                    left.push_back(namespace.clone());
+                    found.push(namespace);
+                }
+            }
+            if found.len() > NAMES_MAX {
+                return Err(CatalogError::Refused { why: format!("more than {NAMES_MAX} namespaces") });
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    async fn tables(&self, namespace: &[String]) -> Result<Vec<TableId>, CatalogError> {
+        if namespace.is_empty() {
+            return Ok(Vec::new());
+        }
+        let path = format!("{}/namespaces/{}/tables", self.config().await?.base, segment(&levels(namespace)));
+        let what = format!("namespace {}", namespace.join("."));
+        let mut tables = Vec::new();
+        for item in self.list(&path, Vec::new(), "identifiers", &what).await? {
+            if let Listed::Table { namespace, name } = item {
+                tables.push(TableId { namespace, name });
+            }
+        }
+        tables.sort();
+        Ok(tables)
+    }
+
+    async fn load(&self, id: &TableId) -> Result<Table, CatalogError> {
+        let path = self.table_path(id).await?;
+        // The version first, without credentials: the tag of the next poll must be of that same request.
+        let query = vec![("snapshots", "refs".to_owned())];
+        let tagged = self.ask(&path, &query, &[]).await?.success(&format!("table {id}"))?;
+        let object = tagged.object()?;
+        let location: String = read(&object, "metadata-location")?.ok_or_else(|| CatalogError::Refused {
+            why: format!("table {id} has no metadata-location: it was created, but never committed"),
+        })?;
+        let token = join(tagged.etag.as_deref(), &location);
+        let mut credentials = Vec::new();
+        let mut config: BTreeMap<String, String> = read(&object, "config")?.unwrap_or_default();
+        if self.vended {
+            let headers = [("x-iceberg-access-delegation", "vended-credentials")];
+            let answer = self.ask(&path, &query, &headers).await?.success(&format!("table {id}"))?;
+            let object = answer.object()?;
+            config = read(&object, "config")?.unwrap_or_default();
+            for credential in read::<Vec<Object>>(&object, "storage-credentials")?.unwrap_or_default() {
+                let properties: BTreeMap<String, String> = read(&credential, "config")?.unwrap_or_default();
+                let prefix = read(&credential, "prefix")?.unwrap_or_default();
+                credentials.push(StorageCredential { prefix, properties: properties.into_iter().collect() });
+            }
+        }
+        if !config.is_empty() {
+            credentials
+                .push(StorageCredential { prefix: String::new(), properties: config.into_iter().collect() });
+        }
+        let metadata_location = location.parse().map_err(super::hadoop::refused)?;
+        Ok(Table { id: id.clone(), metadata_location, metadata: None, token, credentials })
+    }
+
+    async fn poll(&self, known: &[(TableId, Token)]) -> Result<Changes, CatalogError> {
+        self.config().await?;
+        Ok(ask(known, |id: TableId, token: Token| async move { self.changed(&id, &token).await }).await)
+    }
+}

@@ -1,0 +1,184 @@
+//! Against a server of our own, which says what the protocol says and counts.
+use super::*;
+use crate::catalog::Change;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use std::sync::Arc;
+
+#[derive(Default)]
+struct State {
+    /// Method and target of each request, and the headers that count.
+    seen: Vec<String>,
+    version: u32,
+    dropped: bool,
+    tokens: u32,
+    /// Only this token is good; none: all are.
+    good: Option<String>,
+}
+
+type Shared = Arc<Mutex<State>>;
+
+fn reply(status: u16, body: impl Into<String>) -> Response<Full<Bytes>> {
+    Response::builder().status(status).body(Full::new(body.into().into())).unwrap()
+}
+
+async fn serve(state: Shared, request: Request<hyper::body::Incoming>) -> Response<Full<Bytes>> {
+    let header = |name: &str| request.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+    let (bearer, etag, delegation) =
+        (header("authorization"), header("if-none-match"), header("x-iceberg-access-delegation"));
+    let target = request.uri().to_string();
+    let body = request.into_body().collect().await.unwrap().to_bytes();
+    let mut state = state.lock();
+    state.seen.push(target.clone());
+    if target == "/c/v1/oauth/tokens" {
+        let form = String::from_utf8(body.to_vec()).unwrap();
+        if !form.contains("client_secret=s%26cret")
+            || !form.contains("client_id=me")
+            || !form.contains("scope=catalog")
+        {
+            return reply(400, r#"{"error":"invalid_client","error_description":"unknown client"}"#);
+        }
+        state.tokens += 1;
+        let token = format!("t{}", state.tokens);
+        state.good = Some(token.clone());
+        return reply(
+            200,
+            format!(r#"{{"access_token":"{token}","token_type":"bearer","expires_in":3600}}"#),
+        );
+    }
+    if let Some(good) = &state.good
+        && bearer.as_deref() != Some(&format!("Bearer {good}"))
+    {
+        return reply(
+            401,
+            r#"{"error":{"message":"token is no more","type":"NotAuthorizedException","code":401}}"#,
+        );
+    }
+    match target.as_str() {
+        "/c/v1/config?warehouse=wh%2F1" => reply(200, r#"{"defaults":{},"overrides":{"prefix":"p"}}"#),
+        "/c/v1/p/namespaces?pageToken=" => reply(200, r#"{"namespaces":[["a"]],"next-page-token":"x y"}"#),
+        "/c/v1/p/namespaces?pageToken=x%20y" => reply(200, r#"{"namespaces":[["b"]]}"#),
+        "/c/v1/p/namespaces?parent=a&pageToken=" => reply(200, r#"{"namespaces":[["a","c d"]]}"#),
+        target if target.starts_with("/c/v1/p/namespaces?parent=") => reply(200, r#"{"namespaces":[]}"#),
+        "/c/v1/p/namespaces/a%1Fc%20d/tables?pageToken=" => {
+            reply(200, r#"{"identifiers":[{"namespace":["a","c d"],"name":"t/1"}]}"#)
+        }
+        "/c/v1/p/namespaces/a%1Fc%20d/tables/t%2F1?snapshots=refs" if !state.dropped => {
+            let tag = format!("W/\"{}{}\"", state.version, delegation.as_deref().unwrap_or_default());
+            if etag.as_deref() == Some(&tag) {
+                return reply(304, "");
+            }
+            let credentials = match delegation {
+                Some(_) => {
+                    r#","storage-credentials":[{"prefix":"s3://b/","config":{"s3.secret-access-key":"hush"}}]"#
+                }
+                None => "",
+            };
+            let body = format!(
+                r#"{{"metadata-location":"s3://b/t/{}.metadata.json","metadata":{{}},"config":{{"s3.region":"r"}}{credentials}}}"#,
+                state.version
+            );
+            Response::builder().header("etag", tag).body(Full::new(body.into())).unwrap()
+        }
+        "/c/v1/p/namespaces/a%1Fc%20d/tables/busy?snapshots=refs" => reply(503, ""),
+        _ => reply(404, r#"{"error":{"message":"no such table","type":"NoSuchTableException","code":404}}"#),
+    }
+}
+
+/// A catalog on a port of its own, for as long as the test runs.
+async fn catalog(options: &[(&str, &str)]) -> (RestCatalog, Shared) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let uri = format!("http://{}/c", listener.local_addr().unwrap());
+    let state = Shared::default();
+    let shared = state.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let state = shared.clone();
+            let service = service_fn(move |request| {
+                let state = state.clone();
+                async move { Ok::<_, std::convert::Infallible>(serve(state, request).await) }
+            });
+            tokio::spawn(
+                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
+            );
+        }
+    });
+    let options: Options = [("warehouse", "wh/1")].iter().chain(options).copied().collect();
+    (RestCatalog::new(&uri, &options).unwrap(), state)
+}
+
+fn table(name: &str) -> TableId {
+    TableId { namespace: vec!["a".into(), "c d".into()], name: name.into() }
+}
+
+#[tokio::test]
+async fn names_are_listed_part_by_part_and_level_by_level() {
+    let (catalog, _) = catalog(&[]).await;
+    let names: Vec<String> = catalog.namespaces().await.unwrap().iter().map(|n| n.join(".")).collect();
+    assert_eq!(names, ["a", "a.c d", "b"]);
+    assert_eq!(catalog.tables(&table("").namespace).await.unwrap(), [table("t/1")]);
+    let error = catalog.tables(&["none".into()]).await.unwrap_err();
+    assert!(matches!(error, CatalogError::NotFound { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_poll_of_what_has_not_changed_is_one_request_and_no_body() {
+    let (catalog, state) = catalog(&[]).await;
+    let loaded = catalog.load(&table("t/1")).await.unwrap();
+    assert_eq!(loaded.metadata_location.as_str(), "s3://b/t/0.metadata.json");
+    assert_eq!(loaded.credentials.len(), 2);
+    assert_eq!(loaded.credentials[0].prefix, "s3://b/");
+    assert!(!format!("{loaded:?}{:?}{catalog:?}", loaded.credentials).contains("hush"));
+    let known = [(table("t/1"), loaded.token.clone())];
+    state.lock().seen.clear();
+    assert_eq!(catalog.poll(&known).await.unwrap().changes, []);
+    assert_eq!(state.lock().seen.len(), 1);
+    state.lock().version = 1;
+    assert_eq!(catalog.poll(&known).await.unwrap().changes, [Change::Changed(table("t/1"))]);
+    // Without a tag the location tells.
+    let untagged = [(table("t/1"), join(None, "s3://b/t/1.metadata.json"))];
+    assert_eq!(catalog.poll(&untagged).await.unwrap().changes, []);
+    state.lock().dropped = true;
+    let known = [(table("busy"), loaded.token.clone()), (table("t/1"), loaded.token)];
+    let changes = catalog.poll(&known).await.unwrap();
+    assert_eq!(changes.changes, [Change::Dropped(table("t/1"))]);
+    assert!(changes.failed.len() == 1 && changes.failed[0].1.is_transient(), "{changes:?}");
+}
+
+#[tokio::test]
+async fn a_token_is_asked_for_once_and_again_when_it_has_run_out() {
+    let (catalog, state) = catalog(&[("credential", "me:s&cret")]).await;
+    catalog.load(&table("t/1")).await.unwrap();
+    catalog.namespaces().await.unwrap();
+    assert_eq!(state.lock().tokens, 1);
+    state.lock().good = Some("another".into());
+    catalog.namespaces().await.unwrap();
+    assert_eq!(state.lock().tokens, 2);
+}
+
+#[tokio::test]
+async fn who_is_not_let_in_is_told_so_without_the_secret() {
+    let (wrong, _) = catalog(&[("credential", "me:wr0ng")]).await;
+    let error = wrong.namespaces().await.unwrap_err();
+    assert!(matches!(error, CatalogError::Denied { .. }), "{error}");
+    let error = error.to_string();
+    assert!(error.contains("unknown client") && !error.contains("wr0ng"), "{error}");
+    let (expired, state) = catalog(&[("token", "old")]).await;
+    state.lock().good = Some("new".into());
+    let error = expired.namespaces().await.unwrap_err();
+    assert!(matches!(error, CatalogError::Denied { .. }), "{error}");
+    assert!(error.to_string().contains("token is no more"), "{error}");
+}
+
+#[tokio::test]
+async fn nobody_there_is_no_reason_to_give_up() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let uri = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let error = RestCatalog::new(&uri, &Options::default()).unwrap().namespaces().await.unwrap_err();
+    assert!(error.is_transient(), "{error}");
+}

@@ -1,0 +1,239 @@
+//! [`SqlCatalog`]: the tables of Iceberg's JDBC catalog, which PyIceberg and iceberg-rust write too.
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
+#[cfg(feature = "postgres")]
+pub(super) use postgres::Postgres;
+#[cfg(feature = "sqlite")]
+pub(super) use sqlite::Sqlite;
+
+use super::{Catalog, CatalogError, Change, Changes, Options};
+use crate::table::{Table, TableId, Token};
+use async_trait::async_trait;
+use std::collections::{BTreeSet, HashMap};
+
+/// A row of `iceberg_tables`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Row {
+    /// One database may hold several catalogs.
+    pub catalog: String,
+    /// The levels of the namespace, joined by dots.
+    pub namespace: String,
+    pub name: String,
+    /// Where its metadata is; a row without is a table in the making.
+    pub metadata: Option<String>,
+    /// `TABLE` or `VIEW`; older databases do not say.
+    pub kind: Option<String>,
+}
+
+/// Columns are found by name: older databases have fewer.
+pub(super) const TABLES_QUERY: &str = "SELECT * FROM iceberg_tables ORDER BY table_namespace, table_name";
+pub(super) const NAMESPACES_QUERY: &str =
+    "SELECT DISTINCT catalog_name, namespace FROM iceberg_namespace_properties ORDER BY namespace";
+
+/// A database that holds catalogs.
+#[async_trait]
+pub(super) trait Database: Send + Sync + std::fmt::Debug {
+    /// All rows of `iceberg_tables`, by one query.
+    async fn tables(&self) -> Result<Vec<Row>, CatalogError>;
+    /// Catalogs and the namespaces that have properties; none if the database has no such table.
+    async fn namespaces(&self) -> Result<Vec<(String, String)>, CatalogError>;
+}
+
+/// A catalog in a database. Every question is one query for everything: a row is a name and a location.
+#[derive(Debug)]
+pub(super) struct SqlCatalog<D> {
+    database: D,
+    /// What it is called here, and in the database if it says so.
+    name: String,
+    asked: Option<String>,
+}
+
+impl<D: Database> SqlCatalog<D> {
+    /// `name` is what the catalog is called here; the option `catalog-name` what it is called in the database.
+    pub fn new(database: D, name: &str, options: &Options) -> Self {
+        Self { database, name: name.to_owned(), asked: options.get("catalog-name").map(str::to_owned) }
+    }
+
+    /// Which of the catalogs in the database is meant: the one asked for, the one of our name, or the only one.
+    fn choose(&self, catalogs: &BTreeSet<&str>) -> Result<String, CatalogError> {
+        if let Some(asked) = &self.asked {
+            return Ok(asked.clone());
+        }
+        if catalogs.contains(self.name.as_str()) || catalogs.is_empty() {
+            return Ok(self.name.clone());
+        }
+        let mut names = catalogs.iter();
+        match (names.next(), names.next()) {
+            (Some(only), None) => Ok((*only).to_owned()),
+            _ => Err(CatalogError::Refused {
+                why: format!(
+                    "the database holds catalogs {}; say which by the option 'catalog-name'",
+                    catalogs
+                        .iter()
+                        .map(|name| name.escape_debug().to_string())
+                        .collect::<Vec<_>>()
+                        .join(", ")
+                ),
+            }),
+        }
+    }
+
+    async fn rows(&self) -> Result<Vec<Row>, CatalogError> {
+        let mut rows = self.database.tables().await?;
+        let chosen = self.choose(&rows.iter().map(|row| row.catalog.as_str()).collect())?;
+        rows.retain(|row| {
+            let is_table = row.kind.as_deref().is_none_or(|kind| kind.eq_ignore_ascii_case("table"));
+            is_table && row.catalog == chosen && row.metadata.is_some()
+        });
+        Ok(rows)
+    }
+}
+
+fn levels(namespace: &str) -> Vec<String> {
+    if namespace.is_empty() { Vec::new() } else { namespace.split('.').map(str::to_owned).collect() }
+}
+
+#[async_trait]
+impl<D: Database> Catalog for SqlCatalog<D> {
+    async fn namespaces(&self) -> Result<Vec<Vec<String>>, CatalogError> {
+        let rows = self.rows().await?;
+        let with_properties = self.database.namespaces().await?;
+        let chosen = match rows.first() {
+            Some(row) => row.catalog.clone(),
+            None => self.choose(&with_properties.iter().map(|(catalog, _)| catalog.as_str()).collect())?,
+        };
+        let mut found: BTreeSet<Vec<String>> = rows.iter().map(|row| levels(&row.namespace)).collect();
+        found.extend(
+            with_properties.iter().filter(|(c, _)| *c == chosen).map(|(_, namespace)| levels(namespace)),
+        );
+        Ok(found.into_iter().collect())
+    }
+
+    async fn tables(&self, namespace: &[String]) -> Result<Vec<TableId>, CatalogError> {
+        let rows = self.rows().await?;
+        let own = rows.into_iter().filter(|row| levels(&row.namespace) == namespace);
+        Ok(own.map(|row| TableId { namespace: namespace.to_vec(), name: row.name }).collect())
+    }
+
+    async fn load(&self, id: &TableId) -> Result<Table, CatalogError> {
+        let rows = self.rows().await?;
+        let row = rows.into_iter().find(|row| row.name == id.name && levels(&row.namespace) == id.namespace);
+        let metadata = row.and_then(|row| row.metadata);
+        let metadata = metadata.ok_or_else(|| CatalogError::NotFound { what: format!("table {id}") })?;
+        let metadata_location = metadata.parse().map_err(super::hadoop::refused)?;
+        Ok(Table {
+            id: id.clone(),
+            metadata_location,
+            metadata: None,
+            token: Token(metadata),
+            credentials: Vec::new(),
+        })
+    }
+
+    async fn poll(&self, known: &[(TableId, Token)]) -> Result<Changes, CatalogError> {
+        let rows = self.rows().await?;
+        let now: HashMap<(Vec<String>, String), Option<String>> =
+            rows.into_iter().map(|row| ((levels(&row.namespace), row.name), row.metadata)).collect();
+        let mut changes = Changes::default();
+        for (id, token) in known {
+            match now.get(&(id.namespace.clone(), id.name.clone())) {
+                Some(Some(metadata)) if *metadata == token.0 => {}
+                Some(_) => changes.changes.push(Change::Changed(id.clone())),
+                None => changes.changes.push(Change::Dropped(id.clone())),
+            }
+        }
+        Ok(changes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use parking_lot::Mutex;
+
+    #[derive(Debug, Default)]
+    struct Fake(Mutex<(Vec<Row>, Vec<(String, String)>, usize)>);
+
+    #[async_trait]
+    impl Database for Fake {
+        async fn tables(&self) -> Result<Vec<Row>, CatalogError> {
+            let mut state = self.0.lock();
+            state.2 += 1;
+            Ok(state.0.clone())
+        }
+        async fn namespaces(&self) -> Result<Vec<(String, String)>, CatalogError> {
+            Ok(self.0.lock().1.clone())
+        }
+    }
+
+    fn row(catalog: &str, namespace: &str, name: &str, metadata: &str, kind: Option<&str>) -> Row {
+        let metadata = Some(metadata).filter(|m| !m.is_empty()).map(str::to_owned);
+        Row {
+            catalog: catalog.into(),
+            namespace: namespace.into(),
+            name: name.into(),
+            metadata,
+            kind: kind.map(Into::into),
+        }
+    }
+
+    fn id(namespace: &[&str], name: &str) -> TableId {
+        TableId { namespace: namespace.iter().map(|s| (*s).to_owned()).collect(), name: name.into() }
+    }
+
+    #[tokio::test]
+    async fn one_query_answers_for_all_tables() {
+        let rows = vec![
+            row("prod", "a.b", "t", "s3://w/t/1.metadata.json", None),
+            row("prod", "a.b", "u", "s3://w/u/1.metadata.json", Some("TABLE")),
+            row("prod", "a.b", "v", "s3://w/v/1.metadata.json", Some("VIEW")),
+            row("prod", "a.b", "w", "", None),
+        ];
+        let names = vec![("prod".into(), "empty".into()), ("other".into(), "theirs".into())];
+        let catalog = SqlCatalog::new(Fake(Mutex::new((rows, names, 0))), "mine", &Options::default());
+        assert_eq!(
+            catalog.namespaces().await.unwrap(),
+            [vec!["a".to_owned(), "b".to_owned()], vec!["empty".to_owned()]]
+        );
+        let (t, u) = (id(&["a", "b"], "t"), id(&["a", "b"], "u"));
+        assert_eq!(catalog.tables(&t.namespace).await.unwrap(), [t.clone(), u.clone()]);
+        let known = [
+            (t.clone(), catalog.load(&t).await.unwrap().token),
+            (u.clone(), catalog.load(&u).await.unwrap().token),
+        ];
+        let before = catalog.database.0.lock().2;
+        assert_eq!(catalog.poll(&known).await.unwrap().changes, []);
+        assert_eq!(catalog.database.0.lock().2, before + 1);
+        {
+            let mut state = catalog.database.0.lock();
+            state.0[0].metadata = Some("s3://w/t/2.metadata.json".into());
+            state.0.remove(1);
+        }
+        assert_eq!(
+            catalog.poll(&known).await.unwrap().changes,
+            [Change::Changed(t), Change::Dropped(u.clone())]
+        );
+        assert!(matches!(catalog.load(&u).await, Err(CatalogError::NotFound { .. })));
+    }
+
+    #[tokio::test]
+    async fn of_several_catalogs_one_must_be_named() {
+        let rows = vec![row("one", "a", "t", "s3://w/1", None), row("two", "a", "t", "s3://w/2", None)];
+        let open = |name: &str, options: &[(&str, &str)]| {
+            SqlCatalog::new(
+                Fake(Mutex::new((rows.clone(), Vec::new(), 0))),
+                name,
+                &options.iter().copied().collect(),
+            )
+        };
+        let t = id(&["a"], "t");
+        let error = open("mine", &[]).load(&t).await.unwrap_err().to_string();
+        assert!(error.contains("one, two") && error.contains("catalog-name"), "{error}");
+        assert_eq!(open("two", &[]).load(&t).await.unwrap().metadata_location.as_str(), "s3://w/2");
+        let named = open("mine", &[("catalog-name", "one")]);
+        assert_eq!(named.load(&t).await.unwrap().metadata_location.as_str(), "s3://w/1");
+    }
+}

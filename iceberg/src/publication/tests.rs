@@ -390,7 +390,7 @@ async fn manifests_in_the_metadata_itself_get_a_list() {
         for snapshot in &table.metadata().snapshots {
             let path = table.snapshot(snapshot.id).await.unwrap();
             let metadata = table.place().folder.join(path).join("metadata/v1.metadata.json");
-            assert!(follow(&lake, table.place(), &metadata, None) > 0);
+            assert!(follow(&lake, table.place(), &metadata, Some(snapshot.id)) > 0);
             let files = one.files(snapshot.id).await.unwrap();
             assert_eq!(table.files(snapshot.id).await.unwrap(), files);
         }

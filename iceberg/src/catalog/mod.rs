@@ -14,6 +14,7 @@ mod sql;
 pub use address::{AddressError, CatalogAddress, CatalogKind};
 pub use options::Options;
 
+use crate::location::LocationError;
 use crate::objects::ObjectError;
 use crate::table::{Table, TableId, Token};
 use async_trait::async_trait;
@@ -62,7 +63,9 @@ async fn ask<F: Future<Output = Result<bool, CatalogError>>>(
     known: &[(TableId, Token)],
     changed: impl Fn(TableId, Token) -> F,
 ) -> Changes {
-    let answers: Vec<_> = stream::iter(known.to_vec().into_iter().map(|(id, token)| {
+    // Owned: the stream must not borrow what it is made from.
+    let asked: Vec<_> = known.to_vec();
+    let answers: Vec<_> = stream::iter(asked.into_iter().map(|(id, token)| {
         let answer = changed(id.clone(), token);
         async move { (id, answer.await) }
     }))
@@ -112,6 +115,12 @@ pub enum CatalogError {
     /// A file of the catalog, or of one of its tables, could not be read.
     #[error("{0}")]
     Object(#[from] ObjectError),
+}
+
+impl From<LocationError> for CatalogError {
+    fn from(error: LocationError) -> Self {
+        Self::Refused { why: error.to_string() }
+    }
 }
 
 impl CatalogError {

@@ -4,7 +4,7 @@ mod table;
 pub(super) use table::HadoopTable;
 
 use super::{AT_ONCE, Catalog, CatalogError, Changes, NAMES_MAX, ask};
-use crate::location::{Location, LocationError};
+use crate::location::Location;
 use crate::objects::Objects;
 use crate::table::{Table, TableId, Token};
 use async_trait::async_trait;
@@ -44,7 +44,7 @@ impl HadoopCatalog {
         if names.is_empty() {
             Ok(self.warehouse.clone())
         } else {
-            self.warehouse.join(&names.join("/")).map_err(refused)
+            self.warehouse.join(&names.join("/")).map_err(CatalogError::from)
         }
     }
 
@@ -56,7 +56,7 @@ impl HadoopCatalog {
 
     /// The names of the folders in a folder, and whether it is a table.
     async fn folders(&self, folder: &Location) -> Result<(Vec<String>, bool), CatalogError> {
-        let prefix = folder.join("").map_err(refused)?;
+        let prefix = folder.join("").map_err(CatalogError::from)?;
         let mut names = Vec::new();
         let mut after = None;
         loop {
@@ -83,7 +83,7 @@ impl HadoopCatalog {
         let folder = self.folder(namespace)?;
         let (names, _) = self.folders(&folder).await?;
         let found: Vec<_> = stream::iter(names.into_iter().map(|name| {
-            let folder = folder.join(&name).map_err(refused);
+            let folder = folder.join(&name).map_err(CatalogError::from);
             async move { Ok::<_, CatalogError>((name, self.folders(&folder?).await?.1)) }
         }))
         .buffered(AT_ONCE)
@@ -91,10 +91,6 @@ impl HadoopCatalog {
         .await;
         found.into_iter().collect()
     }
-}
-
-pub(super) fn refused(error: LocationError) -> CatalogError {
-    CatalogError::Refused { why: error.to_string() }
 }
 
 #[async_trait]

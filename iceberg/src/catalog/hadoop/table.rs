@@ -1,5 +1,4 @@
 //! [`HadoopTable`]: which version of a table is the current one, by what lies in its folder.
-use super::refused;
 use crate::catalog::{CatalogError, NAMES_MAX};
 use crate::location::Location;
 use crate::objects::{ObjectError, Objects};
@@ -65,7 +64,7 @@ impl HadoopTable {
     }
 
     async fn hint(&self) -> Result<Option<Hint>, CatalogError> {
-        let at = self.location.join("metadata/version-hint.text").map_err(refused)?;
+        let at = self.location.join("metadata/version-hint.text")?;
         let bytes = match self.objects.get(&at, HINT_MAX_BYTES).await {
             Ok(bytes) => bytes,
             Err(ObjectError::NotFound { .. }) => return Ok(None),
@@ -89,7 +88,7 @@ impl HadoopTable {
     }
 
     async fn named(&self, name: &str) -> Result<Option<(Location, Token)>, CatalogError> {
-        self.look(&self.location.join(&format!("metadata/{name}")).map_err(refused)?).await
+        self.look(&self.location.join(&format!("metadata/{name}"))?).await
     }
 
     async fn look(&self, at: &Location) -> Result<Option<(Location, Token)>, CatalogError> {
@@ -105,7 +104,7 @@ impl HadoopTable {
 
     /// The metadata with the greatest number; of two with the same, the last by name.
     async fn greatest(&self) -> Result<Option<(Location, Token)>, CatalogError> {
-        let prefix = self.location.join("metadata/").map_err(refused)?;
+        let prefix = self.location.join("metadata/")?;
         let mut best: Option<(u64, Location)> = None;
         let (mut after, mut seen) = (None, 0);
         loop {

@@ -235,7 +235,7 @@ impl Catalog for RestCatalog {
             credentials
                 .push(StorageCredential { prefix: String::new(), properties: config.into_iter().collect() });
         }
-        let metadata_location = location.parse().map_err(super::hadoop::refused)?;
+        let metadata_location = location.parse()?;
         Ok(Table { id: id.clone(), metadata_location, metadata: None, token, credentials })
     }
 

@@ -123,7 +123,7 @@ impl<D: Database> Catalog for SqlCatalog<D> {
         let row = rows.into_iter().find(|row| row.name == id.name && levels(&row.namespace) == id.namespace);
         let metadata = row.and_then(|row| row.metadata);
         let metadata = metadata.ok_or_else(|| CatalogError::NotFound { what: format!("table {id}") })?;
-        let metadata_location = metadata.parse().map_err(super::hadoop::refused)?;
+        let metadata_location = metadata.parse()?;
         Ok(Table {
             id: id.clone(),
             metadata_location,
@@ -154,8 +154,11 @@ mod tests {
     use super::*;
     use parking_lot::Mutex;
 
+    /// Rows, namespaces, and how often the rows were asked for.
+    type State = (Vec<Row>, Vec<(String, String)>, usize);
+
     #[derive(Debug, Default)]
-    struct Fake(Mutex<(Vec<Row>, Vec<(String, String)>, usize)>);
+    struct Fake(Mutex<State>);
 
     #[async_trait]
     impl Database for Fake {

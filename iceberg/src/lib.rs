@@ -29,6 +29,7 @@ pub mod metadata;
 pub mod objects;
 pub mod publication;
 mod puffin;
+pub mod rewrite;
 mod table;
 
 pub use catalog::{Catalog, CatalogAddress, CatalogError};

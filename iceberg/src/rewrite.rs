@@ -1,0 +1,96 @@
+//! The rewriters alone, bytes to bytes: what fuzzing calls. A [`Publication`](crate::Publication) puts them
+//! together.
+use crate::deletes::{facts, rewrite_deletes};
+use crate::error::TableError;
+use crate::location::Location;
+use crate::manifest::{Bounds, Entry, EntryChange, read_list, read_manifest, rewrite_list, rewrite_manifest};
+use crate::metadata::{Manifests, Metadata, Paths, View};
+use bytes::Bytes;
+
+/// What every location becomes, where nothing depends on a mount.
+fn moved(path: &str) -> Result<String, String> {
+    path.parse::<Location>()
+        .map(|location| format!("file:///m/{}", location.key()))
+        .map_err(|error| error.to_string())
+}
+
+/// A metadata file, rewritten for the table and for each of its snapshots.
+///
+/// # Errors
+/// As [`Metadata::parse`].
+pub fn metadata(bytes: &[u8]) -> Result<Vec<u8>, TableError> {
+    struct Fixed;
+    impl Paths for Fixed {
+        fn folder(&self) -> String {
+            "file:///m/t".into()
+        }
+        fn list(&self, snapshot: i64, _: &Manifests) -> String {
+            format!("file:///m/t/metadata/{snapshot}.avro")
+        }
+        fn object(&self, location: &Location) -> String {
+            format!("file:///m/{}", location.key())
+        }
+        fn source(&self) -> String {
+            "objects".into()
+        }
+    }
+    let metadata = Metadata::parse(bytes, "metadata.json")?;
+    for snapshot in &metadata.snapshots {
+        metadata.rewrite(View::Snapshot(snapshot.id), &Fixed)?;
+    }
+    metadata.rewrite(View::Current, &Fixed)
+}
+
+/// A manifest list, every manifest moved and one byte longer.
+///
+/// # Errors
+/// [`TableError::Malformed`], [`TableError::Unsupported`], [`TableError::Encrypted`].
+pub fn manifest_list(bytes: &[u8]) -> Result<Vec<u8>, TableError> {
+    let listed = read_list(bytes, "list.avro")?;
+    let moved: Vec<_> =
+        listed.iter().map(|m| (format!("file:///m/{}", m.path), m.length.wrapping_add(1))).collect();
+    rewrite_list(bytes, "list.avro", &moved)
+}
+
+/// A manifest, every file moved, its bounds set or dropped in turn.
+///
+/// # Errors
+/// As [`manifest_list`].
+pub fn manifest(bytes: &[u8]) -> Result<Vec<u8>, TableError> {
+    let (_, entries) = read_manifest(bytes, "manifest.avro")?;
+    let change = |(n, entry): (usize, &Entry)| EntryChange {
+        path: format!("file:///m/{}", entry.path),
+        size: Some(entry.size.wrapping_add(1)),
+        referenced: entry.referenced.as_ref().map(|path| format!("file:///m/{path}")),
+        bounds: [Bounds::Drop, Bounds::Keep, Bounds::Set("file:///a".into(), "file:///b".into())][n % 3]
+            .clone(),
+        splits: Some(vec![4; n % 3]),
+    };
+    let changes: Vec<_> = entries.iter().enumerate().map(change).collect();
+    rewrite_manifest(bytes, "manifest.avro", &changes)
+}
+
+/// A file of position deletes, every path in it moved; `format` as a manifest says it.
+///
+/// # Errors
+/// As [`manifest_list`].
+pub fn deletes(format: &str, bytes: &[u8]) -> Result<Vec<u8>, TableError> {
+    let out = rewrite_deletes(format, &Bytes::copy_from_slice(bytes), "deletes", moved)?;
+    facts(format, Bytes::copy_from_slice(&out), "deletes")?;
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_written_is_read_again() {
+        let list = crate::manifest::inline_list(1, &[("s3://b/m.avro".into(), 7, 0)]);
+        let moved = manifest_list(&list).unwrap();
+        assert_eq!(read_list(&moved, "x").unwrap()[0].path, "file:///m/s3://b/m.avro");
+        assert_eq!(read_list(&moved, "x").unwrap()[0].length, 8);
+        assert!(manifest(&list).is_err());
+        assert!(deletes("ORC", b"").is_err());
+    }
+}

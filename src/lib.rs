@@ -121,5 +121,7 @@ pub mod remote;
 pub mod serve;
 pub mod state;
 pub mod sync;
+#[cfg(feature = "tables")]
+pub mod tables;
 
 pub use error::{Error, ErrorKind, Result};

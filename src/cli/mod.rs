@@ -24,6 +24,7 @@ mod restore;
 mod serve;
 mod stats;
 mod status;
+mod tables;
 mod tag;
 mod unmount;
 mod verify;

@@ -40,6 +40,8 @@ pub struct Mount {
     #[arg(long, value_name = "TIME", conflicts_with = "version")]
     at: Option<String>,
     #[command(flatten)]
+    tables: super::tables::TablesArgs,
+    #[command(flatten)]
     flags: Flags<MountScope>,
 }
 
@@ -76,10 +78,17 @@ impl Mount {
         }
         let mut merged = self.flags.merge(context, Some(&dir))?;
         let settings = MountSettings::resolve(&dir, &mut merged, &context.environment, self.foreground)?;
-        let settings = match shown {
+        let tables = self.tables.settings()?;
+        let settings = match (shown, tables) {
+            (Some(_), Some(_)) => {
+                let message =
+                    "--version and --at are of a directory, --tables-only shows tables: give one of them";
+                return Err(Error::new(ErrorKind::Invalid, message));
+            }
+            (None, Some(tables)) => settings.showing_tables(tables),
             // Who looks at a version seldom wants a second copy of all of it.
-            Some(version) => settings.showing(version, !is_default(&merged, "no-prefetch")),
-            None => settings,
+            (Some(version), None) => settings.showing(version, !is_default(&merged, "no-prefetch")),
+            (None, None) => settings,
         };
         prepare(&settings)?;
         announce(&settings, is_default(&merged, "remote"), context);
@@ -105,8 +114,9 @@ fn is_default(merged: &Merged, key: &str) -> bool {
 /// Creates the state directory, for this user only. One that another user could change is refused:
 /// what lies there is trusted.
 fn prepare(settings: &MountSettings) -> Result<()> {
-    // That of a mount of a version lies in another one.
-    let above = settings.state_dir.parent().filter(|_| settings.shows.is_some()).map(Path::to_owned);
+    // That of a mount of a version or of tables lies in another one.
+    let within = settings.shows.is_some() || settings.tables.is_some();
+    let above = settings.state_dir.parent().filter(|_| within).map(Path::to_owned);
     for dir in above.iter().chain([&settings.state_dir, &settings.temp_dir()]) {
         let failed = |e| Error::io(format!("cannot use state directory: {}", dir.display()), e);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
@@ -121,6 +131,12 @@ fn prepare(settings: &MountSettings) -> Result<()> {
 
 fn announce(settings: &MountSettings, by_default: bool, context: &Context) {
     let note = if by_default { " (no remote is configured, so a directory of this machine)" } else { "" };
+    if let Some(tables) = &settings.tables {
+        let (dir, number) = (safe_path(&settings.dir), tables.catalogs.len());
+        let catalogs = if number == 1 { "catalog" } else { "catalogs" };
+        context.output.say(&format!("{dir} is to show the tables of {number} {catalogs}, read-only"));
+        return;
+    }
     if settings.shows.is_some() {
         let (dir, remote) = (safe_path(&settings.dir), safe(&settings.remote));
         context.output.say(&format!("{dir} is to show a version of {} in {remote}{note}", settings.name));

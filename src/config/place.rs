@@ -12,6 +12,8 @@ pub const SOCKET_NAME: &str = "control.sock";
 
 /// The folder in a state directory for a mount that shows a version.
 pub const VERSION_DIR: &str = "version";
+/// Where a mount of tables has its state, within that of the directory.
+pub const TABLES_DIR: &str = "tables";
 
 /// How much of a derived name stays readable, in bytes; the rest is a hash.
 const READABLE_MAX_BYTES: usize = 80;

@@ -119,6 +119,28 @@ pub struct MountSettings {
     /// Show this version, and change nothing; `None`: the newest one, to be written to.
     #[serde(default)]
     pub shows: Option<Choice>,
+    /// Show Iceberg tables, and nothing else.
+    #[serde(default)]
+    pub tables: Option<TablesSettings>,
+}
+
+/// Which Iceberg tables are shown, and through what.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TablesSettings {
+    /// `NAME=KIND:…`; may hold passwords.
+    pub catalogs: Vec<String>,
+    /// Catalog, property, value; may be secrets.
+    pub options: Vec<(String, String, String)>,
+    /// The most bytes that the cache has on the disk.
+    pub cache_bytes: u64,
+    /// A Redis that machines share; may hold a password.
+    pub redis: Option<String>,
+}
+
+impl std::fmt::Debug for TablesSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TablesSettings").field("cache_bytes", &self.cache_bytes).finish_non_exhaustive()
+    }
 }
 
 /// Reads typed values out of merged text.
@@ -302,6 +324,7 @@ impl MountSettings {
             allow_unsafe_no_cas,
             foreground,
             shows: None,
+            tables: None,
             dir,
         };
         settings.check()?;
@@ -317,6 +340,14 @@ impl MountSettings {
         self.backing = Some(self.state_dir.join("content"));
         self.no_prefetch = !prefetch;
         self.shows = Some(version);
+        self
+    }
+
+    /// The same mount, showing Iceberg tables. Its state is a folder of its own in the state directory.
+    #[must_use]
+    pub fn showing_tables(mut self, tables: TablesSettings) -> Self {
+        self.state_dir.push(place::TABLES_DIR);
+        self.tables = Some(tables);
         self
     }
 

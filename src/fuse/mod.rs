@@ -11,4 +11,6 @@ pub mod mount;
 pub mod notify;
 pub mod pool;
 mod probe;
+#[cfg(feature = "tables")]
+pub mod tables;
 pub mod transport;

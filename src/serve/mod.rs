@@ -15,6 +15,8 @@ pub mod proxy;
 pub mod registry;
 pub mod shown;
 pub mod startup;
+#[cfg(any(feature = "http", feature = "tables"))]
+mod tiers;
 
 #[cfg(not(feature = "fuse"))]
 pub use daemonless as daemon;

@@ -1,7 +1,8 @@
 //! A cache that answers over HTTP until it is told to end: `icecache serve`.
-use super::http::{Files, HttpMeters, Limits, OriginFiles, Token, serve};
+use super::http::{Files, HttpMeters, Limits, Token, serve};
 use super::metrics::Metrics;
-use crate::cache::{Cache, Chain, Config, StoreOrigin, Tier};
+use super::tiers::tiers;
+use crate::cache::{Cache, Chain, Config, OriginFiles, StoreOrigin};
 use crate::config::S3Settings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::remote::open_configured;
@@ -86,28 +87,6 @@ pub async fn run(
 }
 
 /// What is asked before the origin.
-#[cfg(feature = "redis")]
-async fn tiers(redis: Option<&str>) -> Result<Vec<Arc<dyn Tier>>> {
-    use crate::redis::{RedisOptions, RedisTier};
-    let Some(url) = redis else { return Ok(Vec::new()) };
-    let tier = RedisTier::open(RedisOptions::parse(url)?).await?;
-    if let Err(error) = tier.ready().await {
-        tracing::warn!(%error, "serving without redis until it answers");
-    }
-    Ok(vec![Arc::new(tier)])
-}
-
-#[cfg(not(feature = "redis"))]
-async fn tiers(redis: Option<&str>) -> Result<Vec<Arc<dyn Tier>>> {
-    match redis {
-        None => Ok(Vec::new()),
-        Some(_) => {
-            let message = "this build has no Redis: it was made without the feature 'redis'";
-            Err(Error::new(ErrorKind::Unsupported, message))
-        }
-    }
-}
-
 async fn listen(address: &str) -> Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|e| {
         let kind = match e.kind() {

@@ -168,6 +168,22 @@ impl S3Server {
         self.store.object(BUCKET, key)
     }
 
+    /// Makes another bucket and fills it.
+    pub fn add_bucket(&self, bucket: &str, objects: impl IntoIterator<Item = (String, Vec<u8>)>) {
+        self.store.add_bucket(bucket);
+        objects.into_iter().for_each(|(key, data)| self.store.put(bucket, &key, data.into()));
+    }
+
+    /// Puts an object into another bucket.
+    pub fn put_into(&self, bucket: &str, key: &str, data: impl Into<bytes::Bytes>) {
+        self.store.put(bucket, key, data.into());
+    }
+
+    /// Removes an object of another bucket.
+    pub fn remove_from(&self, bucket: &str, key: &str) -> bool {
+        self.store.remove(bucket, key)
+    }
+
     /// Puts an object, as an operator would behind our back.
     pub fn put(&self, key: &str, data: impl Into<bytes::Bytes>) {
         self.store.put(BUCKET, key, data.into());

@@ -89,9 +89,35 @@ impl Answer for Entry {
     }
 }
 
+/// The same as [`Entry`], and how long the kernel may keep it.
+#[derive(Debug)]
+pub struct Brief(pub Option<(u64, Attr)>, pub Duration);
+
+impl Answer for Brief {
+    fn payload(self) -> Payload {
+        let mut out = EntryOut::new(self.0.as_ref().map(|(id, attr)| (*id, attr)));
+        out.last(self.1);
+        Payload::of(&[out.as_bytes()])
+    }
+}
+
+/// The same as [`Attributes`], and how long the kernel may keep them.
+#[derive(Debug)]
+pub struct BriefAttributes(pub u64, pub Attr, pub Duration);
+
+impl Answer for BriefAttributes {
+    fn payload(self) -> Payload {
+        let (valid, valid_nsec) = (self.2.as_secs(), self.2.subsec_nanos());
+        let out = AttrOut { valid, valid_nsec, dummy: 0, attr: AttrWire::new(self.0, &self.1) };
+        Payload::of(&[out.as_bytes()])
+    }
+}
+
 /// An opened file.
 #[derive(Debug, Clone, Copy)]
 pub enum Opened {
+    /// Served by us, and never from what the kernel has cached.
+    Fresh(u64),
     /// Served by us.
     Handle(u64),
     /// Served by the kernel from the file registered under this number.
@@ -104,6 +130,7 @@ pub enum Opened {
 }
 
 /// Bits of `OpenOut::open_flags`.
+const DIRECT_IO: u32 = 1;
 const KEEP_CACHE: u32 = 1 << 1;
 const NO_FLUSH: u32 = 1 << 5;
 const PASSTHROUGH: u32 = 1 << 7;
@@ -111,6 +138,7 @@ const PASSTHROUGH: u32 = 1 << 7;
 impl Opened {
     fn out(self) -> OpenOut {
         match self {
+            Self::Fresh(handle) => OpenOut { handle, open_flags: DIRECT_IO | NO_FLUSH, backing_id: 0 },
             Self::Handle(handle) => OpenOut { handle, open_flags: KEEP_CACHE | NO_FLUSH, backing_id: 0 },
             Self::Backing { handle, id } => {
                 OpenOut { handle, open_flags: PASSTHROUGH | NO_FLUSH, backing_id: id }
@@ -353,6 +381,11 @@ impl EntryOut {
         attr_valid_nsec: 0,
         attr: AttrWire::ZERO,
     };
+
+    fn last(&mut self, time: Duration) {
+        (self.entry_valid, self.entry_valid_nsec) = (time.as_secs(), time.subsec_nanos());
+        (self.attr_valid, self.attr_valid_nsec) = (self.entry_valid, self.entry_valid_nsec);
+    }
 
     /// `None` says that there is no such name, for as long as an entry would stay.
     fn new(found: Option<(u64, &Attr)>) -> Self {

@@ -10,13 +10,15 @@ mod lock;
 mod mounting;
 mod reconcile;
 mod signals;
+#[cfg(feature = "tables")]
+mod tables;
 mod version;
 
 use super::control::{self, Controller};
 use super::registry::{Registered, Registry};
 use super::shown;
 use super::startup::{Ended, Ready, StatusPipe};
-use crate::config::{Environment, MountSettings};
+use crate::config::{Environment, MountSettings, TablesSettings};
 use crate::error::{Error, Result};
 use crate::journal::{Journal, SledJournal};
 use crate::layer::PackOptions;
@@ -50,6 +52,9 @@ pub fn run(settings: MountSettings, status: &StatusPipe) -> Result<Ended> {
     let settings = Arc::new(settings);
     crate::memory::be_frugal();
     raise_descriptor_limit();
+    if let Some(shown) = &settings.tables {
+        return run_tables(&settings, shown, status);
+    }
     let signals = signals::Signals::catch()?; // before threads start, so that all inherit the mask
     let locks = Locks::take(&settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -82,7 +87,8 @@ pub fn run(settings: MountSettings, status: &StatusPipe) -> Result<Ended> {
         pid: std::process::id(),
         read_only: settings.shows.is_some(),
     })?;
-    signals.forward_to(ending.clone())?;
+    let asked = ending.clone();
+    signals.forward_to(move || asked.begin())?;
     if !rustix::process::geteuid().is_root() {
         status.notice(NOT_ROOT);
     }
@@ -108,6 +114,17 @@ pub fn run(settings: MountSettings, status: &StatusPipe) -> Result<Ended> {
     }
     drop(locks);
     ended
+}
+
+#[cfg(feature = "tables")]
+fn run_tables(settings: &Arc<MountSettings>, shown: &TablesSettings, status: &StatusPipe) -> Result<Ended> {
+    tables::run(settings, shown, status)
+}
+
+#[cfg(not(feature = "tables"))]
+fn run_tables(_: &Arc<MountSettings>, _: &TablesSettings, _: &StatusPipe) -> Result<Ended> {
+    let message = "this build shows no tables: it was made without the feature 'tables'";
+    Err(Error::new(crate::ErrorKind::Unsupported, message))
 }
 
 /// What a start has whatever it is to show.

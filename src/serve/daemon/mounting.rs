@@ -366,7 +366,7 @@ async fn prefetch(hydrator: Arc<Hydrator>, learned: Option<Arc<Learned>>) {
 /// Everybody may enter where others could before: where the directory is not ours, or its modes and
 /// those on the way to it let them. Only root can, or who `/etc/fuse.conf` allows to; and where nobody
 /// could, the kernel need not ask for modes at each step.
-fn allow_other(settings: &MountSettings, locks: &Locks) -> Result<bool> {
+pub(super) fn allow_other(settings: &MountSettings, locks: &Locks) -> Result<bool> {
     let metadata = locks.backing().metadata().map_err(|e| Error::io("cannot look at the backing", e))?;
     let own = metadata.uid() == rustix::process::geteuid().as_raw();
     Ok(match settings.access {

@@ -1,9 +1,7 @@
 //! Signals that end a mount in good order.
-use super::ending::Ending;
 use crate::error::{Error, Result};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals as Hook;
-use std::sync::Arc;
 
 /// The signals, caught from the start: one that comes while restoring ends the mount once it stands.
 pub struct Signals(Hook);
@@ -16,11 +14,11 @@ impl Signals {
     }
 
     /// From now on each asks for the end.
-    pub fn forward_to(mut self, ending: Arc<Ending>) -> Result<()> {
+    pub fn forward_to(mut self, end: impl Fn() + Send + 'static) -> Result<()> {
         let thread = std::thread::Builder::new().name("signals".into()).spawn(move || {
             for signal in self.0.forever() {
                 tracing::info!(signal, "ending");
-                ending.begin();
+                end();
             }
         });
         thread.map(drop).map_err(|e| Error::io("cannot start thread", e))

@@ -2,11 +2,10 @@
 use super::conditions::{Validators, Verdict, judge};
 use super::content::Content;
 use super::meters::HttpMeters;
-use super::origin::OriginFiles;
 use super::range::{self, Ranges};
 use super::reply::{self, Body, Pieces, words};
 use super::server::Answer;
-use crate::cache::{Cache, CacheError, FetchError, FillOptions, Found, Inserted, Key, Removed};
+use crate::cache::{Cache, CacheError, FetchError, FillOptions, Found, Inserted, Key, OriginFiles, Removed};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;

@@ -13,13 +13,11 @@ mod conditions;
 mod content;
 mod files;
 mod meters;
-mod origin;
 mod range;
 mod reply;
 mod server;
 
 pub use files::{Files, Token};
 pub use meters::{HttpMeters, HttpTotals};
-pub use origin::OriginFiles;
 pub use reply::{Body, text};
 pub use server::{Answer, Limits, serve};

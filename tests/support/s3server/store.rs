@@ -125,6 +125,10 @@ impl MemoryS3 {
         store
     }
 
+    pub fn add_bucket(&self, bucket: &str) {
+        self.state.lock().unwrap().buckets.entry(bucket.to_owned()).or_default();
+    }
+
     pub fn keys(&self, bucket: &str) -> Vec<String> {
         let state = self.state.lock().unwrap();
         state.buckets.get(bucket).map(|b| b.keys().cloned().collect()).unwrap_or_default()

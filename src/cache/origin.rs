@@ -1,5 +1,6 @@
-//! [`OriginFiles`]: the objects behind a server, by what the store says they are.
-use crate::cache::{Blob, Cache, EntryName, ObjectId, Origin};
+//! [`OriginFiles`]: the objects of a store, by what the store says they are, and read through the cache.
+use super::cache::Cache;
+use super::{Blob, CacheError, EntryName, ObjectId, Origin};
 use crate::clock::Timestamp;
 use crate::remote::{Properties, RemoteError, Store, Tag};
 use crate::sync::Mutex;
@@ -74,8 +75,11 @@ impl OriginFiles {
         }
     }
 
-    /// The object of this key, if there is one.
-    pub(super) async fn object(&self, key: &str) -> Result<Option<(ObjectId, Properties)>, RemoteError> {
+    /// The object of this key, if there is one, as the store says it is, or said lately.
+    ///
+    /// # Errors
+    /// The store does not answer, and nothing is known of the object.
+    pub async fn object(&self, key: &str) -> Result<Option<(ObjectId, Properties)>, RemoteError> {
         let known = self.known.lock().get_or_insert(key.to_owned(), Known::default).clone();
         let mut known = known.lock().await;
         if let Some(Answer { properties, at: Some(at) }) = &*known
@@ -112,12 +116,15 @@ impl OriginFiles {
     }
 
     /// It turned out to be another version by now.
-    pub(super) fn forget(&self, key: &str) {
+    pub fn forget(&self, key: &str) {
         self.known.lock().pop(key);
     }
 
     /// Reads an object.
-    pub(super) fn blob(&self, id: &ObjectId) -> Result<Blob, crate::cache::CacheError> {
+    ///
+    /// # Errors
+    /// As for [`Cache::blob`].
+    pub fn blob(&self, id: &ObjectId) -> Result<Blob, CacheError> {
         self.cache.blob(id, self.origin.clone())
     }
 

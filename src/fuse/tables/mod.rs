@@ -1,0 +1,475 @@
+//! Iceberg tables, as the kernel asks for them: reads, and nothing else.
+//!
+//! What may wait for a store is answered by tasks of the runtime; what is known, at once.
+mod handles;
+mod nodes;
+
+use super::abi::answer::{Brief, BriefAttributes, List, Opened};
+use super::abi::init::{Features, Limits};
+use super::abi::request::{Operation, Request};
+use super::connection::Wanted;
+use super::transport::{Handler, Link, Pending, Reply};
+use crate::cache::Blob;
+use crate::clock::Timestamp;
+use crate::fs::Kernel;
+use crate::fs::attr::{Attr, FileKey};
+use crate::fs::listing::DirEntry;
+use crate::tables::{Found, Kind, Stays, View, ViewError};
+use bytes::Bytes;
+use handles::{Content, Handles, Passed};
+use nodes::{Node, Nodes};
+use rustix::fs::FileType;
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::runtime::Handle as Runtime;
+
+/// Bytes of one READ at most, and of read-ahead.
+pub const IO_BYTES: u32 = 1 << 20;
+/// How many reads may wait for their answers.
+pub const WITHHELD: usize = 1024;
+/// Requests in flight that nobody waits for.
+const BACKGROUND: u16 = 64;
+/// How long what does not change may be kept.
+const EVER: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long a folder is believed to be as it was.
+const MOMENT: Duration = Duration::from_secs(1);
+/// A read that has brought nothing for so long fails: no program waits without end.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What the mount asks of the kernel. `stack_depth`: see [`Limits`]. `rings`: some are ready.
+pub fn wanted(passthrough: bool, stack_depth: u32, rings: bool) -> Wanted {
+    let when = |on, feature| if on { feature } else { Features::default() };
+    let helpful = Features::INIT_EXT
+        | Features::ASYNC_READ
+        | Features::ASYNC_DIO
+        | Features::PARALLEL_DIROPS
+        | Features::NO_OPENDIR_SUPPORT
+        | Features::MAX_PAGES
+        | when(rings, Features::OVER_IO_URING);
+    let needed = when(passthrough, Features::INIT_EXT | Features::PASSTHROUGH);
+    let limits = Limits { io_bytes: IO_BYTES, background: BACKGROUND, stack_depth };
+    Wanted { needed, helpful, limits }
+}
+
+/// See the module. Cheap to clone.
+#[derive(Clone)]
+pub struct TablesAdapter(Arc<Inner>);
+
+struct Inner {
+    view: View,
+    runtime: Runtime,
+    nodes: Nodes,
+    handles: Handles,
+    /// The kernel serves what is whole.
+    passthrough: bool,
+    /// Statistics of the disk that the cache is on.
+    disk: std::fs::File,
+    /// Who owns what is shown, and since when it is.
+    owner: (u32, u32),
+    since: Timestamp,
+    kernel: OnceLock<Link>,
+}
+
+impl std::fmt::Debug for TablesAdapter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TablesAdapter").field("view", &self.0.view).finish_non_exhaustive()
+    }
+}
+
+impl TablesAdapter {
+    /// Shows `view`. `disk` is a folder on the disk of the cache.
+    pub fn new(view: View, runtime: Runtime, passthrough: bool, disk: std::fs::File) -> Self {
+        let owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        Self(Arc::new(Inner {
+            view,
+            runtime,
+            nodes: Nodes::new(),
+            handles: Handles::default(),
+            passthrough,
+            disk,
+            owner,
+            since: Timestamp::now(),
+            kernel: OnceLock::new(),
+        }))
+    }
+
+    /// Connects the way back to the kernel; once.
+    pub fn set_kernel(&self, link: Link) {
+        let _already = self.0.kernel.set(link);
+    }
+
+    /// What stands at a path and below it may be other things now.
+    pub fn turned(&self, path: &str) {
+        let Some(kernel) = self.0.kernel.get() else { return };
+        for node in self.0.nodes.within(path) {
+            if node.changes {
+                kernel.forget_attr(node.id);
+            }
+            if node.listed.load(Ordering::Relaxed) {
+                kernel.forget_listing(node.id);
+            }
+        }
+    }
+}
+
+fn gone() -> io::Error {
+    io::Error::from_raw_os_error(libc::ESTALE)
+}
+
+fn told(error: &ViewError) -> i32 {
+    tracing::warn!(%error, "a path cannot be looked at");
+    error.errno()
+}
+
+impl Handler for TablesAdapter {
+    fn handle(&self, request: Request<'_>, pending: Pending) {
+        let Request { header, operation } = request;
+        let (inner, id) = (&*self.0, header.nodeid);
+        match operation {
+            Operation::Lookup { name } => match (inner.nodes.get(id), name.to_str()) {
+                (Some(parent), Ok(name)) => self.look_up(&parent, name, pending.reply()),
+                (None, _) => pending.reply::<()>().send(Err(gone())),
+                (_, Err(_)) => pending.reply().send(Ok(Brief(None, EVER))),
+            },
+            Operation::Forget { count } => {
+                pending.none();
+                inner.nodes.forget(id, count);
+            }
+            Operation::BatchForget { items } => {
+                pending.none();
+                items.iter().for_each(|item| inner.nodes.forget(item.inode, item.count));
+            }
+            Operation::Getattr => {
+                pending.reply().send(inner.nodes.get(id).ok_or_else(gone).and_then(|node| {
+                    Ok(BriefAttributes(
+                        id,
+                        inner.attr(&node)?,
+                        if node.changes { Duration::ZERO } else { EVER },
+                    ))
+                }));
+            }
+            Operation::Readlink => pending.reply().send(match inner.nodes.get(id).map(|n| n.found.clone()) {
+                Some(Found::Link(target)) => Ok(target.into_bytes()),
+                _ => Err(io::Error::from_raw_os_error(libc::EINVAL)),
+            }),
+            Operation::Statfs => {
+                pending.reply().send(rustix::fs::fstatvfs(&inner.disk).map_err(io::Error::from));
+            }
+            Operation::Readdir { offset, size } => self.list(id, offset, size, pending.reply()),
+            Operation::Open { flags, .. } if flags as i32 & libc::O_ACCMODE != libc::O_RDONLY => {
+                pending.reply::<()>().error(libc::EROFS);
+            }
+            Operation::Open { .. } => match inner.nodes.get(id) {
+                Some(node) => self.open(node, pending.reply()),
+                None => pending.reply::<()>().send(Err(gone())),
+            },
+            Operation::Read { handle, offset, size } => self.read(handle, offset, size, pending.reply()),
+            Operation::Release { handle, .. } => {
+                inner.handles.remove(handle);
+                pending.reply().send(Ok(()));
+            }
+            Operation::Fsync { .. } | Operation::Fsyncdir | Operation::Destroy => {
+                pending.reply().send(Ok(()));
+            }
+            Operation::Getxattr { .. }
+            | Operation::Listxattr { .. }
+            | Operation::Readdirplus { .. }
+            | Operation::Lseek { .. }
+            | Operation::Unknown => pending.reply::<()>().error(libc::ENOSYS),
+            _ => pending.reply::<()>().error(libc::EROFS),
+        }
+    }
+}
+
+impl TablesAdapter {
+    fn look_up(&self, parent: &Arc<Node>, name: &str, reply: Reply<Brief>) {
+        if View::is_nowhere(name) {
+            return reply.send(Ok(Brief(None, EVER)));
+        }
+        let (path, own) = (parent.child(name), self.clone());
+        if let Some(known) =
+            self.0.nodes.at(&path).filter(|node| !node.changes && node.found != Found::Folder)
+        {
+            let node = self.0.nodes.intern(&path, known.found.clone(), false);
+            return reply.send(self.0.attr(&node).map(|attr| Brief(Some((node.id, attr)), EVER)));
+        }
+        self.0.runtime.spawn(async move {
+            match own.0.view.find(&path).await {
+                Ok(Some((found, stays))) => {
+                    let node = own.0.nodes.intern(&path, found, stays == Stays::Now);
+                    let stays = match stays {
+                        Stays::Ever => EVER,
+                        Stays::Moment => MOMENT,
+                        Stays::Now => Duration::ZERO,
+                    };
+                    reply.send(own.0.attr(&node).map(|attr| Brief(Some((node.id, attr)), stays)));
+                }
+                // It may come at any time.
+                Ok(None) => reply.send(Ok(Brief(None, Duration::ZERO))),
+                Err(error) => reply.error(told(&error)),
+            }
+        });
+    }
+
+    fn list(&self, id: u64, offset: u64, size: u32, reply: Reply<Vec<u8>>) {
+        let Some(node) = self.0.nodes.get(id) else { return reply.send(Err(gone())) };
+        if let Some(names) = node.names.lock().clone().filter(|_| offset > 0) {
+            return write_list(&names, offset, size, reply);
+        }
+        node.lists();
+        let own = self.clone();
+        self.0.runtime.spawn(async move {
+            match own.0.view.list(&node.path).await {
+                Ok(names) => {
+                    let names = Arc::new(names);
+                    *node.names.lock() = Some(names.clone());
+                    write_list(&names, offset, size, reply);
+                }
+                Err(error) => reply.error(told(&error)),
+            }
+        });
+    }
+
+    fn open(&self, node: Arc<Node>, reply: Reply<Opened>) {
+        // The kernel serves a file to all from one registration, and in one way.
+        let passed = node.opened.lock().passed.upgrade();
+        if let Some(passed) = passed {
+            return self.passed(node, passed, reply);
+        }
+        match &node.found {
+            Found::Local(file) => {
+                let opened = std::fs::File::open(file);
+                match opened {
+                    Ok(file) if node.changes => self.opened(node, Content::Local(file), reply),
+                    Ok(file) => self.opened_whole(node, Whole::Local(file), reply),
+                    Err(e) => reply.send(Err(e)),
+                }
+            }
+            Found::Text(text) => {
+                let text = text.clone();
+                self.opened(node, Content::Text(text), reply);
+            }
+            Found::Object { location, size, stated } => {
+                let (own, location) = (self.clone(), location.clone());
+                let stated = stated.then_some(*size);
+                self.0.runtime.spawn(async move {
+                    match own.0.view.lake().stores().blob(&location, stated).await {
+                        Ok(blob) => own.open_object(node, blob, reply).await,
+                        Err(error) => {
+                            tracing::warn!(%error, "an object cannot be opened");
+                            reply.error(ViewError::from(error).errno());
+                        }
+                    }
+                });
+            }
+            Found::Folder | Found::Link(_) => reply.error(libc::EISDIR),
+        }
+    }
+
+    async fn open_object(&self, node: Arc<Node>, blob: Blob, reply: Reply<Opened>) {
+        let whole = if self.0.passthrough { blob.file().await } else { Ok(None) };
+        match whole {
+            Ok(Some(file)) => match file.open() {
+                Ok(fd) => self.opened_whole(node, Whole::Cached(file, fd, blob), reply),
+                Err(_) => self.opened(node, Content::Object(blob), reply),
+            },
+            // It is read block by block, each of which is looked at again.
+            Ok(None) | Err(_) => self.opened(node, Content::Object(blob), reply),
+        }
+    }
+
+    /// Opens what the kernel can serve, unless the file is open in the other way.
+    fn opened_whole(&self, node: Arc<Node>, whole: Whole, reply: Reply<Opened>) {
+        let mut opened = node.opened.lock();
+        if self.0.passthrough && opened.classic == 0 {
+            let passed = opened.passed.upgrade().map_or_else(
+                || {
+                    let backing = reply.register(whole.fd())?;
+                    let passed = Arc::new(Passed { backing, _pinned: whole.pinned() });
+                    opened.passed = Arc::downgrade(&passed);
+                    Ok(passed)
+                },
+                Ok,
+            );
+            match passed {
+                Ok(passed) => {
+                    drop(opened);
+                    return self.passed(node, passed, reply);
+                }
+                Err(error) => {
+                    let error: io::Error = error;
+                    tracing::debug!(%error, path = %node.path, "the kernel does not serve a file");
+                }
+            }
+        }
+        drop(opened);
+        let content = match whole {
+            Whole::Local(file) => Content::Local(file),
+            Whole::Cached(_, _, blob) => Content::Object(blob),
+        };
+        self.opened(node, content, reply);
+    }
+
+    fn passed(&self, node: Arc<Node>, passed: Arc<Passed>, reply: Reply<Opened>) {
+        let id = passed.backing.id();
+        let handle = self.0.handles.add(node, Content::Kernel { _passed: passed });
+        reply.send(Ok(Opened::Backing { handle, id }));
+    }
+
+    fn opened(&self, node: Arc<Node>, content: Content, reply: Reply<Opened>) {
+        {
+            let mut opened = node.opened.lock();
+            if let Some(passed) = opened.passed.upgrade() {
+                drop(opened);
+                return self.passed(node, passed, reply); // another open was quicker
+            }
+            opened.classic += 1;
+        }
+        let fresh = node.changes;
+        let handle = self.0.handles.add(node, content);
+        reply.send(Ok(if fresh { Opened::Fresh(handle) } else { Opened::Handle(handle) }));
+    }
+
+    fn read(&self, handle: u64, offset: u64, size: u32, reply: Reply<Vec<u8>>) {
+        let Some(handle) = self.0.handles.get(handle) else {
+            return reply.send(Err(io::Error::from_raw_os_error(libc::EBADF)));
+        };
+        match &handle.content {
+            Content::Local(file) => reply.fill(size as usize, |buffer| read_whole(file, buffer, offset)),
+            Content::Text(text) => reply.send(Ok(part(text, offset, size).to_vec())),
+            Content::Object(blob) => {
+                let mut buffer = vec![0; size as usize];
+                if let Some(n) = blob.read_now(offset, &mut buffer) {
+                    buffer.truncate(n);
+                    return reply.send(Ok(buffer));
+                }
+                drop(buffer);
+                let handle = handle.clone();
+                self.0.runtime.spawn(async move {
+                    let Content::Object(blob) = &handle.content else { return };
+                    match tokio::time::timeout(PATIENCE, blob.read(offset, size as usize)).await {
+                        Ok(Ok(bytes)) => reply.send(Ok(bytes.to_vec())),
+                        Ok(Err(error)) => {
+                            tracing::warn!(%error, path = %handle.node.path, "a read has failed");
+                            reply.error(libc::EIO);
+                        }
+                        Err(_) => {
+                            tracing::warn!(path = %handle.node.path, "the store has sent nothing for too long");
+                            reply.error(libc::EIO);
+                        }
+                    }
+                });
+            }
+            // The kernel reads it itself.
+            Content::Kernel { .. } => reply.error(libc::EIO),
+        }
+    }
+}
+
+/// A file that is all there.
+enum Whole {
+    Local(std::fs::File),
+    Cached(crate::cache::File, Arc<std::fs::File>, Blob),
+}
+
+impl Whole {
+    fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Local(file) => file.as_fd(),
+            Self::Cached(_, fd, _) => fd.as_fd(),
+        }
+    }
+
+    fn pinned(&self) -> Option<crate::cache::File> {
+        match self {
+            Self::Local(_) => None,
+            Self::Cached(file, ..) => Some(file.clone()),
+        }
+    }
+}
+
+fn part(text: &Bytes, offset: u64, size: u32) -> &[u8] {
+    let start = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
+    &text[start..(start + size as usize).min(text.len())]
+}
+
+fn read_whole(file: &std::fs::File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match file.read_at(&mut buffer[done..], offset + done as u64)? {
+            0 => break,
+            n => done += n,
+        }
+    }
+    Ok(done)
+}
+
+fn write_list(names: &[(String, Kind)], offset: u64, size: u32, reply: Reply<Vec<u8>>) {
+    reply.fill(size as usize, |buffer| {
+        let mut list = List::new(buffer);
+        for ((name, kind), next) in
+            names.iter().zip(1u64..).skip(usize::try_from(offset).unwrap_or(usize::MAX))
+        {
+            let file_type = match kind {
+                Kind::Folder => FileType::Directory,
+                Kind::File => FileType::RegularFile,
+                Kind::Link => FileType::Symlink,
+            };
+            let Ok(c_name) = CString::new(name.as_str()) else { continue };
+            // The kernel gives numbers of its own when it looks them up.
+            let entry = DirEntry { name: c_name, ino: u64::MAX, file_type, next };
+            if !list.name(name.as_bytes(), &entry) {
+                break;
+            }
+        }
+        Ok(list.bytes())
+    });
+}
+
+impl Inner {
+    fn attr(&self, node: &Node) -> io::Result<Attr> {
+        let file = |size: u64, mtime| self.plain(node.id, (FileType::RegularFile, 0o444), size, mtime);
+        Ok(match &node.found {
+            Found::Folder => self.plain(node.id, (FileType::Directory, 0o555), 0, self.since),
+            Found::Link(target) => {
+                self.plain(node.id, (FileType::Symlink, 0o777), target.len() as u64, self.since)
+            }
+            Found::Text(text) => file(text.len() as u64, self.since),
+            Found::Object { size, .. } => file(*size, self.since),
+            Found::Local(path) => {
+                let (size, mtime) = stat(path)?;
+                file(size, mtime)
+            }
+        })
+    }
+
+    fn plain(&self, id: u64, (kind, mode): (FileType, u32), size: u64, time: Timestamp) -> Attr {
+        Attr {
+            key: FileKey { dev: 0, ino: id },
+            generation: 0,
+            mode: kind.as_raw_mode() | mode,
+            nlink: if kind == FileType::Directory { 2 } else { 1 },
+            uid: self.owner.0,
+            gid: self.owner.1,
+            rdev: 0,
+            size,
+            blocks: size.div_ceil(512),
+            blksize: IO_BYTES,
+            atime: time,
+            mtime: time,
+            ctime: time,
+        }
+    }
+}
+
+fn stat(path: &Path) -> io::Result<(u64, Timestamp)> {
+    use std::os::unix::fs::MetadataExt;
+    let there = std::fs::metadata(path)?;
+    Ok((there.len(), Timestamp { sec: there.mtime(), nsec: there.mtime_nsec() as u32 }))
+}

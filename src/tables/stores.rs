@@ -1,0 +1,194 @@
+//! [`Stores`]: the buckets that tables lie in, opened when they are first named.
+use crate::cache::{Blob, Cache, CacheError, Chain, ObjectId, OriginFiles, StoreOrigin, Tier};
+use crate::config::S3Settings;
+use crate::remote::{Counters, RemoteError, Store, open_configured};
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use icecache_iceberg::objects::{Listing, LocalObjects, ObjectInfo};
+use icecache_iceberg::{Location, ObjectError, Objects};
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The most entries of one part of a listing by folder.
+const LISTED_MAX: usize = 1000;
+/// Files of tables never change: what one is is believed for so long.
+const FRESH: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// See the module. Owner of its lock.
+pub struct Stores {
+    s3: S3Settings,
+    cache: Cache,
+    counters: Arc<Counters>,
+    tiers: Vec<Arc<dyn Tier>>,
+    local: LocalObjects,
+    buckets: tokio::sync::Mutex<HashMap<String, Arc<Bucket>>>,
+}
+
+struct Bucket {
+    store: Store,
+    files: OriginFiles,
+}
+
+impl std::fmt::Debug for Stores {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stores").field("s3", &self.s3).finish_non_exhaustive()
+    }
+}
+
+impl Stores {
+    /// Buckets of S3 as `s3` says, read through `cache` and, before the bucket is asked, through `tiers`.
+    pub fn new(s3: S3Settings, cache: Cache, tiers: Vec<Arc<dyn Tier>>, counters: Arc<Counters>) -> Self {
+        let local = LocalObjects::new();
+        Self { s3, cache, counters, tiers, local, buckets: tokio::sync::Mutex::default() }
+    }
+
+    /// What objects are read through.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    async fn bucket(&self, location: &Location) -> Result<Arc<Bucket>, ObjectError> {
+        let failed = |why: String| ObjectError::Failed { location: location.clone(), why };
+        if location.scheme() != "s3" {
+            return Err(failed(format!("no store for {}://", location.scheme())));
+        }
+        let mut buckets = self.buckets.lock().await;
+        if let Some(bucket) = buckets.get(location.authority()) {
+            return Ok(bucket.clone());
+        }
+        let url = format!("s3://{}", location.authority());
+        let store = open_configured(&url, &self.s3, self.counters.clone()).await;
+        let store = store.map_err(|e| failed(e.to_string()))?;
+        let origin = Chain::new(self.tiers.clone(), Arc::new(StoreOrigin::new(store.clone())));
+        let files = OriginFiles::new(self.cache.clone(), store.clone(), Arc::new(origin), FRESH);
+        let bucket = Arc::new(Bucket { store, files });
+        buckets.insert(location.authority().to_owned(), bucket.clone());
+        Ok(bucket)
+    }
+
+    /// An object, to be read through the cache. Its size must be the one that the table states, if it states one.
+    ///
+    /// # Errors
+    /// As for [`Objects::head`]; [`ObjectError::Failed`] if it has another size.
+    pub async fn blob(&self, location: &Location, size: Option<u64>) -> Result<Blob, ObjectError> {
+        let failed = |why: String| ObjectError::Failed { location: location.clone(), why };
+        let bucket = self.bucket(location).await?;
+        let found = bucket.files.object(location.key()).await.map_err(|e| told(location, &e))?;
+        let (id, _): (ObjectId, _) =
+            found.ok_or_else(|| ObjectError::NotFound { location: location.clone() })?;
+        if let Some(size) = size.filter(|size| *size != id.size) {
+            return Err(failed(format!("the table says that it has {size} bytes, it has {}", id.size)));
+        }
+        bucket.files.blob(&id).map_err(|e: CacheError| failed(e.to_string()))
+    }
+}
+
+fn told(location: &Location, error: &RemoteError) -> ObjectError {
+    let (location, why) = (location.clone(), error.to_string());
+    match error {
+        RemoteError::NotFound { .. } => ObjectError::NotFound { location },
+        RemoteError::Denied { .. } => ObjectError::Denied { location, why },
+        RemoteError::Unavailable { .. } => ObjectError::Unavailable { location, why },
+        _ => ObjectError::Failed { location, why },
+    }
+}
+
+async fn read(
+    bucket: &Bucket,
+    location: &Location,
+    range: Option<Range<u64>>,
+    limit: u64,
+) -> Result<Bytes, ObjectError> {
+    let error = |e: RemoteError| told(location, &e);
+    let mut download = bucket.store.download(location.key(), range).await.map_err(error)?;
+    if download.length > limit {
+        return Err(ObjectError::TooLarge { location: location.clone(), size: download.length, limit });
+    }
+    let mut bytes = BytesMut::with_capacity(download.length as usize);
+    while let Some(chunk) = download.body.next().await {
+        bytes.extend_from_slice(&chunk.map_err(error)?);
+    }
+    if bytes.len() as u64 != download.length {
+        let why = format!("it ended after {} of {} bytes", bytes.len(), download.length);
+        return Err(ObjectError::Unavailable { location: location.clone(), why });
+    }
+    Ok(bytes.freeze())
+}
+
+#[async_trait]
+impl Objects for Stores {
+    async fn get(&self, location: &Location, limit: u64) -> Result<Bytes, ObjectError> {
+        if location.file_path().is_some() {
+            return self.local.get(location, limit).await;
+        }
+        let bucket = self.bucket(location).await?;
+        read(&bucket, location, None, limit).await
+    }
+
+    async fn get_range(&self, location: &Location, range: Range<u64>) -> Result<Bytes, ObjectError> {
+        if location.file_path().is_some() {
+            return self.local.get_range(location, range).await;
+        }
+        let (bucket, length) = (self.bucket(location).await?, range.end - range.start);
+        let bytes = read(&bucket, location, Some(range), length).await?;
+        if bytes.len() as u64 == length {
+            return Ok(bytes);
+        }
+        let why = format!("the range ended after {} of {length} bytes", bytes.len());
+        Err(ObjectError::Failed { location: location.clone(), why })
+    }
+
+    async fn head(&self, location: &Location) -> Result<ObjectInfo, ObjectError> {
+        if location.file_path().is_some() {
+            return self.local.head(location).await;
+        }
+        let bucket = self.bucket(location).await?;
+        let properties = bucket.store.head(location.key()).await.map_err(|e| told(location, &e))?;
+        Ok(ObjectInfo { size: properties.length, etag: Some(properties.tag.0) })
+    }
+
+    async fn list(
+        &self,
+        prefix: &Location,
+        by_folder: bool,
+        after: Option<&str>,
+    ) -> Result<Listing, ObjectError> {
+        if prefix.file_path().is_some() {
+            return self.local.list(prefix, by_folder, after).await;
+        }
+        let (bucket, mut listing) = (self.bucket(prefix).await?, Listing::default());
+        let root = format!("s3://{}/", prefix.authority());
+        let location = |key: &str| format!("{root}{key}").parse::<Location>().ok();
+        let mut after = after.map(str::to_owned);
+        'pages: loop {
+            let page =
+                bucket.store.list(prefix.key(), after.as_deref()).await.map_err(|e| told(prefix, &e))?;
+            for object in &page.objects {
+                let rest = object.key.get(prefix.key().len()..).unwrap_or_default();
+                if by_folder && let Some((name, _)) = rest.split_once('/') {
+                    let folder = format!("{}{name}/", prefix.key());
+                    listing.folders.extend(location(&folder));
+                    // Past everything in it: nothing in a key comes after this.
+                    after = Some(format!("{folder}{}", char::MAX));
+                    if listing.folders.len() + listing.objects.len() >= LISTED_MAX {
+                        listing.next = after;
+                        return Ok(listing);
+                    }
+                    continue 'pages;
+                }
+                listing.objects.extend(location(&object.key).map(|at| (at, object.length)));
+                after = Some(object.key.clone());
+            }
+            if !page.more {
+                return Ok(listing);
+            }
+            if listing.folders.len() + listing.objects.len() >= LISTED_MAX {
+                listing.next = after;
+                return Ok(listing);
+            }
+        }
+    }
+}

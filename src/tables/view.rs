@@ -1,0 +1,387 @@
+//! [`View`]: what stands at each path below the mount.
+//!
+//! A path never changes its bytes but for `version-hint.text`, `ERROR` and listings; how long an answer stays true
+//! is [`Stays`].
+use super::lake::{Lake, Shown, Slot};
+use bytes::Bytes;
+use icecache_iceberg::mapping::{OBJECTS, TABLES, unescape_name};
+use icecache_iceberg::{Location, ObjectError, Objects, TableError};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The one file whose bytes change: the number of the current version.
+const HINT: &str = "version-hint.text";
+/// Stands in the folder of a table that cannot be shown, and says why.
+const ERROR: &str = "ERROR";
+/// What an engine may look for beside a file, in vain: Hadoop's checksums.
+const CHECKSUM_SUFFIX: &str = ".crc";
+/// The folders of a table.
+const FOLDERS: [&str; 4] = ["data", "metadata", "refs", "snapshots"];
+/// The most entries of a listing of objects that no table names.
+const LISTED_MAX: usize = 100_000;
+
+/// What stands at a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// A folder.
+    Folder,
+    /// A file of this machine, whole.
+    Local(PathBuf),
+    /// An object, and its size in bytes.
+    Object {
+        /// Where it is.
+        location: Location,
+        /// How many bytes it has.
+        size: u64,
+        /// The size is what a table states, and to be checked when it is opened.
+        stated: bool,
+    },
+    /// These bytes.
+    Text(Bytes),
+    /// A symbolic link.
+    Link(String),
+}
+
+/// How long an answer stays true.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stays {
+    /// For ever.
+    Ever,
+    /// Until the next question.
+    Now,
+    /// Until the view says otherwise, or a moment has passed.
+    Moment,
+}
+
+/// What a name in a folder is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// A folder.
+    Folder,
+    /// A file.
+    File,
+    /// A symbolic link.
+    Link,
+}
+
+/// A name in a folder.
+pub type Listed = (String, Kind);
+
+/// Why a path cannot be looked at.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ViewError {
+    /// A file of a table, or the table.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// An object.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    /// A file of this machine.
+    #[error("cannot look at what is published: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+impl ViewError {
+    /// What a program is told.
+    pub fn errno(&self) -> i32 {
+        match self {
+            Self::Object(ObjectError::Denied { .. })
+            | Self::Table(TableError::Object(ObjectError::Denied { .. })) => libc::EACCES,
+            Self::Io(e) => e.raw_os_error().unwrap_or(libc::EIO),
+            Self::Object(_) | Self::Table(_) => libc::EIO,
+        }
+    }
+}
+
+/// See the module. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct View {
+    lake: Arc<Lake>,
+}
+
+impl View {
+    /// Of these tables.
+    pub fn new(lake: Arc<Lake>) -> Self {
+        Self { lake }
+    }
+
+    /// The tables.
+    pub fn lake(&self) -> &Arc<Lake> {
+        &self.lake
+    }
+
+    /// Whether a name is nowhere, whoever asks.
+    pub fn is_nowhere(name: &str) -> bool {
+        name.starts_with('.') && name.ends_with(CHECKSUM_SUFFIX)
+    }
+
+    /// What stands at a path, without slashes at its ends; the empty one is the mount itself.
+    ///
+    /// # Errors
+    /// Nobody can tell now.
+    pub async fn find(&self, path: &str) -> Result<Option<(Found, Stays)>, ViewError> {
+        if matches!(path, "" | TABLES | OBJECTS) {
+            return Ok(Some((Found::Folder, Stays::Ever)));
+        }
+        if path.strip_prefix(OBJECTS).is_some_and(|rest| rest.starts_with('/')) {
+            return self.find_object(path).await;
+        }
+        if path.strip_prefix(TABLES).is_none_or(|rest| !rest.starts_with('/')) {
+            return Ok(None);
+        }
+        if self.lake.table(path).is_none() && !self.lake.is_folder(path) {
+            let _stays_as_it_is = self.lake.ask_names().await; // it may be new
+        }
+        match self.lake.table(path) {
+            Some((slot, "")) => {
+                let _begun = self.lake.open(&slot).await;
+                Ok(Some((Found::Folder, Stays::Moment)))
+            }
+            Some((slot, rest)) => self.find_in_table(&slot, path, rest).await,
+            None => Ok(self.lake.is_folder(path).then_some((Found::Folder, Stays::Moment))),
+        }
+    }
+
+    async fn find_in_table(
+        &self,
+        slot: &Slot,
+        path: &str,
+        rest: &str,
+    ) -> Result<Option<(Found, Stays)>, ViewError> {
+        let shown = match self.lake.open(slot).await {
+            Ok(shown) => shown,
+            Err(why) if rest == ERROR => {
+                return Ok(Some((Found::Text(format!("{why}\n").into()), Stays::Now)));
+            }
+            Err(_) => return Ok(None),
+        };
+        let publication = &shown.publication;
+        let (first, below) = rest.split_once('/').unwrap_or((rest, ""));
+        match first {
+            _ if FOLDERS.contains(&rest) => Ok(Some((Found::Folder, Stays::Moment))),
+            "data" => match publication.data_location(rest) {
+                Some(location) => self.object(path, location).await,
+                None => Ok(None),
+            },
+            "snapshots" => self.find_in_snapshot(&shown, rest, below).await,
+            "refs" => {
+                let (name, _) = below.split_once('/').unwrap_or((below, ""));
+                let Some(name) = unescape_name(name) else { return Ok(None) };
+                if slot.follow(&name) {
+                    match publication.reference(&name).await {
+                        Ok(_) => {}
+                        Err(TableError::NoSuch { .. }) => return Ok(None),
+                        Err(e) => return Err(e.into()),
+                    }
+                    self.learn(&shown, publication.metadata().refs.get(&name).map(|r| r.snapshot)).await?;
+                }
+                self.published(&shown, rest).await
+            }
+            _ => self.published(&shown, rest).await,
+        }
+    }
+
+    async fn find_in_snapshot(
+        &self,
+        shown: &Shown,
+        rest: &str,
+        below: &str,
+    ) -> Result<Option<(Found, Stays)>, ViewError> {
+        let publication = &shown.publication;
+        let (id, inner) = below.split_once('/').unwrap_or((below, ""));
+        if let Some(time) = id.strip_prefix('@') {
+            return match publication.snapshot_at(time) {
+                Ok(Some(id)) if inner.is_empty() => Ok(Some((Found::Link(id.to_string()), Stays::Moment))),
+                Ok(_) | Err(TableError::NoSuch { .. }) => Ok(None),
+                Err(e) => Err(e.into()),
+            };
+        }
+        let Some(number) = id.parse::<i64>().ok().filter(|number| number.to_string() == id) else {
+            return Ok(None);
+        };
+        if inner.is_empty() {
+            match publication.snapshot(number).await {
+                Ok(_) => self.learn(shown, Some(number)).await?,
+                Err(TableError::NoSuch { .. }) => return Ok(None),
+                Err(e) => return Err(e.into()),
+            }
+        }
+        self.published(shown, rest).await
+    }
+
+    async fn learn(&self, shown: &Shown, snapshot: Option<i64>) -> Result<(), ViewError> {
+        if let Some(snapshot) = snapshot
+            && shown.learned.lock().insert(snapshot)
+        {
+            let files = shown.publication.files(snapshot).await?;
+            self.lake.learn(&shown.publication, &files);
+        }
+        Ok(())
+    }
+
+    /// What stands in the folder of a publication.
+    async fn published(&self, shown: &Shown, rest: &str) -> Result<Option<(Found, Stays)>, ViewError> {
+        let publication = &shown.publication;
+        if rest.split('/').any(|name| name.starts_with('.')) {
+            return Ok(None);
+        }
+        let file = publication.place().folder.join(rest);
+        let look = || match std::fs::metadata(&file) {
+            Ok(there) if there.is_dir() => Ok(Some((Found::Folder, Stays::Moment))),
+            Ok(_) if rest.ends_with(HINT) => Ok(Some((Found::Local(file.clone()), Stays::Now))),
+            Ok(_) => Ok(Some((Found::Local(file.clone()), Stays::Ever))),
+            Err(e)
+                if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) =>
+            {
+                Ok(None)
+            }
+            Err(e) => Err(e),
+        };
+        if let Some(found) = look()? {
+            return Ok(Some(found));
+        }
+        match publication.materialise(rest).await {
+            Ok(()) => Ok(look()?),
+            Err(TableError::NoSuch { .. }) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    async fn find_object(&self, path: &str) -> Result<Option<(Found, Stays)>, ViewError> {
+        if let Some(location) = self.lake.mapping().location(path) {
+            return self.object(path, location).await;
+        }
+        Ok(self.is_above(path).then_some((Found::Folder, Stays::Moment)))
+    }
+
+    /// Whether something known lies below a path, or a bucket may be named next.
+    fn is_above(&self, path: &str) -> bool {
+        self.lake.known().is_folder(path)
+            || path == format!("{OBJECTS}/s3")
+            || path.matches('/').count() == 2 && path.starts_with(&format!("{OBJECTS}/s3/"))
+    }
+
+    async fn object(&self, path: &str, location: Location) -> Result<Option<(Found, Stays)>, ViewError> {
+        if let Some((location, size)) = self.lake.known().file(path) {
+            return Ok(Some((found(location, size, true), Stays::Ever)));
+        }
+        if self.lake.known().is_folder(path) {
+            return Ok(Some((Found::Folder, Stays::Moment)));
+        }
+        if location.file_path().is_some() {
+            return Ok(None); // of this machine only what a table names
+        }
+        let stores = self.lake.stores();
+        match stores.head(&location).await {
+            Ok(info) => return Ok(Some((found(location, info.size, false), Stays::Ever))),
+            Err(ObjectError::NotFound { .. }) => {}
+            Err(e) => return Err(e.into()),
+        }
+        let Ok(folder) = format!("{}/", location.as_str()).parse::<Location>() else { return Ok(None) };
+        let listing = stores.list(&folder, true, None).await?;
+        let is_folder = !listing.objects.is_empty() || !listing.folders.is_empty();
+        Ok(is_folder.then_some((Found::Folder, Stays::Moment)))
+    }
+
+    /// What stands in a folder, in the order of the names.
+    ///
+    /// # Errors
+    /// Nobody can tell now.
+    pub async fn list(&self, path: &str) -> Result<Vec<Listed>, ViewError> {
+        let folders = |names: Vec<String>| names.into_iter().map(|name| (name, Kind::Folder)).collect();
+        if path.is_empty() {
+            return Ok(vec![(TABLES.to_owned(), Kind::Folder), (OBJECTS.to_owned(), Kind::Folder)]);
+        }
+        if path == OBJECTS || path.starts_with(&format!("{OBJECTS}/")) {
+            return self.list_objects(path).await;
+        }
+        if self.lake.table(path).is_none() {
+            let _stays_as_it_is = self.lake.ask_names().await;
+            return Ok(folders(self.lake.children(path)));
+        }
+        let Some((slot, rest)) = self.lake.table(path) else { return Ok(Vec::new()) };
+        let shown = match self.lake.open(&slot).await {
+            Ok(shown) => shown,
+            Err(_) if rest.is_empty() => return Ok(vec![(ERROR.to_owned(), Kind::File)]),
+            Err(_) => return Ok(Vec::new()),
+        };
+        let publication = &shown.publication;
+        match rest {
+            "snapshots" => {
+                let ids = publication.metadata().snapshots.iter().map(|snapshot| snapshot.id.to_string());
+                return Ok(folders(ids.collect()));
+            }
+            "refs" => {
+                let names = publication.metadata().refs.keys();
+                return Ok(folders(names.map(|name| icecache_iceberg::mapping::escape_name(name)).collect()));
+            }
+            _ if rest == "data" || rest.starts_with("data/") => return Ok(self.known(path)),
+            _ => {}
+        }
+        let mut names = local(&publication.place().folder.join(rest))?;
+        if rest.is_empty() {
+            names.extend(FOLDERS.map(|name| (name.to_owned(), Kind::Folder)));
+            names.sort();
+            names.dedup();
+        }
+        Ok(names)
+    }
+
+    fn known(&self, path: &str) -> Vec<Listed> {
+        let kind = |is_folder| if is_folder { Kind::Folder } else { Kind::File };
+        let known = self.lake.known().children(path);
+        known.into_iter().map(|(name, is_folder)| (name, kind(is_folder))).collect()
+    }
+
+    async fn list_objects(&self, path: &str) -> Result<Vec<Listed>, ViewError> {
+        let mut names = self.known(path);
+        // A bucket that no table names is looked into only by who names it.
+        let bucket = path.matches('/').count() >= 2 && path.starts_with(&format!("{OBJECTS}/s3/"));
+        let folder = if bucket { self.lake.mapping().location(&format!("{path}/-")) } else { None };
+        let folder = folder.and_then(|inside| inside.as_str().strip_suffix('-')?.parse::<Location>().ok());
+        if let Some(folder) = folder {
+            let mut after = None;
+            loop {
+                let listing = self.lake.stores().list(&folder, true, after.as_deref()).await?;
+                let objects = listing.objects.iter().map(|(at, _)| (at, Kind::File));
+                let all = objects.chain(listing.folders.iter().map(|at| (at, Kind::Folder)));
+                names.extend(all.filter_map(|(at, kind)| {
+                    // A folder's location ends in a slash, its path does not.
+                    let at: Location = at.as_str().strip_suffix('/').unwrap_or(at.as_str()).parse().ok()?;
+                    let path = self.lake.mapping().object_path(&at);
+                    path.rsplit('/').next().map(|name| (name.to_owned(), kind))
+                }));
+                after = listing.next;
+                if after.is_none() || names.len() >= LISTED_MAX {
+                    break;
+                }
+            }
+        }
+        names.sort();
+        names.dedup_by(|a, b| a.0 == b.0);
+        Ok(names)
+    }
+}
+
+fn found(location: Location, size: u64, stated: bool) -> Found {
+    match location.file_path() {
+        Some(path) => Found::Local(path.into()),
+        None => Found::Object { location, size, stated },
+    }
+}
+
+/// The names in a folder of this machine, hidden ones left out.
+fn local(folder: &std::path::Path) -> Result<Vec<Listed>, std::io::Error> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if let Ok(name) = entry.file_name().into_string()
+            && !name.starts_with('.')
+        {
+            names.push((name, if entry.file_type()?.is_dir() { Kind::Folder } else { Kind::File }));
+        }
+    }
+    names.sort();
+    Ok(names)
+}

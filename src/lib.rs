@@ -114,6 +114,7 @@ pub mod fuse;
 pub mod journal;
 pub mod layer;
 pub mod memory;
+pub mod metrics;
 pub mod path;
 #[cfg(feature = "redis")]
 pub mod redis;

@@ -47,6 +47,7 @@ const SETTINGS: &[&str] = &[
     "passthrough",
     "transport",
     "fuse-threads",
+    "metrics",
     "config",
     "version",
     "at",

@@ -1,11 +1,11 @@
 //! Running totals by cause, and the snapshot of them that is shown.
 use super::budget::{Limits, Used};
 use super::events::Cause;
+use crate::metrics::bucket;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// Upper ends of the buckets of fill latencies, in milliseconds; one more bucket has no end.
-pub const LATENCY_MS: [u64; 12] = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 5000, 30_000];
+pub use crate::metrics::LATENCY_MS;
 
 macro_rules! meters {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
@@ -126,9 +126,7 @@ impl Meters {
 
     pub(super) fn took(&self, time: Duration) {
         self.fill_us.fetch_add(time.as_micros() as u64, Relaxed);
-        let ms = time.as_millis() as u64;
-        let bucket = LATENCY_MS.iter().position(|end| ms <= *end).unwrap_or(LATENCY_MS.len());
-        Self::count(&self.latency[bucket]);
+        Self::count(&self.latency[bucket(time)]);
     }
 
     pub(super) fn evicted(&self, cause: Cause) {

@@ -119,6 +119,7 @@ fn arg(key: &'static Key) -> Arg {
     arg.value_name(match key.name {
         "remote" | "s3-endpoint" => "URL",
         "state-dir" | "backing" => "PATH",
+        "metrics" => "ADDRESS",
         name if name.contains("timeout") || name.contains("deadline") => "TIME",
         "debounce" | "max-delay" => "TIME",
         _ => "VALUE",

@@ -160,6 +160,9 @@ fn report_ready(ready: &Ready, shows: bool, context: &Context) -> Result<()> {
         _ => "is ready".to_owned(),
     };
     context.output.say(&format!("{} {what}: {mode}, pid {}", safe_path(&ready.dir), ready.pid));
+    if let Some(metrics) = ready.metrics {
+        context.output.say(&format!("metrics are at http://{metrics}/metrics"));
+    }
     Ok(())
 }
 

@@ -81,6 +81,7 @@ pub const KEYS: &[Key] = &[
     key("passthrough", Some("auto"), "kernel passthrough for file data: auto or off"),
     key("transport", Some("auto"), "how requests reach the daemon: auto (io_uring where it can), or device"),
     key("fuse-threads", Some("2"), "threads that answer the kernel by the device, 1 to 64"),
+    key("metrics", None, "serve metrics for Prometheus at this address, as HOST:PORT"),
     key("mount-flags", Some(""), "list of nosuid, nodev, noexec (noatime is always on)"),
 ];
 

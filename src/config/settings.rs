@@ -110,6 +110,9 @@ pub struct MountSettings {
     pub transport: Transport,
     /// Threads that answer the kernel by the device, 1 to 64.
     pub fuse_threads: u32,
+    /// Where metrics are served, as `host:port`.
+    #[serde(default)]
+    pub metrics: Option<String>,
     /// For the kernel's mount call.
     pub mount_flags: MountFlags,
     /// Accept a store without conditional writes.
@@ -217,6 +220,14 @@ fn endpoint(url: &str) -> Result<String, String> {
     }
 }
 
+/// The form of an address to listen at; whether there is such a host is found out when it is used.
+fn address(text: &str) -> Result<String, String> {
+    match text.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(text.to_owned()),
+        _ => Err(format!("expected HOST:PORT: {text}")),
+    }
+}
+
 /// The directory of a `file://` URL.
 pub fn file_remote(url: &str) -> Option<PathBuf> {
     url.strip_prefix("file://").map(PathBuf::from)
@@ -320,6 +331,7 @@ impl MountSettings {
             passthrough: reader.word("passthrough")?,
             transport: reader.word("transport")?,
             fuse_threads: reader.always("fuse-threads", |t| text::number(t, 1..=64))?,
+            metrics: reader.parse("metrics", address)?,
             mount_flags: reader.word("mount-flags")?,
             allow_unsafe_no_cas,
             foreground,

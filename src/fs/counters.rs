@@ -42,13 +42,13 @@ impl Counters {
         }
     }
 
+    /// Every counter, by name.
+    pub fn all(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        NAMES.iter().zip(&self.0).map(|(name, count)| (*name, count.load(Ordering::Relaxed)))
+    }
+
     /// Every counter that is not zero, by name.
     pub fn snapshot(&self) -> BTreeMap<&'static str, u64> {
-        NAMES
-            .iter()
-            .zip(&self.0)
-            .map(|(name, count)| (*name, count.load(Ordering::Relaxed)))
-            .filter(|(_, count)| *count > 0)
-            .collect()
+        self.all().filter(|(_, count)| *count > 0).collect()
     }
 }

@@ -1,10 +1,10 @@
 //! A cache that answers over HTTP until it is told to end: `icecache serve`.
-use super::http::{Files, HttpMeters, Limits, Token, serve};
-use super::metrics::Metrics;
+use super::http::{Files, HttpMeters, Limits, Token, listen, serve};
+use super::metrics::{self, Metrics};
 use super::tiers::tiers;
 use crate::cache::{Cache, Chain, Config, OriginFiles, StoreOrigin};
 use crate::config::S3Settings;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::remote::open_configured;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -75,8 +75,16 @@ pub async fn run(
         Addresses { http: local(&files_at)?, metrics: metrics_at.as_ref().map(local).transpose()? };
     let files = Arc::new(Files::new(cache.clone(), origin, token, meters.clone()));
     let metrics = metrics_at.map(|listener| {
-        let metrics = Arc::new(Metrics::new(cache.clone(), meters.clone(), chain));
-        tokio::spawn(serve(listener, metrics, limits, Arc::default(), stop.clone()))
+        let (cache, meters) = (cache.clone(), meters.clone());
+        let metrics = Metrics::new(move || {
+            let tiers = chain.as_ref().map(|chain| chain.stats()).unwrap_or_default();
+            metrics::of_cache(&cache.stats(), cache.journal_bytes())
+                .into_iter()
+                .chain(metrics::of_server(&meters.totals()))
+                .chain([metrics::of_tiers(&tiers)])
+                .collect()
+        });
+        tokio::spawn(serve(listener, Arc::new(metrics), limits, Arc::default(), stop.clone()))
     });
     ready(addresses)?;
     serve(files_at, files, limits, meters, stop).await;
@@ -87,13 +95,3 @@ pub async fn run(
 }
 
 /// What is asked before the origin.
-async fn listen(address: &str) -> Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|e| {
-        let kind = match e.kind() {
-            std::io::ErrorKind::AddrInUse => ErrorKind::Busy,
-            std::io::ErrorKind::PermissionDenied => ErrorKind::Denied,
-            _ => ErrorKind::Invalid,
-        };
-        Error::new(kind, format!("cannot listen at {address}")).with_source(e)
-    })
-}

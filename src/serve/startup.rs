@@ -6,6 +6,7 @@ use crate::{Error, ErrorKind};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -62,6 +63,9 @@ pub struct Ready {
     /// The mount directory.
     #[serde(with = "wire::path")]
     pub dir: PathBuf,
+    /// Where metrics are, if anywhere: a port of 0 has become one by then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<SocketAddr>,
 }
 
 /// An [`Error`] that crosses a process border: kind and the whole message.
@@ -179,7 +183,9 @@ mod tests {
         let status = StatusPipe::to_writer(write);
         status.progress(Progress { phase: "restoring".into(), bytes: 5, bytes_total: 9, entries: 1 });
         let dir = PathBuf::from("/tmp");
-        let ready = Ready { pid: 7, mode: "classic".into(), mode_reason: "x".into(), version: None, dir };
+        let metrics = Some(([127, 0, 0, 1], 9000).into());
+        let ready =
+            Ready { pid: 7, mode: "classic".into(), mode_reason: "x".into(), version: None, dir, metrics };
         status.ready(ready.clone());
         status.failed(&Error::new(ErrorKind::Io, "too late"));
         let lines: Vec<StartupLine> = BufReader::new(read)

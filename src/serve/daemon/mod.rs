@@ -7,6 +7,10 @@ mod controller;
 mod ending;
 mod hydrating;
 mod lock;
+#[cfg(not(feature = "http"))]
+mod metricless;
+#[cfg(feature = "http")]
+mod metrics;
 mod mounting;
 mod reconcile;
 mod signals;
@@ -29,6 +33,9 @@ use crate::state::record::Records;
 use controller::MountController;
 use ending::{Content, Ending};
 use lock::Locks;
+#[cfg(not(feature = "http"))]
+use metricless as metrics;
+use metrics::Listening;
 use mounting::{Mounting, Served};
 use std::fs::File;
 use std::sync::Arc;
@@ -64,6 +71,7 @@ pub fn run(settings: MountSettings, status: &StatusPipe) -> Result<Ended> {
         .build()
         .map_err(|e| Error::io("cannot start runtime", e))?;
 
+    let metered = Listening::begin(&runtime, &settings)?;
     let counters: Arc<Counters> = Arc::default();
     let store =
         runtime.block_on(remote::open_configured(&settings.remote, &settings.s3, counters.clone()))?;
@@ -92,7 +100,9 @@ pub fn run(settings: MountSettings, status: &StatusPipe) -> Result<Ended> {
     if !rustix::process::geteuid().is_root() {
         status.notice(NOT_ROOT);
     }
-    let mounted = ready(&settings, &served, version);
+    let mut mounted = ready(&settings, &served, version);
+    mounted.metrics = metered.as_ref().map(Listening::address);
+    let metrics = metered.map(|at| at.serve(&runtime, settings.clone(), served.clone(), counters.clone()));
     tracing::info!(
         dir = %settings.dir.display(), remote = %settings.remote, name = %settings.name, mode = %mounted.mode,
         version = mounted.version.as_deref().unwrap_or("none"), program = env!("CARGO_PKG_VERSION"), "mounted"
@@ -104,6 +114,9 @@ pub fn run(settings: MountSettings, status: &StatusPipe) -> Result<Ended> {
         Ok(Ended::Saved) => tracing::info!("unmounted, everything is saved"),
         Ok(Ended::Unsaved(count)) => tracing::warn!(count, "unmounted with unsaved entries"),
         Err(e) => tracing::error!(error = %e, "the mount ended by a failure"),
+    }
+    if let Some(metrics) = metrics {
+        metrics.end(&runtime);
     }
     drop(registration);
     let _gone = closed.send(());
@@ -185,7 +198,7 @@ impl Prepared<'_> {
 
 fn ready(settings: &MountSettings, served: &Served, version: Option<String>) -> Ready {
     let (mode, mode_reason) = served.mode();
-    Ready { pid: std::process::id(), mode, mode_reason, version, dir: settings.dir.clone() }
+    Ready { pid: std::process::id(), mode, mode_reason, version, dir: settings.dir.clone(), metrics: None }
 }
 
 /// A version as people and JSON see it.

@@ -278,6 +278,11 @@ impl Served {
         &self.volume
     }
 
+    /// What saves its changes; a mount that shows a version has none.
+    pub fn flusher(&self) -> Option<&Arc<Flusher>> {
+        self.flusher.as_ref()
+    }
+
     /// Since when.
     pub fn started(&self) -> Instant {
         self.started

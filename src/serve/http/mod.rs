@@ -20,4 +20,4 @@ mod server;
 pub use files::{Files, Token};
 pub use meters::{HttpMeters, HttpTotals};
 pub use reply::{Body, text};
-pub use server::{Answer, Limits, serve};
+pub use server::{Answer, Limits, listen, serve};

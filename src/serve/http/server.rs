@@ -1,6 +1,7 @@
 //! [`serve`]: connections, and what they may cost.
 use super::meters::HttpMeters;
 use super::reply::Body;
+use crate::error::{Error, ErrorKind, Result};
 use async_trait::async_trait;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -46,17 +47,37 @@ pub struct Limits {
     pub drain: Duration,
 }
 
+impl Limits {
+    /// Of a server that many may use.
+    pub const DEFAULT: Self = Self {
+        connections: 1024,
+        head_bytes: 32 << 10,
+        headers: 64,
+        head_time: Duration::from_secs(15),
+        patience: Duration::from_secs(60),
+        drain: Duration::from_secs(10),
+    };
+}
+
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            connections: 1024,
-            head_bytes: 32 << 10,
-            headers: 64,
-            head_time: Duration::from_secs(15),
-            patience: Duration::from_secs(60),
-            drain: Duration::from_secs(10),
-        }
+        Self::DEFAULT
     }
+}
+
+/// Listens at an address, as `host:port`.
+///
+/// # Errors
+/// [`ErrorKind::Busy`] if another program does already; the message names the address.
+pub async fn listen(address: &str) -> Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|e| {
+        let kind = match e.kind() {
+            io::ErrorKind::AddrInUse => ErrorKind::Busy,
+            io::ErrorKind::PermissionDenied => ErrorKind::Denied,
+            _ => ErrorKind::Invalid,
+        };
+        Error::new(kind, format!("cannot listen at {address}")).with_source(e)
+    })
 }
 
 /// Answers what comes in at `listener` until `stop` says so; what is under way then is let end.

@@ -28,6 +28,7 @@ use super::source::{ContentSource, is_of_one_file};
 use super::staging::Staging;
 use crate::clock::Timestamp;
 use crate::layer::content::Content;
+use crate::metrics::Latency;
 use crate::path::RelPath;
 use crate::sync::Mutex;
 use std::collections::{HashMap, HashSet};
@@ -79,6 +80,9 @@ pub struct CutStats {
     pub last_held: u64,
     /// Files that were mapped and moved while they were copied, since the start.
     pub fuzzy: u64,
+    /// How long writers stood still in all cuts.
+    #[serde(skip)]
+    pub pauses: Latency,
 }
 
 /// One instant of the tree, ready to be packed. Dropping it ends the shelter.
@@ -354,6 +358,7 @@ impl Cutter {
             stats.last_pause_us = pause.as_micros() as u64;
             stats.max_pause_us = stats.max_pause_us.max(stats.last_pause_us);
             stats.last_held = helper.len() as u64;
+            stats.pauses.add(pause);
         }
         result
     }

@@ -1,6 +1,7 @@
 //! How flushing stands, for whoever asks.
 use crate::clock::Timestamp;
 use crate::error::Error;
+use crate::metrics::Latency;
 use crate::path::RelPath;
 use crate::state::commit::{Forked, Receipt};
 use crate::state::head::VersionId;
@@ -44,6 +45,10 @@ pub struct FlushStatus {
     pub last: Option<Done>,
     /// The failure since then.
     pub error: Option<Failed>,
+    /// When an attempt failed last, whatever came after it.
+    pub failed_at: Option<Timestamp>,
+    /// How long all commits since the start took.
+    pub durations: Latency,
     /// The fork that versions go to.
     pub fork: Option<Forked>,
     /// Entries that could not be read, and why. They are tried again with each flush.
@@ -73,6 +78,7 @@ impl FlushStatus {
         if receipt.committed {
             self.flushes += 1;
             self.bytes += receipt.bytes;
+            self.durations.add(duration);
             self.last = Some(Done { time: Timestamp::now(), receipt: receipt.clone(), duration });
         }
     }
@@ -80,6 +86,8 @@ impl FlushStatus {
     pub(super) fn failed(&mut self, e: &Error) {
         self.failures += 1;
         let attempts = self.error.as_ref().map_or(0, |f| f.attempts) + 1;
-        self.error = Some(Failed { time: Timestamp::now(), message: e.to_string(), attempts });
+        let time = Timestamp::now();
+        self.failed_at = Some(time);
+        self.error = Some(Failed { time, message: e.to_string(), attempts });
     }
 }

@@ -1,0 +1,101 @@
+//! `mount --metrics ADDRESS`: the address is taken before anything is mounted, and given back at the end.
+use super::mounting::Served;
+use crate::clock::Timestamp;
+use crate::config::MountSettings;
+use crate::error::{Error, Result};
+use crate::remote::Counters;
+use crate::serve::http::{Limits, listen, serve};
+use crate::serve::metrics::{Metrics, MountTotals, of_mount};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// Who scrapes is one or two; at the end nobody waits for them.
+const LIMITS: Limits = Limits { connections: 64, drain: Duration::from_secs(1), ..Limits::DEFAULT };
+
+/// An address that is held.
+pub struct Listening {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+/// Metrics that are served.
+pub struct Serving {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Listening {
+    /// Takes the address of the settings, if they have one.
+    pub fn begin(runtime: &Runtime, settings: &MountSettings) -> Result<Option<Self>> {
+        let Some(address) = &settings.metrics else { return Ok(None) };
+        let listener = runtime.block_on(listen(address))?;
+        let address =
+            listener.local_addr().map_err(|e| Error::io("cannot tell the address that is listened at", e))?;
+        Ok(Some(Self { listener, address }))
+    }
+
+    /// Where that is: a port of 0 has become one.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers for `served`.
+    pub fn serve(
+        self,
+        runtime: &Runtime,
+        settings: Arc<MountSettings>,
+        served: Arc<Served>,
+        requests: Arc<Counters>,
+    ) -> Serving {
+        let started = Timestamp::now();
+        let metrics = Metrics::new(move || of_mount(&totals(&settings, &served, &requests, started)));
+        let (stop, stopped) = watch::channel(false);
+        let task = runtime.spawn(serve(self.listener, Arc::new(metrics), LIMITS, Arc::default(), stopped));
+        Serving { stop, task }
+    }
+}
+
+impl Serving {
+    /// Gives the address back.
+    pub fn end(self, runtime: &Runtime) {
+        self.stop.send_replace(true);
+        let _ended = runtime.block_on(self.task);
+    }
+}
+
+fn totals(settings: &MountSettings, served: &Served, requests: &Counters, started: Timestamp) -> MountTotals {
+    let about = [
+        ("dir", settings.dir.display().to_string()),
+        ("name", settings.name.to_string()),
+        ("mode", served.mode().0),
+        ("transport", served.transport().to_owned()),
+        ("program", env!("CARGO_PKG_VERSION").to_owned()),
+    ];
+    let mut totals = MountTotals {
+        about: about.into(),
+        started,
+        open_for_write: served.volume().open_for_write() as u64,
+        operations: served.volume().counters().all().collect(),
+        remote: requests.snapshot(),
+        ..MountTotals::default()
+    };
+    if let Some(hydrator) = served.hydrator() {
+        totals.absent = hydrator.absent().left();
+        totals.demanded = hydrator.demanded();
+        totals.prefetched = hydrator.background();
+    }
+    if let Some(flusher) = served.flusher() {
+        let committer = flusher.committer();
+        totals.flushes = flusher.status();
+        totals.unsaved = flusher.unsaved(0);
+        totals.cuts = flusher.cut_stats();
+        totals.layers = committer.head().map_or(0, |head| head.layers.len() as u64);
+        totals.unneeded = committer.unneeded();
+    }
+    totals
+}

@@ -4,8 +4,56 @@ use crate::{Error, ErrorKind};
 /// How the refusal of an archive's entry reads, also when it comes from a daemon, which sends text alone.
 const REFUSED_ENTRY: &str = "entry refused: ";
 
+/// How it reads that an address is taken.
+const LISTENING: &str = "cannot listen at ";
+
+/// What a command is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum About {
+    /// A directory that is mounted, or its versions.
+    #[default]
+    Directory,
+    /// A cache.
+    Cache,
+}
+
 /// One line for each kind that has a usual way out.
-pub fn advice(error: &Error) -> Option<&'static str> {
+pub fn advice(error: &Error, about: About) -> Option<&'static str> {
+    match (error.kind(), about) {
+        (ErrorKind::Busy, _) if error.to_string().contains(LISTENING) => {
+            Some("another program listens there: end it, or choose another address")
+        }
+        (_, About::Directory) => of_directory(error),
+        (_, About::Cache) => of_cache(error),
+    }
+}
+
+fn of_cache(error: &Error) -> Option<&'static str> {
+    match error.kind() {
+        ErrorKind::Invalid => Some("'--help' behind the command shows what it takes"),
+        ErrorKind::NotFound => {
+            Some("'icecache cache ls' lists what is there; '--cache DIR' says which cache is meant")
+        }
+        ErrorKind::Busy => Some(
+            "one process at a time has a cache: end that one, or name another directory with '--cache DIR'",
+        ),
+        ErrorKind::Conflict => {
+            Some("nothing is overwritten: 'icecache cache rm KEY' takes out what is there")
+        }
+        ErrorKind::Unavailable => {
+            Some("check network, endpoint and region of the origin, then try again; nothing is lost")
+        }
+        ErrorKind::Denied => {
+            Some("an origin: check credentials and the bucket's policy; a path: check its owner and modes")
+        }
+        ErrorKind::Corrupt => Some("'icecache cache verify' drops what is damaged; objects are fetched anew"),
+        ErrorKind::Full => Some("free some space, or permit more with --max-bytes"),
+        ErrorKind::Unsupported => Some("docs/CACHE.md says what a cache needs"),
+        ErrorKind::Io => None,
+    }
+}
+
+fn of_directory(error: &Error) -> Option<&'static str> {
     match error.kind() {
         ErrorKind::Denied if error.to_string().contains(REFUSED_ENTRY) => Some(
             "nothing is ever written outside of the directory: 'tar -tvf' shows the entry; pack the archive \
@@ -41,10 +89,26 @@ mod tests {
         // As it comes from a daemon.
         let sent = Error::new(refused.kind(), refused.to_string());
         for error in [refused, sent] {
-            let advice = advice(&error).expect("advice");
+            let advice = advice(&error, About::Directory).expect("advice");
             assert!(advice.contains("tar") && !advice.contains("credentials"), "{error}: {advice}");
         }
         let denied = Error::new(ErrorKind::Denied, "remote denies access");
-        assert!(advice(&denied).is_some_and(|advice| advice.contains("credentials")));
+        assert!(advice(&denied, About::Directory).is_some_and(|advice| advice.contains("credentials")));
+    }
+
+    #[test]
+    fn who_looks_after_a_cache_is_not_told_of_mounts() {
+        use ErrorKind::{
+            Busy, Conflict, Corrupt, Denied, Full, Invalid, Io, NotFound, Unavailable, Unsupported,
+        };
+        let kinds = [Busy, Conflict, Corrupt, Denied, Full, Invalid, Io, NotFound, Unavailable, Unsupported];
+        for advice in kinds.into_iter().filter_map(|kind| advice(&Error::new(kind, "it"), About::Cache)) {
+            let words = ["mount", "version", "status", "icecache log", "icecache config"];
+            assert!(!words.iter().any(|word| advice.contains(word)), "{advice}");
+        }
+        let taken = Error::new(Busy, "cannot listen at 127.0.0.1:80");
+        for about in [About::Directory, About::Cache] {
+            assert!(advice(&taken, about).is_some_and(|advice| advice.contains("address")));
+        }
     }
 }

@@ -33,6 +33,7 @@ pub use exit::Exit;
 pub use output::{Output, safe, safe_bytes};
 
 use crate::config::Environment;
+use advice::About;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -90,6 +91,17 @@ enum Verb {
     Barrier(barrier::Barrier),
 }
 
+impl Verb {
+    fn about(&self) -> About {
+        match self {
+            Self::Cache(_) => About::Cache,
+            #[cfg(feature = "http")]
+            Self::Serve(_) => About::Cache,
+            _ => About::Directory,
+        }
+    }
+}
+
 /// What every verb gets.
 #[derive(Debug)]
 struct Context {
@@ -108,7 +120,8 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(e) => return output::usage(&e).into(),
     };
-    let context = Context { output: Output::of_process(cli.json), environment: Environment::of_process() };
+    let output = Output::of_process(cli.json).about(cli.verb.about());
+    let context = Context { output, environment: Environment::of_process() };
     let done = run(cli.verb, &context);
     match done.and_then(|exit| context.output.finish().map(|()| exit)) {
         Ok(exit) => exit,

@@ -1,5 +1,5 @@
 //! The only place that prints: stdout is data, stderr is talk, names are made safe.
-use super::advice::advice;
+use super::advice::{About, advice};
 use super::exit::Exit;
 use crate::serve::startup::kind_word;
 use crate::sync::Mutex;
@@ -16,6 +16,8 @@ use std::path::Path;
 pub struct Output {
     /// JSON instead of tables and sentences.
     pub json: bool,
+    /// What advice is about.
+    about: About,
     /// Colours on stderr.
     color: bool,
     /// The first failure of stdout; a closed pipe is none.
@@ -27,7 +29,13 @@ impl Output {
     pub fn of_process(json: bool) -> Self {
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
         let color = !json && !no_color && io::stderr().is_terminal();
-        Self { json, color, failed: Mutex::new(None) }
+        Self { json, about: About::default(), color, failed: Mutex::new(None) }
+    }
+
+    /// The same for a command that is about this.
+    #[must_use]
+    pub fn about(self, about: About) -> Self {
+        Self { about, ..self }
     }
 
     /// Prints one line of data.
@@ -97,7 +105,7 @@ impl Output {
         // A path that was mistyped is no question of mounts and versions.
         let of_a_path = error.kind() == crate::ErrorKind::NotFound
             && std::error::Error::source(error).is_some_and(|cause| cause.is::<io::Error>());
-        let advice = advice(error).filter(|_| !of_a_path);
+        let advice = advice(error, self.about).filter(|_| !of_a_path);
         if self.json {
             let kind = kind_word(error.kind());
             let value = serde_json::json!({"error": {"kind": kind, "message": message, "advice": advice}});

@@ -98,9 +98,13 @@ impl Evictor {
     }
 
     /// Holds and admits many at once, in this order.
-    pub fn admit_all(&self, held: Vec<(u64, Held)>, units: Vec<(Unit, Facts)>) {
+    pub fn admit_all(&self, held: HashMap<u64, Held>, units: impl Iterator<Item = (Unit, Facts)>) {
         let mut desk = self.desk.lock();
-        desk.held.extend(held);
+        if desk.held.is_empty() {
+            desk.held = held;
+        } else {
+            desk.held.extend(held);
+        }
         for (unit, facts) in units {
             desk.policy.admitted(unit, facts);
         }

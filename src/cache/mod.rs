@@ -91,6 +91,7 @@ mod memory;
 mod opening;
 mod origin;
 mod readahead;
+mod reading;
 pub mod record;
 mod rehydrate;
 pub mod stats;

@@ -10,6 +10,7 @@ use super::evictor::{Evictor, Held, now};
 use super::file_entry::{FileEntry, Parts};
 use super::index::Index;
 use super::key::{Identity, Key, ObjectId};
+use super::reading::Reading;
 use super::record::{
     BLOCKS, BlockRecord, ENTRIES, EntryRecord, FORMAT, FORMAT_VALUE, META, SESSION, decode_session,
     encode_session, entry_key,
@@ -17,15 +18,8 @@ use super::record::{
 use super::store::{Place, Store};
 use super::witness::{Header, SLOT_BYTES};
 use crate::journal::{Batch, Journal, JournalError, Tree};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-
-/// Records that one thread reads and another understands at once, and how many times as many may wait.
-const CHUNK: usize = 1024;
-const CHUNKS_AHEAD: usize = 8;
-
-/// A key and its value.
-type Pair = (Vec<u8>, Vec<u8>);
 
 /// What comes back, and where it is put.
 #[derive(Debug)]
@@ -94,35 +88,28 @@ pub fn rehydrate(ground: &Ground<'_>) -> Result<Rehydrated, CacheError> {
     }
     let session = begin_session(ground.journal, ground.store)?;
     let mut useless = Batch::new();
-    let mut blocks: HashMap<u64, Vec<(u32, BlockRecord)>> = HashMap::new();
-    for pair in ground.journal.scan_prefix(BLOCKS, b"") {
-        let (key, value) = pair?;
-        match BlockRecord::decode(&key, &value) {
-            Ok((generation, number, record)) => blocks.entry(generation).or_default().push((number, record)),
-            Err(why) => drop_record(&mut useless, |batch| batch.delete(BLOCKS, &key), why),
-        }
-    }
     let mut returned = Returned::default();
-    let mut entry = |(key, value): Pair| {
-        let result =
-            EntryRecord::decode(&key, &value).and_then(|(generation, record)| match record.identity {
-                Identity::File { .. } => returned.file(ground, generation, record),
-                Identity::Object(_) => {
-                    let found = blocks.remove(&generation).unwrap_or_default();
-                    returned.object(ground, generation, record, found)
-                }
-            });
-        if let Err(why) = result {
-            drop_record(&mut useless, |batch| batch.delete(ENTRIES, &key), why);
+    std::thread::scope(|scope| {
+        let mut entries = Reading::begin(scope, ground.journal, ENTRIES);
+        let mut blocks = Blocks::new(Reading::begin(scope, ground.journal, BLOCKS));
+        while let Some((key, value)) = entries.pair()? {
+            let result = match EntryRecord::decode(key, value) {
+                Ok((generation, record)) => match record.identity {
+                    Identity::File { .. } => returned.file(ground, generation, record),
+                    Identity::Object(_) => {
+                        let found = blocks.of(generation, &mut useless)?;
+                        returned.object(ground, generation, record, found)
+                    }
+                },
+                Err(why) => Err(why),
+            };
+            if let Err(why) = result {
+                drop_record(&mut useless, ENTRIES, key, why);
+            }
+            entries.advance();
         }
-    };
-    read_beside(ground.journal, ENTRIES, &mut entry)?;
-    // Blocks of which there is no entry.
-    for (generation, orphans) in blocks {
-        for (number, _) in orphans {
-            useless.delete(BLOCKS, &super::record::block_key(generation, number));
-        }
-    }
+        blocks.rest(&mut useless)
+    })?;
     for generation in &returned.replaced {
         useless.delete(ENTRIES, &entry_key(*generation));
     }
@@ -131,45 +118,63 @@ pub fn rehydrate(ground: &Ground<'_>) -> Result<Rehydrated, CacheError> {
         ground.journal.apply(useless)?;
     }
     let entries = returned.held.len() as u64;
-    returned.units.sort_unstable_by_key(|(tick, unit, _)| (*tick, *unit));
-    ground.evictor.resume(returned.units.last().map_or(0, |(tick, ..)| *tick));
-    let units = returned.units.into_iter().map(|(_, unit, facts)| (unit, facts)).collect();
-    ground.evictor.admit_all(returned.held, units);
+    let mut units = returned.units;
+    if !returned.replaced.is_empty() {
+        units.retain(|(_, unit, _)| !returned.replaced.contains(&unit.generation));
+    }
+    units.sort_unstable_by_key(|(tick, unit, _)| (*tick, *unit));
+    ground.evictor.resume(units.last().map_or(0, |(tick, ..)| *tick));
+    ground.evictor.admit_all(returned.held, units.into_iter().map(|(_, unit, facts)| (unit, facts)));
     Ok(Rehydrated { entries, lost, first_generation: u64::from(session) << 32, rebuilt })
 }
 
-/// Hands all pairs of a tree to `each`, while another thread reads the next ones.
-fn read_beside(journal: &dyn Journal, tree: Tree, each: &mut dyn FnMut(Pair)) -> Result<(), JournalError> {
-    std::thread::scope(|scope| {
-        let (sender, receiver) = std::sync::mpsc::sync_channel::<Vec<Pair>>(CHUNKS_AHEAD);
-        let reading = scope.spawn(move || {
-            let mut pairs = journal.scan_prefix(tree, b"");
-            loop {
-                let chunk = pairs.by_ref().take(CHUNK).collect::<Result<Vec<_>, _>>()?;
-                if chunk.is_empty() || sender.send(chunk).is_err() {
-                    return Ok(());
-                }
-            }
-        });
-        for chunk in receiver {
-            chunk.into_iter().for_each(&mut *each);
-        }
-        let died = || JournalError::corrupt("reading it ended without a word");
-        reading.join().unwrap_or_else(|_panic| Err(died()))
-    })
+fn drop_record(useless: &mut Batch, tree: Tree, key: &[u8], why: Malformed) {
+    tracing::warn!(%why, "a record of the cache's journal is of no use and is dropped");
+    useless.delete(tree, key);
 }
 
-fn drop_record(useless: &mut Batch, delete: impl FnOnce(&mut Batch), why: Malformed) {
-    tracing::warn!(%why, "a record of the cache's journal is of no use and is dropped");
-    delete(useless);
+/// The blocks, which lie in the order of the entries that they are of.
+struct Blocks<'s>(Reading<'s>);
+
+impl<'s> Blocks<'s> {
+    fn new(reading: Reading<'s>) -> Self {
+        Self(reading)
+    }
+
+    /// Those of this entry; each call is for a later one. Those of none are of no use.
+    fn of(&mut self, generation: u64, useless: &mut Batch) -> Result<Vec<(u32, BlockRecord)>, JournalError> {
+        let mut found = Vec::new();
+        while let Some((key, value)) = self.0.pair()? {
+            if key.first_chunk::<8>().is_some_and(|own| u64::from_be_bytes(*own) > generation) {
+                break;
+            }
+            match BlockRecord::decode(key, value) {
+                Ok((own, number, record)) if own == generation => found.push((number, record)),
+                Ok(_) => useless.delete(BLOCKS, key),
+                Err(why) => drop_record(useless, BLOCKS, key, why),
+            }
+            self.0.advance();
+        }
+        Ok(found)
+    }
+
+    /// No entry is left that any could be of.
+    fn rest(mut self, useless: &mut Batch) -> Result<(), JournalError> {
+        while let Some((key, _)) = self.0.pair()? {
+            useless.delete(BLOCKS, key);
+            self.0.advance();
+        }
+        Ok(())
+    }
 }
 
 #[derive(Default)]
 struct Returned {
-    held: Vec<(u64, Held)>,
+    held: HashMap<u64, Held>,
+    /// With the tick of their last use.
     units: Vec<(u64, Unit, Facts)>,
     /// Older generations of a key that has a newer one.
-    replaced: Vec<u64>,
+    replaced: HashSet<u64>,
 }
 
 impl Returned {
@@ -179,14 +184,13 @@ impl Returned {
         let parts = Parts { record, generation, store: ground.store.clone(), charge, verified: false };
         let file = Arc::new(FileEntry::new(parts).ok_or(Malformed("it is no file"))?);
         self.units.push((file.usage.tick(), file.unit(), file.facts(0)));
-        self.held.push((generation, Held::File(file.clone())));
+        self.held.insert(generation, Held::File(file.clone()));
         let older =
             ground.files.change(&file.key, |map| map.insert(file.key.clone(), Slot::File(file.clone())));
         if let Some(Slot::File(older)) = older {
             older.remove(false);
-            self.replaced.push(older.generation);
-            self.held.retain(|(generation, _)| *generation != older.generation);
-            self.units.retain(|(_, unit, _)| unit.generation != older.generation);
+            self.replaced.insert(older.generation);
+            self.held.remove(&older.generation);
         }
         Ok(())
     }
@@ -212,14 +216,13 @@ impl Returned {
         let older = ground.blobs.change(&*id, |map| map.insert(id.clone(), blob.clone()));
         if let Some(older) = older {
             older.remove();
-            self.replaced.push(older.generation);
-            self.held.retain(|(generation, _)| *generation != older.generation);
-            self.units.retain(|(_, unit, _)| unit.generation != older.generation);
+            self.replaced.insert(older.generation);
+            self.held.remove(&older.generation);
         }
         for block in blob.blocks() {
             self.units.push((block.usage.tick(), blob.unit(&block), blob.facts(&block, 0)));
         }
-        self.held.push((generation, Held::Blob(blob)));
+        self.held.insert(generation, Held::Blob(blob));
         Ok(())
     }
 }

@@ -133,6 +133,20 @@ impl Journal for SledJournal {
         }))
     }
 
+    fn visit(&self, tree: Tree, each: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), JournalError> {
+        let start = full_key(tree, b"");
+        let db = self.keeper.enter()?;
+        let mut pairs = db.range(&start[..]..);
+        while let Some((key, value)) = fenced("read", || pairs.next().transpose())? {
+            db.touch(1);
+            let ours = key.strip_prefix(&start[..]);
+            if !ours.is_some_and(|key| each(key, &value)) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     fn flush(&self) -> Result<(), JournalError> {
         let db = self.keeper.enter()?;
         let flushed = fenced("flush", || db.flush().map(|_| ()));

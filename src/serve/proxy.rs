@@ -93,5 +93,3 @@ pub async fn run(
     }
     Ok(cache.close().await?)
 }
-
-/// What is asked before the origin.

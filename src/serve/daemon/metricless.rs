@@ -35,6 +35,11 @@ impl Listening {
     ) -> Serving {
         match self {}
     }
+
+    #[cfg(feature = "tables")]
+    pub fn serve_cache(self, _runtime: &Runtime, _cache: crate::cache::Cache) -> Serving {
+        match self {}
+    }
 }
 
 impl Serving {

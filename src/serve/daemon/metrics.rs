@@ -1,10 +1,14 @@
 //! `mount --metrics ADDRESS`: the address is taken before anything is mounted, and given back at the end.
 use super::mounting::Served;
+#[cfg(feature = "tables")]
+use crate::cache::Cache;
 use crate::clock::Timestamp;
 use crate::config::MountSettings;
 use crate::error::{Error, Result};
 use crate::remote::Counters;
 use crate::serve::http::{Limits, listen, serve};
+#[cfg(feature = "tables")]
+use crate::serve::metrics::of_cache;
 use crate::serve::metrics::{Metrics, MountTotals, of_mount};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -53,7 +57,16 @@ impl Listening {
         requests: Arc<Counters>,
     ) -> Serving {
         let started = Timestamp::now();
-        let metrics = Metrics::new(move || of_mount(&totals(&settings, &served, &requests, started)));
+        self.answer(runtime, Metrics::new(move || of_mount(&totals(&settings, &served, &requests, started))))
+    }
+
+    /// Answers for the cache of a mount of tables.
+    #[cfg(feature = "tables")]
+    pub fn serve_cache(self, runtime: &Runtime, cache: Cache) -> Serving {
+        self.answer(runtime, Metrics::new(move || of_cache(&cache.stats(), cache.journal_bytes())))
+    }
+
+    fn answer(self, runtime: &Runtime, metrics: Metrics) -> Serving {
         let (stop, stopped) = watch::channel(false);
         let task = runtime.spawn(serve(self.listener, Arc::new(metrics), LIMITS, Arc::default(), stopped));
         Serving { stop, task }

@@ -3,6 +3,7 @@
 //! It has no remote of its own and nothing to save: it ends when the kernel ends the mount.
 use super::controller::blocking;
 use super::lock::Locks;
+use super::metrics::Listening;
 use super::mounting::allow_other;
 use super::{RUNTIME_THREADS, serve_control, signals};
 use crate::cache::{Cache, Config};
@@ -59,6 +60,7 @@ pub(super) fn run(
         .enable_all()
         .build()
         .map_err(|e| Error::io("cannot start runtime", e))?;
+    let metered = Listening::begin(&runtime, settings)?;
     let requests: Arc<Counters> = Arc::default();
     let cache_dir = settings.state_dir.join("cache");
     let config = Config { max_bytes: tables.cache_bytes, ..Config::new(&cache_dir) };
@@ -140,11 +142,16 @@ pub(super) fn run(
         mode_reason,
         version: None,
         dir: settings.dir.clone(),
+        metrics: metered.as_ref().map(Listening::address),
     });
+    let metrics = metered.map(|at| at.serve_cache(&runtime, cache.clone()));
 
     let outcome = wait(&ended, &mounted);
     let _told = stop.send(true);
     let _ended = runtime.block_on(tracker);
+    if let Some(metrics) = metrics {
+        metrics.end(&runtime);
+    }
     drop(registration);
     let _gone = closed.send(());
     let _drained = runtime.block_on(socket);

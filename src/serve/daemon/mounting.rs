@@ -279,6 +279,7 @@ impl Served {
     }
 
     /// What saves its changes; a mount that shows a version has none.
+    #[cfg(feature = "http")]
     pub fn flusher(&self) -> Option<&Arc<Flusher>> {
         self.flusher.as_ref()
     }

@@ -43,7 +43,7 @@
 //!
 //! Dependencies point down: `cli, serve → fuse → fs → state → layer, cache → journal, remote → config, error`.
 //! [`cache`] is a floor of its own: files and blocks of remote objects on the local disk. `redis` lies on it: a
-//! tier that machines share.
+//! tier that machines share. `tables` lies on it too: Iceberg tables as files, read through it.
 //!
 //! # Without a mount
 //!

@@ -142,7 +142,13 @@ fn change_kind(old: &Metadata, new: &Metadata) -> ChangeKind {
         }
         at = new.snapshot(parent);
     }
-    // The old snapshot may have been expired right after the commit: then nobody can tell, and what counts are
-    // the files. Was it kept, the new one does not descend from it.
-    if new.snapshot(target).is_some() { ChangeKind::Rollback } else { ChangeKind::Overwrite }
+    // The way ended before the old snapshot. Where a parent has been expired nobody can tell what lies behind it,
+    // but a snapshot that is newer was not gone back to; and where the old one has been expired, it was not kept.
+    let (before, after) = (new.snapshot(target), new.snapshot(start));
+    match (before, after) {
+        (Some(before), Some(after)) if at.is_some() || after.timestamp_ms <= before.timestamp_ms => {
+            ChangeKind::Rollback
+        }
+        _ => ChangeKind::Overwrite,
+    }
 }

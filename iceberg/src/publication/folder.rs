@@ -89,6 +89,31 @@ impl Folder {
         done
     }
 
+    /// Removes a file; returns how many bytes it had.
+    pub fn remove(&self, path: &str) -> Result<u64, TableError> {
+        let size = self.size(path)?.unwrap_or(0);
+        let path = self.root.join(path);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(io("remove", &path)(error)),
+            _ => Ok(size),
+        }
+    }
+
+    /// Removes a folder and those above it, up to this one, as far as they are empty.
+    pub fn remove_folders(&self, path: &str) -> Result<(), TableError> {
+        let mut path = self.root.join(path);
+        while path.starts_with(&self.root) && path != self.root {
+            match fs::remove_dir(&path) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => break,
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(io("remove folder", &path)(error)),
+            }
+            path.pop();
+        }
+        Ok(())
+    }
+
     /// Makes the names in a folder below this one, and the way to it, survive a loss of power.
     pub fn sync(&self, path: &str) -> Result<(), TableError> {
         let mut path = self.root.join(path);

@@ -17,10 +17,13 @@
 //! and renamed, and never again: its name is made from where its original is.
 mod folder;
 mod progress;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod version;
 mod writer;
+
+pub use sweep::Swept;
 
 use crate::error::TableError;
 use crate::location::Location;
@@ -47,6 +50,13 @@ pub struct Place {
     pub path: String,
     /// The folder that is shown there. Whoever changes the mapping or the path takes another one.
     pub folder: PathBuf,
+}
+
+impl Place {
+    /// The path below the folder that a URI of rewritten metadata names; `None` if that is elsewhere.
+    fn own_path<'a>(&self, uri: &'a str) -> Option<&'a str> {
+        self.mapping.path_of(uri)?.strip_prefix(&self.path)?.strip_prefix('/')
+    }
 }
 
 /// What one step of publishing writes.
@@ -389,14 +399,23 @@ impl Publication {
         Ok(bytes)
     }
 
-    /// The path below the folder that a URI of rewritten metadata names.
     fn own_path(&self, uri: &str) -> Result<String, TableError> {
-        let place = &self.writer.place;
-        let path =
-            place.mapping.path_of(uri).and_then(|path| path.strip_prefix(&place.path)?.strip_prefix('/'));
-        path.map(str::to_owned).ok_or_else(|| {
+        let path = self.writer.place.own_path(uri).map(str::to_owned);
+        path.ok_or_else(|| {
             TableError::malformed("rewritten manifest list", format!("it names {uri}, which is elsewhere"))
         })
+    }
+
+    /// Removes from the folder what none of the newest `versions` versions leads to (this one is always kept, if
+    /// it is published): rewritten files of snapshots that were expired, views of them, older versions. Whoever has
+    /// a file open goes on reading. Not while another version of the table is being published.
+    ///
+    /// # Errors
+    /// [`TableError::Io`]; what was removed by then is gone, and nothing that is needed.
+    pub async fn sweep(&self, versions: usize) -> Result<Swept, TableError> {
+        let (folder, place) = (self.writer.folder.clone(), self.writer.place.clone());
+        let refs: Vec<String> = self.metadata.refs.keys().cloned().collect();
+        blocking(move || sweep::sweep(&folder, &place, versions, refs.iter())).await
     }
 
     /// The path of a file below the folder: `data/…`, if it lies in the folder `data` of the table's location.

@@ -396,3 +396,52 @@ async fn manifests_in_the_metadata_itself_get_a_list() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_leaves_what_is_needed_and_nothing_else() {
+    let lake = Lake::new();
+    let mut last = None;
+    for version in lake.versions("pos_file") {
+        let publication = lake.prepare("pos_file", version, "m").await.unwrap();
+        publication.publish().await.unwrap();
+        for snapshot in &publication.metadata().snapshots {
+            publication.snapshot(snapshot.id).await.unwrap();
+        }
+        publication.reference("main").await.ok();
+        last = Some(publication);
+    }
+    let table = last.unwrap();
+    let folder = &table.place().folder;
+    let metadata = folder.join(format!("metadata/v{}.metadata.json", table.number()));
+    let met = follow(&lake, table.place(), &metadata, None);
+    // All snapshots are kept by the table: only older metadata goes, here and in the reference.
+    let swept = table.sweep(1).await.unwrap();
+    assert_eq!(swept.files, 2 * (table.number() - 1) - 1);
+    assert_eq!(follow(&lake, table.place(), &metadata, None), met);
+    assert_eq!(table.sweep(1).await.unwrap(), Swept::default());
+    assert_eq!(table.publish().await.unwrap(), []);
+
+    // Another table in its place needs nothing of it.
+    let other = Place { path: table.place().path.clone(), ..table.place().clone() };
+    let token = Token(String::new());
+    let empty = Table {
+        id: id("empty"),
+        metadata_location: lake.location("empty"),
+        metadata: None,
+        token,
+        credentials: Vec::new(),
+    };
+    let empty =
+        Publication::prepare(Arc::new(LocalObjects::with_buckets(lake.raw())), other, &empty).await.unwrap();
+    empty.publish().await.unwrap();
+    empty.sweep(1).await.unwrap();
+    let mut left: Vec<_> = files_below(folder)
+        .iter()
+        .map(|path| path.strip_prefix(folder).unwrap().display().to_string())
+        .collect();
+    left.sort();
+    assert_eq!(
+        left,
+        [format!("metadata/v{}.metadata.json", empty.number()), "metadata/version-hint.text".to_owned()]
+    );
+}

@@ -1,5 +1,6 @@
 //! The numbers of versions: the `N` of `v<N>.metadata.json`.
 use super::folder::Folder;
+use super::sweep::numbers;
 use crate::document::Object;
 use crate::error::TableError;
 use crate::location::Location;
@@ -16,11 +17,7 @@ pub(super) fn metadata_name(number: u64) -> String {
 /// The number of a version that is made from `source`: the same again if it is the newest in the folder, else
 /// greater than all there, because readers that know `v<N>` look for `v<N+1>`, and no path may change its bytes.
 pub(super) fn number(folder: &Folder, source: &str, wish: u64) -> Result<u64, TableError> {
-    let names = folder.names("metadata")?;
-    let newest = names
-        .iter()
-        .filter_map(|name| name.strip_prefix('v')?.strip_suffix(".metadata.json")?.parse().ok())
-        .max();
+    let newest = numbers(folder, "metadata")?.pop_last();
     let Some(newest) = newest else { return Ok(wish) };
     if made_from(folder, newest)?.as_deref() == Some(source) {
         return Ok(newest);

@@ -1,0 +1,164 @@
+//! A catalog in a PostgreSQL of the test's own: on a socket in its folder, nowhere else.
+#![cfg(feature = "postgres")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests say what they expect")]
+
+use icecache_iceberg::catalog::{Change, Options};
+use icecache_iceberg::objects::LocalObjects;
+use icecache_iceberg::{Catalog, CatalogAddress, CatalogError, TableId, Token};
+use rustix::process::{Signal, geteuid, set_parent_process_death_signal};
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+/// A server, for as long as this lives.
+struct Server {
+    child: Child,
+    bin: PathBuf,
+    dir: tempfile::TempDir,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Where a distribution keeps the programs of a server.
+fn programs() -> Option<PathBuf> {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let places = versions.map(|version| version.path().join("bin"));
+    places
+        .into_iter()
+        .find(|place| ["initdb", "postgres", "psql"].iter().all(|name| place.join(name).exists()))
+}
+
+/// The numbers of a user: a server does not run as root.
+fn user(name: &str) -> Option<(u32, u32)> {
+    let users = std::fs::read_to_string("/etc/passwd").ok()?;
+    let mut fields = users.lines().find(|line| line.split(':').next() == Some(name))?.split(':').skip(2);
+    Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+}
+
+fn command(bin: &Path, program: &str, dir: &Path) -> Command {
+    let mut command = Command::new(bin.join(program));
+    command
+        .env_clear()
+        .env("PATH", bin)
+        .env("LC_ALL", "C")
+        .env("PGHOST", dir)
+        .env("PGUSER", "postgres")
+        .current_dir("/");
+    if geteuid().is_root()
+        && let Some((uid, gid)) = user("postgres").or_else(|| user("nobody"))
+    {
+        command.uid(uid).gid(gid);
+    }
+    // SAFETY: between fork and exec only prctl is called. Without it a killed test would leave a server behind.
+    unsafe {
+        command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::QUIT))?));
+    }
+    command
+}
+
+impl Server {
+    /// `None`, and a word about it, where there is none.
+    fn start() -> Option<Self> {
+        let Some(bin) = programs() else {
+            eprintln!("SKIPPED: PostgreSQL is not installed (package postgresql)");
+            return None;
+        };
+        let dir = tempfile::Builder::new().prefix("ic-pg.").tempdir_in("/var/tmp").unwrap();
+        if geteuid().is_root() {
+            let (uid, gid) = user("postgres").or_else(|| user("nobody"))?;
+            chown(dir.path(), Some(uid), Some(gid)).unwrap();
+        }
+        std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o700)).unwrap();
+        let data = dir.path().join("data");
+        let made = command(&bin, "initdb", dir.path())
+            .args(["--auth=trust", "--username=postgres", "--no-sync", "-D"])
+            .arg(&data)
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
+        let mut child = command(&bin, "postgres", dir.path())
+            .args(["-c", "listen_addresses=", "-c", "fsync=off", "-c"])
+            .arg(format!("unix_socket_directories={}", dir.path().display()))
+            .arg("-D")
+            .arg(&data)
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let ready =
+            lines.by_ref().map_while(Result::ok).any(|line| line.contains("ready to accept connections"));
+        // Whatever else it says must not fill the pipe.
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+        let server = Self { child, bin, dir };
+        assert!(ready, "the server ends before it is ready");
+        Some(server)
+    }
+
+    fn run(&self, sql: &str) {
+        let done = command(&self.bin, "psql", self.dir.path())
+            .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", "postgres", "-c", sql])
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{sql}: {}", String::from_utf8_lossy(&done.stderr));
+    }
+
+    fn open(&self) -> Arc<dyn Catalog> {
+        let socket = self.dir.path().to_str().unwrap().replace('/', "%2F");
+        let address: CatalogAddress =
+            format!("prod=sql:postgres://postgres@{socket}/postgres").parse().unwrap();
+        address.open(&Options::default(), Arc::new(LocalObjects::new())).unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_catalog_in_postgresql_is_read_and_followed() {
+    let Some(server) = Server::start() else { return };
+    let catalog = server.open();
+    let error = catalog.tables(&["db".into()]).await.unwrap_err();
+    assert!(matches!(error, CatalogError::Refused { .. }), "{error}");
+
+    // The table of an old catalog, without the kind and without namespaces.
+    server.run(
+        "CREATE TABLE iceberg_tables (catalog_name VARCHAR(255) NOT NULL, table_namespace VARCHAR(255) NOT NULL,
+         table_name VARCHAR(255) NOT NULL, metadata_location VARCHAR(1000), previous_metadata_location VARCHAR(1000));
+         INSERT INTO iceberg_tables VALUES ('prod', 'db', 't', 's3://b/t/1.metadata.json', NULL), ('prod', 'db', 'u', 's3://b/u/1.metadata.json', NULL)",
+    );
+    let id = |name: &str| TableId { namespace: vec!["db".into()], name: name.into() };
+    assert_eq!(catalog.namespaces().await.unwrap(), [["db"]]);
+    assert_eq!(catalog.tables(&["db".into()]).await.unwrap(), [id("t"), id("u")]);
+    let mut known: Vec<(TableId, Token)> = Vec::new();
+    for name in ["t", "u"] {
+        known.push((id(name), catalog.load(&id(name)).await.unwrap().token));
+    }
+    assert_eq!(catalog.poll(&known).await.unwrap().changes, []);
+
+    server.run(
+        "ALTER TABLE iceberg_tables ADD COLUMN iceberg_type VARCHAR(5);
+         CREATE TABLE iceberg_namespace_properties (catalog_name VARCHAR(255), namespace VARCHAR(255), property_key VARCHAR(255), property_value VARCHAR(1000));
+         INSERT INTO iceberg_namespace_properties VALUES ('prod', 'empty', 'exists', 'true');
+         INSERT INTO iceberg_tables VALUES ('prod', 'db', 'v', 's3://b/v/1.metadata.json', NULL, 'VIEW');
+         UPDATE iceberg_tables SET metadata_location = 's3://b/t/2.metadata.json' WHERE table_name = 't';
+         DELETE FROM iceberg_tables WHERE table_name = 'u'",
+    );
+    assert_eq!(
+        catalog.poll(&known).await.unwrap().changes,
+        [Change::Changed(id("t")), Change::Dropped(id("u"))]
+    );
+    assert_eq!(catalog.tables(&["db".into()]).await.unwrap(), [id("t")]);
+    assert_eq!(catalog.namespaces().await.unwrap(), [["db"], ["empty"]]);
+
+    // A connection that is cut is made again.
+    server.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'icecache'");
+    let first = catalog.load(&id("t")).await;
+    assert!(first.as_ref().is_ok() || first.as_ref().is_err_and(CatalogError::is_transient), "{first:?}");
+    assert_eq!(catalog.load(&id("t")).await.unwrap().metadata_location.as_str(), "s3://b/t/2.metadata.json");
+}

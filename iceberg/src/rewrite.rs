@@ -93,4 +93,44 @@ mod tests {
         assert!(manifest(&list).is_err());
         assert!(deletes("ORC", b"").is_err());
     }
+
+    /// The beginning of what fuzzing does, on the tables of the tests: a byte of each file is another.
+    #[test]
+    fn a_wrong_byte_is_refused_or_read_past() {
+        let dir = tempfile::tempdir().unwrap();
+        let tables = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tables.tar.zst");
+        let unpacked =
+            std::process::Command::new("tar").args(["--zstd", "-xf", tables, "-C"]).arg(dir.path()).status();
+        assert!(unpacked.unwrap().success());
+        let (mut folders, mut met) = (vec![dir.path().to_owned()], 0);
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                let name = path.file_name().unwrap().to_str().unwrap();
+                let rewrite: fn(&[u8]) -> Result<Vec<u8>, TableError> = match name.rsplit('.').next() {
+                    Some("avro") if name.starts_with("snap-") => manifest_list,
+                    Some("avro") if name.contains("deletes") => |bytes| deletes("AVRO", bytes),
+                    Some("avro") if path.to_str().unwrap().contains("/metadata/") => manifest,
+                    Some("json") => metadata,
+                    Some("puffin") => |bytes| deletes("PUFFIN", bytes),
+                    _ => continue,
+                };
+                let mut bytes = std::fs::read(&path).unwrap();
+                rewrite(&bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
+                met += 1;
+                for at in (met % 61..bytes.len()).step_by(61) {
+                    for wrong in [0x80, 0xff] {
+                        bytes[at] ^= wrong;
+                        let _ = rewrite(&bytes);
+                        bytes[at] ^= wrong;
+                    }
+                }
+            }
+        }
+        assert!(met > 100, "{met} files");
+    }
 }

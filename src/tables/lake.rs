@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 
 /// The names of tables are asked for anew no more often.
 const NAMES_FRESH: Duration = Duration::from_secs(1);
+/// So many versions of a table stay readable: whoever has opened one goes on with it.
+const VERSIONS_KEPT: usize = 16;
 /// A table that could not be shown is tried again after so long.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
 
@@ -371,6 +373,9 @@ impl Lake {
                     Some(old) => difference(&old.publication, &new.publication).await.ok(),
                     None => None,
                 };
+                if let Err(error) = new.publication.sweep(VERSIONS_KEPT).await {
+                    tracing::warn!(table = %slot.id, %error, "older versions could not be removed");
+                }
                 Event::Turned { path: slot.path.clone(), difference }
             }
             Err(why) => Event::Failed { path: slot.path.clone(), why },

@@ -322,14 +322,19 @@ impl Filling {
 
     /// Ends it without a file, unless it has ended.
     pub(super) fn abandon(self: &Arc<Self>, core: &Core, cause: CacheError) {
-        core.files.change(&self.key, |map| {
-            if matches!(map.get(&self.key), Some(Slot::Filling(found)) if Arc::ptr_eq(found, self)) {
+        let ours = core.files.change(&self.key, |map| {
+            let ours = matches!(map.get(&self.key), Some(Slot::Filling(found)) if Arc::ptr_eq(found, self));
+            if ours {
                 map.remove(&self.key);
+                // Within the lock, so that whoever finds it gone finds why.
+                self.fail(core, cause);
             }
+            ours
         });
-        core.fillings.lock().remove(&self.generation);
-        drop(self.work.lock().take());
-        self.fail(core, cause);
+        if ours {
+            core.fillings.lock().remove(&self.generation);
+            drop(self.work.lock().take());
+        }
     }
 
     fn fail(&self, core: &Core, cause: CacheError) {
@@ -480,5 +485,40 @@ impl Waiting {
     /// What is there, and then the rest as it comes.
     pub fn stream(&self) -> Stream {
         Stream::filling(self.core.clone(), self.filling.clone())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used, clippy::panic)] // a test may panic
+mod tests {
+    use super::super::config::Config;
+    use super::super::opening::open_on;
+    use super::*;
+    use crate::journal::MemoryJournal;
+
+    #[tokio::test]
+    async fn a_filler_that_was_given_up_is_told_why_at_whatever_moment() {
+        let dir = tempfile::tempdir().expect("directory");
+        let (config, runtime) = (Config::new(dir.path()), tokio::runtime::Handle::current());
+        let core = open_on(config, Arc::new(MemoryJournal::new()), &runtime).expect("opens");
+        let key = Key::new("key").expect("a key");
+        let Begun::Fill(mut fill) = Fill::begin(&core, &key, FillOptions::default()).expect("begins") else {
+            panic!("nobody else fills");
+        };
+        let filling = fill.filling.clone();
+        // Who gives it up cannot take the work yet; its key is free already.
+        let work = filling.work.lock();
+        std::thread::scope(|scope| {
+            let cause = CacheError::Stalled { after: Duration::ZERO };
+            let abandoning = scope.spawn(|| filling.abandon(&core, cause));
+            while core.files.get(&key, |_| ()).is_some() {
+                std::thread::yield_now();
+            }
+            assert!(matches!(filling.failure(), CacheError::Stalled { .. }), "{}", filling.failure());
+            drop(work);
+            abandoning.join().expect("ends");
+        });
+        let told = fill.write_blocking(b"more").expect_err("it was given up");
+        assert!(matches!(told, CacheError::Stalled { .. }), "{told}");
     }
 }

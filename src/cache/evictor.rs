@@ -216,6 +216,11 @@ impl Evictor {
         self.desk.lock().held.get(&generation).cloned()
     }
 
+    /// How many entries there are.
+    pub fn count(&self) -> u64 {
+        self.desk.lock().held.len() as u64
+    }
+
     /// All entries.
     pub fn all(&self) -> Vec<Held> {
         self.desk.lock().held.values().cloned().collect()

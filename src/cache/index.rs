@@ -25,6 +25,17 @@ impl<K: Hash + Eq, V> Default for Index<K, V> {
 }
 
 impl<K: Hash + Eq + Clone, V> Index<K, V> {
+    /// Puts many in at once, of each key the last one; says which others were there before.
+    pub fn fill(&self, entries: impl ExactSizeIterator<Item = (K, V)>) -> Vec<V> {
+        if entries.len() == 0 {
+            return Vec::new();
+        }
+        // What is moved when a map grows costs more than what is put in.
+        let each = entries.len() / SHARDS;
+        self.shards.iter().for_each(|shard| shard.write().reserve(each + each / 8));
+        entries.filter_map(|(key, value)| self.shard(&key).write().insert(key, value)).collect()
+    }
+
     fn shard<Q: Hash + ?Sized>(&self, key: &Q) -> &RwLock<Map<K, V>> {
         // The map uses the low bits and the top seven.
         &self.shards[(self.hasher.hash_one(key) >> 32) as usize % SHARDS]

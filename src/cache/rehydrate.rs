@@ -18,7 +18,7 @@ use super::record::{
 use super::store::{Place, Store};
 use super::witness::{Header, SLOT_BYTES};
 use crate::journal::{Batch, Journal, JournalError, Tree};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// What comes back, and where it is put.
@@ -110,21 +110,31 @@ pub fn rehydrate(ground: &Ground<'_>) -> Result<Rehydrated, CacheError> {
         }
         blocks.rest(&mut useless)
     })?;
-    for generation in &returned.replaced {
-        useless.delete(ENTRIES, &entry_key(*generation));
+    let Returned { files, held, mut units, mut replaced } = returned;
+    // The index and the policy's order have nothing in common: each on a processor of its own.
+    std::thread::scope(|scope| {
+        let slots = files.into_iter().map(|file| (file.key.clone(), Slot::File(file)));
+        let indexing = scope.spawn(|| ground.files.fill(slots));
+        units.sort_unstable_by_key(|(tick, unit, _)| (*tick, *unit));
+        ground.evictor.resume(units.last().map_or(0, |(tick, ..)| *tick));
+        ground.evictor.admit_all(held, units.into_iter().map(|(_, unit, facts)| (unit, facts)));
+        let replacing = indexing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        for older in replacing {
+            if let Slot::File(older) = older {
+                older.remove(false);
+                ground.evictor.forget(older.unit());
+                replaced.push(older.generation);
+            }
+        }
+    });
+    for generation in replaced {
+        useless.delete(ENTRIES, &entry_key(generation));
     }
     let lost = useless.len() as u64;
     if !useless.is_empty() {
         ground.journal.apply(useless)?;
     }
-    let entries = returned.held.len() as u64;
-    let mut units = returned.units;
-    if !returned.replaced.is_empty() {
-        units.retain(|(_, unit, _)| !returned.replaced.contains(&unit.generation));
-    }
-    units.sort_unstable_by_key(|(tick, unit, _)| (*tick, *unit));
-    ground.evictor.resume(units.last().map_or(0, |(tick, ..)| *tick));
-    ground.evictor.admit_all(returned.held, units.into_iter().map(|(_, unit, facts)| (unit, facts)));
+    let entries = ground.evictor.count();
     Ok(Rehydrated { entries, lost, first_generation: u64::from(session) << 32, rebuilt })
 }
 
@@ -170,11 +180,13 @@ impl<'s> Blocks<'s> {
 
 #[derive(Default)]
 struct Returned {
+    /// In the order of their generations.
+    files: Vec<Arc<FileEntry>>,
     held: HashMap<u64, Held>,
     /// With the tick of their last use.
     units: Vec<(u64, Unit, Facts)>,
-    /// Older generations of a key that has a newer one.
-    replaced: HashSet<u64>,
+    /// Older generations of what has a newer one.
+    replaced: Vec<u64>,
 }
 
 impl Returned {
@@ -185,13 +197,7 @@ impl Returned {
         let file = Arc::new(FileEntry::new(parts).ok_or(Malformed("it is no file"))?);
         self.units.push((file.usage.tick(), file.unit(), file.facts(0)));
         self.held.insert(generation, Held::File(file.clone()));
-        let older =
-            ground.files.change(&file.key, |map| map.insert(file.key.clone(), Slot::File(file.clone())));
-        if let Some(Slot::File(older)) = older {
-            older.remove(false);
-            self.replaced.insert(older.generation);
-            self.held.remove(&older.generation);
-        }
+        self.files.push(file);
         Ok(())
     }
 
@@ -216,8 +222,9 @@ impl Returned {
         let older = ground.blobs.change(&*id, |map| map.insert(id.clone(), blob.clone()));
         if let Some(older) = older {
             older.remove();
-            self.replaced.insert(older.generation);
+            self.replaced.push(older.generation);
             self.held.remove(&older.generation);
+            self.units.retain(|(_, unit, _)| unit.generation != older.generation);
         }
         for block in blob.blocks() {
             self.units.push((block.usage.tick(), blob.unit(&block), blob.facts(&block, 0)));

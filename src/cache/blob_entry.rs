@@ -11,11 +11,11 @@ use super::record::{BlockRecord, EntryRecord, Used};
 use super::store::{ATTRIBUTE_MAX_BYTES, Name, Place, Slots, Store, punch};
 use super::witness::{Header, Witness};
 use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
 
 mod audit;
 

@@ -2,7 +2,7 @@
 use super::digest::{self, Digest};
 use super::record::Used;
 use super::usage::Usage;
-use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use crate::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 /// A block that is there.
 #[derive(Debug)]

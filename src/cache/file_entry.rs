@@ -9,10 +9,10 @@ use super::record::{EntryRecord, Used};
 use super::store::{Name, Place, Store};
 use super::usage::Usage;
 use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed, Ordering::SeqCst};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 
 /// How much is read at once to compute a checksum.

@@ -5,9 +5,9 @@
 //! no more than that, and what it costs comes back by its witnesses.
 use super::error::CacheError;
 use crate::journal::{Batch, Journal, JournalError};
+use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Condvar, Mutex};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// As many records are written without waiting for the interval.
@@ -50,7 +50,7 @@ impl Ledger {
         let shared = Shared { interval, desk: Mutex::default(), changed: Condvar::new() };
         let shared = Arc::new(shared);
         let writing = shared.clone();
-        let thread = std::thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("cache-journal".into())
             .spawn(move || writing.run(&*journal, &recency))
             .map_err(|e| CacheError::io("start the thread of", "journal", e))?;

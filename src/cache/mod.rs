@@ -88,6 +88,8 @@ pub mod info;
 pub mod key;
 mod ledger;
 mod memory;
+#[cfg(all(test, feature = "model"))]
+mod model;
 mod opening;
 mod origin;
 mod readahead;

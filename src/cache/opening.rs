@@ -67,6 +67,17 @@ pub fn open_on(config: Config, journal: Arc<dyn Journal>, runtime: &Handle) -> R
     Builder::new(config, store, journal, runtime)?.start()
 }
 
+/// The same without what runs in the background.
+#[cfg(all(test, feature = "model"))]
+pub fn assemble(
+    config: Config,
+    journal: Arc<dyn Journal>,
+    runtime: &Handle,
+) -> Result<Arc<Core>, CacheError> {
+    let store = Arc::new(Store::open_directory(&config.directory)?);
+    Builder::new(config, store, journal, runtime)?.assemble()
+}
+
 fn move_aside(path: &Path, why: &JournalError) -> Result<(), CacheError> {
     let time = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%.9fZ").to_string();
     let target = path.with_file_name(format!("journal.corrupt-{time}"));
@@ -117,7 +128,7 @@ impl Builder {
         Ok(Self { config, store, journal, runtime, budget, evictor, files, blobs, came_back, took })
     }
 
-    fn start(self) -> Result<Arc<Core>, CacheError> {
+    fn assemble(self) -> Result<Arc<Core>, CacheError> {
         let Self { config, store, runtime, budget, evictor, files, blobs, came_back, .. } = self;
         let recency = recency(Arc::downgrade(&evictor), config.recency_interval);
         let ledger = Ledger::new(self.journal, config.flush_interval, recency)?;
@@ -139,7 +150,7 @@ impl Builder {
             blobs,
             meters,
             events: Events::default(),
-            runtime: runtime.clone(),
+            runtime,
             fetching: AtomicU64::new(0),
             keeping: Arc::default(),
             fillings: Mutex::new(HashMap::new()),
@@ -152,6 +163,12 @@ impl Builder {
             config,
         });
         core.shrink_to(u64::MAX, None);
+        Ok(core)
+    }
+
+    fn start(self) -> Result<Arc<Core>, CacheError> {
+        let core = self.assemble()?;
+        let runtime = core.runtime.clone();
         runtime.spawn(watch_fills(Arc::downgrade(&core), core.filling.clone(), core.config.stall));
         if core.config.policy == PolicyKind::AdaptiveTtl {
             runtime.spawn(expire(Arc::downgrade(&core)));

@@ -1,6 +1,6 @@
 //! [`Usage`]: how a file or a block is used. Counted by readers without a lock.
 use super::record::Used;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 /// How a file or a block is used.
 #[derive(Debug, Default)]

@@ -47,30 +47,35 @@ fn cuts(subject: &mut dyn Subject, roles: &[&str], count: usize) {
     assert!(violations.is_empty(), "{} violations in {count} cuts: {shown:#?}", violations.len());
 }
 
+/// Every version is judged at the end: none may be given up before.
+fn lab(mode: Mode) -> Lab {
+    Lab::new(Setup::mode(mode).with(&["--keep", "10000"]))
+}
+
 /// SEMANTICS, Cut: "A version is the tree at one instant: of two writes of which one began after the other had
 /// ended, the later is never there without the earlier, in whatever files they are."
 #[test]
 fn counter_across_files_passthrough() {
-    cuts(&mut Lab::new(Setup::mode(Mode::Passthrough)), &["counter", "churn"], slice(100, 1000));
+    cuts(&mut lab(Mode::Passthrough), &["counter", "churn"], slice(100, 1000));
 }
 
 /// The same when all data passes the daemon.
 #[test]
 fn counter_across_files_classic() {
-    cuts(&mut Lab::new(Setup::mode(Mode::Classic)), &["counter", "churn"], slice(50, 1000));
+    cuts(&mut lab(Mode::Classic), &["counter", "churn"], slice(50, 1000));
 }
 
 /// SEMANTICS, Cut: "Databases that are being written are saved as they would be found after a power failure at that
 /// instant: consistent, and consistent with each other."
 #[test]
 fn two_databases_passthrough() {
-    cuts(&mut Lab::new(Setup::mode(Mode::Passthrough)), &["sqlite"], slice(50, 1000));
+    cuts(&mut lab(Mode::Passthrough), &["sqlite"], slice(50, 1000));
 }
 
 /// The same when all data passes the daemon.
 #[test]
 fn two_databases_classic() {
-    cuts(&mut Lab::new(Setup::mode(Mode::Classic)), &["sqlite"], slice(25, 500));
+    cuts(&mut lab(Mode::Classic), &["sqlite"], slice(25, 500));
 }
 
 /// The checks are right on a true cut, and they notice files copied one after another.

@@ -3,8 +3,9 @@
 
 mod harness;
 
-use harness::{Lab, Setup};
+use harness::{Lab, Setup, is_root, skip};
 use std::fs;
+use std::io::Read;
 use std::process::{Command, Stdio};
 
 /// SEMANTICS, Unmount: "A directory that programs still use stays mounted after `icecache unmount`, which flushes, says so and
@@ -27,6 +28,29 @@ fn a_busy_directory_is_saved_and_stays_mounted() {
     user.wait().unwrap();
     lab.unmount();
     assert_eq!(fs::read(lab.restored(None).join("later")).unwrap(), b"y");
+}
+
+/// A mount is copied into each new mount namespace, as of a container, where nobody can unmount it from outside: that
+/// holds up no unmount.
+#[test]
+fn a_copy_in_another_namespace_holds_nothing_up() {
+    if !is_root() {
+        return skip("namespaces", "needs root");
+    }
+    let lab = Lab::new(Setup::default());
+    fs::write(lab.place().join("file"), b"x").unwrap();
+    let mut command = Command::new("unshare");
+    command
+        .args(["--mount", "--propagation", "private", "sh", "-c", "echo there; exec cat"])
+        .current_dir("/");
+    let mut other = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut there = [0; 6];
+    other.stdout.as_mut().unwrap().read_exact(&mut there).unwrap();
+    let unmounted = lab.verb("unmount", &[]);
+    drop(other.stdin.take());
+    other.wait().unwrap();
+    assert!(unmounted.ok(), "{}", unmounted.said());
+    assert_eq!(fs::read(lab.restored(None).join("file")).unwrap(), b"x");
 }
 
 /// A program that asks for a terminal at each open (Python does) leaves no line in the log.

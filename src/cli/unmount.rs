@@ -100,6 +100,7 @@ fn report(reply: &UnmountReply, dir: &Path, read_only: bool, context: &Context) 
     let version = reply.version.as_deref().map_or_else(|| "no version".to_owned(), safe);
     let dir = safe_path(dir);
     context.output.say(&match read_only {
+        true if reply.version.is_none() => format!("{dir} is unmounted"),
         true => format!("{dir} is unmounted, it showed version {version}"),
         false => format!("{dir} is unmounted, everything is saved: {version}"),
     });

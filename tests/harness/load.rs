@@ -187,7 +187,9 @@ fn unlock(dir: &Path) -> std::io::Result<()> {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
             unlock(&entry.path())?;
-        } else if entry.file_name().as_encoded_bytes().ends_with(b".lock") {
+        } else if entry.file_name().as_encoded_bytes().ends_with(b".lock")
+            || entry.file_name() == "packed-refs.new"
+        {
             fs::remove_file(entry.path())?;
         }
     }
@@ -198,7 +200,9 @@ fn git_in(dir: &Path, args: &[&str]) -> Command {
     let mut command = Command::new("git");
     // Restored by root it is root's, whoever made it.
     command.arg("-C").arg(dir).args(["-c", "safe.directory=*", "-c", "user.name=Nobody"]);
-    command.args(["-c", "user.email=nobody@example.org", "-c", "gc.auto=20"]).args(args);
+    command
+        .args(["-c", "user.email=nobody@example.org", "-c", "gc.auto=20", "-c", "gc.autoDetach=false"])
+        .args(args);
     command.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null").stdin(Stdio::null());
     command
 }

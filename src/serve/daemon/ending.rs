@@ -96,7 +96,12 @@ impl Ending {
             }
             std::thread::sleep(BUSY_PAUSE);
         }
+        let give_up = Instant::now() + BUSY_PATIENCE;
         let mut state = self.state.lock();
+        while !state.unmounted && !self.changed.wait_until(&mut state, give_up).timed_out() {}
+        // It lives on where nobody can unmount it from here: in another mount namespace, as of a container.
+        state.asked |= !state.unmounted;
+        self.changed.notify_all();
         loop {
             if let Some(outcome) = &state.outcome {
                 return Ok(outcome.clone());

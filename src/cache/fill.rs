@@ -149,13 +149,14 @@ impl Fill {
             Some(slot) => Some(hold(slot)),
             None => {
                 map.insert(key.clone(), Slot::Filling(filling.clone()));
+                // Within the lock, so that who finds it and ends it takes it from there as well.
+                core.fillings.lock().insert(generation, Arc::downgrade(&filling));
                 None
             }
         });
         if let Some(found) = occupied(core, taken) {
             return Ok(found);
         }
-        core.fillings.lock().insert(generation, Arc::downgrade(&filling));
         core.filling.notify_one();
         Ok(Begun::Fill(Self { core: core.clone(), filling, ended: false }))
     }

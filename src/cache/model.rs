@@ -230,7 +230,7 @@ fn what_is_held_is_not_evicted() {
                 let Some(held) = there(&core) else { return };
                 thread::yield_now();
                 assert!(there(&core).is_some(), "it was evicted while it was held");
-                assert_eq!(bytes_of(&held), [b'a'; 6000]);
+                assert!(bytes_of(&held) == [b'a'; 6000], "it is not what it was");
             })
         };
         let evictor = {
@@ -253,8 +253,13 @@ fn what_is_deleted_stays_for_those_who_hold_it() {
             let core = core.clone();
             thread::spawn(move || {
                 if let Some(held) = there(&core) {
+                    let before = bytes_of(&held);
+                    assert!(
+                        before == [b'a'; 6000] || before == [b'b'; 6000],
+                        "neither the old one nor the new one"
+                    );
                     thread::yield_now();
-                    assert_eq!(bytes_of(&held), [b'a'; 6000]);
+                    assert!(bytes_of(&held) == before, "it has changed while it was held");
                 }
             })
         };
@@ -267,7 +272,7 @@ fn what_is_deleted_stays_for_those_who_hold_it() {
                 });
                 assert!(file.flatten().is_some_and(|file| core.drop_file(&file)));
                 let new = fill(&core, &key(), b'b').expect("its name is free").expect("nobody else fills");
-                assert_eq!(bytes_of(&new), [b'b'; 6000]);
+                assert!(bytes_of(&new) == [b'b'; 6000], "it is not the new one");
             })
         };
         reader.join().expect("ends");

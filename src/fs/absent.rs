@@ -180,7 +180,9 @@ impl Volume {
     fn directory_at(&self, in_tree: Option<(&Arc<Absent>, Node)>, attr: &Attr) -> Option<Node> {
         let absent = self.absent.as_ref()?;
         let here = in_tree.map(|(_, node)| node).filter(|node| !absent.is_absent(*node));
-        here.or_else(|| absent.moved_at(attr.key.ino).filter(|_| attr.key.dev == self.inodes.root().key.dev))
+        here.or_else(|| {
+            absent.moved_at(attr.key.ino).filter(|_| attr.key.dev == self.inodes.root().key().dev)
+        })
     }
 
     fn directory_node(&self, parent: &Inode, name: &CStr) -> Option<(&Arc<Absent>, Node)> {
@@ -265,12 +267,12 @@ impl Shown for Volume {
 }
 
 /// The blocks of 512 bytes that it will probably take: those of its data.
-fn blocks_of(absent: &Absent, file: u32, row: &FileRow) -> u64 {
+fn blocks_of(absent: &Absent, file: u32, row: FileRow) -> u64 {
     let elsewhere = absent.tree().references(file).map_or(0, References::bytes);
     row.size.min(row.place.length + elsewhere).div_ceil(4096) * 8
 }
 
-fn attr_of(absent: &Absent, file: u32, row: &FileRow) -> Attr {
+fn attr_of(absent: &Absent, file: u32, row: FileRow) -> Attr {
     Attr {
         key: absent_key(file),
         generation: 0,

@@ -8,8 +8,8 @@ use std::os::fd::AsFd;
 /// A device and an inode number on it: what names a file of the backing for its whole life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FileKey {
-    /// Device number.
-    pub dev: u64,
+    /// Device number, as the kernel keeps it (12 bits major, 20 bits minor).
+    pub dev: u32,
     /// Inode number.
     pub ino: u64,
 }
@@ -78,7 +78,7 @@ impl From<&Statx> for Attr {
         let time = |t: rustix::fs::StatxTimestamp| Timestamp { sec: t.tv_sec, nsec: t.tv_nsec };
         let born = st.stx_btime;
         Self {
-            key: FileKey { dev: rustix::fs::makedev(st.stx_dev_major, st.stx_dev_minor), ino: st.stx_ino },
+            key: FileKey { dev: encode_dev(st.stx_dev_major, st.stx_dev_minor), ino: st.stx_ino },
             generation: (born.tv_sec as u64)
                 .wrapping_mul(1_000_000_000)
                 .wrapping_add(u64::from(born.tv_nsec)),

@@ -1,4 +1,5 @@
 //! Inodes: what the kernel knows by number, and where each can be found on the backing now.
+mod lookups;
 mod table;
 
 pub use table::InodeTable;
@@ -10,12 +11,13 @@ use super::open::OpenState;
 use super::rare::Rare;
 use crate::path::RelPath;
 use crate::sync::Mutex;
+use lookups::Lookups;
 use rustix::io::Errno;
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
 /// The number of the root, given by the protocol.
 pub const ROOT_ID: u64 = 1;
@@ -29,7 +31,7 @@ const FOREIGN_BASE: u64 = 1 << 62;
 const ABSENT_BASE: u64 = 1 << 61;
 
 /// The device of what is not on the disk yet: no file system has it.
-const ABSENT_DEV: u64 = u64::MAX;
+const ABSENT_DEV: u32 = u32::MAX;
 
 /// Not a directory of the restored version's tree.
 const NO_NODE: u32 = u32::MAX;
@@ -52,72 +54,109 @@ pub(super) fn absent_key(file: u32) -> FileKey {
 /// Nobody has looked yet.
 pub(super) const ACL_UNKNOWN: u8 = 2;
 
-/// A file, directory or other entry that the kernel holds a reference to.
+/// A file, directory or other entry that the kernel holds a reference to. There may be a million, nearly all
+/// of them files that nobody has open: what only directories or few files have is behind a pointer.
 #[derive(Debug)]
 pub struct Inode {
     /// What the kernel calls it. Equal to the backing's inode number wherever possible, so that
     /// `st_ino` is the same with and without the mount.
     pub id: u64,
-    /// Which file of the backing it is.
-    pub key: FileKey,
     /// See [`Attr::generation`].
     pub generation: u64,
+    /// The halves of its key.
+    ino: u64,
+    dev: u32,
+    lookups: Lookups,
+    /// The dirty epoch in which its path was last marked, of which the lower half tells enough.
+    pub(super) marked: AtomicU32,
     /// Whether it lies on the device of the root (only there passthrough is offered).
     pub native: bool,
-    /// Directories keep a descriptor, so that a rename above them costs nothing.
-    dir: Option<OwnedFd>,
-    nlookup: AtomicU64,
     links: Mutex<Links>,
     /// Open handles and what serves them. Owner of its lock: `fs::open`.
     pub(super) open: Mutex<Rare<OpenState>>,
+    directory: Option<Box<Directory>>,
+}
+
+/// What only a directory has.
+#[derive(Debug)]
+pub(super) struct Directory {
+    /// Kept open, so that a rename above it costs nothing.
+    fd: OwnedFd,
     /// The listing pass under way. Owner of its lock: `fs::listing`.
     pub(super) listing: Mutex<Option<Box<Listing>>>,
-    /// Whether the kernel may hold a cached listing with attributes of this directory.
+    /// Whether the kernel may hold a cached listing with attributes of it.
     pub(super) listed: AtomicBool,
-    /// Whether a directory has a default ACL: [`ACL_UNKNOWN`], or the answer. Owner: `ops::create`.
+    /// Whether it has a default ACL: [`ACL_UNKNOWN`], or the answer. Owner: `ops::create`.
     pub(super) default_acl: AtomicU8,
-    /// The dirty epoch in which its path was last marked, of which the lower half tells enough.
-    pub(super) marked: AtomicU32,
-    /// Where a directory stands in the tree of what is absent. Owner: `fs::absent`.
+    /// Where it stands in the tree of what is absent. Owner: `fs::absent`.
     node: AtomicU32,
+}
+
+impl Directory {
+    fn new(fd: OwnedFd) -> Self {
+        Self {
+            fd,
+            listing: Mutex::default(),
+            listed: AtomicBool::new(false),
+            default_acl: AtomicU8::new(ACL_UNKNOWN),
+            node: AtomicU32::new(NO_NODE),
+        }
+    }
 }
 
 impl Inode {
     /// The descriptor of a directory; `ENOTDIR` for anything else.
     pub fn dir(&self) -> io::Result<BorrowedFd<'_>> {
-        self.dir.as_ref().map(AsFd::as_fd).ok_or_else(|| Errno::NOTDIR.into())
+        self.directory().map(|directory| directory.fd.as_fd()).ok_or_else(|| Errno::NOTDIR.into())
+    }
+
+    /// What it has as a directory.
+    pub(super) fn directory(&self) -> Option<&Directory> {
+        self.directory.as_deref()
     }
 
     fn new(id: u64, attr: &Attr, native: bool, dir: Option<OwnedFd>, lookups: u64) -> Self {
         Self {
             id,
-            key: attr.key,
             generation: attr.generation,
+            ino: attr.key.ino,
+            dev: attr.key.dev,
+            lookups: Lookups::new(lookups),
+            marked: AtomicU32::new(0),
             native,
-            dir,
-            nlookup: AtomicU64::new(lookups),
             links: Mutex::default(),
             open: Mutex::default(),
-            listing: Mutex::default(),
-            listed: AtomicBool::new(false),
-            default_acl: AtomicU8::new(ACL_UNKNOWN),
-            marked: AtomicU32::new(0),
-            node: AtomicU32::new(NO_NODE),
+            directory: dir.map(|fd| Box::new(Directory::new(fd))),
         }
+    }
+
+    /// Which file of the backing it is.
+    pub fn key(&self) -> FileKey {
+        FileKey { dev: self.dev, ino: self.ino }
     }
 
     /// The file, if it is not on the disk yet.
     pub(super) fn absent_file(&self) -> Option<u32> {
-        (self.key.dev == ABSENT_DEV).then_some(self.key.ino as u32)
+        (self.dev == ABSENT_DEV).then_some(self.ino as u32)
     }
 
-    /// See the field.
+    /// Where a directory stands in the tree of what is absent.
     pub(super) fn node(&self) -> Option<u32> {
-        Some(self.node.load(Ordering::Acquire)).filter(|node| *node != NO_NODE)
+        let node = self.directory()?.node.load(Ordering::Acquire);
+        Some(node).filter(|node| *node != NO_NODE)
+    }
+
+    /// Its default ACL, if it is a directory, may have changed.
+    pub(super) fn forget_default_acl(&self) {
+        if let Some(directory) = self.directory() {
+            directory.default_acl.store(ACL_UNKNOWN, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn set_node(&self, node: Option<u32>) {
-        self.node.store(node.unwrap_or(NO_NODE), Ordering::Release);
+        if let Some(directory) = self.directory() {
+            directory.node.store(node.unwrap_or(NO_NODE), Ordering::Release);
+        }
     }
 
     /// Attributes as the kernel is told them. It takes an inode whose generation changes for another
@@ -133,13 +172,13 @@ impl Inode {
 
     /// Whether it is a directory.
     pub fn is_dir(&self) -> bool {
-        self.dir.is_some()
+        self.directory.is_some()
     }
 
     /// Runs `f` with a descriptor and a name that reach this inode now. `ENOENT` once it has no name.
     pub fn at<T>(&self, f: impl FnOnce(BorrowedFd<'_>, &CStr) -> io::Result<T>) -> io::Result<T> {
-        if let Some(dir) = &self.dir {
-            return f(dir.as_fd(), c".");
+        if let Some(directory) = self.directory() {
+            return f(directory.fd.as_fd(), c".");
         }
         // Cloned, so that no system call runs under the lock.
         let link = self.links.lock().last().cloned();

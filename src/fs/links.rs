@@ -21,48 +21,64 @@ impl Link {
 
 /// Names that were seen and not removed since, each once.
 #[derive(Debug, Default)]
-pub struct Links {
-    last: Option<Link>,
-    /// Those before it, oldest first.
-    #[allow(clippy::box_collection)] // a pointer for those that have none
-    earlier: Option<Box<Vec<Link>>>,
+pub enum Links {
+    /// It has none, or none that was seen.
+    #[default]
+    None,
+    /// It has this one.
+    One(Link),
+    /// It has several, oldest first.
+    #[allow(clippy::box_collection)] // a pointer for those that have one
+    Several(Box<Vec<Link>>),
 }
 
 impl Links {
     /// The one seen last.
     pub fn last(&self) -> Option<&Link> {
-        self.last.as_ref()
+        self.all().last()
     }
 
     /// Whether there is one besides this.
     pub fn has_other(&self, parent: u64, name: &CStr) -> bool {
-        self.all().any(|link| !link.is(parent, name))
+        self.all().iter().any(|link| !link.is(parent, name))
     }
 
     /// Adds one, unless it is there.
     pub fn add(&mut self, parent: &Arc<Inode>, name: &CStr) {
-        if !self.all().any(|link| link.is(parent.id, name)) {
-            let link = Link { parent: parent.clone(), name: name.into() };
-            if let Some(before) = self.last.replace(link) {
-                self.earlier.get_or_insert_default().push(before);
-            }
+        if self.all().iter().any(|link| link.is(parent.id, name)) {
+            return;
         }
+        let link = Link { parent: parent.clone(), name: name.into() };
+        *self = match std::mem::take(self) {
+            Self::None => Self::One(link),
+            Self::One(before) => Self::Several(Box::new(vec![before, link])),
+            Self::Several(mut links) => {
+                links.push(link);
+                Self::Several(links)
+            }
+        };
     }
 
     /// Removes one, if it is there.
     pub fn remove(&mut self, parent: u64, name: &CStr) {
-        if let Some(earlier) = &mut self.earlier {
-            earlier.retain(|link| !link.is(parent, name));
-        }
-        if self.last.as_ref().is_some_and(|link| link.is(parent, name)) {
-            self.last = self.earlier.as_mut().and_then(|earlier| earlier.pop());
-        }
-        if self.earlier.as_ref().is_some_and(|earlier| earlier.is_empty()) {
-            self.earlier = None;
+        match self {
+            Self::None => {}
+            Self::One(link) if link.is(parent, name) => *self = Self::None,
+            Self::One(_) => {}
+            Self::Several(links) => {
+                links.retain(|link| !link.is(parent, name));
+                if links.len() < 2 {
+                    *self = links.pop().map_or(Self::None, Self::One);
+                }
+            }
         }
     }
 
-    fn all(&self) -> impl Iterator<Item = &Link> {
-        self.earlier.iter().flat_map(|earlier| earlier.iter()).chain(&self.last)
+    fn all(&self) -> &[Link] {
+        match self {
+            Self::None => &[],
+            Self::One(link) => std::slice::from_ref(link),
+            Self::Several(links) => links,
+        }
     }
 }

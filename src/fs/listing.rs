@@ -3,6 +3,7 @@ use super::inode::{Inode, absent_id};
 use crate::state::absent::Absent;
 use crate::state::absent::tree::{Node, What};
 use rustix::fs::{FileType, Mode, OFlags, RawDir, SeekFrom};
+use rustix::io::Errno;
 use std::ffi::{CStr, CString};
 use std::io;
 use std::mem::MaybeUninit;
@@ -114,7 +115,8 @@ pub fn list(
         at = 0;
     }
     let named = |name: &CStr| in_tree.is_some_and(|(tree, node)| tree.stands_at(node, name.to_bytes()));
-    let kept = dir.listing.lock().take().filter(|l| l.at == at && at != 0);
+    let directory = dir.directory().ok_or(Errno::NOTDIR)?;
+    let kept = directory.listing.lock().take().filter(|l| l.at == at && at != 0);
     let mut listing = match kept {
         Some(listing) => listing,
         None => Box::new(Listing::open(dir, at)?),
@@ -134,6 +136,6 @@ pub fn list(
         listing.at = entry.next;
         listing.ahead.pop_front();
     }
-    *dir.listing.lock() = Some(listing);
+    *directory.listing.lock() = Some(listing);
     Ok(())
 }

@@ -16,7 +16,7 @@ use std::time::Instant;
 impl Volume {
     fn leads_to(&self, path: &RelPath, inode: &Inode) -> bool {
         let look = |at: BorrowedFd<'_>, name: &CStr| Ok(Attr::at(at, name).ok());
-        reach(Live::root(self), path, look).is_ok_and(|attr| attr.is_some_and(|attr| attr.key == inode.key))
+        reach(Live::root(self), path, look).is_ok_and(|attr| attr.is_some_and(|attr| attr.key == inode.key()))
     }
 }
 
@@ -36,7 +36,7 @@ impl Live for Volume {
         // Remembered, since the records stop telling once only one name is left.
         let found = |inode: &Inode| {
             let known = inode.open.lock().unasked.clone().filter(|path| self.leads_to(path, inode));
-            let path = known.or_else(|| if inode.native { find(inode.key.ino) } else { None })?;
+            let path = known.or_else(|| if inode.native { find(inode.key().ino) } else { None })?;
             inode.open.lock().unasked = Some(path.clone());
             Some(path)
         };
@@ -51,7 +51,7 @@ impl Live for Volume {
         let writer = |inode: &Arc<Inode>| {
             let path = inode.path().or_else(|| found(inode))?;
             let passing = inode.open.lock().classic > 0;
-            Some(Writer { node: inode.id, path, ino: inode.key.ino, passing })
+            Some(Writer { node: inode.id, path, ino: inode.key().ino, passing })
         };
         live.iter().filter_map(writer).collect()
     }

@@ -353,7 +353,7 @@ fn is_written(inode: &Inode) -> bool {
     let opened = inode.at(|dir, name| {
         let file = rustix::fs::openat(dir, name, flags, Mode::empty())?;
         let attr = Attr::at(&file, c"")?;
-        if attr.key != inode.key { Err(rustix::io::Errno::NOENT.into()) } else { Ok(file) }
+        if attr.key != inode.key() { Err(rustix::io::Errno::NOENT.into()) } else { Ok(file) }
     });
     match opened {
         Ok(file) => super::sys::has_writer(&file),

@@ -89,14 +89,14 @@ impl Shelter {
 
     /// Whether [`before_write`](Self::before_write) would copy, or wait for who reads.
     pub fn must_copy(&self, inode: &Inode) -> bool {
-        let Some(sheltered) = self.get(inode.key.ino).filter(|_| inode.native) else { return false };
+        let Some(sheltered) = self.get(inode.key().ino).filter(|_| inode.native) else { return false };
         // Locked: somebody copies or packs it now.
         sheltered.0.try_read().is_none_or(|place| !matches!(*place, Place::Copied(_)))
     }
 
     /// Call before the content of `inode` may change: copies it if it is still needed.
     pub fn before_write(&self, inode: &Inode) -> io::Result<()> {
-        let Some(sheltered) = self.get(inode.key.ino).filter(|_| inode.native) else { return Ok(()) };
+        let Some(sheltered) = self.get(inode.key().ino).filter(|_| inode.native) else { return Ok(()) };
         let mut place = sheltered.0.write();
         let copied = match &*place {
             Place::Copied(_) => return Ok(()),
@@ -109,7 +109,7 @@ impl Shelter {
 
     /// Call before a name of `inode` goes: opens it, so that its content stays reachable.
     pub fn before_unlink(&self, inode: &Inode) -> io::Result<()> {
-        let Some(sheltered) = self.get(inode.key.ino).filter(|_| inode.native) else { return Ok(()) };
+        let Some(sheltered) = self.get(inode.key().ino).filter(|_| inode.native) else { return Ok(()) };
         let mut place = sheltered.0.write();
         if let Place::Backing = *place {
             *place = Place::Opened(open(inode)?);

@@ -158,11 +158,12 @@ impl Volume {
 
 /// Looked up once for each directory; an operation that changes it makes it unknown again.
 fn has_default_acl(dir: &Inode) -> bool {
-    match dir.default_acl.load(Ordering::Relaxed) {
+    let Some(directory) = dir.directory() else { return false };
+    match directory.default_acl.load(Ordering::Relaxed) {
         ACL_UNKNOWN => {
             let found = dir.at(|fd, name| sys::get_xattr(&fd, name, c"system.posix_acl_default", &mut []));
             let has = found.is_ok_and(|length| length > 0);
-            dir.default_acl.store(u8::from(has), Ordering::Relaxed);
+            directory.default_acl.store(u8::from(has), Ordering::Relaxed);
             has
         }
         known => known == 1,

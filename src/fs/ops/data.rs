@@ -169,8 +169,9 @@ impl Volume {
             return;
         }
         let Some(parent) = self.inode(inode).ok().and_then(|i| i.parent()) else { return };
-        if parent.listed.load(Ordering::Relaxed)
-            && parent.listed.swap(false, Ordering::Relaxed)
+        let Some(directory) = parent.directory() else { return };
+        if directory.listed.load(Ordering::Relaxed)
+            && directory.listed.swap(false, Ordering::Relaxed)
             && let Some(kernel) = self.kernel.get()
         {
             self.count(Op::ForgetListing);

@@ -43,8 +43,10 @@ impl Volume {
     ) -> io::Result<()> {
         self.count(Op::Readdirplus);
         let parent = self.inode(dir)?;
-        if at == 0 {
-            parent.listed.store(true, Ordering::Relaxed);
+        if at == 0
+            && let Some(directory) = parent.directory()
+        {
+            directory.listed.store(true, Ordering::Relaxed);
         }
         listing::list(&parent, at, self.tree_at(&parent), |name, entry| {
             if name == c"." || name == c".." {

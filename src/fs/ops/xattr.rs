@@ -1,11 +1,9 @@
 //! Extended attributes, as the backing has them.
 use crate::fs::counters::Op;
-use crate::fs::inode::ACL_UNKNOWN;
 use crate::fs::{Volume, sys};
 use rustix::io::Errno;
 use std::ffi::CStr;
 use std::io;
-use std::sync::atomic::Ordering;
 
 /// The largest value or list the kernel passes on (`XATTR_SIZE_MAX`).
 const XATTR_BYTES_MAX: usize = 64 * 1024;
@@ -47,7 +45,7 @@ impl Volume {
         self.xattrs()?;
         let inode = self.inode(inode)?;
         self.naming(|| inode.at(|dir, name| sys::set_xattr(&dir, name, attr, value, flags)))?;
-        inode.default_acl.store(ACL_UNKNOWN, Ordering::Relaxed);
+        inode.forget_default_acl();
         self.mark(&inode);
         // An ACL changes the mode the kernel has cached.
         if let (true, Some(kernel)) = (attr.to_bytes().starts_with(b"system.posix_acl"), self.kernel.get()) {
@@ -62,7 +60,7 @@ impl Volume {
         self.xattrs()?;
         let inode = self.inode(inode)?;
         self.naming(|| inode.at(|dir, name| sys::remove_xattr(&dir, name, attr)))?;
-        inode.default_acl.store(ACL_UNKNOWN, Ordering::Relaxed);
+        inode.forget_default_acl();
         self.mark(&inode);
         Ok(())
     }

@@ -7,7 +7,7 @@ use super::lent::Lent;
 use super::outcome::Outcome;
 use super::pace::Pace;
 use super::ranges::{Ranges, Reader};
-use super::tree::{FileRow, Place};
+use super::tree::Place;
 use crate::layer::frame::FRAME_RAW_MAX;
 use crate::layer::{Buffers, Kind, LayerError, LayerReader};
 use crate::remote::Store;
@@ -217,7 +217,7 @@ impl Hydrator {
 
     /// Joins files whose entries are asked for together. Large ones are brought in parts.
     fn runs(&self, files: &[u32], most: u64) -> Vec<Range<u32>> {
-        runs(files, most, |file| self.ranges.serves(file), |file| self.absent.tree().file(file))
+        runs(files, most, |file| self.ranges.serves(file), |file| self.absent.tree().file(file).place)
     }
 
     /// Bytes that the store sends for a run.
@@ -486,20 +486,20 @@ impl Drop for Background<'_> {
 }
 
 /// Joins files, ascending, whose entries lie close to each other in one layer; not those that stay `alone`.
-fn runs<'a>(
+fn runs(
     files: &[u32],
     most: u64,
     alone: impl Fn(u32) -> bool,
-    row: impl Fn(u32) -> &'a FileRow,
+    place_of: impl Fn(u32) -> Place,
 ) -> Vec<Range<u32>> {
     let mut runs: Vec<Range<u32>> = Vec::new();
     for &file in files {
-        let place = row(file).place;
+        let place = place_of(file);
         if let Some(run) = runs.last_mut()
             && !alone(file)
             && !alone(run.start)
         {
-            let (start, last) = (row(run.start).place, row(run.end - 1).place);
+            let (start, last) = (place_of(run.start), place_of(run.end - 1));
             let gap = place.offset.saturating_sub(last.offset + last.length);
             let length = (place.offset + place.length).saturating_sub(start.offset);
             if start.layer == place.layer && gap <= RUN_BYTES / 16 && length <= most {
@@ -515,33 +515,25 @@ fn runs<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::absent::tree::Place;
 
     #[test]
     fn neighbours_are_asked_for_together() {
-        let row = |layer, offset, length| FileRow {
-            place: Place { layer, offset, length },
-            size: length,
-            mode: 0,
-            uid: 0,
-            gid: 0,
-            mtime: crate::clock::Timestamp::default(),
-        };
+        let place = |layer, offset, length| Place { layer, offset, length };
         let mib = 1 << 20;
-        let rows = [
-            row(0, 0, mib),
-            row(0, mib, mib),
-            row(0, 9 * mib, mib),
-            row(0, 10 * mib, 40 * mib),
-            row(1, 0, 1),
+        let places = [
+            place(0, 0, mib),
+            place(0, mib, mib),
+            place(0, 9 * mib, mib),
+            place(0, 10 * mib, 40 * mib),
+            place(1, 0, 1),
         ];
         let runs = |files: &[u32], alone: u32| {
-            runs(files, RUN_BYTES, |file| file == alone, |file| &rows[file as usize])
+            runs(files, RUN_BYTES, |file| file == alone, |file| places[file as usize])
         };
         assert_eq!(runs(&[0, 1, 2, 3, 4], 9), [0..2, 2..3, 3..4, 4..5]);
         assert_eq!(runs(&[0, 1, 2, 3, 4], 0), [0..1, 1..2, 2..3, 3..4, 4..5]);
         assert_eq!(runs(&[0, 2], 9), [0..1, 2..3]);
         assert!(runs(&[], 9).is_empty());
-        assert_eq!(super::runs(&[0, 1], mib, |_| false, |file| &rows[file as usize]), [0..1, 1..2]);
+        assert_eq!(super::runs(&[0, 1], mib, |_| false, |file| places[file as usize]), [0..1, 1..2]);
     }
 }

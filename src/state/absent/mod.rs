@@ -389,7 +389,7 @@ impl Absent {
         &self,
         dir: BorrowedFd<'_>,
         node: Node,
-        file: impl FnOnce(u32, &FileRow) -> T,
+        file: impl FnOnce(u32, FileRow) -> T,
     ) -> io::Result<Option<T>> {
         if !self.is_absent(node) {
             return Ok(None);

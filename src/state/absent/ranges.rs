@@ -120,7 +120,7 @@ impl Ranges {
             return Err(io::ErrorKind::NotFound.into());
         }
         let empty = self.absent.begin_nameless(file)?;
-        let partial = Arc::new(Partial::new(file, *self.absent.tree().file(file), empty));
+        let partial = Arc::new(Partial::new(file, self.absent.tree().file(file), empty));
         let mut partials = self.partials.lock();
         if partials.len() >= KEPT_MAX {
             partials.retain(|_, partial| Arc::strong_count(partial) > 1);

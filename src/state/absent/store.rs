@@ -177,6 +177,7 @@ fn lay_out(head: &Head, tables: &[Bytes]) -> Result<(Tree, Vec<Layer>, Lenders)>
         lenders.know(&layer.key, &index);
         layers.push(Layer { source: LayerSource::of(layer), index });
     }
+    tree.settle();
     Ok((tree, layers, lenders))
 }
 

@@ -3,9 +3,12 @@
 //! Layers are laid oldest first: each row replaces what stood at its path, a whiteout takes away what
 //! older layers had there. Rows come in path order, so that laying them is mostly appending. What a
 //! row says is kept in arenas and referred to by number; numbers depend on the layers alone.
+mod rows;
+
 use crate::layer::contents::Row;
 use crate::layer::{Kind, LayerError, Metadata, References};
 use crate::path::RelPath;
+use rows::Rows;
 use std::collections::HashMap;
 
 /// The number of a node; 0 is the root.
@@ -26,7 +29,7 @@ pub struct Place {
 }
 
 /// A file of the version: all its names lead here.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileRow {
     /// Where its entry is.
     pub place: Place,
@@ -56,14 +59,43 @@ pub enum What {
 /// Extended attributes: names and values.
 type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
+/// A node: a million of them take 20 MB.
 #[derive(Debug, Clone, Copy)]
 struct Slot {
+    /// Where its name begins, and the length of it.
     name: u32,
     length: u8,
-    what: What,
+    kind: SlotKind,
+    /// The number of its file, link or node.
+    number: u32,
     parent: Node,
     /// Which layer said so.
     layer: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SlotKind {
+    Directory,
+    File,
+    Special,
+}
+
+impl Slot {
+    fn what(&self) -> What {
+        match self.kind {
+            SlotKind::Directory => What::Directory,
+            SlotKind::File => What::File(self.number),
+            SlotKind::Special => What::Special(self.number),
+        }
+    }
+
+    fn set(&mut self, what: What) {
+        (self.kind, self.number) = match what {
+            What::Directory => (SlotKind::Directory, 0),
+            What::File(number) => (SlotKind::File, number),
+            What::Special(number) => (SlotKind::Special, number),
+        };
+    }
 }
 
 /// The tree of one version.
@@ -74,7 +106,7 @@ pub struct Tree {
     /// The children of directories, by name.
     children: HashMap<Node, Vec<Node>>,
     directories: HashMap<Node, Metadata>,
-    files: Vec<FileRow>,
+    files: Rows,
     specials: Vec<(Kind, Metadata)>,
     /// Extended attributes of files that have some.
     xattrs: HashMap<u32, Xattrs>,
@@ -87,13 +119,14 @@ pub struct Tree {
 
 impl Default for Tree {
     fn default() -> Self {
-        let root = Slot { name: 0, length: 0, what: What::Directory, parent: ROOT, layer: 0 };
+        let kind = SlotKind::Directory;
+        let root = Slot { name: 0, length: 0, kind, number: 0, parent: ROOT, layer: 0 };
         Self {
             slots: vec![root],
             names: Vec::new(),
             children: HashMap::new(),
             directories: HashMap::new(),
-            files: Vec::new(),
+            files: Rows::default(),
             specials: Vec::new(),
             xattrs: HashMap::new(),
             refs: HashMap::new(),
@@ -112,6 +145,15 @@ impl Tree {
         }
         self.layers += 1;
         Ok(())
+    }
+
+    /// All layers were laid: gives back what growing took.
+    pub fn settle(&mut self) {
+        self.trail = Vec::new();
+        self.slots.shrink_to_fit();
+        self.names.shrink_to_fit();
+        self.files.settle();
+        self.children.values_mut().for_each(Vec::shrink_to_fit);
     }
 
     fn row(&mut self, row: Row) -> Result<(), LayerError> {
@@ -134,7 +176,7 @@ impl Tree {
             Kind::File { size, refs, .. } => {
                 let Metadata { mode, uid, gid, mtime, xattrs } = entry.meta.clone();
                 let file = number(self.files.len())?;
-                self.files.push(FileRow { place, size, mode, uid, gid, mtime });
+                self.files.push(&FileRow { place, size, mode, uid, gid, mtime });
                 if !xattrs.is_empty() {
                     self.xattrs.insert(file, xattrs);
                 }
@@ -147,7 +189,9 @@ impl Tree {
                 let found = self.find(target).and_then(|node| self.slots.get(node as usize));
                 match found {
                     // Only a name of the same layer says which content is meant.
-                    Some(slot) if slot.layer == self.layers && slot.what != What::Directory => slot.what,
+                    Some(slot) if slot.layer == self.layers && slot.kind != SlotKind::Directory => {
+                        slot.what()
+                    }
                     _ => {
                         let what = format!("hard link to a file that is not there: {target}: {path}");
                         return Err(LayerError::corrupt(what));
@@ -196,21 +240,24 @@ impl Tree {
     fn put(&mut self, parent: Node, name: &[u8], what: What) -> Result<Node, LayerError> {
         let layer = self.layers;
         if let Some(node) = self.child(parent, name) {
-            let before = self.slots[node as usize].what;
-            if before == What::Directory && what != What::Directory {
+            let before = self.slots[node as usize].kind;
+            if before == SlotKind::Directory && what != What::Directory {
                 self.cut_below(node);
                 self.directories.remove(&node);
                 self.trail.clear();
             }
             let slot = &mut self.slots[node as usize];
-            (slot.what, slot.layer) = (what, layer);
+            slot.set(what);
+            slot.layer = layer;
             return Ok(node);
         }
         let node = number(self.slots.len())?;
         let at = number(self.names.len())?;
         let length = u8::try_from(name.len()).map_err(|_| LayerError::corrupt("name is too long"))?;
         self.names.extend_from_slice(name);
-        self.slots.push(Slot { name: at, length, what, parent, layer });
+        let mut slot = Slot { name: at, length, kind: SlotKind::Directory, number: 0, parent, layer };
+        slot.set(what);
+        self.slots.push(slot);
         let (slots, names) = (&self.slots, &self.names);
         let siblings = self.children.entry(parent).or_default();
         match siblings.last() {
@@ -256,7 +303,7 @@ impl Tree {
 
     /// What stands at a node.
     pub fn what(&self, node: Node) -> What {
-        self.slots[node as usize].what
+        self.slots[node as usize].what()
     }
 
     /// The child of a directory with this name.
@@ -288,8 +335,8 @@ impl Tree {
     }
 
     /// A file.
-    pub fn file(&self, file: u32) -> &FileRow {
-        &self.files[file as usize]
+    pub fn file(&self, file: u32) -> FileRow {
+        self.files.get(file)
     }
 
     /// Extended attributes of a file.

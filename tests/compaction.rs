@@ -123,3 +123,38 @@ fn a_tagged_version_outlives_the_others() {
     let gone = lab.call(["restore", "--remote", &remote, "--name", &lab.setup.name, "--to", "nowhere", "3"]);
     assert!(!gone.ok(), "version 3 is not kept: {}", gone.said());
 }
+
+/// SEMANTICS, Log: "Of what a restore reads at most some 30 % is of no use to it, as long as getting rid of more
+/// costs no more than `--amplification` times what has changed".
+#[test]
+fn a_base_that_is_mostly_dead_goes_if_that_may_be_paid() {
+    let mut dice = Dice::seeded("waste");
+    for (amplification, goes) in [("4", true), ("1000", true), ("0", false)] {
+        let with = ["--chain", "4", "--keep", "1", "--amplification", amplification];
+        let mut lab = Lab::new(Setup::default().with(&with));
+        for n in 0..200 {
+            fs::write(lab.dir().join(format!("f{n}")), bytes(&mut dice, 50_000)).unwrap();
+        }
+        lab.flush();
+        let base = document(&lab)["layers"][0].clone();
+        for n in 40..200 {
+            fs::remove_file(lab.dir().join(format!("f{n}"))).unwrap();
+        }
+        for round in 0..8 {
+            fs::write(lab.dir().join(format!("new{round}")), bytes(&mut dice, 200_000)).unwrap();
+            lab.flush();
+        }
+        let tree = Tree::take(&lab.dir(), KEPT);
+        lab.unmount(); // what is tidied up after the last flush is done then
+
+        let head = document(&lab);
+        let keys = |field: &str| -> Vec<Value> {
+            head[field].as_array().into_iter().flatten().map(|layer| layer["key"].clone()).collect()
+        };
+        let stays = keys("layers").contains(&base["key"]) || keys("held").contains(&base["key"]);
+        assert_eq!(stays, !goes, "--amplification {amplification}: {head}");
+        let sum: u64 = head["layers"].as_array().unwrap().iter().map(|l| l["bytes"].as_u64().unwrap()).sum();
+        assert!(!goes || sum < 5_500_000, "--amplification {amplification}: {sum} bytes of 3,600,000");
+        tree.assert_same(&Tree::take(&lab.restored(None), KEPT), "restored");
+    }
+}

@@ -53,6 +53,11 @@ pub const KEYS: &[Key] = &[
         "bytes a second that the background of a lazy restore brings at most, such as 500K or 20M",
     ),
     key("chain", Some("16"), "how many layers a version may have, before some become one"),
+    key(
+        "amplification",
+        Some("4"),
+        "how many times what changed the merge of a whole version may write, to get rid of what is dead; 0: never",
+    ),
     key("keep", Some("100"), "how many of the newest versions are kept; tagged ones always are"),
     key("keep-for", Some("none"), "keep versions that are younger as well, such as 12h, 7d or 8w"),
     key(

@@ -76,6 +76,9 @@ pub struct MountSettings {
     pub prefetch_rate: Option<NonZeroU64>,
     /// How many layers a version may have.
     pub chain: u32,
+    /// How much the merge of all its layers may write for each byte that changed.
+    #[serde(default)]
+    pub amplification: u32,
     /// How many of the newest versions are kept.
     pub keep: u32,
     /// Versions that are younger are kept as well.
@@ -315,6 +318,7 @@ impl MountSettings {
             no_prefetch: reader.always("no-prefetch", text::switch)?,
             prefetch_rate: reader.always("prefetch-rate", text::rate)?,
             chain: reader.always("chain", |t| text::number(t, 4..=1024))?,
+            amplification: reader.always("amplification", |t| text::number(t, 0..=1000))?,
             keep: reader.always("keep", |t| text::number(t, 1..=10_000))?,
             keep_for: reader.always("keep-for", text::age)?,
             delete_after: reader.always("delete-after", |t| text::age_or("never", t))?,

@@ -255,6 +255,8 @@ struct State {
     tag: Option<Tag>,
     /// The end of the last commit is not known.
     unsettled: bool,
+    /// When the layers are next looked at for what is dead.
+    next_look: tidy::NextLook,
     /// Layers that became unneeded since what stood in such was forgotten.
     gone: usize,
 }

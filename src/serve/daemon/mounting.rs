@@ -191,6 +191,7 @@ impl Mounting {
                     keep: settings.keep as usize,
                     keep_for: settings.keep_for,
                     delete_after: settings.delete_after,
+                    amplification: u64::from(settings.amplification),
                 },
             ),
             runtime.clone(),

@@ -1,4 +1,5 @@
 //! The start of a committer: what the remote has against what the records say.
+use super::tidy::NextLook;
 use super::*;
 use crate::remote::Recent;
 
@@ -41,7 +42,15 @@ impl Committer {
         let name = records.current_name();
         head::check_name(&name)?;
         let version = records.meta().base.as_ref().map_or(0, |b| b.version);
-        let state = State { name, version, head: None, tag: None, unsettled: true, gone: 0 };
+        let state = State {
+            name,
+            version,
+            head: None,
+            tag: None,
+            unsettled: true,
+            next_look: NextLook::default(),
+            gone: 0,
+        };
         let turn = tokio::sync::Mutex::new(());
         // Small layers are merged soon: what was just written need not be read.
         let store: Store = Arc::new(Recent::new(store, head::LAYERS));

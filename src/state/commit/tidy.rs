@@ -2,7 +2,7 @@
 use super::layered::{self, Swap};
 use super::*;
 use crate::remote::Condition;
-use crate::state::compact;
+use crate::state::compact::{self, Aim, Waste};
 use crate::state::restore::fetch::Source;
 use crate::state::restore::{Counters, Lenders};
 use bytes::Bytes;
@@ -16,6 +16,8 @@ use tokio::runtime::Handle;
 const TABLES_AT_ONCE: usize = 16;
 /// After so many layers are gone what stood in them is forgotten; until then it is passed over.
 const FORGET_AFTER: usize = 512;
+/// After so many versions it is looked anew how much of the layers is dead.
+const LOOK_EVERY: VersionId = 64;
 
 /// How a name is kept in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +30,25 @@ pub struct Tidy {
     pub keep_for: Option<Duration>,
     /// How long a layer that nothing needs stays; `None`: for ever.
     pub delete_after: Option<Duration>,
+    /// How much a merge of all layers may write for each byte that those on top of the oldest hold; 0: the
+    /// oldest is not merged because much of it is dead.
+    pub amplification: u64,
+}
+
+/// When it is looked how much of the layers is dead.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct NextLook {
+    /// From this version on.
+    version: VersionId,
+    /// Or when a merge may write so much.
+    may: Option<u64>,
+}
+
+/// A merge that is to be done.
+struct Merging {
+    run: Range<usize>,
+    aim: Aim,
+    tails: Vec<Bytes>,
 }
 
 /// What was done.
@@ -64,9 +85,14 @@ impl Committer {
         let Some(run) = compact::choose(&head.layers, tidy.chain).filter(|_| tag.0 != STALE_TAG) else {
             return Ok(None);
         };
+        let merging = match self.leaner(&head, &run, tidy.amplification).await? {
+            Some(merging) => merging,
+            None => Merging { tails: self.tables(&head, &run).await?, run, aim: Aim::Shorter },
+        };
+        let run = merging.run.clone();
         let id = Uuid::now_v7();
         let key = head::layer_key(id);
-        let (upload, written) = self.rewrite(&head, run.clone(), id).await?;
+        let (upload, written) = self.rewrite(&head, merging, id).await?;
         upload.finish().await?;
         let layer = merged_ref(&key, head.layers.get(run.clone()).unwrap_or_default(), &written);
 
@@ -94,21 +120,71 @@ impl Committer {
         Err(layered::refused_for_nothing(&head::head_key(&state.name)).into())
     }
 
+    /// The merge of all layers but the newest, if too much of them is dead. It is looked for when `run` is to be
+    /// merged anyway, and not each time: their tables are read for it.
+    async fn leaner(
+        &self,
+        head: &Head,
+        run: &Range<usize>,
+        amplification: u64,
+    ) -> Result<Option<Merging>, CommitError> {
+        let Some([oldest, newer @ ..]) = head.layers.get(..run.end) else { return Ok(None) };
+        let whole = 0..run.end;
+        let may = newer.iter().map(|layer| layer.bytes).sum::<u64>().saturating_mul(amplification);
+        let mut tables =
+            std::iter::once(oldest).chain(newer).map(|layer| layer.table.as_ref().map(|t| t.bytes));
+        if run.start == 0
+            || tables.try_fold(0u64, |sum, bytes| Some(sum + bytes?)).is_none_or(|sum| sum > may)
+        {
+            return Ok(None);
+        }
+        let next = self.state.lock().next_look;
+        if head.version < next.version && next.may.is_none_or(|enough| may < enough) {
+            return Ok(None);
+        }
+        let tails = self.tables(head, &whole).await?;
+        let (looked_at, shared) = (head.clone(), tails.clone());
+        let range = whole.clone();
+        let look = move || {
+            let layers = looked_at.layers.get(range.clone()).unwrap_or_default();
+            let tail = |(bytes, layer): (_, &LayerRef)| compact::Tail { bytes, layer_bytes: layer.bytes };
+            let tails: Vec<_> = shared.iter().map(|tail| &**tail).zip(layers).map(tail).collect();
+            Waste::of(&looked_at, range, &tails)
+        };
+        let waste = tokio::task::spawn_blocking(look).await.map_err(|_| CommitError::Stopped)??;
+        // It will be as large as what is alive now, compressed as the layers are.
+        let (bytes, raw) =
+            head.layers.iter().fold((0, 0), |(b, r), layer| (b + layer.bytes, r + layer.raw_bytes));
+        let writes = (waste.live as u128 * u128::from(bytes) / u128::from(raw.max(1))) as u64;
+        tracing::debug!(?waste, writes, may, "looked for what is dead");
+        // What could not be paid for is looked at again when it can be.
+        self.state.lock().next_look =
+            NextLook { version: head.version + LOOK_EVERY, may: waste.is_much().then_some(writes) };
+        Ok((waste.is_much() && writes <= may).then_some(Merging { run: whole, aim: Aim::Leaner, tails }))
+    }
+
+    async fn tables(&self, head: &Head, run: &Range<usize>) -> Result<Vec<Bytes>, CommitError> {
+        let layers = head.layers.get(run.clone()).unwrap_or_default();
+        let tables = futures::stream::iter(layers.iter().map(|layer| self.table(layer)));
+        tables.buffered(TABLES_AT_ONCE).try_collect().await
+    }
+
     async fn rewrite(
         &self,
         head: &Head,
-        run: Range<usize>,
+        Merging { run, aim, tails }: Merging,
         id: Uuid,
     ) -> Result<(Box<dyn crate::remote::Upload>, compact::Rewritten), CommitError> {
-        let layers = head.layers.get(run.clone()).unwrap_or_default();
-        let tables = futures::stream::iter(layers.iter().map(|layer| self.table(layer)));
-        let tails: Vec<Bytes> = tables.buffered(TABLES_AT_ONCE).try_collect().await?;
         let source = Source::new(self.store.clone(), Handle::current(), Arc::<Counters>::default());
         let (known, options, head) = (Arc::clone(self.records.known()), self.options.pack, head.clone());
         let write = move |sink: pack::Sink| {
             let lenders = Lenders::of(&head);
-            let written =
-                compact::rewrite((&head, run, &tails), (&lenders, &source), (&known, id), (sink, options))?;
+            let written = compact::rewrite(
+                (&head, run, &tails, aim),
+                (&lenders, &source),
+                (&known, id),
+                (sink, options),
+            )?;
             known.settle()?;
             Ok(written)
         };

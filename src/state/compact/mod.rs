@@ -6,7 +6,9 @@
 //! is merged.
 //! `Merge` finds what is left of their rows. Content is copied out of layers that are small
 //! or half dead; of others it is referred to where it stands, so that a large base is never rewritten for
-//! a few changes. The merged layer takes their place in HEAD by the same conditional write as any version,
+//! a few changes. Now and then all layers are looked at (`Waste`): if a restore would read much that is of no
+//! use, they become one, the oldest too, as long as that writes no more than a given multiple of what the newer
+//! ones hold. The merged layer takes their place in HEAD by the same conditional write as any version,
 //! which stays the same one; what earlier versions or references still need is held there.
 mod content;
 mod merge;
@@ -14,9 +16,12 @@ mod rewrite;
 #[cfg(test)]
 #[allow(clippy::expect_used)] // a test may panic
 mod tests;
+mod waste;
 
+pub(in crate::state) use merge::Tail;
 pub use rewrite::Rewritten;
-pub(in crate::state) use rewrite::rewrite;
+pub(in crate::state) use rewrite::{Aim, rewrite};
+pub(in crate::state) use waste::Waste;
 
 use crate::state::head::LayerRef;
 use std::ops::Range;

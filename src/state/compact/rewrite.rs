@@ -8,7 +8,7 @@ use crate::layer::{
 use crate::layer::{Row, Section, Summary, locate};
 use crate::state::chunk::{self, Digested, Known};
 use crate::state::commit::CommitError;
-use crate::state::head::{Head, layer_id, layer_key};
+use crate::state::head::{Head, LayerRef, layer_id, layer_key};
 use crate::state::restore::RestoreError;
 use crate::state::restore::fetch::Source;
 use crate::state::restore::lenders::Lenders;
@@ -23,6 +23,15 @@ const SMALL_BYTES: u64 = 4 << 20;
 const TOGETHER: usize = 512;
 /// Of an entry with holes or references so many bytes are read to find its headers, then four times more.
 const HEADERS_LIKELY: u64 = 16 << 10;
+
+/// What a merge is for, which decides what is copied. Small layers always are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aim {
+    /// Fewer layers: of one that is mostly alive the content stays where it is.
+    Shorter,
+    /// Less that is dead: only of one that is nearly all alive it stays.
+    Leaner,
+}
 
 /// What was written.
 #[derive(Debug)]
@@ -63,7 +72,7 @@ struct File<'a> {
 /// # Errors
 /// As reading and writing layers; a layer that is not ours cannot be merged.
 pub(in crate::state) fn rewrite<W: Write + Send>(
-    (head, run, tails): (&Head, Range<usize>, &[bytes::Bytes]),
+    (head, run, tails, aim): (&Head, Range<usize>, &[bytes::Bytes], Aim),
     (lenders, source): (&Lenders, &Source),
     (known, own): (&Known, Uuid),
     (sink, options): (W, PackOptions),
@@ -91,7 +100,7 @@ pub(in crate::state) fn rewrite<W: Write + Send>(
     // On top of nothing there is nothing to take away.
     let whiteouts = if run.start == 0 { Vec::new() } else { merge.into_whiteouts() };
 
-    let copies = copied_layers(head, &run, &live);
+    let copies = copied_layers(head, &run, &live, aim);
     let work = Work { lenders, source, ids, copies };
     let mut writer = LayerWriter::new(sink, options);
     for path in &whiteouts {
@@ -115,8 +124,12 @@ pub(in crate::state) fn rewrite<W: Write + Send>(
     Ok(Rewritten { summary, changed, removed: whiteouts.len() as u64, fuzzy, refers, copied })
 }
 
-/// Those that are small, or more than half dead, and will not stay anyway.
-fn copied_layers(head: &Head, run: &Range<usize>, live: &HashMap<Uuid, u64>) -> HashSet<Uuid> {
+/// Those that are small, or of which too much is dead, and that will not stay anyway.
+fn copied_layers(head: &Head, run: &Range<usize>, live: &HashMap<Uuid, u64>, aim: Aim) -> HashSet<Uuid> {
+    let enough = |layer: &LayerRef| match aim {
+        Aim::Shorter => layer.raw_bytes / 2,
+        Aim::Leaner => layer.raw_bytes / 6 * 5,
+    };
     let stays: HashSet<&str> = head
         .layers
         .iter()
@@ -129,7 +142,7 @@ fn copied_layers(head: &Head, run: &Range<usize>, live: &HashMap<Uuid, u64>) -> 
         .filter_map(|(_, layer)| Some((layer_id(&layer.key)?, layer)))
         .filter(|(id, layer)| {
             let live = live.get(id).copied().unwrap_or(0);
-            layer.bytes <= SMALL_BYTES || live < layer.raw_bytes / 2
+            layer.bytes <= SMALL_BYTES || live < enough(layer)
         })
         .map(|(id, _)| id)
         .collect()

@@ -82,7 +82,7 @@ fn a_move_brings_nothing() {
         let expected = twin(work);
         let version = lab.flush();
         expected.assert_same(&Tree::take(&lab.checkout(&version), TIMELESS), "the version");
-        assert_eq!(absent(&lab), 2, "{mode:?}: what was not moved stays where it is");
+        assert!(absent(&lab) > FILES as u64 - 20, "{mode:?}: what could be referred to was brought");
         expected.assert_same(&Tree::take(&lab.dir(), TIMELESS), "the tree");
         assert_eq!(lab.flush(), version, "{mode:?}: nothing changed, and there is another version");
         lab.elsewhere();

@@ -71,7 +71,12 @@ pub struct Captured {
 impl Captured {
     /// Whether its content has to be packed: a regular file under its first name.
     pub fn has_content(&self) -> bool {
-        self.link.is_none() && matches!(self.kind, Kind::File { .. })
+        self.link.is_none() && matches!(self.kind, Kind::File { .. }) && !self.is_referred()
+    }
+
+    /// Whether all of its content stands in layers that are there. It is not on the disk.
+    pub fn is_referred(&self) -> bool {
+        matches!(&self.kind, Kind::File { size, refs, .. } if *size > 0 && refs.bytes() == *size)
     }
 
     /// The entry of the layer.

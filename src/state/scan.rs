@@ -1,7 +1,9 @@
 //! [`scan`]: after an unclean stop, what differs from the records, found by one parallel walk.
 use crate::path::RelPath;
+use crate::state::absent::Referred;
 use crate::state::backing::Backing;
 use crate::state::dirty::{Extent, Marks};
+use crate::state::identity::Identity;
 use crate::state::plan::{LookOptions, PlanError};
 use crate::state::record::Records;
 use crate::sync::{Condvar, Mutex};
@@ -120,7 +122,7 @@ fn compare(
     let mut recorded = records.children(dir).peekable();
     for name in names {
         while let Some(gone) = recorded.next_if(|r| !matches!(r, Ok((n, _)) if *n >= name)) {
-            found.marks.insert(dir.join(&gone?.0), Extent::Entry);
+            note_gone(&mut found, records, dir, gone?);
         }
         let known = recorded.next_if(|r| matches!(r, Ok((n, _)) if *n == name)).transpose()?;
         let path = dir.join(&name);
@@ -153,7 +155,23 @@ fn compare(
         }
     }
     for gone in recorded {
-        found.marks.insert(dir.join(&gone?.0), Extent::Entry);
+        note_gone(&mut found, records, dir, gone?);
     }
     Ok((found, below))
+}
+
+/// A recorded name is not on the disk: it is gone, unless it was not there when it was recorded and still is
+/// not.
+fn note_gone(
+    found: &mut Scan,
+    records: &Records,
+    dir: &RelPath,
+    (name, record): (Vec<u8>, Option<Identity>),
+) {
+    let path = dir.join(&name);
+    let absent = record.is_some_and(|record| Referred::is_record(&record))
+        && records.absent().is_none_or(|absent| absent.moved_file(&path).is_some());
+    if !absent {
+        found.marks.insert(path, Extent::Entry);
+    }
 }

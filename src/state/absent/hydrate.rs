@@ -338,7 +338,7 @@ impl Hydrator {
 
     /// Brings everything that is absent in directories that were moved.
     pub async fn bring_moved(self: &Arc<Self>) -> Result<(), Failure> {
-        let nodes = self.absent.moved_incomplete();
+        let nodes = self.absent.moved_unmade();
         if nodes.is_empty() {
             return Ok(());
         }
@@ -352,7 +352,7 @@ impl Hydrator {
             .await
             .unwrap_or_else(|_| Err(std::io::ErrorKind::Interrupted.into()))
             .map_err(failed)?;
-        let files = nodes.iter().flat_map(|node| self.absent.files_within(*node));
+        let files = nodes.iter().flat_map(|node| self.absent.unreferred_within(*node));
         let mut files: Vec<u32> = files.collect();
         files.sort_unstable();
         files.dedup();

@@ -22,6 +22,7 @@ pub mod pace;
 mod place;
 pub mod ranges;
 pub mod recorder;
+mod referred;
 mod store;
 pub mod trace;
 pub mod tree;
@@ -31,6 +32,7 @@ pub use hydrate::Hydrator;
 pub use learned::Learned;
 pub use log::Fate;
 pub use pace::Pace;
+pub use referred::Referred;
 pub use store::Source;
 
 use crate::layer::index::LayerIndex;
@@ -309,11 +311,14 @@ impl Absent {
         let (mut at, mut node) = (RelPath::root(), Some(ROOT));
         for name in path.components() {
             at = at.join(name);
-            let child = node.and_then(|dir| self.tree.child(dir, name)).filter(|node| self.stands(*node));
-            node = child.or_else(|| {
+            let here = node;
+            node = here.and_then(|dir| self.child(dir, name)).or_else(|| {
                 let root = self.ground.dirs.lock().get(&RelPath::root(), false).ok()?;
                 let stat = rustix::fs::statat(root, at.to_cstring(), AtFlags::SYMLINK_NOFOLLOW).ok()?;
-                self.moved_at(stat.st_ino)
+                // Of a file that is here nobody knows whether it is that of its name.
+                let same =
+                    || here.and_then(|dir| self.tree.child(dir, name)).filter(|node| self.stands(*node));
+                self.moved_at(stat.st_ino).or_else(same)
             });
         }
         node
@@ -329,7 +334,9 @@ impl Absent {
         let mut at = ROOT;
         for name in path.components() {
             match self.tree.child(at, name) {
-                Some(node) if self.fate(node) != Some(Fate::Saved) => at = node,
+                Some(node) if self.fate(node) != Some(Fate::Saved) && !self.moved.is_vacated(node) => {
+                    at = node
+                }
                 _ => return false,
             }
         }
@@ -469,6 +476,10 @@ impl Absent {
     /// A version was committed that says that nothing stands at this path any more.
     pub fn saved_removal(&self, path: &RelPath) -> io::Result<()> {
         let Some(node) = self.tree.find(path).filter(|node| *node != ROOT) else { return Ok(()) };
+        if self.is_moved(node) && !self.moved.is_home(node) {
+            self.moved.vacate(node); // it stands elsewhere
+            return Ok(());
+        }
         if !matches!(self.fate(node), Some(Fate::Here | Fate::Removed)) {
             return Ok(());
         }

@@ -2,8 +2,8 @@
 //!
 //! What is absent below such a directory comes to where it is now: a descriptor leads there, whatever
 //! is renamed above it. The log knows it by its inode number, so that a later daemon finds it again.
-//! No version has its entries at their new paths, so they have no records, and the next flush brings
-//! them first.
+//! No version has its entries at their new paths, so they have no records; the next one refers to their
+//! content where it stands (`referred`), and what it cannot refer to is brought first.
 use super::tree::{Node, ROOT, What};
 use super::{Absent, Fate};
 use crate::layer::extract::Dirs;
@@ -11,7 +11,7 @@ use crate::path::RelPath;
 use crate::sync::{Mutex, RwLock};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -24,23 +24,47 @@ const LEAD: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLO
 
 /// Where a moved directory is.
 #[derive(Debug)]
-struct Home {
+pub(super) struct Home {
     dirs: Mutex<Dirs>,
     ino: u64,
     /// Nothing in it is absent any more, and nothing will be.
     complete: AtomicBool,
+    /// Nor is anything that no version can have there unless it is here.
+    pub(super) made: AtomicBool,
 }
 
 /// See the module. Owner of its lock.
 #[derive(Debug, Default)]
 pub(super) struct Moved {
     homes: RwLock<HashMap<Node, Arc<Home>>>,
+    /// Entries of theirs of which the newest version has said that they left their first places, with all
+    /// below them. What an earlier daemon knew of it is said once more.
+    vacated: Mutex<HashSet<Node>>,
 }
 
 impl Moved {
     /// Whether this directory was moved and may have something absent in it.
     pub(super) fn is_home(&self, node: Node) -> bool {
         self.homes.read().contains_key(&node)
+    }
+
+    /// The newest version says that an entry has left the place where the restored one has it.
+    pub(super) fn vacate(&self, node: Node) {
+        self.vacated.lock().insert(node);
+    }
+
+    pub(super) fn is_vacated(&self, node: Node) -> bool {
+        self.vacated.lock().contains(&node)
+    }
+
+    /// Whether none was.
+    pub(super) fn is_empty(&self) -> bool {
+        self.homes.read().is_empty()
+    }
+
+    /// All of them.
+    pub(super) fn all(&self) -> Vec<(Node, Arc<Home>)> {
+        self.homes.read().iter().map(|(node, home)| (*node, home.clone())).collect()
     }
 }
 
@@ -81,7 +105,12 @@ impl Absent {
 
     /// From now on what is below a node is in this directory.
     fn settle(&self, node: Node, ino: u64, fd: OwnedFd) {
-        let home = Home { dirs: Mutex::new(Dirs::new(fd)), ino, complete: AtomicBool::new(false) };
+        let home = Home {
+            dirs: Mutex::new(Dirs::new(fd)),
+            ino,
+            complete: AtomicBool::new(false),
+            made: AtomicBool::new(false),
+        };
         self.moved.homes.write().insert(node, Arc::new(home));
     }
 
@@ -124,7 +153,7 @@ impl Absent {
         };
         let mut stack = vec![top];
         while let Some(node) = stack.pop() {
-            if self.fate(node) == Some(Fate::Saved) {
+            if self.fate(node) == Some(Fate::Saved) || self.moved.is_vacated(node) {
                 continue;
             }
             let path = self.tree.path(node);
@@ -150,13 +179,10 @@ impl Absent {
         false
     }
 
-    /// Directories that were moved and have something absent in them. No version may be made before that
-    /// is here: none has it there.
+    /// Directories that were moved and have something absent in them.
     pub fn moved_incomplete(&self) -> Vec<Node> {
-        let homes: Vec<(Node, Arc<Home>)> =
-            self.moved.homes.read().iter().map(|(node, home)| (*node, home.clone())).collect();
         let mut incomplete = Vec::new();
-        for (node, home) in homes {
+        for (node, home) in self.moved.all() {
             if home.complete.load(Ordering::Relaxed) {
                 continue;
             }
@@ -192,18 +218,31 @@ impl Absent {
         }
     }
 
-    /// The path of an entry that stands where the version has it; `None` if it was moved.
-    pub(super) fn path_unmoved(&self, node: Node) -> Option<RelPath> {
-        let (home, path) = self.anchor(node);
-        home.is_none().then_some(path)
+    /// Whether an entry stands where the restored version does not have it.
+    pub(super) fn is_moved(&self, node: Node) -> bool {
+        self.anchor(node).0.is_some()
     }
 
-    /// The path of an entry where the version has it; `None` if it was moved, and whoever saves the tree was
-    /// told that something came to where it is.
-    pub(super) fn path_to_record(&self, node: Node) -> Option<RelPath> {
+    /// Where an entry is now.
+    pub(super) fn path_of(&self, node: Node) -> Option<RelPath> {
         let (home, path) = self.anchor(node);
-        let Some(home) = home else { return Some(path) };
-        if let (Some(path), Some(shown)) = (self.path_now(&home), self.shown()) {
+        match home {
+            None => Some(path),
+            Some(home) => {
+                let dir = self.path_now(&home)?;
+                Some(path.components().fold(dir, |path, name| path.join(name)))
+            }
+        }
+    }
+
+    /// The path of an entry if the newest version has it there; else whoever saves the tree was told that
+    /// something came to where it is.
+    pub(super) fn path_to_record(&self, node: Node) -> Option<RelPath> {
+        let path = self.path_of(node)?;
+        if !self.is_moved(node) || self.is_referred(node, &path) {
+            return Some(path);
+        }
+        if let Some(shown) = self.shown() {
             shown.came_below(&path);
         }
         None

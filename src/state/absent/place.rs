@@ -192,7 +192,7 @@ impl Absent {
             last_modification: Timespec { tv_sec: before.st_mtime, tv_nsec: before.st_mtime_nsec as _ },
         };
         rustix::fs::utimensat(dir, c".", &times, AtFlags::empty())?;
-        if let Some((records, path)) = self.records.as_ref().zip(self.path_unmoved(node)) {
+        if let Some((records, path)) = self.records.as_ref().zip(self.path_of(node)) {
             let after = rustix::fs::statat(dir, c"", AtFlags::EMPTY_PATH)?;
             let (before, after) = (Identity::from(&before), Identity::from(&after));
             records.touched(&path, &before, &after).map_err(io::Error::other)?;

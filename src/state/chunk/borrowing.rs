@@ -62,6 +62,11 @@ impl Borrowing {
         Ok(References::new(found, size).unwrap_or_default())
     }
 
+    /// Whether all of these may be referred to.
+    pub fn lends(&self, refs: &References) -> bool {
+        refs.iter().all(|part| self.lenders.contains(&part.layer))
+    }
+
     /// A file was packed: what it referred to is needed from now on, and what stood in it is known.
     pub fn packed(
         &mut self,

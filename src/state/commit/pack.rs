@@ -1,7 +1,9 @@
 //! A plan into an object, streaming: one thread packs, the store sends, a bounded channel between.
 use super::CommitError;
 use crate::layer::content::Content;
-use crate::layer::{Dictionary, Entry, Kind, LayerError, LayerWriter, Metadata, PackOptions, Summary};
+use crate::layer::{
+    Dictionary, Entry, Kind, LayerError, LayerWriter, Metadata, PackOptions, References, Summary,
+};
 use crate::path::RelPath;
 use crate::remote::{Condition, ObjectStore, Upload};
 use crate::state::chunk::{Borrowing, Digested};
@@ -10,6 +12,7 @@ use crate::state::source::{ContentSource, is_of_one_file};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -125,6 +128,10 @@ fn pack_into<W: Write + Send>(
     }
     for (path, captured) in plan.puts() {
         let content = match captured.kind {
+            Kind::File { size, .. } if captured.is_referred() => {
+                let content: Box<dyn Content> = Box::new(Elsewhere(size));
+                Some(content)
+            }
             Kind::File { size, .. } if captured.link.is_none() && size > 0 => {
                 match source.open(path, captured) {
                     Ok(file) => Some(file),
@@ -143,10 +150,19 @@ fn pack_into<W: Write + Send>(
             skipped.insert(path.clone(), why);
             continue;
         }
+        let lent = |refs: &References| borrowing.as_ref().is_some_and(|borrowing| borrowing.lends(refs));
+        if captured.is_referred()
+            && let Kind::File { refs, .. } = &captured.kind
+            && !lent(refs)
+        {
+            let why = "it is not here, and the layer that has it is no longer listed";
+            skipped.insert(path.clone(), why.to_owned());
+            continue;
+        }
         let entry = captured.entry(path);
         let appended = match (&mut borrowing, content.as_deref()) {
             (Some(borrowing), Some(content)) => {
-                let refer = !plan.is_carried(path, captured);
+                let refer = !plan.is_carried(path, captured) && !captured.is_referred();
                 append_new(&mut writer, borrowing, entry, content, refer)
             }
             (_, content) => writer.append(&entry, content).map(drop).map_err(CommitError::from),
@@ -196,6 +212,23 @@ fn append_new<W: Write + Send>(
         borrowing.packed(refs, &appended, digested.chunks())?;
     }
     Ok(())
+}
+
+/// A file of so many bytes that all stand in other layers.
+struct Elsewhere(u64);
+
+impl Content for Elsewhere {
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.0)
+    }
+
+    fn read_at(&self, _: &mut [u8], _: u64) -> io::Result<usize> {
+        Ok(0)
+    }
+
+    fn data_after(&self, _: u64) -> io::Result<Option<Range<u64>>> {
+        Ok(None)
+    }
 }
 
 /// The packing end of the channel.

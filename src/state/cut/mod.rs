@@ -425,8 +425,9 @@ impl Cutter {
             }
             unheld.extend(free);
         }
-        // What is not on the disk is as the last version has it, but not where a directory took it.
-        if records.absent().is_some_and(|absent| !absent.moved_incomplete().is_empty()) {
+        // What is not on the disk is as the last version has it; where a directory took it, it must be such
+        // that the next one can refer to it.
+        if records.absent().is_some_and(|absent| !absent.moved_unmade().is_empty()) {
             return Err(CutError::Moved.into());
         }
         // From here to the release of the first file nothing moves: this is the instant.

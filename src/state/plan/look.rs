@@ -2,11 +2,12 @@
 use super::{Captured, Change, LookOptions, Plan, PlanError};
 use crate::clock::Timestamp;
 use crate::path::RelPath;
+use crate::state::absent::Referred;
 use crate::state::backing::Backing;
 use crate::state::dirty::{Extent, Marks};
 use crate::state::identity::Identity;
 use crate::state::record::{Records, is_linked};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::os::fd::BorrowedFd;
 
@@ -204,17 +205,41 @@ impl<'a> Look<'a> {
         match self.backing.describe(path, ident) {
             Ok(Some((kind, meta))) => {
                 let captured = Captured { ident: *ident, kind, meta, link: None, changed, racy, hides };
-                let touched = self.plan.insert(path.clone(), Change::Put(captured));
-                self.inodes.extend(touched);
-                if is_linked(ident) {
-                    self.inodes.push((ident.dev, ident.ino));
-                }
+                self.insert(path, captured);
                 Ok(())
             }
             // Replaced between two system calls: whoever did that marks it, and it is looked at again.
             Ok(None) => self.unreadable(path, io::Error::other("it changed while it was looked at")),
             Err(e) => self.unreadable(path, e),
         }
+    }
+
+    fn insert(&mut self, path: &RelPath, captured: Captured) {
+        let ident = captured.ident;
+        let touched = self.plan.insert(path.clone(), Change::Put(captured));
+        self.inodes.extend(touched);
+        if is_linked(&ident) {
+            self.inodes.push((ident.dev, ident.ino));
+        }
+    }
+
+    /// Puts an absent file that stands where no version had it into the plan, unless the last one has.
+    fn refer(&mut self, path: &RelPath, file: u32) -> Result<(), PlanError> {
+        let referred = self.records.absent().and_then(|absent| absent.referred(file));
+        let Some(Referred { ident, kind, meta }) = referred else { return Ok(()) }; // it is brought
+        let record = self.records.get(path)?;
+        if record == Some(ident) {
+            let touched = self.plan.take(path);
+            self.inodes.extend(touched);
+            return Ok(());
+        }
+        let hides = record.is_some_and(|record| record.file_type().is_dir());
+        if let Some(record) = record {
+            self.lost_name(&record);
+        }
+        self.insert(path, Captured { ident, kind, meta, link: None, changed: true, racy: false, hides });
+        self.parents.extend(path.parent().filter(|parent| self.plan.get(parent).is_none()));
+        Ok(())
     }
 
     fn is_racy(&self, ident: &Identity) -> bool {
@@ -227,10 +252,16 @@ impl<'a> Look<'a> {
 
     /// Removes a path that is gone, at its topmost gone ancestor.
     fn absent(&mut self, path: &RelPath) -> Result<(), PlanError> {
-        if self.records.absent().is_some_and(|absent| absent.is_virtual(path)) {
-            // It stands, as the last version has it.
-            self.drop_within(path);
-            return Ok(());
+        if let Some(absent) = self.records.absent() {
+            if absent.is_virtual(path) {
+                // It stands, as the last version has it.
+                self.drop_within(path);
+                return Ok(());
+            }
+            if let Some(file) = absent.moved_file(path) {
+                self.drop_within(path);
+                return self.refer(path, file);
+            }
         }
         let mut top = path.clone();
         while let Some(parent) = top.parent() {
@@ -314,10 +345,17 @@ impl<'a> Look<'a> {
                     continue;
                 }
             };
+            let absent = records.absent();
+            let moved: BTreeMap<&[u8], u32> = absent
+                .as_ref()
+                .map(|absent| absent.moved_files(&dir))
+                .unwrap_or_default()
+                .into_iter()
+                .collect();
             let mut recorded = records.children(&dir).peekable();
             for name in names {
                 while let Some(old) = recorded.next_if(|r| !matches!(r, Ok((n, _)) if *n >= name)) {
-                    self.remove(&dir.join(&old?.0))?;
+                    self.gone_in(&dir, &old?.0, &moved)?;
                 }
                 let known = recorded.next_if(|r| matches!(r, Ok((n, _)) if *n == name)).is_some();
                 let path = dir.join(&name);
@@ -329,16 +367,29 @@ impl<'a> Look<'a> {
                             stack.push(path);
                         }
                     }
-                    Ok(None) if known => self.remove(&path)?,
+                    Ok(None) if known && !moved.contains_key(name.as_slice()) => self.remove(&path)?,
                     Ok(None) => {}
                     Err(e) => self.unreadable(&path, e)?,
                 }
             }
             for old in recorded {
-                self.remove(&dir.join(&old?.0))?;
+                self.gone_in(&dir, &old?.0, &moved)?;
+            }
+            for (name, file) in &moved {
+                let path = dir.join(name);
+                // It may have come meanwhile.
+                if matches!(self.stat(&path), Ok(None)) {
+                    self.refer(&path, *file)?;
+                }
             }
         }
         Ok(())
+    }
+
+    /// A recorded name in a directory that is not on the disk: one of those that were `moved` may stand all
+    /// the same.
+    fn gone_in(&mut self, dir: &RelPath, name: &[u8], moved: &BTreeMap<&[u8], u32>) -> Result<(), PlanError> {
+        if moved.contains_key(name) { Ok(()) } else { self.remove(&dir.join(name)) }
     }
 
     /// Looks at every known name of an inode, so that all that still stand are in the plan.

@@ -6,7 +6,7 @@ mod harness;
 
 use harness::ops::{Op, Side, live, op};
 use harness::snapshot::Look;
-use harness::{Defect, Lab, Mode, Setup, Subject, TIMELESS, Tree, Twin, long, slice};
+use harness::{Defect, InTurn, Lab, Mode, Setup, Subject, TIMELESS, Tree, Twin, long, slice};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestError, TestRunner};
 use std::cell::Cell;
@@ -130,6 +130,15 @@ fn passthrough() {
 #[test]
 fn classic() {
     mounted(Mode::Classic, &["--chain", "4", "--keep", "2"]);
+}
+
+/// The same on two machines in turn, each of which follows what the other one saved.
+#[test]
+fn on_two_machines_in_turn() {
+    let options: &[&str] = &["--chain", "4", "--keep", "2"];
+    let lab = move || Lab::new(Setup::default().with(options));
+    let make = move || Box::new(InTurn::new(lab())) as Box<dyn Subject>;
+    explore(slice(8, 120), 400, SHRINK, make).unwrap_or_else(|e| panic!("{e}"));
 }
 
 /// The same while flushes run by themselves all the time.

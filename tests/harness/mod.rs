@@ -5,6 +5,7 @@
 
 pub mod child;
 pub mod command;
+pub mod in_turn;
 pub mod lab;
 pub mod load;
 pub mod ops;
@@ -15,6 +16,7 @@ pub mod subject;
 pub mod twin;
 
 pub use command::{Finished, LIMIT, eventually, run, tool, wait_for};
+pub use in_turn::InTurn;
 pub use lab::{Lab, Mode, Setup};
 pub use snapshot::{KEPT, TIMELESS, Tree, show};
 pub use subject::{Subject, must_notice};

@@ -335,7 +335,7 @@ impl Absent {
         for name in path.components() {
             match self.tree.child(at, name) {
                 Some(node) if self.fate(node) != Some(Fate::Saved) && !self.moved.is_vacated(node) => {
-                    at = node
+                    at = node;
                 }
                 _ => return false,
             }

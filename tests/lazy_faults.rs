@@ -3,10 +3,10 @@
 
 mod harness;
 
-use harness::{LIMIT, Lab, Mode, Setup, Subject, TIMELESS, Tree};
-use rustix::fs::{AtFlags, CWD, RenameFlags, StatxFlags};
+use harness::{KEPT, LIMIT, Lab, Mode, Setup, Subject, TIMELESS, Tree};
+use rustix::fs::{AtFlags, CWD, RenameFlags, StatxFlags, XattrFlags};
 use std::fs;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
@@ -106,8 +106,7 @@ fn a_scan_finds_no_change_in_what_came() {
         assert_eq!(lab.flush(), "2", "{mode:?}: what came made a version");
         // And what was changed there is found all the same.
         lab.unmount();
-        fs::set_permissions(lab.dir().join("many"), std::os::unix::fs::PermissionsExt::from_mode(0o700))
-            .unwrap();
+        fs::set_permissions(lab.dir().join("many"), PermissionsExt::from_mode(0o700)).unwrap();
         lab.mount();
         assert_eq!(lab.flush(), "3", "{mode:?}: a change was taken for something that came");
     }
@@ -317,7 +316,7 @@ fn a_running_program_that_is_not_all_here_is_not_emptied() {
     let length = file.metadata().unwrap().len();
     file.write_all_at(&noise, length).unwrap();
     drop(file);
-    fs::set_permissions(path(&lab), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    fs::set_permissions(path(&lab), PermissionsExt::from_mode(0o755)).unwrap();
     lab.flush();
     lab.elsewhere();
     let mut running = std::process::Command::new(path(&lab)).arg("1000").spawn().unwrap();
@@ -380,4 +379,39 @@ fn a_sparse_file_takes_no_more_than_its_data() {
     let beneath = fs::metadata(&path).unwrap().blocks();
     lab.mount();
     assert_eq!(blocks(), beneath);
+}
+
+/// A default ACL is for what programs make in a directory, not for what a version has there.
+#[test]
+fn what_comes_inherits_nothing() {
+    // Version 2; entries of (tag, permissions, id): owner, user 77, group, mask, others.
+    let entries: [(u16, u16, u32); 5] =
+        [(0x01, 7, u32::MAX), (0x02, 7, 77), (0x04, 5, u32::MAX), (0x10, 7, u32::MAX), (0x20, 0, u32::MAX)];
+    let mut default_acl = 2u32.to_le_bytes().to_vec();
+    for (tag, permissions, id) in entries {
+        default_acl.extend_from_slice(&tag.to_le_bytes());
+        default_acl.extend_from_slice(&permissions.to_le_bytes());
+        default_acl.extend_from_slice(&id.to_le_bytes());
+    }
+    for mode in BOTH {
+        let mut lab = Lab::new(Setup::mode(mode).with(&["--no-prefetch"]));
+        let dir = lab.dir().join("d");
+        fs::create_dir_all(dir.join("below")).unwrap();
+        fs::write(dir.join("key"), "secret").unwrap();
+        fs::set_permissions(dir.join("key"), fs::Permissions::from_mode(0o640)).unwrap();
+        rustix::fs::mknodat(CWD, dir.join("pipe"), rustix::fs::FileType::Fifo, 0o640.into(), 0).unwrap();
+        rustix::fs::setxattr(&dir, "system.posix_acl_default", &default_acl, XattrFlags::empty()).unwrap();
+        lab.flush();
+        let tree = Tree::take(&lab.dir(), KEPT);
+        lab.elsewhere();
+        assert_eq!(fs::read(lab.dir().join("d/key")).unwrap(), b"secret");
+        let mut value = [0; 256];
+        for name in ["d/key", "d/below", "d/pipe"] {
+            for acl in ["system.posix_acl_access", "system.posix_acl_default"] {
+                let has = rustix::fs::lgetxattr(lab.dir().join(name), acl, &mut value[..]);
+                assert!(has.is_err(), "{mode:?}: {name} inherited {acl}");
+            }
+        }
+        tree.assert_same(&Tree::take(&lab.dir(), KEPT), "the tree");
+    }
 }

@@ -10,6 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::sync::Mutex;
 
+/// What a new entry inherits from its directory, whatever it is meant to have.
+const ACLS: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"];
+
 /// What could not be kept, said once however many entries it concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Note {
@@ -299,7 +302,7 @@ impl Placer {
         }
     }
 
-    /// Owner before mode (a change of owner clears suid), attributes before mode (writing `user.`
+    /// No ACL but its own. Owner before mode (a change of owner clears suid), attributes before mode (writing `user.`
     /// attributes needs write permission), time last.
     pub(crate) fn apply(&self, fd: impl AsFd, meta: &Metadata) -> Result<(), Errno> {
         let fd = fd.as_fd();
@@ -307,6 +310,9 @@ impl Placer {
         if let Err(e) = rustix::fs::fchown(fd, Some(uid), Some(gid)) {
             self.excuse_owner(e)?;
             let _ = rustix::fs::fchown(fd, None, Some(gid));
+        }
+        for inherited in ACLS.into_iter().filter(|acl| !has_xattr(meta, acl)) {
+            ignore_missing(rustix::fs::fremovexattr(fd, inherited))?;
         }
         for (name, value) in &meta.xattrs {
             let result = rustix::fs::fsetxattr(fd, name.as_slice(), value, XattrFlags::empty());
@@ -329,6 +335,9 @@ impl Placer {
         if let Err(e) = rustix::fs::chownat(parent, name, Some(uid), Some(gid), flags) {
             self.excuse_owner(e)?;
             let _ = rustix::fs::chownat(parent, name, None, Some(gid), flags);
+        }
+        for inherited in ACLS.into_iter().filter(|acl| !is_symlink && !has_xattr(meta, acl)) {
+            ignore_missing(rustix::fs::lremovexattr(by_descriptor(parent, name), inherited))?;
         }
         for (attribute, value) in &meta.xattrs {
             let path = by_descriptor(parent, name);
@@ -359,6 +368,18 @@ impl Placer {
         };
         self.notes.lock().insert(note);
         Ok(())
+    }
+}
+
+fn has_xattr(meta: &Metadata, name: &str) -> bool {
+    meta.xattrs.iter().any(|(other, _)| other == name.as_bytes())
+}
+
+/// It has none, can have none (a default one is of directories only), or may not lose it.
+fn ignore_missing(removed: Result<(), Errno>) -> Result<(), Errno> {
+    match removed {
+        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::ACCESS | Errno::PERM | Errno::INVAL) => Ok(()),
+        other => other,
     }
 }
 

@@ -15,7 +15,7 @@ use crate::state::head::archive_key;
 use crate::state::identity::Identity;
 use crate::state::plan::{LookOptions, change_tick};
 use crate::state::reach;
-use crate::state::record::{Base, Records};
+use crate::state::record::{Base, Records, is_linked};
 use crate::state::restore::{self, Existing, LayerSource, Lenders, Policy, Standing};
 use crate::state::scan::scan;
 use crate::state::walindex;
@@ -205,6 +205,7 @@ impl Start<'_> {
             }
         }
         remove_all(locks, &gone, &mut found);
+        look_at_linked(locks, &mut found);
         self.adopt(committer, opening, found)?;
         self.look(locks)
     }
@@ -235,7 +236,14 @@ impl Start<'_> {
             let is_clean = if ident.file_type().is_dir() {
                 local.as_ref().is_some_and(|marks| !is_marked_within(marks, path))
             } else {
-                records.get(path).is_ok_and(|record| record.is_some_and(|r| ident.unchanged_since(&r)))
+                // Other names of a file lose it to what comes, which moves its change time: there the scan
+                // before has to do.
+                let untouched = local.as_ref().is_some_and(|marks| !is_marked_within(marks, path));
+                let unchanged = |record: &Identity| {
+                    let ctime = if untouched && is_linked(record) { record.ctime } else { ident.ctime };
+                    Identity { ctime, ..*ident }.unchanged_since(record)
+                };
+                records.get(path).is_ok_and(|record| record.as_ref().is_some_and(unchanged))
             };
             let looks_same = is_same(entry, ident);
             // A clean record says that it is what our version had there. Size and time alone say nothing.
@@ -312,6 +320,7 @@ impl Start<'_> {
             found.remove(path);
         }
         remove_all(locks, &stale.lock(), &mut found);
+        look_at_linked(locks, &mut found);
         Ok(found)
     }
 
@@ -394,6 +403,23 @@ fn is_marked_within(marks: &Marks, path: &RelPath) -> bool {
     marks.iter().any(|(mark, extent)| {
         mark.starts_with(path) || (*extent == Extent::Subtree && path.starts_with(mark))
     })
+}
+
+/// Looks once more at all names of files that have or had several: each that comes or goes moves the change
+/// time of the others, and the next scan must not take that for a change.
+fn look_at_linked(locks: &Locks, found: &mut Restored) {
+    let linked: HashSet<u64> =
+        found.values().filter(|identity| is_linked(identity)).map(|identity| identity.ino).collect();
+    for (path, identity) in found.iter_mut().filter(|(_, identity)| linked.contains(&identity.ino)) {
+        let stat = reach(locks.backing().as_fd(), path, |at, name| {
+            rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW)
+        });
+        if let Ok(now) = stat.map(|stat| Identity::from(&stat))
+            && (Identity { ctime: now.ctime, ..*identity }).unchanged_since(&now)
+        {
+            *identity = now;
+        }
+    }
 }
 
 /// Removes what a newer version no longer has, deepest first, and gives the directories it was in their

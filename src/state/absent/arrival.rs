@@ -3,6 +3,7 @@
 //! What is done once for a directory, the log and the journal is so done once for many files.
 use super::ranges::Partial;
 use super::tree::{Node, ROOT};
+use super::witness::Witness;
 use super::{Absent, Fate};
 use crate::layer::extract::NewFile;
 use crate::layer::{LayerError, Metadata};
@@ -148,10 +149,18 @@ impl<'a> Arrivals<'a> {
             }
             others.extend(absent.other_name(arrival.number).map(|other| (arrival.number, other)));
         }
+        if !self.emptied && absent.records.is_some() {
+            let mut coming = Vec::new();
+            for (arrival, node) in names.values().flatten() {
+                let ident = Identity::from(&rustix::fs::fstat(&arrival.new.file)?);
+                coming.push((*node, Witness::coming(&ident)));
+            }
+            turn.append_coming(coming)?;
+        }
         for (parent, names) in &names {
             let (mut named, mut unnamed) = (Vec::new(), Vec::new());
             let name_all = absent.dir_of(*parent).map_err(io::Error::from).and_then(|dir| {
-                absent.in_directory(*parent, dir.as_fd(), || {
+                absent.in_directory(*parent, dir.as_fd(), Some(&mut *turn), || {
                     (named, unnamed) = (Vec::new(), Vec::new());
                     for (arrival, node) in names {
                         match arrival.name(absent, others.get(&arrival.number), dir.as_fd(), *node) {
@@ -191,12 +200,14 @@ impl<'a> Arrivals<'a> {
                 }
             }
         }
+        let mut witnesses: HashMap<Node, Witness> = HashMap::new();
         if self.emptied {
             absent.differ(&here);
         } else {
+            witnesses.extend(records.iter().map(|(node, ident)| (*node, Witness::of(ident))));
             absent.record(records)?;
         }
-        turn.append(here.iter().map(|node| (Fate::Here, *node)))?;
+        turn.append_here(here.iter().map(|node| (*node, witnesses.get(node).copied())))?;
         // Before anybody can look for them on the disk: there they would be other files.
         if let Some(shown) = absent.shown() {
             for (number, stat) in &stats {
@@ -306,7 +317,7 @@ impl Absent {
     /// A new file without a name; only where the file system knows none such, with one of its own.
     fn unnamed(&self, (node, dir): &Home) -> io::Result<NewFile> {
         let (dir, placer) = (dir.as_fd(), &self.ground.placer);
-        placer.begin_nameless(dir).or_else(|_| self.in_directory(*node, dir, || placer.begin(dir)))
+        placer.begin_nameless(dir).or_else(|_| self.in_directory(*node, dir, None, || placer.begin(dir)))
     }
 
     fn end(&self, new: &NewFile, (node, dir): &Home) {
@@ -315,7 +326,7 @@ impl Absent {
                 self.ground.placer.end(new, dir.as_fd());
                 Ok(())
             };
-            let _at_the_next_look = self.in_directory(*node, dir.as_fd(), end);
+            let _at_the_next_look = self.in_directory(*node, dir.as_fd(), None, end);
         }
     }
 

@@ -4,15 +4,20 @@
 //! the daemon exactly as the backing's own change does; fsync(2) of a directory syncs both. The sled
 //! journal cannot stand in for it: it writes behind, and a killed daemon would forget an unlink that
 //! the backing has nothing to show for.
+mod said;
+
+pub use said::{Said, Seen};
+
+use super::witness::Witness;
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
 const MAGIC: &[u8; 8] = b"ICABSENT";
-const VERSION: u32 = 2;
-/// The first format: without moves.
-const VERSION_STILL: u32 = 1;
+const VERSION: u32 = 3;
+/// Earlier formats, which have fewer kinds of records.
+const VERSIONS_BEFORE: [u32; 2] = [1, 2];
 /// Magic, version, zeros, the digest of what it belongs to, and the checksum of all these.
 const HEADER_BYTES: usize = 64;
 const RECORD_BYTES: usize = 16;
@@ -35,14 +40,12 @@ const MOVED: u8 = 4;
 const INODE_LOW: u8 = 5;
 const INODE_HIGH: u8 = 6;
 
-/// What a log says.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Said {
-    /// What became of entries, oldest first.
-    pub fates: Vec<(Fate, u32)>,
-    /// Directories that were moved, by their inode numbers.
-    pub moves: Vec<(u32, u64)>,
-}
+/// What the entry of the record before is; or what a directory was.
+const WITNESS: u8 = 7;
+/// Names come to a directory: what it was before and, when they are there, what it is since then follow.
+const TOUCHED: u8 = 8;
+/// A file is about to get its name.
+const COMING: u8 = 9;
 
 impl Fate {
     pub(super) fn from_byte(byte: u8) -> Option<Self> {
@@ -67,11 +70,19 @@ fn header(version: u32, belongs: &[u8; 32]) -> [u8; HEADER_BYTES] {
 }
 
 fn record(kind: u8, number: u32) -> [u8; RECORD_BYTES] {
+    let [a, b, c, d] = number.to_le_bytes();
+    sealed([kind, 0, 0, 0, a, b, c, d])
+}
+
+fn witness(witness: Witness) -> [u8; RECORD_BYTES] {
+    let [a, b, c, d, e, f, g] = witness.0;
+    sealed([WITNESS, a, b, c, d, e, f, g])
+}
+
+fn sealed(said: [u8; 8]) -> [u8; RECORD_BYTES] {
     let mut bytes = [0; RECORD_BYTES];
-    bytes[0] = kind;
-    bytes[4..8].copy_from_slice(&number.to_le_bytes());
-    let check = blake3::hash(&bytes[..8]);
-    bytes[8..].copy_from_slice(&check.as_bytes()[..8]);
+    bytes[..8].copy_from_slice(&said);
+    bytes[8..].copy_from_slice(&blake3::hash(&said).as_bytes()[..8]);
     bytes
 }
 
@@ -90,43 +101,14 @@ impl Log {
         let mut bytes = Vec::new();
         File::open(path)?.read_to_end(&mut bytes)?;
         let begins = |version| bytes.get(..HEADER_BYTES) == Some(&header(version, belongs)[..]);
-        if begins(VERSION_STILL) {
+        if VERSIONS_BEFORE.into_iter().any(begins) {
             // In a write of its own: a file opened to be appended to takes none elsewhere.
             let file = File::options().write(true).open(path)?;
             std::os::unix::fs::FileExt::write_all_at(&file, &header(VERSION, belongs), 0)?;
         } else if !begins(VERSION) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no log of these layers"));
         }
-        let (mut said, mut moved, mut low) = (Said::default(), None, None);
-        // Records that were understood; of a move that is cut off, none.
-        let (mut count, mut whole) = (0, 0);
-        for bytes in bytes[HEADER_BYTES..].chunks_exact(RECORD_BYTES) {
-            let (kind, number) = (bytes[0], u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]));
-            if record(kind, number) != bytes {
-                break;
-            }
-            match (Fate::from_byte(kind), kind, moved, low) {
-                (Some(fate), _, None, None) => {
-                    // A move that came to nothing.
-                    if fate == Fate::Here {
-                        said.moves.retain(|(node, _)| *node != number);
-                    }
-                    said.fates.push((fate, number));
-                }
-                (None, MOVED, None, None) => moved = Some(number),
-                (None, INODE_LOW, Some(_), None) => low = Some(number),
-                (None, INODE_HIGH, Some(node), Some(half)) => {
-                    said.moves.retain(|(other, _)| *other != node);
-                    said.moves.push((node, u64::from(number) << 32 | u64::from(half)));
-                    (moved, low) = (None, None);
-                }
-                _ => break,
-            }
-            count += 1;
-            if moved.is_none() {
-                whole = count;
-            }
-        }
+        let (said, whole) = said::read(bytes[HEADER_BYTES..].chunks_exact(RECORD_BYTES));
         let file = File::from(rustix::fs::open(
             path,
             OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC,
@@ -140,6 +122,33 @@ impl Log {
     pub fn append(&mut self, fates: impl IntoIterator<Item = (Fate, u32)>) -> io::Result<()> {
         let bytes: Vec<u8> = fates.into_iter().flat_map(|(fate, node)| record(fate as u8, node)).collect();
         self.file.write_all(&bytes)
+    }
+
+    /// Appends which entries came, each with what it is there if nobody else put it there, in one write.
+    pub fn append_here(&mut self, came: impl IntoIterator<Item = (u32, Option<Witness>)>) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        for (node, seen) in came {
+            bytes.extend_from_slice(&record(Fate::Here as u8, node));
+            bytes.extend(seen.into_iter().flat_map(witness));
+        }
+        self.file.write_all(&bytes)
+    }
+
+    /// Appends which files are about to get their names, each with what it is but for its change time, in one
+    /// write.
+    pub fn append_coming(&mut self, coming: impl IntoIterator<Item = (u32, Witness)>) -> io::Result<()> {
+        let both = |(node, seen)| [record(COMING, node), witness(seen)].concat();
+        self.file.write_all(&coming.into_iter().flat_map(both).collect::<Vec<u8>>())
+    }
+
+    /// Appends that names are about to come to a directory. [`append_touched`](Self::append_touched) is next.
+    pub fn append_touching(&mut self, node: u32, before: Witness) -> io::Result<()> {
+        self.file.write_all(&[record(TOUCHED, node), witness(before)].concat())
+    }
+
+    /// Appends what that directory is now that they are there.
+    pub fn append_touched(&mut self, after: Witness) -> io::Result<()> {
+        self.file.write_all(&witness(after))
     }
 
     /// Appends which directories leave their places, by their inode numbers, in one write.
@@ -168,7 +177,7 @@ mod tests {
     #[test]
     fn the_header_and_a_record_are_these_bytes() {
         let header = header(VERSION, &[7; 32]);
-        assert_eq!(&header[..16], b"ICABSENT\x02\0\0\0\0\0\0\0");
+        assert_eq!(&header[..16], b"ICABSENT\x03\0\0\0\0\0\0\0");
         assert_eq!(header[16..48], [7; 32]);
         let removed = record(Fate::Removed as u8, 258);
         assert_eq!(removed[..8], [2, 0, 0, 0, 2, 1, 0, 0]);
@@ -204,15 +213,57 @@ mod tests {
     }
 
     #[test]
-    fn a_log_of_the_first_format_goes_on() -> io::Result<()> {
+    fn logs_of_earlier_formats_go_on() -> io::Result<()> {
+        for version in VERSIONS_BEFORE {
+            let dir = tempfile::tempdir()?;
+            let path = dir.path().join("log");
+            std::fs::write(&path, [header(version, &[1; 32]).as_slice(), &record(1, 9)].concat())?;
+            let (mut log, said) = Log::open(&path, &[1; 32])?;
+            assert_eq!(said.fates, [(Fate::Here, 9)]);
+            log.append_moves([(9, 1)])?;
+            assert_eq!(Log::open(&path, &[1; 32])?.1.moves, [(9, 1)]);
+            assert_eq!(std::fs::read(&path)?[8], 3);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_came_is_these_records_and_whole_or_nothing() -> io::Result<()> {
         let dir = tempfile::tempdir()?;
         let path = dir.path().join("log");
-        std::fs::write(&path, [header(VERSION_STILL, &[1; 32]).as_slice(), &record(1, 9)].concat())?;
-        let (mut log, said) = Log::open(&path, &[1; 32])?;
-        assert_eq!(said.fates, [(Fate::Here, 9)]);
-        log.append_moves([(9, 1)])?;
-        assert_eq!(Log::open(&path, &[1; 32])?.1.moves, [(9, 1)]);
-        assert_eq!(std::fs::read(&path)?[8], 2);
+        let (first, second) = (Witness([1; 7]), Witness([9, 8, 7, 6, 5, 4, 3]));
+        let mut log = Log::create(&path, &[1; 32])?;
+        log.append_coming([(7, first)])?;
+        log.append_touching(3, first)?;
+        log.append_touched(second)?;
+        log.append_here([(7, Some(second)), (8, None)])?;
+        let whole = std::fs::read(&path)?;
+        let said: Vec<&[u8]> = whole[HEADER_BYTES..].chunks(RECORD_BYTES).map(|r| &r[..8]).collect();
+        let (one, two) = ([7, 1, 1, 1, 1, 1, 1, 1], [7, 9, 8, 7, 6, 5, 4, 3]);
+        let coming = [[9, 0, 0, 0, 7, 0, 0, 0], one];
+        let touched = [[8, 0, 0, 0, 3, 0, 0, 0], one, two];
+        let came = [[1, 0, 0, 0, 7, 0, 0, 0], two, [1, 0, 0, 0, 8, 0, 0, 0]];
+        assert_eq!(said, [&coming[..], &touched, &came].concat());
+        let all = [Seen::Coming(7, first), Seen::Touched(3, first, second), Seen::Came(7, second)];
+        let cut = [(1, 0, 0), (2, 1, 2), (3, 1, 2), (5, 2, 5), (6, 2, 6), (7, 3, 7), (8, 3, 8)];
+        for (records, seen, kept) in cut {
+            std::fs::write(&path, &whole[..HEADER_BYTES + records * RECORD_BYTES])?;
+            assert_eq!(Log::open(&path, &[1; 32])?.1.seen, all[..seen], "{records}");
+            let left = (std::fs::metadata(&path)?.len() as usize - HEADER_BYTES) / RECORD_BYTES;
+            assert_eq!(left, kept, "{records}");
+        }
+        // The daemon was killed, or the disk was full, while names came: that is known, and others go on.
+        for more in [&[][..], &record(1, 5)] {
+            std::fs::write(&path, [&whole[..HEADER_BYTES + 4 * RECORD_BYTES], more].concat())?;
+            let (mut log, said) = Log::open(&path, &[1; 32])?;
+            assert_eq!(said.seen, [Seen::Coming(7, first), Seen::Touching(3, first)]);
+            log.append([(Fate::Here, 6)])?;
+            let fates = Log::open(&path, &[1; 32])?.1.fates;
+            assert_eq!(fates.last(), Some(&(Fate::Here, 6)));
+        }
+        // A witness of nothing ends the log.
+        std::fs::write(&path, [&whole[..HEADER_BYTES], &witness(first), &record(1, 5)].concat())?;
+        assert_eq!(Log::open(&path, &[1; 32])?.1, Said::default());
         Ok(())
     }
 

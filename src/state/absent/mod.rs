@@ -26,6 +26,7 @@ mod referred;
 mod store;
 pub mod trace;
 pub mod tree;
+mod witness;
 
 pub use gather::Gathering;
 pub use hydrate::Hydrator;

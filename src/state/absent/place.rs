@@ -2,6 +2,7 @@
 use super::Absent;
 use super::log::{Fate, Log};
 use super::tree::{Node, ROOT, What};
+use super::witness::Witness;
 use crate::layer::extract::{Dirs, Placer};
 use crate::layer::{Kind, LayerError, Metadata};
 use crate::path::RelPath;
@@ -50,11 +51,11 @@ impl Absent {
         node: Node,
     ) -> io::Result<()> {
         let (name, placer) = (self.tree.name(node), &self.ground.placer);
-        self.in_directory(self.tree.parent(node), dir, || match self.tree.what(node) {
+        turn.append_coming([(node, Witness::UNKNOWN)])?;
+        self.in_directory(self.tree.parent(node), dir, Some(&mut *turn), || match self.tree.what(node) {
             What::Directory => {
                 placer.directory(dir, name)?;
-                let meta = self.tree.directory_meta(node).cloned().unwrap_or_else(implied);
-                placer.finish_directory(dir, name, &meta).map(drop)
+                placer.finish_directory(dir, name, &self.attributes(node)).map(drop)
             }
             What::Special(special) => {
                 let (kind, meta) = self.tree.special(special);
@@ -63,8 +64,16 @@ impl Absent {
             What::File(_) => Err(Errno::INVAL),
         })?;
         let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        self.record([(node, Identity::from(&stat))])?;
-        self.note(turn, Fate::Here, &[node])
+        let ident = Identity::from(&stat);
+        self.record([(node, ident)])?;
+        turn.append_here([(node, Some(Witness::of(&ident)))])?;
+        self.set_all(Fate::Here, &[node]);
+        Ok(())
+    }
+
+    /// Attributes of a directory.
+    pub(super) fn attributes(&self, node: Node) -> Metadata {
+        self.tree.directory_meta(node).cloned().unwrap_or_else(implied)
     }
 
     /// Makes a link or node under all its names.
@@ -84,7 +93,7 @@ impl Absent {
                 Some((home, made)) => {
                     let (from, name) = (self.tree.name(made), self.tree.name(*node));
                     let link = || self.ground.placer.hard_link(home, from, dir, name);
-                    self.in_directory(self.tree.parent(*node), dir, link)?;
+                    self.in_directory(self.tree.parent(*node), dir, Some(&mut *turn), link)?;
                     self.note(&mut turn, Fate::Here, &[*node])?;
                 }
             }
@@ -141,7 +150,11 @@ impl Absent {
         let Some(meta) = self.tree.directory_meta(ROOT) else { return Ok(()) };
         let root = self.ground.dirs.lock().get(&RelPath::root(), false).map_err(failed)?;
         let stat = self.ground.placer.finish_directory(root.as_fd(), b".", meta).map_err(failed)?;
-        self.record([(ROOT, Identity::from(&stat))]).map_err(|e| crate::Error::io("cannot finish restore", e))
+        let ident = Identity::from(&stat);
+        let logged = self.turn.lock().append_here([(ROOT, Some(Witness::of(&ident)))]);
+        logged
+            .and_then(|()| self.record([(ROOT, ident)]))
+            .map_err(|e| crate::Error::io("cannot finish restore", e))
     }
 
     /// Tries whether we may make the devices of the version; tells of the first that we may not.
@@ -156,7 +169,7 @@ impl Absent {
                 continue;
             };
             let (name, placer) = (b".icecache-device~", &self.ground.placer);
-            let tried = self.in_directory(ROOT, root.as_fd(), || {
+            let tried = self.in_directory(ROOT, root.as_fd(), None, || {
                 placer.special(root.as_fd(), name, kind, meta)?;
                 rustix::fs::unlinkat(&root, name.as_slice(), AtFlags::empty())
             });
@@ -177,15 +190,20 @@ impl Absent {
     }
 
     /// Changes the names in a directory of the tree behind the back of programs: its times stay, and it is as
-    /// much as before what the version has, though its change time moves.
+    /// much as before what the version has, though its change time moves. With the `turn` the log says so.
     pub(super) fn in_directory<T>(
         &self,
         node: Node,
         dir: BorrowedFd<'_>,
+        turn: Option<&mut Log>,
         make: impl FnMut() -> Result<T, Errno>,
     ) -> io::Result<T> {
         let _alone = self.moves.write();
         let before = rustix::fs::statat(dir, c"", AtFlags::EMPTY_PATH)?;
+        let mut turn = turn.filter(|_| self.records.is_some());
+        if let Some(turn) = &mut turn {
+            turn.append_touching(node, Witness::of(&Identity::from(&before)))?;
+        }
         let made = self.writable(dir, make);
         let times = Timestamps {
             last_access: Timespec { tv_sec: before.st_atime, tv_nsec: before.st_atime_nsec as _ },
@@ -196,6 +214,9 @@ impl Absent {
             let after = rustix::fs::statat(dir, c"", AtFlags::EMPTY_PATH)?;
             let (before, after) = (Identity::from(&before), Identity::from(&after));
             records.touched(&path, &before, &after).map_err(io::Error::other)?;
+            if let Some(turn) = turn {
+                turn.append_touched(Witness::of(&after))?;
+            }
         }
         Ok(made?)
     }

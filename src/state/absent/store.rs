@@ -6,7 +6,7 @@
 //! | `log` | what became of its entries (see [`log`](super::log)) |
 //! | `tables/N` | the end of the layer that version N added: its table; read again if it is lost |
 //! | `tables/ID` | that of a layer that is only referred to |
-use super::log::Log;
+use super::log::{Log, Seen};
 use super::tree::{ROOT, Tree, What};
 use super::{Absent, Layer};
 use crate::error::{Error, ErrorKind, Result};
@@ -104,11 +104,21 @@ impl Source {
         })?;
         let is_node = |node: u32| (node as usize) < tree.nodes() && node != ROOT;
         let fates = said.fates.into_iter().filter(|(_, node)| is_node(*node)).collect();
+        let known = |seen: &Seen| match seen {
+            Seen::Coming(node, _)
+            | Seen::Came(node, _)
+            | Seen::Touching(node, _)
+            | Seen::Touched(node, ..) => (*node as usize) < tree.nodes(),
+        };
+        let seen: Vec<Seen> = said.seen.into_iter().filter(known).collect();
         let is_directory = |node: u32| is_node(node) && tree.what(node) == What::Directory;
         let moves = said.moves.into_iter().filter(|(node, _)| is_directory(*node)).collect();
         let absent = Absent::new((tree, layers, lenders), (log, fates), false, self.root, self.records);
         absent.find_moved(moves).map_err(|e| Error::io("cannot look for directories that were moved", e))?;
         absent.bury_saved();
+        if absent.records.as_ref().is_some_and(|records| !records.was_clean()) {
+            absent.recover(&seen).map_err(|e| Error::io("cannot record what is here already", e))?;
+        }
         absent.find_made().map_err(|e| Error::io("cannot look for what is here already", e))?;
         Ok(absent)
     }

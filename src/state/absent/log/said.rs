@@ -1,0 +1,119 @@
+//! [`Said`]: what a log says, read record by record.
+use super::{COMING, Fate, INODE_HIGH, INODE_LOW, MOVED, TOUCHED, WITNESS, sealed};
+use crate::state::absent::witness::Witness;
+
+/// Something that was put on the disk, and how it can be known again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// An entry is about to come; its change time is not known yet.
+    Coming(u32, Witness),
+    /// It came.
+    Came(u32, Witness),
+    /// A directory was this before names came to it; nobody could say what it was afterwards.
+    Touching(u32, Witness),
+    /// A directory was the first before names came to it, and the second afterwards.
+    Touched(u32, Witness, Witness),
+}
+
+/// What a log says.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Said {
+    /// What became of entries, oldest first.
+    pub fates: Vec<(Fate, u32)>,
+    /// Directories that were moved, by their inode numbers.
+    pub moves: Vec<(u32, u64)>,
+    /// What was put on the disk, oldest first.
+    pub seen: Vec<Seen>,
+}
+
+/// What the records before are the beginning of.
+#[derive(Debug, Clone, Copy)]
+enum Begun {
+    Nothing,
+    /// A witness may follow.
+    Came(u32),
+    Coming(u32),
+    Touched(u32),
+    Touching(u32, Witness),
+    Moved(u32),
+    MovedLow(u32, u32),
+}
+
+impl Begun {
+    /// Whether nothing would be missing if the log ended here.
+    fn is_whole(&self) -> bool {
+        matches!(self, Self::Nothing | Self::Came(_) | Self::Touching(..))
+    }
+}
+
+/// Reads records up to the first that is damaged or makes no sense. Also returns how many of them are whole: of
+/// a move that is cut off, none is.
+pub(super) fn read<'a>(records: impl Iterator<Item = &'a [u8]>) -> (Said, usize) {
+    let (mut said, mut begun, mut whole) = (Said::default(), Begun::Nothing, 0);
+    for (count, bytes) in records.enumerate() {
+        let &[kind, a, b, c, d, e, f, g, ..] = bytes else { break };
+        let is_witness = kind == WITNESS;
+        if sealed([kind, a, b, c, d, e, f, g]) != bytes || !is_witness && [a, b, c] != [0; 3] {
+            break;
+        }
+        let next = if is_witness {
+            said.witness(begun, Witness([a, b, c, d, e, f, g]))
+        } else {
+            said.record(begun, kind, u32::from_le_bytes([d, e, f, g]))
+        };
+        let Some(next) = next else { break };
+        begun = next;
+        if begun.is_whole() {
+            whole = count + 1;
+        }
+    }
+    said.ended(begun);
+    (said, whole)
+}
+
+impl Said {
+    fn witness(&mut self, begun: Begun, witness: Witness) -> Option<Begun> {
+        match begun {
+            Begun::Came(node) => self.seen.push(Seen::Came(node, witness)),
+            Begun::Coming(node) => self.seen.push(Seen::Coming(node, witness)),
+            Begun::Touched(node) => return Some(Begun::Touching(node, witness)),
+            Begun::Touching(node, before) => self.seen.push(Seen::Touched(node, before, witness)),
+            Begun::Nothing | Begun::Moved(_) | Begun::MovedLow(..) => return None,
+        }
+        Some(Begun::Nothing)
+    }
+
+    fn record(&mut self, begun: Begun, kind: u8, number: u32) -> Option<Begun> {
+        match begun {
+            Begun::Moved(node) => return (kind == INODE_LOW).then_some(Begun::MovedLow(node, number)),
+            Begun::MovedLow(node, low) if kind == INODE_HIGH => {
+                self.moves.retain(|(other, _)| *other != node);
+                self.moves.push((node, u64::from(number) << 32 | u64::from(low)));
+                return Some(Begun::Nothing);
+            }
+            Begun::MovedLow(..) | Begun::Coming(_) | Begun::Touched(_) => return None,
+            Begun::Nothing | Begun::Came(_) | Begun::Touching(..) => self.ended(begun),
+        }
+        match (Fate::from_byte(kind), kind) {
+            (Some(fate), _) => {
+                // A move that came to nothing.
+                if fate == Fate::Here {
+                    self.moves.retain(|(node, _)| *node != number);
+                }
+                self.fates.push((fate, number));
+                Some(if fate == Fate::Here { Begun::Came(number) } else { Begun::Nothing })
+            }
+            (None, MOVED) => Some(Begun::Moved(number)),
+            (None, TOUCHED) => Some(Begun::Touched(number)),
+            (None, COMING) => Some(Begun::Coming(number)),
+            _ => None,
+        }
+    }
+
+    /// What was begun is not gone on with.
+    fn ended(&mut self, begun: Begun) {
+        if let Begun::Touching(node, before) = begun {
+            self.seen.push(Seen::Touching(node, before));
+        }
+    }
+}

@@ -14,6 +14,7 @@ mod metrics;
 mod mounting;
 mod reconcile;
 mod signals;
+mod store_check;
 #[cfg(feature = "tables")]
 mod tables;
 mod version;
@@ -40,6 +41,7 @@ use mounting::{Mounting, Served};
 use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
+use store_check::StoreCheck;
 use tokio::runtime::Runtime;
 
 /// How long a start waits for the journal of a daemon that is still ending.
@@ -165,6 +167,7 @@ impl Prepared<'_> {
         let Prepared { settings, status, locks, runtime, store, requests } = *self;
         let (records, lost) = open_records(settings, status)?;
         let options = commit_options(settings);
+        let check = StoreCheck::begin(runtime, settings, store, &records);
         let (committer, opening) =
             runtime.block_on(Committer::open(store.clone(), records.clone(), options))?;
         if opening.name != settings.name.as_str() {
@@ -173,9 +176,9 @@ impl Prepared<'_> {
                 settings.name, opening.name
             ));
         }
-        mounting::check_store(runtime, settings, store, &records)?;
-        let start = reconcile::Start { settings, store, records: &records, status };
+        let start = reconcile::Start { settings, store, records: &records, status, check: &check };
         let found = start.reconcile(runtime, &committer, &opening, locks, lost)?;
+        check.passed()?;
 
         let (committer, handle) = (Arc::new(committer), runtime.handle());
         let mounting = Mounting::begin(settings, locks, found, store, handle)?;

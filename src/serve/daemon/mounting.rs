@@ -12,7 +12,7 @@ use crate::fuse::mount::{
     Backing, MountOptions, Mounted, NoPassthrough, Restrictions, mount, probe_passthrough,
 };
 use crate::fuse::transport::{Offer, Transport, attach};
-use crate::remote::{Store, supports_conditional_writes};
+use crate::remote::Store;
 use crate::state::absent::{Gathering, Hydrator, Learned, Pace, Shown};
 use crate::state::barrier::Barrier;
 use crate::state::commit::{Committer, Tidy};
@@ -27,7 +27,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tokio::runtime::{Handle, Runtime};
+use tokio::runtime::Handle;
 
 /// How long a `--fsync remote` waits after a failed flush before it asks for another.
 const DURABLE_PAUSE: Duration = Duration::from_millis(500);
@@ -437,26 +437,4 @@ impl Durable for RemoteFsync {
             done(result.map_err(|_| std::io::Error::from(rustix::io::Errno::IO)));
         });
     }
-}
-
-/// Finds out, once for each state directory, whether the store can refuse to overwrite.
-pub fn check_store(
-    runtime: &Runtime,
-    settings: &MountSettings,
-    store: &Store,
-    records: &Records,
-) -> Result<()> {
-    if records.meta().base.is_some() || settings.allow_unsafe_no_cas {
-        return Ok(());
-    }
-    let key = format!("{}/probe", settings.name);
-    if runtime.block_on(supports_conditional_writes(&**store, &key))? {
-        return Ok(());
-    }
-    let message = format!(
-        "this store ignores conditional writes, so two machines could overwrite each other: {} \
-         (--unsafe-no-cas accepts that)",
-        store.url()
-    );
-    Err(Error::new(ErrorKind::Unsupported, message))
 }

@@ -2,6 +2,7 @@
 mod lazily;
 
 use super::lock::Locks;
+use super::store_check::StoreCheck;
 use crate::config::{Layout, MountSettings, OnConflict, OnExisting, Restore, Scan};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::{Entry, Kind};
@@ -36,6 +37,8 @@ pub struct Start<'a> {
     pub records: &'a Arc<Records>,
     /// Whom to tell.
     pub status: &'a StatusPipe,
+    /// Whether the store will do.
+    pub check: &'a StoreCheck<'a>,
 }
 
 /// What a start found.
@@ -350,6 +353,7 @@ impl Start<'_> {
     }
 
     fn adopt(&self, committer: &Committer, opening: &Opening, found: Restored) -> Result<()> {
+        self.check.passed()?;
         let version = opening.head.as_ref().map_or(1, |head| head.version);
         let tag = opening.tag.clone().unwrap_or_else(|| Tag(String::new()));
         self.records.restored(found.into_iter(), Base { version, tag: tag.clone() }, true)?;

@@ -96,7 +96,7 @@ impl Hydrator {
         let counters: Arc<Counters> = Arc::default();
         Self {
             buffers: Buffers::default(),
-            source: Source::new(store.clone(), handle.clone(), counters.clone()),
+            source: Source::new(store.clone(), handle.clone(), counters.clone()).remembering(),
             ranges: Arc::new(Ranges::new(absent.clone(), store, handle.clone(), counters.clone())),
             absent,
             counters,

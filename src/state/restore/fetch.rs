@@ -1,4 +1,5 @@
 //! [`Source`]: layers as blocking readers, their bytes fetched ahead by tasks.
+use super::recent::Recent;
 use super::{Counters, LayerSource, RestoreError};
 use crate::layer::Dictionary;
 use crate::remote::{RemoteError, Store};
@@ -25,6 +26,7 @@ pub(in crate::state) struct Source {
     handle: Handle,
     counters: Arc<Counters>,
     dictionaries: Dictionaries,
+    recent: Option<Arc<Recent>>,
 }
 
 /// The bytes of a layer. The end is reached only if length and digest are what HEAD says;
@@ -36,12 +38,20 @@ pub(in crate::state) struct Fetched {
     current: Bytes,
     done: bool,
     failure: Option<RestoreError>,
-    task: JoinHandle<()>,
+    /// None if the bytes were there.
+    task: Option<JoinHandle<()>>,
 }
 
 impl Source {
     pub(in crate::state) fn new(store: Store, handle: Handle, counters: Arc<Counters>) -> Self {
-        Self { store, handle, counters, dictionaries: Dictionaries::default() }
+        Self { store, handle, counters, dictionaries: Dictionaries::default(), recent: None }
+    }
+
+    /// Keeps the small ranges that were read last in memory.
+    #[must_use]
+    pub(in crate::state) fn remembering(mut self) -> Self {
+        self.recent = Some(Arc::default());
+        self
     }
 
     /// Starts to fetch a layer.
@@ -52,6 +62,10 @@ impl Source {
     /// Starts to fetch a part of an object, of which no digest is known.
     pub(in crate::state) fn open_range(&self, key: &str, range: Range<u64>) -> Fetched {
         let bytes = range.end - range.start;
+        let known = self.recent.as_ref().and_then(|recent| recent.get(key, &range));
+        if let Some(bytes) = known {
+            return Fetched::known(key, bytes);
+        }
         self.start(LayerSource { key: key.into(), bytes, digest: None, dictionary: None }, Some(range))
     }
 
@@ -71,12 +85,18 @@ impl Source {
         let (sender, pieces) = mpsc::channel(AHEAD_MAX / PIECE);
         let (store, counters, key) =
             (Arc::clone(&self.store), Arc::clone(&self.counters), source.key.clone());
+        let recent = self.recent.clone();
         let task = self.handle.spawn(async move {
-            let end = fetch(&store, &source, range, &sender, &counters).await;
+            let keeps = recent.zip(range.clone()).filter(|(_, range)| Recent::takes(range));
+            let mut kept = keeps.as_ref().map(|_| Vec::new());
+            let end = fetch(&store, &source, range, &sender, &counters, kept.as_mut()).await;
+            if let (Ok(()), Some((recent, range)), Some(kept)) = (&end, keeps, kept) {
+                recent.put(&source.key, range, kept.into());
+            }
             // The empty piece says that all is well; without it the stream broke off.
             drop(sender.send(end.map(|()| Bytes::new())).await);
         });
-        Fetched { key, pieces, current: Bytes::new(), done: false, failure: None, task }
+        Fetched { key, pieces, current: Bytes::new(), done: false, failure: None, task: Some(task) }
     }
 }
 
@@ -86,6 +106,7 @@ async fn fetch(
     range: Option<Range<u64>>,
     sender: &mpsc::Sender<Result<Bytes, RestoreError>>,
     counters: &Counters,
+    mut kept: Option<&mut Vec<u8>>,
 ) -> Result<(), RestoreError> {
     let remote = |source: RemoteError| RestoreError::Remote { key: layer.key.clone(), source };
     let mismatch = |what: String| RestoreError::Mismatch { key: layer.key.clone(), what };
@@ -99,6 +120,9 @@ async fn fetch(
         let mut chunk = chunk.map_err(remote)?;
         if let Some(hasher) = &mut hasher {
             hasher.update(&chunk);
+        }
+        if let Some(kept) = &mut kept {
+            kept.extend_from_slice(&chunk);
         }
         read += chunk.len() as u64;
         if read > layer.bytes {
@@ -123,6 +147,12 @@ async fn fetch(
 }
 
 impl Fetched {
+    /// Bytes that were read before.
+    fn known(key: &str, bytes: Bytes) -> Self {
+        let (_, pieces) = mpsc::channel(1);
+        Self { key: key.to_owned(), pieces, current: bytes, done: true, failure: None, task: None }
+    }
+
     /// Why reading failed, if it was not the content.
     pub(in crate::state) fn take_failure(&mut self) -> Option<RestoreError> {
         self.failure.take()
@@ -155,6 +185,8 @@ impl Read for Fetched {
 
 impl Drop for Fetched {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Some(task) = &self.task {
+            task.abort();
+        }
     }
 }

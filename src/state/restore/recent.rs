@@ -1,0 +1,71 @@
+//! [`Recent`]: the ranges of layers that were read last.
+use crate::sync::Mutex;
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::ops::Range;
+
+/// The most bytes that are kept.
+const KEPT_BYTES: usize = 8 << 20;
+/// A longer range is not kept: whoever reads one reads on.
+const RANGE_BYTES: u64 = 2 << 20;
+
+#[derive(Debug, Default)]
+struct Kept {
+    /// The one used last comes last.
+    ranges: VecDeque<(String, Range<u64>, Bytes)>,
+    bytes: usize,
+}
+
+/// Spares requests for small files that are read one after the other: many of them stand in the same frame.
+/// Owner of its lock.
+#[derive(Debug, Default)]
+pub(in crate::state) struct Recent(Mutex<Kept>);
+
+impl Recent {
+    /// Whether a range is worth keeping.
+    pub(super) fn takes(range: &Range<u64>) -> bool {
+        range.end - range.start <= RANGE_BYTES
+    }
+
+    pub(super) fn get(&self, key: &str, range: &Range<u64>) -> Option<Bytes> {
+        let mut kept = self.0.lock();
+        let at = kept.ranges.iter().position(|(k, r, _)| k == key && r == range)?;
+        let found = kept.ranges.remove(at)?;
+        let bytes = found.2.clone();
+        kept.ranges.push_back(found);
+        Some(bytes)
+    }
+
+    pub(super) fn put(&self, key: &str, range: Range<u64>, bytes: Bytes) {
+        let mut kept = self.0.lock();
+        if kept.ranges.iter().any(|(k, r, _)| k == key && *r == range) {
+            return;
+        }
+        kept.bytes += bytes.len();
+        kept.ranges.push_back((key.to_owned(), range, bytes));
+        while kept.bytes > KEPT_BYTES {
+            let Some((_, _, bytes)) = kept.ranges.pop_front() else { return };
+            kept.bytes -= bytes.len();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_ones_used_stay() {
+        let recent = Recent::default();
+        let mib = 1 << 20;
+        for n in 0..8u64 {
+            recent.put("a", n..n + mib, Bytes::from(vec![n as u8; mib as usize]));
+        }
+        assert_eq!(recent.get("a", &(0..mib)).map(|bytes| bytes[0]), Some(0));
+        recent.put("b", 0..mib, Bytes::from(vec![9; mib as usize]));
+        assert_eq!(recent.get("b", &(0..mib)).map(|bytes| bytes[0]), Some(9));
+        assert!(recent.get("a", &(0..mib)).is_some(), "it was used after the others");
+        assert!(recent.get("a", &(1..1 + mib)).is_none() && recent.get("a", &(2..2 + mib)).is_some());
+        assert!(Recent::takes(&(0..2 * mib)) && !Recent::takes(&(0..2 * mib + 1)));
+    }
+}

@@ -30,6 +30,7 @@ const SETTINGS: &[&str] = &[
     "restore",
     "no-prefetch",
     "prefetch-rate",
+    "amplification",
     "chain",
     "keep",
     "keep-for",

@@ -316,6 +316,9 @@ impl Hydrator {
             // Those before the failure are whole.
             read.and(arrivals.finish())
         })();
+        if result.is_err() {
+            self.source.distrust();
+        }
         match (result, bytes.take_failure().or_else(|| lent.take_failure())) {
             (_, Some(failure)) => Err(failure),
             (Err(source), None) => Err(failed(source)),

@@ -54,6 +54,13 @@ impl Source {
         self
     }
 
+    /// What was read made no sense: it is asked for anew.
+    pub(in crate::state) fn distrust(&self) {
+        if let Some(recent) = &self.recent {
+            recent.clear();
+        }
+    }
+
     /// Starts to fetch a layer.
     pub(in crate::state) fn open(&self, layer: &LayerSource) -> Fetched {
         self.start(layer.clone(), None)

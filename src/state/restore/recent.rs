@@ -36,6 +36,11 @@ impl Recent {
         Some(bytes)
     }
 
+    /// What was read may be damaged.
+    pub(super) fn clear(&self) {
+        *self.0.lock() = Kept::default();
+    }
+
     pub(super) fn put(&self, key: &str, range: Range<u64>, bytes: Bytes) {
         let mut kept = self.0.lock();
         if kept.ranges.iter().any(|(k, r, _)| k == key && *r == range) {
@@ -66,6 +71,8 @@ mod tests {
         assert_eq!(recent.get("b", &(0..mib)).map(|bytes| bytes[0]), Some(9));
         assert!(recent.get("a", &(0..mib)).is_some(), "it was used after the others");
         assert!(recent.get("a", &(1..1 + mib)).is_none() && recent.get("a", &(2..2 + mib)).is_some());
+        recent.clear();
+        assert!(recent.get("b", &(0..mib)).is_none());
         assert!(Recent::takes(&(0..2 * mib)) && !Recent::takes(&(0..2 * mib + 1)));
     }
 }

@@ -13,7 +13,7 @@ use super::evict::Unit;
 use super::evict::admission::{Gate, Refusal};
 use super::evictor::{Evictor, Held};
 use super::file_entry::FileEntry;
-use super::fill::Filling;
+use super::filling::Filling;
 use super::index::Index;
 use super::key::{Key, ObjectId};
 use super::ledger::Ledger;

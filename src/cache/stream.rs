@@ -2,7 +2,7 @@
 use super::core::Core;
 use super::error::CacheError;
 use super::file::File;
-use super::fill::{Filling, Progress, State};
+use super::filling::{Filling, Progress, State};
 use bytes::Bytes;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;

@@ -8,11 +8,11 @@ use super::evict::{Facts, Unit};
 use super::flight::Flight;
 use super::key::{Identity, ObjectId};
 use super::record::{BlockRecord, EntryRecord, Used};
+use super::spread::ByNumber;
 use super::store::{ATTRIBUTE_MAX_BYTES, Name, Place, Slots, Store, punch};
 use super::witness::{Header, Witness};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
-use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -46,8 +46,8 @@ pub struct BlobEntry {
 
 #[derive(Debug)]
 struct State {
-    blocks: HashMap<u32, Arc<Block>>,
-    flights: HashMap<u32, Flight>,
+    blocks: ByNumber<u32, Arc<Block>>,
+    flights: ByNumber<u32, Flight>,
     open: Option<Open>,
     /// For the entry, its witness and its blocks; `None` before there is a file.
     charge: Option<Charge>,
@@ -103,7 +103,7 @@ impl BlobEntry {
         block_bytes: u64,
         store: Arc<Store>,
     ) -> Self {
-        let state = State { blocks: HashMap::new(), flights: HashMap::new(), open: None, charge: None };
+        let state = State { blocks: ByNumber::default(), flights: ByNumber::default(), open: None, charge: None };
         Self {
             id,
             generation,
@@ -200,7 +200,7 @@ impl BlobEntry {
 
     pub(super) fn facts(&self, block: &Block, now: u64) -> Facts {
         let Used { hits, cost_us, .. } = block.usage.used();
-        let fingerprint = super::evictor::fingerprint(&self.id, block.number);
+        let fingerprint = digest::fingerprint(&block.digest);
         Facts { bytes: on_disk(block.length), cost_us, hits, fingerprint, now }
     }
 

@@ -7,6 +7,11 @@ use blake3::hazmat::{ChainingValue, HasherExt, Mode, merge_subtrees_non_root, me
 /// A checksum of 32 bytes.
 pub type Digest = [u8; 32];
 
+/// A short form of a digest: what has the same content has the same one, now and after a restart.
+pub fn fingerprint(digest: &Digest) -> u64 {
+    digest.first_chunk().map_or(0, |front| u64::from_le_bytes(*front))
+}
+
 /// The node of the block that begins at `offset`. Blocks are a power of two long, at least 4096 bytes, and
 /// begin at multiples of their length; the last one of a content may be shorter, none is empty.
 pub fn block(offset: u64, bytes: &[u8]) -> Digest {

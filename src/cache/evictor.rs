@@ -6,10 +6,9 @@ use super::blob_entry::BlobEntry;
 use super::block::Block;
 use super::evict::{Facts, Policy, PolicyKind, Unit, WHOLE};
 use super::file_entry::FileEntry;
+use super::spread::ByNumber;
 use super::usage::Usage;
 use crate::sync::Mutex;
-use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
@@ -19,14 +18,6 @@ const LISTS: usize = 16;
 const NOTES: usize = 64;
 /// A list that cannot be passed on, because the policy is busy, grows to this before its owner waits.
 const NOTES_MAX: usize = 1024;
-
-/// The same content has the same number, in this process and the next.
-pub fn fingerprint(content: &impl Hash, block: u32) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    content.hash(&mut hasher);
-    block.hash(&mut hasher);
-    hasher.finish()
-}
 
 /// What was used: a file, or a block of an object.
 #[derive(Debug, Clone)]
@@ -57,7 +48,7 @@ pub struct Evictor {
 #[derive(Debug)]
 struct Desk {
     policy: Box<dyn Policy>,
-    held: HashMap<u64, Held>,
+    held: ByNumber<u64, Held>,
     /// What was used since the journal was told.
     dirty: Vec<Note>,
 }
@@ -70,7 +61,7 @@ pub fn now() -> u64 {
 impl Evictor {
     /// Orders nothing yet.
     pub fn new(kind: PolicyKind) -> Self {
-        let desk = Desk { policy: kind.build(), held: HashMap::new(), dirty: Vec::new() };
+        let desk = Desk { policy: kind.build(), held: ByNumber::default(), dirty: Vec::new() };
         Self { desk: Mutex::new(desk), notes: Default::default(), ticks: AtomicU64::new(1) }
     }
 
@@ -98,13 +89,14 @@ impl Evictor {
     }
 
     /// Holds and admits many at once, in this order.
-    pub fn admit_all(&self, held: HashMap<u64, Held>, units: impl Iterator<Item = (Unit, Facts)>) {
+    pub fn admit_all(&self, held: ByNumber<u64, Held>, units: impl ExactSizeIterator<Item = (Unit, Facts)>) {
         let mut desk = self.desk.lock();
         if desk.held.is_empty() {
             desk.held = held;
         } else {
             desk.held.extend(held);
         }
+        desk.policy.expect(units.len());
         for (unit, facts) in units {
             desk.policy.admitted(unit, facts);
         }

@@ -1,6 +1,6 @@
 //! [`FileEntry`]: a whole file in the cache. Its bytes never change.
 use super::budget::Charge;
-use super::digest::Digest;
+use super::digest::{self, Digest};
 use super::error::CacheError;
 use super::events::Subject;
 use super::evict::{Facts, Unit, WHOLE};
@@ -120,7 +120,7 @@ impl FileEntry {
 
     pub(super) fn facts(&self, now: u64) -> Facts {
         let Used { hits, cost_us, .. } = self.usage.used();
-        let fingerprint = super::evictor::fingerprint(&self.key, 0);
+        let fingerprint = digest::fingerprint(&self.whole);
         Facts { bytes: super::budget::on_disk(self.size), cost_us, hits, fingerprint, now }
     }
 

@@ -1,8 +1,9 @@
 //! [`Memory`]: the blocks that have just come, as they came. Many readers of one cold object share them
 //! without a copy; whoever comes later gets them out of the page cache.
+use super::spread::ByNumber;
 use crate::sync::Mutex;
 use bytes::Bytes;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 /// A block of an entry, by generation and number.
 type Place = (u64, u32);
@@ -17,7 +18,7 @@ pub struct Memory {
 
 #[derive(Debug, Default)]
 struct Shelf {
-    blocks: HashMap<Place, Bytes>,
+    blocks: ByNumber<Place, Bytes>,
     order: VecDeque<Place>,
     bytes: u64,
 }

@@ -97,6 +97,7 @@ mod readahead;
 mod reading;
 pub mod record;
 mod rehydrate;
+mod spread;
 pub mod stats;
 mod store;
 mod stream;

@@ -15,10 +15,10 @@ use super::record::{
     BLOCKS, BlockRecord, ENTRIES, EntryRecord, FORMAT, FORMAT_VALUE, META, SESSION, decode_session,
     encode_session, entry_key,
 };
+use super::spread::ByNumber;
 use super::store::{Place, Store};
 use super::witness::{Header, SLOT_BYTES};
 use crate::journal::{Batch, Journal, JournalError, Tree};
-use std::collections::HashMap;
 use std::sync::Arc;
 
 /// What comes back, and where it is put.
@@ -182,7 +182,7 @@ impl<'s> Blocks<'s> {
 struct Returned {
     /// In the order of their generations.
     files: Vec<Arc<FileEntry>>,
-    held: HashMap<u64, Held>,
+    held: ByNumber<u64, Held>,
     /// With the tick of their last use.
     units: Vec<(u64, Unit, Facts)>,
     /// Older generations of what has a newer one.

@@ -50,6 +50,10 @@ pub struct Facts {
 pub trait Policy: Send + std::fmt::Debug {
     /// Its name in settings and statistics.
     fn name(&self) -> &'static str;
+    /// So many units come at once, and may have room made for them.
+    fn expect(&mut self, units: usize) {
+        let _ = units;
+    }
     /// A unit is there that was not.
     fn admitted(&mut self, unit: Unit, facts: Facts);
     /// A unit was used. One that is not known is ignored.

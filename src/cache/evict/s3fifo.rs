@@ -5,7 +5,8 @@
 //! to the main queue; the others go, and are remembered by their fingerprints: one that comes back while
 //! it is remembered enters the main queue at once. In the main queue a used unit gets another round.
 use super::{Facts, Policy, Unit};
-use std::collections::{HashMap, HashSet, VecDeque};
+use crate::cache::spread::ByNumber;
+use std::collections::{HashSet, VecDeque};
 
 /// The small queue has at most one in so many bytes.
 const SMALL_PART: u64 = 10;
@@ -33,7 +34,7 @@ struct Known {
 /// Small, main and ghost queue.
 #[derive(Debug, Default)]
 pub struct S3Fifo {
-    known: HashMap<Unit, Known>,
+    known: ByNumber<Unit, Known>,
     small: VecDeque<(Unit, u64)>,
     main: VecDeque<(Unit, u64)>,
     ghosts: VecDeque<u64>,

@@ -9,15 +9,17 @@ use super::flight::Flight;
 use super::key::{Identity, ObjectId};
 use super::record::{BlockRecord, EntryRecord, Used};
 use super::spread::ByNumber;
-use super::store::{ATTRIBUTE_MAX_BYTES, Name, Place, Slots, Store, punch};
-use super::witness::{Header, Witness};
+use super::store::{Name, Place, Store, punch};
+use super::witness::Header;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
-use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 mod audit;
+mod body;
+
+use body::Body;
 
 /// Blocks of an object. When the last reference to one that was removed goes, so do its bytes.
 #[derive(Debug)]
@@ -48,15 +50,9 @@ pub struct BlobEntry {
 struct State {
     blocks: ByNumber<u32, Arc<Block>>,
     flights: ByNumber<u32, Flight>,
-    open: Option<Open>,
+    body: Option<Arc<Body>>,
     /// For the entry, its witness and its blocks; `None` before there is a file.
     charge: Option<Charge>,
-}
-
-#[derive(Debug)]
-struct Open {
-    file: Arc<File>,
-    slots: Slots,
 }
 
 /// What became of a block that was to go.
@@ -103,7 +99,8 @@ impl BlobEntry {
         block_bytes: u64,
         store: Arc<Store>,
     ) -> Self {
-        let state = State { blocks: ByNumber::default(), flights: ByNumber::default(), open: None, charge: None };
+        let state =
+            State { blocks: ByNumber::default(), flights: ByNumber::default(), body: None, charge: None };
         Self {
             id,
             generation,
@@ -247,105 +244,6 @@ impl BlobEntry {
         self.state.lock().flights.remove(&number);
     }
 
-    /// The file, opened if need be. One that is not what it should be is an error of damage.
-    pub fn file(&self) -> Result<Arc<File>, CacheError> {
-        let mut state = self.state.lock();
-        match &state.open {
-            Some(open) => Ok(open.file.clone()),
-            None if state.charge.is_some() => {
-                let open = self.reopen()?;
-                let file = open.file.clone();
-                state.open = Some(open);
-                Ok(file)
-            }
-            None => Err(CacheError::Corrupt { what: self.id.to_string() }),
-        }
-    }
-
-    fn reopen(&self) -> Result<Open, CacheError> {
-        let name = self.name();
-        let path = self.store.path(&name);
-        let file = Store::open_file(&path, true).map_err(|e| CacheError::io("open", &path, e))?;
-        let length = file.metadata().map_err(|e| CacheError::io("look at", &path, e))?.len();
-        let damaged = || CacheError::Corrupt { what: self.id.to_string() };
-        if length != self.id.size {
-            return Err(damaged());
-        }
-        let (witness, place) = self.store.get_witness(&name).ok_or_else(damaged)?;
-        if witness.header != self.header() {
-            return Err(damaged());
-        }
-        without_readahead(&file);
-        Ok(Open { file: Arc::new(file), slots: Slots::open(&self.store, &name, &witness, place)? })
-    }
-
-    /// What making the file takes beyond the blocks; nothing if there is one.
-    pub fn price_of_file(&self) -> (u64, u64) {
-        if self.state.lock().charge.is_some() {
-            return (0, 0);
-        }
-        let witness = self.witness_bytes();
-        (if witness > ATTRIBUTE_MAX_BYTES as u64 { on_disk(witness) } else { 0 }, 1)
-    }
-
-    fn witness_bytes(&self) -> u64 {
-        let header = self.header();
-        header.encode().len() as u64 + header.slots() * super::witness::SLOT_BYTES as u64
-    }
-
-    fn witness_on_disk(&self) -> u64 {
-        on_disk(self.witness_bytes())
-    }
-
-    /// Makes the file if there is none. What `charge` holds for it beyond need is given back.
-    fn made(&self, state: &mut State, charge: &mut Charge, block: u64) -> Result<Arc<File>, CacheError> {
-        if let Some(open) = &state.open {
-            charge.shrink(charge.bytes() - block, 1);
-            return Ok(open.file.clone());
-        }
-        if state.charge.is_some() {
-            charge.shrink(charge.bytes() - block, 1);
-            let open = self.reopen()?;
-            let file = open.file.clone();
-            state.open = Some(open);
-            return Ok(file);
-        }
-        let name = self.name();
-        let path = self.store.path(&name);
-        let file = self.store.create(&path)?;
-        let header = self.header();
-        let witness = Witness { slots: vec![None; header.slots() as usize], header };
-        let image = witness.encode();
-        let made = file.set_len(self.id.size).map_err(|e| CacheError::io("make room in", &path, e));
-        let made = made.and_then(|()| {
-            let place = if Store::put_attribute(&file, &image) {
-                Place::Attribute
-            } else {
-                let missing = (block + self.witness_on_disk()).saturating_sub(charge.bytes());
-                charge.grow(missing, 0).map_err(|_| CacheError::NoRoom { bytes: missing })?;
-                self.store.put_sidecar(&name, &image)?;
-                Place::Sidecar
-            };
-            Ok((place, Slots::open(&self.store, &name, &witness, place)?))
-        });
-        match made {
-            Ok((place, slots)) => {
-                self.sidecar.store(place == Place::Sidecar, Relaxed);
-                if place == Place::Attribute {
-                    charge.shrink(charge.bytes() - block, 0);
-                }
-                without_readahead(&file);
-                let file = Arc::new(file);
-                state.open = Some(Open { file: file.clone(), slots });
-                Ok(file)
-            }
-            Err(e) => {
-                self.store.remove(&name);
-                Err(e)
-            }
-        }
-    }
-
     /// Keeps a block; `charge` is for it and for what [`price_of_file`](Self::price_of_file) said. Blocks.
     /// Only by whoever flies for that block.
     pub fn put(&self, new: NewBlock<'_>, mut charge: Charge) -> Result<Arc<Block>, CacheError> {
@@ -354,33 +252,32 @@ impl BlobEntry {
             return Err(CacheError::WrongSize { expected: length, got: new.bytes.len() as u64 });
         }
         let digest = digest::block(offset, new.bytes);
-        let file = {
+        let body = {
             let mut state = self.state.lock();
-            let file = self.made(&mut state, &mut charge, on_disk(length))?;
+            let body = self.made(&mut state, &mut charge, on_disk(length))?;
             // The file's own part stays, whatever becomes of the block.
             if state.charge.is_none() {
                 let mut own = charge;
                 charge = own.split(on_disk(length));
                 state.charge = Some(own);
             }
-            file
+            body
         };
         let io = |e| CacheError::io("write", self.path(), e);
-        if let Err(e) = file.write_all_at(new.bytes, offset) {
-            let _partial = punch(&file, offset, length);
-            return Err(io(e));
-        }
+        // Readers ask for other blocks meanwhile: neither is written under their lock.
+        let written = body.file.write_all_at(new.bytes, offset).and_then(|()| {
+            body.change(|slots, file| match self.removed.load(SeqCst) {
+                true => Ok(false),
+                false => slots.set(file, self.generation, new.number, Some(&digest)).map(|()| true),
+            })
+        });
+        let written = written.map_err(|e| {
+            let _partial = punch(&body.file, offset, length);
+            io(e)
+        })?;
         let mut state = self.state.lock();
-        if self.removed.load(SeqCst) {
+        if !written || self.removed.load(SeqCst) {
             return Err(CacheError::Deleted);
-        }
-        let written = match &mut state.open {
-            Some(open) => open.slots.set(&file, self.generation, new.number, Some(&digest)),
-            None => Err(std::io::ErrorKind::NotFound.into()),
-        };
-        if let Err(e) = written {
-            let _partial = punch(&file, offset, length);
-            return Err(io(e));
         }
         let block = Arc::new(self.make(new.number, digest, new.used, true));
         state.blocks.insert(new.number, block.clone());
@@ -416,13 +313,13 @@ impl BlobEntry {
             return Taken::Broken; // somebody has its path: no hole may appear there
         }
         let (offset, length) = self.range(number);
-        if state.open.is_none() {
-            state.open = self.reopen().ok();
+        if state.body.is_none() {
+            state.body = self.reopen().ok().map(Arc::new);
         }
-        let Some(Open { file, slots }) = &mut state.open else { return Taken::Broken };
-        let cleared = slots.set(file, self.generation, number, None);
+        let Some(body) = &state.body else { return Taken::Broken };
+        let cleared = body.change(|slots, file| slots.set(file, self.generation, number, None));
         // Under the lock: what a new flight for the same block writes must not be punched.
-        if let Err(error) = cleared.and_then(|()| punch(&*file, offset, length)) {
+        if let Err(error) = cleared.and_then(|()| punch(&body.file, offset, length)) {
             tracing::warn!(object = %self.id, %error, "cannot give back the room of a block");
             return Taken::Broken;
         }
@@ -499,16 +396,14 @@ impl BlobEntry {
     pub(super) fn remove(&self) {
         let state = self.state.lock();
         self.removed.store(true, SeqCst);
-        if state.charge.is_some() {
-            self.store.disown(&self.name());
+        let disown = || self.store.disown(&self.name());
+        match &state.body {
+            // What is kept at this moment has its slot already, or learns that it is too late.
+            Some(body) => body.change(|_, _| disown()),
+            None if state.charge.is_some() => disown(),
+            None => {}
         }
     }
-}
-
-/// The kernel is not to bring what nobody asked for: what is in the page cache without having been read by
-/// us would be trusted.
-fn without_readahead(file: &File) {
-    let _advice = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::Random);
 }
 
 impl Drop for BlobEntry {

@@ -22,8 +22,8 @@ impl BlobEntry {
     /// are on their way meanwhile are left alone.
     pub fn audit(&self, budget: &Arc<Budget>, tick: u64) -> Result<Audit, CacheError> {
         let mut state = self.state.lock();
-        let open = self.reopen()?;
-        let (file, name) = (open.file.clone(), self.name());
+        let body = self.reopen()?;
+        let (file, name) = (body.file.clone(), self.name());
         let (witness, place) =
             self.store.get_witness(&name).ok_or_else(|| CacheError::Corrupt { what: self.id.to_string() })?;
         let mut audit = Audit::default();
@@ -64,14 +64,10 @@ impl BlobEntry {
             punch(&file, at, size - at).map_err(|e| CacheError::io("punch", self.path(), e))?;
         }
         // What a lost block left in the witness would be found again.
-        if state.open.is_none() {
-            state.open = Some(open);
-        }
-        if let Some(open) = &mut state.open {
-            for block in &audit.lost {
-                let cleared = open.slots.set(&file, self.generation, block.number, None);
-                cleared.map_err(|e| CacheError::io("write", self.path(), e))?;
-            }
+        let body = state.body.get_or_insert_with(|| Arc::new(body)).clone();
+        for block in &audit.lost {
+            let cleared = body.change(|slots, file| slots.set(file, self.generation, block.number, None));
+            cleared.map_err(|e| CacheError::io("write", self.path(), e))?;
         }
         self.sidecar.store(place == Place::Sidecar, Relaxed);
         let witness = if place == Place::Sidecar { self.witness_on_disk() } else { 0 };

@@ -1,0 +1,138 @@
+//! [`Body`]: the file of an object, open, and its witness.
+use super::{BlobEntry, State};
+use crate::cache::budget::{Charge, on_disk};
+use crate::cache::error::CacheError;
+use crate::cache::store::{ATTRIBUTE_MAX_BYTES, Place, Slots, Store};
+use crate::cache::witness::{SLOT_BYTES, Witness};
+use crate::sync::Mutex;
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// The file of an object, open.
+#[derive(Debug)]
+pub(super) struct Body {
+    pub file: Arc<File>,
+    slots: Mutex<Slots>, // held for one small write; taken after the entry's own lock, or alone
+}
+
+impl Body {
+    fn new(file: File, slots: Slots) -> Self {
+        Self { file: Arc::new(file), slots: Mutex::new(slots) }
+    }
+
+    /// Runs `change`, which may write to the witness; nobody else does meanwhile.
+    pub fn change<R>(&self, change: impl FnOnce(&mut Slots, &File) -> R) -> R {
+        change(&mut self.slots.lock(), &self.file)
+    }
+}
+
+impl BlobEntry {
+    /// The file, opened if need be. One that is not what it should be is an error of damage.
+    pub fn file(&self) -> Result<Arc<File>, CacheError> {
+        let mut state = self.state.lock();
+        match &state.body {
+            Some(body) => Ok(body.file.clone()),
+            None if state.charge.is_some() => {
+                let body = Arc::new(self.reopen()?);
+                state.body = Some(body.clone());
+                Ok(body.file.clone())
+            }
+            None => Err(CacheError::Corrupt { what: self.id.to_string() }),
+        }
+    }
+
+    pub(super) fn reopen(&self) -> Result<Body, CacheError> {
+        let name = self.name();
+        let path = self.store.path(&name);
+        let file = Store::open_file(&path, true).map_err(|e| CacheError::io("open", &path, e))?;
+        let length = file.metadata().map_err(|e| CacheError::io("look at", &path, e))?.len();
+        let damaged = || CacheError::Corrupt { what: self.id.to_string() };
+        if length != self.id.size {
+            return Err(damaged());
+        }
+        let (witness, place) = self.store.get_witness(&name).ok_or_else(damaged)?;
+        if witness.header != self.header() {
+            return Err(damaged());
+        }
+        without_readahead(&file);
+        Ok(Body::new(file, Slots::open(&self.store, &name, &witness, place)?))
+    }
+
+    /// What making the file takes beyond the blocks; nothing if there is one.
+    pub fn price_of_file(&self) -> (u64, u64) {
+        if self.state.lock().charge.is_some() {
+            return (0, 0);
+        }
+        let witness = self.witness_bytes();
+        (if witness > ATTRIBUTE_MAX_BYTES as u64 { on_disk(witness) } else { 0 }, 1)
+    }
+
+    fn witness_bytes(&self) -> u64 {
+        let header = self.header();
+        header.encode().len() as u64 + header.slots() * SLOT_BYTES as u64
+    }
+
+    pub(super) fn witness_on_disk(&self) -> u64 {
+        on_disk(self.witness_bytes())
+    }
+
+    /// Makes the file if there is none. What `charge` holds for it beyond need is given back.
+    pub(super) fn made(
+        &self,
+        state: &mut State,
+        charge: &mut Charge,
+        block: u64,
+    ) -> Result<Arc<Body>, CacheError> {
+        if let Some(body) = &state.body {
+            charge.shrink(charge.bytes() - block, 1);
+            return Ok(body.clone());
+        }
+        if state.charge.is_some() {
+            charge.shrink(charge.bytes() - block, 1);
+            let body = Arc::new(self.reopen()?);
+            state.body = Some(body.clone());
+            return Ok(body);
+        }
+        let name = self.name();
+        let path = self.store.path(&name);
+        let file = self.store.create(&path)?;
+        let header = self.header();
+        let witness = Witness { slots: vec![None; header.slots() as usize], header };
+        let image = witness.encode();
+        let made = file.set_len(self.id.size).map_err(|e| CacheError::io("make room in", &path, e));
+        let made = made.and_then(|()| {
+            let place = if Store::put_attribute(&file, &image) {
+                Place::Attribute
+            } else {
+                let missing = (block + self.witness_on_disk()).saturating_sub(charge.bytes());
+                charge.grow(missing, 0).map_err(|_| CacheError::NoRoom { bytes: missing })?;
+                self.store.put_sidecar(&name, &image)?;
+                Place::Sidecar
+            };
+            Ok((place, Slots::open(&self.store, &name, &witness, place)?))
+        });
+        match made {
+            Ok((place, slots)) => {
+                self.sidecar.store(place == Place::Sidecar, Relaxed);
+                if place == Place::Attribute {
+                    charge.shrink(charge.bytes() - block, 0);
+                }
+                without_readahead(&file);
+                let body = Arc::new(Body::new(file, slots));
+                state.body = Some(body.clone());
+                Ok(body)
+            }
+            Err(e) => {
+                self.store.remove(&name);
+                Err(e)
+            }
+        }
+    }
+}
+
+/// The kernel is not to bring what nobody asked for: what is in the page cache without having been read by
+/// us would be trusted.
+fn without_readahead(file: &File) {
+    let _advice = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::Random);
+}

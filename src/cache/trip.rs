@@ -1,6 +1,7 @@
 //! [`Trip`]: one fetch of one block, and the keeping of what it brings.
 use super::blob_entry::{BlobEntry, NewBlock};
 use super::budget::on_disk;
+use super::buffers::{Buffer, Pool};
 use super::core::Core;
 use super::error::CacheError;
 use super::events::{Cause, Event};
@@ -9,7 +10,7 @@ use super::flight::Pilot;
 use super::record::{BLOCKS, BlockRecord, ENTRIES, Used, block_key, entry_key};
 use super::stats::Meters;
 use super::tier::{FetchError, Origin};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::StreamExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -44,6 +45,46 @@ impl Drop for Landing<'_> {
     fn drop(&mut self) {
         self.0.entry.land(self.0.number);
         self.0.core.fetching.fetch_sub(1, Relaxed);
+    }
+}
+
+/// The bytes of a block as they come. A block in one piece, as tiers give it, stays as it is; of several one is made in
+/// memory that is used again.
+struct Pieces<'a> {
+    pool: &'a Arc<Pool>,
+    length: u64,
+    got: u64,
+    one: Option<Bytes>,
+    many: Option<Buffer>,
+}
+
+impl<'a> Pieces<'a> {
+    fn new(pool: &'a Arc<Pool>, length: u64) -> Self {
+        Self { pool, length, got: 0, one: None, many: None }
+    }
+
+    /// One more; `false` if that is too much.
+    fn push(&mut self, piece: Bytes) -> bool {
+        let start = self.got as usize;
+        self.got += piece.len() as u64;
+        if self.got > self.length {
+            return false;
+        }
+        if self.got == self.length && start == 0 {
+            self.one = Some(piece);
+        } else if !piece.is_empty() {
+            let many = self.many.get_or_insert_with(|| self.pool.take(self.length as usize));
+            many.space()[start..self.got as usize].copy_from_slice(&piece);
+        }
+        true
+    }
+
+    /// All of it, if it is neither less nor more.
+    fn whole(self) -> Result<Bytes, CacheError> {
+        match self.one.or_else(|| self.many.map(Buffer::freeze)) {
+            Some(bytes) if self.got == self.length => Ok(bytes),
+            _ => Err(CacheError::WrongSize { expected: self.length, got: self.got }),
+        }
     }
 }
 
@@ -102,20 +143,17 @@ impl Trip {
         };
         let asked = self.origin.fetch(&self.entry.id, offset..offset + length);
         let mut body = tokio::time::timeout(stall, asked).await.map_err(stalled)??.body;
-        let mut bytes = BytesMut::with_capacity(length as usize);
+        let mut pieces = Pieces::new(&self.core.pool, length);
         while let Some(piece) = tokio::time::timeout(stall, body.next()).await.map_err(stalled)? {
-            bytes.extend_from_slice(&piece.map_err(FetchError::from)?);
-            if bytes.len() as u64 > length {
+            if !pieces.push(piece.map_err(FetchError::from)?) {
                 break;
             }
         }
-        self.core.meters.bytes_fetched.fetch_add(bytes.len() as u64, Relaxed);
-        if bytes.len() as u64 != length {
-            return Err(CacheError::WrongSize { expected: length, got: bytes.len() as u64 });
-        }
+        self.core.meters.bytes_fetched.fetch_add(pieces.got, Relaxed);
+        let bytes = pieces.whole()?;
         let took = start.elapsed();
         self.core.meters.took(took);
-        Ok(Catch { bytes: bytes.freeze(), took, permit })
+        Ok(Catch { bytes, took, permit })
     }
 }
 

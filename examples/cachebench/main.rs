@@ -112,9 +112,7 @@ async fn block(dir: &Path) -> Outcome<()> {
     let origin = Arc::new(Made { delay: Duration::ZERO, fetches: AtomicU64::new(0) });
     let blob = cache.blob(&object(1, BLOCKS), origin)?;
     blob.warm(0..BLOCKS as u32).await?;
-    while cache.stats().fetching > 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    cache.quiet().await;
     let file = blob.file().await?.ok_or("not all of it was kept")?.open()?;
     let mut buffer = vec![0; MIB];
     let (mut plain, mut into, mut owned) = (Vec::new(), Vec::new(), Vec::new());

@@ -302,7 +302,7 @@ impl Blob {
                 origin: self.origin.clone(),
                 number,
             };
-            trip.core.fetching.fetch_add(1, Relaxed);
+            trip.core.fetching.send_modify(|fetching| *fetching += 1);
             if ahead {
                 Meters::count(&self.core.meters.readaheads);
             }

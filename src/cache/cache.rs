@@ -118,6 +118,12 @@ impl Cache {
         let _always_sent = settled.wait_for(|settled| *settled).await;
     }
 
+    /// Waits until nothing is being fetched any more: what came is on the disk, unless there was no room for it.
+    pub async fn quiet(&self) {
+        let mut fetching = self.core.fetching.subscribe();
+        let _always_sent = fetching.wait_for(|fetching| *fetching == 0).await;
+    }
+
     /// Looks a file up if it is at hand: no system call, no waiting. One that this process has neither
     /// written nor verified is not at hand: [`look_up`](Self::look_up) verifies it.
     pub fn hit(&self, key: impl AsRef<[u8]>) -> Option<File> {

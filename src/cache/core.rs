@@ -58,7 +58,8 @@ pub struct Core {
     pub memory: Memory,
     pub runtime: Handle,
     pub fetches: Arc<Semaphore>,
-    pub fetching: AtomicU64,
+    /// Blocks that are being fetched, and kept.
+    pub fetching: watch::Sender<u64>,
     /// Held for reading from when readers have a block until it is on the disk.
     pub keeping: Arc<tokio::sync::RwLock<()>>,
     /// Files that are being filled by somebody who may stall.
@@ -365,7 +366,7 @@ impl Core {
         totals.journal_errors = self.ledger.failures();
         Stats {
             filling: self.fillings.lock().len() as u64,
-            fetching: self.fetching.load(Relaxed),
+            fetching: *self.fetching.borrow(),
             settled: *self.settled.borrow(),
             ..Stats::new(totals, self.budget.used(), self.budget.limits())
         }

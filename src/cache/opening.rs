@@ -151,7 +151,7 @@ impl Builder {
             meters,
             events: Events::default(),
             runtime,
-            fetching: AtomicU64::new(0),
+            fetching: watch::Sender::new(0),
             keeping: Arc::default(),
             fillings: Mutex::new(HashMap::new()),
             filling: Arc::new(Notify::new()),

@@ -44,7 +44,7 @@ struct Landing<'a>(&'a Trip);
 impl Drop for Landing<'_> {
     fn drop(&mut self) {
         self.0.entry.land(self.0.number);
-        self.0.core.fetching.fetch_sub(1, Relaxed);
+        self.0.core.fetching.send_modify(|fetching| *fetching -= 1);
     }
 }
 

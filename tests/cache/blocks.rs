@@ -1,8 +1,8 @@
 //! Blocks of remote objects: one fetch for all, failures, full disks, and the whole as a file.
-use crate::common::{BLOCK, Source, assert_budget, config, content, object, place, quiet, read, taken};
+use crate::common::{BLOCK, Source, assert_budget, config, content, object, place, read, taken};
 use futures::StreamExt;
 use icecache::cache::{
-    Cache, CacheError, Chain, Config, FetchError, ObjectId, Removed, StoreOrigin, Tier, TierError,
+    Cache, CacheError, Chain, Config, Event, FetchError, ObjectId, Removed, StoreOrigin, Tier, TierError,
 };
 use icecache::journal::MemoryJournal;
 use icecache::remote::{Condition, MemoryStore, ObjectStore};
@@ -31,7 +31,7 @@ async fn any_range_is_right_cold_and_warm() {
                 assert_eq!(buffer[..n], content(seed, offset..end));
             }
         }
-        quiet(&cache).await;
+        cache.quiet().await;
         let mut buffer = vec![0; size as usize];
         assert_eq!(blob.read_now(0, &mut buffer), Some(size as usize));
         assert_eq!(buffer, content(seed, 0..size));
@@ -93,14 +93,15 @@ async fn a_failed_fetch_fails_all_who_wait_and_the_next_read_tries_again() {
         ..Source::default()
     });
     let blob = cache.blob(&object(1, BLOCK), source.clone()).unwrap();
+    let mut events = cache.subscribe();
     let readers: Vec<_> = (0..8)
         .map(|_| {
             let blob = blob.clone();
             tokio::spawn(async move { blob.read(0, 10).await })
         })
         .collect();
-    while cache.stats().totals.block_joins + cache.stats().totals.block_misses < 8 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
+    for _ in 0..8 {
+        while !matches!(events.recv().await.unwrap(), Event::Miss(_)) {}
     }
     let gate = source.gate.as_ref().unwrap();
     gate.add_permits(1);
@@ -134,7 +135,9 @@ async fn an_origin_that_stalls_or_throttles_is_told_apart() {
     let totals = cache.stats().totals;
     assert_eq!((totals.stalls, totals.fetches_throttled, totals.reads_throttled), (1, 1, 0));
 
-    // Two at once where one may be: the second waits, and that is no miss of its own.
+    // Two at once where one may be: the second waits, and that is no miss of its own. However long this takes.
+    let dir = place();
+    let cache = open(Config { fetches_max: 1, ..crate::common::config(dir.path()) }).await;
     let gated = Arc::new(Source { gate: Some(Semaphore::new(0)), ..Source::default() });
     let reads: Vec<_> = [2, 3]
         .map(|seed| {
@@ -143,7 +146,7 @@ async fn an_origin_that_stalls_or_throttles_is_told_apart() {
         })
         .into();
     while cache.stats().totals.reads_throttled == 0 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        tokio::task::yield_now().await;
     }
     gated.gate.as_ref().unwrap().add_permits(2);
     for read in reads {
@@ -162,7 +165,7 @@ async fn blocks_go_one_by_one_and_those_in_use_stay() {
     let blob = cache.blob(&object(1, 20 * BLOCK), source.clone()).unwrap();
     for n in 0..20 {
         assert_eq!(blob.read(n * BLOCK, 9).await.unwrap(), content(1, n * BLOCK..n * BLOCK + 9));
-        quiet(&cache).await;
+        cache.quiet().await;
         assert_budget(&cache, "while blocks come and go");
     }
     assert_eq!(blob.blocks().0, 8);
@@ -176,12 +179,12 @@ async fn blocks_go_one_by_one_and_those_in_use_stay() {
     let small = cache.blob(&object(2, 8 * BLOCK - 3), source.clone()).unwrap();
     assert!(small.file().await.unwrap().is_none());
     small.warm(0..8).await.unwrap();
-    quiet(&cache).await;
+    cache.quiet().await;
     let file = small.file().await.unwrap().unwrap();
     assert_eq!(file.checksum(), Some(*blake3::hash(&content(2, 0..8 * BLOCK - 3)).as_bytes()));
     let other = cache.blob(&object(3, 4 * BLOCK), source.clone()).unwrap();
     assert_eq!(other.read(0, 4 * BLOCK as usize).await.unwrap(), content(3, 0..4 * BLOCK), "past the cache");
-    quiet(&cache).await;
+    cache.quiet().await;
     assert_eq!(other.blocks().0, 0);
     assert!(cache.stats().totals.not_kept_full > 0);
     assert_eq!(read(&file), content(2, 0..8 * BLOCK - 3));
@@ -201,7 +204,7 @@ async fn a_full_disk_is_a_miss_that_reads_through() {
     let blob = cache.blob(&object(1, 3 * BLOCK), source.clone()).unwrap();
     for _ in 0..2 {
         assert_eq!(blob.read(0, 3 * BLOCK as usize).await.unwrap(), content(1, 0..3 * BLOCK));
-        quiet(&cache).await;
+        cache.quiet().await;
     }
     assert_eq!((source.fetches(), cache.stats().totals.not_kept_full), (6, 6));
     drop(blob);
@@ -235,7 +238,7 @@ async fn enospc_evicts_and_never_fails_a_reader() {
         let got = blob.read(n * BLOCK, BLOCK as usize).await.unwrap();
         assert_eq!(got, content(1, n * BLOCK..(n + 1) * BLOCK));
     }
-    quiet(&cache).await;
+    cache.quiet().await;
     assert_budget(&cache, "on a full disk");
     let totals = cache.stats().totals;
     assert!(totals.evicted_free > 0 && blob.blocks().0 > 0, "{totals:?}");
@@ -258,12 +261,12 @@ async fn a_sequential_reader_is_read_ahead_of_and_a_random_one_is_not() {
     for n in [60, 3, 41, 17, 5, 33] {
         blob.read(n * BLOCK, 1).await.unwrap();
     }
-    quiet(&cache).await;
+    cache.quiet().await;
     assert_eq!(cache.stats().totals.readaheads, 0);
     for n in 20..24 {
         blob.read(n * BLOCK, BLOCK as usize).await.unwrap();
     }
-    quiet(&cache).await;
+    cache.quiet().await;
     assert!(cache.stats().totals.readaheads > 0);
     assert!(source.asked.lock().unwrap().values().all(|n| *n == 1));
 }
@@ -287,7 +290,7 @@ async fn a_store_is_an_origin_and_another_version_of_an_object_is_an_error() {
     assert!(matches!(gone, Err(CacheError::Fetch(FetchError::NotFound { .. }))), "{gone:?}");
     assert_eq!(cache.remove_object(&id).await, Removed::WhenUnpinned);
     drop(blob);
-    quiet(&cache).await;
+    cache.quiet().await;
     assert_eq!(taken(dir.path()), (0, 0));
 }
 

@@ -161,11 +161,3 @@ pub fn assert_budget(cache: &Cache, when: &str) {
 pub fn read(file: &File) -> Vec<u8> {
     std::fs::read(file.path()).unwrap()
 }
-
-/// Waits until nothing is fetched or kept any more.
-pub async fn quiet(cache: &Cache) {
-    while cache.stats().fetching > 0 {
-        tokio::task::yield_now().await;
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}

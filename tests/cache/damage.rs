@@ -1,6 +1,6 @@
 //! Any byte of any file of the cache may be wrong: every read gives the right bytes or says clearly that it
 //! cannot.
-use crate::common::{BLOCK, Source, assert_budget, config, content, files, key, object, place, quiet, read};
+use crate::common::{BLOCK, Source, assert_budget, config, content, files, key, object, place, read};
 use crate::harness::{Dice, slice};
 use bytes::Bytes;
 use icecache::cache::{Cache, CacheError, ObjectId};
@@ -25,7 +25,7 @@ async fn build(dir: &Path, source: &Arc<Source>) {
         for block in [0, 2] {
             blob.read(block * BLOCK, 1).await.unwrap();
         }
-        quiet(&cache).await;
+        cache.quiet().await;
     }
     cache.close().await.unwrap();
 }
@@ -57,7 +57,7 @@ async fn all_right(dir: &Path, source: &Arc<Source>, what: &str) {
         }
     }
     cache.settled().await;
-    quiet(&cache).await;
+    cache.quiet().await;
     assert_budget(&cache, what);
     cache.close().await.unwrap();
 }
@@ -128,7 +128,7 @@ async fn a_block_that_rots_on_the_disk_is_fetched_again() {
     let id = object(1, 4 * BLOCK);
     let blob = cache.blob(&id, source.clone()).unwrap();
     blob.warm(0..4).await.unwrap();
-    quiet(&cache).await;
+    cache.quiet().await;
     let path = blob.file().await.unwrap().unwrap().path();
     let verified = cache.stats().totals.bytes_verified;
     for _ in 0..10 {
@@ -144,7 +144,7 @@ async fn a_block_that_rots_on_the_disk_is_fetched_again() {
     let mut buffer = vec![0; 1];
     assert_eq!(blob.read_now(BLOCK, &mut buffer), None, "it is not in the page cache");
     assert_eq!(blob.read(BLOCK, BLOCK as usize).await.unwrap(), content(1, BLOCK..2 * BLOCK));
-    quiet(&cache).await;
+    cache.quiet().await;
     let totals = cache.stats().totals;
     assert_eq!((totals.corrupt_drops, source.fetches()), (1, 5));
     assert!(totals.bytes_verified > verified);
@@ -162,7 +162,7 @@ async fn verify_finds_what_is_wrong_and_drops_it() {
     cache.insert(&key(2), Bytes::from(content(2, 0..100))).await.unwrap();
     let blob = cache.blob(&object(3, 2 * BLOCK), source.clone()).unwrap();
     blob.warm(0..2).await.unwrap();
-    quiet(&cache).await;
+    cache.quiet().await;
     flip(&cache.hit(key(2)).unwrap().path(), 50);
     let path = blob.file().await.unwrap().unwrap().path();
     flip(&path, BLOCK);
@@ -175,6 +175,6 @@ async fn verify_finds_what_is_wrong_and_drops_it() {
     assert_eq!((right, dropped), (100 + BLOCK, 2));
     assert!(cache.look_up(key(2)).await.unwrap().is_none());
     assert_eq!(blob.read(BLOCK, 9).await.unwrap(), content(3, BLOCK..BLOCK + 9));
-    quiet(&cache).await;
+    cache.quiet().await;
     assert_budget(&cache, "after verify");
 }

@@ -1,6 +1,6 @@
 //! SIGKILL at random moments, with writers and readers running: nothing wrong is ever returned, the budget is
 //! right after the restart, and no file is left that nobody knows.
-use crate::common::{BLOCK, Source, assert_budget, config, content, files, key, object, place, quiet, read};
+use crate::common::{BLOCK, Source, assert_budget, config, content, files, key, object, place, read};
 use crate::harness::child::{Part, Writer, part};
 use crate::harness::{Dice, slice};
 use bytes::Bytes;
@@ -123,7 +123,7 @@ async fn killed_at_any_moment_it_comes_back_right() {
             let got = blob.read(0, 60 * BLOCK as usize).await.unwrap();
             assert!(got == content(100 + n, 0..60 * BLOCK), "round {round}: wrong bytes of {id}");
         }
-        quiet(&cache).await;
+        cache.quiet().await;
         assert_eq!(cache.stats().totals.corrupt_drops, 0, "round {round}: {early:?}");
         assert_budget(&cache, &format!("after the reads of round {round}"));
         rehydrated += totals.rehydrated;

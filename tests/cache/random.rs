@@ -1,6 +1,6 @@
 //! Any sequence of operations, restarts and crashes: what is read is right, and the sum of the sizes on the
 //! disk equals the budget.
-use crate::common::{BLOCK, Source, assert_budget, config, content, key, object, place, quiet, read};
+use crate::common::{BLOCK, Source, assert_budget, config, content, key, object, place, read};
 use crate::harness::long;
 use bytes::Bytes;
 use icecache::cache::{Begun, Cache, Config, File, Fill, Inserted, PolicyKind};
@@ -175,7 +175,7 @@ impl Model {
                 let id = an_object(n);
                 let blob = self.cache().blob(&id, self.source.clone()).unwrap();
                 blob.warm(0..6).await.unwrap();
-                quiet(self.cache()).await;
+                self.cache().quiet().await;
                 if let Some(file) = blob.file().await.unwrap() {
                     self.held.push((file, 100 + n, id.size));
                 }
@@ -186,12 +186,12 @@ impl Model {
             Op::Restart => {
                 self.fill = None;
                 self.held.clear();
-                quiet(self.cache()).await;
+                self.cache().quiet().await;
                 self.cache.take().unwrap().close().await.unwrap();
                 self.open().await;
             }
             Op::Crash => {
-                quiet(self.cache()).await;
+                self.cache().quiet().await;
                 self.journal = Arc::new(self.journal.crashed());
                 // What a killed process leaves: nothing of it runs any more, and nothing is tidied.
                 std::mem::forget((self.fill.take(), std::mem::take(&mut self.held), self.cache.take()));
@@ -239,7 +239,7 @@ proptest! {
             model.open().await;
             for (n, op) in ops.iter().enumerate() {
                 model.run(op, dir.path()).await;
-                quiet(model.cache()).await;
+                model.cache().quiet().await;
                 assert_budget(model.cache(), &format!("after step {n}, {op:?}"));
                 let used = model.cache().stats().used;
                 assert!(used.bytes <= 12 * BLOCK && used.entries <= 9, "{used:?} after step {n}, {op:?}");

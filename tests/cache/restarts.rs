@@ -1,7 +1,5 @@
 //! What comes back after a stop, a crash, and the loss of the journal.
-use crate::common::{
-    BLOCK, Source, assert_budget, config, content, files, key, object, place, quiet, read, taken,
-};
+use crate::common::{BLOCK, Source, assert_budget, config, content, files, key, object, place, read, taken};
 use bytes::Bytes;
 use icecache::cache::{Cache, CacheError};
 use icecache::journal::{Journal, MemoryJournal};
@@ -36,7 +34,7 @@ async fn everything_comes_back_in_the_order_of_use() {
         let blob = cache.blob(&id, source.clone()).unwrap();
         blob.read(0, 1).await.unwrap();
         blob.read(3 * BLOCK, 1).await.unwrap();
-        quiet(&cache).await;
+        cache.quiet().await;
         for n in [3, 0, 5] {
             assert!(cache.hit(key(n)).is_some());
         }
@@ -80,7 +78,7 @@ async fn what_no_flush_has_reached_is_adopted_after_a_crash() {
     let source = Arc::new(Source::default());
     let blob = cache.blob(&object(9, 3 * BLOCK), source.clone()).unwrap();
     blob.read(BLOCK, 1).await.unwrap();
-    quiet(&cache).await;
+    cache.quiet().await;
     let crashed = Arc::new(journal.crashed());
     let held = cache.look_up_file(key(2)).await.unwrap().unwrap();
     cache.remove(key(2)).await; // held, so its bytes are still there when everything stops
@@ -128,7 +126,7 @@ async fn a_lost_journal_is_rebuilt_from_the_files() {
         let cache = Cache::open(config(dir.path())).await.unwrap();
         fill(&cache, 0..8).await;
         cache.blob(&object(9, 100 * BLOCK), source.clone()).unwrap().read(7 * BLOCK, 1).await.unwrap();
-        quiet(&cache).await;
+        cache.quiet().await;
         cache.close().await.unwrap();
     }
     // Damage that sled itself notices, and a stray of nobody's.

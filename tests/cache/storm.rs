@@ -1,5 +1,5 @@
 //! Many threads at once on few keys and little room: fill, budget and pins under contention.
-use crate::common::{BLOCK, Source, agree, assert_budget, config, content, key, object, place, quiet, read};
+use crate::common::{BLOCK, Source, agree, assert_budget, config, content, key, object, place, read};
 use crate::harness::{Dice, LIMIT, eventually, slice};
 use bytes::Bytes;
 use icecache::cache::{Begun, Cache, Config, FillOptions, Found};
@@ -90,7 +90,7 @@ async fn a_storm_of_everything_leaves_budget_and_bytes_right() {
             worker.await.unwrap();
         }
         cache.settled().await;
-        quiet(&cache).await;
+        cache.quiet().await;
         // The last reference to what has left may go a moment after the last fetch has ended.
         eventually("budget and disk agree", LIMIT, || agree(&cache).then_some(()));
         assert_budget(&cache, &format!("after round {round}"));

@@ -7,6 +7,9 @@
 //! Tags: objects up to [`HASHED_MAX_BYTES`] (HEAD documents) are named by the BLAKE3 of their bytes.
 //! Larger ones would have to be read to be named, so they are named by size, inode and modification
 //! time, and each PUT makes the time unique: it takes the clock or one nanosecond more than the last PUT.
+//!
+//! What is made is the owner's, and the group's as far as the top directory is ([`rights`]).
+mod rights;
 mod upload;
 mod walk;
 
@@ -16,6 +19,7 @@ use super::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream;
+use rights::Rights;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
@@ -157,8 +161,8 @@ fn sync_directory(path: &Path) -> Result<(), RemoteError> {
 }
 
 /// Makes a directory and what leads to it, durably; but not `floor`, which must be there.
-fn make_directory(path: &Path, floor: Option<&Path>) -> Result<(), RemoteError> {
-    match std::fs::create_dir(path) {
+fn make_directory(path: &Path, floor: Option<&Path>, rights: Rights) -> Result<(), RemoteError> {
+    match rights.make_directory(path) {
         Ok(()) => path.parent().map_or(Ok(()), sync_directory),
         Err(e) if e.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         Err(e) if e.kind() == ErrorKind::NotFound => match path.parent() {
@@ -166,8 +170,8 @@ fn make_directory(path: &Path, floor: Option<&Path>) -> Result<(), RemoteError> 
                 Err(RemoteError::NoBucket { name: parent.display().to_string() })
             }
             Some(parent) => {
-                make_directory(parent, floor)?;
-                make_directory(path, floor)
+                make_directory(parent, floor, rights)?;
+                make_directory(path, floor, rights)
             }
             None => Err(failed("create", path, &e)),
         },
@@ -216,17 +220,36 @@ impl Shared {
     /// Makes a directory beneath the root, never the root itself.
     fn make_below(&self, path: &Path) -> Result<(), RemoteError> {
         self.require_root()?;
-        make_directory(path, Some(&self.root))
+        make_directory(path, Some(&self.root), self.rights()?)
+    }
+
+    /// The rights of what is made beneath the root.
+    fn rights(&self) -> Result<Rights, RemoteError> {
+        match std::fs::metadata(&self.root) {
+            Ok(root) => Ok(Rights::beneath(&root)),
+            Err(e) => Err(self.require_root().err().unwrap_or_else(|| failed("look at", &self.root, &e))),
+        }
     }
 
     /// Waits for the lock of the store; closing the file gives it back.
     fn lock(&self) -> Result<File, RemoteError> {
         if !self.seen.load(Relaxed) {
-            make_directory(&self.root, None)?;
+            make_directory(&self.root, None, Rights::OWNER)?;
             self.seen.store(true, Relaxed);
         }
         let path = self.root.join(LOCK_NAME);
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        let file = match options.open(&path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                let made = self.rights()?.make_file(&path, options.clone().create_new(true));
+                // Another process may have made it meanwhile.
+                made.or_else(
+                    |e| if e.kind() == ErrorKind::AlreadyExists { options.open(&path) } else { Err(e) },
+                )
+            }
+            opened => opened,
+        };
         let file = file.map_err(|e| match self.require_root() {
             Err(gone) => gone,
             Ok(()) => failed("open", &path, &e),
@@ -248,7 +271,7 @@ impl Shared {
             sweep(&directory);
         }
         let path = directory.join(uuid::Uuid::new_v4().to_string());
-        let file = OpenOptions::new().write(true).create_new(true).open(&path);
+        let file = self.rights()?.make_file(&path, OpenOptions::new().write(true).create_new(true));
         let file = file.map_err(|e| failed("create", &path, &e))?;
         let stamp = next_stamp(&lock, &self.root.join(LOCK_NAME))?;
         let aside = Aside { file, path, stamp, kept: false };

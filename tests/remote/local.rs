@@ -4,6 +4,8 @@ use super::{MIB, assert_error, noise, send};
 use bytes::Bytes;
 use icecache::ErrorKind;
 use icecache::remote::{Condition, DirectoryStore, ObjectStore, RemoteError, RemoteUrl, S3Options, open};
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 #[tokio::test]
 async fn abort_leaves_no_file_aside() {
@@ -24,6 +26,70 @@ async fn abort_leaves_no_file_aside() {
     assert_eq!(left(), 1);
     live.finish().await.unwrap();
     assert_eq!(left(), 0);
+}
+
+/// SEMANTICS, Outage: "It and what is made in it are for its owner alone, whatever the umask; in a directory that was
+/// there its group may read and write as it may in the directory itself, and others never."
+#[tokio::test]
+async fn what_a_directory_holds_is_not_for_others() {
+    for umask in ["0", "77", "777"] {
+        assert!(
+            child("local::in_a_child_keep_others_out", vec![("ICECACHE_TEST_UMASK", umask.into())]).await,
+            "umask {umask}"
+        );
+    }
+}
+
+#[tokio::test]
+#[ignore = "run by what_a_directory_holds_is_not_for_others"]
+async fn in_a_child_keep_others_out() {
+    let umask = std::env::var("ICECACHE_TEST_UMASK").expect("only makes sense as a child");
+    let temp = tempfile::tempdir().unwrap(); // before the umask, which may leave nothing
+    let umask = rustix::fs::Mode::from_raw_mode(u32::from_str_radix(&umask, 8).unwrap());
+    rustix::process::umask(umask);
+    for (top, directories, files) in [
+        (None, 0o700, 0o600),
+        (Some(0o755), 0o750, 0o640),
+        (Some(0o2777), 0o2770, 0o660),
+        (Some(0o707), 0o700, 0o600),
+    ] {
+        let root = temp.path().join(format!("{top:?}/remote"));
+        if let Some(mode) = top {
+            for dir in [root.parent().unwrap(), &root] {
+                std::fs::create_dir(dir).unwrap();
+                std::fs::set_permissions(dir, Permissions::from_mode(mode)).unwrap();
+            }
+        }
+        let store = DirectoryStore::open(&root).unwrap();
+        store.put("layers/small", Bytes::from("x"), Condition::Always).await.unwrap();
+        let mut large = store.upload("a/b/large", Condition::Always).await.unwrap();
+        large.write(noise(3 * MIB)).await.unwrap();
+        let mut modes = vec![];
+        let mut stack = vec![root.clone()];
+        while let Some(dir) = stack.pop() {
+            for entry in std::fs::read_dir(dir).unwrap() {
+                let (path, meta) = entry.map(|e| (e.path(), e.metadata().unwrap())).unwrap();
+                let wanted = if meta.is_dir() { directories } else { files };
+                modes.push((meta.mode() & 0o7777 == wanted, meta.mode(), path.clone()));
+                if meta.is_dir() {
+                    stack.push(path);
+                }
+            }
+        }
+        // The lock, what is aside, and its directory; the object, and its directory.
+        assert_eq!(modes.len(), 5, "{modes:?}");
+        large.finish().await.unwrap();
+        for name in ["a", "a/b", "a/b/large"] {
+            let meta = std::fs::metadata(root.join(name)).unwrap();
+            let wanted = if meta.is_dir() { directories } else { files };
+            modes.push((meta.mode() & 0o7777 == wanted, meta.mode(), name.into()));
+        }
+        assert!(modes.iter().all(|(right, ..)| *right), "{top:?}: {modes:?}");
+        let mode = std::fs::metadata(&root).unwrap().mode() & 0o7777;
+        assert_eq!(mode, top.unwrap_or(0o700), "the top directory");
+        // Who comes later uses the same lock.
+        DirectoryStore::open(&root).unwrap().put("n", Bytes::new(), Condition::Always).await.unwrap();
+    }
 }
 
 /// Runs one test of this program in a process of its own, with nothing in its environment but `variables`;

@@ -26,16 +26,11 @@ impl Locks {
     /// Prepares the state directory and locks both.
     pub fn take(settings: &MountSettings) -> Result<Self> {
         let state_dir = &settings.state_dir;
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(state_dir)
-            .map_err(|e| Error::io(format!("cannot create state directory: {}", state_dir.display()), e))?;
+        own_directory(state_dir)?;
         let state = lock_state(&state_dir.join("lock"))?;
         for name in ["tmp", "staging"] {
             let path = state_dir.join(name);
-            std::fs::create_dir_all(&path)
-                .map_err(|e| Error::io(format!("cannot create directory: {}", path.display()), e))?;
+            own_directory(&path)?;
         }
         if crate::fuse::mount::detach_dead(&settings.dir)? {
             tracing::info!("took away a mount whose daemon had died");
@@ -75,6 +70,12 @@ impl Locks {
     pub fn dir_path(&self) -> PathBuf {
         self.dir.clone()
     }
+}
+
+/// Makes a directory for its owner alone, whatever the umask and who else may enter the one above.
+pub(super) fn own_directory(path: &Path) -> Result<()> {
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|e| Error::io(format!("cannot create directory: {}", path.display()), e))
 }
 
 /// Takes an exclusive lock; a daemon that was just killed may hold it for a moment still.

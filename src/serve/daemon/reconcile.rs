@@ -347,8 +347,7 @@ impl Start<'_> {
     fn aside(&self) -> Result<(Option<std::os::fd::OwnedFd>, Option<std::path::PathBuf>)> {
         let time = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%.fZ").to_string();
         let place = self.settings.state_dir.join("conflicts").join(time);
-        std::fs::create_dir_all(&place)
-            .map_err(|e| Error::io(format!("cannot create directory: {}", place.display()), e))?;
+        super::lock::own_directory(&place)?;
         Ok((Some(super::open_directory(&place)?.into()), Some(place)))
     }
 

@@ -17,8 +17,10 @@ use crate::state::record::Records;
 use crate::state::restore::{LayerSource, Lenders};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
+use std::fs::DirBuilder;
 use std::io::Write;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -57,7 +59,8 @@ impl Source {
         let tables = self.tables(head).await?;
         let (tree, layers, lenders) = lay_out(head, &tables)?;
         let written = || {
-            std::fs::create_dir_all(self.place.join("tables"))?;
+            // The names in it are for nobody else.
+            DirBuilder::new().recursive(true).mode(0o700).create(self.place.join("tables"))?;
             for (layer, table) in needed(head).iter().zip(&tables) {
                 std::fs::write(self.table_file(layer), table)?;
             }

@@ -110,7 +110,7 @@ fn a_damaged_layer_is_named() {
     let report = json(&found);
     assert_eq!((found.code, &report["ok"], &report["tree"]), (9, &false.into(), &true.into()), "{report}");
     assert_eq!(report["damaged"][0]["layer"], key(first));
-    assert_eq!(report["damaged"][0]["version"], 1);
+    assert_eq!((&report["damaged"][0]["version"], &report["version"]), (&"1".into(), &"3".into()));
     offline(&lab, "verify", &["--quick"]).must("a quick look");
 
     // In the table, and both at once; versions before the damage are sound.
@@ -126,6 +126,69 @@ fn a_damaged_layer_is_named() {
     let found = offline(&lab, "verify", &[]);
     assert_eq!((found.code, found.stdout.lines().count()), (9, 3), "{}", found.said());
     assert!(found.stdout.contains("not there"), "{}", found.said());
+}
+
+/// SEMANTICS, Verify: "Damage is told with the key of its layer, and the exit code is 9." It is for other verbs, too.
+#[test]
+fn who_meets_damage_is_told_what_can_be_done() {
+    let lab = three_versions();
+    let to = lab.root().join("new/place");
+    let restore =
+        |options: &[&str]| offline(&lab, "restore", &[options, &["--to", to.to_str().unwrap()]].concat());
+    // Nothing was wrong but the question: nothing is left of it.
+    for (options, code) in [(&["7"][..], 5), (&["--at", "2d"], 5), (&["--at", "8w"], 5)] {
+        let refused = restore(options);
+        assert_eq!(refused.code, code, "{options:?}: {}", refused.said());
+        assert!(!lab.root().join("new").exists(), "{options:?}: an empty directory stayed");
+    }
+    // A layer is gone: what is of another one may be there by then.
+    let first = &layers(&lab)[0];
+    let good = fs::read(first).unwrap();
+    fs::remove_file(first).unwrap();
+    let lost = restore(&[]);
+    assert_eq!(lost.code, 9, "{}", lost.said());
+    assert!(lost.stderr.contains("icecache verify"), "{}", lost.said());
+    assert_eq!(lost.stderr.contains("incomplete, remove it"), to.exists(), "{}", lost.said());
+    fs::write(first, good).unwrap();
+    // It is damaged at its end: what is in it is there by then.
+    flip(first, |length| length / 2);
+    let torn = offline(&lab, "restore", &["1", "--to", lab.root().join("torn").to_str().unwrap()]);
+    assert_eq!(torn.code, 9, "{}", torn.said());
+    assert_eq!(
+        torn.stderr.contains("incomplete, remove it"),
+        lab.root().join("torn").exists(),
+        "{}",
+        torn.said()
+    );
+    // Without HEAD nothing can be listed.
+    let head = fs::read_to_string(lab.head()).unwrap();
+    for wrong in
+        [head.replace("\"layers\"", "\"lawyers\""), head[..head.len() / 2].to_owned(), "{}".to_owned()]
+    {
+        fs::write(lab.head(), wrong).unwrap();
+        let found = offline(&lab, "verify", &[]);
+        assert_eq!(found.code, 9, "{}", found.said());
+        assert!(
+            found.stderr.contains("earlier HEAD") && !found.stderr.contains("icecache log"),
+            "{}",
+            found.said()
+        );
+    }
+}
+
+/// The advice is of the error that was made.
+#[test]
+fn advice_is_of_use() {
+    let lab = three_versions();
+    let full = offline(&lab, "restore", &["--to", lab.remote_dir().to_str().unwrap()]);
+    assert!(full.code == 2 && full.stderr.contains("an empty directory"), "{}", full.said());
+    let tag = offline(&lab, "tag", &["17"]);
+    assert!(tag.code == 2 && !tag.stderr.contains("icecache config"), "{}", tag.said());
+    let wrong = offline(&lab, "restore", &["--json"]);
+    let error: Value =
+        serde_json::from_str(&wrong.stderr).unwrap_or_else(|e| panic!("{e}: {}", wrong.said()));
+    assert_eq!((wrong.code, &error["error"]["kind"]), (2, &"invalid".into()));
+    assert!(error["error"]["message"].as_str().unwrap().contains("--to"), "{error}");
 }
 
 /// SEMANTICS, Verify: "a remote that cannot be read is no damage and has its own code"
@@ -420,7 +483,9 @@ fn a_shown_version_cannot_be_changed() {
     }
     let flushed = shown.verb("flush", &["--wait"]);
     assert!(
-        flushed.code == 1 && flushed.stderr.contains("version 1 is mounted read-only"),
+        flushed.code == 1
+            && flushed.stderr.contains("version 1 is mounted read-only")
+            && !flushed.stderr.contains("SEMANTICS"),
         "{}",
         flushed.said()
     );

@@ -7,6 +7,22 @@ const REFUSED_ENTRY: &str = "entry refused: ";
 /// How it reads that an address is taken.
 const LISTENING: &str = "cannot listen at ";
 
+/// What helps with one error alone: a part of its text, for the same reason, and the advice.
+const PARTICULAR: [(&str, &str); 6] = [
+    (
+        "target directory is not empty",
+        "name a new or an empty directory; with --force files of the same path are replaced",
+    ),
+    ("a tag has 1 to", "choose another tag: 'icecache log' shows those there are"),
+    ("is mounted read-only", "to write, mount the directory without --version and --at"),
+    ("in layout log", "what the archive log should lose is for the bucket to delete, by its lifecycle rules"),
+    ("HEAD is damaged", LOST_HEAD),
+    ("not an icecache HEAD", LOST_HEAD),
+];
+
+/// Without it nothing can be listed.
+const LOST_HEAD: &str = "put back an earlier HEAD, from the bucket's object versions or a backup: the layers are not changed by it";
+
 /// What a command is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum About {
@@ -54,8 +70,12 @@ fn of_cache(error: &Error) -> Option<&'static str> {
 }
 
 fn of_directory(error: &Error) -> Option<&'static str> {
+    let text = error.to_string();
+    if let Some((_, advice)) = PARTICULAR.iter().find(|(part, _)| text.contains(part)) {
+        return Some(advice);
+    }
     match error.kind() {
-        ErrorKind::Denied if error.to_string().contains(REFUSED_ENTRY) => Some(
+        ErrorKind::Denied if text.contains(REFUSED_ENTRY) => Some(
             "nothing is ever written outside of the directory: 'tar -tvf' shows the entry; pack the archive \
              without it (device nodes: as root)",
         ),
@@ -69,7 +89,9 @@ fn of_directory(error: &Error) -> Option<&'static str> {
         ErrorKind::Denied => {
             Some("a remote: check credentials and the bucket's policy; a path: check its owner and modes")
         }
-        ErrorKind::Corrupt => Some("restore an older version: 'icecache log' lists them"),
+        ErrorKind::Corrupt => Some(
+            "'icecache verify' says what is damaged or lost, 'icecache log' lists older versions to restore",
+        ),
         ErrorKind::Full => Some("free some space and try again"),
         ErrorKind::Unsupported => Some("docs/SEMANTICS.md says what kernel and store must be able to do"),
         ErrorKind::Io => None,

@@ -24,7 +24,7 @@ pub enum Exit {
     Denied = 7,
     /// Another writer was there first; nothing was overwritten.
     Conflict = 8,
-    /// 'verify' found damage.
+    /// What is in the remote is damaged or lost.
     Damaged = 9,
     /// Stopped by a signal.
     Interrupted = 130,
@@ -40,7 +40,8 @@ impl Exit {
             ErrorKind::Conflict => Self::Conflict,
             ErrorKind::Unavailable => Self::Unavailable,
             ErrorKind::Denied => Self::Denied,
-            ErrorKind::Corrupt | ErrorKind::Full | ErrorKind::Unsupported | ErrorKind::Io => Self::Failure,
+            ErrorKind::Corrupt => Self::Damaged,
+            ErrorKind::Full | ErrorKind::Unsupported | ErrorKind::Io => Self::Failure,
         }
     }
 }

@@ -118,7 +118,11 @@ fn forked(fork: &str) -> String {
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(e) => return output::usage(&e).into(),
+        Err(e) => {
+            // What cannot be parsed can still be asked how it wants its answer.
+            let typed = std::env::args_os().skip(1).take_while(|word| word != "--");
+            return output::usage(&e, typed.into_iter().any(|word| word == "--json")).into();
+        }
     };
     let output = Output::of_process(cli.json).about(cli.verb.about());
     let context = Context { output, environment: Environment::of_process() };

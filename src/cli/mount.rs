@@ -36,7 +36,7 @@ pub struct Mount {
     /// Show this version or tag ('icecache log' lists them), read-only; what the directory has is hidden meanwhile
     #[arg(long, value_name = "VERSION")]
     version: Option<String>,
-    /// Like --version: the newest one that is not after this time: RFC 3339, or how long ago (2h, 30m)
+    /// Like --version: the newest one that is not after this time: RFC 3339, or how long ago (30m, 2h, 7d)
     #[arg(long, value_name = "TIME", conflicts_with = "version")]
     at: Option<String>,
     #[command(flatten)]
@@ -117,6 +117,7 @@ fn prepare(settings: &MountSettings) -> Result<()> {
     // That of a mount of a version or of tables lies in another one.
     let within = settings.shows.is_some() || settings.tables.is_some();
     let above = settings.state_dir.parent().filter(|_| within).map(Path::to_owned);
+    let makes_above = above.as_ref().is_some_and(|dir| !dir.exists());
     for dir in above.iter().chain([&settings.state_dir, &settings.temp_dir()]) {
         let failed = |e| Error::io(format!("cannot use state directory: {}", dir.display()), e);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
@@ -125,6 +126,10 @@ fn prepare(settings: &MountSettings) -> Result<()> {
             let message = format!("state directory can be changed by other users: {}", dir.display());
             return Err(Error::new(ErrorKind::Denied, message));
         }
+    }
+    if makes_above && settings.shows.is_some() {
+        let failed = |e| Error::io(format!("cannot use: {}", settings.state_dir.display()), e);
+        crate::serve::shown::made_above(&settings.state_dir).map_err(failed)?;
     }
     Ok(())
 }

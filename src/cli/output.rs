@@ -107,9 +107,7 @@ impl Output {
             && std::error::Error::source(error).is_some_and(|cause| cause.is::<io::Error>());
         let advice = advice(error, self.about).filter(|_| !of_a_path);
         if self.json {
-            let kind = kind_word(error.kind());
-            let value = serde_json::json!({"error": {"kind": kind, "message": message, "advice": advice}});
-            return talk(&format!("{value}\n"));
+            return talk_of_error(error.kind(), &message, advice);
         }
         let mut text = format!("icecache: {}: {}\n", self.paint("31", "error"), safe(&message));
         if let Some(advice) = advice {
@@ -137,15 +135,28 @@ impl Output {
     }
 }
 
+/// An error for a program.
+fn talk_of_error(kind: crate::ErrorKind, message: &str, advice: Option<&str>) {
+    let error = serde_json::json!({"kind": kind_word(kind), "message": message, "advice": advice});
+    talk(&format!("{}\n", serde_json::json!({ "error": error })));
+}
+
 /// Nobody can be told that stderr failed.
 fn talk(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
 /// Prints what the parser says: help to stdout, errors to stderr with everything typed made safe.
-pub fn usage(error: &clap::Error) -> Exit {
+pub fn usage(error: &clap::Error, json: bool) -> Exit {
     if error.use_stderr() {
         let text = error.render().to_string();
+        if json {
+            let text = text.strip_prefix("error: ").unwrap_or(&text);
+            let (message, advice) = text.split_once("\n\n").unwrap_or((text, ""));
+            let (message, advice) = (message.trim(), Some(advice.trim()).filter(|a| !a.is_empty()));
+            talk_of_error(crate::ErrorKind::Invalid, message, advice);
+            return Exit::Usage;
+        }
         talk(&text.split('\n').map(safe).collect::<Vec<_>>().join("\n"));
         return Exit::Usage;
     }

@@ -5,13 +5,23 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+/// Says in a state directory of a mount of a version that what is above it was made for it.
+const MADE: &str = "made";
+
+/// The state directory above this one was made for it.
+pub fn made_above(state_dir: &Path) -> io::Result<()> {
+    fs::write(state_dir.join(MADE), [])
+}
+
 /// Removes the state directory of a mount of a version, which nothing uses any more. What is above it stays
-/// if there is anything else in it.
+/// if there is anything else in it, or if it was there before.
 pub fn remove(state_dir: &Path) {
     if state_dir.file_name().is_none_or(|name| name != VERSION_DIR) {
         return;
     }
+    let made = state_dir.join(MADE).exists();
     match remove_tree(state_dir) {
+        Ok(()) if !made => {}
         Ok(()) => {
             let _not_empty = state_dir.parent().map(fs::remove_dir);
         }
@@ -80,6 +90,10 @@ mod tests {
         assert!(!state.join("version").exists() && state.join("journal").exists());
         fs::remove_file(state.join("journal")).expect("remove");
         fs::create_dir_all(state.join("version")).expect("mkdir");
+        remove(&state.join("version"));
+        assert!(state.exists(), "a state directory of somebody else went");
+        fs::create_dir_all(state.join("version")).expect("mkdir");
+        made_above(&state.join("version")).expect("write");
         remove(&state.join("version"));
         assert!(!state.exists(), "an empty state directory stayed");
     }

@@ -53,8 +53,8 @@ impl DictionaryError {
     /// What the caller should do.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Missing { .. } => ErrorKind::NotFound,
-            Self::Damaged { .. } => ErrorKind::Corrupt,
+            // A layer in HEAD needs it, so it is lost.
+            Self::Missing { .. } | Self::Damaged { .. } => ErrorKind::Corrupt,
             Self::Remote { source: RemoteError::Denied { .. }, .. } => ErrorKind::Denied,
             Self::Remote { .. } => ErrorKind::Unavailable,
         }

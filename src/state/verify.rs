@@ -47,6 +47,7 @@ pub enum Depth {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// The version.
+    #[serde(serialize_with = "as_text")]
     pub version: VersionId,
     /// Layers it has.
     pub layers: u64,
@@ -69,9 +70,16 @@ pub struct Damage {
     /// Its key.
     pub layer: String,
     /// The version that added it.
+    #[serde(serialize_with = "as_text")]
     pub version: VersionId,
     /// What is wrong with it. May name entries: print it safely.
     pub what: String,
+}
+
+/// As a version is named everywhere: its users take it for a word, not for a number.
+#[allow(clippy::trivially_copy_pass_by_ref)] // what serde wants
+fn as_text<S: serde::Serializer>(version: &VersionId, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(version)
 }
 
 /// Why nothing can be said: it is not known whether anything is damaged.

@@ -232,19 +232,27 @@ pub enum RestoreError {
 
 impl From<RestoreError> for Error {
     fn from(e: RestoreError) -> Self {
-        let kind = match &e {
-            RestoreError::Remote { source, .. } => match source {
-                RemoteError::NotFound { .. } | RemoteError::NoBucket { .. } => ErrorKind::NotFound,
+        Self::new(e.kind(), "restore failed").with_source(e)
+    }
+}
+
+impl RestoreError {
+    /// What the caller should do.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Remote { source, .. } => match source {
+                // HEAD names it, so it is lost.
+                RemoteError::NotFound { .. } => ErrorKind::Corrupt,
+                RemoteError::NoBucket { .. } => ErrorKind::NotFound,
                 RemoteError::Denied { .. } => ErrorKind::Denied,
                 RemoteError::Unavailable { .. } => ErrorKind::Unavailable,
                 _ => ErrorKind::Io,
             },
-            RestoreError::Mismatch { .. } => ErrorKind::Corrupt,
-            RestoreError::Dictionary { source, .. } => source.kind(),
-            RestoreError::Layer { source, .. } | RestoreError::Finish { source } => source.kind(),
-            RestoreError::Stopped => ErrorKind::Io,
-        };
-        Self::new(kind, "restore failed").with_source(e)
+            Self::Mismatch { .. } => ErrorKind::Corrupt,
+            Self::Dictionary { source, .. } => source.kind(),
+            Self::Layer { source, .. } | Self::Finish { source } => source.kind(),
+            Self::Stopped => ErrorKind::Io,
+        }
     }
 }
 

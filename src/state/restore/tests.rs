@@ -406,7 +406,7 @@ fn spoiled_objects_are_errors_that_name_the_layer() {
     assert!(matches!(error, RestoreError::Mismatch { .. }), "{error}");
     let error = spoil(&|shelf, _| drop(shelf.objects.lock().drain()));
     assert!(matches!(error, RestoreError::Remote { .. }), "{error}");
-    assert_eq!(Error::from(error).kind(), ErrorKind::NotFound);
+    assert_eq!(Error::from(error).kind(), ErrorKind::Corrupt);
     for at in [0, 30, 100, 200] {
         let error = spoil(&|shelf, _| shelf.break_at = Some(at));
         assert_eq!(Error::from(error).kind(), ErrorKind::Unavailable);

@@ -39,6 +39,8 @@ impl Controller for Fake {
             open_for_write: 1,
             absent_files: 0,
             absent_bytes: 0,
+            lost_files: 0,
+            lost_error: None,
             unneeded_layers: 0,
             unneeded_bytes: 0,
             unneeded_error: None,

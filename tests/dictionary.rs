@@ -185,8 +185,15 @@ fn a_dictionary_that_is_missing_or_damaged_is_named() {
         let read = |n: u32| fs::read_to_string(place(&lab.dir(), n));
         assert_eq!(read(1).unwrap(), document(1, "new"));
         assert_eq!(read(7).unwrap_err().raw_os_error(), Some(libc::EIO));
+        let told = lab.status();
+        assert!(told["lost_error"].as_str().is_some_and(|error| error.contains(key)), "{what}: {told}");
+        let brought = lab.verb("hydrate", &[]);
+        assert!(brought.code == 9 && brought.stderr.contains(key), "{what}: {}", brought.said());
+        assert_eq!(lab.status()["lost_files"], lab.status()["absent_files"], "{what}");
         fs::write(dictionary, &good).unwrap();
         assert_eq!(read(7).unwrap(), document(7, "again"), "back again");
+        lab.verb("hydrate", &[]).must("hydrate");
+        assert!(lab.status()["lost_error"].is_null(), "{what}");
     }
 
     // A writer that cannot read it goes on without.

@@ -415,3 +415,136 @@ fn what_comes_inherits_nothing() {
         tree.assert_same(&Tree::take(&lab.dir(), KEPT), "the tree");
     }
 }
+
+const MIB: usize = 1 << 20;
+
+/// What cannot be compressed.
+fn noise(seed: u8, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    blake3::Hasher::new().update(&[seed]).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+/// A version of one layer, in the order of its content, and the layer. What is not compressed stands in it about
+/// where it stands in a tar archive.
+fn in_order(options: &[&str]) -> (Lab, PathBuf) {
+    let mut lab = Lab::new(Setup::default().with(options));
+    for (seed, name) in [(1, "a"), (2, "b"), (3, "c")] {
+        fs::write(lab.dir().join(name), noise(seed, 2 * MIB)).unwrap();
+    }
+    fs::write(lab.dir().join("large"), noise(4, 12 * MIB)).unwrap();
+    fs::write(lab.dir().join("one"), "this is one\n").unwrap();
+    lab.flush();
+    let layers = fs::read_dir(lab.remote_dir().join("layers")).unwrap();
+    let [layer] = &layers.map(|e| e.unwrap().path()).collect::<Vec<_>>()[..] else { panic!("one layer") };
+    (lab, layer.clone())
+}
+
+/// Damages `b` and `large`; what follows the damage in `large` begins at so many bytes of it.
+fn damage(layer: &Path) -> u64 {
+    let mut bytes = fs::read(layer).unwrap();
+    for at in [7 * MIB / 2, 21 * MIB / 2] {
+        bytes[at] ^= 0x40;
+    }
+    fs::write(layer, bytes).unwrap();
+    9 * MIB as u64 / 2
+}
+
+fn key(layer: &Path) -> String {
+    format!("layers/{}", layer.file_name().unwrap().to_str().unwrap())
+}
+
+/// SEMANTICS, Restore: "`status` says how many files cannot come for such a reason and why the first does not, until
+/// they come; `hydrate` brings everything else and ends with code 9."
+#[test]
+fn what_is_damaged_is_told_until_it_comes() {
+    let (mut lab, layer) = in_order(&["--no-prefetch"]);
+    let (good, key) = (fs::read(&layer).unwrap(), key(&layer));
+    let nothing = |lab: &Lab| {
+        let status = lab.status();
+        assert!(status["lost_files"] == 0 && status["lost_error"].is_null(), "{status}");
+    };
+    let damaged = damage(&layer);
+    lab.elsewhere();
+    nothing(&lab);
+    for _ in 0..2 {
+        let brought = lab.verb("hydrate", &[]);
+        assert_eq!(brought.code, 9, "{}", brought.said());
+        assert!(brought.stderr.contains(&key) && brought.stderr.contains("2 files"), "{}", brought.said());
+        assert!(
+            !brought.stderr.contains("network") && brought.stderr.contains("verify"),
+            "{}",
+            brought.said()
+        );
+        let status = lab.status();
+        assert_eq!((&status["lost_files"], &status["absent_files"]), (&2.into(), &2.into()), "{status}");
+        assert!(status["lost_error"].as_str().unwrap().contains(&key), "{status}");
+    }
+    let said = lab.verb("status", &[]).must("status").said();
+    assert!(said.contains("2 files cannot come") && said.contains(&key), "{said}");
+    assert_eq!(fs::read(lab.dir().join("c")).unwrap(), noise(3, 2 * MIB));
+    fs::write(&layer, &good).unwrap();
+    lab.verb("hydrate", &[]).must("hydrate");
+    nothing(&lab);
+    assert_eq!(fs::read(lab.dir().join("b")).unwrap(), noise(2, 2 * MIB));
+
+    // Of a large file that is read by range.
+    damage(&layer);
+    lab.elsewhere();
+    let file = fs::File::open(lab.dir().join("large")).unwrap();
+    let mut bytes = [0; 4096];
+    assert_eq!(file.read_exact_at(&mut bytes, damaged).unwrap_err().raw_os_error(), Some(libc::EIO));
+    assert_eq!(lab.status_number("lost_files"), 1);
+    file.read_exact_at(&mut bytes, 11 * MIB as u64).unwrap();
+    assert_eq!(lab.status_number("lost_files"), 1);
+    fs::write(&layer, &good).unwrap();
+    file.read_exact_at(&mut bytes, damaged).unwrap();
+    nothing(&lab);
+
+    // Of a small one, of which what was read is still in memory.
+    let mut small = Lab::new(Setup::default().with(&["--no-prefetch"]));
+    fs::write(small.dir().join("small"), noise(5, MIB / 16)).unwrap();
+    small.flush();
+    let objects = small.objects().into_iter().map(|(path, _)| path);
+    let [only] = &objects.filter(|path| path.extension().is_some_and(|e| e == "zst")).collect::<Vec<_>>()[..]
+    else {
+        panic!("one layer")
+    };
+    let sound = fs::read(only).unwrap();
+    let mut torn = sound.clone();
+    torn[MIB / 32] ^= 0x40;
+    fs::write(only, torn).unwrap();
+    small.elsewhere();
+    assert!(fs::read(small.dir().join("small")).is_err());
+    assert_eq!(small.status_number("lost_files"), 1);
+    fs::write(only, sound).unwrap();
+    assert_eq!(fs::read(small.dir().join("small")).unwrap(), noise(5, MIB / 16));
+    nothing(&small);
+
+    // What is removed is not missed.
+    damage(&layer);
+    lab.elsewhere();
+    assert!(fs::read(lab.dir().join("b")).is_err());
+    assert_eq!(lab.status_number("lost_files"), 1);
+    fs::remove_file(lab.dir().join("b")).unwrap();
+    nothing(&lab);
+}
+
+/// SEMANTICS, Restore: "A file that cannot come keeps no other from coming", and "`status` says how many files cannot
+/// come for such a reason"
+#[test]
+fn the_background_tells_what_it_could_not_bring() {
+    let (mut lab, layer) = in_order(&[]);
+    damage(&layer);
+    lab.elsewhere();
+    let status = lab.await_status("all but two come", |s| s["absent_files"] == 2 && s["lost_files"] == 2);
+    assert!(status["lost_error"].as_str().unwrap().contains(&key(&layer)), "{status}");
+    // A layer that goes while it is mounted is as bad.
+    let (mut lab, layer) = in_order(&["--no-prefetch"]);
+    lab.elsewhere();
+    fs::remove_file(&layer).unwrap();
+    let brought = lab.verb("hydrate", &["one"]);
+    assert_eq!(brought.code, 9, "{}", brought.said());
+    assert!(brought.stderr.contains(&key(&layer)), "{}", brought.said());
+    assert_eq!(lab.status_number("lost_files"), 1);
+}

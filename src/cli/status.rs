@@ -57,6 +57,7 @@ fn one(status: &control::Status, context: &Context) -> Result<()> {
         ("open_for_write", status.open_for_write.to_string()),
         ("absent_files", status.absent_files.to_string()),
         ("absent_bytes", format!("{} ({})", status.absent_bytes, bytes(status.absent_bytes))),
+        ("lost_files", status.lost_files.to_string()),
         ("unneeded_layers", status.unneeded_layers.to_string()),
         ("unneeded_bytes", format!("{} ({})", status.unneeded_bytes, bytes(status.unneeded_bytes))),
         ("last_flush", last_flush.unwrap_or_else(|| "none".to_owned())),
@@ -72,6 +73,9 @@ fn one(status: &control::Status, context: &Context) -> Result<()> {
         format!("{}: {reason}", safe_path(&entry.path))
     };
     rows.extend(status.stuck.iter().take(STUCK_SHOWN).map(|entry| ("", why(entry))));
+    if let Some(error) = &status.lost_error {
+        context.output.warn(&safe(error));
+    }
     if let Some(error) = &status.unneeded_error {
         context.output.warn(&safe(error));
     }
@@ -87,6 +91,7 @@ fn one(status: &control::Status, context: &Context) -> Result<()> {
 /// One word, and of a read-only mount what it shows.
 fn state(status: &control::Status) -> String {
     match (&status.version, &status.last_error) {
+        _ if status.lost_files > 0 => format!("{} lost", status.lost_files),
         (Some(version), _) if status.read_only => format!("version {}, read-only", safe(version)),
         (_, Some(_)) => "failing".to_owned(),
         _ if status.stuck_total > 0 => format!("{} stuck", status.stuck_total),

@@ -89,6 +89,12 @@ pub struct Status {
     /// Their bytes.
     #[serde(default)]
     pub absent_bytes: u64,
+    /// Of these the ones whose content the remote has lost or has damaged.
+    #[serde(default)]
+    pub lost_files: u64,
+    /// What is wrong with the first of them.
+    #[serde(default)]
+    pub lost_error: Option<String>,
     /// Layers in the remote that no kept version needs, and that are not deleted yet.
     #[serde(default)]
     pub unneeded_layers: u64,

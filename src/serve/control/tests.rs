@@ -32,6 +32,8 @@ fn status() -> Status {
         open_for_write: 1,
         absent_files: 0,
         absent_bytes: 0,
+        lost_files: 0,
+        lost_error: None,
         unneeded_layers: 3,
         unneeded_bytes: 4,
         unneeded_error: None,
@@ -273,6 +275,7 @@ fn messages_are_these_lines() {
             r#"{"dir":"/tmp","pid":7,"mode":"passthrough","mode_reason":"kernel 6.12","transport":"io_uring","name":"tmp","#,
             r#""remote":"file:///r","state_dir":"/s","version":"v3","read_only":false,"fork":null,"dirty_files":2,"#,
             r#""dirty_bytes":10,"open_for_write":1,"absent_files":0,"absent_bytes":0,"#,
+            r#""lost_files":0,"lost_error":null,"#,
             r#""unneeded_layers":3,"unneeded_bytes":4,"unneeded_error":null,"last_flush":null,"last_error":null,"stuck":[],"stuck_total":0,"uptime_s":5,"#,
             r#""program":"0.1.0"}"#
         ),

@@ -72,6 +72,7 @@ impl Controller for MountController {
         let flushes = self.flusher.status();
         let unsaved = self.flusher.unsaved(0);
         let (mode, mode_reason) = self.served.mode();
+        let (lost_files, lost_error) = hydrating::lost(self.served.hydrator());
         let (unneeded_layers, unneeded_bytes) = self.flusher.committer().unneeded();
         Status {
             dir: self.settings.dir.clone(),
@@ -90,6 +91,8 @@ impl Controller for MountController {
             open_for_write: self.served.volume().open_for_write() as u64,
             absent_files: self.left().files,
             absent_bytes: self.left().bytes,
+            lost_files,
+            lost_error,
             unneeded_layers,
             unneeded_bytes,
             unneeded_error: self.flusher.prune_error(),

@@ -2,7 +2,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::path::RelPath;
 use crate::serve::control::HydrateReply;
-use crate::state::absent::Hydrator;
+use crate::state::absent::{Failure, Hydrator};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -28,11 +28,31 @@ pub async fn hydrate(hydrator: Option<&Arc<Hydrator>>, paths: Vec<PathBuf>) -> R
         files.dedup();
         hydrator.bring(files).await
     };
-    brought.map_err(|e| {
-        let failed = Error::new(ErrorKind::Unavailable, "content could not be brought");
-        failed.with_source(e)
-    })?;
+    brought.map_err(|e| failed(hydrator, e))?;
     let left = absent.left();
     let files = before.saturating_sub(left.files);
     Ok(HydrateReply { files, absent_files: left.files, absent_bytes: left.bytes })
+}
+
+fn failed(hydrator: &Hydrator, failure: Failure) -> Error {
+    let kind = match failure.kind() {
+        kind @ (ErrorKind::Corrupt | ErrorKind::Denied | ErrorKind::Full) => kind,
+        _ => ErrorKind::Unavailable,
+    };
+    let message = match hydrator.lost() {
+        Some(lost) if kind == ErrorKind::Corrupt => cannot_come(lost.files),
+        _ => "content could not be brought".to_owned(),
+    };
+    Error::new(kind, message).with_source(failure)
+}
+
+fn cannot_come(files: u64) -> String {
+    let noun = if files == 1 { "file" } else { "files" };
+    format!("{files} {noun} cannot come, the remote has lost or damaged the content")
+}
+
+/// How many files cannot come, and why the first of them does not, in words.
+pub fn lost(hydrator: Option<&Arc<Hydrator>>) -> (u64, Option<String>) {
+    let lost = hydrator.and_then(|hydrator| hydrator.lost());
+    lost.map_or((0, None), |lost| (lost.files, Some(format!("{}: {}", cannot_come(lost.files), lost.first))))
 }

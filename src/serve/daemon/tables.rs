@@ -300,6 +300,8 @@ impl Controller for TablesController {
             open_for_write: 0,
             absent_files: 0,
             absent_bytes: 0,
+            lost_files: 0,
+            lost_error: None,
             unneeded_layers: 0,
             unneeded_bytes: 0,
             unneeded_error: None,

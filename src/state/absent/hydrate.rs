@@ -4,10 +4,12 @@ mod first;
 use super::Absent;
 use super::arrival::Arrivals;
 use super::lent::Lent;
+use super::lost::{Lost, LostFiles};
 use super::outcome::Outcome;
 use super::pace::Pace;
 use super::ranges::{Ranges, Reader};
 use super::tree::Place;
+use crate::error::ErrorKind;
 use crate::layer::frame::FRAME_RAW_MAX;
 use crate::layer::{Buffers, Kind, LayerError, LayerReader};
 use crate::remote::Store;
@@ -65,6 +67,8 @@ pub struct Hydrator {
     flights: Mutex<HashMap<u32, Flight>>,
     /// What lies beside a file that is brought comes along.
     neighbours: bool,
+    /// What cannot come.
+    lost: Lost,
     /// How fast the background may go.
     pace: Pace,
     /// How many wait; the background holds back meanwhile.
@@ -104,6 +108,7 @@ impl Hydrator {
             fetches: Arc::new(Semaphore::new(FETCHES_MAX)),
             flights: Mutex::default(),
             neighbours,
+            lost: Lost::default(),
             pace,
             waiting: AtomicUsize::new(0),
             waited_ms: AtomicU64::new(0),
@@ -120,6 +125,11 @@ impl Hydrator {
     /// What it brings.
     pub fn absent(&self) -> &Arc<Absent> {
         &self.absent
+    }
+
+    /// The files that cannot come, if there are any.
+    pub fn lost(&self) -> Option<LostFiles> {
+        self.lost.look(&self.absent)
     }
 
     /// Bytes that came from the store.
@@ -191,7 +201,8 @@ impl Hydrator {
             (!self.is_stopped()).then_some(background)
         };
         let step = self.step(yields);
-        self.ranges.whole(file, step, turn).await
+        let came = self.ranges.whole(file, step, turn).await;
+        came.inspect_err(|failure| self.lost.note_whole(&self.absent, file..file + 1, failure))
     }
 
     /// Opens a file that is read by range, if it is large enough and absent.
@@ -202,7 +213,12 @@ impl Hydrator {
     /// Reads a range of such a file; what is missing is brought.
     pub async fn read(self: &Arc<Self>, reader: &Reader, range: Range<u64>) -> Result<Vec<u8>, Failure> {
         let _waiting = Waiting::new(self.clone());
-        self.ranges.read(reader, range).await
+        let (file, read) = (reader.file_number(), self.ranges.read(reader, range.clone()).await);
+        match &read {
+            Ok(_) => self.lost.came(file, &range),
+            Err(failure) => self.lost.note(&self.absent, file..file + 1, &range, failure),
+        }
+        read
     }
 
     /// Such files.
@@ -259,10 +275,37 @@ impl Hydrator {
             let one_of_few = own.fetches.clone().acquire_owned().await;
             let work = tokio::task::spawn_blocking(move || {
                 let _one_of_few = one_of_few; // also when nobody waits for it any more
-                own.place(files, wanted, here)
+                own.place_around_damage(files, wanted, here)
             });
-            work.await.unwrap_or(Err(RestoreError::Stopped)).map_err(Arc::new)
+            work.await.unwrap_or(Err(Arc::new(RestoreError::Stopped)))
         }
+    }
+
+    /// What is damaged keeps nothing beside it from coming: the rest of what is wanted is halved until only
+    /// that is left.
+    fn place_around_damage(
+        &self,
+        files: Range<u32>,
+        wanted: Range<u32>,
+        here: Option<oneshot::Sender<()>>,
+    ) -> Result<(), Failure> {
+        let Err(failure) = self.place(files, wanted.clone(), here) else { return Ok(()) };
+        let damaged = match &failure {
+            RestoreError::Layer { key, source } if source.kind() == ErrorKind::Corrupt => Some(key),
+            _ => None,
+        };
+        if let Some(key) = damaged {
+            self.source.forget(key);
+        }
+        if damaged.is_none() || wanted.len() < 2 {
+            let failure = Arc::new(failure);
+            self.lost.note_whole(&self.absent, wanted, &failure);
+            return Err(failure);
+        }
+        let middle = wanted.start + (wanted.end - wanted.start) / 2;
+        let halves = [wanted.start..middle, middle..wanted.end];
+        let [first, second] = halves.map(|half| self.place_around_damage(half.clone(), half, None));
+        first.and(second)
     }
 
     fn place(
@@ -316,9 +359,6 @@ impl Hydrator {
             // Those before the failure are whole.
             read.and(arrivals.finish())
         })();
-        if result.is_err() {
-            self.source.distrust();
-        }
         match (result, bytes.take_failure().or_else(|| lent.take_failure())) {
             (_, Some(failure)) => Err(failure),
             (Err(source), None) => Err(failed(source)),

@@ -16,6 +16,7 @@ pub mod hydrate;
 pub mod learned;
 mod lent;
 pub mod log;
+pub mod lost;
 mod moved;
 mod outcome;
 pub mod pace;
@@ -29,7 +30,7 @@ pub mod tree;
 mod witness;
 
 pub use gather::Gathering;
-pub use hydrate::Hydrator;
+pub use hydrate::{Failure, Hydrator};
 pub use learned::Learned;
 pub use log::Fate;
 pub use pace::Pace;

@@ -21,6 +21,8 @@ impl Outcome {
                 _ => {}
             },
             RestoreError::Mismatch { .. } | RestoreError::Dictionary { .. } => {}
+            // One layer is lost; the others need not be.
+            failed @ RestoreError::Remote { .. } if failed.kind() == ErrorKind::Corrupt => {}
             RestoreError::Remote { .. } | RestoreError::Stopped => return Err(failure),
         }
         self.0.get_or_insert(failure);

@@ -54,16 +54,16 @@ impl Source {
         self
     }
 
-    /// What was read made no sense: it is asked for anew.
-    pub(in crate::state) fn distrust(&self) {
-        if let Some(recent) = &self.recent {
-            recent.clear();
-        }
-    }
-
     /// Starts to fetch a layer.
     pub(in crate::state) fn open(&self, layer: &LayerSource) -> Fetched {
         self.start(layer.clone(), None)
+    }
+
+    /// Asks the store again for what it has read of a damaged object.
+    pub(in crate::state) fn forget(&self, key: &str) {
+        if let Some(recent) = &self.recent {
+            recent.forget(key);
+        }
     }
 
     /// Starts to fetch a part of an object, of which no digest is known.

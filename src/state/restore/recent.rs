@@ -36,11 +36,6 @@ impl Recent {
         Some(bytes)
     }
 
-    /// What was read may be damaged.
-    pub(super) fn clear(&self) {
-        *self.0.lock() = Kept::default();
-    }
-
     pub(super) fn put(&self, key: &str, range: Range<u64>, bytes: Bytes) {
         let mut kept = self.0.lock();
         if kept.ranges.iter().any(|(k, r, _)| k == key && *r == range) {
@@ -52,6 +47,13 @@ impl Recent {
             let Some((_, _, bytes)) = kept.ranges.pop_front() else { return };
             kept.bytes -= bytes.len();
         }
+    }
+
+    /// Forgets what was read of a layer: it turned out to be damaged, perhaps on its way alone.
+    pub(super) fn forget(&self, key: &str) {
+        let mut kept = self.0.lock();
+        kept.ranges.retain(|(k, ..)| k != key);
+        kept.bytes = kept.ranges.iter().map(|(_, _, bytes)| bytes.len()).sum();
     }
 }
 
@@ -71,8 +73,9 @@ mod tests {
         assert_eq!(recent.get("b", &(0..mib)).map(|bytes| bytes[0]), Some(9));
         assert!(recent.get("a", &(0..mib)).is_some(), "it was used after the others");
         assert!(recent.get("a", &(1..1 + mib)).is_none() && recent.get("a", &(2..2 + mib)).is_some());
-        recent.clear();
-        assert!(recent.get("b", &(0..mib)).is_none());
+        recent.forget("a");
+        assert!(recent.get("a", &(0..mib)).is_none() && recent.get("b", &(0..mib)).is_some());
+        assert_eq!(recent.0.lock().bytes, mib as usize);
         assert!(Recent::takes(&(0..2 * mib)) && !Recent::takes(&(0..2 * mib + 1)));
     }
 }

@@ -9,7 +9,7 @@ use crate::serve::control::{
 };
 use crate::serve::daemon::controller::blocking;
 use crate::serve::daemon::ending::Ending;
-use crate::serve::daemon::hydrating::hydrate;
+use crate::serve::daemon::hydrating::{hydrate, lost};
 use crate::serve::daemon::mounting::Served;
 use crate::serve::history;
 use crate::state::commit::pack::pack;
@@ -68,6 +68,7 @@ impl Controller for VersionController {
     fn status(&self) -> Status {
         let (mode, mode_reason) = self.served.mode();
         let left = self.served.hydrator().map(|hydrator| hydrator.absent().left()).unwrap_or_default();
+        let (lost_files, lost_error) = lost(self.served.hydrator());
         Status {
             dir: self.settings.dir.clone(),
             pid: std::process::id(),
@@ -85,6 +86,8 @@ impl Controller for VersionController {
             open_for_write: 0,
             absent_files: left.files,
             absent_bytes: left.bytes,
+            lost_files,
+            lost_error,
             unneeded_layers: 0,
             unneeded_bytes: 0,
             unneeded_error: None,

@@ -100,6 +100,7 @@ impl Hydrator {
                 if self.is_stopped() {
                     return Err(Arc::new(RestoreError::Stopped));
                 }
+                // Damage is noted by who reads it, or brings all of the file.
                 outcome.add(self.ranges.bring(file, &ranges).await)?;
             }
         }

@@ -193,3 +193,36 @@ fn another_machine_goes_on_from_references() {
     expected.assert_same(&Tree::take(&lab.dir(), TIMELESS), "all of it");
     assert_eq!(lab.flush(), version, "bringing it made a version");
 }
+
+/// Nothing else is absent any more, and the removals of the move are saved: what was moved still is to come.
+#[test]
+fn what_was_moved_alone_is_left_to_come() {
+    for crash in [false, true] {
+        let mut lab = Lab::new(Setup::default().with(&["--no-prefetch"]));
+        populate(&lab.dir());
+        fs::remove_file(lab.dir().join("apart")).unwrap();
+        fs::remove_file(lab.dir().join("top/deep/sparse")).unwrap();
+        lab.flush();
+        lab.elsewhere();
+        fs::rename(lab.dir().join("top"), lab.dir().join("moved")).unwrap();
+        let version = lab.flush();
+        let left = absent(&lab);
+        assert!(left > FILES as u64, "{left} are left");
+        if crash {
+            lab.crash();
+        } else {
+            lab.remount();
+        }
+        assert_eq!(absent(&lab), left);
+        fs::write(lab.dir().join("moved/new"), "new").unwrap();
+        fs::remove_file(lab.dir().join("moved/011")).unwrap();
+        let next = lab.flush();
+        assert_ne!(next, version);
+        lab.crash();
+        assert_eq!(lab.flush(), next);
+        let saved = Tree::take(&lab.checkout(&next), TIMELESS);
+        assert!(!lab.dir().join("moved/011").exists());
+        saved.assert_same(&Tree::take(&lab.dir(), TIMELESS), "the tree");
+        assert_eq!(fs::read(lab.dir().join("moved/010")).unwrap(), "content 10\n".repeat(10).as_bytes());
+    }
+}

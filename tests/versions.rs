@@ -268,7 +268,7 @@ fn a_tag_names_its_version_until_it_is_moved_or_deleted() {
     assert_eq!(lab.flush(), "4");
     assert_eq!(fs::read_to_string(lab.restored(Some("release-1.0")).join("f")).unwrap(), "2");
     let verified = json(&offline(&lab, "verify", &["release-1.0", "--json"]).must("verify"));
-    assert_eq!(verified["version"], 2);
+    assert_eq!(verified["version"], "2");
     let shown = |lab: &Lab| -> Vec<(String, String)> {
         let log = json(&offline(lab, "log", &["--json"]).must("log"));
         let mut tags = Vec::new();

@@ -237,6 +237,10 @@ impl Absent {
 
     /// Whether nothing is absent any more, and nothing that was removed is in the newest version.
     pub fn is_complete(&self) -> bool {
+        // What a moved directory took with it is not looked at from its first place.
+        if !self.moved_incomplete().is_empty() {
+            return false;
+        }
         let mut stack = vec![ROOT];
         while let Some(node) = stack.pop() {
             match self.fate(node) {

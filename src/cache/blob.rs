@@ -283,7 +283,7 @@ impl Blob {
                 block.usage.unpin();
                 Ok(())
             }
-            Sought::Flying(flight) | Sought::Missing(flight) => flight.wait().await.map(drop),
+            Sought::Flying(flight) | Sought::Missing(flight) => flight.landed().await,
         }
     }
 

@@ -361,6 +361,14 @@ impl Cache {
         removed.await.unwrap_or(Removed::Absent)
     }
 
+    /// What there is of an object goes first from now on when there is no room, block by block, unless it is used
+    /// again. How many blocks that is.
+    pub fn demote_object(&self, id: &ObjectId) -> u64 {
+        let Some(blob) = self.core.blobs.get(id, Arc::clone) else { return 0 };
+        self.core.evictor.demote(&blob);
+        blob.blocks_here().into()
+    }
+
     /// Where a file is, and who fills it. No use of it.
     pub fn whereabouts(&self, key: impl AsRef<[u8]>) -> Whereabouts {
         match self.core.files.get(key.as_ref(), Slot::clone) {

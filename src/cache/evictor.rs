@@ -9,6 +9,7 @@ use super::file_entry::FileEntry;
 use super::spread::ByNumber;
 use super::usage::Usage;
 use crate::sync::Mutex;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
@@ -18,6 +19,8 @@ const LISTS: usize = 16;
 const NOTES: usize = 64;
 /// A list that cannot be passed on, because the policy is busy, grows to this before its owner waits.
 const NOTES_MAX: usize = 1024;
+/// So many blocks are remembered that are to go first; the oldest are forgotten.
+const DEMOTED_MAX: usize = 1 << 20;
 
 /// What was used: a file, or a block of an object.
 #[derive(Debug, Clone)]
@@ -51,6 +54,8 @@ struct Desk {
     held: ByNumber<u64, Held>,
     /// What was used since the journal was told.
     dirty: Vec<Note>,
+    /// What goes before whatever the policy says, and when it was used last: if it is used again, it stays.
+    demoted: VecDeque<(Unit, u64)>,
 }
 
 /// Seconds since 1970.
@@ -61,7 +66,8 @@ pub fn now() -> u64 {
 impl Evictor {
     /// Orders nothing yet.
     pub fn new(kind: PolicyKind) -> Self {
-        let desk = Desk { policy: kind.build(), held: ByNumber::default(), dirty: Vec::new() };
+        let (policy, held) = (kind.build(), ByNumber::default());
+        let desk = Desk { policy, held, dirty: Vec::new(), demoted: VecDeque::new() };
         Self { desk: Mutex::new(desk), notes: Default::default(), ticks: AtomicU64::new(1) }
     }
 
@@ -162,12 +168,24 @@ impl Evictor {
     pub fn victim(&self) -> Option<(Unit, Held)> {
         self.pass_on_all();
         let mut desk = self.desk.lock();
+        if let Some(demoted) = desk.next_demoted() {
+            return Some(demoted);
+        }
         loop {
             let unit = desk.policy.victim()?;
             if let Some(held) = desk.held.get(&unit.generation) {
                 return Some((unit, held.clone()));
             }
         }
+    }
+
+    /// The blocks of an object go first from now on, each unless it is used again.
+    pub fn demote(&self, blob: &BlobEntry) {
+        self.pass_on_all();
+        let mut desk = self.desk.lock();
+        desk.demoted.extend(blob.blocks().iter().map(|block| (blob.unit(block), block.usage.tick())));
+        let surplus = desk.demoted.len().saturating_sub(DEMOTED_MAX);
+        desk.demoted.drain(..surplus);
     }
 
     /// Takes out one whose time is over.
@@ -216,6 +234,24 @@ impl Evictor {
     /// All entries.
     pub fn all(&self) -> Vec<Held> {
         self.desk.lock().held.values().cloned().collect()
+    }
+}
+
+impl Desk {
+    fn next_demoted(&mut self) -> Option<(Unit, Held)> {
+        while let Some((unit, tick)) = self.demoted.pop_front() {
+            let Some(held) = self.held.get(&unit.generation) else { continue };
+            let unused = match held {
+                Held::File(_) => false,
+                Held::Blob(blob) => blob.block(unit.block).is_some_and(|block| block.usage.tick() == tick),
+            };
+            if unused {
+                let held = held.clone();
+                self.policy.removed(unit);
+                return Some((unit, held));
+            }
+        }
+        None
     }
 }
 

@@ -34,6 +34,15 @@ impl Flight {
     }
 }
 
+impl Flight {
+    /// Waits until all of it is over: what it brought is kept by then, if there was room.
+    pub async fn landed(mut self) -> Result<(), CacheError> {
+        let told = self.clone().wait().await.map(drop);
+        while self.outcome.changed().await.is_ok() {} // the pilot leaves last
+        told
+    }
+}
+
 impl Pilot {
     /// Tells all who wait.
     pub fn tell(&self, outcome: Result<Bytes, CacheError>) {

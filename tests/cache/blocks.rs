@@ -359,3 +359,39 @@ async fn a_tier_spares_the_origin_and_its_failure_is_a_miss() {
     let stats = chain.stats()[0];
     assert_eq!((stats.hits, stats.misses, stats.errors), (2, 2, 2));
 }
+
+/// What a warm has brought is there when it returns: the whole can be had as a file.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_warmed_is_there_at_once() {
+    let dir = place();
+    let cache = open(config(dir.path())).await;
+    let source = Arc::new(Source::default());
+    for seed in 0..32 {
+        let blob = cache.blob(&object(seed, 3 * BLOCK + 7), source.clone()).unwrap();
+        blob.warm(0..u32::MAX).await.unwrap();
+        assert_eq!(blob.blocks(), (4, 4));
+        assert!(blob.file().await.unwrap().is_some());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_demoted_goes_first_unless_it_is_used_again() {
+    let dir = place();
+    let cache = open(config(dir.path())).await;
+    let source = Arc::new(Source::default());
+    for seed in 0..4 {
+        cache.blob(&object(seed, BLOCK), source.clone()).unwrap().warm(0..1).await.unwrap();
+    }
+    assert_eq!(cache.demote_object(&object(1, BLOCK)), 1);
+    assert_eq!(cache.demote_object(&object(2, BLOCK)), 1);
+    assert_eq!(cache.demote_object(&object(9, BLOCK)), 0);
+    let again = cache.blob(&object(1, BLOCK), source.clone()).unwrap();
+    assert_eq!(again.read(0, 8).await.unwrap(), content(1, 0..8));
+    drop(again);
+    for goes in [2, 0, 3, 1] {
+        assert!(cache.stat_object(&object(goes, BLOCK)).is_some(), "{goes} went too soon");
+        cache.make_room(cache.stats().used.bytes - 1).await;
+        assert!(cache.stat_object(&object(goes, BLOCK)).is_none(), "{goes} is still there");
+    }
+    assert_budget(&cache, "after demotions");
+}

@@ -24,11 +24,11 @@ pub use directory::DirectoryStore;
 pub use faulty::{Fault, Faulty};
 pub use list::{Listed, Page};
 pub use memory::MemoryStore;
-pub use open::{open, open_configured, open_counted};
+pub use open::{open, open_borrowing, open_configured, open_counted};
 pub use probe::supports_conditional_writes;
 pub use recent::Recent;
 pub use retry::{Retry, RetryPolicy};
-pub use s3::{S3Keys, S3Options, S3Store};
+pub use s3::{KeySource, LentKeys, S3Keys, S3Options, S3Store};
 pub use url::RemoteUrl;
 
 use crate::clock::Timestamp;

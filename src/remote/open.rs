@@ -1,6 +1,6 @@
 //! From a URL to a store that is ready for use.
 use super::url::UrlError;
-use super::{Counted, Counters, DirectoryStore, MemoryStore, RemoteError, RemoteUrl};
+use super::{Counted, Counters, DirectoryStore, KeySource, MemoryStore, RemoteError, RemoteUrl};
 use super::{Retry, RetryPolicy, S3Options, S3Store, Store};
 use crate::config::S3Settings;
 use crate::{Error, ErrorKind};
@@ -8,6 +8,26 @@ use std::sync::Arc;
 
 /// Opens the remote that settings name, counting into `counters`.
 pub async fn open_configured(remote: &str, s3: &S3Settings, counters: Arc<Counters>) -> Result<Store, Error> {
+    let (url, options) = parse(remote, s3)?;
+    open_counted(&url, &options, counters).await
+}
+
+/// The same for a bucket whose credentials somebody lends.
+pub async fn open_borrowing(
+    remote: &str,
+    s3: &S3Settings,
+    source: Arc<dyn KeySource>,
+    counters: Arc<Counters>,
+) -> Result<Store, Error> {
+    let (url, options) = parse(remote, s3)?;
+    let RemoteUrl::S3 { bucket, prefix } = &url else {
+        return Err(Error::new(ErrorKind::Invalid, format!("nobody lends credentials for this: {url}")));
+    };
+    let connected = S3Store::borrowing(bucket, prefix, &options, source, counters.clone()).await;
+    Ok(patient(connected.map(|s| Arc::new(s) as Store).map_err(|e| unusable(&url, e))?, counters))
+}
+
+fn parse(remote: &str, s3: &S3Settings) -> Result<(RemoteUrl, S3Options), Error> {
     let url: RemoteUrl = remote
         .parse()
         .map_err(|e: UrlError| Error::new(ErrorKind::Invalid, "cannot use remote").with_source(e))?;
@@ -18,7 +38,22 @@ pub async fn open_configured(remote: &str, s3: &S3Settings, counters: Arc<Counte
         profile: s3.profile.clone(),
         part_mib: None,
     };
-    open_counted(&url, &options, counters).await
+    Ok((url, options))
+}
+
+fn unusable(url: &RemoteUrl, error: RemoteError) -> Error {
+    let message = format!("cannot use remote: {url}");
+    match error {
+        // Nothing was asked of a store yet: it is the URL or an option that is wrong.
+        RemoteError::Refused { .. } => Error::new(ErrorKind::Invalid, message).with_source(error),
+        error => Error::from(error).context(message),
+    }
+}
+
+/// Counted and retried.
+fn patient(bare: Store, counters: Arc<Counters>) -> Store {
+    let counted: Store = Arc::new(Counted::new(bare, counters));
+    Arc::new(Retry::new(counted, RetryPolicy::default()))
 }
 
 /// Opens a remote: retried and counted (see [`open_counted`] to see the counts). Sends no request; whether
@@ -41,16 +76,7 @@ pub async fn open_counted(
         }
         RemoteUrl::Memory(name) => Ok(Arc::new(MemoryStore::named(name))),
     };
-    let bare = bare.map_err(|e| {
-        let message = format!("cannot use remote: {url}");
-        match e {
-            // Nothing was asked of a store yet: it is the URL or an option that is wrong.
-            RemoteError::Refused { .. } => Error::new(ErrorKind::Invalid, message).with_source(e),
-            e => Error::from(e).context(message),
-        }
-    })?;
-    let counted: Store = Arc::new(Counted::new(bare, counters));
-    Ok(Arc::new(Retry::new(counted, RetryPolicy::default())))
+    Ok(patient(bare.map_err(|e| unusable(url, e))?, counters))
 }
 
 impl From<RemoteError> for Error {

@@ -12,7 +12,7 @@ mod answer;
 mod options;
 mod upload;
 
-pub use options::{S3Keys, S3Options};
+pub use options::{KeySource, LentKeys, S3Keys, S3Options};
 
 use super::{ByteStream, RetryPolicy};
 use super::{
@@ -22,6 +22,7 @@ use super::{
 use crate::clock::Timestamp;
 use answer::Kind;
 use async_trait::async_trait;
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_s3::config::interceptors::BeforeTransmitInterceptorContextRef;
 use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::error::BoxError;
@@ -60,6 +61,29 @@ impl S3Store {
         prefix: &str,
         options: &S3Options,
         keys: Option<&S3Keys>,
+        counters: Arc<Counters>,
+    ) -> Result<Self, RemoteError> {
+        let keys = keys.map(|keys| SharedCredentialsProvider::new(keys.clone().credentials(None)));
+        Self::with(bucket, prefix, options, keys, counters).await
+    }
+
+    /// The same with credentials that `source` lends.
+    pub async fn borrowing(
+        bucket: &str,
+        prefix: &str,
+        options: &S3Options,
+        source: Arc<dyn KeySource>,
+        counters: Arc<Counters>,
+    ) -> Result<Self, RemoteError> {
+        let keys = SharedCredentialsProvider::new(options::Lent(source));
+        Self::with(bucket, prefix, options, Some(keys), counters).await
+    }
+
+    async fn with(
+        bucket: &str,
+        prefix: &str,
+        options: &S3Options,
+        keys: Option<SharedCredentialsProvider>,
         counters: Arc<Counters>,
     ) -> Result<Self, RemoteError> {
         let part_bytes = options.part_bytes()?;

@@ -1,13 +1,17 @@
 //! [`S3Options`]: where an S3 is and how to talk to it.
 use super::super::RemoteError;
+use async_trait::async_trait;
 use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::ProvideRegion;
 use aws_config::profile::ProfileFileRegionProvider;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{self, ProvideCredentials, SharedCredentialsProvider};
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{BehaviorVersion, Builder, Credentials, Region, ResponseChecksumValidation};
 use aws_sdk_s3::config::{RequestChecksumCalculation, StalledStreamProtectionConfig};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 /// How long making a connection may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -47,6 +51,47 @@ pub struct S3Keys {
 impl std::fmt::Debug for S3Keys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("S3Keys").field("access_key", &self.access_key).finish_non_exhaustive()
+    }
+}
+
+/// Credentials that somebody lends, for a while.
+#[derive(Debug, Clone)]
+pub struct LentKeys {
+    /// The credentials.
+    pub keys: S3Keys,
+    /// Until when they are good.
+    pub until: SystemTime,
+}
+
+/// Who lends credentials. Asked when some are needed first, and again before those expire.
+#[async_trait]
+pub trait KeySource: Send + Sync + std::fmt::Debug {
+    /// Credentials that are good now.
+    ///
+    /// # Errors
+    /// Why there are none; never holds a secret.
+    async fn keys(&self) -> Result<LentKeys, RemoteError>;
+}
+
+/// A [`KeySource`] as the client knows one.
+#[derive(Debug)]
+pub(super) struct Lent(pub Arc<dyn KeySource>);
+
+impl ProvideCredentials for Lent {
+    fn provide_credentials<'a>(&'a self) -> provider::future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        provider::future::ProvideCredentials::new(async {
+            let lent = self.0.keys().await.map_err(CredentialsError::provider_error)?;
+            Ok(lent.keys.credentials(Some(lent.until)))
+        })
+    }
+}
+
+impl S3Keys {
+    pub(super) fn credentials(self, until: Option<SystemTime>) -> Credentials {
+        Credentials::new(self.access_key, self.secret_key, self.session_token, until, "icecache")
     }
 }
 
@@ -95,8 +140,8 @@ impl S3Options {
         profile.build().region().await.unwrap_or(Region::from_static(DEFAULT_REGION))
     }
 
-    /// Everything a client needs, without a request.
-    pub(super) async fn load(&self, keys: Option<&S3Keys>) -> Result<Builder, RemoteError> {
+    /// Everything a client needs, without a request. `keys` instead of the usual search for credentials.
+    pub(super) async fn load(&self, keys: Option<SharedCredentialsProvider>) -> Result<Builder, RemoteError> {
         let endpoint = self.endpoint()?;
         // A dated version, so that an update of the SDK changes no default of retries or checksums.
         let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
@@ -109,9 +154,7 @@ impl S3Options {
             loader = loader.profile_name(profile);
         }
         if let Some(keys) = keys {
-            let S3Keys { access_key, secret_key, session_token } = keys.clone();
-            let given = Credentials::new(access_key, secret_key, session_token, None, "icecache");
-            loader = loader.credentials_provider(given);
+            loader = loader.credentials_provider(keys);
         }
         if let Some(endpoint) = &endpoint {
             loader = loader.endpoint_url(endpoint);

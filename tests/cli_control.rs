@@ -48,6 +48,7 @@ impl Controller for Fake {
             last_error: None,
             stuck: Vec::new(),
             stuck_total: 0,
+            tables: None,
             uptime_s: 5,
             program: "0".into(),
         }

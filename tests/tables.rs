@@ -6,124 +6,19 @@
 #[path = "support/cloud.rs"]
 mod cloud;
 mod harness;
+#[path = "tables/lake.rs"]
+mod lake;
 mod support;
+#[path = "tables/verbs.rs"]
+mod verbs;
 
-use cloud::Cloud;
-use harness::lab::detach;
-use harness::{Finished, LIMIT, eventually, run};
+use harness::{LIMIT, eventually};
+use lake::{Lake, TABLES, files, names};
 use s3s::S3ErrorCode;
 use serde_json::Value;
-use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use support::s3server::Fault;
-
-const TABLES: &str = "iceberg/db";
-
-/// The tables that Spark and PyIceberg wrote, by key.
-fn fixtures(bucket: &str) -> BTreeMap<String, Vec<u8>> {
-    let dir = tempfile::tempdir().unwrap();
-    let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("iceberg/tests/fixtures/tables.tar.zst");
-    let mut tar = Command::new("tar");
-    run(tar.arg("-C").arg(dir.path()).args(["--zstd", "-xf"]).arg(archive), LIMIT).must("unpack the tables");
-    let (root, mut objects) = (dir.path().join("s3").join(bucket), BTreeMap::new());
-    let mut folders = vec![root.clone()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                let key = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
-                objects.insert(key, fs::read(path).unwrap());
-            }
-        }
-    }
-    objects
-}
-
-/// A mount of tables; unmounted when dropped.
-struct Lake {
-    cloud: Cloud,
-    dir: PathBuf,
-    objects: BTreeMap<String, Vec<u8>>,
-}
-
-impl Lake {
-    /// The tables but for those objects that `without` names, not mounted yet.
-    fn prepare(without: impl Fn(&str) -> bool) -> Self {
-        let (cloud, objects) = (Cloud::prepare(), fixtures("lake"));
-        let there = objects.clone().into_iter().filter(|(key, _)| !without(key));
-        cloud.server.add_bucket("lake", there);
-        cloud.server.add_bucket("other", fixtures("other"));
-        let dir = cloud.lab.root().join("tables");
-        fs::create_dir(&dir).unwrap();
-        Self { cloud, dir, objects }
-    }
-
-    fn mount_with(&self, options: &[&str]) -> Finished {
-        let endpoint = self.cloud.server.endpoint();
-        let state = self.cloud.lab.root().join("tables-state");
-        let mut args: Vec<&OsStr> = vec!["mount".as_ref(), self.dir.as_os_str(), "--state-dir".as_ref()];
-        args.push(state.as_os_str());
-        let s3 = ["--tables-only", "--s3-path-style", "--s3-endpoint", &endpoint];
-        args.extend(s3.iter().chain(options).map(OsStr::new));
-        self.cloud.lab.call(args)
-    }
-
-    fn mount(&self) {
-        self.mount_with(&["--catalog", "lake=hadoop:s3://lake/wh"]).must("mount");
-    }
-
-    fn unmount(&self) {
-        self.cloud.lab.call([OsStr::new("unmount"), self.dir.as_os_str()]).must("unmount");
-    }
-
-    fn table(&self, name: &str) -> PathBuf {
-        self.dir.join(TABLES).join(name)
-    }
-
-    fn stats(&self) -> Value {
-        let asked = self.cloud.lab.call([OsStr::new("stats"), self.dir.as_os_str(), OsStr::new("--json")]);
-        serde_json::from_str(&asked.must("stats").stdout).unwrap()
-    }
-
-    fn fetches(&self) -> u64 {
-        self.stats()["cache"]["totals"]["fetches"].as_u64().unwrap()
-    }
-}
-
-impl Drop for Lake {
-    fn drop(&mut self) {
-        detach(&self.dir);
-    }
-}
-
-fn names(dir: &Path) -> Vec<String> {
-    let mut names: Vec<String> =
-        fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
-}
-
-fn files(dir: &Path) -> Vec<PathBuf> {
-    let (mut files, mut folders) = (Vec::new(), vec![dir.to_owned()]);
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let entry = entry.unwrap();
-            if entry.file_type().unwrap().is_dir() {
-                folders.push(entry.path());
-            } else {
-                files.push(entry.path());
-            }
-        }
-    }
-    files.sort();
-    files
-}
 
 /// What is shown: every table, its data with the bytes that the store has, in its own place and in that of all
 /// objects; snapshots and references; nothing that can be changed.

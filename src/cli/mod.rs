@@ -76,6 +76,9 @@ enum Verb {
     Import(import::Import),
     /// Look after a cache directory
     Cache(Box<cache::CacheVerb>),
+    /// Look after the Iceberg tables that a mount shows
+    #[cfg(feature = "tables")]
+    Tables(tables::TablesVerb),
     /// Serve a cache over HTTP, perhaps as a proxy of a bucket
     #[cfg(feature = "http")]
     Serve(Box<serve::Serve>),
@@ -152,6 +155,8 @@ fn run(verb: Verb, context: &Context) -> crate::Result<Exit> {
         Verb::Hydrate(verb) => verb.run(context),
         Verb::Import(verb) => verb.run(context),
         Verb::Cache(verb) => verb.run(context),
+        #[cfg(feature = "tables")]
+        Verb::Tables(verb) => verb.run(context),
         #[cfg(feature = "http")]
         Verb::Serve(verb) => verb.run(context),
         Verb::Unmount(verb) => verb.run(context),

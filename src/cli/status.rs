@@ -33,6 +33,10 @@ fn one(status: &control::Status, context: &Context) -> Result<()> {
     if context.output.json {
         return context.output.value(status);
     }
+    if let Some(tables) = &status.tables {
+        context.output.table(["", ""], &of_tables(status, tables));
+        return Ok(());
+    }
     let or_none = |text: &Option<String>| text.as_deref().map_or_else(|| "none".to_owned(), safe);
     let last_flush = status.last_flush.as_ref().map(|flush| {
         let what = format!("{} entries, {}, {} ms", flush.entries, bytes(flush.bytes), flush.duration_ms);
@@ -88,8 +92,37 @@ fn one(status: &control::Status, context: &Context) -> Result<()> {
     Ok(())
 }
 
+/// What there is to say of a mount that shows tables.
+fn of_tables(status: &control::Status, tables: &control::TablesStatus) -> Vec<[String; 2]> {
+    let (used, most) = (bytes(tables.cached_bytes), bytes(tables.cache_max_bytes));
+    let mut rows = vec![
+        ("dir", safe_path(&status.dir)),
+        ("pid", status.pid.to_string()),
+        ("mode", format!("{} ({})", safe(&status.mode), safe(&status.mode_reason))),
+        ("transport", safe(&status.transport)),
+        ("state_dir", safe_path(&status.state_dir)),
+        ("tables", format!("{}, {} shown, {} failed", tables.known, tables.shown, tables.failed)),
+        ("cache", format!("{used} of {most}")),
+    ];
+    for catalog in &tables.catalogs {
+        let answered = catalog
+            .answered_s_ago
+            .map_or_else(|| "has not answered yet".to_owned(), |ago| format!("answered {ago} s ago"));
+        let why = catalog.error.as_deref().map(|why| format!(", but not now: {}", safe(why)));
+        rows.push(("catalog", format!("{}: {answered}{}", safe(&catalog.name), why.unwrap_or_default())));
+    }
+    rows.push(("remote", safe(&status.remote)));
+    rows.push(("uptime", format!("{} s", status.uptime_s)));
+    rows.push(("program", safe(&status.program)));
+    rows.into_iter().map(|(key, value)| [key.to_owned(), value]).collect()
+}
+
 /// One word, and of a read-only mount what it shows.
 fn state(status: &control::Status) -> String {
+    if let Some(tables) = &status.tables {
+        let away = tables.catalogs.iter().filter(|catalog| catalog.error.is_some()).count();
+        return if away == 0 { "tables".to_owned() } else { format!("tables, {away} catalogs away") };
+    }
     match (&status.version, &status.last_error) {
         _ if status.lost_files > 0 => format!("{} lost", status.lost_files),
         (Some(version), _) if status.read_only => format!("version {}, read-only", safe(version)),

@@ -1,117 +1,12 @@
-//! The flags of a mount that shows Iceberg tables.
-use crate::config::TablesSettings;
-use crate::{Error, ErrorKind, Result};
-use bytesize::ByteSize;
+//! `icecache tables …`: what a mount shows of Iceberg tables; and the flags of such a mount.
+mod flags;
+#[cfg(feature = "tables")]
+mod show;
+#[cfg(feature = "tables")]
+mod verbs;
+#[cfg(feature = "tables")]
+mod watch;
 
-/// What begins the value of an option that stands elsewhere.
-const FROM_ENVIRONMENT: &str = "env:";
-const FROM_FILE: &str = "file:";
-
-#[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Iceberg tables")]
-pub struct TablesArgs {
-    /// Show the tables of this catalog, read-only: NAME=rest:http://…, NAME=sql:sqlite:///PATH,
-    /// NAME=sql:postgres://…, NAME=hadoop:s3://BUCKET/PATH or NAME=hadoop:file:///PATH; may be repeated
-    #[arg(long, value_name = "NAME=KIND:…")]
-    catalog: Vec<String>,
-    /// Show one table that no catalog has, by its location: NAME=s3://BUCKET/PATH
-    #[arg(long, value_name = "NAME=LOCATION")]
-    table: Vec<String>,
-    /// A property of a catalog, such as NAME.warehouse=…; a secret as NAME.token=env:VARIABLE or =file:PATH
-    #[arg(long, value_name = "NAME.KEY=VALUE")]
-    catalog_option: Vec<String>,
-    /// Show tables and nothing else
-    #[arg(long)]
-    tables_only: bool,
-    /// The most bytes of tables on the local disk [default: 10GiB]
-    #[arg(long, value_name = "SIZE", default_value = "10GiB", hide_default_value = true)]
-    tables_cache: ByteSize,
-    /// Ask this Redis before the object store, as redis[s]://HOST:PORT
-    #[arg(long, value_name = "URL", env = "ICECACHE_REDIS", hide_env_values = true)]
-    tables_redis: Option<String>,
-}
-
-impl TablesArgs {
-    /// What was asked for; `None` if no table is to be shown.
-    pub fn settings(&self) -> Result<Option<TablesSettings>> {
-        let invalid = |message: String| Err(Error::new(ErrorKind::Invalid, message));
-        let catalogs: Vec<String> = self.catalog.iter().chain(&self.table).cloned().collect();
-        if catalogs.is_empty() {
-            if self.tables_only || !self.catalog_option.is_empty() {
-                return invalid("no tables are named: give --catalog or --table".into());
-            }
-            return Ok(None);
-        }
-        if !self.tables_only {
-            return invalid(
-                "tables are shown by a mount of their own so far: add --tables-only, or leave --catalog and \
-                 --table out"
-                    .into(),
-            );
-        }
-        let options = self.catalog_option.iter().map(|text| option(text)).collect::<Result<_>>()?;
-        Ok(Some(TablesSettings {
-            catalogs,
-            options,
-            cache_bytes: self.tables_cache.as_u64(),
-            redis: self.tables_redis.clone(),
-        }))
-    }
-}
-
-/// `NAME.KEY=VALUE`. The text is withheld from errors: it may be a secret.
-fn option(text: &str) -> Result<(String, String, String)> {
-    let parsed = text.split_once('=').and_then(|(name, value)| {
-        let (catalog, key) = name.split_once('.')?;
-        (!catalog.is_empty() && !key.is_empty()).then_some((catalog, key, value))
-    });
-    let Some((catalog, key, value)) = parsed else {
-        let message = "an option of a catalog is NAME.KEY=VALUE, as in prod.warehouse=main";
-        return Err(Error::new(ErrorKind::Invalid, message));
-    };
-    let named = |what: String| format!("option {catalog}.{key}: {what}");
-    let value = if let Some(variable) = value.strip_prefix(FROM_ENVIRONMENT) {
-        std::env::var(variable).map_err(|_| {
-            let message = named(format!("the environment has no such variable: {}", variable.escape_debug()));
-            Error::new(ErrorKind::Invalid, message)
-        })?
-    } else if let Some(path) = value.strip_prefix(FROM_FILE).filter(|path| !path.starts_with("//")) {
-        let read = std::fs::read_to_string(path);
-        read.map_err(|e| Error::io(named("cannot read its file".into()), e))?.trim_end().to_owned()
-    } else {
-        value.to_owned()
-    };
-    Ok((catalog.to_owned(), key.to_owned(), value))
-}
-
-#[cfg(test)]
-#[allow(clippy::expect_used)] // a test may panic
-mod tests {
-    use super::*;
-
-    #[test]
-    fn options_are_named_by_catalog_and_key() {
-        let read = |text: &str| option(text).expect("an option");
-        let own = |a: &str, b: &str, c: &str| (a.to_owned(), b.to_owned(), c.to_owned());
-        assert_eq!(read("prod.warehouse=a=b"), own("prod", "warehouse", "a=b"));
-        assert_eq!(read("p.header.X-Y=1"), own("p", "header.X-Y", "1"));
-        assert_eq!(
-            read("p.uri=file:///wh"),
-            own("p", "uri", "file:///wh"),
-            "a location, not a file to be read"
-        );
-        let file = tempfile::NamedTempFile::new().expect("a file");
-        std::fs::write(file.path(), "secret\n").expect("writes");
-        assert_eq!(read(&format!("p.token=file:{}", file.path().display())), own("p", "token", "secret"));
-        assert_eq!(read("p.path=env:PATH").2, std::env::var("PATH").expect("a path"));
-    }
-
-    #[test]
-    fn what_is_none_is_refused_and_not_shown() {
-        for text in ["secret", "secret=x", ".secret=x", "secret.=x"] {
-            let error = option(text).expect_err("no option").to_string();
-            assert!(error.contains("NAME.KEY=VALUE") && !error.contains("secret"), "{error}");
-        }
-        assert!(option("p.token=env:ICECACHE_TEST_NO_SUCH").is_err());
-    }
-}
+pub use flags::TablesArgs;
+#[cfg(feature = "tables")]
+pub use verbs::TablesVerb;

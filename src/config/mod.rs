@@ -18,7 +18,7 @@ pub mod wire;
 pub use choice::Choice;
 pub use file::ConfigFile;
 pub use merge::{Environment, Merged, Origin, Value};
-pub use settings::{MountSettings, RemoteSettings, S3Settings, TablesSettings};
+pub use settings::{KeepVersions, MountSettings, RemoteSettings, S3Settings, TablesSettings};
 pub use types::{
     Access, FsyncMode, Layout, MountFlags, Name, OnConflict, OnExisting, Passthrough, Restore, Scan,
     Transport, Xattr,

@@ -139,8 +139,22 @@ pub struct TablesSettings {
     pub options: Vec<(String, String, String)>,
     /// The most bytes that the cache has on the disk.
     pub cache_bytes: u64,
+    /// Which older versions of a table stay readable.
+    #[serde(default)]
+    pub keep: KeepVersions,
     /// A Redis that machines share; may hold a password.
     pub redis: Option<String>,
+}
+
+/// Which older versions of a table stay readable: those that each of these permits. None of them: the usual number.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeepVersions {
+    /// So many.
+    pub count: Option<u64>,
+    /// Those that were current less long ago, in seconds.
+    pub age_s: Option<u64>,
+    /// Until their metadata has so many bytes together.
+    pub bytes: Option<u64>,
 }
 
 impl std::fmt::Debug for TablesSettings {

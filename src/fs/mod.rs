@@ -36,6 +36,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
+pub use ops::data::read_whole;
 pub use ops::setattr::{SetAttr, SetTime};
 pub use ops::xattr::Value;
 

@@ -1,21 +1,31 @@
 //! The tiers between the disk and the origin, as settings name them.
 use crate::cache::Tier;
 use crate::error::Result;
+#[cfg(feature = "redis")]
+use crate::redis::{RedisOptions, RedisTier};
 use std::sync::Arc;
 
 /// The Redis at this URL, if one is named. One that does not answer is asked again later.
 ///
 /// # Errors
-/// The URL cannot be used, or this build has no Redis.
+/// The URL cannot be used.
 #[cfg(feature = "redis")]
-pub async fn tiers(redis: Option<&str>) -> Result<Vec<Arc<dyn Tier>>> {
-    use crate::redis::{RedisOptions, RedisTier};
-    let Some(url) = redis else { return Ok(Vec::new()) };
+pub async fn redis(url: Option<&str>) -> Result<Option<Arc<RedisTier>>> {
+    let Some(url) = url else { return Ok(None) };
     let tier = RedisTier::open(RedisOptions::parse(url)?).await?;
     if let Err(error) = tier.ready().await {
         tracing::warn!(%error, "serving without redis until it answers");
     }
-    Ok(vec![Arc::new(tier)])
+    Ok(Some(Arc::new(tier)))
+}
+
+/// The same as a list of tiers.
+///
+/// # Errors
+/// The URL cannot be used, or this build has no Redis.
+#[cfg(feature = "redis")]
+pub async fn tiers(url: Option<&str>) -> Result<Vec<Arc<dyn Tier>>> {
+    Ok(redis(url).await?.into_iter().map(|tier| tier as Arc<dyn Tier>).collect())
 }
 
 /// The same without Redis.

@@ -1,26 +1,25 @@
 //! [`Lake`]: which tables there are, and which version of each is shown.
+use super::feed::Feed;
+use super::keeper::Keeper;
 use super::known::Known;
+use super::pins::Pins;
+use super::slot::{Brought, Shown, Slot, State};
 use super::stores::Stores;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::{Mutex, RwLock};
-use icecache_iceberg::catalog::{Change, Options};
-use icecache_iceberg::publication::LiveFile;
+use icecache_iceberg::catalog::Options;
+use icecache_iceberg::publication::{LiveFile, Retention};
 use icecache_iceberg::{
-    Catalog, CatalogAddress, CatalogError, Difference, Mapping, Objects, Place, Publication, TableError,
-    TableId, Token, difference, mapping,
+    Catalog, CatalogAddress, CatalogError, Location, Mapping, Objects, Publication, TableId, Token, mapping,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// The names of tables are asked for anew no more often.
 const NAMES_FRESH: Duration = Duration::from_secs(1);
-/// So many versions of a table stay readable: whoever has opened one goes on with it.
-const VERSIONS_KEPT: usize = 16;
-/// A table that could not be shown is tried again after so long.
-const TRY_AGAIN: Duration = Duration::from_secs(5);
 
 /// What a lake is made of.
 #[derive(Debug)]
@@ -31,103 +30,82 @@ pub struct LakeOptions {
     pub mapping: Mapping,
     /// Where rewritten metadata is kept.
     pub folder: PathBuf,
+    /// Which versions of a table stay readable.
+    pub retention: Retention,
 }
 
 #[derive(Debug)]
-struct Named {
-    name: String,
-    catalog: Arc<dyn Catalog>,
+pub(super) struct Named {
+    pub(super) name: String,
+    pub(super) catalog: Arc<dyn Catalog>,
+    heard: Mutex<Heard>,
 }
+
+/// When a catalog answered last, and why it does not now.
+#[derive(Debug, Default)]
+struct Heard {
+    at: Option<Instant>,
+    error: Option<String>,
+}
+
+impl Named {
+    /// It has answered, or not.
+    pub(super) fn hear<T>(&self, answer: Result<T, CatalogError>) -> Result<T, CatalogError> {
+        let mut heard = self.heard.lock();
+        match &answer {
+            Ok(_) => *heard = Heard { at: Some(Instant::now()), error: None },
+            Err(error) => heard.error = Some(error.to_string()),
+        }
+        answer
+    }
+}
+
+/// Who is told of each table whose folder has changed, by its path below the mount.
+type Turned = Box<dyn Fn(&str) + Send + Sync>;
 
 /// See the module. Owner of its locks.
-#[derive(Debug)]
 pub struct Lake {
-    catalogs: Vec<Named>,
+    pub(super) catalogs: Vec<Named>,
     stores: Arc<Stores>,
     mapping: Mapping,
-    folder: PathBuf,
-    names: RwLock<Names>,
+    /// Where rewritten metadata is kept.
+    pub(super) folder: PathBuf,
+    pub(super) retention: Retention,
+    pub(super) names: RwLock<Names>,
     /// When the names were asked for last; held by who asks.
     asked: tokio::sync::Mutex<Option<Instant>>,
     known: Known,
+    feed: Feed,
+    /// What is to stay in the cache.
+    pub(super) pins: Pins,
+    /// Who brings what is to be there.
+    pub(super) keeper: Keeper,
+    /// Files that were brought, and that nobody has read since.
+    pub(super) brought: Mutex<HashMap<Location, Brought>>,
+    turned: OnceLock<Turned>,
     start: Instant,
+}
+
+impl std::fmt::Debug for Lake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lake").field("catalogs", &self.catalogs).finish_non_exhaustive()
+    }
 }
 
 /// Tables by their paths below the mount, and the folders above them.
 #[derive(Debug, Default)]
-struct Names {
-    tables: BTreeMap<String, Arc<Slot>>,
+pub(super) struct Names {
+    pub(super) tables: BTreeMap<String, Arc<Slot>>,
     folders: BTreeSet<String>,
-}
-
-/// A table, whether anybody has looked into it or not. Owner of its locks.
-#[derive(Debug)]
-pub struct Slot {
-    /// Number of its catalog.
-    catalog: usize,
-    id: TableId,
-    path: String,
-    /// Held by who publishes.
-    turn: tokio::sync::Mutex<()>,
-    state: RwLock<State>,
-    /// Branches and tags that somebody has looked into: they move with the table.
-    references: Mutex<BTreeSet<String>>,
-    /// Milliseconds after the start at which it was last looked into.
-    used_ms: AtomicU64,
-}
-
-#[derive(Debug, Clone, Default)]
-enum State {
-    #[default]
-    Unopened,
-    Shown(Arc<Shown>),
-    Failed {
-        why: String,
-        at: Instant,
-    },
-}
-
-/// The version of a table that is shown.
-#[derive(Debug)]
-pub struct Shown {
-    /// What is published.
-    pub publication: Publication,
-    token: Token,
-    /// Snapshots whose files are known.
-    pub(super) learned: Mutex<BTreeSet<i64>>,
-}
-
-/// What became of a table.
-#[derive(Debug)]
-pub enum Event {
-    /// Another version is shown.
-    Turned {
-        /// Its path below the mount.
-        path: String,
-        /// What came and went; none if it could not be told.
-        difference: Option<Difference>,
-    },
-    /// The catalog has it no more.
-    Dropped {
-        /// The path it had.
-        path: String,
-    },
-    /// Its new version cannot be shown; the old one stays.
-    Failed {
-        /// Its path.
-        path: String,
-        /// Why.
-        why: String,
-    },
 }
 
 impl Lake {
     /// Opens the catalogs; sends no request.
     ///
     /// # Errors
-    /// An address that cannot be used, or two of one name.
+    /// An address that cannot be used, or two of one name; a list of pins that cannot be read.
     pub fn new(options: LakeOptions, stores: Arc<Stores>) -> Result<Self> {
-        let LakeOptions { catalogs, mapping, folder } = options;
+        let LakeOptions { catalogs, mapping, folder, retention } = options;
         let mut named: Vec<Named> = Vec::new();
         for (address, options) in catalogs {
             if named.iter().any(|other| other.name == address.name) {
@@ -138,17 +116,24 @@ impl Lake {
             let catalog = address.open(&options, objects).map_err(|e| {
                 Error::new(ErrorKind::Invalid, format!("cannot use catalog: {address}")).with_source(e)
             })?;
-            named.push(Named { name: address.name, catalog });
+            named.push(Named { name: address.name, catalog, heard: Mutex::default() });
         }
         let folder = folder.join(mapping.id());
+        let pins = Pins::open(&folder)?;
         Ok(Self {
             catalogs: named,
             stores,
             mapping,
             folder,
+            retention,
             names: RwLock::default(),
             asked: tokio::sync::Mutex::default(),
             known: Known::default(),
+            feed: Feed::default(),
+            pins,
+            keeper: Keeper::default(),
+            brought: Mutex::default(),
+            turned: OnceLock::new(),
             start: Instant::now(),
         })
     }
@@ -161,6 +146,27 @@ impl Lake {
     /// How locations become paths.
     pub fn mapping(&self) -> &Mapping {
         &self.mapping
+    }
+
+    /// What becomes of the tables.
+    pub fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
+    /// From now on `turned` is told of each table whose folder has changed, by its path below the mount; once.
+    pub fn on_turn(&self, turned: impl Fn(&str) + Send + Sync + 'static) {
+        let _already = self.turned.set(Box::new(turned));
+    }
+
+    pub(super) fn turned(&self, path: &str) {
+        if let Some(turned) = self.turned.get() {
+            turned(path);
+        }
+    }
+
+    /// Somebody opens a file.
+    pub fn opened(&self, location: &Location) {
+        self.brought.lock().remove(location);
     }
 
     pub(super) fn known(&self) -> &Known {
@@ -182,7 +188,8 @@ impl Lake {
         }
         let mut failed = None;
         for number in 0..self.catalogs.len() {
-            if let Err(error) = self.ask_names_of(number).await {
+            let answer = self.ask_names_of(number).await;
+            if let Err(error) = self.catalogs[number].hear(answer) {
                 tracing::warn!(catalog = self.catalogs[number].name, %error, "cannot ask for names of tables");
                 failed = failed.or(Some(error));
             }
@@ -192,7 +199,7 @@ impl Lake {
     }
 
     async fn ask_names_of(&self, number: usize) -> Result<(), CatalogError> {
-        let Named { name, catalog } = &self.catalogs[number];
+        let Named { name, catalog, .. } = &self.catalogs[number];
         let prefix = (self.catalogs.len() > 1).then_some(name.as_str());
         let top = prefix.map_or_else(
             || mapping::TABLES.to_owned(),
@@ -260,7 +267,12 @@ impl Lake {
     /// # Errors
     /// Why it cannot be shown.
     pub(super) async fn open(&self, slot: &Slot) -> Result<Arc<Shown>, String> {
-        slot.used_ms.store(self.start.elapsed().as_millis() as u64, Ordering::Relaxed);
+        slot.used_ms.store(self.now_ms(), Ordering::Relaxed);
+        self.show(slot).await
+    }
+
+    /// The same for who does not look into it.
+    pub(super) async fn show(&self, slot: &Slot) -> Result<Arc<Shown>, String> {
         if let Some(shown) = slot.shown()? {
             return Ok(shown);
         }
@@ -268,41 +280,12 @@ impl Lake {
         if let Some(shown) = slot.shown()? {
             return Ok(shown);
         }
-        match self.publish(slot).await {
-            Ok(shown) => {
-                *slot.state.write() = State::Shown(shown.clone());
-                Ok(shown)
-            }
-            Err(why) => {
-                tracing::warn!(table = %slot.id, why, "a table cannot be shown");
-                *slot.state.write() = State::Failed { why: why.clone(), at: Instant::now() };
-                Err(why)
-            }
+        let opened = self.publish_first(slot).await;
+        if let Err(why) = &opened {
+            tracing::warn!(table = %slot.id, why, "a table cannot be shown");
+            slot.set(State::Failed { why: why.clone(), at: Instant::now() });
         }
-    }
-
-    async fn publish(&self, slot: &Slot) -> Result<Arc<Shown>, String> {
-        let said = |e: &dyn std::error::Error| e.to_string();
-        let catalog = &self.catalogs[slot.catalog].catalog;
-        let table = catalog.load(&slot.id).await.map_err(|e| said(&e))?;
-        let folder = slot.path.split('/').fold(self.folder.clone(), |folder, name| folder.join(name));
-        let place = Place { mapping: self.mapping.clone(), path: slot.path.clone(), folder };
-        let objects: Arc<dyn Objects> = self.stores.clone();
-        let publication = Publication::prepare(objects, place, &table).await.map_err(|e| said(&e))?;
-        publication.publish().await.map_err(|e| said(&e))?;
-        let wanted = slot.references.lock().clone();
-        for name in wanted {
-            match publication.reference(&name).await {
-                Ok(_) => {}
-                Err(TableError::NoSuch { .. }) => drop(slot.references.lock().remove(&name)),
-                Err(e) => return Err(said(&e)),
-            }
-        }
-        if let Some(current) = publication.metadata().current_snapshot {
-            self.learn(&publication, &publication.files(current).await.map_err(|e| said(&e))?);
-        }
-        let learned = Mutex::new(publication.metadata().current_snapshot.into_iter().collect());
-        Ok(Arc::new(Shown { publication, token: table.token, learned }))
+        opened
     }
 
     /// Remembers files: what they are called below the mount.
@@ -322,90 +305,48 @@ impl Lake {
         let slots = names.tables.values().filter(|slot| slot.catalog == catalog);
         let (mut known, mut last) = (Vec::new(), None);
         for slot in slots {
-            let State::Shown(shown) = &*slot.state.read() else { continue };
+            let Some(shown) = slot.current() else { continue };
             known.push((slot.id.clone(), shown.token.clone()));
-            last = last.max(Some(slot.used_ms.load(Ordering::Relaxed)));
+            last = last.max(slot.used());
         }
-        let now = self.start.elapsed().as_millis() as u64;
-        (known, last.map(|ms| Duration::from_millis(now.saturating_sub(ms))))
+        (known, last.map(|ms| self.ago(ms)))
     }
 
-    /// Asks a catalog what has changed of what is shown, and shows it. The events, in order.
-    ///
-    /// # Errors
-    /// The catalog does not answer: what is shown stays.
-    pub(super) async fn turn(&self, number: usize) -> Result<Vec<Event>, CatalogError> {
-        let (known, _) = self.watched(number);
-        if known.is_empty() {
-            return Ok(Vec::new());
-        }
-        let changes = self.catalogs[number].catalog.poll(&known).await?;
-        let mut events = Vec::new();
-        for (id, error) in changes.failed {
-            tracing::debug!(table = %id, %error, "cannot ask whether a table has changed");
-        }
-        for change in changes.changes {
-            let (Change::Changed(id) | Change::Dropped(id)) = &change;
-            let slot =
-                self.names.read().tables.values().find(|s| s.catalog == number && s.id == *id).cloned();
-            let Some(slot) = slot else { continue };
-            events.push(match change {
-                Change::Changed(_) => self.turn_over(&slot).await,
-                Change::Dropped(_) => {
-                    self.names.write().tables.remove(&slot.path);
-                    Event::Dropped { path: slot.path.clone() }
-                }
-            });
-        }
-        Ok(events)
+    /// Milliseconds after the start; never 0.
+    fn now_ms(&self) -> u64 {
+        self.start.elapsed().as_millis() as u64 + 1
     }
 
-    async fn turn_over(&self, slot: &Slot) -> Event {
-        let _turn = slot.turn.lock().await;
-        let old = match &*slot.state.read() {
-            State::Shown(shown) => Some(shown.clone()),
-            State::Unopened | State::Failed { .. } => None,
-        };
-        match self.publish(slot).await {
-            Ok(new) => {
-                *slot.state.write() = State::Shown(new.clone());
-                let difference = match &old {
-                    Some(old) => difference(&old.publication, &new.publication).await.ok(),
-                    None => None,
-                };
-                if let Err(error) = new.publication.sweep(VERSIONS_KEPT).await {
-                    tracing::warn!(table = %slot.id, %error, "older versions could not be removed");
-                }
-                Event::Turned { path: slot.path.clone(), difference }
+    /// How long ago a moment is, given in milliseconds after the start.
+    pub(super) fn ago(&self, ms: u64) -> Duration {
+        Duration::from_millis(self.now_ms().saturating_sub(ms))
+    }
+
+    /// How many tables there are, are shown, and cannot be shown.
+    pub fn count(&self) -> (u64, u64, u64) {
+        let (mut known, mut shown, mut failed) = (0, 0, 0);
+        for slot in self.slots() {
+            known += 1;
+            match slot.state() {
+                State::Unopened => {}
+                State::Shown(_) => shown += 1,
+                State::Failed { .. } => failed += 1,
             }
-            Err(why) => Event::Failed { path: slot.path.clone(), why },
         }
-    }
-}
-
-impl Slot {
-    fn new(catalog: usize, id: TableId, path: String) -> Self {
-        Self {
-            catalog,
-            id,
-            path,
-            turn: tokio::sync::Mutex::default(),
-            state: RwLock::default(),
-            references: Mutex::default(),
-            used_ms: AtomicU64::new(0),
-        }
+        (known, shown, failed)
     }
 
-    fn shown(&self) -> Result<Option<Arc<Shown>>, String> {
-        match &*self.state.read() {
-            State::Shown(shown) => Ok(Some(shown.clone())),
-            State::Failed { why, at } if at.elapsed() < TRY_AGAIN => Err(why.clone()),
-            State::Unopened | State::Failed { .. } => Ok(None),
-        }
+    /// Each catalog, how long ago it answered last, and why it does not now.
+    pub fn heard(&self) -> Vec<(String, Option<Duration>, Option<String>)> {
+        let of = |named: &Named| {
+            let heard = named.heard.lock();
+            (named.name.clone(), heard.at.map(|at| at.elapsed()), heard.error.clone())
+        };
+        self.catalogs.iter().map(of).collect()
     }
 
-    /// From now on this branch or tag moves with the table.
-    pub(super) fn follow(&self, reference: &str) -> bool {
-        self.references.lock().insert(reference.to_owned())
+    /// All tables that the catalogs have named.
+    pub(super) fn slots(&self) -> Vec<Arc<Slot>> {
+        self.names.read().tables.values().cloned().collect()
     }
 }

@@ -8,17 +8,33 @@
 //!   changed        │
 //!                  ▼
 //!                stores: objects of buckets, read through the cache
+//!                  ▲
+//!                keeper: brings what is pinned, and what took the place of what was hot
 //! ```
+//!
+//! A table (slot) turns over (turn) when the tracker, a hint or a person says so; whoever listens to the feed hears
+//! of it. What a person may ask for is in desk and report.
 //!
 //! What tables and their files are is known by the crate `icecache-iceberg`; here it meets the stores, the cache
 //! and the clock. docs/TABLES.md has what is shown, and the rules.
+mod counted;
+mod desk;
+mod feed;
+mod keeper;
 mod known;
 mod lake;
+mod pins;
+pub mod report;
+mod slot;
+mod stock;
 mod stores;
 mod tracker;
+mod turn;
 mod view;
 
+pub use feed::{Batch, Event, Feed, What};
 pub use lake::{Lake, LakeOptions};
+pub use pins::{Pin, decode as decode_pins};
 pub use stores::Stores;
 pub use tracker::track;
 pub use view::{Found, Kind, Listed, Stays, View, ViewError};

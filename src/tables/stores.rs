@@ -1,5 +1,5 @@
 //! [`Stores`]: the buckets that tables lie in, opened when they are first named.
-use crate::cache::{Blob, Cache, CacheError, Chain, ObjectId, OriginFiles, StoreOrigin, Tier};
+use crate::cache::{Blob, Cache, CacheError, Chain, ObjectId, OriginFiles, Removed, StoreOrigin, Tier};
 use crate::config::S3Settings;
 use crate::remote::{Counters, RemoteError, Store, open_configured};
 use async_trait::async_trait;
@@ -82,7 +82,36 @@ impl Stores {
         if let Some(size) = size.filter(|size| *size != id.size) {
             return Err(failed(format!("the table says that it has {size} bytes, it has {}", id.size)));
         }
-        bucket.files.blob(&id).map_err(|e: CacheError| failed(e.to_string()))
+        bucket.files.blob(&id).map_err(|e| self.failed(location, &e))
+    }
+
+    /// Brings an object of this size into the cache, whole; `None` if it is a file of this machine.
+    ///
+    /// # Errors
+    /// As for [`blob`](Self::blob).
+    pub async fn bring(&self, location: &Location, size: u64) -> Result<Option<Blob>, ObjectError> {
+        if location.file_path().is_some() {
+            return Ok(None);
+        }
+        let blob = self.blob(location, Some(size)).await?;
+        blob.warm(0..u32::MAX).await.map_err(|e| self.failed(location, &e))?;
+        Ok(Some(blob))
+    }
+
+    /// What is known of an object, and what the cache has of it, is forgotten; whether there was anything.
+    pub async fn forget(&self, location: &Location, id: Option<&ObjectId>) -> bool {
+        if let Ok(bucket) = self.bucket(location).await {
+            bucket.files.forget(location.key());
+        }
+        match id {
+            Some(id) => self.cache.remove_object(id).await != Removed::Absent,
+            None => false,
+        }
+    }
+
+    /// What the cache says of an object.
+    pub(super) fn failed(&self, location: &Location, error: &CacheError) -> ObjectError {
+        ObjectError::Failed { location: location.clone(), why: error.to_string() }
     }
 }
 

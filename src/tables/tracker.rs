@@ -1,6 +1,5 @@
 //! The tracker: asks catalogs what has changed, often where somebody reads, seldom elsewhere.
-use super::lake::{Event, Lake};
-use icecache_iceberg::ChangeKind;
+use super::lake::Lake;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -14,21 +13,16 @@ const LATELY: Duration = Duration::from_secs(60);
 /// How often the names of tables are asked for.
 const NAMES: Duration = Duration::from_secs(60);
 
-/// Asks until `stop` says so. `turned` is told of each table whose folder has changed, by its path below the
-/// mount.
-pub async fn track(lake: Arc<Lake>, mut stop: watch::Receiver<bool>, turned: impl Fn(&str) + Send + Sync) {
-    let turned = &turned;
+/// Asks until `stop` says so, and keeps in the cache what is to be there.
+pub async fn track(lake: Arc<Lake>, mut stop: watch::Receiver<bool>) {
     let catalogs = (0..lake.catalogs()).map(|number| {
         let lake = lake.clone();
         async move {
             let mut pause = HOT;
             loop {
                 tokio::time::sleep(jittered(pause, number)).await;
-                pause = match lake.turn(number).await {
-                    Ok(events) => {
-                        events.iter().for_each(|event| tell(event, turned));
-                        next(pause, !events.is_empty(), lake.watched(number).1)
-                    }
+                pause = match lake.poll(number).await {
+                    Ok(changed) => next(pause, changed > 0, lake.watched(number).1),
                     Err(error) => {
                         tracing::warn!(%error, "a catalog does not answer; what is shown stays");
                         (pause * 2).min(IDLE)
@@ -46,8 +40,10 @@ pub async fn track(lake: Arc<Lake>, mut stop: watch::Receiver<bool>, turned: imp
     tokio::select! {
         _ = futures::future::join_all(catalogs) => {}
         () = names => {}
+        () = lake.keep() => {}
         _ = stop.wait_for(|stop| *stop) => {}
     }
+    lake.feed().end();
 }
 
 fn next(pause: Duration, changed: bool, used: Option<Duration>) -> Duration {
@@ -57,24 +53,6 @@ fn next(pause: Duration, changed: bool, used: Option<Duration>) -> Duration {
 /// So that many catalogs are not asked at one moment.
 fn jittered(pause: Duration, number: usize) -> Duration {
     pause + pause / 16 * (number % 4) as u32
-}
-
-fn tell(event: &Event, turned: &impl Fn(&str)) {
-    match event {
-        Event::Turned { path, difference } => {
-            let kind = difference.as_ref().map_or(ChangeKind::Overwrite, |d| d.kind);
-            let (added, removed) = difference.as_ref().map_or((0, 0), |d| (d.added.len(), d.removed.len()));
-            tracing::info!(path, ?kind, added, removed, "a table has another version");
-            turned(path);
-        }
-        Event::Dropped { path } => {
-            tracing::info!(path, "a table is gone");
-            turned(path);
-        }
-        Event::Failed { path, why } => {
-            tracing::warn!(path, why, "a new version cannot be shown; the old one stays");
-        }
-    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 //!
 //! A path never changes its bytes but for `version-hint.text`, `ERROR` and listings; how long an answer stays true
 //! is [`Stays`].
-use super::lake::{Lake, Shown, Slot};
+use super::lake::Lake;
+use super::slot::{Shown, Slot};
 use bytes::Bytes;
 use icecache_iceberg::mapping::{OBJECTS, TABLES, unescape_name};
 use icecache_iceberg::{Location, ObjectError, Objects, TableError};

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::SystemTime;
 
 /// Where files are written aside, below the folder; what is there is nobody's.
 const ASIDE: &str = ".aside";
@@ -37,6 +38,16 @@ impl Folder {
         match fs::symlink_metadata(&path) {
             Ok(meta) if meta.is_file() => Ok(Some(meta.len())),
             Ok(_) => Ok(None),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(io("look at", &path)(error)),
+        }
+    }
+
+    /// When a file was written; `None` if there is none.
+    pub fn written(&self, path: &str) -> Result<Option<SystemTime>, TableError> {
+        let path = self.root.join(path);
+        match fs::symlink_metadata(&path).and_then(|meta| meta.modified()) {
+            Ok(time) => Ok(Some(time)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(io("look at", &path)(error)),
         }

@@ -23,7 +23,7 @@ mod tests;
 mod version;
 mod writer;
 
-pub use sweep::Swept;
+pub use sweep::{Retention, Swept};
 
 use crate::error::TableError;
 use crate::location::Location;
@@ -214,7 +214,31 @@ impl Publication {
         }
     }
 
+    /// The first half of [`publish`](Self::publish): everything but the hint, so that the old version is still the
+    /// current one, and this one can be opened by its number.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    pub async fn write(&self) -> Result<(), TableError> {
+        let progress = Progress::new(|_| ControlFlow::Continue(()));
+        ended(self.write_all(&progress).await)
+    }
+
+    /// The second half: from now on this version is the current one.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    pub async fn flip(&self) -> Result<(), TableError> {
+        let progress = Progress::new(|_| ControlFlow::Continue(()));
+        ended(self.hint("", self.number, &progress).await)
+    }
+
     async fn publish_all(&self, progress: &Progress<'_>) -> Result<(), Halt> {
+        self.write_all(progress).await?;
+        self.hint("", self.number, progress).await
+    }
+
+    async fn write_all(&self, progress: &Progress<'_>) -> Result<(), Halt> {
         let mut ids: Vec<i64> = self.metadata.refs.values().map(|reference| reference.snapshot).collect();
         ids.extend(self.metadata.current_snapshot);
         ids.sort_unstable();
@@ -222,7 +246,7 @@ impl Publication {
         for id in ids {
             self.writer.list(self.find(id)?, progress).await?;
         }
-        self.turn("", View::Current, self.number, progress).await
+        self.version("", View::Current, self.number, progress).await
     }
 
     /// Publishes `snapshots/<id>/`, the table as of that snapshot, with the schema it had then; returns its path
@@ -264,38 +288,40 @@ impl Publication {
         let progress = Progress::new(|_| ControlFlow::Continue(()));
         let all = async {
             self.writer.list(snapshot, &progress).await?;
-            self.turn(path, view, number, &progress).await
+            self.version(path, view, number, &progress).await?;
+            self.hint(path, number, &progress).await
         };
-        match all.await {
-            Ok(()) | Err(Halt::Stopped) => Ok(()),
-            Err(Halt::Error(error)) => Err(error),
-        }
+        ended(all.await)
     }
 
-    /// Writes metadata and hint into the folder of a view. Everything that the metadata names is there.
-    async fn turn(
+    /// Writes metadata into the folder of a view. Everything that it names is there.
+    async fn version(
         &self,
         folder: &str,
         view: View<'_>,
         number: u64,
         progress: &Progress<'_>,
     ) -> Result<(), Halt> {
-        let below = |path: String| if folder.is_empty() { path } else { format!("{folder}/{path}") };
-        let path = below(format!("metadata/{}", metadata_name(number)));
+        let path = below(folder, &format!("metadata/{}", metadata_name(number)));
         if self.writer.size(&path).await?.is_none() {
             let bytes = self.metadata.rewrite(view, &Views { publication: self, folder })?;
             // Names first: after a loss of power there must be no metadata that names what is not there.
             self.sync(["metadata".to_owned(), "deletes".to_owned()]).await?;
             self.writer.write(StepKind::Metadata, path, bytes, progress).await?;
         }
-        let path = below(format!("metadata/{HINT}"));
+        Ok(())
+    }
+
+    /// Makes a version of a view, whose metadata is there, the current one.
+    async fn hint(&self, folder: &str, number: u64, progress: &Progress<'_>) -> Result<(), Halt> {
+        let path = below(folder, &format!("metadata/{HINT}"));
         let hint = number.to_string();
         let (own, own_path) = (self.writer.folder.clone(), path.clone());
         let old = blocking(move || own.read(&own_path)).await?;
         if old.as_deref() != Some(hint.as_bytes()) {
-            self.sync([below("metadata".into())]).await?;
+            self.sync([below(folder, "metadata")]).await?;
             self.writer.write(StepKind::Hint, path, hint, progress).await?;
-            self.sync([below("metadata".into())]).await?;
+            self.sync([below(folder, "metadata")]).await?;
         }
         Ok(())
     }
@@ -338,10 +364,7 @@ impl Publication {
 
     async fn ensure(&self, snapshot: &Snapshot) -> Result<(), TableError> {
         let progress = Progress::new(|_| ControlFlow::Continue(()));
-        match self.writer.list(snapshot, &progress).await {
-            Ok(()) | Err(Halt::Stopped) => {}
-            Err(Halt::Error(error)) => return Err(error),
-        }
+        ended(self.writer.list(snapshot, &progress).await)?;
         // Published metadata names it already.
         self.sync(["metadata".to_owned(), "deletes".to_owned()]).await
     }
@@ -406,16 +429,16 @@ impl Publication {
         })
     }
 
-    /// Removes from the folder what none of the newest `versions` versions leads to (this one is always kept, if
-    /// it is published): rewritten files of snapshots that were expired, views of them, older versions. Whoever has
-    /// a file open goes on reading. Not while another version of the table is being published.
+    /// Removes from the folder what no version that `retention` keeps leads to (this one is always kept, if it is
+    /// published): rewritten files of snapshots that were expired, views of them, older versions. Whoever has a file
+    /// open goes on reading. Not while another version of the table is being published.
     ///
     /// # Errors
     /// [`TableError::Io`]; what was removed by then is gone, and nothing that is needed.
-    pub async fn sweep(&self, versions: usize) -> Result<Swept, TableError> {
+    pub async fn sweep(&self, retention: Retention) -> Result<Swept, TableError> {
         let (folder, place) = (self.writer.folder.clone(), self.writer.place.clone());
         let refs: Vec<String> = self.metadata.refs.keys().cloned().collect();
-        blocking(move || sweep::sweep(&folder, &place, versions, refs.iter())).await
+        blocking(move || sweep::sweep(&folder, &place, retention, refs.iter())).await
     }
 
     /// The path of a file below the folder: `data/…`, if it lies in the folder `data` of the table's location.
@@ -428,6 +451,19 @@ impl Publication {
     pub fn data_location(&self, path: &str) -> Option<Location> {
         let below = unescape_key(path.strip_prefix("data/")?)?;
         self.metadata.location.join(&format!("data/{below}")).ok()
+    }
+}
+
+/// A path below the folder of a view; that of the table itself is empty.
+fn below(folder: &str, path: &str) -> String {
+    if folder.is_empty() { path.to_owned() } else { format!("{folder}/{path}") }
+}
+
+/// Nobody stops what nobody watches.
+fn ended(outcome: Result<(), Halt>) -> Result<(), TableError> {
+    match outcome {
+        Ok(()) | Err(Halt::Stopped) => Ok(()),
+        Err(Halt::Error(error)) => Err(error),
     }
 }
 

@@ -7,6 +7,7 @@ use crate::error::TableError;
 use crate::manifest::{Status, read_list, read_manifest};
 use crate::mapping::escape_name;
 use std::collections::{BTreeSet, HashSet};
+use std::time::{Duration, SystemTime};
 
 /// What a sweep has removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -17,22 +18,55 @@ pub struct Swept {
     pub bytes: u64,
 }
 
+/// Which versions stay readable for who has opened one: a version stays if all of these permit it. The newest
+/// always does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// So many.
+    pub versions: usize,
+    /// Those that were the current one less long ago.
+    pub age: Option<Duration>,
+    /// The newest, until their metadata, lists, manifests and deletes have so many bytes together.
+    pub bytes: Option<u64>,
+}
+
+impl Default for Retention {
+    /// The 16 newest.
+    fn default() -> Self {
+        Self { versions: 16, age: None, bytes: None }
+    }
+}
+
 /// What stays.
+#[derive(Default)]
 struct Kept {
     files: HashSet<String>,
+    /// The bytes of these.
+    bytes: u64,
     snapshots: HashSet<String>,
     /// The oldest version that stays.
     oldest: u64,
 }
 
-/// Removes what none of the newest `versions` versions leads to; `refs` are the branches and tags there are.
+impl Kept {
+    /// A file stays; `false` if that is known already.
+    fn file(&mut self, folder: &Folder, path: &str) -> Result<bool, TableError> {
+        let new = self.files.insert(path.to_owned());
+        if new {
+            self.bytes += folder.size(path)?.unwrap_or(0);
+        }
+        Ok(new)
+    }
+}
+
+/// Removes what no version that stays leads to; `refs` are the branches and tags there are.
 pub(super) fn sweep<'a>(
     folder: &Folder,
     place: &Place,
-    versions: usize,
+    retention: Retention,
     refs: impl Iterator<Item = &'a String>,
 ) -> Result<Swept, TableError> {
-    let kept = keep(folder, place, versions.max(1))?;
+    let kept = keep(folder, place, retention)?;
     let mut swept = Swept::default();
     for below in ["metadata", "deletes"] {
         for name in folder.names(below)? {
@@ -90,14 +124,21 @@ fn remove_view(folder: &Folder, path: &str, swept: &mut Swept) -> Result<(), Tab
     folder.remove_folders(&metadata)
 }
 
-fn keep(folder: &Folder, place: &Place, versions: usize) -> Result<Kept, TableError> {
-    let numbers: Vec<u64> = numbers(folder, "metadata")?.into_iter().rev().take(versions).collect();
-    let mut kept = Kept { files: HashSet::new(), snapshots: HashSet::new(), oldest: 0 };
+fn keep(folder: &Folder, place: &Place, retention: Retention) -> Result<Kept, TableError> {
+    let numbers = numbers(folder, "metadata")?.into_iter().rev().take(retention.versions.max(1));
+    let mut kept = Kept::default();
+    // A version was the current one until the one after it came.
+    let mut until = None;
     for number in numbers {
-        kept.oldest = number;
         let path = format!("metadata/{}", metadata_name(number));
+        let too_old = until.zip(retention.age).is_some_and(|(until, age)| is_past(until, age));
+        if kept.oldest > 0 && (too_old || retention.bytes.is_some_and(|most| kept.bytes >= most)) {
+            break;
+        }
+        until = folder.written(&path)?;
+        kept.oldest = number;
         let Some(bytes) = folder.read(&path)? else { continue };
-        kept.files.insert(path.clone());
+        kept.file(folder, &path)?;
         let fault = |why: String| TableError::malformed(&path, why);
         let object: Object = serde_json::from_slice(&bytes).map_err(|error| fault(error.to_string()))?;
         for snapshot in object.get::<Vec<Object>>("snapshots").map_err(fault)?.unwrap_or_default() {
@@ -109,22 +150,30 @@ fn keep(folder: &Folder, place: &Place, versions: usize) -> Result<Kept, TableEr
     Ok(kept)
 }
 
+/// Whether a moment is longer ago than that; one that is yet to come is not.
+fn is_past(moment: SystemTime, age: Duration) -> bool {
+    moment.elapsed().is_ok_and(|ago| ago >= age)
+}
+
 /// A list, if it is there yet, and what it leads to.
 fn keep_list(folder: &Folder, place: &Place, uri: &str, kept: &mut Kept) -> Result<(), TableError> {
     let Some(path) = place.own_path(uri) else { return Ok(()) };
-    if !kept.files.insert(path.to_owned()) {
+    if !kept.file(folder, path)? {
         return Ok(());
     }
     let Some(bytes) = folder.read(path)? else { return Ok(()) };
     for manifest in read_list(&bytes, path)? {
         let Some(path) = place.own_path(&manifest.path) else { continue };
-        if !kept.files.insert(path.to_owned()) || !manifest.deletes {
+        if !kept.file(folder, path)? || !manifest.deletes {
             continue;
         }
         let Some(bytes) = folder.read(path)? else { continue };
         for entry in read_manifest(&bytes, path)?.1 {
-            if entry.status == Status::Live && entry.content == Content::PositionDeletes {
-                kept.files.extend(place.own_path(&entry.path).map(str::to_owned));
+            if entry.status == Status::Live
+                && entry.content == Content::PositionDeletes
+                && let Some(path) = place.own_path(&entry.path)
+            {
+                kept.file(folder, path)?;
             }
         }
     }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 /// Tables that are refused, and the word that says why.
 const REFUSED: [(&str, &str); 1] = [("orc_deletes", "ORC")];
@@ -414,12 +415,26 @@ async fn a_sweep_leaves_what_is_needed_and_nothing_else() {
     let folder = &table.place().folder;
     let metadata = folder.join(format!("metadata/v{}.metadata.json", table.number()));
     let met = follow(&lake, table.place(), &metadata, None);
+    let all = Retention { versions: usize::MAX, ..Retention::default() };
+    let hour = Duration::from_secs(3600);
+    for roomy in [Retention { age: Some(hour), ..all }, Retention { bytes: Some(1 << 30), ..all }] {
+        assert_eq!(table.sweep(roomy).await.unwrap(), Swept::default());
+    }
     // All snapshots are kept by the table: only older metadata goes, here and in the reference.
-    let swept = table.sweep(1).await.unwrap();
+    let newest = Retention { versions: 1, ..all };
+    let swept = table.sweep(newest).await.unwrap();
     assert_eq!(swept.files, 2 * (table.number() - 1) - 1);
     assert_eq!(follow(&lake, table.place(), &metadata, None), met);
-    assert_eq!(table.sweep(1).await.unwrap(), Swept::default());
+    assert_eq!(table.sweep(newest).await.unwrap(), Swept::default());
     assert_eq!(table.publish().await.unwrap(), []);
+    // One byte is had by the newest alone, and every older one was the current one at some time before now.
+    for narrow in [Retention { bytes: Some(1), ..all }, Retention { age: Some(Duration::ZERO), ..all }] {
+        table.reference("main").await.ok();
+        let old = folder.join("metadata/v1.metadata.json");
+        std::fs::write(&old, std::fs::read(&metadata).unwrap()).unwrap();
+        assert!(table.sweep(narrow).await.unwrap().files > 0 && !old.exists(), "{narrow:?}");
+        assert_eq!(follow(&lake, table.place(), &metadata, None), met);
+    }
 
     // Another table in its place needs nothing of it.
     let other = Place { path: table.place().path.clone(), ..table.place().clone() };
@@ -434,7 +449,7 @@ async fn a_sweep_leaves_what_is_needed_and_nothing_else() {
     let empty =
         Publication::prepare(Arc::new(LocalObjects::with_buckets(lake.raw())), other, &empty).await.unwrap();
     empty.publish().await.unwrap();
-    empty.sweep(1).await.unwrap();
+    empty.sweep(newest).await.unwrap();
     let mut left: Vec<_> = files_below(folder)
         .iter()
         .map(|path| path.strip_prefix(folder).unwrap().display().to_string())

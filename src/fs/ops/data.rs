@@ -205,14 +205,7 @@ impl Volume {
             Data::File(file) => file,
             Data::Reader(reader) => return reader.read(buffer, offset)?.ok_or_else(|| Errno::AGAIN.into()),
         };
-        let mut done = 0;
-        while done < buffer.len() {
-            match file.read_at(&mut buffer[done..], offset + done as u64)? {
-                0 => break,
-                n => done += n,
-            }
-        }
-        Ok(done)
+        read_whole(file, buffer, offset)
     }
 
     /// Writes on the classic path. `kill` drops privilege bits. The caller has passed the gate.
@@ -289,6 +282,18 @@ impl Volume {
         self.mark(&inode);
         Ok(copied)
     }
+}
+
+/// Fills `buffer` from a file, from `offset` on; less only at its end.
+pub fn read_whole(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match file.read_at(&mut buffer[done..], offset + done as u64)? {
+            0 => break,
+            n => done += n,
+        }
+    }
+    Ok(done)
 }
 
 /// The inode that stands for a file now, which may have come to the disk since it was opened.

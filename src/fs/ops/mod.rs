@@ -1,7 +1,7 @@
 //! The operations, one file per family. Each takes inode numbers as the kernel gives them and
 //! returns plain values; errors are the backing's own.
 mod create;
-mod data;
+pub(super) mod data;
 mod lookup;
 mod readdir;
 mod remove;

@@ -3,26 +3,24 @@
 //! What may wait for a store is answered by tasks of the runtime; what is known, at once.
 mod handles;
 mod nodes;
+mod opening;
 
-use super::abi::answer::{Brief, BriefAttributes, List, Opened};
+use super::abi::answer::{Brief, BriefAttributes, List};
 use super::abi::init::{Features, Limits};
 use super::abi::request::{Operation, Request};
 use super::connection::Wanted;
 use super::transport::{Handler, Link, Pending, Reply};
-use crate::cache::Blob;
 use crate::clock::Timestamp;
-use crate::fs::Kernel;
 use crate::fs::attr::{Attr, FileKey};
 use crate::fs::listing::DirEntry;
+use crate::fs::{Kernel, read_whole};
 use crate::tables::{Found, Kind, Stays, View, ViewError};
 use bytes::Bytes;
-use handles::{Content, Handles, Passed};
+use handles::{Content, Handles};
 use nodes::{Node, Nodes};
 use rustix::fs::FileType;
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
@@ -236,106 +234,6 @@ impl TablesAdapter {
         });
     }
 
-    fn open(&self, node: Arc<Node>, reply: Reply<Opened>) {
-        // The kernel serves a file to all from one registration, and in one way.
-        let passed = node.opened.lock().passed.upgrade();
-        if let Some(passed) = passed {
-            return self.passed(node, passed, reply);
-        }
-        match &node.found {
-            Found::Local(file) => {
-                let opened = std::fs::File::open(file);
-                match opened {
-                    Ok(file) if node.changes => self.opened(node, Content::Local(file), reply),
-                    Ok(file) => self.opened_whole(node, Whole::Local(file), reply),
-                    Err(e) => reply.send(Err(e)),
-                }
-            }
-            Found::Text(text) => {
-                let text = text.clone();
-                self.opened(node, Content::Text(text), reply);
-            }
-            Found::Object { location, size, stated } => {
-                let (own, location) = (self.clone(), location.clone());
-                let stated = stated.then_some(*size);
-                self.0.runtime.spawn(async move {
-                    match own.0.view.lake().stores().blob(&location, stated).await {
-                        Ok(blob) => own.open_object(node, blob, reply).await,
-                        Err(error) => {
-                            tracing::warn!(%error, "an object cannot be opened");
-                            reply.error(ViewError::from(error).errno());
-                        }
-                    }
-                });
-            }
-            Found::Folder | Found::Link(_) => reply.error(libc::EISDIR),
-        }
-    }
-
-    async fn open_object(&self, node: Arc<Node>, blob: Blob, reply: Reply<Opened>) {
-        let whole = if self.0.passthrough { blob.file().await } else { Ok(None) };
-        match whole {
-            Ok(Some(file)) => match file.open() {
-                Ok(fd) => self.opened_whole(node, Whole::Cached(file, fd, blob), reply),
-                Err(_) => self.opened(node, Content::Object(blob), reply),
-            },
-            // It is read block by block, each of which is looked at again.
-            Ok(None) | Err(_) => self.opened(node, Content::Object(blob), reply),
-        }
-    }
-
-    /// Opens what the kernel can serve, unless the file is open in the other way.
-    fn opened_whole(&self, node: Arc<Node>, whole: Whole, reply: Reply<Opened>) {
-        let mut opened = node.opened.lock();
-        if self.0.passthrough && opened.classic == 0 {
-            let passed = opened.passed.upgrade().map_or_else(
-                || {
-                    let backing = reply.register(whole.fd())?;
-                    let passed = Arc::new(Passed { backing, _pinned: whole.pinned() });
-                    opened.passed = Arc::downgrade(&passed);
-                    Ok(passed)
-                },
-                Ok,
-            );
-            match passed {
-                Ok(passed) => {
-                    drop(opened);
-                    return self.passed(node, passed, reply);
-                }
-                Err(error) => {
-                    let error: io::Error = error;
-                    tracing::debug!(%error, path = %node.path, "the kernel does not serve a file");
-                }
-            }
-        }
-        drop(opened);
-        let content = match whole {
-            Whole::Local(file) => Content::Local(file),
-            Whole::Cached(_, _, blob) => Content::Object(blob),
-        };
-        self.opened(node, content, reply);
-    }
-
-    fn passed(&self, node: Arc<Node>, passed: Arc<Passed>, reply: Reply<Opened>) {
-        let id = passed.backing.id();
-        let handle = self.0.handles.add(node, Content::Kernel { _passed: passed });
-        reply.send(Ok(Opened::Backing { handle, id }));
-    }
-
-    fn opened(&self, node: Arc<Node>, content: Content, reply: Reply<Opened>) {
-        {
-            let mut opened = node.opened.lock();
-            if let Some(passed) = opened.passed.upgrade() {
-                drop(opened);
-                return self.passed(node, passed, reply); // another open was quicker
-            }
-            opened.classic += 1;
-        }
-        let fresh = node.changes;
-        let handle = self.0.handles.add(node, content);
-        reply.send(Ok(if fresh { Opened::Fresh(handle) } else { Opened::Handle(handle) }));
-    }
-
     fn read(&self, handle: u64, offset: u64, size: u32, reply: Reply<Vec<u8>>) {
         let Some(handle) = self.0.handles.get(handle) else {
             return reply.send(Err(io::Error::from_raw_os_error(libc::EBADF)));
@@ -372,42 +270,9 @@ impl TablesAdapter {
     }
 }
 
-/// A file that is all there.
-enum Whole {
-    Local(std::fs::File),
-    Cached(crate::cache::File, Arc<std::fs::File>, Blob),
-}
-
-impl Whole {
-    fn fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Local(file) => file.as_fd(),
-            Self::Cached(_, fd, _) => fd.as_fd(),
-        }
-    }
-
-    fn pinned(&self) -> Option<crate::cache::File> {
-        match self {
-            Self::Local(_) => None,
-            Self::Cached(file, ..) => Some(file.clone()),
-        }
-    }
-}
-
 fn part(text: &Bytes, offset: u64, size: u32) -> &[u8] {
     let start = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
     &text[start..(start + size as usize).min(text.len())]
-}
-
-fn read_whole(file: &std::fs::File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut done = 0;
-    while done < buffer.len() {
-        match file.read_at(&mut buffer[done..], offset + done as u64)? {
-            0 => break,
-            n => done += n,
-        }
-    }
-    Ok(done)
 }
 
 fn write_list(names: &[(String, Kind)], offset: u64, size: u32, reply: Reply<Vec<u8>>) {

@@ -1,7 +1,8 @@
 //! A verb's end of the control socket: blocking, one question at a time.
 use super::message::{Ask, Outcome, PROTOCOL_VERSION, Reply, Request};
 use super::{
-    ExportReply, FlushReply, HydrateReply, LogLine, REPLY_MAX_BYTES, SocketPath, Status, UnmountReply,
+    ExportReply, FlushReply, HydrateReply, LogLine, REPLY_MAX_BYTES, SocketPath, Status, TablesAsk,
+    UnmountReply,
 };
 use crate::{Error, ErrorKind, Result};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
@@ -67,6 +68,11 @@ impl Client {
     /// Brings what is only in the remote; takes as long as it takes.
     pub fn hydrate(&mut self, paths: Vec<PathBuf>) -> Result<HydrateReply> {
         self.ask(Ask::Hydrate { paths }, None, None)
+    }
+
+    /// Asks a mount that shows tables; takes as long as it takes. The answers are in `tables::report`.
+    pub fn tables<T: DeserializeOwned>(&mut self, ask: TablesAsk) -> Result<T> {
+        self.ask(Ask::Tables(ask), None, None)
     }
 
     /// Final flush and unmount; takes as long as the daemon's own time limit allows.

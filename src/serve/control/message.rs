@@ -32,6 +32,62 @@ pub(super) enum Ask {
         paths: Vec<PathBuf>,
     },
     Unmount,
+    Tables(TablesAsk),
+}
+
+/// What is asked of a mount that shows tables. A table is named by its path below the mount, that path without
+/// `iceberg/`, or the name that its catalog has for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TablesAsk {
+    /// Which there are.
+    List,
+    /// All that is known of one.
+    Show {
+        /// Which.
+        table: String,
+    },
+    /// What of one is in the cache, and why.
+    Explain {
+        /// Which.
+        table: String,
+    },
+    /// To ask the catalogs now, about one or all.
+    Refresh {
+        /// Which.
+        table: Option<String>,
+    },
+    /// To bring one, or a partition of it, into the cache.
+    Warm {
+        /// Which.
+        table: String,
+        /// The first fields of the partition.
+        partition: Option<String>,
+    },
+    /// To keep it there.
+    Pin {
+        /// Which.
+        table: String,
+        /// The first fields of the partition.
+        partition: Option<String>,
+    },
+    /// To keep it no longer.
+    Unpin {
+        /// Which.
+        table: String,
+        /// The first fields of the partition.
+        partition: Option<String>,
+    },
+    /// To forget what is cached of one, and ask its catalog.
+    Invalidate {
+        /// Which.
+        table: String,
+    },
+    /// What has happened from this event on; waits for a while if nothing has.
+    Watch {
+        /// What the answer before said is next; none: only that is asked.
+        since: Option<u64>,
+    },
 }
 
 /// An answer.
@@ -114,10 +170,41 @@ pub struct Status {
     /// How many there are.
     #[serde(default)]
     pub stuck_total: u64,
+    /// Of a mount that shows tables: how these stand.
+    #[serde(default)]
+    pub tables: Option<TablesStatus>,
     /// Seconds since the mount became usable.
     pub uptime_s: u64,
     /// The daemon's program version.
     pub program: String,
+}
+
+/// How a mount of tables stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TablesStatus {
+    /// Tables that the catalogs have.
+    pub known: u64,
+    /// Those that somebody has looked into: they follow their catalogs.
+    pub shown: u64,
+    /// Those that cannot be shown.
+    pub failed: u64,
+    /// Bytes in the cache.
+    pub cached_bytes: u64,
+    /// The most bytes there.
+    pub cache_max_bytes: u64,
+    /// The catalogs.
+    pub catalogs: Vec<CatalogStatus>,
+}
+
+/// How a catalog stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CatalogStatus {
+    /// Its name.
+    pub name: String,
+    /// How long ago it last answered, in seconds; `None`: it never has. What is shown is as old.
+    pub answered_s_ago: Option<u64>,
+    /// Why it does not answer now.
+    pub error: Option<String>,
 }
 
 /// A committed flush.

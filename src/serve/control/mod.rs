@@ -10,14 +10,15 @@ mod server;
 
 pub use client::Client;
 pub use message::{
-    ExportReply, FlushRecord, FlushReply, HydrateReply, LastError, LogLine, PROTOCOL_VERSION, Status,
-    UNSAVED_LISTED_MAX, UnmountReply, Unsaved,
+    CatalogStatus, ExportReply, FlushRecord, FlushReply, HydrateReply, LastError, LogLine, PROTOCOL_VERSION,
+    Status, TablesAsk, TablesStatus, UNSAVED_LISTED_MAX, UnmountReply, Unsaved,
 };
 pub use server::{CLIENTS_MAX, bind, serve};
 
 pub use crate::config::place::SOCKET_NAME;
 
 use crate::Result;
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -48,6 +49,11 @@ pub trait Controller: Send + Sync {
     fn hydrate(&self, paths: Vec<PathBuf>) -> BoxFuture<'_, Result<HydrateReply>>;
     /// Final flush, then unmount. The socket stays open until the answer is sent.
     fn unmount(&self) -> BoxFuture<'_, Result<UnmountReply>>;
+    /// What only a mount that shows tables knows.
+    fn tables(&self, _: TablesAsk) -> BoxFuture<'_, Result<serde_json::Value>> {
+        let message = format!("no tables are shown there: {}", self.status().dir.display());
+        std::future::ready(Err(crate::Error::new(crate::ErrorKind::Unsupported, message))).boxed()
+    }
 }
 
 /// A way to name a socket whose path does not fit `sun_path`: through the descriptor of its directory.

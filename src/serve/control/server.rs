@@ -167,6 +167,7 @@ async fn dispatch(
         }
         Ask::Hydrate { paths } => encode(&controller.hydrate(paths).await?),
         Ask::Unmount => encode(&controller.unmount().await?),
+        Ask::Tables(ask) => controller.tables(ask).await,
     }
 }
 

@@ -41,6 +41,7 @@ fn status() -> Status {
         last_error: None,
         stuck: Vec::new(),
         stuck_total: 0,
+        tables: None,
         uptime_s: 5,
         program: "0.1.0".into(),
     }
@@ -254,6 +255,12 @@ fn messages_are_these_lines() {
         (Ask::Export, r#""export""#),
         (Ask::Hydrate { paths: vec!["a".into()] }, r#"{"hydrate":{"paths":["a"]}}"#),
         (Ask::Unmount, r#""unmount""#),
+        (Ask::Tables(TablesAsk::List), r#"{"tables":"list"}"#),
+        (
+            Ask::Tables(TablesAsk::Pin { table: "db.t".into(), partition: Some("day=1".into()) }),
+            r#"{"tables":{"pin":{"table":"db.t","partition":"day=1"}}}"#,
+        ),
+        (Ask::Tables(TablesAsk::Watch { since: Some(7) }), r#"{"tables":{"watch":{"since":7}}}"#),
     ] {
         same(&Request { v: PROTOCOL_VERSION, ask }, &format!(r#"{{"v":1,"ask":{word}}}"#));
     }
@@ -276,7 +283,7 @@ fn messages_are_these_lines() {
             r#""remote":"file:///r","state_dir":"/s","version":"v3","read_only":false,"fork":null,"dirty_files":2,"#,
             r#""dirty_bytes":10,"open_for_write":1,"absent_files":0,"absent_bytes":0,"#,
             r#""lost_files":0,"lost_error":null,"#,
-            r#""unneeded_layers":3,"unneeded_bytes":4,"unneeded_error":null,"last_flush":null,"last_error":null,"stuck":[],"stuck_total":0,"uptime_s":5,"#,
+            r#""unneeded_layers":3,"unneeded_bytes":4,"unneeded_error":null,"last_flush":null,"last_error":null,"stuck":[],"stuck_total":0,"tables":null,"uptime_s":5,"#,
             r#""program":"0.1.0"}"#
         ),
     );

@@ -110,6 +110,7 @@ impl Controller for MountController {
             }),
             stuck_total: flushes.stuck.len() as u64,
             stuck: flushes.stuck.iter().take(UNSAVED_LISTED_MAX).map(unsaved_entry).collect(),
+            tables: None,
             uptime_s: self.served.started().elapsed().as_secs(),
             program: env!("CARGO_PKG_VERSION").to_owned(),
         }

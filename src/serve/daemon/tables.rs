@@ -1,12 +1,17 @@
 //! A mount that shows Iceberg tables and nothing else.
 //!
 //! It has no remote of its own and nothing to save: it ends when the kernel ends the mount.
-use super::controller::blocking;
+mod controller;
+#[cfg(not(feature = "redis"))]
+mod hintless;
+#[cfg(feature = "redis")]
+mod hints;
+
 use super::lock::Locks;
 use super::metrics::Listening;
 use super::mounting::allow_other;
 use super::{RUNTIME_THREADS, serve_control, signals};
-use crate::cache::{Cache, Config};
+use crate::cache::{Cache, Config, Tier};
 use crate::config::{Environment, MountSettings, Passthrough, TablesSettings, Transport as TransportSetting};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fuse::connection::Connection;
@@ -16,20 +21,18 @@ use crate::fuse::mount::{
 use crate::fuse::tables::{IO_BYTES, TablesAdapter, WITHHELD, wanted};
 use crate::fuse::transport::{Offer, attach};
 use crate::remote::Counters;
-use crate::serve::control::{
-    Controller, ExportReply, FlushReply, HydrateReply, LogLine, Status, UnmountReply,
-};
 use crate::serve::registry::{Registered, Registry};
 use crate::serve::startup::{Ended, Progress, Ready, StatusPipe};
-use crate::serve::tiers::tiers;
 use crate::tables::{Lake, LakeOptions, Stores, View, track};
-use futures::FutureExt;
-use futures::future::BoxFuture;
+use controller::TablesController;
+#[cfg(not(feature = "redis"))]
+use hintless::Shared;
+#[cfg(feature = "redis")]
+use hints::Shared;
 use icecache_iceberg::catalog::Options;
+use icecache_iceberg::publication::Retention;
 use icecache_iceberg::{CatalogAddress, Mapping};
-use std::fs::File;
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
@@ -65,7 +68,8 @@ pub(super) fn run(
     let cache_dir = settings.state_dir.join("cache");
     let config = Config { max_bytes: tables.cache_bytes, ..Config::new(&cache_dir) };
     let cache = runtime.block_on(Cache::open(config))?;
-    let lake = Arc::new(lake(settings, tables, &cache, &requests, &runtime)?);
+    let shared = runtime.block_on(Shared::open(tables.redis.as_deref()))?;
+    let lake = Arc::new(lake(settings, tables, &cache, &requests, shared.tiers())?);
     status.progress(Progress { phase: "asking catalogs".into(), ..Progress::default() });
     if let Err(error) = runtime.block_on(lake.ask_names()) {
         status.notice(format!("not all catalogs answer yet: {error}"));
@@ -110,7 +114,9 @@ pub(super) fn run(
         Error::io("cannot start thread", e)
     })?;
     let (stop, stopping) = watch::channel(false);
-    let tracker = runtime.spawn(track(lake, stopping, move |path| adapter.turned(path)));
+    lake.on_turn(move |path| adapter.turned(path));
+    let tracker = runtime.spawn(track(lake.clone(), stopping));
+    let hints = shared.exchange(&lake, &runtime);
 
     let (mode, mode_reason) = match &classic {
         None => ("passthrough".to_owned(), "kernel and privileges allow it".to_owned()),
@@ -123,7 +129,7 @@ pub(super) fn run(
         mode: (mode.clone(), mode_reason.clone()),
         transport,
         requests,
-        cache: cache.clone(),
+        lake,
         started: Instant::now(),
     };
     let (closed, shutdown) = oneshot::channel::<()>();
@@ -149,6 +155,7 @@ pub(super) fn run(
     let outcome = wait(&ended, &mounted);
     let _told = stop.send(true);
     let _ended = runtime.block_on(tracker);
+    drop(hints);
     if let Some(metrics) = metrics {
         metrics.end(&runtime);
     }
@@ -169,11 +176,10 @@ fn lake(
     tables: &TablesSettings,
     cache: &Cache,
     requests: &Arc<Counters>,
-    runtime: &tokio::runtime::Runtime,
+    tiers: Vec<Arc<dyn Tier>>,
 ) -> Result<Lake> {
     let mapping = Mapping::new(&settings.dir)
         .map_err(|e| Error::new(ErrorKind::Invalid, "cannot show tables here").with_source(e))?;
-    let tiers = runtime.block_on(tiers(tables.redis.as_deref()))?;
     let stores = Arc::new(Stores::new(settings.s3.clone(), cache.clone(), tiers, requests.clone()));
     let catalogs = tables
         .addresses()?
@@ -184,7 +190,14 @@ fn lake(
             (address, options)
         })
         .collect();
-    Lake::new(LakeOptions { catalogs, mapping, folder: settings.state_dir.join("tables") }, stores)
+    let keep = tables.keep;
+    let retention = Retention {
+        versions: keep.count.map_or(Retention::default().versions, |count| count as usize),
+        age: keep.age_s.map(Duration::from_secs),
+        bytes: keep.bytes,
+    };
+    let folder = settings.state_dir.join("tables");
+    Lake::new(LakeOptions { catalogs, mapping, folder, retention }, stores)
 }
 
 fn forward(signals: signals::Signals, ends: Sender<End>) -> Result<()> {
@@ -229,113 +242,5 @@ impl TablesSettings {
     /// The catalogs without secrets.
     fn shown(&self) -> Result<String> {
         Ok(self.addresses()?.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
-    }
-}
-
-/// What the control socket asks of a mount of tables.
-#[derive(Clone)]
-struct TablesController {
-    settings: Arc<MountSettings>,
-    catalogs: String,
-    mounted: Arc<Mounted>,
-    mode: (String, String),
-    transport: &'static str,
-    requests: Arc<Counters>,
-    cache: Cache,
-    started: Instant,
-}
-
-impl TablesController {
-    fn refused<T>(&self, what: &str) -> Result<T> {
-        let message = format!("{what}, tables are mounted read-only: {}", self.settings.dir.display());
-        Err(Error::new(ErrorKind::Unsupported, message))
-    }
-
-    fn unmount_now(&self) -> Result<UnmountReply> {
-        let give_up = Instant::now() + BUSY_PATIENCE;
-        while let Err(e) = self.mounted.unmount(false) {
-            if e.kind() != io::ErrorKind::ResourceBusy {
-                return Err(Error::io(format!("cannot unmount {}", self.settings.dir.display()), e));
-            }
-            if Instant::now() > give_up {
-                let dir = self.settings.dir.display();
-                let message = format!("still in use: {dir} (lsof or fuser tells by whom)");
-                return Ok(self.reply(false, Some(&Error::new(ErrorKind::Busy, message))));
-            }
-            std::thread::sleep(BUSY_PAUSE);
-        }
-        Ok(self.reply(true, None))
-    }
-
-    fn reply(&self, unmounted: bool, error: Option<&Error>) -> UnmountReply {
-        UnmountReply {
-            version: None,
-            unmounted,
-            unsaved_total: 0,
-            unsaved: Vec::new(),
-            kept_in: PathBuf::new(),
-            error: error.map(Into::into),
-            fork: None,
-            absent_files: 0,
-        }
-    }
-}
-
-impl Controller for TablesController {
-    fn status(&self) -> Status {
-        Status {
-            dir: self.settings.dir.clone(),
-            pid: std::process::id(),
-            mode: self.mode.0.clone(),
-            mode_reason: self.mode.1.clone(),
-            transport: self.transport.to_owned(),
-            name: "tables".to_owned(),
-            remote: self.catalogs.clone(),
-            state_dir: self.settings.state_dir.clone(),
-            version: None,
-            read_only: true,
-            fork: None,
-            dirty_files: 0,
-            dirty_bytes: 0,
-            open_for_write: 0,
-            absent_files: 0,
-            absent_bytes: 0,
-            lost_files: 0,
-            lost_error: None,
-            unneeded_layers: 0,
-            unneeded_bytes: 0,
-            unneeded_error: None,
-            last_flush: None,
-            last_error: None,
-            stuck: Vec::new(),
-            stuck_total: 0,
-            uptime_s: self.started.elapsed().as_secs(),
-            program: env!("CARGO_PKG_VERSION").to_owned(),
-        }
-    }
-
-    fn stats(&self) -> serde_json::Value {
-        serde_json::json!({ "requests": self.requests.snapshot(), "cache": self.cache.stats() })
-    }
-
-    fn flush(&self, _: bool) -> BoxFuture<'_, Result<FlushReply>> {
-        async move { self.refused("nothing to flush") }.boxed()
-    }
-
-    fn log(&self) -> BoxFuture<'_, Result<Vec<LogLine>>> {
-        async move { self.refused("no versions of a directory") }.boxed()
-    }
-
-    fn export(&self, _: File) -> BoxFuture<'_, Result<ExportReply>> {
-        async move { self.refused("nothing to export") }.boxed()
-    }
-
-    fn hydrate(&self, _: Vec<PathBuf>) -> BoxFuture<'_, Result<HydrateReply>> {
-        async move { self.refused("nothing to bring") }.boxed()
-    }
-
-    fn unmount(&self) -> BoxFuture<'_, Result<UnmountReply>> {
-        let own = self.clone();
-        blocking(move || own.unmount_now()).boxed()
     }
 }

@@ -95,6 +95,7 @@ impl Controller for VersionController {
             last_error: None,
             stuck: Vec::new(),
             stuck_total: 0,
+            tables: None,
             uptime_s: self.served.started().elapsed().as_secs(),
             program: env!("CARGO_PKG_VERSION").to_owned(),
         }

@@ -1,0 +1,136 @@
+//! Opens: what the cache has whole is served by the kernel, all else by us; one file in one way at a time.
+use super::TablesAdapter;
+use super::handles::{Content, Passed};
+use super::nodes::Node;
+use crate::cache::Blob;
+use crate::fuse::abi::answer::Opened;
+use crate::fuse::transport::Reply;
+use crate::tables::{Found, ViewError};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+impl TablesAdapter {
+    pub(super) fn open(&self, node: Arc<Node>, reply: Reply<Opened>) {
+        // The kernel serves a file to all from one registration, and in one way.
+        let passed = node.opened.lock().passed.upgrade();
+        if let Some(passed) = passed {
+            return self.passed(node, passed, reply);
+        }
+        match &node.found {
+            Found::Local(file) => {
+                let opened = std::fs::File::open(file);
+                match opened {
+                    Ok(file) if node.changes => self.opened(node, Content::Local(file), reply),
+                    Ok(file) => self.opened_whole(node, Whole::Local(file), reply),
+                    Err(e) => reply.send(Err(e)),
+                }
+            }
+            Found::Text(text) => {
+                let text = text.clone();
+                self.opened(node, Content::Text(text), reply);
+            }
+            Found::Object { location, size, stated } => {
+                let (own, location) = (self.clone(), location.clone());
+                let stated = stated.then_some(*size);
+                self.0.view.lake().opened(&location);
+                self.0.runtime.spawn(async move {
+                    match own.0.view.lake().stores().blob(&location, stated).await {
+                        Ok(blob) => own.open_object(node, blob, reply).await,
+                        Err(error) => {
+                            tracing::warn!(%error, "an object cannot be opened");
+                            reply.error(ViewError::from(error).errno());
+                        }
+                    }
+                });
+            }
+            Found::Folder | Found::Link(_) => reply.error(libc::EISDIR),
+        }
+    }
+
+    async fn open_object(&self, node: Arc<Node>, blob: Blob, reply: Reply<Opened>) {
+        let whole = if self.0.passthrough { blob.file().await } else { Ok(None) };
+        match whole {
+            Ok(Some(file)) => match file.open() {
+                Ok(fd) => self.opened_whole(node, Whole::Cached(file, fd, blob), reply),
+                Err(_) => self.opened(node, Content::Object(blob), reply),
+            },
+            // It is read block by block, each of which is looked at again.
+            Ok(None) | Err(_) => self.opened(node, Content::Object(blob), reply),
+        }
+    }
+
+    /// Opens what the kernel can serve, unless the file is open in the other way.
+    fn opened_whole(&self, node: Arc<Node>, whole: Whole, reply: Reply<Opened>) {
+        let mut opened = node.opened.lock();
+        if self.0.passthrough && opened.classic == 0 {
+            let passed = opened.passed.upgrade().map_or_else(
+                || {
+                    let backing = reply.register(whole.fd())?;
+                    let passed = Arc::new(Passed { backing, _pinned: whole.pinned() });
+                    opened.passed = Arc::downgrade(&passed);
+                    Ok(passed)
+                },
+                Ok,
+            );
+            match passed {
+                Ok(passed) => {
+                    drop(opened);
+                    return self.passed(node, passed, reply);
+                }
+                Err(error) => {
+                    let error: io::Error = error;
+                    tracing::debug!(%error, path = %node.path, "the kernel does not serve a file");
+                }
+            }
+        }
+        drop(opened);
+        let content = match whole {
+            Whole::Local(file) => Content::Local(file),
+            Whole::Cached(_, _, blob) => Content::Object(blob),
+        };
+        self.opened(node, content, reply);
+    }
+
+    fn passed(&self, node: Arc<Node>, passed: Arc<Passed>, reply: Reply<Opened>) {
+        let id = passed.backing.id();
+        let handle = self.0.handles.add(node, Content::Kernel { _passed: passed });
+        reply.send(Ok(Opened::Backing { handle, id }));
+    }
+
+    fn opened(&self, node: Arc<Node>, content: Content, reply: Reply<Opened>) {
+        {
+            let mut opened = node.opened.lock();
+            if let Some(passed) = opened.passed.upgrade() {
+                drop(opened);
+                return self.passed(node, passed, reply); // another open was quicker
+            }
+            opened.classic += 1;
+        }
+        let fresh = node.changes;
+        let handle = self.0.handles.add(node, content);
+        reply.send(Ok(if fresh { Opened::Fresh(handle) } else { Opened::Handle(handle) }));
+    }
+}
+
+/// A file that is all there.
+enum Whole {
+    Local(std::fs::File),
+    Cached(crate::cache::File, Arc<std::fs::File>, Blob),
+}
+
+impl Whole {
+    fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Local(file) => file.as_fd(),
+            Self::Cached(_, fd, _) => fd.as_fd(),
+        }
+    }
+
+    fn pinned(&self) -> Option<crate::cache::File> {
+        match self {
+            Self::Local(_) => None,
+            Self::Cached(file, ..) => Some(file.clone()),
+        }
+    }
+}

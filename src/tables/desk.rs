@@ -1,0 +1,312 @@
+//! What a person may ask of tables: to list, explain, refresh, warm, pin and invalidate them.
+use super::keeper::live;
+use super::lake::Lake;
+use super::pins::{Pin, is_in};
+use super::report::{
+    Explanation, FileLine, Outcome, PartitionLine, Refreshed, Sum, TableDetails, TableLine, Why,
+};
+use super::slot::{Brought, Shown, Slot, State};
+use super::stock::Stock;
+use crate::error::{Error, ErrorKind, Result};
+use icecache_iceberg::mapping::TABLES;
+use icecache_iceberg::publication::LiveFile;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// So many cached files are listed one by one.
+const FILES_LISTED: usize = 10_000;
+
+impl Lake {
+    /// The tables that the catalogs have, in order.
+    pub async fn tables(&self) -> Vec<TableLine> {
+        let _stays_as_it_is = self.ask_names().await;
+        self.slots().iter().map(|slot| self.line(slot)).collect()
+    }
+
+    fn line(&self, slot: &Slot) -> TableLine {
+        let (state, version, snapshot, error) = match slot.state() {
+            State::Unopened => ("unopened", None, None, None),
+            State::Failed { why, .. } => ("failed", None, None, Some(why)),
+            State::Shown(shown) => {
+                let publication = &shown.publication;
+                ("shown", Some(publication.number()), publication.metadata().current_snapshot, None)
+            }
+        };
+        TableLine {
+            table: slot.path.clone(),
+            catalog: self.catalogs[slot.catalog].name.clone(),
+            id: slot.id.to_string(),
+            state: state.to_owned(),
+            version,
+            snapshot,
+            used_s_ago: slot.used().map(|ms| self.ago(ms).as_secs()),
+            pinned: self.pins.has(&slot.path),
+            error,
+        }
+    }
+
+    /// The table that a person means: its path below the mount, that path without `iceberg/`, or the name that the
+    /// catalog has for it, alone or behind that of the catalog.
+    async fn meant(&self, name: &str) -> Result<Arc<Slot>> {
+        let name = name.trim_matches('/');
+        let means = |slot: &Slot| {
+            let id = slot.id.to_string();
+            slot.path == name
+                || slot.path.strip_prefix(TABLES).and_then(|rest| rest.strip_prefix('/')) == Some(name)
+                || id == name
+                || format!("{}.{id}", self.catalogs[slot.catalog].name) == name
+        };
+        let find = || self.slots().into_iter().filter(|slot| means(slot)).collect::<Vec<_>>();
+        let mut found = find();
+        if found.is_empty() {
+            let _stays_as_it_is = self.ask_names().await; // it may be new
+            found = find();
+        }
+        match found.len() {
+            1 => Ok(found.remove(0)),
+            0 => Err(Error::new(ErrorKind::NotFound, format!("no catalog has such a table: {name}"))),
+            _ => {
+                let paths: Vec<&str> = found.iter().map(|slot| slot.path.as_str()).collect();
+                let message =
+                    format!("several tables are called so, give one of these: {}", paths.join(", "));
+                Err(Error::new(ErrorKind::Invalid, message))
+            }
+        }
+    }
+
+    async fn shown(&self, name: &str) -> Result<(Arc<Slot>, Arc<Shown>)> {
+        let slot = self.meant(name).await?;
+        let shown = self.show(&slot).await.map_err(|why| {
+            Error::new(ErrorKind::Io, format!("the table cannot be shown: {}: {why}", slot.path))
+        })?;
+        Ok((slot, shown))
+    }
+
+    /// All that is known of a table.
+    ///
+    /// # Errors
+    /// There is no such table, or it cannot be shown.
+    pub async fn details(&self, name: &str) -> Result<TableDetails> {
+        let (slot, shown) = self.shown(name).await?;
+        let (files, stock) = (live(&shown).await?, Stock::take(self.stores()).await);
+        Ok(self.details_of(&slot, &shown, &files, &stock))
+    }
+
+    fn details_of(&self, slot: &Slot, shown: &Shown, files: &[LiveFile], stock: &Stock) -> TableDetails {
+        let metadata = shown.publication.metadata();
+        let (mut all, mut cached, mut held) = (Sum::default(), Sum::default(), Sum::default());
+        for file in files {
+            all.add(file.size);
+            if let Some(info) = stock.of(&file.location) {
+                cached.add(info.on_disk);
+            }
+            if self.pins.holds(&slot.path, &file.location) {
+                held.add(file.size);
+            }
+        }
+        let (branches, tags): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            metadata.refs.iter().partition(|(_, reference)| reference.is_branch);
+        let named = |refs: BTreeMap<&String, &icecache_iceberg::metadata::Reference>| {
+            refs.into_iter().map(|(name, reference)| (name.clone(), reference.snapshot)).collect()
+        };
+        TableDetails {
+            line: self.line(slot),
+            metadata: shown.from.to_string(),
+            location: metadata.location.to_string(),
+            uuid: metadata.uuid.clone(),
+            format_version: metadata.format_version,
+            updated: jiff::Timestamp::from_millisecond(metadata.updated_ms).ok(),
+            snapshots: metadata.snapshots.len() as u64,
+            branches: named(branches),
+            tags: named(tags),
+            files: all,
+            cached,
+            pins: self.pins.of(&slot.path).into_iter().map(|pin| pin.partition.unwrap_or_default()).collect(),
+            held,
+            last_change: slot.account.lock().last.clone(),
+        }
+    }
+
+    /// What of a table is in the cache, and why.
+    ///
+    /// # Errors
+    /// As for [`details`](Self::details).
+    pub async fn explain(&self, name: &str) -> Result<Explanation> {
+        let (slot, shown) = self.shown(name).await?;
+        let (files, stock) = (live(&shown).await?, Stock::take(self.stores()).await);
+        let details = self.details_of(&slot, &shown, &files, &stock);
+        let brought = self.brought.lock().clone();
+        let mut partitions: BTreeMap<&str, PartitionLine> = BTreeMap::new();
+        let mut cached_files = Vec::new();
+        for file in &files {
+            let line = partitions.entry(&file.partition).or_insert_with(|| PartitionLine {
+                partition: file.partition.to_string(),
+                files: Sum::default(),
+                cached: Sum::default(),
+                uses: 0,
+            });
+            line.files.add(file.size);
+            let Some(info) = stock.of(&file.location) else { continue };
+            line.cached.add(info.on_disk);
+            line.uses += info.hits;
+            let why = match brought.get(&file.location) {
+                _ if self.pins.holds(&slot.path, &file.location) => Why::Pinned,
+                Some(brought) => (*brought).into(),
+                None => Why::Read,
+            };
+            cached_files.push(FileLine {
+                location: file.location.to_string(),
+                partition: file.partition.to_string(),
+                size: file.size,
+                cached_bytes: info.on_disk,
+                blocks: info.blocks,
+                uses: info.hits,
+                why,
+            });
+        }
+        cached_files
+            .sort_by(|a, b| b.cached_bytes.cmp(&a.cached_bytes).then_with(|| a.location.cmp(&b.location)));
+        let more = cached_files.len() > FILES_LISTED;
+        cached_files.truncate(FILES_LISTED);
+        Ok(Explanation { details, partitions: partitions.into_values().collect(), cached_files, more })
+    }
+
+    /// Asks the catalogs now: about this table, or about all that are shown.
+    ///
+    /// # Errors
+    /// There is no such table. What fails for one table is told with it.
+    pub async fn refresh_now(&self, name: Option<&str>) -> Result<Vec<Refreshed>> {
+        let slots = match name {
+            Some(name) => vec![self.meant(name).await?],
+            None => {
+                self.ask_names().await.map_err(|e| {
+                    Error::new(ErrorKind::Unavailable, "cannot ask for the names of tables").with_source(e)
+                })?;
+                self.slots().into_iter().filter(|slot| slot.current().is_some()).collect()
+            }
+        };
+        let mut refreshed = Vec::new();
+        for slot in slots {
+            let start = Instant::now();
+            let outcome = self.refresh(&slot).await;
+            let there = self.table(&slot.path).is_some();
+            refreshed.push(Refreshed {
+                table: slot.path.clone(),
+                changed: outcome == Ok(true),
+                version: slot.current().filter(|_| there).map(|shown| shown.publication.number()),
+                ms: start.elapsed().as_millis() as u64,
+                error: outcome.err(),
+            });
+        }
+        Ok(refreshed)
+    }
+
+    /// The folder that a table has in its store, as other machines know it; `None` if it is not shown.
+    pub fn location_of(&self, path: &str) -> Option<String> {
+        let (slot, _) = self.table(path)?;
+        Some(slot.current()?.publication.metadata().location.to_string())
+    }
+
+    /// Somebody elsewhere says that the table in this folder has changed: the catalog is asked, if it is shown here.
+    pub async fn hint(&self, location: &str) {
+        for slot in self.slots() {
+            let shown = slot.current();
+            if shown.is_some_and(|shown| shown.publication.metadata().location.as_str() == location)
+                && let Err(why) = self.refresh(&slot).await
+            {
+                tracing::debug!(table = slot.path, why, "a hint came to nothing");
+            }
+        }
+    }
+
+    /// Brings the files of a table, or of a partition, into the cache.
+    ///
+    /// # Errors
+    /// As for [`details`](Self::details), and if there is no such partition. What fails for one file is told in the
+    /// outcome.
+    pub async fn warm(&self, name: &str, partition: Option<&str>) -> Result<Outcome> {
+        let (_, shown) = self.shown(name).await?;
+        let files = part(live(&shown).await?, partition)?;
+        Ok(self.bring(&files, Brought::Warmed).await)
+    }
+
+    /// Keeps a table, or a partition of it, in the cache: what is there now, and what comes.
+    ///
+    /// # Errors
+    /// As for [`warm`](Self::warm), and if the cache has not enough room: nothing is pinned then.
+    pub async fn pin(&self, name: &str, partition: Option<&str>) -> Result<Outcome> {
+        let (slot, shown) = self.shown(name).await?;
+        part(live(&shown).await?, partition)?;
+        let pin = Pin { table: slot.path.clone(), partition: partition.map(str::to_owned) };
+        let new = self.pins.add(pin.clone())?;
+        let held = self.hold_pinned(&slot, &shown).await;
+        match &held {
+            Err(_) if new => drop(self.pins.remove_one(&pin)?),
+            Ok(outcome) if outcome.failed_files > 0 => self.keeper.call(&slot), // it goes on trying
+            _ => {}
+        }
+        held
+    }
+
+    /// Takes a pin away; with that of a whole table those of its partitions. Whether there was one.
+    ///
+    /// # Errors
+    /// The list cannot be written.
+    pub async fn unpin(&self, name: &str, partition: Option<&str>) -> Result<bool> {
+        // A table that is gone may still be pinned.
+        let table = match self.meant(name).await {
+            Ok(slot) => slot.path.clone(),
+            Err(error) => {
+                let name = name.trim_matches('/');
+                let paths = [name.to_owned(), format!("{TABLES}/{name}")];
+                paths.into_iter().find(|path| self.pins.has(path)).ok_or(error)?
+            }
+        };
+        let removed =
+            self.pins.remove(&Pin { table: table.clone(), partition: partition.map(str::to_owned) })?;
+        if removed {
+            match self.table(&table) {
+                Some((slot, "")) if self.pins.has(&table) => self.keeper.call(&slot),
+                _ => self.pins.let_go(&table, |_| false),
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Forgets what is cached of a table, and asks the catalog about it; how much was forgotten. What is pinned comes
+    /// again.
+    ///
+    /// # Errors
+    /// As for [`details`](Self::details), and if the catalog does not answer.
+    pub async fn invalidate(&self, name: &str) -> Result<Sum> {
+        let (slot, shown) = self.shown(name).await?;
+        let stock = Stock::take(self.stores()).await;
+        self.pins.let_go(&slot.path, |_| false);
+        let mut forgotten = Sum::default();
+        for file in live(&shown).await? {
+            if self.stores().forget(&file.location, stock.id(&file.location).as_deref()).await {
+                forgotten.add(stock.of(&file.location).map_or(0, |info| info.on_disk));
+            }
+        }
+        if self.pins.has(&slot.path) {
+            self.keeper.call(&slot);
+        }
+        self.refresh(&slot).await.map_err(|why| Error::new(ErrorKind::Unavailable, why))?;
+        Ok(forgotten)
+    }
+}
+
+/// The files of a partition.
+fn part(mut files: Vec<LiveFile>, partition: Option<&str>) -> Result<Vec<LiveFile>> {
+    let Some(partition) = partition else { return Ok(files) };
+    let some = files.first().map(|file| file.partition.clone());
+    files.retain(|file| is_in(file, partition));
+    if files.is_empty() {
+        let like =
+            some.filter(|like| !like.is_empty()).map(|like| format!(" (one is {like})")).unwrap_or_default();
+        let message = format!("the table has no such partition: {partition}{like}");
+        return Err(Error::new(ErrorKind::NotFound, message));
+    }
+    Ok(files)
+}

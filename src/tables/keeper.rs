@@ -1,0 +1,271 @@
+//! [`Keeper`]: brings what is to be in the cache before anybody reads it: pinned files, and after a change the
+//! successors of what was hot. What only older snapshots need goes first when there is no room.
+use super::lake::Lake;
+use super::report::Outcome;
+use super::slot::{Brought, Shown, Slot};
+use super::stock::Stock;
+use crate::cache::File;
+use crate::error::{Error, ErrorKind, Result};
+use crate::sync::Mutex;
+use futures::StreamExt;
+use icecache_iceberg::publication::LiveFile;
+use icecache_iceberg::{Difference, Location, ObjectError, TableError};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// So many files are brought at once; the cache bounds how many of their blocks are.
+const FILES_AT_ONCE: usize = 4;
+/// So many parts in a hundred of the cache may be pinned: who reads something else needs room, too.
+const PINNED_MAX_PERCENT: u64 = 80;
+/// What could not be brought is tried again after so long.
+const AGAIN: Duration = Duration::from_secs(30);
+/// So many failures are told one by one.
+const FAILURES_TOLD: usize = 10;
+/// How often a file is brought again because a part of it had to go before all of it was there.
+const ATTEMPTS_MAX: usize = 3;
+
+/// Which tables are to be looked after. Owner of its lock.
+#[derive(Debug, Default)]
+pub(super) struct Keeper {
+    due: Mutex<BTreeSet<String>>,
+    work: Notify,
+}
+
+impl Keeper {
+    /// A table has changed, or its pins have.
+    pub(super) fn call(&self, slot: &Slot) {
+        self.due.lock().insert(slot.path.clone());
+        self.work.notify_one();
+    }
+
+    fn take(&self) -> BTreeSet<String> {
+        std::mem::take(&mut self.due.lock())
+    }
+}
+
+impl Lake {
+    /// Looks after tables until it is dropped; those with pins come first.
+    pub(super) async fn keep(&self) {
+        let mut again = self.pins.tables();
+        loop {
+            let mut due = self.keeper.take();
+            due.append(&mut again);
+            for table in due {
+                if let Err(error) = self.look_after(&table).await {
+                    tracing::warn!(table, %error, "what is to be in the cache could not be brought");
+                    again.insert(table);
+                }
+            }
+            let called = self.keeper.work.notified();
+            let _in_time =
+                tokio::time::timeout(if again.is_empty() { Duration::MAX } else { AGAIN }, called).await;
+        }
+    }
+
+    async fn look_after(&self, table: &str) -> Result<()> {
+        if self.table(table).is_none() {
+            let _stays_as_it_is = self.ask_names().await;
+        }
+        let Some((slot, "")) = self.table(table) else {
+            let message = format!("the catalogs have no such table: {table}");
+            return Err(Error::new(ErrorKind::NotFound, message));
+        };
+        let shown = self.show(&slot).await.map_err(|why| Error::new(ErrorKind::Io, why))?;
+        let differences = std::mem::take(&mut slot.account.lock().differences);
+        if let Some(merged) = merged(differences) {
+            self.sweep(&slot).await;
+            self.follow(&slot, &shown, &merged).await?;
+        }
+        if self.pins.has(table) {
+            let held = self.hold_pinned(&slot, &shown).await?;
+            if let Some(why) = held.failed.first() {
+                return Err(Error::new(ErrorKind::Unavailable, why.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what no version that is kept leads to.
+    async fn sweep(&self, slot: &Slot) {
+        let _turn = slot.turn.lock().await; // not while one is being published
+        let Some(shown) = slot.current() else { return };
+        match shown.publication.sweep(self.retention).await {
+            Ok(swept) if swept.files == 0 => {}
+            Ok(swept) => tracing::debug!(table = slot.path, ?swept, "older versions were removed"),
+            Err(error) => {
+                tracing::warn!(table = slot.path, %error, "older versions could not be removed");
+            }
+        }
+    }
+
+    /// After a change: brings what took the place of hot files, and lets go first what nobody reads any more.
+    async fn follow(&self, slot: &Slot, shown: &Shown, difference: &Difference) -> Result<()> {
+        let stock = Stock::take(self.stores()).await;
+        let live = live(shown).await?;
+        let new: HashSet<&Location> = difference.added.iter().map(|file| &file.location).collect();
+        let stayed: Vec<&LiveFile> = live.iter().filter(|file| !new.contains(&file.location)).collect();
+        let kept = stock.share(stayed.iter().copied(), |_| false);
+        let demoted = difference.removed.iter().filter(|file| {
+            let id = stock.id(&file.location);
+            id.is_some_and(|id| self.stores().cache().demote_object(&id) > 0)
+        });
+        let demoted = demoted.count() as u64;
+        let successors = self.successors(&stock, &stayed, difference);
+        let brought = self.bring(&successors, Brought::Successor).await;
+        for why in &brought.failed {
+            tracing::debug!(table = slot.path, why, "a file could not be brought");
+        }
+        let mut unread = self.brought.lock();
+        for file in &difference.removed {
+            unread.remove(&file.location);
+        }
+        drop(unread);
+        let mut account = slot.account.lock();
+        if let Some(last) = &mut account.last {
+            (last.kept_bytes, last.kept_blocks) = (Some(kept.cached), Some(kept.blocks));
+            (last.brought, last.demoted) = (brought.there.files, demoted);
+        }
+        Ok(())
+    }
+
+    /// The files that came, of partitions that were hot, as far as there is room: what is free, and what those that
+    /// went had.
+    fn successors(&self, stock: &Stock, stayed: &[&LiveFile], difference: &Difference) -> Vec<LiveFile> {
+        let mut before: HashMap<&str, Vec<&LiveFile>> = HashMap::new();
+        for file in stayed.iter().copied().chain(&difference.removed) {
+            before.entry(&file.partition).or_default().push(file);
+        }
+        let cache = self.stores().cache();
+        let free = cache.config().max_bytes.saturating_sub(cache.stats().used.bytes);
+        let mut room = free + stock.share(&difference.removed, |_| false).cached;
+        let brought = self.brought.lock().clone();
+        let unread = |location: &Location| brought.contains_key(location);
+        let hot: HashSet<&str> = before
+            .iter()
+            .filter(|(_, files)| stock.share(files.iter().copied(), unread).is_hot())
+            .map(|(partition, _)| *partition)
+            .collect();
+        let mut successors = Vec::new();
+        for file in difference.added.iter().filter(|file| hot.contains(&*file.partition)) {
+            if file.size <= room {
+                room -= file.size;
+                successors.push(file.clone());
+            }
+        }
+        successors
+    }
+
+    /// Brings files whole. `why` is remembered, for who asks why they are there.
+    pub(super) async fn bring(&self, files: &[LiveFile], why: Brought) -> Outcome {
+        let stock = Stock::take(self.stores()).await;
+        let there = |location: &Location| stock.of(location).is_some();
+        self.each(files, |file| {
+            let new = !there(&file.location);
+            async move {
+                let blob = self.stores().bring(&file.location, file.size).await?;
+                if new && blob.is_some() {
+                    self.brought.lock().insert(file.location, why);
+                }
+                Ok(())
+            }
+        })
+        .await
+    }
+
+    /// Brings the pinned files of a table, and holds them; lets go of what is not pinned any more.
+    ///
+    /// # Errors
+    /// More would be pinned than the cache has room for: nothing has changed.
+    pub(super) async fn hold_pinned(&self, slot: &Slot, shown: &Shown) -> Result<Outcome> {
+        let pins = self.pins.of(&slot.path);
+        let mut files = live(shown).await?;
+        files.retain(|file| pins.iter().any(|pin| pin.covers(file)));
+        let wanted: HashSet<&Location> = files.iter().map(|file| &file.location).collect();
+        self.pins.let_go(&slot.path, |location| wanted.contains(location));
+        let bytes: u64 = files.iter().map(|file| file.size).sum();
+        let most = self.stores().cache().config().max_bytes / 100 * PINNED_MAX_PERCENT;
+        let elsewhere = self.pins.held_elsewhere(&slot.path);
+        if bytes + elsewhere > most {
+            let size = bytesize::ByteSize;
+            let message = format!(
+                "too much is pinned: {} of {} and {} of other tables, but {PINNED_MAX_PERCENT} % of the cache are \
+                 {} (--tables-cache)",
+                size(bytes),
+                slot.path,
+                size(elsewhere),
+                size(most)
+            );
+            return Err(Error::new(ErrorKind::Full, message));
+        }
+        let held = self.each(&files, |file| async move {
+            if !self.pins.holds(&slot.path, &file.location)
+                && let Some(whole) = self.hold(&file).await?
+            {
+                self.pins.hold(slot, &file.location, whole);
+            }
+            Ok(())
+        });
+        Ok(held.await)
+    }
+
+    /// A file, whole; `None` if it is one of this machine.
+    async fn hold(&self, file: &LiveFile) -> Result<Option<File>, ObjectError> {
+        for _ in 0..ATTEMPTS_MAX {
+            let Some(blob) = self.stores().bring(&file.location, file.size).await? else { return Ok(None) };
+            let whole = blob.file().await.map_err(|error| self.stores().failed(&file.location, &error))?;
+            if whole.is_some() {
+                return Ok(whole);
+            }
+        }
+        let why = "the cache has no room for it".to_owned();
+        Err(ObjectError::Failed { location: file.location.clone(), why })
+    }
+
+    /// Does something with each file, a few at once.
+    async fn each<F: Future<Output = Result<(), ObjectError>>>(
+        &self,
+        files: &[LiveFile],
+        work: impl Fn(LiveFile) -> F,
+    ) -> Outcome {
+        let mut outcome = Outcome::default();
+        // Owned: the stream must not borrow what it is made from.
+        let done = files.iter().cloned().map(|file| (file.size, work(file)));
+        let done: Vec<_> = done.map(|(size, work)| async move { (size, work.await) }).collect();
+        let mut done = futures::stream::iter(done).buffer_unordered(FILES_AT_ONCE);
+        while let Some((size, result)) = done.next().await {
+            match result {
+                Ok(()) => outcome.there.add(size),
+                Err(error) => {
+                    outcome.failed_files += 1;
+                    if outcome.failed.len() < FAILURES_TOLD {
+                        outcome.failed.push(error.to_string());
+                    }
+                }
+            }
+        }
+        outcome
+    }
+}
+
+/// The files of the current snapshot.
+pub(super) async fn live(shown: &Shown) -> Result<Vec<LiveFile>> {
+    let Some(current) = shown.publication.metadata().current_snapshot else { return Ok(Vec::new()) };
+    let files = shown.publication.files(current).await;
+    files
+        .map_err(|e: TableError| Error::new(ErrorKind::Io, "cannot list the files of a table").with_source(e))
+}
+
+/// Several changes, one after the other, as one.
+fn merged(differences: Vec<Difference>) -> Option<Difference> {
+    differences.into_iter().reduce(|mut all, next| {
+        let gone: HashSet<Location> = next.removed.iter().map(|file| file.location.clone()).collect();
+        all.added.retain(|file| !gone.contains(&file.location));
+        let back: HashSet<Location> = next.added.iter().map(|file| file.location.clone()).collect();
+        all.removed.retain(|file| !back.contains(&file.location));
+        all.added.extend(next.added);
+        all.removed.extend(next.removed);
+        all.kind = next.kind;
+        all
+    })
+}

@@ -1,0 +1,127 @@
+//! [`Slot`]: one table, whether anybody has looked into it or not.
+use super::report::LastChange;
+use crate::sync::{Mutex, RwLock};
+use icecache_iceberg::{Difference, Location, Publication, TableId, Token};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// A table that could not be shown is tried again after so long.
+const TRY_AGAIN: Duration = Duration::from_secs(5);
+
+/// See the module. Owner of its locks.
+#[derive(Debug)]
+pub struct Slot {
+    /// Number of its catalog.
+    pub(super) catalog: usize,
+    /// What the catalog calls it.
+    pub(super) id: TableId,
+    /// Its path below the mount.
+    pub(super) path: String,
+    /// Held by who publishes.
+    pub(super) turn: tokio::sync::Mutex<()>,
+    state: RwLock<State>,
+    /// Branches and tags that somebody has looked into: they move with the table.
+    pub(super) references: Mutex<BTreeSet<String>>,
+    /// Milliseconds after the start at which it was last looked into; 0: never.
+    pub(super) used_ms: AtomicU64,
+    /// What was done for it.
+    pub(super) account: Mutex<Account>,
+}
+
+/// What was done for a table since the start.
+#[derive(Debug, Default)]
+pub(super) struct Account {
+    /// What the last change took.
+    pub last: Option<LastChange>,
+    /// What has changed since the keeper came by, oldest first.
+    pub differences: Vec<Difference>,
+}
+
+/// Why a file was brought before anybody read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Brought {
+    /// It took the place of files that were in the cache.
+    Successor,
+    /// Somebody asked for it.
+    Warmed,
+}
+
+/// Whether a table is shown.
+#[derive(Debug, Clone, Default)]
+pub(super) enum State {
+    #[default]
+    Unopened,
+    Shown(Arc<Shown>),
+    Failed {
+        why: String,
+        at: Instant,
+    },
+}
+
+/// The version of a table that is shown.
+#[derive(Debug)]
+pub struct Shown {
+    /// What is published.
+    pub publication: Publication,
+    pub(super) token: Token,
+    /// Where the metadata comes from.
+    pub(super) from: Location,
+    /// Snapshots whose files are known.
+    pub(super) learned: Mutex<BTreeSet<i64>>,
+}
+
+impl Slot {
+    pub(super) fn new(catalog: usize, id: TableId, path: String) -> Self {
+        Self {
+            catalog,
+            id,
+            path,
+            turn: tokio::sync::Mutex::default(),
+            state: RwLock::default(),
+            references: Mutex::default(),
+            used_ms: AtomicU64::new(0),
+            account: Mutex::default(),
+        }
+    }
+
+    pub(super) fn state(&self) -> State {
+        self.state.read().clone()
+    }
+
+    pub(super) fn set(&self, state: State) {
+        *self.state.write() = state;
+    }
+
+    /// The version that is shown; `None` if it is to be tried (again).
+    ///
+    /// # Errors
+    /// Why it could not be shown a moment ago.
+    pub(super) fn shown(&self) -> Result<Option<Arc<Shown>>, String> {
+        match self.state() {
+            State::Shown(shown) => Ok(Some(shown)),
+            State::Failed { why, at } if at.elapsed() < TRY_AGAIN => Err(why),
+            State::Unopened | State::Failed { .. } => Ok(None),
+        }
+    }
+
+    /// The version that is shown, if one is.
+    pub(super) fn current(&self) -> Option<Arc<Shown>> {
+        match self.state() {
+            State::Shown(shown) => Some(shown),
+            State::Unopened | State::Failed { .. } => None,
+        }
+    }
+
+    /// When it was last looked into, in milliseconds after the start.
+    pub(super) fn used(&self) -> Option<u64> {
+        Some(self.used_ms.load(Ordering::Relaxed)).filter(|ms| *ms > 0)
+    }
+
+    /// From now on this branch or tag moves with the table.
+    pub(super) fn follow(&self, reference: &str) -> bool {
+        self.references.lock().insert(reference.to_owned())
+    }
+}

@@ -1,0 +1,226 @@
+//! How a table comes to be shown, and turns over to its next version.
+//!
+//! What is new is written, its files become known, then the hint is flipped: who reads the new hint finds all that
+//! it leads to.
+use super::counted::Counted;
+use super::feed::{What, changes};
+use super::lake::Lake;
+use super::report::LastChange;
+use super::slot::{Shown, Slot, State};
+use crate::sync::Mutex;
+use icecache_iceberg::catalog::Change;
+use icecache_iceberg::{
+    CatalogError, ChangeKind, Difference, Objects, Place, Publication, Table, TableError, difference,
+};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What the keeper has not looked at yet is bounded: it is of use only soon.
+const DIFFERENCES_MAX: usize = 16;
+
+impl Lake {
+    /// Shows the version of a table that is current, after a start or a failure.
+    pub(super) async fn publish_first(&self, slot: &Slot) -> Result<Arc<Shown>, String> {
+        let loaded = self.catalogs[slot.catalog].catalog.load(&slot.id).await;
+        let table = loaded.map_err(|error| error.to_string())?;
+        let (new, _) = self.prepare(slot, table).await.map_err(|error| error.to_string())?;
+        let publish = async {
+            new.publication.write().await?;
+            if let Some(current) = new.publication.metadata().current_snapshot {
+                self.learn(&new.publication, &new.publication.files(current).await?);
+            }
+            self.flip(slot, &new).await
+        };
+        publish.await.map_err(|error: TableError| error.to_string())?;
+        if self.pins.has(&slot.path) {
+            self.keeper.call(slot);
+        }
+        Ok(new)
+    }
+
+    async fn prepare(&self, slot: &Slot, table: Table) -> Result<(Arc<Shown>, Arc<Counted>), TableError> {
+        let folder = slot.path.split('/').fold(self.folder.clone(), |folder, name| folder.join(name));
+        let place = Place { mapping: self.mapping().clone(), path: slot.path.clone(), folder };
+        let counted = Arc::new(Counted::new(self.stores().clone()));
+        let objects: Arc<dyn Objects> = counted.clone();
+        let publication = Publication::prepare(objects, place, &table).await?;
+        let learned = Mutex::new(publication.metadata().current_snapshot.into_iter().collect());
+        let from = table.metadata_location;
+        Ok((Arc::new(Shown { publication, token: table.token, from, learned }), counted))
+    }
+
+    /// Everything that the version names is there, and known: from now on it is the current one.
+    async fn flip(&self, slot: &Slot, new: &Arc<Shown>) -> Result<(), TableError> {
+        let wanted: BTreeSet<String> = slot.references.lock().clone();
+        for name in wanted {
+            match new.publication.reference(&name).await {
+                Ok(_) => {}
+                Err(TableError::NoSuch { .. }) => drop(slot.references.lock().remove(&name)),
+                Err(error) => return Err(error),
+            }
+        }
+        // Whoever reads the new hint must find the new snapshots.
+        slot.set(State::Shown(new.clone()));
+        new.publication.flip().await
+    }
+
+    /// Asks a catalog what has changed of what is shown, and shows it; how many tables have changed.
+    ///
+    /// # Errors
+    /// The catalog does not answer: what is shown stays.
+    pub(super) async fn poll(&self, number: usize) -> Result<usize, CatalogError> {
+        let (known, _) = self.watched(number);
+        if known.is_empty() {
+            return Ok(0);
+        }
+        let catalog = &self.catalogs[number];
+        let polled = catalog.hear(catalog.catalog.poll(&known).await)?;
+        for (id, error) in polled.failed {
+            tracing::debug!(table = %id, %error, "cannot ask whether a table has changed");
+        }
+        let changed = polled.changes.len();
+        for change in polled.changes {
+            let (Change::Changed(id) | Change::Dropped(id)) = &change;
+            let slot =
+                self.names.read().tables.values().find(|s| s.catalog == number && s.id == *id).cloned();
+            let Some(slot) = slot else { continue };
+            match change {
+                Change::Changed(_) => drop(self.turn_over(&slot).await),
+                Change::Dropped(_) => self.drop_table(&slot),
+            }
+        }
+        Ok(changed)
+    }
+
+    /// Asks the catalog about one table now, and shows what has changed; whether anything has.
+    ///
+    /// # Errors
+    /// Why that cannot be told, or the new version cannot be shown: what is shown stays.
+    pub(super) async fn refresh(&self, slot: &Arc<Slot>) -> Result<bool, String> {
+        let Some(shown) = slot.current() else {
+            return self.show(slot).await.map(|_| true);
+        };
+        let catalog = &self.catalogs[slot.catalog].catalog;
+        let known = [(slot.id.clone(), shown.token.clone())];
+        let mut polled = catalog.poll(&known).await.map_err(|error| error.to_string())?;
+        if let Some((_, error)) = polled.failed.pop() {
+            return Err(error.to_string());
+        }
+        match polled.changes.pop() {
+            None => Ok(false),
+            Some(Change::Changed(_)) => self.turn_over(slot).await.map(|()| true),
+            Some(Change::Dropped(_)) => {
+                self.drop_table(slot);
+                Ok(true)
+            }
+        }
+    }
+
+    fn drop_table(&self, slot: &Slot) {
+        self.names.write().tables.remove(&slot.path);
+        self.pins.let_go(&slot.path, |_| false);
+        self.turned(&slot.path);
+        self.feed().tell(&slot.path, What::Dropped);
+    }
+
+    async fn turn_over(&self, slot: &Slot) -> Result<(), String> {
+        let turn = slot.turn.lock().await;
+        let turned = self.turn_to_next(slot).await;
+        drop(turn);
+        match turned {
+            Ok(()) => {
+                self.keeper.call(slot);
+                Ok(())
+            }
+            Err(why) => {
+                tracing::warn!(table = %slot.id, why, "a new version cannot be shown; the old one stays");
+                self.feed().tell(&slot.path, What::Failed { why: why.clone() });
+                Err(why)
+            }
+        }
+    }
+
+    async fn turn_to_next(&self, slot: &Slot) -> Result<(), String> {
+        let start = Instant::now();
+        let loaded = self.catalogs[slot.catalog].catalog.load(&slot.id).await;
+        let table = loaded.map_err(|error| error.to_string())?;
+        let Some(old) = slot.current() else {
+            return self.publish_first(slot).await.map(drop);
+        };
+        if table.token == old.token {
+            return Ok(()); // somebody else was told of it first
+        }
+        let (new, counted) = self.prepare(slot, table).await.map_err(|error| error.to_string())?;
+        let publish = async {
+            new.publication.write().await?;
+            let difference = difference(&old.publication, &new.publication).await?;
+            self.learn(&new.publication, &difference.added);
+            new.learned.lock().extend(old.learned.lock().iter());
+            self.flip(slot, &new).await?;
+            Ok(difference)
+        };
+        let difference = publish.await.map_err(|error: TableError| {
+            slot.set(State::Shown(old.clone())); // the hint names the old one
+            error.to_string()
+        })?;
+        let took = start.elapsed();
+        self.turned(&slot.path);
+        self.tell(slot, (&old, &new), &difference, counted.counts(), took.as_millis() as u64);
+        Ok(())
+    }
+
+    fn tell(
+        &self,
+        slot: &Slot,
+        (old, new): (&Shown, &Shown),
+        difference: &Difference,
+        (requests, bytes): (u64, u64),
+        ms: u64,
+    ) {
+        let kind = difference.kind;
+        let (added, removed) = (difference.added.len() as u64, difference.removed.len() as u64);
+        let last = LastChange {
+            time: jiff::Timestamp::now(),
+            kind: word(kind).to_owned(),
+            version: new.publication.number(),
+            snapshot: new.publication.metadata().current_snapshot,
+            requests,
+            bytes,
+            ms,
+            added,
+            removed,
+            kept_bytes: None,
+            kept_blocks: None,
+            brought: 0,
+            demoted: 0,
+        };
+        self.feed().tell_all(slot, changes(old, new, kind));
+        self.feed().tell(
+            &slot.path,
+            What::Shown { version: last.version, snapshot: last.snapshot, added, removed, requests, ms },
+        );
+        let mut account = slot.account.lock();
+        account.last = Some(last);
+        account.differences.push(difference.clone());
+        if account.differences.len() > DIFFERENCES_MAX {
+            account.differences.remove(0);
+        }
+    }
+}
+
+/// A kind of change as reports have it.
+fn word(kind: ChangeKind) -> &'static str {
+    match kind {
+        ChangeKind::None => "none",
+        ChangeKind::Append => "append",
+        ChangeKind::Replace => "replace",
+        ChangeKind::Overwrite => "overwrite",
+        ChangeKind::Delete => "delete",
+        ChangeKind::Rollback => "rollback",
+        ChangeKind::Schema => "schema",
+        ChangeKind::References => "references",
+        ChangeKind::Replaced => "replaced",
+        _ => "other",
+    }
+}

@@ -9,6 +9,8 @@ mod harness;
 #[path = "tables/lake.rs"]
 mod lake;
 mod support;
+#[path = "tables/vended.rs"]
+mod vended;
 #[path = "tables/verbs.rs"]
 mod verbs;
 

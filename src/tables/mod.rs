@@ -23,6 +23,7 @@ mod feed;
 mod keeper;
 mod known;
 mod lake;
+mod lent;
 mod pins;
 pub mod report;
 mod slot;

@@ -1,13 +1,15 @@
 //! [`Stores`]: the buckets that tables lie in, opened when they are first named.
+use super::lent::Lent;
 use crate::cache::{Blob, Cache, CacheError, Chain, ObjectId, OriginFiles, Removed, StoreOrigin, Tier};
 use crate::config::S3Settings;
-use crate::remote::{Counters, RemoteError, Store, open_configured};
+use crate::remote::{Counters, RemoteError, Store, open_borrowing, open_configured};
+use crate::sync::RwLock;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use icecache_iceberg::objects::{Listing, LocalObjects, ObjectInfo};
 use icecache_iceberg::{Location, ObjectError, Objects};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,13 +19,16 @@ const LISTED_MAX: usize = 1000;
 /// Files of tables never change: what one is is believed for so long.
 const FRESH: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// See the module. Owner of its lock.
+/// See the module. Owner of its locks.
 pub struct Stores {
     s3: S3Settings,
     cache: Cache,
     counters: Arc<Counters>,
     tiers: Vec<Arc<dyn Tier>>,
     local: LocalObjects,
+    /// What catalogs lend, by prefix.
+    lent: RwLock<BTreeMap<String, Lent>>,
+    /// By authority, or by the prefix that credentials were lent for.
     buckets: tokio::sync::Mutex<HashMap<String, Arc<Bucket>>>,
 }
 
@@ -42,7 +47,8 @@ impl Stores {
     /// Buckets of S3 as `s3` says, read through `cache` and, before the bucket is asked, through `tiers`.
     pub fn new(s3: S3Settings, cache: Cache, tiers: Vec<Arc<dyn Tier>>, counters: Arc<Counters>) -> Self {
         let local = LocalObjects::new();
-        Self { s3, cache, counters, tiers, local, buckets: tokio::sync::Mutex::default() }
+        let (lent, buckets) = (RwLock::default(), tokio::sync::Mutex::default());
+        Self { s3, cache, counters, tiers, local, lent, buckets }
     }
 
     /// What objects are read through.
@@ -55,18 +61,53 @@ impl Stores {
         if location.scheme() != "s3" {
             return Err(failed(format!("no store for {}://", location.scheme())));
         }
+        let lent = self.lent_for(location);
+        let key = lent.as_ref().map_or(location.authority(), |lent| &lent.prefix);
         let mut buckets = self.buckets.lock().await;
-        if let Some(bucket) = buckets.get(location.authority()) {
+        if let Some(bucket) = buckets.get(key) {
             return Ok(bucket.clone());
         }
-        let url = format!("s3://{}", location.authority());
-        let store = open_configured(&url, &self.s3, self.counters.clone()).await;
+        let (url, counters) = (format!("s3://{}", location.authority()), self.counters.clone());
+        let store = match &lent {
+            None => open_configured(&url, &self.s3, counters).await,
+            Some(lent) => open_borrowing(&url, &self.reached(&lent.s3), lent.source.clone(), counters).await,
+        };
         let store = store.map_err(|e| failed(e.to_string()))?;
         let origin = Chain::new(self.tiers.clone(), Arc::new(StoreOrigin::new(store.clone())));
         let files = OriginFiles::new(self.cache.clone(), store.clone(), Arc::new(origin), FRESH);
         let bucket = Arc::new(Bucket { store, files });
-        buckets.insert(location.authority().to_owned(), bucket.clone());
+        buckets.insert(key.to_owned(), bucket.clone());
         Ok(bucket)
+    }
+
+    /// What a catalog lends for a table.
+    pub(super) fn lend(&self, lent: Vec<Lent>) {
+        let mut all = self.lent.write();
+        for lent in lent {
+            match all.get(&lent.prefix) {
+                // Who reads has the client of the one before.
+                Some(before) => before.source.join(&lent.source),
+                None => drop(all.insert(lent.prefix.clone(), lent)),
+            }
+        }
+    }
+
+    /// The credentials that were lent for a location: the longest prefix is the one.
+    fn lent_for(&self, location: &Location) -> Option<Lent> {
+        let all = self.lent.read();
+        let lent = all.values().filter(|lent| location.as_str().starts_with(&lent.prefix));
+        lent.max_by_key(|lent| lent.prefix.len()).cloned()
+    }
+
+    /// Where a store is: as the settings say, which may know a way that the catalog does not, else as it says.
+    fn reached(&self, lent: &S3Settings) -> S3Settings {
+        let own = self.s3.clone();
+        S3Settings {
+            endpoint: own.endpoint.or_else(|| lent.endpoint.clone()),
+            region: own.region.or_else(|| lent.region.clone()),
+            path_style: own.path_style.or(lent.path_style),
+            profile: own.profile,
+        }
     }
 
     /// An object, to be read through the cache. Its size must be the one that the table states, if it states one.

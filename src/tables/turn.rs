@@ -5,6 +5,7 @@
 use super::counted::Counted;
 use super::feed::{What, changes};
 use super::lake::Lake;
+use super::lent::lent;
 use super::report::LastChange;
 use super::slot::{Shown, Slot, State};
 use crate::sync::Mutex;
@@ -42,6 +43,7 @@ impl Lake {
     async fn prepare(&self, slot: &Slot, table: Table) -> Result<(Arc<Shown>, Arc<Counted>), TableError> {
         let folder = slot.path.split('/').fold(self.folder.clone(), |folder, name| folder.join(name));
         let place = Place { mapping: self.mapping().clone(), path: slot.path.clone(), folder };
+        self.stores().lend(lent(&self.catalogs[slot.catalog].catalog, &table));
         let counted = Arc::new(Counted::new(self.stores().clone()));
         let objects: Arc<dyn Objects> = counted.clone();
         let publication = Publication::prepare(objects, place, &table).await?;

@@ -11,7 +11,7 @@ use super::key::ObjectId;
 use super::readahead::ReadAhead;
 use super::stats::Meters;
 use super::tier::Origin;
-use super::trip::Trip;
+use super::trip::{Counted, Trip};
 use crate::sync::Mutex;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
@@ -302,11 +302,11 @@ impl Blob {
                 origin: self.origin.clone(),
                 number,
             };
-            trip.core.fetching.send_modify(|fetching| *fetching += 1);
+            let counted = Counted::new(&self.core);
             if ahead {
                 Meters::count(&self.core.meters.readaheads);
             }
-            self.core.runtime.spawn(trip.fly(pilot, ahead));
+            self.core.runtime.spawn(trip.fly(pilot, ahead, counted));
         }
         sought
     }

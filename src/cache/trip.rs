@@ -44,7 +44,22 @@ struct Landing<'a>(&'a Trip);
 impl Drop for Landing<'_> {
     fn drop(&mut self) {
         self.0.entry.land(self.0.number);
-        self.0.core.fetching.send_modify(|fetching| *fetching -= 1);
+    }
+}
+
+/// A fetch under way, for who waits until there is none.
+pub struct Counted(Arc<Core>);
+
+impl Counted {
+    pub fn new(core: &Arc<Core>) -> Self {
+        core.fetching.send_modify(|fetching| *fetching += 1);
+        Self(core.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetching.send_modify(|fetching| *fetching -= 1);
     }
 }
 
@@ -90,7 +105,13 @@ impl<'a> Pieces<'a> {
 
 impl Trip {
     /// Fetches it, tells all who wait, and keeps it.
-    pub async fn fly(self, pilot: Pilot, ahead: bool) {
+    pub async fn fly(self, pilot: Pilot, ahead: bool, counted: Counted) {
+        self.carry(pilot, ahead).await;
+        // Nothing of it holds the object any more: who waited may find that it is gone.
+        drop(counted);
+    }
+
+    async fn carry(self, pilot: Pilot, ahead: bool) {
         let landing = Landing(&self);
         let fetched = self.fetch(ahead).await;
         match fetched {

@@ -240,7 +240,7 @@ fn a_tag_is_set_whatever_becomes_of_its_requests() {
         cloud.server.control().clear_hook();
         let log = json(&offline(&cloud.lab, "log", &["--json"]));
         assert_eq!(log[0]["version"], text.as_str(), "the version was lost: {log}");
-        assert_eq!(json(&cloud.verify(&["moving", "--json"]))["version"], 1);
+        assert_eq!(json(&cloud.verify(&["moving", "--json"]))["version"], "1");
         offline(&cloud.lab, "tag", &["moving", "--delete"]).must("delete");
         assert_eq!(cloud.lab.status()["fork"], serde_json::Value::Null, "a tag was taken for another writer");
     }

@@ -8,7 +8,7 @@
 //! Larger ones would have to be read to be named, so they are named by size, inode and modification
 //! time, and each PUT makes the time unique: it takes the clock or one nanosecond more than the last PUT.
 //!
-//! What is made is the owner's, and the group's as far as the top directory is ([`rights`]).
+//! What is made is the owner's, and the group's as far as the top directory is (`rights`).
 mod rights;
 mod upload;
 mod walk;

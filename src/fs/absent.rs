@@ -6,7 +6,7 @@ use super::listing::InTree;
 use crate::layer::References;
 use crate::path::RelPath;
 use crate::state::absent::ranges::WHOLE_BYTES_MAX;
-use crate::state::absent::tree::{FileRow, Node, What};
+use crate::state::absent::tree::{FileRow, Node, What, XattrsOf};
 use crate::state::absent::{Absent, Shown};
 use crate::state::dirty::Extent;
 use rustix::fs::{FileType, Mode, OFlags, Stat};
@@ -106,7 +106,7 @@ impl Volume {
     }
 
     /// Extended attributes of an inode that is not on the disk yet.
-    pub(super) fn absent_xattrs(&self, inode: &Inode) -> Option<&[(Vec<u8>, Vec<u8>)]> {
+    pub(super) fn absent_xattrs(&self, inode: &Inode) -> Option<XattrsOf<'_>> {
         let (absent, file) = self.absent.as_ref().zip(inode.absent_file())?;
         Some(absent.tree().xattrs(file))
     }
@@ -138,12 +138,11 @@ impl Volume {
         }
     }
 
-    /// What the move of a name needs; with `other` of another one as well (an exchange). Directories take
-    /// with them what is absent in them.
-    pub fn need_to_move(&self, from: (u64, &CStr), other: Option<(u64, &CStr)>) -> Need {
-        if self.absent.is_none() {
-            return Need::Nothing;
-        }
+    /// What the move of a name to another one needs; `flags` as in renameat2(2). Directories take with them
+    /// what is absent in them. With `whole` a file is not moved without its content.
+    pub fn need_to_move(&self, from: (u64, &CStr), to: (u64, &CStr), flags: u32, whole: bool) -> Need {
+        let Some(absent) = &self.absent else { return Need::Nothing };
+        let other = (flags & libc::RENAME_EXCHANGE != 0).then_some(to);
         let file = |(parent, name): (u64, &CStr)| {
             let parent = self.inodes.get(parent).ok()?;
             let (absent, node) = self.in_tree(&parent, name)?;
@@ -152,9 +151,18 @@ impl Volume {
                 _ => None,
             }
         };
+        let is_taken = || {
+            let parent = self.inodes.get(to.0).ok();
+            parent.is_some_and(|parent| parent.dir().is_ok_and(|dir| Attr::at(dir, to.1).is_ok()))
+        };
         let files: Vec<u32> = std::iter::once(from).chain(other).filter_map(file).collect();
-        if !files.is_empty() {
-            return Need::Files(files);
+        match files[..] {
+            [] => {}
+            // Only the log learns of it.
+            [file] if !whole && other.is_none() && absent.can_restate(file) && !is_taken() => {
+                return Need::Disk;
+            }
+            _ => return Need::Files(files),
         }
         let takes = |(parent, name): (u64, &CStr)| {
             let parent = self.inodes.get(parent).ok()?;
@@ -273,6 +281,8 @@ fn blocks_of(absent: &Absent, file: u32, row: FileRow) -> u64 {
 }
 
 fn attr_of(absent: &Absent, file: u32, row: FileRow) -> Attr {
+    // Most have none of their own.
+    let times = absent.tree().look(file).map_or((row.mtime, row.mtime), |look| (look.atime, look.ctime));
     Attr {
         key: absent_key(file),
         generation: 0,
@@ -284,8 +294,8 @@ fn attr_of(absent: &Absent, file: u32, row: FileRow) -> Attr {
         size: row.size,
         blocks: blocks_of(absent, file, row),
         blksize: 4096,
-        atime: row.mtime,
+        atime: times.0,
         mtime: row.mtime,
-        ctime: row.mtime,
+        ctime: times.1,
     }
 }

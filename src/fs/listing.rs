@@ -105,8 +105,8 @@ pub fn list(
     {
         let first = place.unwrap_or(0);
         for (place, child) in (0..).zip(tree.tree().children(node)).skip(first as usize) {
-            if tree.stands(*child)
-                && let Some(entry) = tree_entry((tree, *child), place)
+            if tree.stands(child)
+                && let Some(entry) = tree_entry((tree, child), place)
                 && !add(&entry.name, &entry)
             {
                 return Ok(());

@@ -17,6 +17,7 @@ mod name;
 pub mod open;
 mod ops;
 mod rare;
+mod restate;
 pub mod shelter;
 mod sys;
 
@@ -39,6 +40,7 @@ use std::sync::{Arc, OnceLock};
 pub use ops::data::read_whole;
 pub use ops::setattr::{SetAttr, SetTime};
 pub use ops::xattr::Value;
+pub use restate::NotHere;
 
 /// The handle number of files that the cut's helper opened: an FSYNC with it asks for no disk flush.
 pub const CUT_HANDLE: u64 = 1;

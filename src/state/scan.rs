@@ -170,7 +170,7 @@ fn note_gone(
 ) {
     let path = dir.join(&name);
     let absent = record.is_some_and(|record| Referred::is_record(&record))
-        && records.absent().is_none_or(|absent| absent.moved_file(&path).is_some());
+        && records.absent().is_none_or(|absent| absent.restated_file(&path).is_some());
     if !absent {
         found.marks.insert(path, Extent::Entry);
     }

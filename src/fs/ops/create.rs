@@ -3,6 +3,7 @@ use crate::fs::attr::{Attr, decode_dev};
 use crate::fs::counters::Op;
 use crate::fs::inode::{ACL_UNKNOWN, Inode};
 use crate::fs::open::{Opened, Opening, Register, reach};
+use crate::fs::restate::Place;
 use crate::fs::{Caller, Volume, sys};
 use crate::state::dirty::Extent;
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -117,8 +118,11 @@ impl Volume {
     /// Gives an inode another name.
     pub fn link(&self, inode: u64, parent: u64, name: &CStr) -> io::Result<(u64, Attr)> {
         self.count(Op::Link);
-        let inode = self.inode(inode)?;
         let parent = self.inode(parent)?;
+        if let Some(linked) = self.link_absent(&*self.inode(inode)?, Place { dir: &parent, name })? {
+            return Ok(linked);
+        }
+        let inode = self.inode(inode)?;
         self.naming(|| {
             inode.at(|dir, old| Ok(rustix::fs::linkat(dir, old, parent.dir()?, name, AtFlags::empty())?))
         })?;

@@ -15,6 +15,7 @@ impl Volume {
         self.count(Op::Unlink);
         let parent = self.inode(parent)?;
         if self.unlink_absent(&parent, name)? {
+            self.touch(&parent)?;
             self.mark_name(&parent, name, Extent::Entry);
             return Ok(());
         }

@@ -2,6 +2,7 @@
 use crate::fs::absent::Moving;
 use crate::fs::attr::Attr;
 use crate::fs::counters::Op;
+use crate::fs::restate::Place;
 use crate::fs::{Volume, sys};
 use crate::state::dirty::Extent;
 use std::ffi::CStr;
@@ -19,6 +20,10 @@ impl Volume {
     ) -> io::Result<()> {
         self.count(Op::Rename);
         let (from, to) = (self.inode(parent)?, self.inode(new_parent)?);
+        let place = |dir, name| Place { dir, name };
+        if self.rename_absent(place(&from, name), place(&to, new_name), flags)? {
+            return Ok(());
+        }
         let exchange = flags & libc::RENAME_EXCHANGE != 0;
         // A file that moves is on the disk by now.
         let mut moving = self.moving_directory(&from, name)?;

@@ -40,6 +40,9 @@ impl Volume {
     /// Changes attributes and returns them as they are then.
     pub fn setattr(&self, inode: u64, handle: Option<u64>, set: SetAttr) -> io::Result<Attr> {
         self.count(Op::Setattr);
+        if let Some(attr) = self.set_absent(&*self.inode(inode)?, &set)? {
+            return Ok(attr);
+        }
         let inode = self.inode(inode)?;
         if let Some(size) = set.size {
             self.resize(&inode, handle, size)?;
@@ -147,7 +150,7 @@ impl Volume {
 }
 
 /// A mode after a write by an ordinary user. Set-group-ID without the group's right to execute is no privilege.
-fn without_privileges(mode: u32) -> u32 {
+pub(in crate::fs) fn without_privileges(mode: u32) -> u32 {
     let mode = mode & !0o4000;
     if mode & 0o010 != 0 { mode & !0o2000 } else { mode }
 }

@@ -43,6 +43,9 @@ impl Volume {
     pub fn setxattr(&self, inode: u64, attr: &CStr, value: &[u8], flags: i32) -> io::Result<()> {
         self.count(Op::Setxattr);
         self.xattrs()?;
+        if self.set_absent_xattr(&*self.inode(inode)?, attr, Some(value), flags)?.is_some() {
+            return Ok(());
+        }
         let inode = self.inode(inode)?;
         self.naming(|| inode.at(|dir, name| sys::set_xattr(&dir, name, attr, value, flags)))?;
         inode.forget_default_acl();
@@ -58,6 +61,9 @@ impl Volume {
     pub fn removexattr(&self, inode: u64, attr: &CStr) -> io::Result<()> {
         self.count(Op::Removexattr);
         self.xattrs()?;
+        if self.set_absent_xattr(&*self.inode(inode)?, attr, None, 0)?.is_some() {
+            return Ok(());
+        }
         let inode = self.inode(inode)?;
         self.naming(|| inode.at(|dir, name| sys::remove_xattr(&dir, name, attr)))?;
         inode.forget_default_acl();

@@ -6,6 +6,7 @@ mod absent;
 mod durable;
 mod gated;
 mod list;
+mod names;
 mod open;
 mod ranges;
 mod wanted;
@@ -149,7 +150,7 @@ impl Adapter {
         let id = header.nodeid;
         match operation {
             Operation::Setattr { handle, set } => {
-                let need = self.volume.need(id, set.size == Some(0));
+                let need = self.volume.need_to_set(id, &set);
                 self.when_here(need, pending.reply(), move |this, reply: Reply<Attributes>| {
                     let op =
                         move |volume: &Volume| reply.send(attributes(id, volume.setattr(id, handle, set)));
@@ -180,12 +181,8 @@ impl Adapter {
                 });
             }
             Operation::Link { inode, name } => {
-                let (need, name) = (self.volume.need(inode, false), name.to_owned());
-                self.when_here(need, pending.reply(), move |this, reply| {
-                    this.gated(reply, &*name, &|_| vec![inode], move |volume, reply, name| {
-                        reply.send(entry(volume.link(inode, id, name)));
-                    });
-                });
+                let need = self.volume.need_to_link(inode);
+                self.link(inode, id, name.to_owned(), need, pending.reply());
             }
             Operation::Create { name, mode, umask, flags, kill_privileges } => {
                 let how = opening(caller(header, umask), flags, kill_privileges);
@@ -206,18 +203,8 @@ impl Adapter {
                 });
             }
             Operation::Rename { name, new_parent, new_name, flags } => {
-                let other = (flags & libc::RENAME_EXCHANGE != 0).then_some((new_parent, new_name));
-                let need = self.volume.need_to_move((id, name), other);
                 let names = (name.to_owned(), new_name.to_owned());
-                self.when_here(need, pending.reply(), move |this, reply| {
-                    let locked = |volume: &Volume| {
-                        let both = [by_name(volume, id, &names.0), by_name(volume, new_parent, &names.1)];
-                        both.into_iter().flatten().collect()
-                    };
-                    this.gated(reply, &names, &locked, move |volume, reply, (from, to)| {
-                        reply.send(volume.rename(id, from, new_parent, to, flags));
-                    });
-                });
+                self.rename((id, new_parent), names, flags, false, pending.reply());
             }
             data => self.change_data(header, data, pending),
         }
@@ -256,15 +243,16 @@ impl Adapter {
                 });
             }
             Operation::Setxattr { name, value, flags } => {
+                let need = self.volume.need_to_set_xattr(id, name, value);
                 let borrowed = (name.to_owned(), value.to_vec()); // small: at most 64 KiB
-                self.when_here(self.volume.need(id, false), pending.reply(), move |this, reply| {
+                self.when_here(need, pending.reply(), move |this, reply| {
                     this.gated(reply, &borrowed, &|_| vec![id], move |volume, reply, (name, value)| {
                         reply.send(volume.setxattr(id, name, value, flags as i32));
                     });
                 });
             }
             Operation::Removexattr { name } => {
-                let (need, name) = (self.volume.need(id, false), name.to_owned());
+                let (need, name) = (self.volume.need_to_set_xattr(id, name, &[]), name.to_owned());
                 self.when_here(need, pending.reply(), move |this, reply| {
                     this.gated(reply, &*name, &|_| vec![id], move |volume, reply, name| {
                         reply.send(volume.removexattr(id, name));

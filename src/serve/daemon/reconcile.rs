@@ -92,7 +92,13 @@ impl Start<'_> {
         let absent = absent.filter(|_| Source::is_left(&self.absent_place()));
         // What comes to a directory that was moved is found by the next flush only if that looks there.
         let moved = absent.iter().flat_map(|absent| absent.moved_paths());
-        let marks = marks.into_iter().chain(moved.map(|path| (path, Extent::Subtree))).collect();
+        let edited = absent.iter().flat_map(|absent| absent.unsaved_edits());
+        let more = edited.map(|path| (path, Extent::Entry)).chain(moved.map(|path| (path, Extent::Subtree)));
+        let mut marks = marks;
+        for (path, extent) in more {
+            let mark = marks.entry(path).or_insert(extent);
+            *mark = extent.max(*mark);
+        }
         Ok(Found { marks, absent })
     }
 

@@ -2,7 +2,7 @@
 //!
 //! What is done once for a directory, the log and the journal is so done once for many files.
 use super::ranges::Partial;
-use super::tree::{Node, ROOT};
+use super::tree::{Look, Node, ROOT};
 use super::witness::Witness;
 use super::{Absent, Fate};
 use crate::layer::extract::NewFile;
@@ -33,6 +33,8 @@ struct Arrival {
     number: u32,
     new: NewFile,
     home: Home,
+    /// The attributes that it was made with, if not those of the version.
+    look: Option<Arc<Look>>,
 }
 
 /// Brought files without names yet. What is dropped before it was [`place`](Self::place)d leaves no trace.
@@ -78,7 +80,10 @@ impl<'a> Arrivals<'a> {
                 return Ok(());
             }
         };
-        self.waiting.push(Arrival { number, new, home });
+        let look = absent.tree.look(number);
+        let given = look.as_ref().map(|look| look.metadata());
+        let meta = given.as_ref().unwrap_or(meta);
+        self.waiting.push(Arrival { number, new, home, look });
         self.bytes += absent.tree.file(number).size;
         if let Some(Arrival { new, .. }) = self.waiting.last() {
             let applied = |e: Errno| absent.cannot_make(number, e.into());
@@ -140,6 +145,9 @@ impl<'a> Arrivals<'a> {
         let absent = self.absent;
         let mut turn = absent.turn.lock();
         let (mut here, mut failed, mut came) = (Vec::new(), Vec::new(), HashSet::new());
+        for arrival in &self.waiting {
+            arrival.keep_up(absent)?;
+        }
         // Those that nobody removed meanwhile, by the directory of each name.
         let mut names: BTreeMap<Node, Vec<(&Arrival, Node)>> = BTreeMap::new();
         let mut others: HashMap<u32, Other> = HashMap::new();
@@ -228,6 +236,17 @@ struct Other {
 }
 
 impl Arrival {
+    /// Gives it the attributes that programs gave it while it came. Called in the turn.
+    fn keep_up(&self, absent: &Absent) -> io::Result<()> {
+        let now = absent.tree.look(self.number);
+        match &now {
+            Some(look) if !self.look.as_ref().is_some_and(|made| Arc::ptr_eq(made, look)) => {
+                Ok(absent.ground.placer.apply(&self.new.file, &look.metadata())?)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Gives it the name of a node. What stands there came by a daemon that was killed before it could say
     /// so, or was put there by somebody: either stays.
     fn name(
@@ -289,7 +308,8 @@ impl Absent {
             return None;
         }
         let row = self.tree.file(number);
-        self.names_of(number).into_iter().filter(|node| self.stands(*node)).find_map(|node| {
+        let laid = self.names.get(&number).into_iter().flatten().copied();
+        laid.filter(|node| self.stands(*node)).find_map(|node| {
             let dir = self.dir_of(self.tree.parent(node)).ok()?;
             let stat = rustix::fs::statat(&dir, self.tree.name(node), AtFlags::SYMLINK_NOFOLLOW).ok()?;
             let ident = Identity::from(&stat);
@@ -367,11 +387,12 @@ impl Absent {
         if let Some(content) = partial.content().filter(|_| !emptied) {
             self.saw_whole(partial.file(), content).map_err(failed)?;
         }
+        let look = self.tree.look(number);
         partial.end(&self.ground.placer, &self.metadata(number), emptied)?;
         let file = partial.file().try_clone().map_err(failed)?;
         let mut arrivals = Arrivals::new(self, number..number + 1);
         arrivals.emptied = emptied;
-        arrivals.waiting.push(Arrival { number, new: NewFile::nameless(file), home });
+        arrivals.waiting.push(Arrival { number, new: NewFile::nameless(file), home, look });
         arrivals.finish()
     }
 

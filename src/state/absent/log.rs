@@ -4,9 +4,11 @@
 //! the daemon exactly as the backing's own change does; fsync(2) of a directory syncs both. The sled
 //! journal cannot stand in for it: it writes behind, and a killed daemon would forget an unlink that
 //! the backing has nothing to show for.
+mod edit;
 mod said;
 
-pub use said::{Said, Seen};
+pub use edit::Edit;
+pub use said::{Event, Said, Seen};
 
 use super::witness::Witness;
 use rustix::fs::{Mode, OFlags};
@@ -15,9 +17,9 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 
 const MAGIC: &[u8; 8] = b"ICABSENT";
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 /// Earlier formats, which have fewer kinds of records.
-const VERSIONS_BEFORE: [u32; 2] = [1, 2];
+const VERSIONS_BEFORE: [u32; 3] = [1, 2, 3];
 /// Magic, version, zeros, the digest of what it belongs to, and the checksum of all these.
 const HEADER_BYTES: usize = 64;
 const RECORD_BYTES: usize = 16;
@@ -47,6 +49,12 @@ const TOUCHED: u8 = 8;
 /// A file is about to get its name.
 const COMING: u8 = 9;
 
+/// Something that programs did to what is not on the disk: so many bytes, which follow, seven in a record.
+const EDIT: u8 = 10;
+const PIECE: u8 = 11;
+/// The most bytes of it.
+const EDIT_BYTES_MAX: usize = 64 << 10;
+
 impl Fate {
     pub(super) fn from_byte(byte: u8) -> Option<Self> {
         [Self::Here, Self::Removed, Self::Saved].into_iter().find(|fate| *fate as u8 == byte)
@@ -75,8 +83,11 @@ fn record(kind: u8, number: u32) -> [u8; RECORD_BYTES] {
 }
 
 fn witness(witness: Witness) -> [u8; RECORD_BYTES] {
-    let [a, b, c, d, e, f, g] = witness.0;
-    sealed([WITNESS, a, b, c, d, e, f, g])
+    seven(WITNESS, witness.0)
+}
+
+fn seven(kind: u8, [a, b, c, d, e, f, g]: [u8; 7]) -> [u8; RECORD_BYTES] {
+    sealed([kind, a, b, c, d, e, f, g])
 }
 
 fn sealed(said: [u8; 8]) -> [u8; RECORD_BYTES] {
@@ -108,7 +119,7 @@ impl Log {
         } else if !begins(VERSION) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no log of these layers"));
         }
-        let (said, whole) = said::read(bytes[HEADER_BYTES..].chunks_exact(RECORD_BYTES));
+        let (said, whole) = Said::parse(&bytes[HEADER_BYTES..]);
         let file = File::from(rustix::fs::open(
             path,
             OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC,
@@ -164,6 +175,21 @@ impl Log {
         self.file.write_all(&bytes)
     }
 
+    /// Appends what programs did to what is not on the disk, in one write. `E2BIG` if that takes too many bytes.
+    pub fn append_edit(&mut self, edit: &Edit) -> io::Result<()> {
+        let said = postcard::to_stdvec(edit).map_err(io::Error::other)?;
+        if said.len() > EDIT_BYTES_MAX {
+            return Err(rustix::io::Errno::TOOBIG.into());
+        }
+        let mut bytes = record(EDIT, said.len() as u32).to_vec();
+        for piece in said.chunks(7) {
+            let mut padded = [0; 7];
+            padded[..piece.len()].copy_from_slice(piece);
+            bytes.extend(seven(PIECE, padded));
+        }
+        self.file.write_all(&bytes)
+    }
+
     /// Waits until the disk has all of it.
     pub fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
@@ -173,11 +199,66 @@ impl Log {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Timestamp;
+    use crate::state::absent::tree::Look;
+
+    fn fates(said: &Said) -> Vec<(Fate, u32)> {
+        let fate = |event: &Event| match event {
+            Event::Became(fate, node) => Some((*fate, *node)),
+            Event::Edited(_) => None,
+        };
+        said.events.iter().filter_map(fate).collect()
+    }
+
+    #[test]
+    fn an_edit_is_these_records_and_whole_or_nothing() -> io::Result<()> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("log");
+        let name = Edit::Name { file: 3, from: Some(300), dir: 2, name: b"new name".to_vec() };
+        let time = |sec| Timestamp { sec, nsec: 5 };
+        let (atime, mtime, ctime) = (time(1), time(-2), time(3));
+        let xattrs = vec![(b"user.a".to_vec(), vec![0, 255])];
+        let look = Look { mode: 0o640, uid: 1, gid: 2, atime, mtime, ctime, xattrs };
+        let edits = [name, Edit::Directory, Edit::Look { file: 3, look }];
+        let mut log = Log::create(&path, &[1; 32])?;
+        log.append([(Fate::Here, 7)])?;
+        for edit in &edits {
+            log.append_edit(edit)?;
+        }
+        let whole = std::fs::read(&path)?;
+        let said: Vec<&[u8]> = whole[HEADER_BYTES..].chunks(RECORD_BYTES).map(|r| &r[..8]).collect();
+        let first: [&[u8]; 4] = [
+            &[10, 0, 0, 0, 15, 0, 0, 0],
+            &[11, 0, 3, 1, 172, 2, 2, 8],
+            b"\x0bnew nam",
+            &[11, b'e', 0, 0, 0, 0, 0, 0],
+        ];
+        assert_eq!(said[1..5], first);
+        assert_eq!(said[5..7], [&[10, 0, 0, 0, 1, 0, 0, 0][..], &[11, 1, 0, 0, 0, 0, 0, 0]]);
+        let ends = [1, 5, 7, said.len()];
+        for records in 1..=said.len() {
+            std::fs::write(&path, &whole[..HEADER_BYTES + records * RECORD_BYTES])?;
+            let read = Log::open(&path, &[1; 32])?.1;
+            let count = ends.iter().filter(|end| **end <= records).count() - 1;
+            let expected: Vec<Event> = std::iter::once(Event::Became(Fate::Here, 7))
+                .chain(edits[..count].iter().cloned().map(Event::Edited))
+                .collect();
+            assert_eq!(read.events, expected, "{records}");
+            let left = (std::fs::metadata(&path)?.len() as usize - HEADER_BYTES) / RECORD_BYTES;
+            assert_eq!(left, ends[count], "{records}");
+        }
+        // What makes no sense ends it.
+        for wrong in [record(PIECE, 0).to_vec(), record(EDIT, 0).to_vec(), record(EDIT, u32::MAX).to_vec()] {
+            std::fs::write(&path, [&whole[..], &wrong, &record(1, 5)].concat())?;
+            assert_eq!(Log::open(&path, &[1; 32])?.1.events.len(), 4);
+        }
+        Ok(())
+    }
 
     #[test]
     fn the_header_and_a_record_are_these_bytes() {
         let header = header(VERSION, &[7; 32]);
-        assert_eq!(&header[..16], b"ICABSENT\x03\0\0\0\0\0\0\0");
+        assert_eq!(&header[..16], b"ICABSENT\x04\0\0\0\0\0\0\0");
         assert_eq!(header[16..48], [7; 32]);
         let removed = record(Fate::Removed as u8, 258);
         assert_eq!(removed[..8], [2, 0, 0, 0, 2, 1, 0, 0]);
@@ -206,7 +287,7 @@ mod tests {
         }
         let (mut log, said) = Log::open(&path, &[1; 32])?;
         assert_eq!(said.moves, [(7, 0x0102_0304_0506_0708)]);
-        assert_eq!(said.fates, [(Fate::Here, 7), (Fate::Removed, 7)]);
+        assert_eq!(fates(&said), [(Fate::Here, 7), (Fate::Removed, 7)]);
         log.append([(Fate::Here, 7)])?;
         assert!(Log::open(&path, &[1; 32])?.1.moves.is_empty(), "it came to nothing");
         Ok(())
@@ -219,10 +300,10 @@ mod tests {
             let path = dir.path().join("log");
             std::fs::write(&path, [header(version, &[1; 32]).as_slice(), &record(1, 9)].concat())?;
             let (mut log, said) = Log::open(&path, &[1; 32])?;
-            assert_eq!(said.fates, [(Fate::Here, 9)]);
+            assert_eq!(fates(&said), [(Fate::Here, 9)]);
             log.append_moves([(9, 1)])?;
             assert_eq!(Log::open(&path, &[1; 32])?.1.moves, [(9, 1)]);
-            assert_eq!(std::fs::read(&path)?[8], 3);
+            assert_eq!(std::fs::read(&path)?[8], 4);
         }
         Ok(())
     }
@@ -258,8 +339,8 @@ mod tests {
             let (mut log, said) = Log::open(&path, &[1; 32])?;
             assert_eq!(said.seen, [Seen::Coming(7, first), Seen::Touching(3, first)]);
             log.append([(Fate::Here, 6)])?;
-            let fates = Log::open(&path, &[1; 32])?.1.fates;
-            assert_eq!(fates.last(), Some(&(Fate::Here, 6)));
+            let said = Log::open(&path, &[1; 32])?.1;
+            assert_eq!(fates(&said).last(), Some(&(Fate::Here, 6)));
         }
         // A witness of nothing ends the log.
         std::fs::write(&path, [&whole[..HEADER_BYTES], &witness(first), &record(1, 5)].concat())?;
@@ -276,13 +357,13 @@ mod tests {
         log.append(said)?;
         drop(log);
         let whole = std::fs::read(&path)?;
-        assert_eq!(Log::open(&path, &[1; 32])?.1.fates, said);
+        assert_eq!(fates(&Log::open(&path, &[1; 32])?.1), said);
         for end in HEADER_BYTES..whole.len() {
             std::fs::write(&path, &whole[..end])?;
             let (mut log, read) = Log::open(&path, &[1; 32])?;
-            assert_eq!(read.fates, said[..(end - HEADER_BYTES) / RECORD_BYTES]);
+            assert_eq!(fates(&read), said[..(end - HEADER_BYTES) / RECORD_BYTES]);
             log.append([(Fate::Here, 9)])?;
-            assert_eq!(Log::open(&path, &[1; 32])?.1.fates.last(), Some(&(Fate::Here, 9)));
+            assert_eq!(fates(&Log::open(&path, &[1; 32])?.1).last(), Some(&(Fate::Here, 9)));
         }
         assert!(Log::open(&path, &[2; 32]).is_err(), "it belongs to other layers");
         Ok(())

@@ -19,6 +19,7 @@ pub mod log;
 pub mod lost;
 mod moved;
 mod outcome;
+mod overlay;
 pub mod pace;
 mod place;
 pub mod ranges;
@@ -33,6 +34,7 @@ pub use gather::Gathering;
 pub use hydrate::{Failure, Hydrator};
 pub use learned::Learned;
 pub use log::Fate;
+pub use overlay::Restated;
 pub use pace::Pace;
 pub use referred::Referred;
 pub use store::Source;
@@ -43,7 +45,7 @@ use crate::state::head::layer_id;
 use crate::state::record::Records;
 use crate::state::restore::{LayerSource, Lenders};
 use crate::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
-use log::Log;
+use log::{Event, Log};
 use moved::Moved;
 use place::Ground;
 use recorder::Recorder;
@@ -94,6 +96,8 @@ pub struct Absent {
     lenders: Lenders,
     /// By node: 0, or a [`Fate`].
     fates: Vec<AtomicU8>,
+    /// The same of nodes that no layer has, in their order.
+    given_fates: boxcar::Vec<AtomicU8>,
     /// By file: the node of its first name, or [`NOWHERE`].
     first: Vec<Node>,
     /// All nodes of files with several names.
@@ -132,7 +136,7 @@ impl std::fmt::Debug for Absent {
 impl Absent {
     fn new(
         (tree, layers, lenders): (Tree, Vec<Layer>, Lenders),
-        (log, said): (Log, Vec<(Fate, Node)>),
+        (log, events): (Log, Vec<Event>),
         trusted: bool,
         root: OwnedFd,
         records: Option<Arc<Records>>,
@@ -155,6 +159,7 @@ impl Absent {
         // Nodes that layers replaced are in no directory: nobody ever asks for them.
         let absent = Self {
             fates,
+            given_fates: boxcar::Vec::new(),
             first,
             names,
             twins,
@@ -175,8 +180,8 @@ impl Absent {
             lenders,
         };
         absent.set(ROOT, Fate::Here);
-        for (fate, node) in said {
-            absent.set(node, fate);
+        for event in events {
+            absent.replay(event);
         }
         absent.count();
         absent
@@ -254,26 +259,33 @@ impl Absent {
 
     /// Whether a node is absent.
     pub fn is_absent(&self, node: Node) -> bool {
-        self.fates.get(node as usize).is_some_and(|fate| fate.load(Ordering::Acquire) == 0)
+        self.slot(node).is_some_and(|fate| fate.load(Ordering::Acquire) == 0)
+    }
+
+    fn slot(&self, node: Node) -> Option<&AtomicU8> {
+        let node = node as usize;
+        self.fates.get(node).or_else(|| self.given_fates.get(node.checked_sub(self.fates.len())?))
     }
 
     /// What became of a node.
     fn fate(&self, node: Node) -> Option<Fate> {
-        self.fates.get(node as usize).and_then(|fate| Fate::from_byte(fate.load(Ordering::Acquire)))
+        self.slot(node).and_then(|fate| Fate::from_byte(fate.load(Ordering::Acquire)))
     }
 
     fn set(&self, node: Node, fate: Fate) {
-        if let Some(slot) = self.fates.get(node as usize) {
+        if let Some(slot) = self.slot(node) {
             slot.store(fate as u8, Ordering::Release);
         }
     }
 
-    /// All names of a file in the version.
+    /// All names of a file: in the version, then those that programs gave it.
     fn names_of(&self, file: u32) -> Vec<Node> {
-        match self.names.get(&file) {
+        let mut names = match self.names.get(&file) {
             Some(all) => all.clone(),
-            None => self.only_name(file).into_iter().collect(),
-        }
+            None => self.first_name(file).into_iter().collect(),
+        };
+        names.extend(self.tree.given_to(file));
+        names
     }
 
     /// The names of a file that are absent.
@@ -288,13 +300,15 @@ impl Absent {
 
     /// Whether a file has an absent name.
     pub fn wants(&self, file: u32) -> bool {
-        match self.names.get(&file) {
+        let laid = match self.names.get(&file) {
             Some(all) => all.iter().any(|node| self.is_absent(*node)),
-            None => self.only_name(file).is_some_and(|node| self.is_absent(node)),
-        }
+            None => self.first_name(file).is_some_and(|node| self.is_absent(node)),
+        };
+        laid || self.tree.given_to(file).into_iter().any(|node| self.is_absent(node))
     }
 
-    fn only_name(&self, file: u32) -> Option<Node> {
+    /// The first name of a file in the version.
+    fn first_name(&self, file: u32) -> Option<Node> {
         self.first.get(file as usize).copied().filter(|node| *node != NOWHERE)
     }
 
@@ -330,9 +344,10 @@ impl Absent {
         node
     }
 
-    /// Whether the entry of a path is absent, so that the disk has nothing to say of it.
+    /// Whether the entry of a path is absent and as the version has it, so that nobody has anything to say of
+    /// it.
     pub fn is_virtual(&self, path: &RelPath) -> bool {
-        self.find(path).is_some_and(|node| self.is_absent(node))
+        self.find(path).is_some_and(|node| self.is_absent(node) && !self.is_restated(node))
     }
 
     /// Whether the newest version has something at a path that may never have been on the disk.
@@ -361,7 +376,7 @@ impl Absent {
 
     /// Absent children of a directory, by name.
     pub fn absent_children(&self, dir: Node) -> impl Iterator<Item = Node> + '_ {
-        self.tree.children(dir).iter().copied().filter(|node| self.is_absent(*node))
+        self.tree.children(dir).filter(|node| self.is_absent(*node))
     }
 
     /// How many directories a directory holds that are not made yet.
@@ -481,16 +496,18 @@ impl Absent {
 
     /// A version was committed that says that nothing stands at this path any more.
     pub fn saved_removal(&self, path: &RelPath) -> io::Result<()> {
-        let Some(node) = self.tree.find(path).filter(|node| *node != ROOT) else { return Ok(()) };
-        if self.is_moved(node) && !self.moved.is_home(node) {
-            self.moved.vacate(node); // it stands elsewhere
-            return Ok(());
+        let Some((parent, name)) = path.parent().zip(path.name()) else { return Ok(()) };
+        let nodes = self.tree.find(&parent).map(|dir| self.tree.namesakes(dir, name)).unwrap_or_default();
+        for node in nodes {
+            if self.is_moved(node) && !self.moved.is_home(node) {
+                self.moved.vacate(node); // it stands elsewhere
+            } else if matches!(self.fate(node), Some(Fate::Here | Fate::Removed)) {
+                let mut turn = self.turn.lock();
+                self.note(&mut turn, Fate::Saved, &[node])?;
+                self.bury(node);
+            }
         }
-        if !matches!(self.fate(node), Some(Fate::Here | Fate::Removed)) {
-            return Ok(());
-        }
-        let mut turn = self.turn.lock();
-        self.note(&mut turn, Fate::Saved, &[node]).map(|()| self.bury(node))
+        Ok(())
     }
 
     /// No version has anything below an entry that is gone, but for what was moved away from there. The log

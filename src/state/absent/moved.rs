@@ -27,7 +27,7 @@ const LEAD: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLO
 pub(super) struct Home {
     dirs: Mutex<Dirs>,
     ino: u64,
-    /// Nothing in it is absent any more, and nothing will be.
+    /// Nothing in it is absent any more.
     complete: AtomicBool,
     /// Nor is anything that no version can have there unless it is here.
     pub(super) made: AtomicBool,
@@ -60,6 +60,11 @@ impl Moved {
     /// Whether none was.
     pub(super) fn is_empty(&self) -> bool {
         self.homes.read().is_empty()
+    }
+
+    /// Something absent came to one of them.
+    pub(super) fn reopen(&self) {
+        self.homes.read().values().for_each(|home| home.complete.store(false, Ordering::Relaxed));
     }
 
     /// All of them.
@@ -104,7 +109,7 @@ impl Absent {
     }
 
     /// From now on what is below a node is in this directory.
-    fn settle(&self, node: Node, ino: u64, fd: OwnedFd) {
+    pub(super) fn settle(&self, node: Node, ino: u64, fd: OwnedFd) {
         let home = Home {
             dirs: Mutex::new(Dirs::new(fd)),
             ino,
@@ -120,7 +125,7 @@ impl Absent {
         let mut stack = vec![ROOT];
         while let Some(node) = stack.pop() {
             let is_directory = |child: &Node| self.tree.what(*child) == What::Directory;
-            let subdirs = self.tree.children(node).iter().copied().filter(is_directory);
+            let subdirs = self.tree.children(node).filter(is_directory);
             let (absent, here): (Vec<Node>, Vec<Node>) = subdirs.partition(|child| self.is_absent(*child));
             stack.extend(here.into_iter().filter(|child| self.stands(*child)));
             if absent.is_empty() {
@@ -169,9 +174,9 @@ impl Absent {
         let mut stack = vec![top];
         while let Some(node) = stack.pop() {
             for child in self.tree.children(node) {
-                match self.fate(*child) {
+                match self.fate(child) {
                     None => return true,
-                    Some(Fate::Here) if self.tree.what(*child) == What::Directory => stack.push(*child),
+                    Some(Fate::Here) if self.tree.what(child) == What::Directory => stack.push(child),
                     Some(_) => {}
                 }
             }
@@ -223,6 +228,11 @@ impl Absent {
         self.anchor(node).0.is_some()
     }
 
+    /// How many directories are followed.
+    pub(super) fn homes(&self) -> usize {
+        self.moved.homes.read().len()
+    }
+
     /// Where an entry is now.
     pub(super) fn path_of(&self, node: Node) -> Option<RelPath> {
         let (home, path) = self.anchor(node);
@@ -235,11 +245,11 @@ impl Absent {
         }
     }
 
-    /// The path of an entry if the newest version has it there; else whoever saves the tree was told that
+    /// The path of an entry if the newest version has it there as it is; else whoever saves the tree was told that
     /// something came to where it is.
     pub(super) fn path_to_record(&self, node: Node) -> Option<RelPath> {
         let path = self.path_of(node)?;
-        if !self.is_moved(node) || self.is_referred(node, &path) {
+        if !self.is_restated(node) || self.is_referred(node, &path) {
             return Some(path);
         }
         if let Some(shown) = self.shown() {
@@ -304,9 +314,9 @@ impl Absent {
             while let Some(node) = stack.pop() {
                 for child in self.tree.children(node) {
                     // Not those that were moved out of it.
-                    if self.stands(*child) {
-                        stack.push(*child);
-                        self.set(*child, Fate::Removed);
+                    if self.stands(child) {
+                        stack.push(child);
+                        self.set(child, Fate::Removed);
                     }
                 }
             }

@@ -135,9 +135,11 @@ impl Absent {
                         keep_first(&mut failed, Some(e));
                         continue;
                     }
-                    stack.extend(self.tree.children(node).iter().filter(|child| {
-                        self.is_absent(**child) || self.tree.what(**child) == What::Directory
-                    }));
+                    stack.extend(
+                        self.tree.children(node).filter(|child| {
+                            self.is_absent(*child) || self.tree.what(*child) == What::Directory
+                        }),
+                    );
                 }
             }
         }

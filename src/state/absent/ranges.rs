@@ -290,10 +290,10 @@ impl Ranges {
 }
 
 impl Absent {
-    /// The attributes of a file, as the version has them.
+    /// The attributes of a file that a layer keeps, as they are now.
     pub(super) fn metadata(&self, file: u32) -> Metadata {
         let row = self.tree.file(file);
-        let xattrs = self.tree.xattrs(file).to_vec();
+        let xattrs = self.tree.xattrs(file).into_owned();
         Metadata { mode: row.mode, uid: row.uid, gid: row.gid, mtime: row.mtime, xattrs }
     }
 }

@@ -82,7 +82,7 @@ impl Recorder {
         let mut entries: Vec<Traced> = Vec::new();
         let mut last: Option<u32> = None;
         for (file, unit) in self.state.lock().order.iter().take(ENTRIES_MAX) {
-            let Some(node) = absent.only_name(*file) else { continue };
+            let Some(path) = absent.path_of_file(*file) else { continue };
             let units = unit.map(|unit| unit..unit.saturating_add(1));
             match (entries.last_mut(), &units) {
                 // Who reads on reads one range.
@@ -91,7 +91,7 @@ impl Recorder {
                 {
                     before.end = units.end;
                 }
-                _ => entries.push(Traced { path: absent.tree.path(node), units, age: 0 }),
+                _ => entries.push(Traced { path, units, age: 0 }),
             }
             last = Some(*file);
         }

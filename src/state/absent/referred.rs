@@ -1,12 +1,12 @@
-//! Files of directories that were moved, as the next version has them: where they are now, by reference to
-//! where they stand in the layers. Nothing is brought for it.
+//! Absent files that were moved or changed, as the next version has them: where and what they are now, by
+//! reference to where their content stands in the layers. Nothing is brought for it.
 //!
 //! The record of such a file is what no file on a disk has, so that it tells from then on that the newest
 //! version has the file there, though it is not here.
-use super::tree::{Node, What};
+use super::tree::{Look, Node, What};
 use super::{Absent, layer_id};
 use crate::clock::Timestamp;
-use crate::layer::{Entry, Kind, Metadata, Reference, References, Row};
+use crate::layer::{Kind, Metadata, Reference, References};
 use crate::path::RelPath;
 use crate::state::identity::Identity;
 use rustix::fs::FileType;
@@ -14,6 +14,9 @@ use std::sync::atomic::Ordering;
 
 /// Nanoseconds that no clock gives.
 const NEVER: u32 = u32::MAX;
+
+/// Inode numbers that no file system gives, for files with several names.
+const NUMBERS: u64 = 1 << 61;
 
 /// A file that is not here, and all that a version says of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,67 +36,86 @@ impl Referred {
     }
 }
 
+/// Another number for each look of each file.
+fn seal(file: u32, look: &Look) -> i64 {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&file.to_le_bytes());
+    for (name, value) in &look.xattrs {
+        for bytes in [name, value] {
+            hasher.update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
+        }
+    }
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+    i64::from_le_bytes(bytes)
+}
+
 impl Absent {
-    /// How a version can have an absent file at another place without its content. `None` for one that has
-    /// other names, or whose content is more than one range of a layer or what it refers to: that is to be
-    /// brought.
+    /// How a version can have an absent file as it is now without its content. `None` for one whose content is
+    /// more than one range of a layer or what it refers to: that is to be brought.
     pub fn referred(&self, file: u32) -> Option<Referred> {
-        let [node] = self.names_of(file)[..] else { return None };
         let row = self.tree.file(file);
         let (mode, size) = (row.mode & 0o7777, row.size);
-        let xattrs = self.tree.xattrs(file).to_vec();
-        let meta = Metadata { mode, uid: row.uid, gid: row.gid, mtime: row.mtime, xattrs };
         let refs = match self.tree.references(file) {
             Some(refs) if refs.bytes() == size => refs.clone(),
             Some(_) => return None,
             None if size == 0 => References::none(),
             None => {
                 let layer = layer_id(&self.layers.get(row.place.layer as usize)?.source.key)?;
-                let kind = Kind::File { size, fuzzy: false, refs: References::none() };
-                let entry = Entry { path: self.tree.path(node), kind, meta: meta.clone() };
-                let (offset, length) = (row.place.offset, row.place.length);
-                let from = Row { entry, offset, length }.dense_data()?;
+                let from = self.tree.row_at(self.first_name(file)?, file).dense_data()?;
                 References::new([Reference { at: 0, length: size, layer, from }], size)?
             }
         };
+        let nlink = self.standing_names(file).max(1);
         let ident = Identity {
             dev: 0,
-            ino: 0,
+            ino: if nlink > 1 { NUMBERS + u64::from(file) } else { 0 },
             mode: FileType::RegularFile.as_raw_mode() | mode,
-            nlink: 1,
+            nlink,
             uid: row.uid,
             gid: row.gid,
             rdev: 0,
             size,
             mtime: row.mtime,
-            ctime: Timestamp { sec: i64::from(file), nsec: NEVER },
+            // It tells which look of its attributes this is.
+            ctime: Timestamp {
+                sec: self.tree.look(file).map_or(i64::from(file), |look| seal(file, &look)),
+                nsec: NEVER,
+            },
         };
-        Some(Referred { ident, kind: Kind::File { size, fuzzy: false, refs }, meta })
+        Some(Referred { ident, kind: Kind::File { size, fuzzy: false, refs }, meta: self.metadata(file) })
     }
 
-    /// The absent files of a directory that stands where no version has it, by name; none of any other.
-    pub fn moved_files(&self, dir: &RelPath) -> Vec<(&[u8], u32)> {
-        if self.moved.is_empty() {
+    /// The absent files of a directory that are not as the restored version has them, by name.
+    pub fn restated_files(&self, dir: &RelPath) -> Vec<(&[u8], u32)> {
+        if self.moved.is_empty() && self.tree.is_as_laid() {
             return Vec::new();
         }
-        let Some(node) = self.node_at(dir).filter(|node| self.is_moved(*node)) else { return Vec::new() };
-        let files = self.absent_children(node).filter_map(|child| match self.tree.what(child) {
+        let Some(node) = self.node_at(dir) else { return Vec::new() };
+        let restated = self.absent_children(node).filter(|child| self.is_restated(*child));
+        let files = restated.filter_map(|child| match self.tree.what(child) {
             What::File(file) => Some((self.tree.name(child), file)),
             What::Directory | What::Special(_) => None,
         });
         files.collect()
     }
 
-    /// The absent file at a path where no version has it.
-    pub fn moved_file(&self, path: &RelPath) -> Option<u32> {
-        if self.moved.is_empty() {
+    /// The absent file at a path, if it is not as the restored version has it.
+    pub fn restated_file(&self, path: &RelPath) -> Option<u32> {
+        if self.moved.is_empty() && self.tree.is_as_laid() {
             return None;
         }
-        let node = self.node_at(path).filter(|node| self.is_absent(*node) && self.is_moved(*node))?;
+        let node = self.node_at(path).filter(|node| self.is_absent(*node) && self.is_restated(*node))?;
         match self.tree.what(node) {
             What::File(file) => Some(file),
             What::Directory | What::Special(_) => None,
         }
+    }
+
+    /// Where else such a file stands.
+    pub fn other_paths(&self, file: u32, path: &RelPath) -> Vec<RelPath> {
+        let paths = self.absent_names(file).into_iter().filter_map(|node| self.path_of(node));
+        paths.filter(|other| other != path).collect()
     }
 
     /// Directories that were moved and hold something that must be here before a version has it there: absent
@@ -123,7 +145,7 @@ impl Absent {
     }
 
     fn unmade_within(&self, top: Node) -> impl Iterator<Item = Node> + '_ {
-        let mut stack = self.tree.children(top).to_vec();
+        let mut stack: Vec<Node> = self.tree.children(top).collect();
         std::iter::from_fn(move || {
             while let Some(node) = stack.pop() {
                 let (what, absent) = (self.tree.what(node), self.is_absent(node));

@@ -105,8 +105,11 @@ impl Source {
             let message = format!("cannot use the log of what is not here yet: {}", file.display());
             Error::io(message, e)
         })?;
-        let is_node = |node: u32| (node as usize) < tree.nodes() && node != ROOT;
-        let fates = said.fates.into_iter().filter(|(_, node)| is_node(*node)).collect();
+        let absent = Absent::new((tree, layers, lenders), (log, said.events), false, self.root, self.records);
+        let tree = absent.tree();
+        let is_directory =
+            |node: u32| (node as usize) < tree.nodes() && node != ROOT && tree.what(node) == What::Directory;
+        let moves = said.moves.into_iter().filter(|(node, _)| is_directory(*node)).collect();
         let known = |seen: &Seen| match seen {
             Seen::Coming(node, _)
             | Seen::Came(node, _)
@@ -114,9 +117,6 @@ impl Source {
             | Seen::Touched(node, ..) => (*node as usize) < tree.nodes(),
         };
         let seen: Vec<Seen> = said.seen.into_iter().filter(known).collect();
-        let is_directory = |node: u32| is_node(node) && tree.what(node) == What::Directory;
-        let moves = said.moves.into_iter().filter(|(node, _)| is_directory(*node)).collect();
-        let absent = Absent::new((tree, layers, lenders), (log, fates), false, self.root, self.records);
         absent.find_moved(moves).map_err(|e| Error::io("cannot look for directories that were moved", e))?;
         absent.bury_saved();
         if absent.records.as_ref().is_some_and(|records| !records.was_clean()) {

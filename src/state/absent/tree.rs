@@ -3,13 +3,19 @@
 //! Layers are laid oldest first: each row replaces what stood at its path, a whiteout takes away what
 //! older layers had there. Rows come in path order, so that laying them is mostly appending. What a
 //! row says is kept in arenas and referred to by number; numbers depend on the layers alone.
+mod overlay;
 mod rows;
 
+pub use overlay::Look;
+
 use crate::layer::contents::Row;
-use crate::layer::{Kind, LayerError, Metadata, References};
+use crate::layer::{Entry, Kind, LayerError, Metadata, References};
 use crate::path::RelPath;
+use overlay::{Given, Overlay};
 use rows::Rows;
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// The number of a node; 0 is the root.
 pub type Node = u32;
@@ -58,6 +64,9 @@ pub enum What {
 
 /// Extended attributes: names and values.
 type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// The same of one file.
+pub type XattrsOf<'a> = Cow<'a, [(Vec<u8>, Vec<u8>)]>;
 
 /// A node: a million of them take 20 MB.
 #[derive(Debug, Clone, Copy)]
@@ -112,6 +121,8 @@ pub struct Tree {
     xattrs: HashMap<u32, Xattrs>,
     /// What other layers have of files of which they have some.
     refs: HashMap<u32, References>,
+    /// What programs say otherwise of files that are not on the disk.
+    overlay: Overlay,
     /// The directories on the way to the row laid last.
     trail: Vec<(Vec<u8>, Node)>,
     layers: u32,
@@ -130,6 +141,7 @@ impl Default for Tree {
             specials: Vec::new(),
             xattrs: HashMap::new(),
             refs: HashMap::new(),
+            overlay: Overlay::default(),
             trail: Vec::new(),
             layers: 0,
         }
@@ -293,29 +305,51 @@ impl Tree {
 
     /// The name of a node.
     pub fn name(&self, node: Node) -> &[u8] {
-        name_in(&self.slots, &self.names, node)
+        match self.given(node) {
+            Some(given) => &given.name,
+            None => name_in(&self.slots, &self.names, node),
+        }
     }
 
     /// The directory that holds it.
     pub fn parent(&self, node: Node) -> Node {
-        self.slots[node as usize].parent
+        self.given(node).map_or_else(|| self.slots[node as usize].parent, |given| given.parent)
     }
 
     /// What stands at a node.
     pub fn what(&self, node: Node) -> What {
-        self.slots[node as usize].what()
+        self.given(node).map_or_else(|| self.slots[node as usize].what(), |given| given.what)
+    }
+
+    /// A node that no layer has.
+    fn given(&self, node: Node) -> Option<&Given> {
+        (node as usize).checked_sub(self.slots.len()).map(|index| self.overlay.get(index))
     }
 
     /// The child of a directory with this name.
     pub fn child(&self, dir: Node, name: &[u8]) -> Option<Node> {
+        let given = self.overlay.within(dir).into_iter().rev().find(|node| self.name(*node) == name);
+        given.or_else(|| self.laid(dir, name))
+    }
+
+    /// All nodes that have or had this name in a directory.
+    pub fn namesakes(&self, dir: Node, name: &[u8]) -> Vec<Node> {
+        let given = self.overlay.within(dir).into_iter().filter(|node| self.name(*node) == name);
+        self.laid(dir, name).into_iter().chain(given).collect()
+    }
+
+    /// The child that the layers have.
+    fn laid(&self, dir: Node, name: &[u8]) -> Option<Node> {
         let children = self.children.get(&dir)?;
         let found = children.binary_search_by(|n| self.name(*n).cmp(name));
         found.ok().and_then(|i| children.get(i).copied())
     }
 
-    /// The children of a directory, by name.
-    pub fn children(&self, dir: Node) -> &[Node] {
-        self.children.get(&dir).map_or(&[], Vec::as_slice)
+    /// The children of a directory: those that the layers have by name, then those that were given, oldest
+    /// first. None of them ever changes its place.
+    pub fn children(&self, dir: Node) -> impl DoubleEndedIterator<Item = Node> + use<'_> {
+        let laid = self.children.get(&dir).map_or(&[][..], Vec::as_slice);
+        laid.iter().copied().chain(self.overlay.within(dir))
     }
 
     /// The node at a path.
@@ -336,12 +370,64 @@ impl Tree {
 
     /// A file.
     pub fn file(&self, file: u32) -> FileRow {
-        self.files.get(file)
+        let row = self.files.get(file);
+        match self.overlay.look(file) {
+            None => row,
+            Some(look) => FileRow { mode: look.mode, uid: look.uid, gid: look.gid, mtime: look.mtime, ..row },
+        }
     }
 
     /// Extended attributes of a file.
-    pub fn xattrs(&self, file: u32) -> &[(Vec<u8>, Vec<u8>)] {
-        self.xattrs.get(&file).map_or(&[], Vec::as_slice)
+    pub fn xattrs(&self, file: u32) -> XattrsOf<'_> {
+        match self.overlay.look(file) {
+            None => Cow::Borrowed(self.xattrs.get(&file).map_or(&[][..], Vec::as_slice)),
+            Some(look) => Cow::Owned(look.xattrs.clone()),
+        }
+    }
+
+    /// The attributes that programs gave a file, if they did.
+    pub fn look(&self, file: u32) -> Option<Arc<Look>> {
+        self.overlay.look(file)
+    }
+
+    /// From now on a file has these attributes.
+    pub fn set_look(&self, file: u32, look: Look) {
+        self.overlay.set_look(file, look);
+    }
+
+    /// Another name for a file.
+    pub fn give(&self, file: u32, dir: Node, name: &[u8]) -> Result<Node, LayerError> {
+        self.grow(Given { parent: dir, name: name.into(), what: What::File(file) }, true)
+    }
+
+    /// A node for a directory that no layer has: nothing leads to it but what knows its number.
+    pub fn adopt(&self) -> Result<Node, LayerError> {
+        self.grow(Given { parent: ROOT, name: Box::default(), what: What::Directory }, false)
+    }
+
+    fn grow(&self, given: Given, listed: bool) -> Result<Node, LayerError> {
+        let node = number(self.nodes())?;
+        self.overlay.give(node, given, listed);
+        Ok(node)
+    }
+
+    /// The names that programs gave a file, oldest first.
+    pub fn given_to(&self, file: u32) -> Vec<Node> {
+        self.overlay.names_of(file)
+    }
+
+    /// Whether all is as the layers have it.
+    pub fn is_as_laid(&self) -> bool {
+        self.overlay.is_empty()
+    }
+
+    /// The row of a file that stands at a node, as its layer has it.
+    pub fn row_at(&self, node: Node, file: u32) -> Row {
+        let FileRow { place, size, mode, uid, gid, mtime } = self.files.get(file);
+        let xattrs = self.xattrs.get(&file).cloned().unwrap_or_default();
+        let kind = Kind::File { size, fuzzy: false, refs: self.refs.get(&file).cloned().unwrap_or_default() };
+        let meta = Metadata { mode, uid, gid, mtime, xattrs };
+        Row { entry: Entry { path: self.path(node), kind, meta }, offset: place.offset, length: place.length }
     }
 
     /// The parts of a file that stand in other layers.
@@ -362,6 +448,11 @@ impl Tree {
 
     /// How many numbers were given to nodes.
     pub fn nodes(&self) -> usize {
+        self.slots.len() + self.overlay.len()
+    }
+
+    /// How many of them the layers have.
+    pub fn laid_nodes(&self) -> usize {
         self.slots.len()
     }
 
@@ -375,7 +466,7 @@ impl Tree {
         let mut stack = vec![ROOT];
         std::iter::from_fn(move || {
             let node = stack.pop()?;
-            stack.extend(self.children(node).iter().rev());
+            stack.extend(self.children(node).rev());
             Some(node)
         })
     }

@@ -128,7 +128,7 @@ fn pack_into<W: Write + Send>(
     }
     for (path, captured) in plan.puts() {
         let content = match captured.kind {
-            Kind::File { size, .. } if captured.is_referred() => {
+            Kind::File { size, .. } if captured.is_referred() && captured.link.is_none() => {
                 let content: Box<dyn Content> = Box::new(Elsewhere(size));
                 Some(content)
             }

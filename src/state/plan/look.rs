@@ -223,10 +223,23 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// Puts an absent file that stands where no version had it into the plan, unless the last one has.
+    /// Puts an absent file that is not as the restored version has it into the plan, under all its names,
+    /// unless the last version has it so.
     fn refer(&mut self, path: &RelPath, file: u32) -> Result<(), PlanError> {
-        let referred = self.records.absent().and_then(|absent| absent.referred(file));
-        let Some(Referred { ident, kind, meta }) = referred else { return Ok(()) }; // it is brought
+        let Some(absent) = self.records.absent() else { return Ok(()) };
+        let Some(referred) = absent.referred(file) else { return Ok(()) }; // it is brought
+        let others = if is_linked(&referred.ident) { absent.other_paths(file, path) } else { Vec::new() };
+        for path in others {
+            self.refer_one(&path, referred.clone())?;
+        }
+        self.refer_one(path, referred)
+    }
+
+    fn refer_one(
+        &mut self,
+        path: &RelPath,
+        Referred { ident, kind, meta }: Referred,
+    ) -> Result<(), PlanError> {
         let record = self.records.get(path)?;
         if record == Some(ident) {
             let touched = self.plan.take(path);
@@ -258,7 +271,7 @@ impl<'a> Look<'a> {
                 self.drop_within(path);
                 return Ok(());
             }
-            if let Some(file) = absent.moved_file(path) {
+            if let Some(file) = absent.restated_file(path) {
                 self.drop_within(path);
                 return self.refer(path, file);
             }
@@ -348,7 +361,7 @@ impl<'a> Look<'a> {
             let absent = records.absent();
             let moved: BTreeMap<&[u8], u32> = absent
                 .as_ref()
-                .map(|absent| absent.moved_files(&dir))
+                .map(|absent| absent.restated_files(&dir))
                 .unwrap_or_default()
                 .into_iter()
                 .collect();

@@ -1,5 +1,8 @@
 //! [`Said`]: what a log says, read record by record.
-use super::{COMING, Fate, INODE_HIGH, INODE_LOW, MOVED, TOUCHED, WITNESS, sealed};
+use super::{
+    COMING, EDIT, EDIT_BYTES_MAX, Edit, Fate, INODE_HIGH, INODE_LOW, MOVED, PIECE, RECORD_BYTES, TOUCHED,
+    WITNESS, sealed,
+};
 use crate::state::absent::witness::Witness;
 
 /// Something that was put on the disk, and how it can be known again.
@@ -15,11 +18,20 @@ pub enum Seen {
     Touched(u32, Witness, Witness),
 }
 
+/// Something that happened to what was not on the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// What became of an entry.
+    Became(Fate, u32),
+    /// What programs did to it.
+    Edited(Edit),
+}
+
 /// What a log says.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Said {
-    /// What became of entries, oldest first.
-    pub fates: Vec<(Fate, u32)>,
+    /// What happened, oldest first.
+    pub events: Vec<Event>,
     /// Directories that were moved, by their inode numbers.
     pub moves: Vec<(u32, u64)>,
     /// What was put on the disk, oldest first.
@@ -27,7 +39,7 @@ pub struct Said {
 }
 
 /// What the records before are the beginning of.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 enum Begun {
     Nothing,
     /// A witness may follow.
@@ -37,6 +49,8 @@ enum Begun {
     Touching(u32, Witness),
     Moved(u32),
     MovedLow(u32, u32),
+    /// So many bytes, and those that were read.
+    Edit(usize, Vec<u8>),
 }
 
 impl Begun {
@@ -46,52 +60,70 @@ impl Begun {
     }
 }
 
-/// Reads records up to the first that is damaged or makes no sense. Also returns how many of them are whole: of
-/// a move that is cut off, none is.
-pub(super) fn read<'a>(records: impl Iterator<Item = &'a [u8]>) -> (Said, usize) {
-    let (mut said, mut begun, mut whole) = (Said::default(), Begun::Nothing, 0);
-    for (count, bytes) in records.enumerate() {
-        let &[kind, a, b, c, d, e, f, g, ..] = bytes else { break };
-        let is_witness = kind == WITNESS;
-        if sealed([kind, a, b, c, d, e, f, g]) != bytes || !is_witness && [a, b, c] != [0; 3] {
-            break;
-        }
-        let next = if is_witness {
-            said.witness(begun, Witness([a, b, c, d, e, f, g]))
-        } else {
-            said.record(begun, kind, u32::from_le_bytes([d, e, f, g]))
-        };
-        let Some(next) = next else { break };
-        begun = next;
-        if begun.is_whole() {
-            whole = count + 1;
-        }
-    }
-    said.ended(begun);
-    (said, whole)
-}
-
 impl Said {
-    fn witness(&mut self, begun: Begun, witness: Witness) -> Option<Begun> {
-        match begun {
+    /// Reads records up to the first that is damaged or makes no sense. Also returns how many of them are whole:
+    /// of a move or an edit that is cut off, none is.
+    pub fn parse(records: &[u8]) -> (Self, usize) {
+        let (mut said, mut begun, mut whole) = (Self::default(), Begun::Nothing, 0);
+        for (count, bytes) in records.chunks_exact(RECORD_BYTES).enumerate() {
+            let &[kind, a, b, c, d, e, f, g, ..] = bytes else { break };
+            let is_number = ![WITNESS, PIECE].contains(&kind);
+            if sealed([kind, a, b, c, d, e, f, g]) != bytes || is_number && [a, b, c] != [0; 3] {
+                break;
+            }
+            let before = std::mem::replace(&mut begun, Begun::Nothing);
+            let next = match kind {
+                WITNESS => said.witness(&before, Witness([a, b, c, d, e, f, g])),
+                PIECE => said.piece(before, &[a, b, c, d, e, f, g]),
+                kind => said.record(&before, kind, u32::from_le_bytes([d, e, f, g])),
+            };
+            let Some(next) = next else { break };
+            begun = next;
+            if begun.is_whole() {
+                whole = count + 1;
+            }
+        }
+        said.ended(&begun);
+        (said, whole)
+    }
+
+    fn witness(&mut self, begun: &Begun, witness: Witness) -> Option<Begun> {
+        match *begun {
             Begun::Came(node) => self.seen.push(Seen::Came(node, witness)),
             Begun::Coming(node) => self.seen.push(Seen::Coming(node, witness)),
             Begun::Touched(node) => return Some(Begun::Touching(node, witness)),
             Begun::Touching(node, before) => self.seen.push(Seen::Touched(node, before, witness)),
-            Begun::Nothing | Begun::Moved(_) | Begun::MovedLow(..) => return None,
+            Begun::Nothing | Begun::Moved(_) | Begun::MovedLow(..) | Begun::Edit(..) => return None,
         }
         Some(Begun::Nothing)
     }
 
-    fn record(&mut self, begun: Begun, kind: u8, number: u32) -> Option<Begun> {
-        match begun {
+    fn piece(&mut self, begun: Begun, seven: &[u8; 7]) -> Option<Begun> {
+        let (length, mut bytes) = match begun {
+            Begun::Edit(length, bytes) => (length, bytes),
+            other => {
+                self.ended(&other);
+                return None;
+            }
+        };
+        bytes.extend(seven.iter().take(length - bytes.len()));
+        if bytes.len() < length {
+            return Some(Begun::Edit(length, bytes));
+        }
+        let (edit, rest) = postcard::take_from_bytes(&bytes).ok()?;
+        rest.is_empty().then(|| self.events.push(Event::Edited(edit)))?;
+        Some(Begun::Nothing)
+    }
+
+    fn record(&mut self, begun: &Begun, kind: u8, number: u32) -> Option<Begun> {
+        match *begun {
             Begun::Moved(node) => return (kind == INODE_LOW).then_some(Begun::MovedLow(node, number)),
             Begun::MovedLow(node, low) if kind == INODE_HIGH => {
                 self.moves.retain(|(other, _)| *other != node);
                 self.moves.push((node, u64::from(number) << 32 | u64::from(low)));
                 return Some(Begun::Nothing);
             }
-            Begun::MovedLow(..) | Begun::Coming(_) | Begun::Touched(_) => return None,
+            Begun::MovedLow(..) | Begun::Coming(_) | Begun::Touched(_) | Begun::Edit(..) => return None,
             Begun::Nothing | Begun::Came(_) | Begun::Touching(..) => self.ended(begun),
         }
         match (Fate::from_byte(kind), kind) {
@@ -100,19 +132,23 @@ impl Said {
                 if fate == Fate::Here {
                     self.moves.retain(|(node, _)| *node != number);
                 }
-                self.fates.push((fate, number));
+                self.events.push(Event::Became(fate, number));
                 Some(if fate == Fate::Here { Begun::Came(number) } else { Begun::Nothing })
             }
             (None, MOVED) => Some(Begun::Moved(number)),
             (None, TOUCHED) => Some(Begun::Touched(number)),
             (None, COMING) => Some(Begun::Coming(number)),
+            (None, EDIT) => {
+                let bytes = number as usize;
+                (1..=EDIT_BYTES_MAX).contains(&bytes).then_some(Begun::Edit(bytes, Vec::new()))
+            }
             _ => None,
         }
     }
 
     /// What was begun is not gone on with.
-    fn ended(&mut self, begun: Begun) {
-        if let Begun::Touching(node, before) = begun {
+    fn ended(&mut self, begun: &Begun) {
+        if let Begun::Touching(node, before) = *begun {
             self.seen.push(Seen::Touching(node, before));
         }
     }

@@ -1,0 +1,235 @@
+//! Names and attributes of files that are not here change without their content.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod harness;
+
+use harness::{Lab, Mode, Setup, Subject, TIMELESS, Tree};
+use rustix::fs::{XattrFlags, lgetxattr, lremovexattr, lsetxattr};
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+const FILES: usize = 60;
+
+fn populate(dir: &Path) {
+    fs::create_dir_all(dir.join("top/deep")).unwrap();
+    fs::create_dir_all(dir.join("apart")).unwrap();
+    for n in 0..FILES {
+        fs::write(dir.join(format!("top/{n:03}")), format!("content {n}\n").repeat(n + 1)).unwrap();
+    }
+    let large: Vec<u8> = (0..9u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    fs::write(dir.join("top/deep/large"), large).unwrap();
+    fs::set_permissions(dir.join("top/010"), fs::Permissions::from_mode(0o6755)).unwrap();
+    lsetxattr(dir.join("top/011"), "user.old", b"old", XattrFlags::empty()).unwrap();
+    fs::hard_link(dir.join("top/012"), dir.join("apart/twelve")).unwrap();
+    fs::write(dir.join("apart/stays"), "as it was").unwrap();
+}
+
+fn arrived(mode: Mode) -> Lab {
+    let mut lab = Lab::new(Setup::mode(mode).with(&["--no-prefetch"]));
+    populate(&lab.dir());
+    lab.flush();
+    lab.elsewhere();
+    lab
+}
+
+fn twin(work: impl Fn(&Path)) -> Tree {
+    let twin = tempfile::tempdir().unwrap();
+    populate(twin.path());
+    work(twin.path());
+    Tree::take(twin.path(), TIMELESS)
+}
+
+fn absent(lab: &Lab) -> u64 {
+    lab.status_number("absent_files")
+}
+
+fn downloads(lab: &Lab) -> u64 {
+    lab.stats()["requests"]["download"].as_u64().unwrap()
+}
+
+fn long_ago() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000)
+}
+
+/// Nothing here needs a byte of content.
+fn restate(dir: &Path) {
+    let path = |name: &str| dir.join(name);
+    // Names: beside it, in another directory, in one that no version has, and in one within that.
+    fs::rename(path("top/000"), path("top/aside")).unwrap();
+    fs::rename(path("top/001"), path("apart/one")).unwrap();
+    fs::create_dir_all(path("new/er")).unwrap();
+    fs::rename(path("top/002"), path("new/two")).unwrap();
+    fs::rename(path("top/003"), path("new/er/three")).unwrap();
+    // In place of another; there and back; further; and gone.
+    fs::rename(path("top/004"), path("top/005")).unwrap();
+    fs::rename(path("top/006"), path("top/six")).unwrap();
+    fs::rename(path("top/six"), path("top/006")).unwrap();
+    for (from, to) in [("top/007", "seven"), ("seven", "new/seven"), ("new/seven", "apart/7")] {
+        fs::rename(path(from), path(to)).unwrap();
+    }
+    fs::rename(path("top/008"), path("eight")).unwrap();
+    fs::remove_file(path("eight")).unwrap();
+    // Another takes the old name.
+    fs::rename(path("top/009"), path("top/nine")).unwrap();
+    fs::write(path("top/009"), "another").unwrap();
+    // Attributes.
+    chown(path("top/010"), Some(7), Some(8)).unwrap();
+    lsetxattr(path("top/011"), "user.new", b"new", XattrFlags::CREATE).unwrap();
+    lsetxattr(path("top/011"), "user.old", b"newer", XattrFlags::REPLACE).unwrap();
+    lsetxattr(path("top/013"), "user.gone", b"soon", XattrFlags::empty()).unwrap();
+    lremovexattr(path("top/013"), "user.gone").unwrap();
+    fs::set_permissions(path("apart/twelve"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::set_permissions(path("top/deep/large"), fs::Permissions::from_mode(0o4700)).unwrap();
+    fs::rename(path("top/deep/large"), path("new/large")).unwrap();
+    // More names, of one that has another name already, too.
+    fs::hard_link(path("top/014"), path("top/fourteen")).unwrap();
+    fs::hard_link(path("top/fourteen"), path("new/14")).unwrap();
+    fs::rename(path("top/014"), path("top/xiv")).unwrap();
+    fs::hard_link(path("top/012"), path("new/er/12")).unwrap();
+    fs::hard_link(path("top/015"), path("fifteen")).unwrap();
+    fs::remove_file(path("top/015")).unwrap();
+    // And what holds them moves.
+    fs::rename(path("new"), path("newer")).unwrap();
+    fs::rename(path("top"), path("down")).unwrap();
+    fs::rename(path("down/016"), path("newer/er/16")).unwrap();
+}
+
+#[test]
+fn names_and_attributes_change_without_content() {
+    for mode in [Mode::Passthrough, Mode::Classic] {
+        let mut lab = arrived(mode);
+        let (before, left) = (downloads(&lab), absent(&lab));
+        restate(&lab.dir());
+        assert_eq!(downloads(&lab), before, "{mode:?}: something was brought");
+        // 005 and 008 are no more.
+        assert_eq!(absent(&lab), left - 2, "{mode:?}");
+        let expected = twin(restate);
+        let version = lab.flush();
+        assert_eq!((downloads(&lab), absent(&lab)), (before, left - 2), "{mode:?}: a flush has brought it");
+        assert_eq!(lab.flush(), version, "{mode:?}: nothing changed, and there is another version");
+        expected.assert_same(&Tree::take(&lab.checkout(&version), TIMELESS), "the version");
+        lab.remount();
+        assert_eq!(lab.flush(), version, "{mode:?}: a remount saved something");
+        assert_eq!(downloads(&lab), 0, "{mode:?}: a remount has brought something");
+        lab.crash();
+        assert_eq!(lab.flush(), version, "{mode:?}: a crash saved something");
+        expected.assert_same(&Tree::take(&lab.dir(), TIMELESS), "the tree");
+        assert_eq!(absent(&lab), 0, "{mode:?}");
+        assert_eq!(lab.flush(), version, "{mode:?}: what came is saved again");
+        lab.elsewhere();
+        expected.assert_same(&Tree::take(&lab.dir(), TIMELESS), "the tree elsewhere");
+        let remote = lab.remote();
+        lab.call(["verify", "--remote", &remote, "--name", &lab.setup.name]).must("verify");
+    }
+}
+
+/// Nobody has saved it yet.
+#[test]
+fn a_killed_daemon_forgets_no_name_and_no_attribute() {
+    for (mode, brought) in [(Mode::Passthrough, false), (Mode::Classic, true)] {
+        let mut lab = arrived(mode);
+        restate(&lab.dir());
+        lab.crash();
+        let expected = twin(restate);
+        if brought {
+            expected.assert_same(&Tree::take(&lab.dir(), TIMELESS), &format!("{mode:?}: the tree"));
+        }
+        let version = lab.flush();
+        expected
+            .assert_same(&Tree::take(&lab.checkout(&version), TIMELESS), &format!("{mode:?}: the version"));
+        expected.assert_same(&Tree::take(&lab.dir(), TIMELESS), &format!("{mode:?}: the tree afterwards"));
+        assert_eq!(lab.flush(), version, "{mode:?}: what came is saved again");
+    }
+}
+
+/// What came between the change and the flush is saved as it is then.
+#[test]
+fn what_comes_after_a_change_comes_as_it_is_then() {
+    let mut lab = arrived(Mode::Passthrough);
+    let restated = |dir: &Path| {
+        restate(dir);
+        for name in ["down/aside", "newer/two", "down/005", "down/010", "down/fourteen", "newer/er/12"] {
+            fs::read(dir.join(name)).unwrap();
+        }
+        fs::write(dir.join("down/xiv"), "written under one of its names").unwrap();
+    };
+    restated(&lab.dir());
+    let expected = twin(restated);
+    let version = lab.flush();
+    expected.assert_same(&Tree::take(&lab.checkout(&version), TIMELESS), "the version");
+    expected.assert_same(&Tree::take(&lab.dir(), TIMELESS), "the tree");
+    lab.elsewhere();
+    expected.assert_same(&Tree::take(&lab.dir(), TIMELESS), "the tree elsewhere");
+}
+
+#[test]
+fn times_are_as_they_were_set() {
+    let mut lab = arrived(Mode::Passthrough);
+    let file = lab.dir().join("top/020");
+    let before = downloads(&lab);
+    let (atime, mtime) = (long_ago(), long_ago() + Duration::from_nanos(1_500_000_001));
+    let set = |time: SystemTime| {
+        let time = time.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        rustix::fs::Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) }
+    };
+    let times = rustix::fs::Timestamps { last_access: set(atime), last_modification: set(mtime) };
+    let flags = rustix::fs::AtFlags::empty();
+    rustix::fs::utimensat(rustix::fs::CWD, &file, &times, flags).unwrap();
+    let stat = fs::metadata(&file).unwrap();
+    assert_eq!((stat.accessed().unwrap(), stat.modified().unwrap()), (atime, mtime));
+    assert!(stat.ctime() > stat.mtime(), "its change is no change");
+    assert_eq!(downloads(&lab), before);
+    let dir = fs::metadata(lab.dir().join("top")).unwrap().modified().unwrap();
+    fs::rename(&file, lab.dir().join("top/renamed")).unwrap();
+    assert!(
+        fs::metadata(lab.dir().join("top")).unwrap().modified().unwrap() > dir,
+        "the directory has changed"
+    );
+    lab.flush();
+    lab.elsewhere();
+    assert_eq!(fs::metadata(lab.dir().join("top/renamed")).unwrap().modified().unwrap(), mtime);
+    fs::read(lab.dir().join("top/renamed")).unwrap();
+    assert_eq!(fs::metadata(lab.dir().join("top/renamed")).unwrap().modified().unwrap(), mtime);
+}
+
+/// Programs see the errors that they would see if it were here.
+#[test]
+fn errors_are_those_of_any_file() {
+    let lab = arrived(Mode::Passthrough);
+    let path = |name: &str| lab.dir().join(name);
+    let error = |result: rustix::io::Result<()>| result.unwrap_err();
+    let mut value = [0; 8];
+    use rustix::io::Errno;
+    assert_eq!(error(lsetxattr(path("top/011"), "user.old", b"x", XattrFlags::CREATE)), Errno::EXIST);
+    assert_eq!(error(lsetxattr(path("top/011"), "user.none", b"x", XattrFlags::REPLACE)), Errno::NODATA);
+    assert_eq!(error(lremovexattr(path("top/011"), "user.none")), Errno::NODATA);
+    assert_eq!(lgetxattr(path("top/011"), "user.old", &mut value), Ok(3));
+    assert_eq!(
+        fs::hard_link(path("top/020"), path("top/021")).unwrap_err().raw_os_error(),
+        Some(libc::EEXIST)
+    );
+    assert_eq!(fs::rename(path("top/020"), path("top/deep")).unwrap_err().raw_os_error(), Some(libc::EISDIR));
+    let renamed = rustix::fs::renameat_with(
+        rustix::fs::CWD,
+        path("top/020"),
+        rustix::fs::CWD,
+        path("top/021"),
+        rustix::fs::RenameFlags::NOREPLACE,
+    );
+    assert_eq!(renamed, Err(Errno::EXIST));
+    fs::rename(path("top/022"), path("gone")).unwrap();
+    assert_eq!(fs::read(path("top/022")).unwrap_err().raw_os_error(), Some(libc::ENOENT));
+    // Two names of one file: nothing happens.
+    fs::rename(path("top/012"), path("apart/twelve")).unwrap();
+    assert!(path("top/012").exists() && path("apart/twelve").exists());
+    // A directory with nothing but such a name in it is not empty.
+    fs::create_dir(path("only")).unwrap();
+    fs::rename(path("top/023"), path("only/it")).unwrap();
+    assert_eq!(fs::remove_dir(path("only")).unwrap_err().raw_os_error(), Some(libc::ENOTEMPTY));
+    let names: Vec<_> = fs::read_dir(path("only")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names, ["it"]);
+    fs::remove_file(path("only/it")).unwrap();
+    fs::remove_dir(path("only")).unwrap();
+}

@@ -17,7 +17,7 @@ pub mod twin;
 
 pub use command::{Finished, LIMIT, eventually, run, tool, wait_for};
 pub use in_turn::InTurn;
-pub use lab::{Lab, Mode, Setup};
+pub use lab::{Lab, Mode, Setup, detach};
 pub use snapshot::{KEPT, TIMELESS, Tree, show};
 pub use subject::{Subject, must_notice};
 pub use twin::{Defect, Twin};

@@ -74,31 +74,26 @@ impl Start<'_> {
                 return self.lazily(runtime, committer, opening, head, locks);
             }
         }
-        let absent = self.resume(runtime, locks, opening.relation)?;
+        let (absent, left) = self.resume(runtime, locks, opening.relation)?;
         let removed = |marks: Marks| match &absent {
-            Some(absent) if self.needs_scan() => {
-                let gone = absent.unsaved_removals().into_iter().map(|path| (path, Extent::Entry));
-                gone.chain(marks).collect()
+            Some(absent) => {
+                let gone = if self.needs_scan() { absent.unsaved_removals() } else { left.clone() };
+                let gone = gone.into_iter().chain(absent.unsaved_edits());
+                gone.map(|path| (path, Extent::Entry)).chain(marks).collect()
             }
-            _ => marks,
+            None => marks,
         };
         let marks = match opening.relation {
             Relation::Fresh => self.fresh(locks)?,
             Relation::Same if self.needs_scan() => removed(self.look(locks)?),
-            Relation::Same => Marks::new(),
+            Relation::Same => removed(Marks::new()),
             Relation::Lost => self.lost(committer)?,
             Relation::Moved => self.moved(runtime, committer, opening, locks, journal_lost, &removed)?,
         };
         let absent = absent.filter(|_| Source::is_left(&self.absent_place()));
         // What comes to a directory that was moved is found by the next flush only if that looks there.
         let moved = absent.iter().flat_map(|absent| absent.moved_paths());
-        let edited = absent.iter().flat_map(|absent| absent.unsaved_edits());
-        let more = edited.map(|path| (path, Extent::Entry)).chain(moved.map(|path| (path, Extent::Subtree)));
-        let mut marks = marks;
-        for (path, extent) in more {
-            let mark = marks.entry(path).or_insert(extent);
-            *mark = extent.max(*mark);
-        }
+        let marks = marks.into_iter().chain(moved.map(|path| (path, Extent::Subtree))).collect();
         Ok(Found { marks, absent })
     }
 

@@ -26,6 +26,7 @@ pub mod ranges;
 pub mod recorder;
 mod referred;
 mod store;
+mod strayed;
 pub mod trace;
 pub mod tree;
 mod witness;
@@ -38,6 +39,7 @@ pub use overlay::Restated;
 pub use pace::Pace;
 pub use referred::Referred;
 pub use store::Source;
+pub use strayed::Strayed;
 
 use crate::layer::index::LayerIndex;
 use crate::path::RelPath;

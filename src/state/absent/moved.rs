@@ -288,25 +288,12 @@ impl Absent {
         if wanted.is_empty() {
             return Ok(());
         }
-        let root = self.ground.dirs.lock().get(&RelPath::root(), false)?;
-        let device = rustix::fs::fstat(&root)?.st_dev;
-        let mut stack = vec![RelPath::root()];
-        while let Some(path) = stack.pop() {
-            let dir = self.ground.dirs.lock().get(&path, false)?;
-            for (name, ino) in directories_in(dir.as_fd())? {
-                if let Some(node) = wanted.get(&ino) {
-                    let child = rustix::fs::openat(&dir, name.as_c_str(), LEAD, Mode::empty())?;
-                    let stat = rustix::fs::fstat(&child)?;
-                    if (stat.st_dev, stat.st_ino) == (device, ino) {
-                        self.settle(*node, ino, child);
-                        wanted.remove(&ino);
-                    }
-                }
-                stack.push(path.join(name.to_bytes()));
-            }
-            if wanted.is_empty() {
-                return Ok(());
-            }
+        self.search(&mut wanted, |node, ino, child| {
+            self.settle(node, ino, child);
+            Ok(true)
+        })?;
+        if wanted.is_empty() {
+            return Ok(());
         }
         for node in wanted.into_values() {
             tracing::warn!(path = %self.tree.path(node), "a directory that was moved is not there any more");
@@ -322,6 +309,35 @@ impl Absent {
             }
         }
         self.count();
+        Ok(())
+    }
+}
+
+impl Absent {
+    /// Looks on the disk for the directories with these inode numbers and takes away those that `found` takes.
+    pub(super) fn search(
+        &self,
+        wanted: &mut HashMap<u64, Node>,
+        mut found: impl FnMut(Node, u64, OwnedFd) -> io::Result<bool>,
+    ) -> io::Result<()> {
+        let root = self.ground.dirs.lock().get(&RelPath::root(), false)?;
+        let device = rustix::fs::fstat(&root)?.st_dev;
+        let mut stack = vec![RelPath::root()];
+        while !wanted.is_empty()
+            && let Some(path) = stack.pop()
+        {
+            let dir = self.ground.dirs.lock().get(&path, false)?;
+            for (name, ino) in directories_in(dir.as_fd())? {
+                if let Some(node) = wanted.get(&ino).copied() {
+                    let child = rustix::fs::openat(&dir, name.as_c_str(), LEAD, Mode::empty())?;
+                    let stat = rustix::fs::fstat(&child)?;
+                    if (stat.st_dev, stat.st_ino) == (device, ino) && found(node, ino, child)? {
+                        wanted.remove(&ino);
+                    }
+                }
+                stack.push(path.join(name.to_bytes()));
+            }
+        }
         Ok(())
     }
 }

@@ -8,7 +8,7 @@
 //! | `tables/ID` | that of a layer that is only referred to |
 use super::log::{Log, Seen};
 use super::tree::{ROOT, Tree, What};
-use super::{Absent, Layer};
+use super::{Absent, Layer, Strayed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::index::LayerIndex;
 use crate::remote::Store;
@@ -86,8 +86,9 @@ impl Source {
         let _gone = std::fs::remove_dir_all(place);
     }
 
-    /// Goes on where an earlier daemon stopped. Since then anybody may have written to the directory.
-    pub async fn resume(self) -> Result<Absent> {
+    /// Goes on where an earlier daemon stopped. Since then anybody may have written to the directory, and moved
+    /// what is in it.
+    pub async fn resume(self) -> Result<(Absent, Strayed)> {
         let read = |name: &str| {
             let file = self.place.join(name);
             std::fs::read(&file).map_err(|e| Error::io(format!("cannot read: {}", file.display()), e))
@@ -123,7 +124,9 @@ impl Source {
             absent.recover(&seen).map_err(|e| Error::io("cannot record what is here already", e))?;
         }
         absent.find_made().map_err(|e| Error::io("cannot look for what is here already", e))?;
-        Ok(absent)
+        let strayed = absent.find_strayed();
+        let strayed = strayed.map_err(|e| Error::io("cannot look for directories that somebody moved", e))?;
+        Ok((absent, strayed))
     }
 
     fn table_file(&self, layer: &LayerRef) -> PathBuf {

@@ -2,6 +2,7 @@
 use super::{Found, Locks, Restored, Start};
 use crate::config::Layout;
 use crate::error::{Error, ErrorKind, Result};
+use crate::path::RelPath;
 use crate::serve::startup::Progress;
 use crate::state::absent::{Absent, Hydrator, Pace, Source};
 use crate::state::commit::{Committer, Opening, Relation};
@@ -46,22 +47,30 @@ impl Start<'_> {
         Ok(Found { marks: Marks::new(), absent: Some(absent) })
     }
 
-    /// What an earlier daemon has left in the remote.
+    /// What an earlier daemon has left in the remote, and the places that directories with such have left since
+    /// then.
     pub(super) fn resume(
         &self,
         runtime: &Runtime,
         locks: &Locks,
         relation: Relation,
-    ) -> Result<Option<Arc<Absent>>> {
+    ) -> Result<(Option<Arc<Absent>>, Vec<RelPath>)> {
         if self.records.meta().base.is_none() {
             Source::forget(&self.absent_place()); // of a start that came to nothing
-            return Ok(None);
+            return Ok((None, Vec::new()));
         }
         if !Source::is_left(&self.absent_place()) {
-            return Ok(None);
+            return Ok((None, Vec::new()));
         }
-        let absent = Arc::new(runtime.block_on(self.source(locks)?.resume())?);
+        let (absent, strayed) = runtime.block_on(self.source(locks)?.resume())?;
+        let absent = Arc::new(absent);
         self.records.set_absent(&absent);
+        for (path, files) in strayed.lost.iter().filter(|(_, files)| *files > 0) {
+            self.status.notice(format!(
+                "{path} was removed or replaced while nothing was mounted, and with it {files} files that were only in \
+                 the remote: earlier versions have them ('icecache log' lists those)"
+            ));
+        }
         if relation == Relation::Lost || self.settings.layout == Layout::Single {
             // What is saved anew is saved whole.
             let (store, handle) = (self.store.clone(), runtime.handle().clone());
@@ -70,6 +79,6 @@ impl Start<'_> {
                 Error::new(ErrorKind::Unavailable, "cannot bring what is only in the remote").with_source(e)
             })?;
         }
-        Ok(Some(absent))
+        Ok((Some(absent), strayed.left))
     }
 }

@@ -1,5 +1,6 @@
 //! [`Hydrator`]: brings the content of absent files, at once for who waits and in the background.
 mod first;
+mod turns;
 
 use super::Absent;
 use super::arrival::Arrivals;
@@ -22,28 +23,16 @@ use futures::{FutureExt, StreamExt};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot};
+use turns::{Background, Following, PIECES, Turns};
 
 /// Bytes of tar stream that are asked of the store at once.
 const RUN_BYTES: u64 = 16 << 20;
-/// So many of these are under way at once.
-const RUNS: usize = 3;
-/// For so long after somebody has waited the background still holds back: who reads one file after another
-/// does not wait between them.
-const HOLD_BACK: Duration = Duration::from_millis(50);
-/// After so many files were waited for it does not hold back any more: whoever reads as much reads on, and has
-/// the rest soonest if it comes in large pieces.
-const SCAN: u64 = 128;
-
 /// So many fetches are on threads of their own at once, each of which may wait for the store. The store of a
 /// directory answers on such threads as well, and the runtime has 512 of them.
 const FETCHES_MAX: usize = 64;
-
-/// How often the background looks whether it may go on.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// So many for one who waits for many files.
 const BRING_AT_ONCE: usize = 8;
@@ -71,18 +60,8 @@ pub struct Hydrator {
     lost: Lost,
     /// How fast the background may go.
     pace: Pace,
-    /// How many wait; the background holds back meanwhile.
-    waiting: AtomicUsize,
-    /// When the last of them ended to wait, in milliseconds since the start.
-    waited_ms: AtomicU64,
-    start: Instant,
-    /// How many pieces the background brings at this moment.
-    running: AtomicUsize,
-    /// How many bring everything at this moment.
-    sweeps: AtomicUsize,
-    calm: Notify,
+    turns: Arc<Turns>,
     stopped: AtomicBool,
-    demanded: AtomicU64,
     background: AtomicU64,
 }
 
@@ -110,14 +89,8 @@ impl Hydrator {
             neighbours,
             lost: Lost::default(),
             pace,
-            waiting: AtomicUsize::new(0),
-            waited_ms: AtomicU64::new(0),
-            start: Instant::now(),
-            running: AtomicUsize::new(0),
-            sweeps: AtomicUsize::new(0),
-            calm: Notify::new(),
+            turns: Arc::default(),
             stopped: AtomicBool::new(false),
-            demanded: AtomicU64::new(0),
             background: AtomicU64::new(0),
         }
     }
@@ -139,7 +112,7 @@ impl Hydrator {
 
     /// How many files somebody waited for.
     pub fn demanded(&self) -> u64 {
-        self.demanded.load(Ordering::Relaxed)
+        self.turns.demanded()
     }
 
     /// Bytes that the background has asked for.
@@ -149,7 +122,7 @@ impl Hydrator {
 
     /// Brings these files; ready when all are there. Those wanted already are not asked for twice.
     pub async fn bring(self: &Arc<Self>, mut files: Vec<u32>) -> Result<(), Failure> {
-        let _waiting = Waiting::new(self.clone());
+        let _waiting = self.turns.wait();
         files.sort_unstable();
         files.dedup();
         let flights = self.runs(&files, RUN_BYTES).into_iter().map(|run| match run.len() {
@@ -169,7 +142,7 @@ impl Hydrator {
         if let Some(flight) = flights.get(&file) {
             return flight.clone();
         }
-        self.demanded.fetch_add(1, Ordering::Relaxed);
+        self.turns.demand();
         let own = self.clone();
         let flight = async move {
             let result =
@@ -187,7 +160,9 @@ impl Hydrator {
     /// Brings a small file. What lies beside it may come after it.
     async fn one(self: &Arc<Self>, file: u32) -> Result<(), Failure> {
         let (tell, here) = oneshot::channel();
-        let all = self.fetch(self.with_neighbours(file), file..file + 1, Some(tell));
+        let following = self.following(file);
+        let files = following.as_ref().map_or_else(|| self.with_neighbours(file), |all| all.files.clone());
+        let all = self.fetch(files, file..file + 1, Some((tell, following)));
         tokio::select! {
             result = all => result,
             Ok(()) = here => Ok(()),
@@ -212,7 +187,7 @@ impl Hydrator {
 
     /// Reads a range of such a file; what is missing is brought.
     pub async fn read(self: &Arc<Self>, reader: &Reader, range: Range<u64>) -> Result<Vec<u8>, Failure> {
-        let _waiting = Waiting::new(self.clone());
+        let _waiting = self.turns.wait();
         let (file, read) = (reader.file_number(), self.ranges.read(reader, range.clone()).await);
         match &read {
             Ok(_) => self.lost.came(file, &range),
@@ -245,6 +220,27 @@ impl Hydrator {
         range.map_or(0, |range| range.end - range.start)
     }
 
+    /// What comes along with a small file that is waited for, where all are to come anyway and as fast as they
+    /// can: a whole piece from it on.
+    fn following(&self, file: u32) -> Option<Following> {
+        if !self.neighbours || self.pace.is_limited() {
+            return None;
+        }
+        self.turns.follow(file, |others| {
+            let (tree, near) = (self.absent.tree(), self.with_neighbours(file));
+            let from = tree.file(file).place;
+            let within = |next: &u32| {
+                let place = tree.file(*next).place;
+                place.layer == from.layer
+                    && place.offset + place.length <= from.offset + RUN_BYTES
+                    && !self.ranges.serves(*next)
+                    && !others.iter().any(|files| files.contains(next))
+            };
+            let last = (near.end..tree.files() as u32).take_while(within).last();
+            near.start..last.map_or(near.end, |last| last + 1)
+        })
+    }
+
     /// The files that lie within the frames that must be read for this one.
     fn with_neighbours(&self, file: u32) -> Range<u32> {
         if !self.neighbours {
@@ -268,13 +264,15 @@ impl Hydrator {
         self: &Arc<Self>,
         files: Range<u32>,
         wanted: Range<u32>,
-        here: Option<oneshot::Sender<()>>,
+        one: Option<(oneshot::Sender<()>, Option<Following>)>,
     ) -> impl Future<Output = Result<(), Failure>> + use<> {
         let own = self.clone();
         async move {
             let one_of_few = own.fetches.clone().acquire_owned().await;
             let work = tokio::task::spawn_blocking(move || {
-                let _one_of_few = one_of_few; // also when nobody waits for it any more
+                let (here, following) = one.unzip();
+                // Also when nobody waits for it any more.
+                let _to_the_end = (one_of_few, following);
                 own.place_around_damage(files, wanted, here)
             });
             work.await.unwrap_or(Err(Arc::new(RestoreError::Stopped)))
@@ -405,28 +403,38 @@ impl Hydrator {
     /// Brings everything that is absent, in the order of the layers, yielding to those who wait.
     /// `progress` is called after each piece. What cannot come keeps nothing else from coming.
     pub async fn bring_all(self: &Arc<Self>, yields: bool, progress: impl Fn()) -> Result<(), Failure> {
-        let count = self.absent.tree().files() as u32;
-        let files: Vec<u32> = (0..count).filter(|file| self.absent.wants(*file)).collect();
-        let mut runs = self.runs(&files, self.step(yields));
-        // Two meet in the middle.
-        if self.sweeps.fetch_add(1, Ordering::AcqRel) % 2 == 1 {
-            runs.reverse();
-        }
-        let _sweep = Sweep(self);
-        let pieces = futures::stream::iter(runs).map(|run| async move {
-            if self.ranges.serves(run.start) {
-                return self.whole(run.start, yields).await;
+        let brought = self.sweep(yields, progress).await;
+        self.buffers.clear();
+        brought
+    }
+
+    async fn sweep(self: &Arc<Self>, yields: bool, progress: impl Fn()) -> Result<(), Failure> {
+        let sweep = self.turns.sweep();
+        let mut outcome = Outcome::default();
+        for round in [Round::First, Round::Rest] {
+            let mut runs = self.runs(&self.wanted(), self.step(yields));
+            // Two meet in the middle.
+            if sweep.others % 2 == 1 {
+                runs.reverse();
             }
-            let _running = if yields { Some(self.wait_turn(self.cost(&run)).await) } else { None };
-            if self.stopped.load(Ordering::Relaxed) {
-                return Err(Arc::new(RestoreError::Stopped));
+            let pieces = futures::stream::iter(runs).map(|run| async move {
+                if self.ranges.serves(run.start) {
+                    return self.whole(run.start, yields).await;
+                }
+                let _running = if yields { Some(self.wait_turn(self.cost(&run)).await) } else { None };
+                if self.stopped.load(Ordering::Relaxed) {
+                    return Err(Arc::new(RestoreError::Stopped));
+                }
+                self.rest_of(run, round).await
+            });
+            let mut pieces = pieces.buffered(PIECES);
+            while let Some(result) = pieces.next().await {
+                outcome.add(result)?;
+                progress();
             }
-            self.rest_of(run).await
-        });
-        let (mut pieces, mut outcome) = (pieces.buffered(RUNS), Outcome::default());
-        while let Some(result) = pieces.next().await {
-            outcome.add(result)?;
-            progress();
+            if round == Round::First {
+                self.turns.followed().await;
+            }
         }
         let absent = self.absent.clone();
         let rest = tokio::task::spawn_blocking(move || absent.make_within(super::tree::ROOT));
@@ -436,46 +444,35 @@ impl Hydrator {
             .and_then(|()| outcome.end())
     }
 
-    /// Brings what is still absent of a run: much of it may have come since the run was made.
-    async fn rest_of(self: &Arc<Self>, run: Range<u32>) -> Result<(), Failure> {
-        let files: Vec<u32> = run.filter(|file| self.absent.wants(*file)).collect();
+    fn wanted(&self) -> Vec<u32> {
+        (0..self.absent.tree().files() as u32).filter(|file| self.absent.wants(*file)).collect()
+    }
+
+    /// Brings what is still absent of a run: much of it may have come since the run was made, and at `First` what
+    /// comes along with something else is left to that.
+    async fn rest_of(self: &Arc<Self>, run: Range<u32>, round: Round) -> Result<(), Failure> {
+        let comes = |file: u32| round == Round::First && self.turns.follows(file);
+        let files: Vec<u32> = run.filter(|file| self.absent.wants(*file) && !comes(*file)).collect();
         let parts = self.runs(&files, RUN_BYTES).into_iter().map(|part| self.fetch(part.clone(), part, None));
         let (mut parts, mut outcome) =
-            (futures::stream::iter(parts).buffer_unordered(RUNS), Outcome::default());
+            (futures::stream::iter(parts).buffer_unordered(PIECES), Outcome::default());
         while let Some(result) = parts.next().await {
             outcome.add(result)?;
         }
         outcome.end()
     }
 
-    /// While somebody waits one piece at a time is brought, and no more: who waits mostly waits for the way
-    /// to the store, and what the background has brought by then need not be waited for.
+    /// Waits until the background may ask for so many bytes.
     async fn wait_turn(&self, bytes: u64) -> Background<'_> {
         self.pace.take(bytes).await;
         self.background.fetch_add(bytes, Ordering::Relaxed);
-        loop {
-            let changed = self.calm.notified();
-            let alone = self.waiting.load(Ordering::Acquire) == 0 && !self.held_back();
-            let alone = alone || self.demanded() >= SCAN;
-            if self.running.load(Ordering::Acquire) == 0 || alone {
-                self.running.fetch_add(1, Ordering::AcqRel);
-                return Background(self);
-            }
-            // Lest a notice between the two is missed for long.
-            let _looked_again = tokio::time::timeout(LOOK_AGAIN, changed).await;
-        }
-    }
-
-    /// Whether somebody has waited just now; nobody has before the first.
-    fn held_back(&self) -> bool {
-        let waited = self.waited_ms.load(Ordering::Relaxed);
-        waited > 0 && self.start.elapsed().as_millis() as u64 - waited < HOLD_BACK.as_millis() as u64
+        self.turns.turn().await
     }
 
     /// Nothing more is put on the disk.
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);
-        self.calm.notify_waiters();
+        self.turns.wake();
     }
 
     /// Whether it was told to [`stop`](Self::stop).
@@ -489,43 +486,12 @@ impl Hydrator {
     }
 }
 
-/// Somebody waits, until it is dropped.
-struct Waiting(Arc<Hydrator>);
-
-impl Waiting {
-    fn new(hydrator: Arc<Hydrator>) -> Self {
-        hydrator.waiting.fetch_add(1, Ordering::AcqRel);
-        Self(hydrator)
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.0.waited_ms.store(self.0.start.elapsed().as_millis() as u64, Ordering::Relaxed);
-        if self.0.waiting.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.calm.notify_waiters();
-        }
-    }
-}
-
-/// Everything is brought, until it is dropped.
-struct Sweep<'a>(&'a Hydrator);
-
-impl Drop for Sweep<'_> {
-    fn drop(&mut self) {
-        self.0.sweeps.fetch_sub(1, Ordering::AcqRel);
-        self.0.buffers.clear();
-    }
-}
-
-/// A piece of the background, until it is dropped.
-struct Background<'a>(&'a Hydrator);
-
-impl Drop for Background<'_> {
-    fn drop(&mut self) {
-        self.0.running.fetch_sub(1, Ordering::AcqRel);
-        self.0.calm.notify_waiters();
-    }
+/// Everything is brought in two rounds: what others were bringing during the first, and did not, comes in the
+/// second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Round {
+    First,
+    Rest,
 }
 
 /// Joins files, ascending, whose entries lie close to each other in one layer; not those that stay `alone`.

@@ -21,6 +21,11 @@ impl Pace {
         Self { rate, next: Mutex::default() }
     }
 
+    /// Whether there is a limit.
+    pub(super) fn is_limited(&self) -> bool {
+        self.rate.is_some()
+    }
+
     /// How much to ask for at once where `most` is the most: about what comes in a second.
     pub(super) fn step(&self, most: u64) -> u64 {
         self.rate.map_or(most, |rate| rate.get().clamp(STEP_MIN.min(most), most))

@@ -1,5 +1,6 @@
 //! What was read first after earlier mounts comes first.
-use super::{Failure, Hydrator, Outcome, RUNS, RestoreError};
+use super::turns::PIECES;
+use super::{Failure, Hydrator, Outcome, RestoreError};
 use crate::layer::frame::FRAME_RAW_MAX;
 use crate::state::absent::Absent;
 use crate::state::absent::ranges::KEPT_MAX;
@@ -56,7 +57,7 @@ impl Share {
 impl Hydrator {
     /// Brings first, in its order, what a trace says; neighbours of about the same time together.
     pub async fn bring_first(self: &Arc<Self>, trace: &Trace) -> Result<(), Failure> {
-        let (absent, mut outcome) = (&self.absent, Outcome::default());
+        let (absent, mut outcome, _sweep) = (&self.absent, Outcome::default(), self.turns.sweep());
         let mut large: HashSet<u32> = HashSet::new();
         let small = |traced: &Traced| match self.traced(traced) {
             Some(file) if traced.units.is_none() && !self.ranges.serves(file) => Some(file),
@@ -91,7 +92,7 @@ impl Hydrator {
                     false => self.fetch(self.widened(&run), run, None).await,
                 }
             });
-            let mut runs = futures::stream::iter(runs).buffered(RUNS);
+            let mut runs = futures::stream::iter(runs).buffered(PIECES);
             while let Some(result) = runs.next().await {
                 outcome.add(result)?;
             }

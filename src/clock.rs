@@ -17,6 +17,11 @@ impl Timestamp {
     pub fn now() -> Self {
         Self::from(SystemTime::now())
     }
+
+    /// How long after `earlier` this is; zero if it is before.
+    pub fn since(self, earlier: Self) -> Duration {
+        SystemTime::from(self).duration_since(SystemTime::from(earlier)).unwrap_or_default()
+    }
 }
 
 impl From<SystemTime> for Timestamp {

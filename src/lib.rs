@@ -56,7 +56,7 @@
 //! use icecache::layer::PackOptions;
 //! use icecache::path::RelPath;
 //! use icecache::remote::{MemoryStore, Store};
-//! use icecache::state::commit::{CommitOptions, Committer, Layout};
+//! use icecache::state::commit::{CommitOptions, Committer, Layout, Lost};
 //! use icecache::state::dirty::{Extent, Marks};
 //! use icecache::state::head::read_head;
 //! use icecache::state::plan::{LookOptions, Plan};
@@ -82,7 +82,7 @@
 //!     pack: PackOptions::default(),
 //!     dictionary: false,
 //!     log: false,
-//!     fork: true,
+//!     lost: Lost::Fork,
 //! };
 //! let (committer, _opening) = Committer::open(store.clone(), records.clone(), options).await?;
 //!

@@ -60,8 +60,17 @@ impl Controller for Fake {
 
     fn flush(&self, _wait: bool) -> BoxFuture<'_, Result<FlushReply>> {
         let durable = self.durable;
-        async move { Ok(FlushReply { version: Some("4".into()), durable, entries: 2, bytes: 9, fork: None }) }
-            .boxed()
+        async move {
+            Ok(FlushReply {
+                version: Some("4".into()),
+                durable,
+                entries: 2,
+                bytes: 9,
+                fork: None,
+                merged: None,
+            })
+        }
+        .boxed()
     }
 
     fn log(&self) -> BoxFuture<'_, Result<Vec<LogLine>>> {
@@ -85,6 +94,7 @@ impl Controller for Fake {
             Ok(UnmountReply {
                 absent_files: 0,
                 fork: None,
+                merged: None,
                 version: Some("4".into()),
                 unmounted: true,
                 unsaved_total: self.unsaved,

@@ -31,6 +31,9 @@ impl Flush {
         if let Some(fork) = &reply.fork {
             context.output.warn(&forked(fork));
         }
+        if let Some(merged) = &reply.merged {
+            context.output.warn(&safe(merged));
+        }
         if self.wait && !reply.durable {
             context.output.warn("not everything is in the remote yet");
             return Ok(Exit::Unsaved);

@@ -65,6 +65,9 @@ fn report(reply: &UnmountReply, dir: &Path, read_only: bool, context: &Context) 
     if let Some(fork) = &reply.fork {
         context.output.warn(&forked(fork));
     }
+    if let Some(merged) = &reply.merged {
+        context.output.warn(&safe(merged));
+    }
     if reply.unsaved_total == 0 && !reply.unmounted {
         let saved = if read_only { "" } else { "everything is saved, but " };
         let message = format!(

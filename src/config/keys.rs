@@ -39,7 +39,11 @@ pub const KEYS: &[Key] = &[
     key("s3-profile", None, "profile of the AWS configuration files"),
     key("unsafe-no-cas", Some("off"), "on: accept a store without conditional writes"),
     key("on-existing", Some("merge"), "local files and a remote version: merge, local or fail"),
-    key("on-conflict", Some("fork"), "another writer moved the name: fork, or fail and keep all unsaved"),
+    key(
+        "on-conflict",
+        Some("fork"),
+        "another writer moved the name: fork; merge by path; or keep all unsaved: fail, or read-only",
+    ),
     key("scan", Some("auto"), "compare the backing with the journal: auto (after an unclean stop) or always"),
     key(
         "restore",

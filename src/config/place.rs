@@ -15,6 +15,9 @@ pub const VERSION_DIR: &str = "version";
 /// Where a mount of tables has its state, within that of the directory.
 pub const TABLES_DIR: &str = "tables";
 
+/// The state directory of a session that keeps no state: nothing can be made there.
+pub const NO_STATE: &str = "/dev/null/icecache";
+
 /// How much of a derived name stays readable, in bytes; the rest is a hash.
 const READABLE_MAX_BYTES: usize = 80;
 

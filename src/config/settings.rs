@@ -361,6 +361,11 @@ impl MountSettings {
         Ok(settings)
     }
 
+    /// Whether there is a state directory.
+    pub fn keeps_state(&self) -> bool {
+        self.state_dir != Path::new(place::NO_STATE)
+    }
+
     /// The same mount, showing a version and changing nothing. Its state, content included, is a folder of
     /// its own in the state directory, so that the directory's own state and files stay as they are.
     /// Only what is touched is brought, unless `prefetch`.

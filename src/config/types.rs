@@ -68,8 +68,13 @@ words! {
     OnConflict {
         /// Commit to a fork named after host and time.
         Fork = "fork",
+        /// Put what changed here on top of what the other one changed; of a path that both changed this is newer, and
+        /// the other's version gets a tag.
+        Merge = "merge",
         /// Keep everything unsaved and report it.
         Fail = "fail",
+        /// The same; and a mount takes no changes any more.
+        ReadOnly = "read-only",
     }
 }
 words! {

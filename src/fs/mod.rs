@@ -34,7 +34,7 @@ use shelter::Shelter;
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 pub use ops::data::read_whole;
@@ -103,6 +103,8 @@ pub struct Volume {
     kernel: OnceLock<Box<dyn Kernel>>,
     /// Process whose opens are the cut's own, 0 if there is none.
     cut_pid: AtomicU32,
+    /// Nothing is saved any more, so nothing is taken.
+    closed: AtomicBool,
 }
 
 impl std::fmt::Debug for Volume {
@@ -138,12 +140,23 @@ impl Volume {
             counters: Counters::default(),
             kernel: OnceLock::new(),
             cut_pid: AtomicU32::new(0),
+            closed: AtomicBool::new(options.read_only),
         })
     }
 
     /// How it behaves.
     pub fn options(&self) -> &VolumeOptions {
         &self.options
+    }
+
+    /// Whether changes are refused.
+    pub fn is_read_only(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    /// From now on changes are refused; writes to files that are open already may pass us by.
+    pub fn close_for_changes(&self) {
+        self.closed.store(true, Ordering::Relaxed);
     }
 
     /// The gate that operations changing the tree pass.

@@ -5,6 +5,7 @@ pub mod control;
 pub mod daemon;
 #[cfg(not(feature = "fuse"))]
 pub mod daemonless;
+pub mod directory;
 pub mod history;
 #[cfg(feature = "http")]
 pub mod http;
@@ -14,6 +15,7 @@ pub mod metrics;
 pub mod proxy;
 pub mod registry;
 pub mod shown;
+mod start;
 pub mod startup;
 #[cfg(any(feature = "http", feature = "tables"))]
 mod tiers;

@@ -199,6 +199,9 @@ pub(crate) fn open_directory(root: BorrowedFd<'_>, path: &RelPath) -> rustix::io
             }
         }
     };
+    if path.is_root() {
+        return open(root, b".");
+    }
     if path.as_bytes().len() <= PIECE_MAX {
         return open(root, path.as_bytes());
     }

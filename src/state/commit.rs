@@ -21,6 +21,7 @@ use uuid::Uuid;
 mod compress;
 mod fork;
 mod layered;
+mod merge;
 mod open;
 pub mod pack;
 mod prune;
@@ -30,6 +31,7 @@ mod single;
 mod tests;
 mod tidy;
 
+pub use merge::Merge;
 pub use open::{Opening, Relation};
 pub use prune::PruningError;
 pub use tidy::{Tidied, Tidy};
@@ -63,8 +65,20 @@ pub struct CommitOptions {
     pub dictionary: bool,
     /// Whether nothing but HEAD may ever be deleted or replaced (layered only).
     pub log: bool,
-    /// Whether changes go to a fork when another writer moved the name; else they stay unsaved.
-    pub fork: bool,
+    /// What becomes of changes when another writer moved the name.
+    pub lost: Lost,
+}
+
+/// What becomes of changes when another writer was faster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Lost {
+    /// They go to a fork.
+    Fork,
+    /// They are put on top of what the other one changed (layered only; else, and where that cannot be done,
+    /// they go to a fork).
+    Merge,
+    /// They stay unsaved.
+    GiveWay,
 }
 
 /// What a commit did.
@@ -90,6 +104,8 @@ pub struct Receipt {
     pub skipped: BTreeMap<RelPath, String>,
     /// Set if this commit had to leave its name.
     pub fork: Option<Forked>,
+    /// Set if this commit was put on top of what another writer had made meanwhile.
+    pub merge: Option<Merge>,
 }
 
 /// Another writer moved HEAD; our versions go elsewhere from now on.
@@ -201,6 +217,15 @@ impl From<JournalError> for CommitError {
 }
 
 impl CommitError {
+    /// Whether the store did not permit it.
+    pub fn is_denied(&self) -> bool {
+        matches!(
+            self,
+            Self::Remote(RemoteError::Denied { .. })
+                | Self::Head(HeadError::Remote(RemoteError::Denied { .. }))
+        )
+    }
+
     /// Whether a later attempt with a new plan may succeed without anybody's help.
     pub fn is_transient(&self) -> bool {
         match self {
@@ -250,8 +275,10 @@ impl From<CommitError> for crate::Error {
 struct State {
     name: String,
     version: VersionId,
-    /// Its document (layered only).
+    /// Its document (layered only). After a merge nobody else has it: it is what our tree is.
     head: Option<Head>,
+    /// After a merge: what the remote has, which is more.
+    merged: Option<Head>,
     tag: Option<Tag>,
     /// The end of the last commit is not known.
     unsettled: bool,
@@ -296,7 +323,7 @@ impl Committer {
         if plan.is_empty() {
             return Ok(self.nothing(&state, BTreeMap::new()));
         }
-        if !self.options.fork && state.tag.as_ref().is_some_and(|tag| tag.0 == STALE_TAG) {
+        if self.options.lost == Lost::GiveWay && state.tag.as_ref().is_some_and(|tag| tag.0 == STALE_TAG) {
             return Err(CommitError::Moved { name: state.name }); // known to be lost: sends nothing
         }
         let committed = match self.options.layout {
@@ -344,6 +371,12 @@ impl Committer {
         !self.state().unsettled
     }
 
+    /// Whether another writer was faster and our changes stay unsaved for good.
+    pub fn has_given_way(&self) -> bool {
+        self.options.lost == Lost::GiveWay
+            && self.state.lock().tag.as_ref().is_some_and(|tag| tag.0 == STALE_TAG)
+    }
+
     /// The name versions go to: another than asked for after a fork.
     pub fn name(&self) -> String {
         self.state().name
@@ -351,12 +384,14 @@ impl Committer {
 
     /// The newest version known to be committed; 0 if there is none.
     pub fn version(&self) -> VersionId {
-        self.state().version
+        let state = self.state.lock();
+        state.merged.as_ref().map_or(state.version, |merged| merged.version)
     }
 
     /// The newest HEAD known to be committed (layered only).
     pub fn head(&self) -> Option<Head> {
-        self.state().head
+        let state = self.state();
+        state.merged.or(state.head)
     }
 
     fn state(&self) -> State {
@@ -380,7 +415,7 @@ impl Committer {
     fn nothing(&self, state: &State, skipped: BTreeMap<RelPath, String>) -> Receipt {
         Receipt {
             name: state.name.clone(),
-            version: state.version,
+            version: state.merged.as_ref().map_or(state.version, |merged| merged.version),
             committed: false,
             bytes: 0,
             raw_bytes: 0,
@@ -389,6 +424,7 @@ impl Committer {
             fuzzy: 0,
             skipped,
             fork: None,
+            merge: None,
         }
     }
 
@@ -404,6 +440,7 @@ impl Committer {
             fuzzy: packed.fuzzy,
             skipped: packed.skipped,
             fork,
+            merge: None,
         }
     }
 
@@ -437,7 +474,20 @@ impl Committer {
         let result = self.blocking(move |records| records.promote(&promoted, base)).await;
         let mut state = self.state.lock();
         state.name.clone_from(&pending.target);
-        (state.version, state.head, state.tag) = (pending.version, head, Some(tag));
+        if pending.is_merged() {
+            // Our tree is what it was and this layer, not what others have beneath it.
+            let layer = head.as_ref().and_then(|head| head.layer(&pending.layer)).cloned();
+            if let (Some(layer), Some(theirs)) = (layer, &head) {
+                let (writer, host) = (layer.writer, theirs.host.clone());
+                let line = state.head.clone().unwrap_or_else(|| Head::empty(&pending.target, writer, &host));
+                let line = line.next(writer, &host, layer);
+                (state.version, state.head) = (line.version, Some(line));
+            }
+            (state.tag, state.merged) = (Some(Tag(STALE_TAG.into())), head);
+        } else {
+            (state.version, state.head, state.tag) = (pending.version, head, Some(tag));
+            state.merged = None;
+        }
         // The version stands; records that lag behind are mended by settling.
         state.unsettled = result.is_err();
         result

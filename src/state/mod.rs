@@ -17,6 +17,7 @@ pub mod head;
 pub mod identity;
 pub mod live;
 mod mapped;
+pub mod plain;
 pub mod plan;
 pub mod prune;
 pub mod record;
@@ -28,4 +29,4 @@ pub mod staging;
 pub mod verify;
 pub(crate) mod walindex;
 
-pub(crate) use backing::reach;
+pub(crate) use backing::{open_directory, reach};

@@ -1,4 +1,6 @@
-//! [`scan`]: after an unclean stop, what differs from the records, found by one parallel walk.
+//! [`scan`]: what differs from the records, found by one parallel walk: after an unclean stop, and wherever
+//! nobody tells of changes.
+use crate::clock::Timestamp;
 use crate::path::RelPath;
 use crate::state::absent::Referred;
 use crate::state::backing::Backing;
@@ -21,8 +23,24 @@ pub struct Scan {
     pub marks: Marks,
     /// How many entries of the backing were compared (not counting what is below new directories).
     pub looked: u64,
+    /// When the newest of these was changed last, as far as that was looked at; else now.
+    pub newest: Option<Timestamp>,
     /// Paths that could not be looked at, and why.
     pub unreadable: BTreeMap<RelPath, io::Error>,
+}
+
+impl Scan {
+    /// What stands at this path differs.
+    fn differs(&mut self, path: RelPath, ident: &Identity) {
+        self.newest = self.newest.max(Some(ident.ctime));
+        self.marks.insert(path, Extent::Entry);
+    }
+
+    /// All below this path is new.
+    fn is_new(&mut self, path: RelPath) {
+        self.newest = self.newest.max(Some(Timestamp::now()));
+        self.marks.insert(path, Extent::Subtree);
+    }
 }
 
 #[derive(Default)]
@@ -41,8 +59,10 @@ pub fn scan(root: BorrowedFd<'_>, records: &Records, options: &LookOptions) -> R
     let mut backing = Backing::new(root, None);
     let ident = backing.stat(&top).map_err(PlanError::Backing)?;
     let record = records.get(&top)?;
-    if !ident.zip(record).is_some_and(|(now, then)| now.unchanged_since(&then)) {
-        first.found.marks.insert(top.clone(), Extent::Entry);
+    match ident {
+        Some(now) if record.is_some_and(|then| now.unchanged_since(&then)) => {}
+        Some(now) => first.found.differs(top.clone(), &now),
+        None => drop(first.found.marks.insert(top.clone(), Extent::Entry)),
     }
     first.found.looked = 1;
     first.todo.push(top);
@@ -91,6 +111,7 @@ fn work(
                 guard.found.marks.extend(found.marks);
                 guard.found.unreadable.extend(found.unreadable);
                 guard.found.looked += found.looked;
+                guard.found.newest = guard.found.newest.max(found.newest);
                 guard.todo.extend(below);
             }
             Err(e) => guard.failed = Some(e),
@@ -143,12 +164,12 @@ fn compare(
         let is_dir = ident.file_type().is_dir();
         let was_dir = known.as_ref().is_some_and(|(_, r)| r.is_none_or(|r| r.file_type().is_dir()));
         if is_dir && !was_dir {
-            found.marks.insert(path, Extent::Subtree);
+            found.is_new(path);
             continue;
         }
         let record = known.and_then(|(_, record)| record);
         if !record.is_some_and(|record| ident.unchanged_since(&record)) {
-            found.marks.insert(path.clone(), Extent::Entry);
+            found.differs(path.clone(), &ident);
         }
         if is_dir {
             below.push(path);

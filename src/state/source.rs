@@ -23,6 +23,11 @@ pub trait ContentSource: Send + Sync {
     fn done(&self, _path: &RelPath, _captured: &Captured) {}
 }
 
+/// A planned file is no longer there. Where nothing keeps files for us that says something of that one alone.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("it was moved, replaced or removed while it was saved")]
+pub(super) struct Vanished;
+
 /// Whether a failed open or read says something of that file alone: then the others are saved, and it is tried
 /// again with each flush. Anything else (no descriptors left, another file stands there now) fails the whole.
 pub(super) fn is_of_one_file(e: &io::Error) -> bool {
@@ -38,6 +43,7 @@ pub(super) fn is_of_one_file(e: &io::Error) -> bool {
         Errno::OVERFLOW,
     ];
     e.kind() == io::ErrorKind::PermissionDenied
+        || e.get_ref().is_some_and(|inner| inner.is::<Vanished>())
         || e.raw_os_error().is_some_and(|raw| OF_ONE.iter().any(|errno| errno.raw_os_error() == raw))
 }
 

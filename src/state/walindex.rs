@@ -14,7 +14,6 @@ use std::os::unix::fs::FileExt;
 
 /// What SQLite appends to the name of a database.
 const SUFFIX: &[u8] = b"-shm";
-#[cfg(feature = "fuse")]
 const LOG_SUFFIX: &[u8] = b"-wal";
 /// What an index says at its start and in the second copy of its header
 /// (<https://sqlite.org/walformat.html>, `iVersion`).
@@ -45,7 +44,6 @@ fn may_be(name: &[u8]) -> bool {
 }
 
 /// Where the index of a database is, for the path of the database or of its log.
-#[cfg(feature = "fuse")] // only a mount brings two trees together
 pub(crate) fn beside(path: &RelPath) -> Option<RelPath> {
     let name = path.name()?;
     let database = name.strip_suffix(LOG_SUFFIX).unwrap_or(name);

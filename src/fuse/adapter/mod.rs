@@ -114,12 +114,12 @@ impl Handler for Adapter {
             Operation::Unknown => pending.reply::<()>().error(libc::ENOSYS),
             Operation::Open { flags, kill_privileges } => {
                 let how = opening(caller(&header, 0), flags, kill_privileges);
-                if volume.options().read_only && how.changes() {
+                if volume.is_read_only() && how.changes() {
                     return pending.reply::<()>().error(libc::EROFS);
                 }
                 self.open(id, how, pending.reply());
             }
-            _ if volume.options().read_only => pending.reply::<()>().error(libc::EROFS),
+            _ if volume.is_read_only() => pending.reply::<()>().error(libc::EROFS),
             change => self.change(&header, change, pending),
         }
     }

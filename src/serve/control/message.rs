@@ -246,6 +246,9 @@ pub struct FlushReply {
     pub bytes: u64,
     /// The fork it went to.
     pub fork: Option<String>,
+    /// What a person should know if it was put on top of another writer's version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merged: Option<String>,
 }
 
 /// One version.
@@ -320,6 +323,9 @@ pub struct UnmountReply {
     /// Files that are only in the remote: nobody touched them since the directory was restored.
     #[serde(default)]
     pub absent_files: u64,
+    /// What a person should know if the version was put on top of another writer's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merged: Option<String>,
 }
 
 /// An entry that is not in the remote.

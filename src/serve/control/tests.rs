@@ -61,7 +61,14 @@ impl Controller for Fake {
             if !wait {
                 return Err(Error::new(ErrorKind::Unavailable, "store is away"));
             }
-            Ok(FlushReply { version: Some("v4".into()), durable: true, entries: 2, bytes: 9, fork: None })
+            Ok(FlushReply {
+                version: Some("v4".into()),
+                durable: true,
+                entries: 2,
+                bytes: 9,
+                fork: None,
+                merged: None,
+            })
         }
         .boxed()
     }
@@ -103,6 +110,7 @@ impl Controller for Fake {
             Ok(UnmountReply {
                 absent_files: 0,
                 fork: None,
+                merged: None,
                 version: None,
                 unmounted: true,
                 unsaved_total: 1,
@@ -273,7 +281,14 @@ fn messages_are_these_lines() {
     let path = std::ffi::OsString::from_vec(b"a\xff".to_vec()).into();
     same(&Unsaved { path, reason: None }, r#"{"path":{"hex":"61ff"},"reason":null}"#);
     same(
-        &FlushReply { version: Some("4".into()), durable: true, entries: 2, bytes: 9, fork: None },
+        &FlushReply {
+            version: Some("4".into()),
+            durable: true,
+            entries: 2,
+            bytes: 9,
+            fork: None,
+            merged: None,
+        },
         r#"{"version":"4","durable":true,"entries":2,"bytes":9,"fork":null}"#,
     );
     same(

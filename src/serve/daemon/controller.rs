@@ -141,6 +141,7 @@ impl Controller for MountController {
                     entries: 0,
                     bytes: 0,
                     fork: self.fork(),
+                    merged: None,
                 });
             }
             let ending = |_| Error::new(ErrorKind::Unavailable, "the daemon is ending");
@@ -156,6 +157,7 @@ impl Controller for MountController {
                 entries: receipt.changed + receipt.removed,
                 bytes: receipt.bytes,
                 fork: self.fork(),
+                merged: receipt.merge.as_ref().map(ToString::to_string),
             })
         }
         .boxed()

@@ -64,8 +64,8 @@ impl std::fmt::Debug for Ending {
 
 impl Ending {
     /// The end of `served`.
-    pub fn new(settings: Arc<MountSettings>, served: Arc<Served>, content: Content, dir: PathBuf) -> Self {
-        let kept_in = settings.backing.clone().unwrap_or(dir);
+    pub fn new(settings: Arc<MountSettings>, served: Arc<Served>, content: Content) -> Self {
+        let kept_in = settings.backing.as_ref().unwrap_or(&settings.dir).clone();
         Self { settings, served, content, kept_in, state: Mutex::default(), changed: Condvar::new() }
     }
 
@@ -245,6 +245,7 @@ impl Ending {
                     error: failure.map(WireError::from),
                     absent_files: 0,
                     fork: None,
+                    merged: None,
                 };
             }
         };
@@ -263,6 +264,7 @@ impl Ending {
             error: failure.map(WireError::from),
             absent_files: self.served.hydrator().map_or(0, |hydrator| hydrator.absent().left().files),
             fork: Some(flusher.committer().name()).filter(|name| name != self.settings.name.as_str()),
+            merged: status.merge.as_ref().map(ToString::to_string),
         }
     }
 }

@@ -6,15 +6,12 @@
 mod controller;
 mod ending;
 mod hydrating;
-mod lock;
 #[cfg(not(feature = "http"))]
 mod metricless;
 #[cfg(feature = "http")]
 mod metrics;
 mod mounting;
-mod reconcile;
 mod signals;
-mod store_check;
 #[cfg(feature = "tables")]
 mod tables;
 mod version;
@@ -22,30 +19,24 @@ mod version;
 use super::control::{self, Controller};
 use super::registry::{Registered, Registry};
 use super::shown;
+use super::start::lock::Locks;
+use super::start::reconcile::Start;
+use super::start::store_check::StoreCheck;
+use super::start::{ASIDE, commit_options, open_directory, open_records, version};
 use super::startup::{Ended, Ready, StatusPipe};
 use crate::config::{Environment, MountSettings, TablesSettings};
 use crate::error::{Error, Result};
-use crate::journal::{Journal, SledJournal};
-use crate::layer::PackOptions;
 use crate::remote::{self, Counters, Store};
-use crate::state::commit::{CommitOptions, Committer, Layout};
-use crate::state::head::VersionId;
-use crate::state::record::Records;
+use crate::state::commit::Committer;
 use controller::MountController;
 use ending::{Content, Ending};
-use lock::Locks;
 #[cfg(not(feature = "http"))]
 use metricless as metrics;
 use metrics::Listening;
 use mounting::{Mounting, Served};
-use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
-use store_check::StoreCheck;
 use tokio::runtime::Runtime;
-
-/// How long a start waits for the journal of a daemon that is still ending.
-const JOURNAL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What an ordinary user is told, once for each mount.
 const NOT_ROOT: &str = "mounted as an ordinary user: file data passes through the daemon (no kernel passthrough), \
@@ -176,7 +167,8 @@ impl Prepared<'_> {
                 settings.name, opening.name
             ));
         }
-        let start = reconcile::Start { settings, store, records: &records, status, check: &check };
+        let aside = settings.state_dir.join(ASIDE);
+        let start = Start { settings, store, records: &records, status, check: &check, aside };
         let found = start.reconcile(runtime, &committer, &opening, locks, lost)?;
         check.passed()?;
 
@@ -186,7 +178,7 @@ impl Prepared<'_> {
         let served = mounting.serve(settings, Some(flusher.clone()), handle)?;
         let version = version(flusher.status().version);
         let content = Content::Living { flusher: flusher.clone(), records };
-        let ending = Arc::new(Ending::new(settings.clone(), served.clone(), content, locks.dir_path()));
+        let ending = Arc::new(Ending::new(settings.clone(), served.clone(), content));
         let controller = Arc::new(MountController::new(
             settings.clone(),
             served.clone(),
@@ -202,41 +194,6 @@ impl Prepared<'_> {
 fn ready(settings: &MountSettings, served: &Served, version: Option<String>) -> Ready {
     let (mode, mode_reason) = served.mode();
     Ready { pid: std::process::id(), mode, mode_reason, version, dir: settings.dir.clone(), metrics: None }
-}
-
-/// A version as people and JSON see it.
-fn version(version: VersionId) -> Option<String> {
-    (version > 0).then(|| version.to_string())
-}
-
-/// The clean records; whether an earlier journal was damaged and had to be set aside.
-fn open_records(settings: &MountSettings, status: &StatusPipe) -> Result<(Arc<Records>, bool)> {
-    let opened = SledJournal::open(&settings.state_dir.join("journal"), JOURNAL_PATIENCE)?;
-    let lost = opened.damage.is_some();
-    if let Some(damage) = opened.damage {
-        status.notice(format!(
-            "the journal was damaged and has been set aside ({}); everything is compared with the remote: {}",
-            damage.moved_to.display(),
-            damage.reason
-        ));
-    }
-    let journal: Arc<dyn Journal> = Arc::new(opened.journal);
-    let records = Records::open(journal, &settings.remote, settings.name.as_str())?;
-    Ok((Arc::new(records), lost))
-}
-
-fn commit_options(settings: &MountSettings) -> CommitOptions {
-    CommitOptions {
-        layout: match settings.layout {
-            crate::config::Layout::Layered | crate::config::Layout::Log => Layout::Layered,
-            crate::config::Layout::Single => Layout::Single,
-        },
-        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-        pack: PackOptions { level: settings.level as i32, ..PackOptions::default() },
-        dictionary: settings.dictionary,
-        log: settings.layout == crate::config::Layout::Log,
-        fork: settings.on_conflict == crate::config::OnConflict::Fork,
-    }
 }
 
 fn serve_control(
@@ -264,9 +221,4 @@ fn raise_descriptor_limit() {
     if raised.is_err() {
         let _kept = setrlimit(Resource::Nofile, Rlimit { current: now.maximum, maximum: now.maximum });
     }
-}
-
-/// Opens a directory of the daemon's own for calls relative to it.
-fn open_directory(path: &std::path::Path) -> Result<File> {
-    File::open(path).map_err(|e| Error::io(format!("cannot open directory: {}", path.display()), e))
 }

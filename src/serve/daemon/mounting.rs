@@ -1,8 +1,6 @@
 //! [`Mounting`] and [`Served`]: a mounted directory, and the threads behind it.
-use super::lock::Locks;
-use super::reconcile::Found;
 use crate::config::{
-    Access, FsyncMode, Layout, MountSettings, Passthrough, Transport as TransportSetting, Xattr,
+    Access, FsyncMode, Layout, MountSettings, OnConflict, Passthrough, Transport as TransportSetting, Xattr,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{Volume, VolumeOptions};
@@ -13,11 +11,13 @@ use crate::fuse::mount::{
 };
 use crate::fuse::transport::{Offer, Transport, attach};
 use crate::remote::Store;
+use crate::serve::start::lock::Locks;
+use crate::serve::start::reconcile::Found;
 use crate::state::absent::{Gathering, Hydrator, Learned, Pace, Shown};
 use crate::state::barrier::Barrier;
 use crate::state::commit::{Committer, Tidy};
 use crate::state::cut::{CutOptions, Cutter};
-use crate::state::flusher::{Flusher, StartBarrier, Timing};
+use crate::state::flusher::{Flusher, StartBarrier, Timing, WhenLost};
 use crate::state::plan::{LookOptions, change_tick};
 use crate::state::record::Records;
 use crate::state::staging::Staging;
@@ -202,7 +202,12 @@ impl Mounting {
             .filter(|_| !settings.no_prefetch && settings.layout == Layout::Layered)
             .zip(self.hydrator.as_ref())
             .map(|(learned, hydrator)| Gathering::new(hydrator.absent().clone(), learned));
-        Ok(Arc::new(flusher.bringing(self.hydrator.clone()).gathering(gathering)))
+        let closing: Option<WhenLost> = (settings.on_conflict == OnConflict::ReadOnly).then(|| {
+            let volume = self.volume.clone();
+            Box::new(move || volume.close_for_changes()) as WhenLost
+        });
+        let flusher = flusher.bringing(self.hydrator.clone()).gathering(gathering).when_lost(closing);
+        Ok(Arc::new(flusher))
     }
 
     /// Starts to answer, and to flush by `flusher` if there is one.

@@ -7,7 +7,6 @@ mod hintless;
 #[cfg(feature = "redis")]
 mod hints;
 
-use super::lock::Locks;
 use super::metrics::Listening;
 use super::mounting::allow_other;
 use super::{RUNTIME_THREADS, serve_control, signals};
@@ -22,6 +21,7 @@ use crate::fuse::tables::{IO_BYTES, TablesAdapter, WITHHELD, wanted};
 use crate::fuse::transport::{Offer, attach};
 use crate::remote::Counters;
 use crate::serve::registry::{Registered, Registry};
+use crate::serve::start::lock::Locks;
 use crate::serve::startup::{Ended, Progress, Ready, StatusPipe};
 use crate::tables::{Lake, LakeOptions, Stores, View, track};
 use controller::TablesController;

@@ -6,11 +6,11 @@ mod controller;
 
 use super::ending::{Content, Ending};
 use super::mounting::Mounting;
-use super::reconcile::{Found, Reports};
 use super::{Prepared, Standing};
 use crate::config::{Choice, Layout, Restore};
 use crate::error::{Error, ErrorKind, Result};
 use crate::serve::shown;
+use crate::serve::start::reconcile::{Found, Reports};
 use crate::serve::startup::Progress;
 use crate::state::absent::{Absent, Source};
 use crate::state::choice::choose;
@@ -34,7 +34,7 @@ pub(super) fn stand(at: &Prepared<'_>, choice: &Choice) -> Result<Standing> {
     let served = Mounting::begin(settings, locks, found, store, handle)?.serve(settings, None, handle)?;
     let version = head.version.to_string();
     let content = Content::Version(version.clone());
-    let ending = Arc::new(Ending::new(settings.clone(), served.clone(), content, locks.dir_path()));
+    let ending = Arc::new(Ending::new(settings.clone(), served.clone(), content));
     let controller = Arc::new(VersionController {
         settings: settings.clone(),
         served: served.clone(),

@@ -1,4 +1,5 @@
 //! Layout layered: one layer a version, and HEAD.
+use super::merge::MERGE_ATTEMPTS;
 use super::pack::Material;
 use super::*;
 use crate::remote::Condition;
@@ -37,7 +38,7 @@ impl Committer {
             return Ok(self.nothing(&state, packed.skipped));
         }
         upload.finish().await?;
-        let mut pending = self.stage(&state, &key, &packed, plan).await?;
+        let mut pending = self.stage(&state, &key, &packed, Arc::clone(&plan)).await?;
 
         let writer = self.records.meta().writer;
         let host = self.options.host.clone();
@@ -49,13 +50,15 @@ impl Committer {
             Some(tag) => Condition::IfMatch(tag.clone()),
             None => Condition::IfAbsent,
         };
-        let mut attempt = 1;
+        let line = base.clone();
+        let (mut attempt, mut merges, mut merged) = (1, 0, None);
         let theirs = loop {
             let next = base.next(writer, &host, layer.clone());
-            match self.swap(&next, Some(&key), condition).await? {
+            match self.attempt(&next, &key, condition, &state).await? {
                 Swap::Done(tag, there) => {
                     self.promote(&pending, Some(there.map_or(next, |there| *there)), tag).await?;
-                    return Ok(self.receipt(&state.name, pending.version, packed, None));
+                    let receipt = self.receipt(&state.name, pending.version, packed, None);
+                    return Ok(Receipt { merge: merged.take(), ..receipt });
                 }
                 // Somebody gave our version a name: no writer, and what we build on with it.
                 Swap::Lost(Some(theirs)) if is_ours(&state, &theirs.0) => {
@@ -73,6 +76,22 @@ impl Committer {
                     base.log |= self.options.log;
                     attempt += 1;
                 }
+                Swap::Lost(Some(theirs)) if self.options.lost == Lost::Merge && merges < MERGE_ATTEMPTS => {
+                    if self.adopt_late(&state.name, &theirs.0, &theirs.1).await? {
+                        return Err(CommitError::Outdated);
+                    }
+                    merges += 1;
+                    let (their, stored) = (&theirs.0, &theirs.1);
+                    let Some((on, how)) = self.merge(&line, &plan, (their, stored), &layer).await? else {
+                        break theirs;
+                    };
+                    let version = their.version + 1;
+                    pending = self
+                        .blocking(move |records| records.merge(&mut pending, version).map(|()| pending))
+                        .await?;
+                    (base, condition, merged) = (on, Condition::IfMatch(stored.clone()), Some(how));
+                    base.dictionary = self.known_dictionary().or(base.dictionary);
+                }
                 Swap::Lost(Some(theirs)) => break theirs,
                 Swap::Lost(None) => return Err(self.gone(state.name.clone(), head::head_key(&state.name))),
             }
@@ -81,17 +100,18 @@ impl Committer {
             return Err(CommitError::Outdated);
         }
 
-        if !self.options.fork {
+        if self.options.lost == Lost::GiveWay {
             return Err(self.give_way(state.name));
         }
+        let base = line;
         self.require_layers(&base, &theirs.0).await?;
         let origin = self.records.meta().name;
         for attempt in 1..=FORK_ATTEMPTS {
             let name = fork::fork_name(&origin, &host, head::instant(time), attempt);
             let next = base.fork(&name).next(writer, &host, layer.clone());
-            let target = name.clone();
+            let (target, next_of) = (name.clone(), next.version);
             pending = self
-                .blocking(move |records| records.retarget(&mut pending, &target).map(|()| pending))
+                .blocking(move |records| records.retarget(&mut pending, &target, next_of).map(|()| pending))
                 .await?;
             if let Swap::Done(tag, there) = self.swap(&next, Some(&key), Condition::IfAbsent).await? {
                 let next = there.map_or(next, |there| *there);
@@ -103,6 +123,21 @@ impl Committer {
             }
         }
         Err(RemoteError::Precondition { key: head::head_key(&origin) }.into())
+    }
+
+    /// Swaps HEAD. Whoever knows that another writer's is there asks for that one at once.
+    async fn attempt(
+        &self,
+        next: &Head,
+        key: &str,
+        condition: Condition,
+        state: &State,
+    ) -> Result<Swap, CommitError> {
+        let is_stale = matches!(&condition, Condition::IfMatch(tag) if tag.0 == STALE_TAG);
+        if !is_stale || self.options.lost != Lost::Merge {
+            return self.swap(next, Some(key), condition).await;
+        }
+        Ok(Swap::Lost(head::read_head(&*self.store, &state.name).await?.map(Box::new)))
     }
 
     /// A fork lists the layers of `base`; those that `theirs` has let go may have been deleted.

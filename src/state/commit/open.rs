@@ -31,6 +31,22 @@ pub enum Relation {
     Lost,
 }
 
+impl State {
+    /// Nothing is known of the remote yet.
+    fn at(name: String, version: VersionId) -> Self {
+        Self {
+            name,
+            version,
+            head: None,
+            merged: None,
+            tag: None,
+            unsettled: true,
+            next_look: NextLook::default(),
+            gone: 0,
+        }
+    }
+}
+
 impl Committer {
     /// Reads HEAD (or looks at the archive), finds the end of flushes cut off by the last stop, and
     /// tells how both stand to each other. Any failure to read is an error, never an empty start.
@@ -42,15 +58,7 @@ impl Committer {
         let name = records.current_name();
         head::check_name(&name)?;
         let version = records.meta().base.as_ref().map_or(0, |b| b.version);
-        let state = State {
-            name,
-            version,
-            head: None,
-            tag: None,
-            unsettled: true,
-            next_look: NextLook::default(),
-            gone: 0,
-        };
+        let state = State::at(name, version);
         let turn = tokio::sync::Mutex::new(());
         // Small layers are merged soon: what was just written need not be read.
         let store: Store = Arc::new(Recent::new(store, head::LAYERS));
@@ -99,8 +107,21 @@ impl Committer {
             Relation::Moved | Relation::Lost => state.tag = Some(Tag(STALE_TAG.into())),
         }
         state.version = meta.base.map_or(0, |b| b.version);
+        state.merged = None;
         *committer.state.lock() = state;
         Ok((committer, Opening { name, head, tag, relation }))
+    }
+
+    /// The start of whoever may not read the remote, and has records of no version: the first commit succeeds
+    /// only if the name has none.
+    pub fn unread(store: Store, records: Arc<Records>, options: CommitOptions) -> (Self, Opening) {
+        let name = records.current_name();
+        let state = State { unsettled: false, ..State::at(name.clone(), 0) };
+        let turn = tokio::sync::Mutex::new(());
+        let store: Store = Arc::new(Recent::new(store, head::LAYERS));
+        let committer =
+            Self { store, records, options, turn, state: Mutex::new(state), dictionary: Mutex::default() };
+        (committer, Opening { name, head: None, tag: None, relation: Relation::Fresh })
     }
 
     /// A name that has versions in the other layout is not an empty one: who forgets to say which
@@ -127,7 +148,7 @@ impl Committer {
             (None, Some(_)) => self.records.meta().base.map_or(0, |b| b.version),
             (None, None) => 0,
         };
-        (state.head, state.tag) = (head, tag);
+        (state.head, state.tag, state.merged) = (head, tag, None);
     }
 
     /// The backing stays at the older version the records describe, although `newest` is there: the

@@ -12,6 +12,8 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
+mod merge;
+
 type Faults = Arc<Mutex<Vec<(Operation, &'static str, Fault)>>>;
 
 /// One machine with its directory, journal and way to the store.
@@ -55,7 +57,7 @@ impl Site {
             pack: PackOptions::default(),
             dictionary: false,
             log: false,
-            fork: true,
+            lost: Lost::Fork,
         };
         let (committer, opening) = Committer::open(store, Arc::clone(&records), options).await?;
         let memory = memory.clone();
@@ -126,6 +128,7 @@ impl Site {
                     Kind::File { .. } => {
                         let mut text = Vec::new();
                         reader.read_content(&mut text, 1 << 20).expect("reads");
+                        tree.retain(|p: &RelPath, _| !p.starts_with(&entry.path));
                         tree.insert(entry.path, String::from_utf8(text).expect("text"));
                     }
                     Kind::HardLink { target } => {
@@ -357,7 +360,7 @@ async fn who_loses_the_race_goes_on_in_a_fork() {
 async fn without_forks_a_lost_race_is_an_error_that_sends_no_more() {
     for layout in [Layout::Layered, Layout::Single] {
         let mut s = Site::open(&MemoryStore::new(), layout).await;
-        s.committer.options.fork = false;
+        s.committer.options.lost = Lost::GiveWay;
         s.write("a", "1");
         s.flush().await.expect("commits");
         let key = if layout == Layout::Single { "work.zst" } else { "work/HEAD" };

@@ -192,7 +192,7 @@ impl Committer {
     }
 
     /// The tail of a layer, as HEAD says it is.
-    async fn table(&self, layer: &LayerRef) -> Result<Bytes, CommitError> {
+    pub(super) async fn table(&self, layer: &LayerRef) -> Result<Bytes, CommitError> {
         let wrong = |what: &str| LayerError::corrupt(format!("layer {}: {what}", layer.key));
         let table = layer.table.as_ref().ok_or_else(|| wrong("it has no table"))?;
         let range = layer.bytes - table.bytes..layer.bytes;

@@ -55,6 +55,9 @@ const STATUS_PATHS_MAX: usize = 10_000;
 /// Starts a helper for the cut; `None` where none is needed.
 pub type StartBarrier = Box<dyn Fn() -> Option<std::io::Result<Barrier>> + Send + Sync>;
 
+/// Called when another writer was faster and nothing will be saved any more.
+pub type WhenLost = Box<dyn Fn() + Send + Sync>;
+
 type Answer = oneshot::Sender<Result<Receipt>>;
 
 /// When to flush.
@@ -77,6 +80,7 @@ pub struct Flusher {
     runtime: Handle,
     hydrator: Option<Arc<Hydrator>>,
     gathering: Option<Gathering>,
+    when_lost: Option<WhenLost>,
     status: Mutex<FlushStatus>,
     waiting: Mutex<Vec<Answer>>,
     stop: AtomicBool,
@@ -116,6 +120,7 @@ impl Flusher {
             runtime,
             hydrator: None,
             gathering: None,
+            when_lost: None,
             status: Mutex::new(status),
             waiting: Mutex::default(),
             stop: AtomicBool::new(false),
@@ -137,6 +142,13 @@ impl Flusher {
     #[must_use]
     pub fn gathering(mut self, gathering: Option<Gathering>) -> Self {
         self.gathering = gathering;
+        self
+    }
+
+    /// Whom to tell when changes are no longer saved, because another writer was faster.
+    #[must_use]
+    pub fn when_lost(mut self, call: Option<WhenLost>) -> Self {
+        self.when_lost = call;
         self
     }
 
@@ -261,6 +273,9 @@ impl Flusher {
             }
             Ok(_) => {}
             Err(e) => tracing::warn!(error = %e, "flush failed; everything is kept and will be tried again"),
+        }
+        if let Some(when_lost) = self.when_lost.as_ref().filter(|_| self.committer.has_given_way()) {
+            when_lost();
         }
         for answer in asked {
             let copy = match &result {

@@ -3,7 +3,7 @@ use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::metrics::Latency;
 use crate::path::RelPath;
-use crate::state::commit::{Forked, Receipt};
+use crate::state::commit::{Forked, Merge, Receipt};
 use crate::state::head::VersionId;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -51,6 +51,8 @@ pub struct FlushStatus {
     pub durations: Latency,
     /// The fork that versions go to.
     pub fork: Option<Forked>,
+    /// The last merge with what another writer had made, since the start.
+    pub merge: Option<Merge>,
     /// Entries that could not be read, and why. They are tried again with each flush.
     pub stuck: BTreeMap<RelPath, String>,
 }
@@ -74,6 +76,10 @@ impl FlushStatus {
             tracing::error!(from = %fork.from, to = %fork.name, base = fork.base,
                 "another writer moved this name: nothing was overwritten, our versions go to a fork");
             self.fork = Some(fork.clone());
+        }
+        if let Some(merge) = &receipt.merge {
+            tracing::warn!(version = receipt.version, "{merge}");
+            self.merge = Some(merge.clone());
         }
         if receipt.committed {
             self.flushes += 1;

@@ -38,6 +38,16 @@ pub struct Pending {
     /// HEAD has it; applying it may have been interrupted.
     swapped: bool,
     chunks: u32,
+    /// Its layer goes on top of what another writer made: the version has more than the tree.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    merged: bool,
+}
+
+impl Pending {
+    /// Whether its version has more than the tree it was made of.
+    pub fn is_merged(&self) -> bool {
+        self.merged
+    }
 }
 
 /// One change of the records.
@@ -99,6 +109,7 @@ impl Records {
             version,
             swapped: false,
             chunks: 0,
+            merged: false,
         };
         let mut deltas = deltas.peekable();
         let mut batch = Batch::new();
@@ -119,8 +130,25 @@ impl Records {
     }
 
     /// Notes that a staged flush goes to another name, durably. To be called before that HEAD is written.
-    pub fn retarget(&self, pending: &mut Pending, target: &str) -> Result<(), JournalError> {
+    pub fn retarget(
+        &self,
+        pending: &mut Pending,
+        target: &str,
+        version: VersionId,
+    ) -> Result<(), JournalError> {
         target.clone_into(&mut pending.target);
+        (pending.version, pending.merged) = (version, false);
+        self.put_pending(pending)
+    }
+
+    /// Notes that a staged flush goes on top of another writer's version, durably. To be called before that HEAD
+    /// is written. The tree it was made of stays the base of the records.
+    pub fn merge(&self, pending: &mut Pending, version: VersionId) -> Result<(), JournalError> {
+        (pending.version, pending.merged) = (version, true);
+        self.put_pending(pending)
+    }
+
+    fn put_pending(&self, pending: &Pending) -> Result<(), JournalError> {
         let mut batch = Batch::new();
         put_header(&mut batch, pending)?;
         self.journal.apply(batch)?;
@@ -165,7 +193,9 @@ impl Records {
         self.drop_keys(&mut batch, pending)?;
         self.edit_meta(batch, |meta| {
             meta.fork = (pending.target != meta.name).then(|| pending.target.clone());
-            meta.base = Some(base);
+            if !pending.merged {
+                meta.base = Some(base);
+            }
         })?;
         self.follow_touched()?;
         self.journal.flush()?;

@@ -86,6 +86,7 @@ impl TablesController {
             error: error.map(Into::into),
             fork: None,
             absent_files: 0,
+            merged: None,
         }
     }
 }

@@ -1,12 +1,14 @@
-//! [`Locks`]: one daemon for a state directory, one for a backing.
+//! [`Locks`]: one icecache for a state directory, one for a backing.
 use crate::config::MountSettings;
 use crate::error::{Error, ErrorKind, Result};
+#[cfg(feature = "fuse")]
+use crate::fuse::mount::{detach_dead, is_on_ours};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How long a lock is waited for.
@@ -16,23 +18,25 @@ const DYING_PAUSE: Duration = Duration::from_millis(20);
 /// Held while the daemon lives; the kernel releases them with the process, however it ends.
 #[derive(Debug)]
 pub struct Locks {
-    _state: File,
+    _state: Option<File>,
     /// The backing, opened before anything is mounted over it.
     backing: File,
-    dir: PathBuf,
 }
 
 impl Locks {
     /// Prepares the state directory and locks both.
     pub fn take(settings: &MountSettings) -> Result<Self> {
-        let state_dir = &settings.state_dir;
-        own_directory(state_dir)?;
-        let state = lock_state(&state_dir.join("lock"))?;
-        for name in ["tmp", "staging"] {
-            let path = state_dir.join(name);
-            own_directory(&path)?;
-        }
-        if crate::fuse::mount::detach_dead(&settings.dir)? {
+        let state = lock_state_dir(&settings.state_dir)?;
+        Self::of_backing(settings, Some(state))
+    }
+
+    /// Locks the directory alone: nothing is kept beside it.
+    pub fn without_state(settings: &MountSettings) -> Result<Self> {
+        Self::of_backing(settings, None)
+    }
+
+    fn of_backing(settings: &MountSettings, state: Option<File>) -> Result<Self> {
+        if detach_dead(&settings.dir)? {
             tracing::info!("took away a mount whose daemon had died");
         }
         let place = settings.backing.as_ref().unwrap_or(&settings.dir);
@@ -41,7 +45,7 @@ impl Locks {
                 .map_err(|e| Error::io(format!("cannot create backing: {}", place.display()), e))?;
         }
         let backing = super::open_directory(place)?;
-        if settings.backing.is_some() && crate::fuse::mount::is_on_ours(&backing)? {
+        if settings.backing.is_some() && is_on_ours(&backing)? {
             let message = format!(
                 "the backing is what another icecache shows, so both would save the same files: {}",
                 place.display()
@@ -52,7 +56,7 @@ impl Locks {
             let message = format!("another icecache uses this directory: {}", place.display());
             return Err(Error::new(ErrorKind::Busy, message));
         }
-        Ok(Self { _state: state, backing, dir: settings.dir.clone() })
+        Ok(Self { _state: state, backing })
     }
 
     /// The backing directory.
@@ -64,11 +68,6 @@ impl Locks {
     pub fn backing_fd(&self) -> Result<OwnedFd> {
         let fd = self.backing.as_fd().try_clone_to_owned();
         fd.map_err(|e| Error::io("cannot use the backing directory", e))
-    }
-
-    /// The mount directory.
-    pub fn dir_path(&self) -> PathBuf {
-        self.dir.clone()
     }
 }
 
@@ -90,6 +89,15 @@ fn lock(file: &File) -> bool {
     true
 }
 
+fn lock_state_dir(state_dir: &Path) -> Result<File> {
+    own_directory(state_dir)?;
+    let state = lock_state(&state_dir.join("lock"))?;
+    for name in ["tmp", "staging"] {
+        own_directory(&state_dir.join(name))?;
+    }
+    Ok(state)
+}
+
 fn lock_state(path: &Path) -> Result<File> {
     let failed = |e| Error::io(format!("cannot lock state directory: {}", path.display()), e);
     let mut file = OpenOptions::new()
@@ -109,4 +117,15 @@ fn lock_state(path: &Path) -> Result<File> {
     file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
     writeln!(file, "{}", std::process::id()).map_err(failed)?;
     Ok(file)
+}
+
+/// A build that mounts nothing looks for no mounts.
+#[cfg(not(feature = "fuse"))]
+fn detach_dead(_: &Path) -> Result<bool> {
+    Ok(false)
+}
+
+#[cfg(not(feature = "fuse"))]
+fn is_on_ours(_: &File) -> Result<bool> {
+    Ok(false)
 }

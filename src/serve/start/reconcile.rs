@@ -24,6 +24,7 @@ use crate::sync::Mutex;
 use rustix::fs::{AtFlags, Timespec, Timestamps};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::runtime::Runtime;
 
@@ -39,6 +40,8 @@ pub struct Start<'a> {
     pub status: &'a StatusPipe,
     /// Whether the store will do.
     pub check: &'a StoreCheck<'a>,
+    /// Where local files go that the remote has otherwise.
+    pub aside: PathBuf,
 }
 
 /// What a start found.
@@ -160,19 +163,28 @@ impl Start<'_> {
         }
         let local = removed(self.look(locks)?);
         if !local.is_empty() {
-            if let Some(head) = &opening.head
+            if self.settings.on_conflict == OnConflict::Merge
+                && let Some(head) = &opening.head
+            {
+                self.status.notice(format!(
+                    "another machine has saved newer versions, and there are unsaved changes here: both are brought \
+                     together; what both changed stays as it is here, version {} has it otherwise",
+                    head.version
+                ));
+            } else if let Some(head) = &opening.head
                 && committer.keep(head)
             {
                 let fate = match self.settings.on_conflict {
                     OnConflict::Fork => "they will be saved as a fork",
-                    OnConflict::Fail => "they stay unsaved, --on-conflict fork saves them as a fork",
+                    _ => "they stay unsaved, --on-conflict fork saves them as a fork",
                 };
                 self.status.notice(format!(
                     "another machine has saved newer versions, and there are unsaved changes here: {fate}"
                 ));
                 return Ok(local);
+            } else {
+                self.status.notice("another history stands in the remote; what only this disk has is kept");
             }
-            self.status.notice("another history stands in the remote; what only this disk has is kept");
         }
         // What never came is of the older version; the newer one comes whole.
         Source::forget(&self.absent_place());
@@ -225,7 +237,8 @@ impl Start<'_> {
     ) -> Result<Restored> {
         let found: Arc<Mutex<Restored>> = Arc::default();
         let into = found.clone();
-        let keep_local = self.settings.on_existing == OnExisting::Local && !empty;
+        let merges = self.settings.on_conflict == OnConflict::Merge && local.is_some();
+        let keep_local = (self.settings.on_existing == OnExisting::Local || merges) && !empty;
         // What the directory keeps against the remote is not recorded as saved: the scan finds it.
         let ours: Arc<Mutex<HashSet<RelPath>>> = Arc::default();
         let differs = ours.clone();
@@ -263,7 +276,7 @@ impl Start<'_> {
             differs.lock().insert(path.clone());
             Standing::Stays
         };
-        let (aside, aside_path) = if empty { (None, None) } else { self.aside()? };
+        let (aside, aside_path) = if empty { (None, None) } else { self.new_aside()? };
         // Of a database that another one takes the place of: whoever opens the new one must not share
         // it with those who still have the old one open.
         let stale: Arc<Mutex<Vec<RelPath>>> = Arc::default();
@@ -345,9 +358,9 @@ impl Start<'_> {
     }
 
     /// A place for local files that the remote has otherwise.
-    fn aside(&self) -> Result<(Option<std::os::fd::OwnedFd>, Option<std::path::PathBuf>)> {
+    fn new_aside(&self) -> Result<(Option<std::os::fd::OwnedFd>, Option<PathBuf>)> {
         let time = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%.fZ").to_string();
-        let place = self.settings.state_dir.join("conflicts").join(time);
+        let place = self.aside.join(time);
         super::lock::own_directory(&place)?;
         Ok((Some(super::open_directory(&place)?.into()), Some(place)))
     }
@@ -363,11 +376,10 @@ impl Start<'_> {
     }
 
     fn drop_empty_aside(&self) {
-        let conflicts = self.settings.state_dir.join("conflicts");
-        for entry in std::fs::read_dir(&conflicts).into_iter().flatten().flatten() {
+        for entry in std::fs::read_dir(&self.aside).into_iter().flatten().flatten() {
             let _not_empty = std::fs::remove_dir(entry.path());
         }
-        let _not_empty = std::fs::remove_dir(conflicts);
+        let _not_empty = std::fs::remove_dir(&self.aside);
     }
 }
 
@@ -459,13 +471,14 @@ fn remove(locks: &Locks, path: &RelPath) {
 }
 
 /// Hands the progress of a restore to whoever waits for the mount.
-pub(super) struct Reports {
+pub struct Reports {
     status: StatusPipe,
     progress: Mutex<Progress>,
 }
 
 impl Reports {
-    pub(super) fn to(status: &StatusPipe) -> Self {
+    /// Tells `status`.
+    pub fn to(status: &StatusPipe) -> Self {
         Self { status: status.clone(), progress: Mutex::default() }
     }
 }

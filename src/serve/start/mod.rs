@@ -1,0 +1,69 @@
+//! What a start has in common, whether a mount shows the directory or nothing does: the locks, the journal,
+//! the remote, and how the disk and the newest version become one tree.
+pub mod lock;
+pub mod reconcile;
+pub mod store_check;
+
+use super::startup::StatusPipe;
+use crate::config::{self, MountSettings, OnConflict};
+use crate::error::{Error, Result};
+use crate::journal::{Journal, SledJournal};
+use crate::layer::PackOptions;
+use crate::state::commit::{CommitOptions, Layout, Lost};
+use crate::state::head::VersionId;
+use crate::state::record::Records;
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Where in a state directory local files go that the remote has otherwise.
+pub const ASIDE: &str = "conflicts";
+
+/// How long a start waits for the journal of another one that is still ending.
+const JOURNAL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The clean records; whether an earlier journal was damaged and had to be set aside.
+pub fn open_records(settings: &MountSettings, status: &StatusPipe) -> Result<(Arc<Records>, bool)> {
+    let opened = SledJournal::open(&settings.state_dir.join("journal"), JOURNAL_PATIENCE)?;
+    let lost = opened.damage.is_some();
+    if let Some(damage) = opened.damage {
+        status.notice(format!(
+            "the journal was damaged and has been set aside ({}); everything is compared with the remote: {}",
+            damage.moved_to.display(),
+            damage.reason
+        ));
+    }
+    let journal: Arc<dyn Journal> = Arc::new(opened.journal);
+    let records = Records::open(journal, &settings.remote, settings.name.as_str())?;
+    Ok((Arc::new(records), lost))
+}
+
+/// How versions are made.
+pub fn commit_options(settings: &MountSettings) -> CommitOptions {
+    CommitOptions {
+        layout: match settings.layout {
+            config::Layout::Layered | config::Layout::Log => Layout::Layered,
+            config::Layout::Single => Layout::Single,
+        },
+        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        pack: PackOptions { level: settings.level as i32, ..PackOptions::default() },
+        dictionary: settings.dictionary,
+        log: settings.layout == config::Layout::Log,
+        lost: match settings.on_conflict {
+            OnConflict::Fork => Lost::Fork,
+            OnConflict::Merge => Lost::Merge,
+            OnConflict::Fail | OnConflict::ReadOnly => Lost::GiveWay,
+        },
+    }
+}
+
+/// A version as people and JSON see it.
+pub fn version(version: VersionId) -> Option<String> {
+    (version > 0).then(|| version.to_string())
+}
+
+/// Opens a directory for calls relative to it.
+pub fn open_directory(path: &Path) -> Result<File> {
+    File::open(path).map_err(|e| Error::io(format!("cannot open directory: {}", path.display()), e))
+}

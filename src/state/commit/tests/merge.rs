@@ -1,0 +1,142 @@
+//! Two writers of one name that put their layers on top of each other.
+use super::*;
+
+/// Two sites on one name, both made of the same version; the policy is to merge.
+async fn pair(files: &[&str]) -> (MemoryStore, Site, Site) {
+    let memory = MemoryStore::new();
+    let mut first = Site::open(&memory, Layout::Layered).await;
+    for file in files {
+        first.write(file, "base");
+    }
+    first.flush().await.expect("flushes");
+    first.committer.options.lost = Lost::Merge;
+    let dir = Arc::new(tempfile::tempdir().expect("dir"));
+    let second =
+        Site::start(dir, &memory, Arc::new(MemoryJournal::new()), Layout::Layered).await.expect("opens");
+    let (head, tag) = head::read_head(&memory, "work").await.expect("reads").expect("there");
+    for file in files {
+        second.write(file, "base");
+    }
+    let identities = second.plan();
+    let entries: Vec<_> = identities.puts().map(|(path, captured)| (path.clone(), captured.ident)).collect();
+    let base = Base { version: head.version, tag: tag.clone() };
+    second.records.restored(entries.into_iter(), base, true).expect("records");
+    second.committer.adopt(Some(head), Some(tag));
+    let mut second = second;
+    second.committer.options.lost = Lost::Merge;
+    (memory, first, second)
+}
+
+#[tokio::test]
+async fn changes_of_different_paths_are_merged_and_go_on_to_be() {
+    let (_memory, first, second) = pair(&["a", "d/x", "d/y"]).await;
+    for round in 1..=3 {
+        first.write("a", &format!("first {round}"));
+        first.write(&format!("d/first{round}"), "1");
+        second.write("d/x", &format!("second {round}"));
+        let one = first.flush().await.expect("flushes");
+        let two = second.flush().await.expect("flushes");
+        let merge = two.merge.expect("merged");
+        assert_eq!((merge.onto, merge.overlapping, merge.tag), (one.version, vec![], None));
+        assert_eq!(two.version, one.version + 1);
+        assert_eq!(
+            one.merge.is_some(),
+            round > 1,
+            "the other one is behind as well, from the second round on"
+        );
+        let tree = second.restored("work").await;
+        assert!(tree.contains(&format!("a=first {round}")), "{tree:?}");
+        assert!(tree.contains(&format!("d/x=second {round}")), "{tree:?}");
+        assert!(tree.contains(&format!("d/first{round}=1")), "{tree:?}");
+        assert_eq!(second.committer.version(), two.version);
+        // The tree of the second does not have that, and its records say so.
+        assert_eq!(second.records.meta().base.map(|base| base.version), Some(1));
+        assert!(second.is_clean());
+    }
+    let second = second.crash().await;
+    assert_eq!(second.opening.relation, Relation::Moved);
+}
+
+#[tokio::test]
+async fn of_a_path_that_both_changed_the_other_side_has_a_tag() {
+    let (memory, first, second) = pair(&["both", "gone", "d/x"]).await;
+    first.write("both", "first");
+    first.write("gone", "first");
+    first.remove("d/x");
+    second.write("both", "second");
+    second.remove("gone");
+    let one = first.flush().await.expect("flushes");
+    let merge = second.flush().await.expect("flushes").merge.expect("merged");
+    let names: Vec<String> = merge.overlapping.iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["both", "gone"]);
+    let tag = merge.tag.expect("tag");
+    let head = second.head("work").await.expect("HEAD");
+    assert_eq!(head.tags.get(&tag), Some(&one.version));
+    assert_eq!(second.restored("work").await, ["both=second"]);
+    // What we have settled ourselves is no overlap the next time.
+    second.write("both", "second again");
+    let merge = second.flush().await.expect("flushes").merge.expect("merged");
+    assert_eq!((merge.overlapping, merge.tag), (vec![], None));
+    drop(memory);
+}
+
+#[tokio::test]
+async fn what_would_stand_in_nothing_goes_to_a_fork() {
+    let (_memory, first, second) = pair(&["d/x", "d/y"]).await;
+    fs::remove_dir_all(first.dir.path().join("d")).expect("removes");
+    first.write("d", "a file now");
+    second.write("d/x", "second"); // says nothing of the directory
+    first.flush().await.expect("flushes");
+    let forked = second.flush().await.expect("flushes").fork.expect("a fork");
+    assert_eq!(first.restored("work").await, ["d=a file now"]);
+    assert_eq!(second.restored(&forked.name).await, ["d/x=second", "d/y=base"]);
+    assert!(second.is_clean());
+}
+
+#[tokio::test]
+async fn a_fork_after_merges_has_all_of_our_tree() {
+    let (_memory, first, second) = pair(&["d/x", "e"]).await;
+    first.write("a", "first");
+    first.flush().await.expect("flushes");
+    second.write("e", "second");
+    assert!(second.flush().await.expect("flushes").merge.is_some());
+    fs::remove_dir_all(first.dir.path().join("d")).expect("removes");
+    first.flush().await.expect("flushes");
+    second.write("d/x", "second");
+    let forked = second.flush().await.expect("flushes").fork.expect("a fork");
+    assert_eq!(second.restored(&forked.name).await, ["d/x=second", "e=second"]);
+    // From here on it is a name of its own.
+    second.write("f", "second");
+    let receipt = second.flush().await.expect("flushes");
+    assert_eq!((receipt.name, receipt.merge, receipt.fork), (forked.name, None, None));
+}
+
+#[tokio::test]
+async fn a_merge_whose_answer_was_lost_is_recognised() {
+    for crash in [false, true] {
+        let (_memory, first, second) = pair(&["a", "b"]).await;
+        first.write("a", "first");
+        first.flush().await.expect("flushes");
+        second.write("b", "second");
+        second.fail(Operation::Put, "HEAD", Fault::None); // the one that loses
+        second.fail(Operation::Put, "HEAD", Fault::FailAfter(down()));
+        second.fail(Operation::Get, "HEAD", Fault::None);
+        second.fail(Operation::Get, "HEAD", Fault::FailBefore(down()));
+        let failed = second.flush().await.expect_err("nobody knows");
+        assert!(failed.is_transient(), "{failed}");
+        let second = if crash {
+            second.crash().await
+        } else {
+            second.committer.settle().await.expect("settles");
+            second
+        };
+        assert!(second.is_clean(), "crash: {crash}");
+        assert_eq!(second.records.meta().base.map(|base| base.version), Some(1), "crash: {crash}");
+        assert_eq!(second.restored("work").await, ["a=first", "b=second"]);
+        if !crash {
+            second.write("b", "once more");
+            assert!(second.flush().await.expect("flushes").merge.is_some());
+            assert_eq!(second.restored("work").await, ["a=first", "b=once more"]);
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! [`Plain`]: a directory that no mount shows, as a cut sees it.
+//!
+//! Nothing is told of changes there: they are [scanned](crate::state::scan) for. Nobody can be held either, so
+//! a version is one instant of the tree only if nobody writes while it is made. Whoever needs to know scans
+//! once more afterwards: what was written meanwhile has moved its change time since it was looked at.
+use crate::layer::content::Content;
+use crate::path::RelPath;
+use crate::state::backing::reach;
+use crate::state::dirty::DirtySet;
+use crate::state::live::{Live, Writer};
+use crate::state::mapped::mapped_files;
+use crate::state::source::Vanished;
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Plain {
+    root: OwnedFd,
+    /// Where it is, as `/proc/PID/maps` names it.
+    dir: PathBuf,
+    dirty: DirtySet,
+    /// A file that loses its end while it is read is taken as it is then.
+    lenient: AtomicBool,
+}
+
+/// A file that has as many bytes as anybody wants: what is beyond its end is zero.
+struct Endless(File);
+
+impl Content for Endless {
+    fn length(&self) -> io::Result<u64> {
+        Ok(u64::MAX)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        match Content::read_at(&self.0, buffer, offset)? {
+            0 => {
+                buffer.fill(0);
+                Ok(buffer.len())
+            }
+            read => Ok(read),
+        }
+    }
+
+    fn data_after(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        self.0.data_after(offset)
+    }
+}
+
+impl Plain {
+    /// The directory `root`, whose canonical path is `dir`.
+    pub fn new(root: OwnedFd, dir: &Path) -> Self {
+        Self { root, dir: dir.to_owned(), dirty: DirtySet::new(), lenient: AtomicBool::new(false) }
+    }
+
+    /// Whether a file that loses its end while it is read is saved all the same, with zeros in place of that. Else
+    /// the save fails, and the next one sees the file anew; but one that is always being written needs an end.
+    pub fn be_lenient(&self, lenient: bool) {
+        self.lenient.store(lenient, Ordering::Relaxed);
+    }
+
+    /// The file at a path beneath us, if it is the one that is mapped.
+    fn writer(&self, path: &Path, ino: u64) -> Option<Writer> {
+        let below = path.strip_prefix(&self.dir).ok()?;
+        let path = RelPath::new(below.as_os_str().as_bytes()).ok()?;
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        let stat = reach(self.root.as_fd(), &path, |at, name| rustix::fs::statat(at, name, flags)).ok()?;
+        (stat.st_ino == ino).then_some(Writer { node: ino, path, ino, passing: false })
+    }
+}
+
+impl Live for Plain {
+    fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    fn dirty(&self) -> &DirtySet {
+        &self.dirty
+    }
+
+    /// Those that are mapped: a store to a page that is dirty already moves no time. What is written by calls
+    /// moves it each time.
+    fn writers(&self, _: &dyn Fn(u64) -> Option<RelPath>) -> Vec<Writer> {
+        mapped_files(&self.dir).into_iter().filter_map(|(path, ino)| self.writer(&path, ino)).collect()
+    }
+
+    fn without_helper(&self) {}
+
+    fn close(&self, _: Instant) -> bool {
+        true
+    }
+
+    fn open(&self) {}
+
+    fn expect_held(&self, _: usize) {}
+
+    fn hold(&self, _: &[u64]) {}
+
+    fn wait_held(&self, _: Instant) -> Vec<u64> {
+        Vec::new()
+    }
+
+    fn release(&self, _: u64) {}
+
+    fn release_all(&self) {}
+
+    fn shelter(&self, _: Vec<(RelPath, u64)>) {}
+
+    fn content(&self, path: &RelPath, ino: u64) -> io::Result<Box<dyn Content>> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let opened =
+            reach(self.root.as_fd(), path, |at, name| rustix::fs::openat(at, name, flags, Mode::empty()));
+        match opened {
+            Ok(file) if rustix::fs::fstat(&file)?.st_ino == ino => {
+                let file = File::from(file);
+                Ok(if self.lenient.load(Ordering::Relaxed) {
+                    Box::new(Endless(file))
+                } else {
+                    Box::new(file)
+                })
+            }
+            Ok(_) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Err(io::Error::other(Vanished)),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn unshelter(&self, _: u64) {}
+
+    fn abandon(&self) {}
+}

@@ -20,6 +20,8 @@ pub struct Daemon {}
 
 impl Daemon {
     pub fn run(self, _: &Context) -> Result<Exit> {
+        // Who starts us may wait for signals in a way that we inherit.
+        crate::serve::run::unblock().map_err(|e| Error::io("cannot unblock signals", e))?;
         let settings = read_settings()?;
         let status = StatusPipe::to_writer(take_stdout()?);
         let started = leave_session().and_then(|()| enter(&settings));

@@ -4,33 +4,61 @@ use std::process::ExitCode;
 
 /// How the command ends, for scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
 pub enum Exit {
     /// Done.
-    Done = 0,
+    Done,
     /// Failed in a way no other code names.
-    Failure = 1,
+    Failure,
     /// The command line or the configuration makes no sense.
-    Usage = 2,
+    Usage,
     /// Something is not in the remote; it is still on the local disk.
-    Unsaved = 3,
+    Unsaved,
     /// Somebody else holds the directory, the state or the name.
-    Busy = 4,
+    Busy,
     /// Not mounted, or no such version.
-    NotFound = 5,
+    NotFound,
     /// The remote or the daemon does not answer; trying again may work.
-    Unavailable = 6,
+    Unavailable,
     /// Credentials or permissions do not allow it.
-    Denied = 7,
+    Denied,
     /// Another writer was there first; nothing was overwritten.
-    Conflict = 8,
+    Conflict,
     /// What is in the remote is damaged or lost.
-    Damaged = 9,
+    Damaged,
+    /// 'exec' itself failed, before the command or in saving after it.
+    ExecFailed,
+    /// The command of 'exec' cannot be run.
+    CannotRun,
+    /// The command of 'exec' was not found.
+    NoSuchCommand,
     /// Stopped by a signal.
-    Interrupted = 130,
+    Interrupted,
+    /// As the command of 'exec' ended.
+    Command(u8),
 }
 
 impl Exit {
+    /// The number.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failure => 1,
+            Self::Usage => 2,
+            Self::Unsaved => 3,
+            Self::Busy => 4,
+            Self::NotFound => 5,
+            Self::Unavailable => 6,
+            Self::Denied => 7,
+            Self::Conflict => 8,
+            Self::Damaged => 9,
+            Self::ExecFailed => 125,
+            Self::CannotRun => 126,
+            Self::NoSuchCommand => 127,
+            Self::Interrupted => 130,
+            Self::Command(code) => code,
+        }
+    }
+
     /// The code of an error.
     pub fn of(error: &Error) -> Self {
         match error.kind() {
@@ -48,6 +76,6 @@ impl Exit {
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(exit as u8)
+        Self::from(exit.code())
     }
 }

@@ -1,4 +1,4 @@
-//! `icecache import FILE.tar.zst --remote URL --name NAME`.
+//! `icecache import FILE.tar.zst --remote URL --name NAME`, and from the archive of layout single.
 use super::flags::{Flags, RemoteScope};
 use super::output::{bytes, safe};
 use super::progress::View;
@@ -11,7 +11,11 @@ use std::path::PathBuf;
 #[derive(Debug, clap::Args)]
 pub struct Import {
     /// The archive, a tar compressed with zstd
-    file: PathBuf,
+    #[arg(required_unless_present = "from_single")]
+    file: Option<PathBuf>,
+    /// Take the archive that layout single, or the original tool, keeps under this name (<prefix>/<name>.zst); it stays
+    #[arg(long, conflicts_with = "file")]
+    from_single: bool,
     #[command(flatten)]
     flags: Flags<RemoteScope>,
 }
@@ -19,8 +23,11 @@ pub struct Import {
 impl Import {
     pub fn run(self, context: &Context) -> Result<Exit> {
         let remote = self.flags.remote(context)?;
-        let archive = File::open(&self.file)
-            .map_err(|e| Error::io(format!("cannot open archive: {}", self.file.display()), e))?;
+        let archive = match &self.file {
+            Some(file) => File::open(file)
+                .map_err(|e| Error::io(format!("cannot open archive: {}", file.display()), e))?,
+            None => offline::single_archive(&remote)?,
+        };
         let view = Mutex::new(View::new(&context.output));
         let imported = offline::import(&remote, archive, &|progress| view.lock().show(progress))?;
         drop(view);

@@ -6,10 +6,13 @@ mod cache;
 mod completions;
 mod config;
 mod daemon;
+mod doctor;
+mod exec;
 mod exit;
 mod export;
 mod flags;
 mod flush;
+mod fork;
 mod hydrate;
 mod import;
 mod locate;
@@ -52,6 +55,10 @@ struct Cli {
 enum Verb {
     /// Mount a directory; returns when it is usable
     Mount(Box<mount::Mount>),
+    /// Restore a directory, run a command on it, save it at its end
+    Exec(Box<exec::Exec>),
+    /// Find out what works on this machine
+    Doctor(doctor::Doctor),
     /// Save what changed now
     Flush(flush::Flush),
     /// How a mount stands
@@ -66,6 +73,8 @@ enum Verb {
     Verify(verify::Verify),
     /// Give a version a name
     Tag(tag::Tag),
+    /// Give a version to a new name, which then has a history of its own; copies nothing
+    Fork(fork::Fork),
     /// Delete what no version needs
     Prune(prune::Prune),
     /// Write the newest version into an archive
@@ -92,6 +101,8 @@ enum Verb {
     Daemon(daemon::Daemon),
     #[command(hide = true)]
     Barrier(barrier::Barrier),
+    #[command(hide = true)]
+    TryNamespace(doctor::TryNamespace),
 }
 
 impl Verb {
@@ -143,6 +154,8 @@ pub fn main() -> ExitCode {
 fn run(verb: Verb, context: &Context) -> crate::Result<Exit> {
     match verb {
         Verb::Mount(verb) => verb.run(context),
+        Verb::Exec(verb) => verb.run(context),
+        Verb::Doctor(verb) => verb.run(context),
         Verb::Flush(verb) => verb.run(context),
         Verb::Status(verb) => verb.run(context),
         Verb::Stats(verb) => verb.run(context),
@@ -150,6 +163,7 @@ fn run(verb: Verb, context: &Context) -> crate::Result<Exit> {
         Verb::Restore(verb) => verb.run(context),
         Verb::Verify(verb) => verb.run(context),
         Verb::Tag(verb) => verb.run(context),
+        Verb::Fork(verb) => verb.run(context),
         Verb::Prune(verb) => verb.run(context),
         Verb::Export(verb) => verb.run(context),
         Verb::Hydrate(verb) => verb.run(context),
@@ -164,6 +178,7 @@ fn run(verb: Verb, context: &Context) -> crate::Result<Exit> {
         Verb::Completions(verb) => verb.run(context),
         Verb::Daemon(verb) => verb.run(context),
         Verb::Barrier(verb) => verb.run(context),
+        Verb::TryNamespace(verb) => verb.run(context),
     }
 }
 

@@ -53,29 +53,7 @@ impl Mount {
             (None, Some(time)) => Some(Choice::at(time, jiff::Timestamp::now())?),
             (None, None) => None,
         };
-        let registry = Registry::of(&context.environment)?;
-        let dir = locate::canonical(&self.dir, &registry)?;
-        match registry.find(&dir) {
-            Found::Running(entry, _) => {
-                let message = format!("already mounted (pid {}): {}", entry.pid, dir.display());
-                return Err(Error::new(ErrorKind::Busy, message));
-            }
-            Found::Stale(_) | Found::Unknown => {}
-        }
-        let mut looked = fs::metadata(&dir);
-        // It may be dying at this moment, so its own answer counts as well.
-        if looked.as_ref().is_err_and(locate::is_of_dead_mount) || locate::is_dead_mount(&dir) {
-            locate::detach_dead_mount(&dir)?;
-            context.output.say(&format!("took away the mount of a dead daemon: {}", safe_path(&dir)));
-            looked = fs::metadata(&dir);
-        }
-        match looked {
-            Ok(there) if there.is_dir() => {}
-            Ok(_) => {
-                return Err(Error::new(ErrorKind::Invalid, format!("not a directory: {}", dir.display())));
-            }
-            Err(e) => return Err(Error::io(format!("cannot use directory: {}", dir.display()), e)),
-        }
+        let dir = directory(&self.dir, context)?;
         let mut merged = self.flags.merge(context, Some(&dir))?;
         let settings = MountSettings::resolve(&dir, &mut merged, &context.environment, self.foreground)?;
         let tables = self.tables.settings()?;
@@ -107,13 +85,38 @@ impl Mount {
     }
 }
 
-fn is_default(merged: &Merged, key: &str) -> bool {
+/// The directory that was typed, canonical, once no icecache shows it and no dead mount hides it.
+pub(super) fn directory(dir: &Path, context: &Context) -> Result<PathBuf> {
+    let registry = Registry::of(&context.environment)?;
+    let dir = locate::canonical(dir, &registry)?;
+    match registry.find(&dir) {
+        Found::Running(entry, _) => {
+            let message = format!("already mounted (pid {}): {}", entry.pid, dir.display());
+            return Err(Error::new(ErrorKind::Busy, message));
+        }
+        Found::Stale(_) | Found::Unknown => {}
+    }
+    let mut looked = fs::metadata(&dir);
+    // It may be dying at this moment, so its own answer counts as well.
+    if looked.as_ref().is_err_and(locate::is_of_dead_mount) || locate::is_dead_mount(&dir) {
+        locate::detach_dead_mount(&dir)?;
+        context.output.say(&format!("took away the mount of a dead daemon: {}", safe_path(&dir)));
+        looked = fs::metadata(&dir);
+    }
+    match looked {
+        Ok(there) if there.is_dir() => Ok(dir),
+        Ok(_) => Err(Error::new(ErrorKind::Invalid, format!("not a directory: {}", dir.display()))),
+        Err(e) => Err(Error::io(format!("cannot use directory: {}", dir.display()), e)),
+    }
+}
+
+pub(super) fn is_default(merged: &Merged, key: &str) -> bool {
     merged.get(key).is_some_and(|value| value.origin == Origin::Default)
 }
 
 /// Creates the state directory, for this user only. One that another user could change is refused:
 /// what lies there is trusted.
-fn prepare(settings: &MountSettings) -> Result<()> {
+pub(super) fn prepare(settings: &MountSettings) -> Result<()> {
     // That of a mount of a version or of tables lies in another one.
     let within = settings.shows.is_some() || settings.tables.is_some();
     let above = settings.state_dir.parent().filter(|_| within).map(Path::to_owned);
@@ -134,7 +137,7 @@ fn prepare(settings: &MountSettings) -> Result<()> {
     Ok(())
 }
 
-fn announce(settings: &MountSettings, by_default: bool, context: &Context) {
+pub(super) fn announce(settings: &MountSettings, by_default: bool, context: &Context) {
     let note = if by_default { " (no remote is configured, so a directory of this machine)" } else { "" };
     if let Some(tables) = &settings.tables {
         let (dir, number) = (safe_path(&settings.dir), tables.catalogs.len());
@@ -204,20 +207,33 @@ fn in_foreground(settings: MountSettings, context: &Context) -> Result<Exit> {
     }
 }
 
-/// Starts the daemon as a process of its own and waits until the mount is usable.
 fn in_background(settings: &MountSettings, context: &Context) -> Result<Exit> {
+    match start(settings, |_| (), context)? {
+        Some(ready) => {
+            report_ready(&ready, settings.shows.is_some(), context)?;
+            Ok(Exit::Done)
+        }
+        None => Ok(Exit::Interrupted),
+    }
+}
+
+/// Starts the daemon as a process of its own, says which one, and waits until the mount is usable. `None`: a signal
+/// ended that.
+pub(super) fn start(
+    settings: &MountSettings,
+    started: impl FnOnce(Pid),
+    context: &Context,
+) -> Result<Option<Ready>> {
     let (log, log_start) = open_log(&settings.log_file())?;
     let mut child = spawn(settings, log)?;
+    started(Pid::from_child(&child));
     let interrupted = forward_signals(&child)?;
     let outcome = hand_over(&mut child, settings).and_then(|lines| wait_ready(lines, context));
     match outcome {
-        Ok(Some(ready)) => {
-            report_ready(&ready, settings.shows.is_some(), context)?;
-            return Ok(Exit::Done);
-        }
+        Ok(Some(ready)) => return Ok(Some(ready)),
         Ok(None) if interrupted.load(Ordering::Acquire) => {
             let _ = child.wait();
-            return Ok(Exit::Interrupted);
+            return Ok(None);
         }
         Ok(None) => {}
         Err(e) => {

@@ -5,6 +5,7 @@
 //! [`Volume`](crate::fs::Volume).
 pub mod abi;
 pub mod adapter;
+pub mod attempt;
 pub mod connection;
 pub mod errno;
 pub mod mount;

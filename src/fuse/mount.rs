@@ -125,7 +125,7 @@ pub fn mount(dir: &Path, options: &MountOptions) -> Result<(OwnedFd, Mounted)> {
     Ok((device, Mounted { dir: dir.to_owned(), dev, by_helper }))
 }
 
-fn mount_directly(dir: &Path, options: &MountOptions) -> rustix::io::Result<OwnedFd> {
+pub(super) fn mount_directly(dir: &Path, options: &MountOptions) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
     let device = rustix::fs::open("/dev/fuse", flags, Mode::empty())?;
     let mode = rustix::fs::stat(dir)?.st_mode & 0o170_000;
@@ -251,6 +251,11 @@ fn escape(path: &Path) -> Vec<u8> {
 }
 
 impl Mounted {
+    /// One that we made without help.
+    pub(super) fn directly(dir: &Path, dev: u64) -> Self {
+        Self { dir: dir.to_owned(), dev, by_helper: false }
+    }
+
     /// Where.
     pub fn dir(&self) -> &Path {
         &self.dir

@@ -14,6 +14,7 @@ pub mod metrics;
 #[cfg(feature = "http")]
 pub mod proxy;
 pub mod registry;
+pub mod run;
 pub mod shown;
 mod start;
 pub mod startup;

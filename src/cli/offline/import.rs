@@ -3,17 +3,18 @@
 //! The archive is read to its end and packed anew: so it is proven whole before a HEAD names it, and
 //! whatever tar wrote it, the layer has frames, checksums and a table.
 use super::outline::Outline;
-use super::{Opened, Show, Transferred, single_key};
+use super::{Opened, Show, Transferred, single_key, unknown};
 use crate::clock::Timestamp;
 use crate::config::{Layout, RemoteSettings};
 use crate::layer::{Kind, LayerReader, LayerWriter, PackOptions, Summary};
-use crate::remote::{Condition, Upload, supports_conditional_writes};
+use crate::remote::{Condition, RemoteError, Upload, supports_conditional_writes};
 use crate::serve::startup::Progress;
 use crate::state::head::{Digest, Head, LayerRef, head_key, instant, layer_key};
 use crate::{Error, ErrorKind, Result};
 use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -56,6 +57,28 @@ pub fn import(remote: &RemoteSettings, archive: File, show: &Show<'_>) -> Result
         e => e,
     })?;
     Ok(transferred(head.version.to_string()))
+}
+
+/// The archive of a name in layout single, in a file without a name.
+pub fn single_archive(remote: &RemoteSettings) -> Result<File> {
+    if remote.layout == Layout::Single {
+        let message = "the archive is in layout single already: leave --layout out, or --from-single";
+        return Err(Error::new(ErrorKind::Invalid, message));
+    }
+    let opened = Opened::new(remote)?;
+    let found = opened.runtime.block_on(opened.store.download(&single_key(remote), None));
+    let mut download = match found {
+        Ok(download) => download,
+        Err(RemoteError::NotFound { .. }) => return Err(unknown(remote)),
+        Err(e) => return Err(e.into()),
+    };
+    let mut file = spool()?;
+    let failed = |e| Error::io("cannot write temporary file", e);
+    while let Some(piece) = opened.runtime.block_on(download.body.next()) {
+        file.write_all(&piece?).map_err(failed)?;
+    }
+    file.rewind().map_err(failed)?;
+    Ok(file)
 }
 
 /// Without conditional writes "has none" would be a guess.

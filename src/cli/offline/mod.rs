@@ -1,4 +1,6 @@
 //! The verbs that need a remote but no daemon.
+mod export;
+mod fork;
 mod import;
 mod log;
 mod outline;
@@ -7,7 +9,9 @@ mod restore;
 mod tag;
 mod verify;
 
-pub use import::import;
+pub use export::export;
+pub use fork::fork;
+pub use import::{import, single_archive};
 pub use log::log;
 pub use prune::{Pruned, Rules, prune};
 pub use restore::restore;

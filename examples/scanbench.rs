@@ -1,0 +1,53 @@
+//! What a save of a directory without a mount costs when nothing changed: `scanbench DIR [FILES] [ROUNDS]`.
+//!
+//! Makes a tree of so many files in DIR, which must be empty, keeps it in a remote beside it, and prints one line of
+//! JSON: the median and the worst of the saves that found nothing, in microseconds, and how many requests they made.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+use icecache::config::{ConfigFile, Environment, Merged, MountSettings};
+use icecache::serve::directory::{Session, Stray};
+use icecache::serve::startup::StatusPipe;
+use std::ffi::OsString;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// Files in one directory of the tree.
+const IN_ONE: usize = 100;
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let place = PathBuf::from(arguments.next().expect("usage: scanbench DIR [FILES] [ROUNDS]"));
+    let mut number = |default: usize| arguments.next().map_or(default, |n| n.parse().expect("a number"));
+    let (files, rounds) = (number(10_000), number(50));
+    let (dir, remote, state) = (place.join("dir"), place.join("remote"), place.join("state"));
+    for made in [&dir, &remote] {
+        fs::create_dir_all(made).expect("makes");
+    }
+    for n in 0..files {
+        let within = dir.join(format!("d{:03}", n / IN_ONE));
+        fs::create_dir_all(&within).expect("makes");
+        fs::write(within.join(format!("file{n:06}")), n.to_string()).expect("writes");
+    }
+    let url = format!("file://{}", fs::canonicalize(&remote).expect("there").display());
+    let flags: Vec<(&'static str, OsString)> =
+        vec![("remote", url.into()), ("name", "bench".into()), ("state-dir", state.into())];
+    let environment = Environment::default();
+    let mut merged = Merged::new(flags, &environment, &ConfigFile::default(), None).expect("settings");
+    let settings = MountSettings::resolve(&dir, &mut merged, &environment, false).expect("settings");
+    let session = Session::open(&settings, Stray::Keep, &StatusPipe::new(Box::new(|_| {}))).expect("opens");
+    let saved = session.save(None).expect("saves");
+    assert!(saved.committed, "{saved:?}");
+    let before = session.requests().snapshot();
+    let mut times: Vec<u128> = (0..rounds)
+        .map(|_| {
+            let began = Instant::now();
+            let saved = session.save(None).expect("saves");
+            assert!(!saved.committed, "{saved:?}");
+            began.elapsed().as_micros()
+        })
+        .collect();
+    times.sort_unstable();
+    let requests = session.requests().snapshot() != before;
+    let (median, worst) = (times[times.len() / 2], times.last().expect("rounds"));
+    println!("{{\"files\":{files},\"median_us\":{median},\"worst_us\":{worst},\"requests\":{requests}}}");
+}

@@ -1,0 +1,326 @@
+//! `icecache exec [--dir DIR] -- COMMAND…`: restores a directory, runs a command on it, saves it at its end.
+mod kept;
+
+use super::flags::{Flags, MountScope};
+use super::output::{safe, safe_os, safe_path};
+use super::{Context, Exit, Output, mount};
+use crate::config::{MountSettings, OnConflict, RemoteSettings, place, text};
+use crate::serve::directory::Stray;
+use crate::serve::run::probe::{Probe, Way, probe};
+use crate::serve::run::{Ended, SpawnError, Supervisor, namespace};
+use crate::{Error, ErrorKind, Result};
+use kept::{End, Kept};
+use rustix::process::{Pid, Signal, kill_process};
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::str::FromStr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+/// Where functions may write.
+const FUNCTION_DIR: &str = "/tmp";
+
+#[derive(Debug, clap::Args)]
+pub struct Exec {
+    /// The directory [default: $ICECACHE_DIR; in a function /tmp]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Mount the directory; or restore and scan it; or mount it where that works
+    #[arg(long, value_name = "auto|mount|directory", default_value = "auto")]
+    mode: Mode,
+    /// After SIGTERM end within this time: half of it is for the command, the rest for saving
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = text::duration)]
+    grace: Duration,
+    /// Give the version at the end this tag
+    #[arg(long)]
+    tag: Option<String>,
+    /// Without a mount: what to do with files that are there and that the version does not have
+    #[arg(long, value_name = "keep|delete", default_value = "keep")]
+    stray: Stray,
+    /// If the remote cannot be read at the start: run the command without its state and save nothing over it,
+    /// or do not run it
+    #[arg(long, value_name = "run|fail", default_value = "run")]
+    unreadable: Unreadable,
+    #[command(flatten)]
+    flags: Flags<MountScope>,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+/// How the directory is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Auto,
+    Mount,
+    Directory,
+}
+
+impl FromStr for Mode {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "mount" => Ok(Self::Mount),
+            "directory" => Ok(Self::Directory),
+            _ => Err(format!("expected one of auto, mount, directory: {text}")),
+        }
+    }
+}
+
+/// What to do when nobody knows what the remote has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unreadable {
+    Run,
+    Fail,
+}
+
+impl FromStr for Unreadable {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match text {
+            "run" => Ok(Self::Run),
+            "fail" => Ok(Self::Fail),
+            _ => Err(format!("expected one of run, fail: {text}")),
+        }
+    }
+}
+
+impl Exec {
+    pub fn run(self, context: &Context) -> Result<Exit> {
+        // First of all: no thread may be there yet.
+        let mut supervisor = Supervisor::begin(self.grace)?;
+        match self.supervised(&mut supervisor, context) {
+            // As with `env` or `nice`: the codes below are the command's.
+            Err(e) if e.kind() != ErrorKind::Invalid => {
+                context.output.error(&e);
+                Ok(Exit::ExecFailed)
+            }
+            other => other,
+        }
+    }
+
+    fn supervised(self, supervisor: &mut Supervisor, context: &Context) -> Result<Exit> {
+        let dir = mount::directory(&self.directory(context)?, context)?;
+        let mut merged = self.flags.merge(context, Some(&dir))?;
+        if merged.get("state-dir").is_none() && !has_place_for_state(&dir, context) {
+            merged.derive("state-dir", place::NO_STATE);
+        }
+        let settings = MountSettings::resolve(&dir, &mut merged, &context.environment, false)?;
+        if settings.keeps_state() {
+            mount::prepare(&settings)?;
+        }
+        let (way, why) = self.way(&settings)?;
+        if way == Way::Directory && settings.backing.is_some() {
+            let message = "without a mount the files are in the directory itself: leave --backing out";
+            return Err(Error::new(ErrorKind::Invalid, message));
+        }
+        if way == Way::Private {
+            namespace::enter()?;
+        }
+        mount::announce(&settings, mount::is_default(&merged, "remote"), context);
+        context.output.say(&safe(&said_of(way, why.as_deref())));
+
+        let daemon: Arc<OnceLock<Pid>> = Arc::default();
+        let (stray, json) = (self.stray, context.output.json);
+        let work = kept::Start { settings: settings.clone(), way, stray, json, daemon: daemon.clone() };
+        let kept = match supervisor.during(move || work.start())? {
+            None => {
+                // It ends as soon as it can; what it has restored by then is in the directory.
+                if let Some(pid) = daemon.get() {
+                    let _gone = kill_process(*pid, Signal::TERM);
+                }
+                return Err(Error::new(ErrorKind::Unavailable, "a signal ended the start"));
+            }
+            Some(Ok(kept)) => kept,
+            Some(Err(e)) => match kept::unreadable(&settings, e) {
+                (true, e) if self.unreadable == Unreadable::Run => {
+                    context.output.error(&e);
+                    context.output.warn(
+                        "the state cannot be read: the command runs without it, and nothing will be saved over it \
+                         (--unreadable fail does not run it)",
+                    );
+                    Kept::Unread
+                }
+                (_, e) => return Err(e),
+            },
+        };
+        supervisor.owns(kept.daemon());
+        let ended = match supervisor.asked_to_end() {
+            Some(signal) => Ok(Ended { code: 128 + signal as u8, limit: None, left_behind: false }),
+            None => supervisor.run(&mut self.command(way)),
+        };
+        let (settings_of_end, json) = (settings.clone(), context.output.json);
+        let hurry = supervisor.hurry();
+        let end = supervisor.during(move || kept.end(&settings_of_end, &hurry, json))?;
+        self.report(&ended, end, &settings, context)
+    }
+
+    fn directory(&self, context: &Context) -> Result<PathBuf> {
+        let given = self.dir.clone().or_else(|| context.environment.get("ICECACHE_DIR").map(PathBuf::from));
+        let is_function = context.environment.get("AWS_LAMBDA_FUNCTION_NAME").is_some();
+        given.or_else(|| is_function.then(|| PathBuf::from(FUNCTION_DIR))).ok_or_else(|| {
+            Error::new(
+                ErrorKind::Invalid,
+                "which directory is to be kept? give --dir DIR, or set ICECACHE_DIR",
+            )
+        })
+    }
+
+    /// What is to be done, and why not something better.
+    fn way(&self, settings: &MountSettings) -> Result<(Way, Option<String>)> {
+        if self.mode == Mode::Directory {
+            return Ok((Way::Directory, None));
+        }
+        if !settings.keeps_state() {
+            let why = "no place for a state directory, so it is kept in memory (--state-dir)".to_owned();
+            return match self.mode {
+                Mode::Mount => Err(Error::new(ErrorKind::Unsupported, format!("cannot mount: {why}"))),
+                _ => Ok((Way::Directory, Some(why))),
+            };
+        }
+        let probe = probed(settings);
+        let why = probe.reason();
+        if probe.way == Way::Directory && self.mode == Mode::Mount {
+            let message = format!("cannot mount: {}", why.unwrap_or_default());
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
+        Ok((probe.way, why))
+    }
+
+    fn command(&self, way: Way) -> Command {
+        let mut arguments = self.command.iter();
+        let mut command = Command::new(arguments.next().map(OsString::as_os_str).unwrap_or_default());
+        command.args(arguments);
+        // Beneath the mount, if there is one now, not beside it.
+        if let Ok(here) = std::env::current_dir() {
+            command.current_dir(here);
+        }
+        if way == Way::Private {
+            // SAFETY: between fork and exec one system call is made.
+            unsafe { command.pre_exec(namespace::give_up) };
+        }
+        command
+    }
+
+    fn report(
+        &self,
+        ended: &std::result::Result<Ended, SpawnError>,
+        end: Option<Result<End>>,
+        settings: &MountSettings,
+        context: &Context,
+    ) -> Result<Exit> {
+        let output = &context.output;
+        let (exit, said) = match ended {
+            Ok(ended) => (Exit::Command(ended.code), format!("the command ended with {}", ended.code)),
+            Err(error) => {
+                let (exit, why) = match error {
+                    SpawnError::NotFound(e) => (Exit::NoSuchCommand, e),
+                    SpawnError::Refused(e) => (Exit::CannotRun, e),
+                };
+                let program = self.command.first().map(|name| safe_os(name)).unwrap_or_default();
+                let said = format!("the command could not be run: {program}: {why}");
+                output.warn(&said);
+                (exit, said)
+            }
+        };
+        let failed = |why: &str| {
+            output.warn(&format!("not everything is saved: {why}; {said}"));
+            Ok(Exit::ExecFailed)
+        };
+        let end = match end {
+            None => return failed("the time was up (--grace)"),
+            Some(Err(e))
+                if e.kind() == ErrorKind::Conflict && settings.on_conflict == OnConflict::ReadOnly =>
+            {
+                output.warn(&format!(
+                    "nothing is saved, it is in {}: {}",
+                    safe_path(&settings.dir),
+                    safe(&e.to_string())
+                ));
+                return Ok(exit);
+            }
+            Some(Err(e)) => {
+                output.error(&e);
+                return failed(&format!("what changed is in {}", safe_path(&settings.dir)));
+            }
+            Some(Ok(end)) => end,
+        };
+        if let Some(fork) = &end.fork {
+            output.warn(&super::forked(fork));
+        }
+        for notice in &end.notices {
+            output.warn(&safe(notice));
+        }
+        if ended.as_ref().is_ok_and(|ended| ended.left_behind) {
+            output.warn("processes of the command still run; what they write from now on is not saved");
+        }
+        if !end.unsaved.is_empty() {
+            for line in &end.unsaved {
+                output.say(&format!("not saved: {}", safe(line)));
+            }
+            if end.lost && settings.on_conflict == OnConflict::ReadOnly {
+                return Ok(exit);
+            }
+            return failed(&format!("{} entries", end.unsaved.len()));
+        }
+        output.say(&safe(&end.sentence()));
+        if let Err(e) = self.tag(&end, settings) {
+            output.error(&e);
+            return failed("the version has no tag");
+        }
+        Ok(exit)
+    }
+
+    fn tag(&self, end: &End, settings: &MountSettings) -> Result<()> {
+        let (Some(tag), Some(version)) = (&self.tag, &end.version) else { return Ok(()) };
+        let name = match &end.fork {
+            Some(fork) => fork.parse().map_err(|e: String| Error::new(ErrorKind::Invalid, e))?,
+            None => settings.name.clone(),
+        };
+        let remote = RemoteSettings { name, ..settings.remote_settings() };
+        let choice = super::offline::Choice::of(Some(version.clone()));
+        super::offline::tag(&remote, tag, Some(&choice)).map(drop)
+    }
+}
+
+/// Whether the usual place for the state of a directory can be written, and is not in the directory.
+fn has_place_for_state(dir: &Path, context: &Context) -> bool {
+    let Ok(state) = place::default_state_dir(dir, &context.environment) else { return false };
+    if place::overlap(&state, dir) {
+        return false;
+    }
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(&state).is_ok();
+    made && rustix::fs::access(&state, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK).is_ok()
+}
+
+/// Tries to mount, on an empty directory that nobody sees.
+fn probed(settings: &MountSettings) -> Probe {
+    let place = settings.state_dir.join("probe");
+    let _there_already = fs::create_dir_all(&place);
+    probe(&place)
+}
+
+/// One line: what is done, and what failed before.
+fn said_of(way: Way, why: Option<&str>) -> String {
+    let what = match way {
+        Way::Mount => "mode mount",
+        Way::Private => "mode mount, in a namespace of the command's own",
+        Way::Directory => "mode directory: restored and scanned, not mounted",
+    };
+    match why {
+        Some(why) => format!("{what} ({why})"),
+        None => what.to_owned(),
+    }
+}
+
+/// An output for another thread.
+fn output(json: bool) -> Output {
+    Output::of_process(json)
+}

@@ -1,0 +1,8 @@
+//! A command that is run on a kept directory: its process, and where it can have a mount.
+pub mod namespace;
+pub mod probe;
+mod signals;
+mod supervisor;
+
+pub use signals::unblock;
+pub use supervisor::{Ended, Hurry, SpawnError, Supervisor};

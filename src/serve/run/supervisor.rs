@@ -1,0 +1,186 @@
+//! [`Supervisor`]: the parent of one command. It hands signals on, reaps what is left behind, and is as good a
+//! process 1 as any.
+use super::signals::{Signals, unblock};
+use crate::error::{Error, Result};
+use crate::sync::Mutex;
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process};
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How the command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// Its exit code; 128 and the number of the signal that ended it.
+    pub code: u8,
+    /// When everything must be over, because somebody asked for the end (SIGTERM).
+    pub limit: Option<Instant>,
+    /// Processes that it started are still there.
+    pub left_behind: bool,
+}
+
+/// Why the command did not run.
+#[derive(Debug)]
+pub enum SpawnError {
+    /// There is no such program.
+    NotFound(io::Error),
+    /// It cannot be run.
+    Refused(io::Error),
+}
+
+/// When the end must be over. Known to whoever works at it, also while they do.
+#[derive(Debug, Clone, Default)]
+pub struct Hurry(Arc<Mutex<Option<Instant>>>);
+
+impl Hurry {
+    /// When; `None`: there is time.
+    pub fn limit(&self) -> Option<Instant> {
+        *self.0.lock()
+    }
+
+    fn by(&self, limit: Instant) -> Instant {
+        *self.0.lock().get_or_insert(limit)
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Supervisor {
+    signals: Signals,
+    /// From SIGTERM to the end of everything.
+    grace: Duration,
+    hurry: Hurry,
+    /// Children that are none of the command's.
+    own: Vec<Pid>,
+    /// A signal asked for the end before the command ran.
+    early: Option<i32>,
+}
+
+impl Supervisor {
+    /// From now on signals wait until they are looked at, and processes whose parents die become our children.
+    /// Call it before any thread is started.
+    pub fn begin(grace: Duration) -> Result<Self> {
+        let signals = Signals::catch().map_err(|e| Error::io("cannot catch signals", e))?;
+        // Process 1 is that by itself; a kernel that cannot leaves them to it.
+        let _as_it_is = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
+        Ok(Self { signals, grace, hurry: Hurry::default(), own: Vec::new(), early: None })
+    }
+
+    /// This child is ours, and no part of the command.
+    pub fn owns(&mut self, pid: Option<Pid>) {
+        self.own.extend(pid);
+    }
+
+    /// When everything must be over, once that is known.
+    pub fn hurry(&self) -> Hurry {
+        self.hurry.clone()
+    }
+
+    /// Runs the command to its end. After SIGTERM it has half of the grace to end by itself.
+    pub fn run(&mut self, command: &mut Command) -> Result<Ended, SpawnError> {
+        // SAFETY: between fork and exec two calls are made that may be made there.
+        unsafe { command.pre_exec(unblock) };
+        let child = command.spawn().map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => SpawnError::NotFound(e),
+            _ => SpawnError::Refused(e),
+        })?;
+        let pid = Pid::from_child(&child);
+        if let Some(signal) = self.early.take() {
+            self.pass_on(pid, signal);
+        }
+        let mut kill_at = self.hurry.limit().map(|limit| limit - self.grace / 2);
+        loop {
+            match self.signals.next(kill_at, None).map_err(SpawnError::Refused)? {
+                None => {
+                    let _gone = kill_process(pid, Signal::KILL);
+                    kill_at = None;
+                }
+                Some(caught) if caught.number == libc::SIGCHLD => {
+                    if let Some(status) = self.reap(pid) {
+                        return Ok(self.ended(status));
+                    }
+                }
+                Some(caught) if caught.from_kernel => {} // the command has it as well
+                Some(caught) => {
+                    self.pass_on(pid, caught.number);
+                    if caught.number == libc::SIGTERM && kill_at.is_none() {
+                        let limit = self.hurry.by(Instant::now() + self.grace);
+                        kill_at = Some(limit - self.grace / 2);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Does what is to be done before or after the command on a thread of its own, while signals are heeded
+    /// here. `None` if the time was up before it was done; it goes on, but nobody waits for it.
+    pub fn during<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<Option<T>> {
+        let failed = |e: io::Error| Error::io("cannot wait for work and signals", e);
+        let (done, finish) =
+            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
+        let worker = std::thread::Builder::new().name("work".into()).spawn(move || {
+            let _told_by_its_end = finish;
+            work()
+        });
+        let worker = worker.map_err(failed)?;
+        while !worker.is_finished() {
+            match self.signals.next(self.hurry.limit(), Some(&done)).map_err(failed)? {
+                Some(caught)
+                    if [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT]
+                        .contains(&caught.number) =>
+                {
+                    self.hurry.by(Instant::now() + self.grace);
+                    self.early.get_or_insert(caught.number);
+                }
+                Some(_) => {}
+                None if self.hurry.limit().is_some_and(|limit| Instant::now() >= limit) => return Ok(None),
+                // The pipe is closed while the worker still ends.
+                None => break,
+            }
+        }
+        worker.join().map(Some).map_err(|panic| std::panic::resume_unwind(panic))
+    }
+
+    /// The signal by which somebody asked for the end before the command ran.
+    pub fn asked_to_end(&self) -> Option<i32> {
+        self.early
+    }
+
+    fn pass_on(&self, pid: Pid, signal: i32) {
+        // SAFETY: the number came from the kernel, as a signal that was sent to us.
+        let signal = unsafe { Signal::from_raw_unchecked(signal) };
+        let _gone = kill_process(pid, signal); // it is not reaped yet, so the number is still its own
+    }
+
+    /// Takes note of every child that has ended; returns how the command did.
+    fn reap(&self, command: Pid) -> Option<WaitStatus> {
+        let mut ended = None;
+        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+            if pid == command {
+                ended = Some(status);
+            }
+        }
+        ended
+    }
+
+    fn ended(&self, status: WaitStatus) -> Ended {
+        let code = match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => code as u8,
+            (None, Some(signal)) => 128 + signal as u8,
+            (None, None) => u8::MAX,
+        };
+        Ended { code, limit: self.hurry.limit(), left_behind: self.has_others() }
+    }
+
+    /// Whether there are children besides our own.
+    fn has_others(&self) -> bool {
+        let children = std::fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
+        let mut pids = children.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?));
+        pids.any(|pid| !self.own.contains(&pid))
+    }
+}

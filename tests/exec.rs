@@ -1,0 +1,469 @@
+//! A command on a kept directory: how it is run, how it ends, and that its end is saved.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
+
+#[path = "support/cloud.rs"]
+mod cloud;
+mod harness;
+mod support;
+
+use cloud::Cloud;
+use harness::lab::{BIN, signal};
+use harness::{Finished, LIMIT, Lab, Setup, eventually, is_root, run, skip, wait_for};
+use rustix::process::Signal;
+use std::ffi::OsString;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use support::s3server::Fault;
+
+/// The arguments of `exec` for a directory of a lab.
+fn arguments(lab: &Lab, place: &Path, state: &Path, options: &[&str], script: &str) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = ["exec", "--dir"].map(OsString::from).into();
+    arguments.push(place.into());
+    arguments.push("--state-dir".into());
+    arguments.push(state.into());
+    let remote = lab.remote();
+    arguments.extend(["--remote", &remote, "--name", &lab.setup.name].map(OsString::from));
+    arguments.extend(lab.setup.remote_options.iter().map(OsString::from));
+    arguments.extend(options.iter().map(OsString::from));
+    arguments.extend(["--", "sh", "-c", script].map(OsString::from));
+    arguments
+}
+
+fn command(lab: &Lab, options: &[&str], script: &str) -> Command {
+    lab.command(arguments(lab, &lab.place(), &lab.state(), options, script))
+}
+
+#[track_caller]
+fn exec(lab: &Lab, options: &[&str], script: &str) -> Finished {
+    run(command(lab, options, script).current_dir(lab.place()), LIMIT)
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.as_ref().display()))
+}
+
+const MODES: [&[&str]; 2] = [&["--mode", "mount"], &["--mode", "directory"]];
+
+/// FUNCTIONS, Exec: "It ends as its command does."
+#[test]
+fn it_ends_as_its_command_does() {
+    let lab = Lab::prepare(Setup::default());
+    for mode in MODES {
+        let heeds_signals = "exec grep -q 'SigBlk:.0*$' /proc/self/status";
+        for (script, code) in
+            [("true", 0), ("exit 7", 7), ("kill -9 $$", 137), ("kill -TERM $$", 143), (heeds_signals, 0)]
+        {
+            let done = exec(&lab, mode, script);
+            assert_eq!(done.code, code, "{mode:?} {script}: {}", done.said());
+        }
+        let not_executable = lab.root().join("text");
+        fs::write(&not_executable, "text").unwrap();
+        for (program, code) in [(Path::new("no-such-program"), 127), (not_executable.as_path(), 126)] {
+            let mut arguments = arguments(&lab, &lab.place(), &lab.state(), mode, "");
+            arguments.truncate(arguments.len() - 3);
+            arguments.push(program.into());
+            let done = lab.call(arguments);
+            assert_eq!(done.code, code, "{mode:?} {program:?}: {}", done.said());
+        }
+        assert!(!lab.mounted(), "{mode:?}");
+    }
+}
+
+/// FUNCTIONS, Exec: "What the command leaves behind is the newest version when `exec` has ended."
+#[test]
+fn its_end_is_saved_and_restored_elsewhere() {
+    let mut lab = Lab::prepare(Setup::default());
+    for (n, mode) in MODES.iter().cycle().take(6).enumerate() {
+        let script = format!(
+            "[ \"$(cat n 2>/dev/null)\" = '{}' ] || exit 9; echo {} > n",
+            if n == 0 { String::new() } else { n.to_string() },
+            n + 1
+        );
+        let done = exec(&lab, mode, &script).must("exec");
+        assert!(done.stderr.contains("mode"), "{}", done.said());
+        if n % 3 != 2 {
+            lab.wipe(); // else the same directory and state again
+        }
+    }
+    assert_eq!(read(lab.restored(None).join("n")), "6\n");
+}
+
+/// FUNCTIONS, Exec: "A version at the end gets the tag that `--tag` names."
+#[test]
+fn the_version_at_the_end_gets_a_tag() {
+    let lab = Lab::prepare(Setup::default());
+    exec(&lab, &["--mode", "directory", "--tag", "first"], "echo 1 > n").must("exec");
+    exec(&lab, &["--mode", "directory"], "echo 2 > n").must("exec");
+    assert_eq!(read(lab.restored(Some("first")).join("n")), "1\n");
+    let done = exec(&lab, &["--mode", "directory", "--tag", "not a tag"], "exit 4");
+    assert_eq!(done.code, 125, "{}", done.said());
+    assert!(done.stderr.contains("ended with 4"), "{}", done.said());
+}
+
+/// Starts `exec` and waits until its command has made the file `ready`.
+fn started(lab: &Lab, options: &[&str], script: &str) -> std::process::Child {
+    let mut command = command(lab, options, script);
+    command.current_dir(lab.place()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    let ready = lab.root().join("ready");
+    eventually("the command runs", LIMIT, || ready.exists().then_some(()));
+    fs::remove_file(ready).unwrap();
+    child
+}
+
+/// FUNCTIONS, Exec: "Signals are handed on"; "After SIGTERM the command has half of `--grace`".
+#[test]
+fn signals_are_handed_on_and_the_end_is_saved() {
+    for mode in MODES {
+        let lab = Lab::prepare(Setup::default());
+        let script = format!(
+            "trap 'echo usr1 >> told' USR1; trap 'echo term >> told; exit 3' TERM; touch '{}'; \
+             while :; do sleep 0.01; done",
+            lab.root().join("ready").display()
+        );
+        let mut child = started(&lab, mode, &script);
+        signal(child.id(), Signal::USR1);
+        eventually("the command heard of it", LIMIT, || lab.place().join("told").exists().then_some(()));
+        signal(child.id(), Signal::TERM);
+        assert_eq!(wait_for(&mut child, LIMIT), Some(3), "{mode:?}");
+        assert_eq!(read(lab.restored(None).join("told")), "usr1\nterm\n", "{mode:?}");
+    }
+}
+
+/// FUNCTIONS, Exec: "then it is killed, and what it has written is saved."
+#[test]
+fn a_command_that_does_not_end_is_killed_and_saved() {
+    let lab = Lab::prepare(Setup::default());
+    let script = format!(
+        "trap '' TERM; echo here > file; touch '{}'; while :; do sleep 1; done",
+        lab.root().join("ready").display()
+    );
+    let mut child = started(&lab, &["--mode", "directory", "--grace", "2s"], &script);
+    signal(child.id(), Signal::TERM);
+    assert_eq!(wait_for(&mut child, LIMIT), Some(137));
+    assert_eq!(read(lab.restored(None).join("file")), "here\n");
+}
+
+/// A child of a child, which nobody waits for; the script goes on when it is gone, zombie and all.
+const ORPHAN: &str =
+    "pid=$(sh -c 'sleep 0.05 >/dev/null & echo $!'); while [ -e /proc/$pid ]; do sleep 0.01; done; ";
+
+/// FUNCTIONS, Exec: "Processes whose parents have died are reaped."
+#[test]
+fn orphans_are_reaped() {
+    let lab = Lab::prepare(Setup::default());
+    for mode in MODES {
+        let done = exec(&lab, mode, &format!("{ORPHAN} exit 6"));
+        assert_eq!(done.code, 6, "{mode:?}: {}", done.said());
+    }
+    let done = exec(&lab, &["--mode", "directory"], "sleep 30 >/dev/null 2>&1 & echo $! > pid").must("exec");
+    assert!(done.stderr.contains("still run"), "{}", done.said());
+    let left: u32 = read(lab.place().join("pid")).trim().parse().unwrap();
+    signal(left, Signal::KILL);
+}
+
+/// FUNCTIONS, Exec: "It is a process 1 like any other."
+#[test]
+fn it_is_process_1_of_a_container() {
+    if !is_root() {
+        return skip("process 1", "only root makes a pid namespace here");
+    }
+    for mode in MODES {
+        let lab = Lab::prepare(Setup::default());
+        let script = format!("readlink /proc/1/exe > one; {ORPHAN} exit 5");
+        let inner = arguments(&lab, &lab.place(), &lab.state(), mode, &script);
+        let clean = lab.command([""; 0]);
+        let mut outer = Command::new("unshare");
+        outer.args(["--pid", "--fork", "--mount-proc", "--kill-child", BIN]).args(inner);
+        outer.env_clear().envs(clean.get_envs().filter_map(|(k, v)| Some((k, v?))));
+        outer.env("PATH", std::env::var_os("PATH").unwrap()).current_dir(lab.place());
+        let done = run(&mut outer, LIMIT);
+        assert_eq!(done.code, 5, "{mode:?}: {}", done.said());
+        assert_eq!(read(lab.restored(None).join("one")).trim(), BIN, "{mode:?}");
+    }
+}
+
+/// `exec` behind what `how` makes of the machine; the rest of the line is its arguments.
+fn exec_where(lab: &Lab, how: &str, options: &[&str], script: &str) -> Finished {
+    let inner = arguments(lab, &lab.place(), &lab.state(), options, script);
+    let clean = lab.command([""; 0]);
+    let mut outer = Command::new("unshare");
+    outer.args(["--mount", "sh", "-ec", how, "sh", BIN]).args(inner);
+    outer.env_clear().envs(clean.get_envs().filter_map(|(k, v)| Some((k, v?))));
+    outer.env("PATH", std::env::var_os("PATH").unwrap()).current_dir(lab.place());
+    run(&mut outer, LIMIT)
+}
+
+/// FUNCTIONS, Modes: "`auto` really tries, step by step, and one line says what failed."
+#[test]
+fn where_no_mount_works_it_says_why_and_goes_without() {
+    if !is_root() {
+        return skip("modes", "only root can take devices and rights away");
+    }
+    let show =
+        "grep -c \"$PWD fuse\\|$PWD rw.*fuse\" /proc/self/mountinfo > mounted || true; echo here > file";
+    for (how, says) in [
+        ("mount --bind /dev/null /dev/fuse; exec \"$@\"", "device /dev/fuse: it is device 1:3"),
+        ("mount -t tmpfs none /dev; exec \"$@\"", "device /dev/fuse: No such file"),
+        (
+            "exec setpriv --bounding-set=-sys_admin --inh-caps=-sys_admin unshare --user \"$@\"",
+            "mode directory",
+        ),
+    ] {
+        let lab = Lab::prepare(Setup::default());
+        let done = exec_where(&lab, how, &["--mode", "auto"], show);
+        if how.contains("unshare --user") && done.stderr.contains("unshare failed") {
+            skip("a user namespace without rights", &done.stderr);
+            continue;
+        }
+        let said = done.must(how);
+        assert!(
+            said.stderr.contains("mode directory") && said.stderr.contains(says),
+            "{how}: {}",
+            said.said()
+        );
+        assert_eq!(read(lab.restored(None).join("file")), "here\n");
+        let refused = exec_where(&lab, how, &["--mode", "mount"], show);
+        assert_eq!(refused.code, 125, "{how}: {}", refused.said());
+    }
+}
+
+/// FUNCTIONS, Modes: "in a namespace that only the command is in".
+#[test]
+fn without_the_right_to_mount_the_command_gets_a_namespace_of_its_own() {
+    if !is_root() {
+        return skip("modes", "only root can take rights away");
+    }
+    let lab = Lab::prepare(Setup::default());
+    let how = "exec setpriv --bounding-set=-sys_admin --inh-caps=-sys_admin \"$@\"";
+    let script = "grep -q \" $PWD .* - fuse.icecache \" /proc/self/mountinfo && echo here > file";
+    let done = exec_where(&lab, how, &["--mode", "auto"], script);
+    if done.stderr.contains("mount in a private namespace") {
+        return skip("a private namespace", &done.stderr);
+    }
+    let said = done.must(how);
+    assert!(said.stderr.contains("namespace of the command's own"), "{}", said.said());
+    assert!(said.stderr.contains("mount: Operation not permitted"), "{}", said.said());
+    assert!(!lab.mounted(), "the mount is seen outside");
+    assert_eq!(read(lab.restored(None).join("file")), "here\n");
+}
+
+/// FUNCTIONS, Modes: "`icecache doctor` prints the same steps as a table."
+#[test]
+fn doctor_prints_the_steps() {
+    let lab = Lab::prepare(Setup::default());
+    let table = lab.call(["doctor"]).must("doctor");
+    assert!(
+        table.stdout.contains("open /dev/fuse") && table.stdout.contains("exec and mount: "),
+        "{}",
+        table.said()
+    );
+    let json: serde_json::Value =
+        serde_json::from_str(&lab.call(["doctor", "--json"]).must("doctor").stdout).unwrap();
+    assert_eq!(json["way"], if is_root() { "mount".into() } else { json["way"].clone() });
+    assert!(json["steps"].as_array().is_some_and(|steps| steps.len() >= 2), "{json}");
+}
+
+/// FUNCTIONS, Exec: "If not everything is saved its exit code is 125 and it says so."
+#[test]
+fn a_save_that_fails_is_never_silent() {
+    for mode in MODES {
+        let lab = Lab::prepare(Setup::default());
+        exec(&lab, mode, "echo good > file").must("exec");
+        let remote = lab.remote_dir();
+        let cut_off = format!("echo lost > file; mv '{0}' '{0}-away'; touch '{0}'; exit 2", remote.display());
+        let mut options = mode.to_vec();
+        options.extend(["--unmount-timeout", "1s"]);
+        let done = exec(&lab, &options, &cut_off);
+        assert_eq!(done.code, 125, "{mode:?}: {}", done.said());
+        assert!(done.stderr.contains("not everything is saved"), "{mode:?}: {}", done.said());
+        assert!(done.stderr.contains("ended with 2"), "{mode:?}: {}", done.said());
+        fs::remove_file(&remote).unwrap();
+        fs::rename(remote.with_file_name("remote-away"), &remote).unwrap();
+        assert_eq!(read(lab.restored(None).join("file")), "good\n");
+        // It is in the directory, and the next end saves it.
+        exec(&lab, mode, "true").must("exec");
+        assert_eq!(read(lab.restored(None).join("file")), "lost\n", "{mode:?}");
+    }
+}
+
+/// FUNCTIONS, Start: "A remote that cannot be read is not an empty one."
+#[test]
+fn a_state_that_cannot_be_read_is_not_overwritten() {
+    let cloud = Cloud::prepare();
+    let mut lab = cloud.lab;
+    exec(&lab, &["--mode", "directory"], "echo good > file").must("exec");
+    lab.wipe();
+    cloud.server.control().set_hook(|request| match request.operation {
+        "GetObject" | "HeadObject" => Fault::FailBefore(s3s::S3ErrorCode::AccessDenied),
+        _ => Fault::None,
+    });
+    let done = exec(&lab, &["--mode", "directory"], "[ -e file ] && exit 9; echo bad > file");
+    assert_eq!(done.code, 125, "{}", done.said());
+    assert!(done.stderr.contains("cannot be read"), "{}", done.said());
+    let refused = exec(&lab, &["--mode", "directory", "--unreadable", "fail"], "echo ran > ran");
+    assert_eq!(refused.code, 125, "{}", refused.said());
+    assert!(!lab.place().join("ran").exists(), "{}", refused.said());
+    // Readable again at the end: it is another state than the command had.
+    cloud.server.control().clear_hook();
+    assert_eq!(read(lab.restored(None).join("file")), "good\n");
+}
+
+/// FUNCTIONS, Start: "With `s3:GetObject` and `s3:PutObject` alone a missing object looks like a forbidden one".
+#[test]
+fn a_first_version_is_made_where_missing_looks_like_forbidden() {
+    let cloud = Cloud::prepare();
+    let mut lab = cloud.lab;
+    let there: std::sync::Arc<std::sync::Mutex<std::collections::HashSet<String>>> = Default::default();
+    cloud.server.control().set_hook(move |request| {
+        let mut there = there.lock().unwrap();
+        match request.operation {
+            "PutObject" => drop(there.insert(request.key.clone())),
+            "GetObject" if !there.contains(&request.key) => {
+                return Fault::FailBefore(s3s::S3ErrorCode::AccessDenied);
+            }
+            "GetObject" => {}
+            _ => return Fault::FailBefore(s3s::S3ErrorCode::AccessDenied),
+        }
+        Fault::None
+    });
+    let first = exec(&lab, &["--mode", "directory"], "echo 1 > n").must("first");
+    assert!(first.stderr.contains("cannot be read"), "{}", first.said());
+    lab.wipe();
+    let second = exec(&lab, &["--mode", "directory"], "[ $(cat n) = 1 ] && echo 2 > n").must("second");
+    assert!(!second.stderr.contains("cannot be read"), "{}", second.said());
+    cloud.server.control().clear_hook();
+    assert_eq!(read(lab.restored(None).join("n")), "2\n");
+}
+
+/// FUNCTIONS, Start: "An empty variable counts as unset", as the environment of the original tool has it.
+#[test]
+fn the_environment_of_the_original_is_enough() {
+    let cloud = Cloud::prepare();
+    let lab = cloud.lab;
+    let mut command = lab.command(["exec", "--mode", "directory", "--state-dir"]);
+    command.arg(lab.state()).arg("--dir").arg(lab.place());
+    command.args(&lab.setup.remote_options).args(["--", "sh", "-c", "echo here > file"]);
+    command.env("S3_BUCKET", support::s3server::BUCKET).env("S3_PREFIX", "prefix/");
+    command.env("AWS_LAMBDA_FUNCTION_NAME", "work").env("AWS_SESSION_TOKEN", "").env("AWS_PROFILE", "");
+    run(command.current_dir(lab.place()), LIMIT).must("exec");
+    assert_eq!(read(lab.restored(None).join("file")), "here\n");
+}
+
+/// A script that runs another writer to its end before it ends itself.
+fn while_another(lab: &Lab, other: &str, own: &str) -> String {
+    let (place, state) = (lab.root().join("other"), lab.root().join("other-state"));
+    fs::create_dir_all(&place).unwrap();
+    let inner = arguments(
+        lab,
+        &place,
+        &state,
+        &["--mode", "directory"],
+        &format!("cd '{}' && {other}", place.display()),
+    );
+    let quoted: Vec<String> =
+        inner.iter().map(|a| format!("'{}'", a.to_str().unwrap().replace('\'', "'\\''"))).collect();
+    format!("{own}; '{BIN}' {} || exit 99", quoted.join(" "))
+}
+
+fn names(lab: &Lab) -> Vec<String> {
+    let entries = fs::read_dir(lab.remote_dir()).unwrap().flatten();
+    let mut names: Vec<String> = entries
+        .filter(|e| e.path().join("HEAD").is_file())
+        .map(|e| e.file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+/// FUNCTIONS, Writers: each policy, where another writer was faster.
+#[test]
+fn who_comes_second_does_as_it_was_told() {
+    for mode in MODES {
+        for (policy, code) in [("fork", 0), ("merge", 0), ("fail", 125), ("read-only", 0)] {
+            let what = format!("{mode:?} {policy}");
+            let lab = Lab::prepare(Setup::default());
+            exec(&lab, mode, "mkdir d && echo base > d/base").must(&what);
+            let script = while_another(&lab, "echo theirs > d/theirs && rm d/base", "echo mine > d/mine");
+            let mut options = mode.to_vec();
+            options.extend(["--on-conflict", policy, "--unmount-timeout", "2s"]);
+            options.extend(["--debounce", "3600s", "--max-delay", "3600s"]);
+            let done = exec(&lab, &options, &script);
+            assert_eq!(done.code, code, "{what}: {}", done.said());
+            assert!(done.stderr.contains("another writer"), "{what}: {}", done.said());
+            let restored = lab.restored(None);
+            assert_eq!(read(restored.join("d/theirs")), "theirs\n", "{what}");
+            assert!(!restored.join("d/base").exists(), "{what}");
+            assert_eq!(restored.join("d/mine").exists(), policy == "merge", "{what}");
+            assert_eq!(names(&lab).len(), if policy == "fork" { 2 } else { 1 }, "{what}");
+            assert_eq!(read(lab.place().join("d/mine")), "mine\n", "{what}");
+            if policy == "merge" {
+                // The directory has been behind; now it is not.
+                exec(&lab, &options, "[ -e d/base ] && exit 8; cat d/theirs d/mine").must(&what);
+            }
+        }
+    }
+}
+
+/// FUNCTIONS, Writers: "of a path that both changed the later version has what its writer made of it, and the earlier one
+/// gets a tag".
+#[test]
+fn what_both_changed_can_be_had_as_either_has_it() {
+    let lab = Lab::prepare(Setup::default());
+    let options = ["--mode", "directory", "--on-conflict", "merge"];
+    exec(&lab, &options, "echo base > both; echo base > theirs").must("exec");
+    let script =
+        while_another(&lab, "echo theirs > both; echo theirs > theirs", "echo mine > both; echo mine > mine");
+    let done = exec(&lab, &options, &script).must("exec");
+    let tag = done.stderr.split_whitespace().find(|word| word.starts_with("before-merge-"));
+    let tag = tag.unwrap_or_else(|| panic!("no tag: {}", done.said())).to_owned();
+    assert!(done.stderr.contains("both"), "{}", done.said());
+    let (now, before) = (lab.restored(None), lab.restored(Some(&tag)));
+    assert_eq!(
+        (read(now.join("both")), read(now.join("theirs")), read(now.join("mine"))),
+        ("mine\n".into(), "theirs\n".into(), "mine\n".into())
+    );
+    assert_eq!(read(before.join("both")), "theirs\n");
+    assert!(!before.join("mine").exists());
+}
+
+/// FUNCTIONS, Fork: "gives N sandboxes a common start without copying a byte", and neither can take a layer from the other.
+#[test]
+fn forks_share_layers_and_keep_them() {
+    let lab = Lab::prepare(Setup::default());
+    for n in 1..=3 {
+        exec(&lab, &["--mode", "directory"], &format!("echo {n} > n; echo {n} > n{n}")).must("exec");
+    }
+    let before = lab.objects();
+    let remote = lab.remote();
+    let call = |arguments: &[&str]| lab.call([arguments, &["--remote", &remote]].concat());
+    let forked = call(&["fork", "work", "copy"]).must("fork");
+    assert_eq!(forked.stdout.trim(), "3");
+    let new: Vec<_> = lab.objects().into_iter().filter(|object| !before.contains(object)).collect();
+    assert!(
+        new.iter().all(|(path, _)| path.ends_with("copy/HEAD") || path.ends_with("probe")),
+        "copied: {new:?}"
+    );
+    assert_eq!(call(&["fork", "work", "copy"]).code, 8, "the name was taken");
+    assert_eq!(call(&["fork", "none", "other"]).code, 5, "there is no such name");
+    call(&["fork", "work", "old", "--version", "1"]).must("fork");
+    // The origin goes on without what the fork has, and deletes all that it may.
+    for n in 4..=7 {
+        let script = format!("rm -f n n?; echo {n} > n{n}");
+        exec(&lab, &["--mode", "directory", "--chain", "4"], &script).must("exec");
+    }
+    let pruned =
+        call(&["prune", "--name", "work", "--keep", "1", "--older-than", "0h", "--orphans"]).must("prune");
+    assert!(pruned.stdout.contains("shared\t"), "nothing was kept for the fork: {}", pruned.said());
+    for (name, files) in
+        [("copy", vec!["n", "n1", "n2", "n3"]), ("old", vec!["n", "n1"]), ("work", vec!["n7"])]
+    {
+        let to = lab.root().join(format!("of-{name}"));
+        call(&["restore", "--name", name, "--to", to.to_str().unwrap()]).must(name);
+        let mut found: Vec<String> =
+            fs::read_dir(&to).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        found.sort();
+        assert_eq!(found, files, "{name}");
+    }
+}

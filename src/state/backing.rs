@@ -110,7 +110,7 @@ impl<'a> Backing<'a> {
     }
 
     /// The directory at a path, opened for lookups only; `None` if there is none.
-    fn directory(&mut self, path: &RelPath) -> io::Result<Option<BorrowedFd<'_>>> {
+    pub(crate) fn directory(&mut self, path: &RelPath) -> io::Result<Option<BorrowedFd<'_>>> {
         if path.is_root() {
             return Ok(Some(self.root));
         }

@@ -29,8 +29,9 @@ use crate::state::live::Live;
 use crate::state::plain::Plain;
 use crate::state::plan::{LookOptions, change_tick};
 use crate::state::record::Records;
-use crate::state::scan::scan;
+use crate::state::scan::{Seen, scan_again};
 use crate::state::staging::Staging;
+use crate::sync::Mutex;
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
@@ -53,6 +54,7 @@ pub struct Session {
     records: Arc<Records>,
     requests: Arc<Counters>,
     look: LookOptions,
+    seen: Mutex<Seen>,
     /// Last, so that they outlive what needs them.
     _runtime: Runtime,
     _locks: Locks,
@@ -173,7 +175,13 @@ impl Session {
             ..LookOptions::default()
         };
         let flusher = flusher(&settings, &live, &look, (records.clone(), committer), &runtime)?;
-        Ok(Self { settings, live, flusher, records, requests, look, _runtime: runtime, _locks: locks })
+        let seen = Mutex::default();
+        let session =
+            Self { settings, live, flusher, records, requests, look, seen, _runtime: runtime, _locks: locks };
+        if opening.relation == Relation::Moved {
+            session.settle(Some(Timestamp::now())); // of what was restored as well
+        }
+        Ok(session)
     }
 
     /// What requests were made of the remote so far.
@@ -275,7 +283,7 @@ impl Session {
         self.require_place()?;
         let mut marks = self.live.dirty().take();
         self.live.dirty().saved();
-        let found = scan(self.live.root(), &self.records, &self.look)?;
+        let found = scan_again(self.live.root(), &self.records, &self.look, &mut self.seen.lock())?;
         for (path, error) in &found.unreadable {
             tracing::warn!(%path, %error, "cannot look at entry");
         }

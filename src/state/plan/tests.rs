@@ -5,7 +5,8 @@ use crate::layer::References;
 use crate::remote::Tag;
 use crate::state::dirty::Extent::{self, Entry as E, Subtree as S};
 use crate::state::record::Base;
-use crate::state::scan::scan;
+use crate::state::scan::{Scan, Seen, scan, scan_again};
+use std::cell::RefCell;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -26,6 +27,7 @@ pub(super) struct World {
     pub(super) records: Records,
     pub(super) options: LookOptions,
     version: u64,
+    seen: RefCell<Seen>,
 }
 
 impl World {
@@ -34,7 +36,7 @@ impl World {
         let root = OwnedFd::from(fs::File::open(dir.path()).expect("opens"));
         let records = Records::open(Arc::new(MemoryJournal::new()), "memory:", "n").expect("opens");
         let options = LookOptions::default();
-        Self { dir, root, records, options, version: 0 }
+        Self { dir, root, records, options, version: 0, seen: RefCell::default() }
     }
 
     /// With these files (name and content alike) and directories (trailing slash), committed.
@@ -100,8 +102,13 @@ impl World {
         self.promote(&plan);
     }
 
-    pub(super) fn scan(&self) -> crate::state::scan::Scan {
-        scan(self.root.as_fd(), &self.records, &self.options).expect("scans")
+    /// What was seen before makes no difference.
+    pub(super) fn scan(&self) -> Scan {
+        let (root, mut seen) = (self.root.as_fd(), self.seen.borrow_mut());
+        let again = scan_again(root, &self.records, &self.options, &mut seen).expect("scans");
+        let found = scan(root, &self.records, &self.options).expect("scans");
+        assert_eq!((&again.marks, again.looked), (&found.marks, found.looked));
+        found
     }
 }
 

@@ -9,12 +9,15 @@ mod support;
 
 use cloud::Cloud;
 use harness::{KEPT, LIMIT, Lab, Setup, Subject, Tree, eventually};
+use rustix::process::{Pid, Signal};
 use s3s::S3ErrorCode;
 use std::fs;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use support::s3server::{Fault, Request, SECRET_KEY};
+use tokio::sync::Notify;
 
 impl Cloud {
     /// A mount with one saved version.
@@ -185,6 +188,48 @@ fn slow_store_slows_nobody_down() {
     }
     assert!(flush.try_wait().unwrap().is_none(), "the writes waited for the upload");
     assert_eq!(harness::wait_for(&mut flush, LIMIT), Some(0));
+}
+
+/// SEMANTICS, Restore: "A program that is ended while it waits ends, by whatever signal".
+#[test]
+fn who_waits_for_a_store_that_hangs_can_be_ended() {
+    let mut cloud = Cloud::new();
+    cloud.lab.setup = cloud.lab.setup.clone().with(&["--no-prefetch"]);
+    for name in ["first", "second", "third"] {
+        cloud.write(name, name);
+    }
+    fs::write(cloud.lab.place().join("large"), vec![7; 9 << 20]).unwrap();
+    cloud.lab.flush();
+    cloud.lab.elsewhere();
+    let hangs = |request: &Request| request.operation == "GetObject";
+    let over = Arc::new(Notify::new());
+    let until = over.clone();
+    let hang = move |request: &Request| if hangs(request) { Fault::Hold(until.clone()) } else { Fault::None };
+    let asked = || cloud.server.control().log().iter().filter(|request| hangs(request)).count();
+    let begin = |program: &[&str], name: &str| {
+        let before = asked();
+        let mut command = Command::new(program[0]);
+        let file = cloud.lab.place().join(name);
+        let child = command.args(&program[1..]).arg(file).stdout(Stdio::piped()).spawn().unwrap();
+        eventually("the store is asked", LIMIT, || (asked() > before).then_some(()));
+        child
+    };
+    cloud.server.control().set_hook(hang);
+    let signals = [Signal::INT, Signal::TERM, Signal::KILL];
+    for (name, signal) in ["first", "second", "large"].into_iter().zip(signals) {
+        let mut child = begin(&["cat"], name);
+        rustix::process::kill_process(Pid::from_child(&child), signal).unwrap();
+        let code = harness::wait_for(&mut child, LIMIT);
+        assert_eq!(code, Some(128 + signal.as_raw()), "{name}: it has not ended by the signal");
+    }
+    // Another signal is nothing that a read of a file fails for.
+    let other = "$SIG{WINCH} = sub {}; sysopen(F, $ARGV[0], 0) or die qq($!\n); print <F>";
+    let mut child = begin(&["perl", "-e", other, "--"], "third");
+    rustix::process::kill_process(Pid::from_child(&child), Signal::WINCH).unwrap();
+    cloud.server.control().clear_hook();
+    over.notify_waiters();
+    assert_eq!(harness::wait_for(&mut child, LIMIT), Some(0));
+    assert_eq!(fs::read(cloud.lab.place().join("first")).unwrap(), b"first");
 }
 
 /// SEMANTICS, Restore: "A download that breaks off is taken up again; one that cannot be completed refuses the mount."

@@ -62,7 +62,7 @@ fn downloads(lab: &Lab) -> u64 {
     lab.stats()["requests"]["download"].as_u64().unwrap()
 }
 
-/// SEMANTICS, Restore: "Moving a directory costs no request, whatever is in it".
+/// SEMANTICS, Restore: "costs no request, and neither does moving a directory, whatever is in it".
 #[test]
 fn a_move_brings_nothing() {
     for mode in BOTH {
@@ -119,7 +119,7 @@ fn work(dir: &Path) {
     assert!(fs::rename(path("out"), path("newer")).is_err(), "over one that is not empty");
 }
 
-/// SEMANTICS, Restore: "A version made after a move has everything at its new place".
+/// SEMANTICS, Restore: "A version made after such a change has everything as it is then".
 #[test]
 fn moves_of_every_kind() {
     for mode in BOTH {

@@ -96,6 +96,7 @@ fn restate(dir: &Path) {
     fs::rename(path("down/016"), path("newer/er/16")).unwrap();
 }
 
+/// SEMANTICS, Restore: "Renaming, linking and changing attributes (mode, owner, times, `user.` attributes of at most 1 KiB) costs no request".
 #[test]
 fn names_and_attributes_change_without_content() {
     for mode in [Mode::Passthrough, Mode::Classic] {
@@ -144,6 +145,7 @@ fn a_killed_daemon_forgets_no_name_and_no_attribute() {
     }
 }
 
+/// SEMANTICS, Restore: "what is not here comes under the names and with the attributes that it has by then".
 /// What came between the change and the flush is saved as it is then.
 #[test]
 fn what_comes_after_a_change_comes_as_it_is_then() {

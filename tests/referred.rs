@@ -49,7 +49,7 @@ fn downloads(lab: &Lab) -> u64 {
     lab.stats()["requests"]["download"].as_u64().unwrap()
 }
 
-/// SEMANTICS, Restore: "the next version refers to its content where it stands".
+/// SEMANTICS, Restore: "it refers to the content where that stands, without bringing it".
 #[test]
 fn a_flush_after_a_move_brings_nothing() {
     for mode in [Mode::Passthrough, Mode::Classic] {
@@ -97,7 +97,7 @@ fn later(dir: &Path) {
     fs::write(path("top/001"), "another").unwrap();
 }
 
-/// SEMANTICS, Restore: "A version made after a move has everything at its new place".
+/// SEMANTICS, Restore: "A version made after such a change has everything as it is then".
 #[test]
 fn what_was_saved_by_reference_changes_like_anything_else() {
     for (mode, crash) in [(Mode::Passthrough, false), (Mode::Classic, false), (Mode::Passthrough, true)] {

@@ -2,6 +2,7 @@
 use super::abi::init::{Features, InitIn, InitOut, Limits};
 use super::abi::notice::InvalidateInode;
 use super::abi::{InHeader, MAJOR, Opcode, OutHeader};
+use super::interrupts::Interrupts;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -29,6 +30,7 @@ pub struct Connection {
     device: OwnedFd,
     features: Features,
     limits: Limits,
+    interrupts: Arc<Interrupts>,
 }
 
 impl Connection {
@@ -64,8 +66,14 @@ impl Connection {
             reply(&device, header.unique, 0, out.as_bytes())?;
             let missing = Features(wanted.helpful.0 & !offered.0);
             tracing::debug!(kernel = format!("{}.{}", asked.major, asked.minor), ?missing, "fuse handshake");
-            return Ok(Arc::new(Self { device, features, limits: wanted.limits }));
+            let (limits, interrupts) = (wanted.limits, Arc::default());
+            return Ok(Arc::new(Self { device, features, limits, interrupts }));
         }
+    }
+
+    /// Requests that wait.
+    pub fn interrupts(&self) -> &Arc<Interrupts> {
+        &self.interrupts
     }
 
     /// What was agreed.

@@ -8,6 +8,7 @@ pub mod adapter;
 pub mod attempt;
 pub mod connection;
 pub mod errno;
+mod interrupts;
 pub mod mount;
 pub mod notify;
 pub mod pool;

@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 /// The credentials every [`S3Server`] accepts.
@@ -43,6 +44,8 @@ pub enum Fault {
     ShortBody(usize),
     /// Wait, then go on as usual. A PUT waits after its first look at its condition.
     Delay(Duration),
+    /// The same until somebody notifies all who wait.
+    Hold(Arc<Notify>),
 }
 
 /// One request, as the hook and the log see it.
@@ -109,6 +112,10 @@ impl Control {
             Fault::CutBefore => Err(cut()),
             Fault::Delay(time) => {
                 tokio::time::sleep(time).await;
+                Ok(Fault::None)
+            }
+            Fault::Hold(until) => {
+                until.notified().await;
                 Ok(Fault::None)
             }
             fault => Ok(fault),

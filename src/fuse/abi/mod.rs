@@ -18,6 +18,14 @@ pub const MINOR: u32 = 42;
 /// See [`MAJOR`].
 pub const MINOR_OLDEST: u32 = 31;
 
+/// Body of an INTERRUPT: which request is meant.
+#[derive(Debug, Clone, Copy, FromBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct InterruptIn {
+    /// Its [`InHeader::unique`].
+    pub unique: u64,
+}
+
 /// Before every request.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]

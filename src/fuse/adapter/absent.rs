@@ -1,6 +1,7 @@
 //! Operations that need content which is not on the disk yet: they begin when it is there.
 use super::Adapter;
 use crate::fs::absent::Need;
+use crate::fuse::interrupts::{Interruptible, ended};
 use crate::fuse::transport::Reply;
 use crate::state::absent::Hydrator;
 use std::sync::Arc;
@@ -23,7 +24,8 @@ impl Adapter {
         };
         let (this, hydrator) = (self.clone(), hydrator.clone());
         hydrator.handle().clone().spawn(async move {
-            match while_it_comes(&hydrator, bring(&hydrator, need)).await {
+            let waiting = reply.interruptible();
+            match while_it_comes(&hydrator, waiting, bring(&hydrator, need)).await {
                 // The operation itself may wait for a disk.
                 Ok(()) => drop(tokio::task::spawn_blocking(move || op(&this, reply))),
                 // To be told whatever the threads that wait for disks are doing.
@@ -66,14 +68,28 @@ impl Unbrought {
     /// What the program is told; the log is told why.
     pub(super) fn told(self) -> i32 {
         match self.errno {
-            libc::EACCES | libc::EPERM => tracing::debug!(error = self.why, "a program may not do that"),
+            libc::EACCES | libc::EPERM | libc::EINTR => {
+                tracing::debug!(error = self.why, "a program does not get what it asked for");
+            }
             _ => tracing::warn!(error = self.why, "content could not be brought"),
         }
         self.errno
     }
 }
 
+/// Waits for content, but not longer than a program that is ended meanwhile.
 pub(super) async fn while_it_comes<T>(
+    hydrator: &Hydrator,
+    waiting: Option<Interruptible>,
+    brought: impl Future<Output = Result<T, Unbrought>>,
+) -> Result<T, Unbrought> {
+    tokio::select! {
+        brought = while_bytes_come(hydrator, brought) => brought,
+        () = ended(waiting.as_ref()) => Err(Unbrought { errno: libc::EINTR, why: "who asked was ended".to_owned() }),
+    }
+}
+
+async fn while_bytes_come<T>(
     hydrator: &Hydrator,
     brought: impl Future<Output = Result<T, Unbrought>>,
 ) -> Result<T, Unbrought> {

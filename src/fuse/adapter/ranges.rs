@@ -69,7 +69,7 @@ impl Adapter {
         let own = hydrator.clone();
         hydrator.handle().spawn(async move {
             let read = async { own.read(&reader, range).await.map_err(|e| Unbrought::of(&*e)) };
-            match while_it_comes(&own, read).await {
+            match while_it_comes(&own, reply.interruptible(), read).await {
                 Ok(bytes) => reply.send(Ok(bytes)),
                 Err(unbrought) => reply.error(unbrought.told()),
             }
@@ -90,7 +90,7 @@ impl Adapter {
             let hole = whence == libc::SEEK_HOLE as u32;
             let sought =
                 async { own.ranges().seek(&reader, offset, hole).await.map_err(|e| Unbrought::of(&*e)) };
-            match while_it_comes(&own, sought).await {
+            match while_it_comes(&own, reply.interruptible(), sought).await {
                 Ok(found) => {
                     let found = found.map(|at| Offset(at as i64));
                     reply.send(found.ok_or_else(|| io::Error::from(Errno::NXIO)));

@@ -9,6 +9,7 @@ use super::abi::answer::{Brief, BriefAttributes, List};
 use super::abi::init::{Features, Limits};
 use super::abi::request::{Operation, Request};
 use super::connection::Wanted;
+use super::interrupts::ended;
 use super::transport::{Handler, Link, Pending, Reply};
 use crate::clock::Timestamp;
 use crate::fs::attr::{Attr, FileKey};
@@ -251,7 +252,13 @@ impl TablesAdapter {
                 let handle = handle.clone();
                 self.0.runtime.spawn(async move {
                     let Content::Object(blob) = &handle.content else { return };
-                    match tokio::time::timeout(PATIENCE, blob.read(offset, size as usize)).await {
+                    let waiting = reply.interruptible();
+                    let read = tokio::time::timeout(PATIENCE, blob.read(offset, size as usize));
+                    let read = tokio::select! {
+                        read = read => read,
+                        () = ended(waiting.as_ref()) => return reply.error(libc::EINTR),
+                    };
+                    match read {
                         Ok(Ok(bytes)) => reply.send(Ok(bytes.to_vec())),
                         Ok(Err(error)) => {
                             tracing::warn!(%error, path = %handle.node.path, "a read has failed");

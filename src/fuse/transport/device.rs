@@ -1,7 +1,7 @@
 //! [`DeviceTransport`]: requests by read(2), replies by writev(2).
 use super::{Handler, Pending, Transport, handle_fenced};
 use crate::fuse::abi::request::Request;
-use crate::fuse::abi::{Body, InHeader, Opcode};
+use crate::fuse::abi::{Body, InHeader, InterruptIn, Opcode};
 use crate::fuse::connection::Connection;
 use std::io;
 use std::sync::Arc;
@@ -62,11 +62,13 @@ pub(super) fn serve(connection: &Arc<Connection>, handler: &dyn Handler) -> io::
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a request without a header"));
         };
         if header.opcode == Opcode::Interrupt as u32 {
-            // Nothing is undone here; this answer spares us the next ones.
-            let _told = connection.reply(header.unique, -libc::ENOSYS, &[]);
+            // It is itself not answered.
+            if let Ok((interrupt, _)) = InterruptIn::read_from_prefix(body) {
+                connection.interrupts().interrupt(interrupt.unique);
+            }
             continue;
         }
-        let pending = Pending::by_device(connection, header.unique);
+        let pending = Pending::by_device(connection, &header);
         match Request::read(header, Body::whole(body)) {
             Some(request) => handle_fenced(handler, request, pending),
             None => tracing::error!(opcode = header.opcode, length, "a request that cannot be read"),

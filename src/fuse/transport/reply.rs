@@ -1,7 +1,9 @@
 //! [`Reply`]: the one answer that a request gets.
+use super::super::abi::InHeader;
 use super::super::abi::answer::{Answer, Payload};
 use super::super::connection::{Backing, Connection};
 use super::super::errno::errno;
+use super::super::interrupts::Interruptible;
 use super::ring::Seat;
 use std::io;
 use std::marker::PhantomData;
@@ -12,23 +14,30 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct Pending {
     way: Option<Way>,
+    /// Which request it is, and which thread made it.
+    unique: u64,
+    pid: u32,
 }
 
 #[derive(Debug)]
 enum Way {
     /// Written to the device by whoever answers.
-    Device { connection: Arc<Connection>, unique: u64 },
+    Device { connection: Arc<Connection> },
     /// Handed to the ring that the request came by.
     Ring(Seat),
 }
 
 impl Pending {
-    pub(super) fn by_device(connection: &Arc<Connection>, unique: u64) -> Self {
-        Self { way: Some(Way::Device { connection: connection.clone(), unique }) }
+    pub(super) fn by_device(connection: &Arc<Connection>, header: &InHeader) -> Self {
+        Self::new(Way::Device { connection: connection.clone() }, header)
     }
 
-    pub(super) fn by_ring(seat: Seat) -> Self {
-        Self { way: Some(Way::Ring(seat)) }
+    pub(super) fn by_ring(seat: Seat, header: &InHeader) -> Self {
+        Self::new(Way::Ring(seat), header)
+    }
+
+    fn new(way: Way, header: &InHeader) -> Self {
+        Self { way: Some(way), unique: header.unique, pid: header.pid }
     }
 
     /// The kernel expects no reply to this request.
@@ -43,8 +52,8 @@ impl Pending {
 
     fn answer(&mut self, error: i32, payload: Payload) {
         match self.way.take() {
-            Some(Way::Device { connection, unique }) => {
-                if let Err(e) = connection.reply(unique, -error, payload.as_bytes()) {
+            Some(Way::Device { connection }) => {
+                if let Err(e) = connection.reply(self.unique, -error, payload.as_bytes()) {
                     // ENOENT: who asked was interrupted meanwhile. Anything else is the mount's end.
                     tracing::trace!(error = %e, "reply not taken");
                 }
@@ -74,10 +83,20 @@ impl<A> Reply<A> {
         self.pending.answer(errno, Payload::EMPTY);
     }
 
+    /// From now on who asks waits, perhaps for long: so that it can be let go. `None` once it is answered.
+    pub fn interruptible(&self) -> Option<Interruptible> {
+        let Pending { way, unique, pid } = &self.pending;
+        let connection = match way.as_ref()? {
+            Way::Device { connection } => connection,
+            Way::Ring(seat) => seat.connection(),
+        };
+        Some(connection.interrupts().wait(*unique, *pid))
+    }
+
     /// Registers a file of the backing with the connection that the request came by.
     pub fn register(&self, file: BorrowedFd<'_>) -> io::Result<Backing> {
         match &self.pending.way {
-            Some(Way::Device { connection, .. }) => connection.register(file),
+            Some(Way::Device { connection }) => connection.register(file),
             Some(Way::Ring(seat)) => seat.connection().register(file),
             None => Err(io::ErrorKind::NotConnected.into()),
         }
@@ -123,8 +142,8 @@ impl Reply<Vec<u8>> {
 
     fn respond_with(&mut self, bytes: &[u8]) {
         match self.pending.way.take() {
-            Some(Way::Device { connection, unique }) => {
-                if let Err(e) = connection.reply(unique, 0, bytes) {
+            Some(Way::Device { connection }) => {
+                if let Err(e) = connection.reply(self.pending.unique, 0, bytes) {
                     tracing::trace!(error = %e, "reply not taken");
                 }
             }

@@ -113,7 +113,7 @@ impl Server {
     fn handle(&mut self, entry: usize) {
         let buffer = self.entries.buffer(entry);
         let Some(Received { header, operation, payload }) = self.entries.receive(entry) else { return };
-        let pending = Pending::by_ring(Seat::new(self.mailbox.clone(), entry));
+        let pending = Pending::by_ring(Seat::new(self.mailbox.clone(), entry), &header);
         seat::lend(entry, buffer.filter(|_| payload.is_empty()));
         match Request::read(header, Body::split(&operation, payload)) {
             Some(request) => handle_fenced(&*self.handler, request, pending),

@@ -1,19 +1,19 @@
 //! Fill, budget, pin and blocks in thousands of orders of their steps, which shuttle chooses; `scripts/suite/model`
 //! runs them. Files are real, and so is what is compared at the end: budget, index and disk say the same.
 #![allow(clippy::expect_used, clippy::panic)] // a test may panic
-use super::blob_entry::{NewBlock, Sought};
-use super::budget::{Budget, Disk, Limits, Used as Usage, on_disk};
+use super::blob_entry::{BlobEntry, Sought};
+use super::budget::{Budget, Disk, Limits, Used, on_disk};
 use super::config::{BLOCK_MIN_BYTES, Config};
 use super::core::{Core, Slot};
 use super::error::CacheError;
 use super::events::Cause;
-use super::evictor::Held;
 use super::file::File;
+use super::file_entry::FileEntry;
 use super::fill::{Begun, Fill, FillOptions};
 use super::flight::Flight;
 use super::key::{Key, ObjectId};
 use super::opening::assemble;
-use super::record::Used;
+use super::trip::keep;
 use crate::journal::{Batch, Journal, JournalError, Pairs, Tree};
 use bytes::Bytes;
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
@@ -131,15 +131,24 @@ fn key() -> Key {
     Key::new("key").expect("a key")
 }
 
-fn there(core: &Arc<Core>) -> Option<File> {
-    let pinned = core.files.get(&key(), |slot| match slot {
+fn pinned(core: &Arc<Core>) -> Option<Arc<FileEntry>> {
+    core.files.get(&key(), |slot| match slot {
         Slot::File(file) => {
             file.usage.pin();
             Some(file.clone())
         }
         Slot::Filling(_) => None,
-    })??;
-    Some(File::pinned(core.clone(), pinned))
+    })?
+}
+
+fn there(core: &Arc<Core>) -> Option<File> {
+    Some(File::pinned(core.clone(), pinned(core)?))
+}
+
+/// Whether the key still names this very file.
+fn is_named(core: &Core, entry: &Arc<FileEntry>) -> bool {
+    let named = core.files.get(&key(), |slot| matches!(slot, Slot::File(file) if Arc::ptr_eq(file, entry)));
+    named == Some(true)
 }
 
 #[derive(Debug)]
@@ -172,7 +181,7 @@ fn charges_stay_within_the_limit_and_are_given_back() {
         for thread in threads {
             thread.join().expect("ends");
         }
-        assert_eq!(budget.used(), Usage::default());
+        assert_eq!(budget.used(), Used::default());
     });
 }
 
@@ -213,7 +222,7 @@ fn one_fills_and_nobody_sees_half() {
         let held = there(&core);
         assert!(held.is_some() || core.files.get(&key(), |_| ()).is_none(), "nobody fills any more");
         let there = u64::from(held.is_some());
-        assert_eq!(core.budget.used(), Usage { bytes: there * on_disk(6000), entries: there });
+        assert_eq!(core.budget.used(), Used { bytes: there * on_disk(6000), entries: there });
         assert_eq!(files(dir) as u64, there);
         assert!(core.fillings.lock().is_empty());
     });
@@ -252,7 +261,8 @@ fn what_is_deleted_stays_for_those_who_hold_it() {
         let reader = {
             let core = core.clone();
             thread::spawn(move || {
-                if let Some(held) = there(&core) {
+                if let Some(entry) = pinned(&core) {
+                    let held = File::pinned(core.clone(), entry.clone());
                     let before = bytes_of(&held);
                     assert!(
                         before == [b'a'; 6000] || before == [b'b'; 6000],
@@ -260,6 +270,12 @@ fn what_is_deleted_stays_for_those_who_hold_it() {
                     );
                     thread::yield_now();
                     assert!(bytes_of(&held) == before, "it has changed while it was held");
+                    let named = is_named(&core, &entry);
+                    let witness = core.store.get_witness(&entry.name());
+                    assert!(
+                        named || witness.is_none(),
+                        "after a kill a start would find again what was deleted"
+                    );
                 }
             })
         };
@@ -277,9 +293,19 @@ fn what_is_deleted_stays_for_those_who_hold_it() {
         };
         reader.join().expect("ends");
         again.join().expect("ends");
-        assert_eq!(core.budget.used(), Usage { bytes: on_disk(6000), entries: 1 });
+        assert_eq!(core.budget.used(), Used { bytes: on_disk(6000), entries: 1 });
         assert_eq!(files(dir), 1);
     });
+}
+
+/// Keeps a block as a fetch does that has brought it.
+fn bring(core: &Arc<Core>, entry: &Arc<BlobEntry>, number: u32) {
+    let bytes = Bytes::from(vec![7; entry.range(number).1 as usize]);
+    keep(core, entry, number, &bytes, Duration::ZERO);
+}
+
+fn object(size: u64) -> ObjectId {
+    ObjectId { bucket: "b".into(), key: "k".into(), tag: "t".into(), size }
 }
 
 /// A thread that wants a block: reads it if it is there, brings it if nobody does.
@@ -302,13 +328,7 @@ fn want(core: &Arc<Core>, id: &ObjectId, flying: &AtomicU32) {
         Sought::Flying(_) => {}
         Sought::Missing(_) => {
             assert_eq!(flying.fetch_add(1, SeqCst), 0, "two fetch the same block");
-            let bytes = Bytes::from(vec![7; id.size as usize]);
-            let (file, entries) = entry.price_of_file();
-            let charge = core.reserve(on_disk(id.size) + file, entries).expect("room");
-            let new = NewBlock { number: 0, bytes: &bytes, used: Used::default() };
-            let block = entry.put(new, charge).expect("is kept");
-            core.evictor.hold(entry.generation, Held::Blob(entry.clone()));
-            core.evictor.admit(entry.unit(&block), entry.facts(&block, 0));
+            bring(core, &entry, 0);
             flying.fetch_sub(1, SeqCst);
             entry.land(0);
         }
@@ -320,7 +340,7 @@ fn want(core: &Arc<Core>, id: &ObjectId, flying: &AtomicU32) {
 fn a_block_is_fetched_once_and_stays_while_it_is_held() {
     in_many_orders(|dir| {
         let core = cache(dir, 1 << 20);
-        let id = ObjectId { bucket: "b".into(), key: "k".into(), tag: "t".into(), size: 4000 };
+        let id = object(4000);
         let flying = Arc::new(AtomicU32::new(0));
         let readers = [(); 3].map(|()| {
             let (core, id, flying) = (core.clone(), id.clone(), flying.clone());
@@ -338,9 +358,34 @@ fn a_block_is_fetched_once_and_stays_while_it_is_held() {
         let left = core.blobs.get(&id, |entry| (entry.blocks_here(), entry.charged()));
         let used = core.budget.used();
         let (blocks, bytes) = left.unwrap_or_default();
-        assert_eq!(used, Usage { bytes, entries: u64::from(left.is_some()) });
+        assert_eq!(used, Used { bytes, entries: u64::from(left.is_some()) });
         assert_eq!(bytes, u64::from(blocks) * on_disk(4000), "the witness is an attribute here");
         assert!(left.is_none_or(|(blocks, _)| blocks == 1), "nothing is there of it, and nobody reads it");
         assert_eq!(files(dir), usize::from(left.is_some()));
+    });
+}
+
+#[test]
+fn what_is_kept_while_its_object_is_removed_leaves_no_witness() {
+    in_many_orders(|dir| {
+        let core = cache(dir, 1 << 20);
+        let entry = core.blob(&object(2 * BLOCK_MIN_BYTES));
+        bring(&core, &entry, 0);
+        let keeper = {
+            let (core, entry) = (core.clone(), entry.clone());
+            thread::spawn(move || bring(&core, &entry, 1))
+        };
+        let remover = {
+            let (core, entry) = (core.clone(), entry.clone());
+            thread::spawn(move || assert!(core.drop_blob(&entry)))
+        };
+        keeper.join().expect("ends");
+        remover.join().expect("ends");
+        // Its bytes stay as long as we hold it; a start after a kill must not find what they are.
+        assert_eq!(core.store.get_witness(&entry.name()), None);
+        core.leave(&entry);
+        drop(entry);
+        assert_eq!(core.budget.used(), Used::default());
+        assert_eq!(files(dir), 0);
     });
 }

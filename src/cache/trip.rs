@@ -179,7 +179,7 @@ impl Trip {
 }
 
 /// Keeps a block that was fetched, if there is room; if not, its readers have it all the same.
-fn keep(core: &Arc<Core>, entry: &Arc<BlobEntry>, number: u32, bytes: &Bytes, took: Duration) {
+pub fn keep(core: &Arc<Core>, entry: &Arc<BlobEntry>, number: u32, bytes: &Bytes, took: Duration) {
     let cost_us = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
     let used = Used { tick: core.evictor.tick(), hits: 0, cost_us };
     let new = NewBlock { number, bytes, used };

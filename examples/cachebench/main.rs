@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! cachebench DIR [hit] [block] [readers] [rehydrate] [policies] [redis] [--entries N]
+//! cachebench DIR rival
 //! ```
-//! DIR is made and removed. Without a name all are measured. Prints a markdown table for each.
+//! DIR is made and removed. Without a name all are measured. Prints a markdown table for each; `rival`, which must be
+//! asked for by name, is one side of `scripts/bench/foyer`.
 #![allow(clippy::print_stdout, reason = "the tables are its result")]
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -20,9 +22,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+mod ours;
 mod policies;
 #[cfg(feature = "redis")]
 mod redis;
+mod rival;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -291,6 +295,9 @@ fn main() -> Outcome<()> {
     std::fs::create_dir(dir)?;
     let runtime = tokio::runtime::Runtime::new()?;
     let result = runtime.block_on(async {
+        if what.iter().any(|name| name == "rival") {
+            ours::run(dir).await?;
+        }
         if wanted("hit") {
             hit(&dir.join("hit")).await?;
         }

@@ -1,5 +1,6 @@
 //! [`Fleet`]: all servers, and which of them has what. A scout in the background asks who they are, and asks
 //! again when a node fails or says that something has moved.
+use super::bell::Bell;
 use super::connect::Connector;
 use super::error::RedisError;
 use super::node::{Kept, Node};
@@ -11,7 +12,7 @@ use crate::sync::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 /// A cluster is asked at least so often how it is cut.
@@ -34,7 +35,7 @@ struct Shared {
     trouble: Mutex<Option<RedisError>>,
     /// Set after the first look.
     looked: watch::Sender<bool>,
-    look_again: Arc<Notify>,
+    bell: Arc<Bell>,
 }
 
 /// Which server has what.
@@ -59,7 +60,7 @@ impl Fleet {
             chart: Mutex::new(None),
             trouble: Mutex::new(None),
             looked: watch::channel(false).0,
-            look_again: Arc::new(Notify::new()),
+            bell: Arc::default(),
         });
         let scout = tokio::spawn(shared.clone().look_for_ever()).abort_handle();
         Self { shared, scout }
@@ -107,6 +108,11 @@ impl Fleet {
         Ok(())
     }
 
+    /// Who wants to know when something changes.
+    pub fn bell(&self) -> &Bell {
+        &self.shared.bell
+    }
+
     /// As it is now.
     pub fn status(&self) -> RedisStatus {
         let chart = self.shared.chart.lock().clone();
@@ -135,7 +141,8 @@ impl Shared {
                     // Whoever answers is believed: what fails after that is a node's own affair.
                     pause = Pause::default();
                     self.looked.send_replace(true);
-                    let _timeout = tokio::time::timeout(LOOK_AT_LEAST, self.look_again.notified()).await;
+                    self.bell.changed();
+                    let _timeout = tokio::time::timeout(LOOK_AT_LEAST, self.bell.asked()).await;
                     tokio::time::sleep(LOOK_AT_MOST).await;
                 }
                 Err(error) => {
@@ -209,7 +216,7 @@ impl Shared {
             let kept = chart.as_ref().and_then(|chart| chart.nodes.get(&address).cloned());
             let kept = kept.unwrap_or_else(|| {
                 let (connector, meters) = (self.connector.clone(), self.meters.clone());
-                Arc::new(Node::keep(address.clone(), connector, meters, self.look_again.clone()))
+                Arc::new(Node::keep(address.clone(), connector, meters, self.bell.clone()))
             });
             (address, kept)
         });

@@ -34,6 +34,7 @@
 //! # Ok(())
 //! # }
 //! ```
+mod bell;
 mod breaker;
 mod connect;
 mod error;

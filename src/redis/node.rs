@@ -1,5 +1,6 @@
 //! [`Node`]: one server. Each call to it has a deadline and a place among those that are under way; its breaker
 //! is told how it went. A keeper in the background connects, and connects again.
+use super::bell::Bell;
 use super::breaker::{Breaker, Pass};
 use super::connect::{Connector, Expiry, Link};
 use super::error::RedisError;
@@ -10,7 +11,7 @@ use crate::sync::Mutex;
 use ::redis::{Pipeline, Value, pipe};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::AbortHandle;
 
 /// Events on their way to one server at once. They are small, and do not wait behind blocks for a place.
@@ -30,8 +31,8 @@ pub struct Node {
     trouble: Mutex<Option<RedisError>>,
     /// Set after the first attempt.
     tried: watch::Sender<bool>,
-    /// Told when the servers may be others by now.
-    look_again: Arc<Notify>,
+    /// Rung when it begins or ceases to answer, and when the servers may be others by now.
+    bell: Arc<Bell>,
 }
 
 /// A node, and the task that keeps its connection; ended with this.
@@ -57,12 +58,7 @@ pub struct Writing<'a> {
 
 impl Node {
     /// Begins to connect in the background.
-    pub fn keep(
-        address: Address,
-        connector: Arc<Connector>,
-        meters: Arc<Meters>,
-        look_again: Arc<Notify>,
-    ) -> Kept {
+    pub fn keep(address: Address, connector: Arc<Connector>, meters: Arc<Meters>, bell: Arc<Bell>) -> Kept {
         let options = connector.options();
         let node = Arc::new(Self {
             address,
@@ -74,7 +70,7 @@ impl Node {
             tried: watch::channel(false).0,
             connector,
             meters,
-            look_again,
+            bell,
         });
         let keeper = tokio::spawn(node.clone().connect_for_ever()).abort_handle();
         Kept { node, keeper }
@@ -102,6 +98,7 @@ impl Node {
                     tracing::info!(redis = %self.address, ?can, "connected");
                     (told_trouble, *self.trouble.lock()) = (None, None);
                     self.breaker.close(link, pause.is_shaky());
+                    self.bell.changed();
                     pause.worked();
                 }
                 Err(error) => {
@@ -111,7 +108,7 @@ impl Node {
                         told_trouble = Some(error.clone());
                     }
                     *self.trouble.lock() = Some(error);
-                    self.look_again.notify_one();
+                    self.bell.look_again();
                 }
             }
             self.tried.send_replace(true);
@@ -204,7 +201,8 @@ impl Node {
         if opened {
             Meters::count(&self.meters.openings);
             tracing::debug!(%error, "redis is not asked until it answers again");
-            self.look_again.notify_one();
+            self.bell.changed();
+            self.bell.look_again();
         }
     }
 
@@ -217,7 +215,7 @@ impl Node {
         let error = self.connector.error(&self.address, &refused.into());
         if matches!(error, RedisError::Moved { .. }) {
             Meters::count(&self.meters.moved);
-            self.look_again.notify_one();
+            self.bell.look_again();
         }
         Some(error)
     }

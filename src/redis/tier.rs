@@ -14,6 +14,7 @@ use bytes::Bytes;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use tokio::sync::watch;
 
 /// Blocks in Redis. Cheap to clone; the connections end with the last one.
 #[derive(Debug, Clone)]
@@ -41,6 +42,12 @@ impl RedisTier {
     /// The servers and all totals, now.
     pub fn status(&self) -> RedisStatus {
         self.fleet.status()
+    }
+
+    /// Changes whenever a server begins or ceases to answer, and when it was looked anew who the servers are: then
+    /// [`status`](Self::status) may be another.
+    pub fn watch(&self) -> watch::Receiver<()> {
+        self.fleet.bell().watch()
     }
 
     /// Tells all machines that listen under this namespace, this one included. It has come to nobody for sure:

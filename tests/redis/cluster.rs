@@ -1,7 +1,7 @@
 //! A cluster of three nodes.
 use crate::common::BLOCK;
 use crate::harness::{LIMIT, eventually, run};
-use crate::server::{Machine, Server, await_up, await_writes, tier};
+use crate::server::{Machine, Server, await_up, tier};
 use std::process::Command;
 
 const SIZE: u64 = 60 * BLOCK;
@@ -9,10 +9,10 @@ const SIZE: u64 = 60 * BLOCK;
 /// A machine that has read the whole object, and everything is in the cluster.
 async fn filled(seed_node: &Server) -> Machine {
     let machine = Machine::new(tier(&seed_node.url()).await).await;
-    await_up(&machine.tier);
+    await_up(&machine.tier).await;
     for block in 0..60 {
         machine.read(1, SIZE, block * BLOCK..(block + 1) * BLOCK).await;
-        await_writes(&machine.tier, block + 1);
+        machine.await_writes(block + 1).await;
     }
     machine
 }
@@ -41,7 +41,7 @@ async fn a_node_that_is_killed_takes_only_its_own_blocks_with_it() {
     drop(filled(&nodes[0]).await);
     let lost = nodes[1].keys().len() as u64 / 4;
     let machine = Machine::new(tier(&nodes[0].url()).await).await;
-    await_up(&machine.tier);
+    await_up(&machine.tier).await;
     nodes[1].kill();
     for block in 0..60 {
         machine.read(1, SIZE, block * BLOCK..(block + 1) * BLOCK).await;
@@ -53,7 +53,7 @@ async fn a_node_that_is_killed_takes_only_its_own_blocks_with_it() {
     eventually("the cluster to be well", LIMIT, || {
         nodes[1].cli(&["CLUSTER", "INFO"]).contains("cluster_state:ok").then_some(())
     });
-    await_up(&machine.tier);
+    await_up(&machine.tier).await;
     let coming_back = async {
         while nodes[1].keys().is_empty() {
             let again = Machine::new(machine.tier.clone()).await;
@@ -77,19 +77,21 @@ async fn slots_that_move_are_found_where_they_are() {
 
     // Who knew the old places is told, and looks again. What is read meanwhile is a miss.
     let machine = Machine::new(first.tier.clone()).await;
-    let mut round = 0;
-    loop {
-        round += 1;
-        let before = first.tier.status().totals.hits;
-        let again = Machine::new(first.tier.clone()).await;
-        again.read(1, SIZE, 0..SIZE).await;
-        if first.tier.status().totals.hits - before == 60 {
-            break;
+    let mut looks = first.tier.watch();
+    let finding = async {
+        loop {
+            looks.mark_unchanged();
+            let before = first.tier.status().totals.hits;
+            let again = Machine::new(first.tier.clone()).await;
+            again.read(1, SIZE, 0..SIZE).await;
+            if first.tier.status().totals.hits - before == 60 {
+                break;
+            }
+            assert!(first.tier.status().totals.moved > 0, "nobody said so");
+            looks.changed().await.unwrap();
         }
-        assert!(first.tier.status().totals.moved > 0, "nobody said so");
-        assert!(round < 1000, "it does not look again");
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    };
+    tokio::time::timeout(2 * LIMIT, finding).await.expect("it looks again");
     assert_eq!(first.tier.status().totals.openings, 0);
     machine.read(1, SIZE, 0..SIZE).await;
     assert_eq!(machine.source.fetches(), 0);

@@ -1,7 +1,7 @@
 //! Events between machines.
 use crate::harness::LIMIT;
 use crate::proxy::Proxy;
-use crate::server::{Server, connected, options, tier};
+use crate::server::{Server, await_up, connected, options, tier};
 use icecache::redis::{Event, Notice, RedisError, RedisTier, Subscription};
 use serde_json::json;
 use std::time::Duration;
@@ -21,7 +21,7 @@ async fn event(subscription: &mut Subscription) -> Event {
 async fn publish(tier: &RedisTier, topic: &str, payload: &serde_json::Value) {
     let publishing = async {
         while tier.publish(topic, payload).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            await_up(tier).await;
         }
     };
     tokio::time::timeout(LIMIT, publishing).await.expect("published");

@@ -2,7 +2,7 @@
 use crate::common::{BLOCK, content, object};
 use crate::harness::{LIMIT, eventually};
 use crate::proxy::Proxy;
-use crate::server::{Machine, Server, await_up, await_writes, connected, free_port, options, tier};
+use crate::server::{Machine, Server, await_status, await_up, connected, free_port, options, tier};
 use bytes::Bytes;
 use icecache::cache::Tier;
 use icecache::error::ErrorKind;
@@ -19,18 +19,19 @@ fn impatient(url: &str) -> RedisOptions {
 
 /// Writes a block, until it is there.
 async fn keep(tier: &RedisTier, seed: u64) {
-    await_up(tier);
+    await_up(tier).await;
     tier.put(&object(seed, BLOCK), 0..BLOCK, content(seed, 0..BLOCK).into()).await.unwrap();
 }
 
-/// Reads a block until it is a hit. A machine that is slow misses an impatient deadline now and then.
+/// Reads a block until it is a hit. A machine that is slow misses an impatient deadline now and then, each of which is
+/// waited for; a server that is left out says when it is back.
 async fn await_hit(tier: &RedisTier, seed: u64) {
     let hit = async {
         loop {
-            match tier.get(&object(seed, BLOCK), 0..BLOCK).await {
-                Ok(Some(bytes)) => break bytes,
-                _ => tokio::time::sleep(Duration::from_millis(5)).await,
+            if let Ok(Some(bytes)) = tier.get(&object(seed, BLOCK), 0..BLOCK).await {
+                break bytes;
             }
+            await_up(tier).await;
         }
     };
     let bytes = tokio::time::timeout(2 * LIMIT, hit).await.expect("a hit");
@@ -63,17 +64,12 @@ async fn a_server_killed_in_mid_use_costs_no_reader_anything_but_its_hits() {
         }
     };
     let killing = async {
-        let some = async {
-            while first.tier.status().totals.writes < 5 {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        };
-        let _ = tokio::time::timeout(LIMIT, some).await;
+        first.await_writes(5).await;
         server.kill();
     };
     tokio::join!(reading, killing);
     assert_eq!(first.source.fetches(), 60);
-    eventually("its end to be noticed", LIMIT, || first.tier.status().nodes[0].up.is_none().then_some(()));
+    await_status(&first.tier, "its end to be noticed", |status| status.nodes[0].up.is_none()).await;
     server.restart();
     keep(&first.tier, 2).await;
     await_hit(&first.tier, 2).await;
@@ -216,7 +212,7 @@ async fn of_several_servers_the_first_that_answers_is_used() {
     let url = format!("redis://127.0.0.1:{},127.0.0.1:{}", free_port(), server.port);
     let machine = Machine::new(tier(&url).await).await;
     machine.read(1, BLOCK, 0..BLOCK).await;
-    await_writes(&machine.tier, 1);
+    machine.await_writes(1).await;
     let status = machine.tier.status();
     assert_eq!(status.cluster, Some(false));
     let addresses: Vec<_> = status.nodes.iter().map(|node| node.address.as_str()).collect();

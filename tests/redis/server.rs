@@ -1,14 +1,18 @@
 //! Real servers, as children of the test on free loopback ports; and what the tests do with a tier.
 use crate::common::{Source, config, content, object, place};
 use crate::harness::{LIMIT, eventually, run, tool, wait_for};
-use icecache::cache::{Cache, Chain};
-use icecache::redis::{RedisOptions, RedisTier};
+use async_trait::async_trait;
+use bytes::Bytes;
+use icecache::cache::{Cache, Chain, ObjectId, Tier, TierError};
+use icecache::redis::{RedisOptions, RedisStatus, RedisTier};
 use rustix::process::{Pid, Signal, kill_process};
 use std::net::{TcpListener, TcpStream};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// A port nobody listens on now.
 pub fn free_port() -> u16 {
@@ -221,17 +225,50 @@ pub async fn connected(options: RedisOptions) -> RedisTier {
     tier
 }
 
-/// Waits until all servers answer.
-pub fn await_up(tier: &RedisTier) {
-    eventually("redis to answer", LIMIT, || {
-        let nodes = tier.status().nodes;
-        (!nodes.is_empty() && nodes.iter().all(|node| node.up.is_some())).then_some(())
-    });
+/// Waits until `status` is as it is to be. Each change of it rings.
+pub async fn await_status(tier: &RedisTier, what: &str, yes: impl Fn(&RedisStatus) -> bool) {
+    let mut changes = tier.watch();
+    let waiting = async {
+        while !yes(&tier.status()) {
+            changes.changed().await.unwrap();
+        }
+    };
+    assert!(
+        tokio::time::timeout(LIMIT, waiting).await.is_ok(),
+        "waited in vain: {what}: {:?}",
+        tier.status()
+    );
 }
 
-/// Waits until so many blocks are written.
-pub fn await_writes(tier: &RedisTier, writes: u64) {
-    eventually("blocks to be written", LIMIT, || (tier.status().totals.writes >= writes).then_some(()));
+/// Waits until all servers answer.
+pub async fn await_up(tier: &RedisTier) {
+    let up =
+        |status: &RedisStatus| !status.nodes.is_empty() && status.nodes.iter().all(|node| node.up.is_some());
+    await_status(tier, "redis to answer", up).await;
+}
+
+/// A tier that says when a block is written.
+#[derive(Debug)]
+struct Told {
+    tier: RedisTier,
+    written: watch::Sender<u64>,
+}
+
+#[async_trait]
+impl Tier for Told {
+    fn name(&self) -> &'static str {
+        self.tier.name()
+    }
+
+    async fn get(&self, object: &ObjectId, range: Range<u64>) -> Result<Option<Bytes>, TierError> {
+        self.tier.get(object, range).await
+    }
+
+    async fn put(&self, object: &ObjectId, range: Range<u64>, bytes: Bytes) -> Result<(), TierError> {
+        self.tier.put(object, range, bytes).await?;
+        self.written.send_modify(|written| *written += 1);
+        Ok(())
+    }
 }
 
 /// A machine: its own directory, its own origin, a tier.
@@ -239,6 +276,7 @@ pub struct Machine {
     pub cache: Cache,
     pub source: Arc<Source>,
     pub tier: RedisTier,
+    told: Arc<Told>,
     _dir: tempfile::TempDir,
 }
 
@@ -246,15 +284,23 @@ impl Machine {
     pub async fn new(tier: RedisTier) -> Self {
         let dir = place();
         let cache = Cache::open(config(dir.path())).await.unwrap();
-        Self { cache, source: Arc::default(), tier, _dir: dir }
+        let told = Arc::new(Told { tier: tier.clone(), written: watch::Sender::new(0) });
+        Self { cache, source: Arc::default(), tier, told, _dir: dir }
     }
 
     /// Reads a range of an object, and looks at every byte.
-    pub async fn read(&self, seed: u64, size: u64, range: std::ops::Range<u64>) {
-        let chain = Arc::new(Chain::new(vec![Arc::new(self.tier.clone())], self.source.clone()));
+    pub async fn read(&self, seed: u64, size: u64, range: Range<u64>) {
+        let chain = Arc::new(Chain::new(vec![self.told.clone()], self.source.clone()));
         let blob = self.cache.blob(&object(seed, size), chain).unwrap();
         let bytes = blob.read(range.start, (range.end - range.start) as usize).await.unwrap();
         assert!(bytes == content(seed, range.clone()), "object {seed} {range:?} is wrong");
+    }
+
+    /// Waits until so many blocks that it has read are written.
+    pub async fn await_writes(&self, writes: u64) {
+        let mut written = self.told.written.subscribe();
+        let waiting = written.wait_for(|written| *written >= writes);
+        assert!(tokio::time::timeout(LIMIT, waiting).await.is_ok(), "{writes} blocks are not written");
     }
 }
 

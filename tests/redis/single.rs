@@ -1,6 +1,6 @@
 //! One server: what it is for, who may, and what lies in it.
 use crate::common::{BLOCK, content, object, place};
-use crate::server::{Certificates, Machine, Server, await_writes, connected, options, query, tier};
+use crate::server::{Certificates, Machine, Server, connected, options, query, tier};
 use bytes::Bytes;
 use icecache::cache::Tier;
 use icecache::error::ErrorKind;
@@ -15,7 +15,7 @@ async fn what_one_machine_has_read_costs_the_next_one_no_request_to_the_origin()
         let end = (block * BLOCK + BLOCK).min(size);
         first.read(1, size, block * BLOCK..end).await;
         // One at a time, so that none is left out because too many are under way.
-        await_writes(&first.tier, block + 1);
+        first.await_writes(block + 1).await;
     }
     assert_eq!(first.source.fetches(), 21);
 
@@ -121,7 +121,7 @@ async fn tls_is_spoken_with_whom_the_authority_vouches_for() {
     let url = format!("rediss://127.0.0.1:{}", server.port);
     let machine = Machine::new(tier(&format!("{url}?ca={ca}")).await).await;
     machine.read(1, BLOCK, 0..BLOCK).await;
-    await_writes(&machine.tier, 1);
+    machine.await_writes(1).await;
     let second = Machine::new(tier(&format!("{url}?ca={ca}")).await).await;
     second.read(1, BLOCK, 0..BLOCK).await;
     assert_eq!((second.source.fetches(), server.keys().len()), (0, 4));

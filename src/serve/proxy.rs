@@ -52,12 +52,13 @@ pub async fn run(
     ready: impl FnOnce(Addresses) -> Result<()>,
 ) -> Result<()> {
     let ProxySettings { cache, http, metrics, origin, redis, fresh, token, limits } = settings;
+    // The cache first: it waits until a process that was just killed has let go of it, and of these addresses.
+    let cache = Cache::open(cache).await?;
     let files_at = listen(&http).await?;
     let metrics_at = match &metrics {
         Some(address) => Some(listen(address).await?),
         None => None,
     };
-    let cache = Cache::open(cache).await?;
     let meters = Arc::<HttpMeters>::default();
     let tiers = tiers(redis.as_deref()).await?;
     let (origin, chain) = match origin {

@@ -26,6 +26,14 @@ pub struct Reply {
     pub body: Vec<u8>,
 }
 
+/// A metric of the server whose metrics are at this address.
+pub fn metric_at(address: SocketAddr, line: &str) -> u64 {
+    let url = format!("http://{address}/metrics");
+    let text = run(Command::new("curl").args(["-sSf", &url]), LIMIT).must("curl").stdout;
+    let value = text.lines().find_map(|l| l.strip_prefix(line)).unwrap_or_else(|| panic!("{line}: {text}"));
+    value.trim().parse::<f64>().unwrap() as u64
+}
+
 impl Served {
     pub fn start(dir: &Path, options: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut command = Command::new(BIN);
@@ -62,11 +70,7 @@ impl Served {
     }
 
     pub fn metric(&self, line: &str) -> u64 {
-        let url = format!("http://{}/metrics", self.metrics);
-        let text = run(Command::new("curl").args(["-sSf", &url]), LIMIT).must("curl").stdout;
-        let value =
-            text.lines().find_map(|l| l.strip_prefix(line)).unwrap_or_else(|| panic!("{line}: {text}"));
-        value.trim().parse::<f64>().unwrap() as u64
+        metric_at(self.metrics, line)
     }
 
     /// Its process.

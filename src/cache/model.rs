@@ -1,5 +1,8 @@
 //! Fill, budget, pin and blocks in thousands of orders of their steps, which shuttle chooses; `scripts/suite/model`
 //! runs them. Files are real, and so is what is compared at the end: budget, index and disk say the same.
+//!
+//! That they notice is proved by `scripts/suite/model --bite`: it takes seven checks out of a copy of the cache (the limit,
+//! pins, who fills, who flies, what was removed), one after the other, and each time a model must fail.
 #![allow(clippy::expect_used, clippy::panic)] // a test may panic
 use super::blob_entry::{BlobEntry, Sought};
 use super::budget::{Budget, Disk, Limits, Used, on_disk};
@@ -17,7 +20,7 @@ use super::trip::keep;
 use crate::journal::{Batch, Journal, JournalError, Pairs, Tree};
 use bytes::Bytes;
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
-use shuttle::thread;
+use shuttle::thread::{self, JoinHandle};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
@@ -145,10 +148,18 @@ fn there(core: &Arc<Core>) -> Option<File> {
     Some(File::pinned(core.clone(), pinned(core)?))
 }
 
-/// Whether the key still names this very file.
-fn is_named(core: &Core, entry: &Arc<FileEntry>) -> bool {
-    let named = core.files.get(&key(), |slot| matches!(slot, Slot::File(file) if Arc::ptr_eq(file, entry)));
-    named == Some(true)
+/// What the key names.
+fn named(core: &Core) -> Option<Slot> {
+    core.files.get(&key(), Slot::clone)
+}
+
+/// A thread that does this with the cache.
+fn beside<R: Send + 'static>(
+    core: &Arc<Core>,
+    work: impl FnOnce(&Arc<Core>) -> R + Send + 'static,
+) -> JoinHandle<R> {
+    let core = core.clone();
+    thread::spawn(move || work(&core))
 }
 
 #[derive(Debug)]
@@ -190,32 +201,21 @@ fn one_fills_and_nobody_sees_half() {
     in_many_orders(|dir| {
         let core = cache(dir, 1 << 20);
         let fillers = [b'a', b'b'].map(|byte| {
-            let core = core.clone();
-            thread::spawn(move || {
-                let filled = fill(&core, &key(), byte);
-                match &filled {
-                    Ok(Some(file)) => {
-                        let bytes = bytes_of(file);
-                        assert!(bytes.len() == 6000 && bytes.iter().all(|b| *b == bytes[0]));
-                    }
-                    Ok(None) => {}
-                    Err(CacheError::Stalled { .. }) => {}
-                    Err(other) => panic!("{other}"),
+            beside(&core, move |core| match &fill(core, &key(), byte) {
+                Ok(Some(file)) => {
+                    let bytes = bytes_of(file);
+                    assert!(bytes.len() == 6000 && bytes.iter().all(|b| *b == bytes[0]));
                 }
+                Ok(None) => {}
+                Err(CacheError::Stalled { .. }) => {}
+                Err(other) => panic!("{other}"),
             })
         });
-        let stalling = {
-            let core = core.clone();
-            thread::spawn(move || {
-                let filling = core.files.get(&key(), |slot| match slot {
-                    Slot::Filling(filling) => Some(filling.clone()),
-                    Slot::File(_) => None,
-                });
-                if let Some(filling) = filling.flatten() {
-                    filling.abandon(&core, CacheError::Stalled { after: Duration::ZERO });
-                }
-            })
-        };
+        let stalling = beside(&core, |core| {
+            if let Some(Slot::Filling(filling)) = named(core) {
+                filling.abandon(core, CacheError::Stalled { after: Duration::ZERO });
+            }
+        });
         for thread in fillers.into_iter().chain([stalling]) {
             thread.join().expect("ends");
         }
@@ -233,19 +233,13 @@ fn what_is_held_is_not_evicted() {
     in_many_orders(|dir| {
         let core = cache(dir, 1 << 20);
         drop(fill(&core, &key(), b'a').expect("fills"));
-        let reader = {
-            let core = core.clone();
-            thread::spawn(move || {
-                let Some(held) = there(&core) else { return };
-                thread::yield_now();
-                assert!(there(&core).is_some(), "it was evicted while it was held");
-                assert!(bytes_of(&held) == [b'a'; 6000], "it is not what it was");
-            })
-        };
-        let evictor = {
-            let core = core.clone();
-            thread::spawn(move || core.evict_one(Cause::Bytes, &mut Vec::new()))
-        };
+        let reader = beside(&core, |core| {
+            let Some(held) = there(core) else { return };
+            thread::yield_now();
+            assert!(there(core).is_some(), "it was evicted while it was held");
+            assert!(bytes_of(&held) == [b'a'; 6000], "it is not what it was");
+        });
+        let evictor = beside(&core, |core| core.evict_one(Cause::Bytes, &mut Vec::new()));
         reader.join().expect("ends");
         let evicted = evictor.join().expect("ends");
         assert_eq!(core.budget.used().entries, u64::from(!evicted));
@@ -258,39 +252,23 @@ fn what_is_deleted_stays_for_those_who_hold_it() {
     in_many_orders(|dir| {
         let core = cache(dir, 1 << 20);
         drop(fill(&core, &key(), b'a').expect("fills"));
-        let reader = {
-            let core = core.clone();
-            thread::spawn(move || {
-                if let Some(entry) = pinned(&core) {
-                    let held = File::pinned(core.clone(), entry.clone());
-                    let before = bytes_of(&held);
-                    assert!(
-                        before == [b'a'; 6000] || before == [b'b'; 6000],
-                        "neither the old one nor the new one"
-                    );
-                    thread::yield_now();
-                    assert!(bytes_of(&held) == before, "it has changed while it was held");
-                    let named = is_named(&core, &entry);
-                    let witness = core.store.get_witness(&entry.name());
-                    assert!(
-                        named || witness.is_none(),
-                        "after a kill a start would find again what was deleted"
-                    );
-                }
-            })
-        };
-        let again = {
-            let core = core.clone();
-            thread::spawn(move || {
-                let file = core.files.get(&key(), |slot| match slot {
-                    Slot::File(file) => Some(file.clone()),
-                    Slot::Filling(_) => None,
-                });
-                assert!(file.flatten().is_some_and(|file| core.drop_file(&file)));
-                let new = fill(&core, &key(), b'b').expect("its name is free").expect("nobody else fills");
-                assert!(bytes_of(&new) == [b'b'; 6000], "it is not the new one");
-            })
-        };
+        let reader = beside(&core, |core| {
+            let Some(entry) = pinned(core) else { return };
+            let held = File::pinned(core.clone(), entry.clone());
+            let before = bytes_of(&held);
+            assert!(before == [b'a'; 6000] || before == [b'b'; 6000], "neither the old one nor the new one");
+            thread::yield_now();
+            assert!(bytes_of(&held) == before, "it has changed while it was held");
+            let named = matches!(named(core), Some(Slot::File(found)) if Arc::ptr_eq(&found, &entry));
+            let witness = core.store.get_witness(&entry.name());
+            assert!(named || witness.is_none(), "after a kill a start would find again what was deleted");
+        });
+        let again = beside(&core, |core| {
+            let Some(Slot::File(file)) = named(core) else { panic!("it is not there") };
+            assert!(core.drop_file(&file));
+            let new = fill(core, &key(), b'b').expect("its name is free").expect("nobody else fills");
+            assert!(bytes_of(&new) == [b'b'; 6000], "it is not the new one");
+        });
         reader.join().expect("ends");
         again.join().expect("ends");
         assert_eq!(core.budget.used(), Used { bytes: on_disk(6000), entries: 1 });
@@ -343,15 +321,12 @@ fn a_block_is_fetched_once_and_stays_while_it_is_held() {
         let id = object(4000);
         let flying = Arc::new(AtomicU32::new(0));
         let readers = [(); 3].map(|()| {
-            let (core, id, flying) = (core.clone(), id.clone(), flying.clone());
-            thread::spawn(move || want(&core, &id, &flying))
+            let (id, flying) = (id.clone(), flying.clone());
+            beside(&core, move |core| want(core, &id, &flying))
         });
-        let evictor = {
-            let core = core.clone();
-            thread::spawn(move || {
-                core.evict_one(Cause::Bytes, &mut Vec::new());
-            })
-        };
+        let evictor = beside(&core, |core| {
+            core.evict_one(Cause::Bytes, &mut Vec::new());
+        });
         for thread in readers.into_iter().chain([evictor]) {
             thread.join().expect("ends");
         }
@@ -371,14 +346,9 @@ fn what_is_kept_while_its_object_is_removed_leaves_no_witness() {
         let core = cache(dir, 1 << 20);
         let entry = core.blob(&object(2 * BLOCK_MIN_BYTES));
         bring(&core, &entry, 0);
-        let keeper = {
-            let (core, entry) = (core.clone(), entry.clone());
-            thread::spawn(move || bring(&core, &entry, 1))
-        };
-        let remover = {
-            let (core, entry) = (core.clone(), entry.clone());
-            thread::spawn(move || assert!(core.drop_blob(&entry)))
-        };
+        let (kept, removed) = (entry.clone(), entry.clone());
+        let keeper = beside(&core, move |core| bring(core, &kept, 1));
+        let remover = beside(&core, move |core| assert!(core.drop_blob(&removed)));
         keeper.join().expect("ends");
         remover.join().expect("ends");
         // Its bytes stay as long as we hold it; a start after a kill must not find what they are.

@@ -18,7 +18,7 @@ pub mod run;
 pub mod shown;
 mod start;
 pub mod startup;
-#[cfg(any(feature = "http", feature = "tables"))]
+#[cfg(any(feature = "http", all(feature = "fuse", feature = "tables")))]
 mod tiers;
 
 #[cfg(not(feature = "fuse"))]

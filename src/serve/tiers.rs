@@ -1,5 +1,4 @@
 //! The tiers between the disk and the origin, as settings name them.
-use crate::cache::Tier;
 use crate::error::Result;
 #[cfg(feature = "redis")]
 use crate::redis::{RedisOptions, RedisTier};
@@ -23,9 +22,9 @@ pub async fn redis(url: Option<&str>) -> Result<Option<Arc<RedisTier>>> {
 ///
 /// # Errors
 /// The URL cannot be used, or this build has no Redis.
-#[cfg(feature = "redis")]
-pub async fn tiers(url: Option<&str>) -> Result<Vec<Arc<dyn Tier>>> {
-    Ok(redis(url).await?.into_iter().map(|tier| tier as Arc<dyn Tier>).collect())
+#[cfg(all(feature = "redis", feature = "http"))]
+pub async fn tiers(url: Option<&str>) -> Result<Vec<Arc<dyn crate::cache::Tier>>> {
+    Ok(redis(url).await?.into_iter().map(|tier| tier as Arc<dyn crate::cache::Tier>).collect())
 }
 
 /// The same without Redis.
@@ -33,7 +32,7 @@ pub async fn tiers(url: Option<&str>) -> Result<Vec<Arc<dyn Tier>>> {
 /// # Errors
 /// One is named.
 #[cfg(not(feature = "redis"))]
-pub async fn tiers(redis: Option<&str>) -> Result<Vec<Arc<dyn Tier>>> {
+pub async fn tiers(redis: Option<&str>) -> Result<Vec<Arc<dyn crate::cache::Tier>>> {
     match redis {
         None => Ok(Vec::new()),
         Some(_) => {

@@ -323,3 +323,74 @@ fn a_directory_that_is_moved_beneath_keeps_what_is_not_here() {
         assert_eq!(lab.flush(), version, "{what}: what came is saved again");
     }
 }
+
+/// Directories within those that were moved before, or that somebody moves as well, are found like any other.
+#[test]
+fn what_is_moved_beneath_within_what_was_moved_is_found() {
+    for crash in [false, true] {
+        let mut lab = Lab::new(Setup::mode(Mode::Passthrough).with(&["--no-prefetch", "--scan", "always"]));
+        populate(&lab.dir());
+        lab.flush();
+        lab.elsewhere();
+        let first = |dir: &Path| fs::rename(dir.join("top"), dir.join("moved")).unwrap();
+        first(&lab.dir());
+        for name in ["moved/deep/er/still", "moved/many", "other/x"] {
+            fs::metadata(lab.dir().join(name)).unwrap();
+        }
+        lab.flush();
+        if crash {
+            lab.strike();
+            detach(&lab.dir());
+        } else {
+            lab.unmount();
+        }
+        let beneath = |dir: &Path| {
+            let rename = |from: &str, to: &str| fs::rename(dir.join(from), dir.join(to)).unwrap();
+            rename("moved/deep/er", "out");
+            rename("out/still", "moved/many/quiet");
+            rename("other/x", "other/z");
+            rename("other", "apart/others");
+            fs::create_dir(dir.join("other")).unwrap();
+        };
+        beneath(&lab.dir());
+        lab.mount();
+        let expected = twin(|dir| {
+            first(dir);
+            beneath(dir);
+        });
+        let version = lab.flush();
+        let what = format!("crash {crash}");
+        expected.assert_same(&Tree::take(&lab.checkout(&version), TIMELESS), &format!("{what}: the version"));
+        expected.assert_same(&Tree::take(&lab.dir(), TIMELESS), &format!("{what}: the tree"));
+    }
+}
+
+/// The number of an inode says nothing of a directory that was made later.
+#[test]
+fn a_directory_with_the_number_of_a_moved_one_is_another() {
+    let mut lab = Lab::new(Setup::mode(Mode::Passthrough).with(&["--no-prefetch", "--scan", "always"]));
+    populate(&lab.dir());
+    lab.flush();
+    lab.elsewhere();
+    let work = |dir: &Path| {
+        fs::rename(dir.join("other"), dir.join("moved")).unwrap();
+    };
+    let beneath = |dir: &Path| {
+        fs::remove_dir_all(dir.join("moved")).unwrap();
+        for n in 0..20 {
+            fs::create_dir(dir.join(format!("new {n}"))).unwrap();
+        }
+    };
+    work(&lab.dir());
+    lab.unmount();
+    beneath(&lab.dir());
+    let noted = lab.try_mount().must("mount").stderr;
+    assert!(noted.contains("was removed or replaced"), "nobody is told: {noted}");
+    let version = lab.flush();
+    let expected = twin(|dir| {
+        work(dir);
+        beneath(dir);
+    });
+    expected.assert_same(&Tree::take(&lab.checkout(&version), TIMELESS), "the version");
+    expected.assert_same(&Tree::take(&lab.dir(), TIMELESS), "the tree");
+}

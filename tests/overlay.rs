@@ -235,3 +235,93 @@ fn errors_are_those_of_any_file() {
     fs::remove_file(path("only/it")).unwrap();
     fs::remove_dir(path("only")).unwrap();
 }
+
+/// A file that loses one of its names keeps the others.
+#[test]
+fn a_name_of_several_is_replaced_and_no_other() {
+    let mut lab = Lab::new(Setup::mode(Mode::Passthrough).with(&["--no-prefetch"]));
+    let make = |dir: &Path| {
+        fs::write(dir.join("one"), "linked").unwrap();
+        fs::hard_link(dir.join("one"), dir.join("two")).unwrap();
+        fs::write(dir.join("precious"), "precious").unwrap();
+    };
+    let work = |dir: &Path| {
+        fs::metadata(dir.join("one")).unwrap();
+        fs::metadata(dir.join("two")).unwrap();
+        fs::rename(dir.join("precious"), dir.join("two")).unwrap();
+        assert_eq!(fs::read(dir.join("two")).unwrap(), b"precious");
+        fs::set_permissions(dir.join("one"), fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(dir.join("one"), "new").unwrap();
+        assert_eq!(fs::read(dir.join("two")).unwrap(), b"precious");
+    };
+    make(&lab.dir());
+    lab.flush();
+    lab.elsewhere();
+    work(&lab.dir());
+    let twin = tempfile::tempdir().unwrap();
+    make(twin.path());
+    work(twin.path());
+    let version = lab.flush();
+    let expected = Tree::take(twin.path(), TIMELESS);
+    expected.assert_same(&Tree::take(&lab.checkout(&version), TIMELESS), "the version");
+    expected.assert_same(&Tree::take(&lab.dir(), TIMELESS), "the tree");
+}
+
+/// Directories within one that was moved are where it is.
+#[test]
+fn what_is_renamed_into_a_moved_directory_stays_there() {
+    let mut lab = Lab::new(Setup::mode(Mode::Passthrough).with(&["--no-prefetch"]));
+    let make = |dir: &Path| {
+        fs::create_dir_all(dir.join("old/sub")).unwrap();
+        fs::create_dir(dir.join("shelf")).unwrap();
+        fs::write(dir.join("a"), "a").unwrap();
+        fs::write(dir.join("b"), "b").unwrap();
+    };
+    let work = |dir: &Path| {
+        fs::metadata(dir.join("old/sub")).unwrap();
+        fs::rename(dir.join("old"), dir.join("shelf/new")).unwrap();
+        fs::rename(dir.join("a"), dir.join("shelf/new/sub/a")).unwrap();
+        fs::create_dir_all(dir.join("old/sub")).unwrap();
+        fs::hard_link(dir.join("b"), dir.join("shelf/new/sub/b")).unwrap();
+        assert_eq!(fs::read(dir.join("shelf/new/sub/a")).unwrap(), b"a");
+    };
+    make(&lab.dir());
+    lab.flush();
+    lab.elsewhere();
+    work(&lab.dir());
+    let twin = tempfile::tempdir().unwrap();
+    make(twin.path());
+    work(twin.path());
+    let version = lab.flush();
+    let expected = Tree::take(twin.path(), TIMELESS);
+    expected.assert_same(&Tree::take(&lab.checkout(&version), TIMELESS), "the version");
+    expected.assert_same(&Tree::take(&lab.dir(), TIMELESS), "the tree");
+}
+
+/// Saved again and again, two names stay names of one file.
+#[test]
+fn names_of_one_file_are_saved_together() {
+    let mut lab = arrived(Mode::Passthrough);
+    let steps: [fn(&Path); 5] = [
+        |dir| fs::rename(dir.join("top/012"), dir.join("top/h")).unwrap(),
+        |dir| fs::rename(dir.join("top/h"), dir.join("i")).unwrap(),
+        |dir| chown(dir.join("i"), Some(3), Some(3)).unwrap(),
+        |dir| fs::rename(dir.join("top/030"), dir.join("top/031")).unwrap(),
+        |dir| fs::rename(dir.join("apart"), dir.join("elsewhere")).unwrap(),
+    ];
+    let before = downloads(&lab);
+    for count in 1..=steps.len() {
+        steps[count - 1](&lab.dir());
+        let version = lab.flush();
+        let expected = twin(|dir| steps[..count].iter().for_each(|step| step(dir)));
+        expected.assert_same(&Tree::take(&lab.checkout(&version), TIMELESS), &format!("after {count} steps"));
+        assert_eq!(
+            lab.flush(),
+            version,
+            "after {count} steps: nothing changed, and there is another version"
+        );
+    }
+    assert_eq!(downloads(&lab), before);
+    let expected = twin(|dir| steps.iter().for_each(|step| step(dir)));
+    expected.assert_same(&Tree::take(&lab.dir(), TIMELESS), "the tree");
+}

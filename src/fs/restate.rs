@@ -204,7 +204,7 @@ impl Volume {
 
     /// The node of a directory that an absent file comes to; one that no version has gets one.
     fn node_for(&self, absent: &Arc<Absent>, dir: &Inode) -> io::Result<Option<Node>> {
-        if let Some(node) = dir.node() {
+        if let Some(node) = dir.node().filter(|node| absent.leads_to(*node)) {
             return Ok(Some(node));
         }
         if !dir.native {

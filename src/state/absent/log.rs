@@ -219,7 +219,8 @@ mod tests {
         let (atime, mtime, ctime) = (time(1), time(-2), time(3));
         let xattrs = vec![(b"user.a".to_vec(), vec![0, 255])];
         let look = Look { mode: 0o640, uid: 1, gid: 2, atime, mtime, ctime, xattrs };
-        let edits = [name, Edit::Directory, Edit::Look { file: 3, look }];
+        let edits =
+            [name, Edit::Directory, Edit::Look { file: 3, look }, Edit::Born { node: 9, time: time(4) }];
         let mut log = Log::create(&path, &[1; 32])?;
         log.append([(Fate::Here, 7)])?;
         for edit in &edits {
@@ -235,7 +236,8 @@ mod tests {
         ];
         assert_eq!(said[1..5], first);
         assert_eq!(said[5..7], [&[10, 0, 0, 0, 1, 0, 0, 0][..], &[11, 1, 0, 0, 0, 0, 0, 0]]);
-        let ends = [1, 5, 7, said.len()];
+        assert_eq!(said[said.len() - 2..], [&[10, 0, 0, 0, 4, 0, 0, 0][..], &[11, 3, 9, 8, 5, 0, 0, 0]]);
+        let ends = [1, 5, 7, said.len() - 2, said.len()];
         for records in 1..=said.len() {
             std::fs::write(&path, &whole[..HEADER_BYTES + records * RECORD_BYTES])?;
             let read = Log::open(&path, &[1; 32])?.1;
@@ -250,7 +252,7 @@ mod tests {
         // What makes no sense ends it.
         for wrong in [record(PIECE, 0).to_vec(), record(EDIT, 0).to_vec(), record(EDIT, u32::MAX).to_vec()] {
             std::fs::write(&path, [&whole[..], &wrong, &record(1, 5)].concat())?;
-            assert_eq!(Log::open(&path, &[1; 32])?.1.events.len(), 4);
+            assert_eq!(Log::open(&path, &[1; 32])?.1.events.len(), 5);
         }
         Ok(())
     }

@@ -4,12 +4,14 @@
 //! is renamed above it. The log knows it by its inode number, so that a later daemon finds it again.
 //! No version has its entries at their new paths, so they have no records; the next one refers to their
 //! content where it stands (`referred`), and what it cannot refer to is brought first.
+use super::log::{Edit, Log};
 use super::tree::{Node, ROOT, What};
 use super::{Absent, Fate};
+use crate::clock::Timestamp;
 use crate::layer::extract::Dirs;
 use crate::path::RelPath;
 use crate::sync::{Mutex, RwLock};
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -40,6 +42,8 @@ pub(super) struct Moved {
     /// Entries of theirs of which the newest version has said that they left their first places, with all
     /// below them. What an earlier daemon knew of it is said once more.
     vacated: Mutex<HashSet<Node>>,
+    /// When they were made, where the disk tells.
+    births: Mutex<HashMap<Node, Timestamp>>,
 }
 
 impl Moved {
@@ -60,6 +64,11 @@ impl Moved {
     /// Whether none was.
     pub(super) fn is_empty(&self) -> bool {
         self.homes.read().is_empty()
+    }
+
+    /// When one was made.
+    pub(super) fn born(&self, node: Node, time: Timestamp) {
+        self.births.lock().insert(node, time);
     }
 
     /// Something absent came to one of them.
@@ -91,6 +100,7 @@ impl Absent {
         // First, since a rename that no log knows of would lose what is absent. One that never came to
         // pass is found where it was.
         if !new.is_empty() {
+            self.log_births(&mut turn, new.iter().map(|(node, _, fd)| (*node, fd)))?;
             turn.append_moves(new.iter().map(|(node, ino, _)| (*node, *ino)))?;
             // The disk may keep a rename and lose what was written before it.
             turn.sync()?;
@@ -106,6 +116,35 @@ impl Absent {
                 self.moved.homes.write().retain(|node, _| !nodes.contains(node));
             }
         })
+    }
+
+    /// Says of directories that are about to get homes when they were made.
+    pub(super) fn log_births<'a>(
+        &self,
+        turn: &mut Log,
+        directories: impl IntoIterator<Item = (Node, &'a OwnedFd)>,
+    ) -> io::Result<()> {
+        for (node, fd) in directories {
+            if let Some(time) = birth(fd)? {
+                turn.append_edit(&Edit::Born { node, time })?;
+                self.moved.born(node, time);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether what is below a node is where that is: no directory on the way to it was moved away without it.
+    pub fn leads_to(&self, node: Node) -> bool {
+        let mut at = node;
+        loop {
+            if at == ROOT || self.moved.is_home(at) {
+                return true;
+            }
+            if self.fate(at) != Some(Fate::Here) {
+                return false;
+            }
+            at = self.tree.parent(at);
+        }
     }
 
     /// From now on what is below a node is in this directory.
@@ -228,6 +267,11 @@ impl Absent {
         self.anchor(node).0.is_some()
     }
 
+    /// The inode numbers of the directories that are followed.
+    pub(super) fn home_inodes(&self) -> HashMap<u64, Node> {
+        self.moved.homes.read().iter().map(|(node, home)| (home.ino, *node)).collect()
+    }
+
     /// How many directories are followed.
     pub(super) fn homes(&self) -> usize {
         self.moved.homes.read().len()
@@ -276,8 +320,8 @@ impl Absent {
     }
 
     /// Finds the directories that an earlier daemon has moved. What is absent in one that is not there any
-    /// more cannot come to anywhere.
-    pub(super) fn find_moved(&self, moves: Vec<(Node, u64)>) -> io::Result<()> {
+    /// more cannot come to anywhere: returns these, each with the number of its files.
+    pub(super) fn find_moved(&self, moves: Vec<(Node, u64)>) -> io::Result<Vec<(Node, usize)>> {
         for (node, _) in &moves {
             if self.stands(*node) {
                 self.set(*node, Fate::Removed); // the end of what was logged together is lost
@@ -285,18 +329,17 @@ impl Absent {
         }
         let incomplete = moves.into_iter().filter(|(node, _)| self.has_absent_within(*node));
         let mut wanted: HashMap<u64, Node> = incomplete.map(|(node, ino)| (ino, node)).collect();
-        if wanted.is_empty() {
-            return Ok(());
-        }
+        let mut lost = Vec::new();
         self.search(&mut wanted, |node, ino, child| {
-            self.settle(node, ino, child);
-            Ok(true)
+            let known = self.moved.births.lock().get(&node).copied();
+            let same = known.is_none() || birth(&child)?.is_none_or(|birth| Some(birth) == known);
+            if same {
+                self.settle(node, ino, child);
+            }
+            Ok(same)
         })?;
-        if wanted.is_empty() {
-            return Ok(());
-        }
         for node in wanted.into_values() {
-            tracing::warn!(path = %self.tree.path(node), "a directory that was moved is not there any more");
+            lost.push((node, self.files_within(node).len()));
             let mut stack = vec![node];
             while let Some(node) = stack.pop() {
                 for child in self.tree.children(node) {
@@ -309,7 +352,7 @@ impl Absent {
             }
         }
         self.count();
-        Ok(())
+        Ok(lost)
     }
 }
 
@@ -340,6 +383,13 @@ impl Absent {
         }
         Ok(())
     }
+}
+
+/// When a directory was made, where the disk tells.
+pub(super) fn birth(dir: &OwnedFd) -> io::Result<Option<Timestamp>> {
+    let stat = rustix::fs::statx(dir, c"", AtFlags::EMPTY_PATH, StatxFlags::BTIME)?;
+    let told = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME);
+    Ok(told.then_some(Timestamp { sec: stat.stx_btime.tv_sec, nsec: stat.stx_btime.tv_nsec }))
 }
 
 /// Names and inode numbers of the directories in a directory.

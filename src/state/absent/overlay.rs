@@ -20,7 +20,7 @@ const ADOPTED_MAX: usize = 1024;
 /// What a change of an absent file came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Restated {
-    /// It is done. If an absent file lost its only name by it, that file.
+    /// It is done. If an absent file lost a name by it, that file.
     Done(Option<u32>),
     /// Nothing is done: it must be here for that.
     Impossible,
@@ -83,6 +83,7 @@ impl Absent {
         let own: OwnedFd = dir.try_clone_to_owned()?;
         turn.append_edit(&Edit::Directory)?;
         let Some(node) = self.apply(&Edit::Directory) else { return Ok(None) };
+        self.log_births(&mut turn, [(node, &own)])?;
         turn.append_moves([(node, ino)])?;
         self.settle(node, ino, own);
         self.set(node, Fate::Removed);
@@ -106,7 +107,7 @@ impl Absent {
         self.edit(&mut turn, &Edit::Name { file, from: Some(node), dir, name: name.to_vec() })?;
         // The disk may keep what takes the old place later, and lose what was written before it.
         turn.sync()?;
-        Ok(Restated::Done(over.filter(|over| !self.wants(*over))))
+        Ok(Restated::Done(over))
     }
 
     /// Gives an absent file one more name.
@@ -198,6 +199,10 @@ impl Absent {
                 self.set_all(Fate::Removed, from.as_slice());
                 self.moved.reopen();
                 Some(node)
+            }
+            Edit::Born { node, time } => {
+                self.moved.born(*node, *time);
+                None
             }
             Edit::Look { file, look } => {
                 if (*file as usize) < self.tree.files() {

@@ -118,14 +118,18 @@ impl Source {
             | Seen::Touched(node, ..) => (*node as usize) < tree.nodes(),
         };
         let seen: Vec<Seen> = said.seen.into_iter().filter(known).collect();
-        absent.find_moved(moves).map_err(|e| Error::io("cannot look for directories that were moved", e))?;
+        let gone = absent.find_moved(moves);
+        let gone = gone.map_err(|e| Error::io("cannot look for directories that were moved", e))?;
         absent.bury_saved();
         if absent.records.as_ref().is_some_and(|records| !records.was_clean()) {
             absent.recover(&seen).map_err(|e| Error::io("cannot record what is here already", e))?;
         }
         absent.find_made().map_err(|e| Error::io("cannot look for what is here already", e))?;
         let strayed = absent.find_strayed();
-        let strayed = strayed.map_err(|e| Error::io("cannot look for directories that somebody moved", e))?;
+        let mut strayed =
+            strayed.map_err(|e| Error::io("cannot look for directories that somebody moved", e))?;
+        // Where they were last only their records may know.
+        strayed.lost.extend(gone.into_iter().map(|(node, files)| (absent.tree().path(node), files)));
         Ok((absent, strayed))
     }
 

@@ -228,24 +228,28 @@ impl<'a> Look<'a> {
     fn refer(&mut self, path: &RelPath, file: u32) -> Result<(), PlanError> {
         let Some(absent) = self.records.absent() else { return Ok(()) };
         let Some(referred) = absent.referred(file) else { return Ok(()) }; // it is brought
-        let others = if is_linked(&referred.ident) { absent.other_paths(file, path) } else { Vec::new() };
-        for path in others {
-            self.refer_one(&path, referred.clone())?;
+        let mut paths = vec![path.clone()];
+        if is_linked(&referred.ident) {
+            paths.extend(absent.other_paths(file, path));
         }
-        self.refer_one(path, referred)
-    }
-
-    fn refer_one(
-        &mut self,
-        path: &RelPath,
-        Referred { ident, kind, meta }: Referred,
-    ) -> Result<(), PlanError> {
-        let record = self.records.get(path)?;
-        if record == Some(ident) {
-            let touched = self.plan.take(path);
-            self.inodes.extend(touched);
+        // Names of one file stay names of one file only if the same layer has all of them.
+        let same = |path: &RelPath| Ok(self.records.get(path)? == Some(referred.ident));
+        if paths.iter().map(same).collect::<Result<Vec<bool>, PlanError>>()?.into_iter().all(|same| same) {
+            for path in paths {
+                let touched = self.plan.take(&path);
+                self.inodes.extend(touched);
+            }
             return Ok(());
         }
+        for path in paths {
+            self.put_referred(&path, referred.clone())?;
+        }
+        Ok(())
+    }
+
+    fn put_referred(&mut self, path: &RelPath, referred: Referred) -> Result<(), PlanError> {
+        let Referred { ident, kind, meta } = referred;
+        let record = self.records.get(path)?;
         let hides = record.is_some_and(|record| record.file_type().is_dir());
         if let Some(record) = record {
             self.lost_name(&record);
@@ -267,8 +271,9 @@ impl<'a> Look<'a> {
     fn absent(&mut self, path: &RelPath) -> Result<(), PlanError> {
         if let Some(absent) = self.records.absent() {
             if absent.is_virtual(path) {
-                // It stands, as the last version has it.
-                self.drop_within(path);
+                // It stands, as the last version has it; other names of files that changed may stand in it.
+                let touched = self.plan.take(path);
+                self.inodes.extend(touched);
                 return Ok(());
             }
             if let Some(file) = absent.restated_file(path) {

@@ -66,6 +66,7 @@ impl Start<'_> {
         let absent = Arc::new(absent);
         self.records.set_absent(&absent);
         for (path, files) in strayed.lost.iter().filter(|(_, files)| *files > 0) {
+            let path = if path.is_root() { "a directory".to_owned() } else { path.to_string() };
             self.status.notice(format!(
                 "{path} was removed or replaced while nothing was mounted, and with it {files} files that were only in \
                  the remote: earlier versions have them ('icecache log' lists those)"

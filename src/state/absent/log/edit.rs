@@ -1,4 +1,5 @@
 //! [`Edit`]: what programs did to a file that is not on the disk, without its content.
+use crate::clock::Timestamp;
 use crate::state::absent::tree::Look;
 use serde::{Deserialize, Serialize};
 
@@ -24,5 +25,13 @@ pub enum Edit {
         file: u32,
         /// All of them.
         look: Look,
+    },
+    /// A directory that is about to move, or to become a node, was made at this time: by that it is told from
+    /// later ones with its inode number.
+    Born {
+        /// Its node.
+        node: u32,
+        /// When it was made.
+        time: Timestamp,
     },
 }

@@ -103,6 +103,10 @@
 //! # })
 //! # }
 //! ```
+#![cfg_attr(
+    all(test, feature = "model"),
+    allow(clippy::large_enum_variant, reason = "the locks of the models are larger than real ones")
+)]
 pub mod cache;
 pub mod cli;
 pub mod clock;

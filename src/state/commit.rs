@@ -282,6 +282,8 @@ struct State {
     tag: Option<Tag>,
     /// The end of the last commit is not known.
     unsettled: bool,
+    /// Nobody could read what the remote has: until a commit proves that it had nothing, a lost race is the end.
+    unread: bool,
     /// When the layers are next looked at for what is dead.
     next_look: tidy::NextLook,
     /// Layers that became unneeded since what stood in such was forgotten.
@@ -323,7 +325,7 @@ impl Committer {
         if plan.is_empty() {
             return Ok(self.nothing(&state, BTreeMap::new()));
         }
-        if self.options.lost == Lost::GiveWay && state.tag.as_ref().is_some_and(|tag| tag.0 == STALE_TAG) {
+        if self.lost() == Lost::GiveWay && state.tag.as_ref().is_some_and(|tag| tag.0 == STALE_TAG) {
             return Err(CommitError::Moved { name: state.name }); // known to be lost: sends nothing
         }
         let committed = match self.options.layout {
@@ -373,8 +375,7 @@ impl Committer {
 
     /// Whether another writer was faster and our changes stay unsaved for good.
     pub fn has_given_way(&self) -> bool {
-        self.options.lost == Lost::GiveWay
-            && self.state.lock().tag.as_ref().is_some_and(|tag| tag.0 == STALE_TAG)
+        self.lost() == Lost::GiveWay && self.state.lock().tag.as_ref().is_some_and(|tag| tag.0 == STALE_TAG)
     }
 
     /// The name versions go to: another than asked for after a fork.
@@ -392,6 +393,10 @@ impl Committer {
     pub fn head(&self) -> Option<Head> {
         let state = self.state();
         state.merged.or(state.head)
+    }
+
+    fn lost(&self) -> Lost {
+        if self.state.lock().unread { Lost::GiveWay } else { self.options.lost }
     }
 
     fn state(&self) -> State {
@@ -488,6 +493,7 @@ impl Committer {
             (state.version, state.head, state.tag) = (pending.version, head, Some(tag));
             state.merged = None;
         }
+        state.unread = false;
         // The version stands; records that lag behind are mended by settling.
         state.unsettled = result.is_err();
         result

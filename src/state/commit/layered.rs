@@ -76,7 +76,7 @@ impl Committer {
                     base.log |= self.options.log;
                     attempt += 1;
                 }
-                Swap::Lost(Some(theirs)) if self.options.lost == Lost::Merge && merges < MERGE_ATTEMPTS => {
+                Swap::Lost(Some(theirs)) if self.lost() == Lost::Merge && merges < MERGE_ATTEMPTS => {
                     if self.adopt_late(&state.name, &theirs.0, &theirs.1).await? {
                         return Err(CommitError::Outdated);
                     }
@@ -100,7 +100,7 @@ impl Committer {
             return Err(CommitError::Outdated);
         }
 
-        if self.options.lost == Lost::GiveWay {
+        if self.lost() == Lost::GiveWay {
             return Err(self.give_way(state.name));
         }
         let base = line;
@@ -134,7 +134,7 @@ impl Committer {
         state: &State,
     ) -> Result<Swap, CommitError> {
         let is_stale = matches!(&condition, Condition::IfMatch(tag) if tag.0 == STALE_TAG);
-        if !is_stale || self.options.lost != Lost::Merge {
+        if !is_stale || self.lost() != Lost::Merge {
             return self.swap(next, Some(key), condition).await;
         }
         Ok(Swap::Lost(head::read_head(&*self.store, &state.name).await?.map(Box::new)))

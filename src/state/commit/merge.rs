@@ -2,7 +2,8 @@
 //!
 //! A layer says what changed, path by path. So where both changed different paths, the layer of the second on top
 //! of those of the first is both. Where they changed the same path the second is newer, and the version of the
-//! first gets a tag, by which its side can be restored.
+//! first gets a tag, by which its side can be restored. What cannot be put together so goes to a fork: a file of ours
+//! in a directory that the first removed, and half of a database.
 //!
 //! The tree of the second does not have what the first changed. So it remembers its *line*: the version its tree
 //! was made from and its own layers since. Each further commit is merged again, by what others have on top of the
@@ -20,6 +21,8 @@ pub(super) const MERGE_ATTEMPTS: u32 = 64;
 const OVERLAP_TAGS_MAX: usize = 100;
 /// How these tags begin; the number of the version follows.
 const OVERLAP_TAG: &str = "before-merge-";
+/// What SQLite appends to the name of a database: for the file itself nothing, its log, its journal.
+const DATABASE_FILES: [&[u8]; 3] = [b"", b"-wal", b"-journal"];
 /// How many overlapping paths are listed.
 const PATHS_LISTED_MAX: usize = 100;
 
@@ -94,10 +97,26 @@ impl Foreign {
             .filter(move |p| *p != path)
     }
 
-    /// The paths of a plan that others changed as well; `None` if what the plan sets would stand in nothing.
+    /// Whether a plan would put files of a database of ours beside such of others: these are one thing.
+    fn mixes(&self, plan: &Plan, path: &RelPath) -> bool {
+        let (Some(parent), Some(name)) = (path.parent(), path.name()) else { return false };
+        let database =
+            DATABASE_FILES.iter().rev().find_map(|suffix| name.strip_suffix(*suffix)).unwrap_or(name);
+        DATABASE_FILES.iter().any(|suffix| {
+            let member = parent.join(&[database, suffix].concat());
+            matches!(self.0.get(&member), Some(Theirs::Removed | Theirs::Other))
+                && plan.get(&member).is_none()
+        })
+    }
+
+    /// The paths of a plan that others changed as well; `None` if what the plan sets would stand in nothing, or be half
+    /// of a database.
     fn overlap(&self, plan: &Plan) -> Option<Vec<RelPath>> {
         let mut both = Vec::new();
         for (path, change) in plan.changes() {
+            if self.mixes(plan, path) {
+                return None;
+            }
             let theirs = self.0.get(path);
             let (is_dir, removed) = match change {
                 Change::Put(captured) => (captured.ident.file_type().is_dir(), false),

@@ -41,6 +41,7 @@ impl State {
             merged: None,
             tag: None,
             unsettled: true,
+            unread: false,
             next_look: NextLook::default(),
             gone: 0,
         }
@@ -113,10 +114,10 @@ impl Committer {
     }
 
     /// The start of whoever may not read the remote, and has records of no version: the first commit succeeds
-    /// only if the name has none.
+    /// only if the name has none, whatever becomes of changes otherwise.
     pub fn unread(store: Store, records: Arc<Records>, options: CommitOptions) -> (Self, Opening) {
         let name = records.current_name();
-        let state = State { unsettled: false, ..State::at(name.clone(), 0) };
+        let state = State { unsettled: false, unread: true, ..State::at(name.clone(), 0) };
         let turn = tokio::sync::Mutex::new(());
         let store: Store = Arc::new(Recent::new(store, head::LAYERS));
         let committer =

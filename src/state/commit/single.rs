@@ -49,7 +49,7 @@ impl Committer {
                 if tag != state.tag
                     && matches!(failure, RemoteError::Precondition { .. } | RemoteError::NotFound { .. }) =>
             {
-                if self.options.lost == Lost::GiveWay {
+                if self.lost() == Lost::GiveWay {
                     return Err(self.give_way(state.name));
                 }
                 let origin = self.records.meta().name;

@@ -94,6 +94,26 @@ async fn what_would_stand_in_nothing_goes_to_a_fork() {
 }
 
 #[tokio::test]
+async fn the_files_of_a_database_are_not_mixed() {
+    for (theirs, ours, forks) in [
+        (&["d/x"][..], &["d/x-wal"][..], true),
+        (&["d/x", "d/x-wal"], &["d/x-wal"], true),
+        (&["d/x-wal"], &["d/x"], true),
+        (&["d/x-journal"], &["d/x"], true),
+        (&["d/x-wal"], &["d/x", "d/x-wal"], false),
+        (&["d/x", "d/x-wal"], &["d/x", "d/x-wal"], false),
+        (&["d/x", "d/x-wal"], &["d/y", "d/y-wal"], false),
+    ] {
+        let (_memory, first, second) = pair(&["d/x", "d/x-wal", "d/x-journal", "d/y", "d/y-wal"]).await;
+        theirs.iter().for_each(|file| first.write(file, "first"));
+        ours.iter().for_each(|file| second.write(file, "second"));
+        first.flush().await.expect("flushes");
+        let receipt = second.flush().await.expect("flushes");
+        assert_eq!((receipt.fork.is_some(), receipt.merge.is_some()), (forks, !forks), "{theirs:?} {ours:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_fork_after_merges_has_all_of_our_tree() {
     let (_memory, first, second) = pair(&["d/x", "e"]).await;
     first.write("a", "first");
@@ -137,6 +157,35 @@ async fn a_merge_whose_answer_was_lost_is_recognised() {
             second.write("b", "once more");
             assert!(second.flush().await.expect("flushes").merge.is_some());
             assert_eq!(second.restored("work").await, ["a=first", "b=once more"]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_could_not_read_the_remote_puts_nothing_on_top_of_it() {
+    for has_versions in [true, false] {
+        let memory = MemoryStore::new();
+        let (mut unread, mut other) =
+            (Site::open(&memory, Layout::Layered).await, Site::open(&memory, Layout::Layered).await);
+        let options = CommitOptions { lost: Lost::Merge, ..unread.committer.options.clone() };
+        unread.committer =
+            Committer::unread(Arc::new(memory.clone()), Arc::clone(&unread.records), options.clone()).0;
+        unread.write("mine", "1");
+        if has_versions {
+            other.write("theirs", "1");
+            other.flush().await.expect("flushes");
+            let refused = unread.flush().await.expect_err("there is a state");
+            assert!(matches!(refused, CommitError::Moved { .. }), "{refused}");
+            assert_eq!(other.restored("work").await, ["theirs=1"]);
+        } else {
+            unread.flush().await.expect("the first version");
+            // From then on it is known what there is.
+            other.committer.options.lost = Lost::Merge;
+            other.write("theirs", "1");
+            other.flush().await.expect("flushes");
+            unread.write("mine", "2");
+            assert!(unread.flush().await.expect("flushes").merge.is_some());
+            assert_eq!(unread.restored("work").await, ["mine=2", "theirs=1"]);
         }
     }
 }

@@ -41,7 +41,7 @@
 //!                           fuse/mount ──► usable
 //! ```
 //!
-//! Dependencies point down: `cli, serve → fuse → fs → state → layer, cache → journal, remote → config, error`.
+//! Dependencies point down: `cli, serve, lambda → fuse → fs → state → layer, cache → journal, remote → config, error`.
 //! [`cache`] is a floor of its own: files and blocks of remote objects on the local disk. `redis` lies on it: a
 //! tier that machines share. `tables` lies on it too: Iceberg tables as files, read through it.
 //!
@@ -116,6 +116,8 @@ pub mod fs;
 #[cfg(feature = "fuse")]
 pub mod fuse;
 pub mod journal;
+#[cfg(feature = "lambda")]
+pub mod lambda;
 pub mod layer;
 pub mod memory;
 pub mod metrics;

@@ -79,14 +79,7 @@ fn leave_session() -> Result<()> {
 /// What the process of a mount needs before anything else runs: a log, and a place for temporary
 /// files that is not beneath the mount. Call it before any thread is started.
 pub fn enter(settings: &MountSettings) -> Result<()> {
-    let filter =
-        tracing_subscriber::EnvFilter::try_from_env("ICECACHE_LOG").unwrap_or_else(|_| LOG_DEFAULT.into());
-    // Fails only if the program that embeds us has set one: then that one is meant.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(false)
-        .with_writer(std::io::stderr)
-        .try_init();
+    super::log_to_stderr(LOG_DEFAULT);
     // SAFETY: no other thread runs yet, see above.
     unsafe { std::env::set_var("TMPDIR", settings.temp_dir()) };
     std::env::set_current_dir("/").map_err(|e| Error::io("cannot leave the working directory", e))

@@ -1,28 +1,29 @@
 //! `icecache exec [--dir DIR] -- COMMAND…`: restores a directory, runs a command on it, saves it at its end.
-mod kept;
+#[cfg(feature = "lambda")]
+mod function;
+#[cfg(not(feature = "lambda"))]
+#[path = "exec/functionless.rs"]
+mod function;
 
 use super::flags::{Flags, MountScope};
+use super::kept::{self, End, Kept};
 use super::output::{safe, safe_os, safe_path};
-use super::{Context, Exit, Output, mount};
-use crate::config::{MountSettings, OnConflict, RemoteSettings, place, text};
+use super::{Context, Exit, mount};
+use crate::config::{MountSettings, OnConflict, RemoteSettings, text};
 use crate::serve::directory::Stray;
 use crate::serve::run::probe::{Probe, Way, probe};
 use crate::serve::run::{Ended, SpawnError, Supervisor, namespace};
 use crate::{Error, ErrorKind, Result};
-use kept::{End, Kept};
+use function::Function;
 use rustix::process::{Pid, Signal, kill_process};
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-
-/// Where functions may write.
-const FUNCTION_DIR: &str = "/tmp";
 
 #[derive(Debug, clap::Args)]
 pub struct Exec {
@@ -30,20 +31,20 @@ pub struct Exec {
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
     /// Mount the directory; or restore and scan it; or mount it where that works
-    #[arg(long, value_name = "auto|mount|directory", default_value = "auto")]
+    #[arg(long, env = "ICECACHE_MODE", value_name = "auto|mount|directory", default_value = "auto")]
     mode: Mode,
     /// After SIGTERM end within this time: half of it is for the command, the rest for saving
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = text::duration)]
+    #[arg(long, env = "ICECACHE_GRACE", value_name = "TIME", default_value = "10s", value_parser = text::duration)]
     grace: Duration,
     /// Give the version at the end this tag
     #[arg(long)]
     tag: Option<String>,
     /// Without a mount: what to do with files that are there and that the version does not have
-    #[arg(long, value_name = "keep|delete", default_value = "keep")]
+    #[arg(long, env = "ICECACHE_STRAY", value_name = "keep|delete", default_value = "keep")]
     stray: Stray,
     /// If the remote cannot be read at the start: run the command without its state and save nothing over it,
     /// or do not run it
-    #[arg(long, value_name = "run|fail", default_value = "run")]
+    #[arg(long, env = "ICECACHE_UNREADABLE", value_name = "run|fail", default_value = "run")]
     unreadable: Unreadable,
     #[command(flatten)]
     flags: Flags<MountScope>,
@@ -107,15 +108,8 @@ impl Exec {
     }
 
     fn supervised(self, supervisor: &mut Supervisor, context: &Context) -> Result<Exit> {
-        let dir = mount::directory(&self.directory(context)?, context)?;
-        let mut merged = self.flags.merge(context, Some(&dir))?;
-        if merged.get("state-dir").is_none() && !has_place_for_state(&dir, context) {
-            merged.derive("state-dir", place::NO_STATE);
-        }
-        let settings = MountSettings::resolve(&dir, &mut merged, &context.environment, false)?;
-        if settings.keeps_state() {
-            mount::prepare(&settings)?;
-        }
+        let function = Function::of(context)?;
+        let (settings, merged) = kept::settings(self.dir.as_deref(), &self.flags, context)?;
         let (way, why) = self.way(&settings)?;
         if way == Way::Directory && settings.backing.is_some() {
             let message = "without a mount the files are in the directory itself: leave --backing out";
@@ -130,7 +124,7 @@ impl Exec {
         let daemon: Arc<OnceLock<Pid>> = Arc::default();
         let (stray, json) = (self.stray, context.output.json);
         let work = kept::Start { settings: settings.clone(), way, stray, json, daemon: daemon.clone() };
-        let kept = match supervisor.during(move || work.start())? {
+        let kept = Arc::new(match supervisor.during(move || work.start())? {
             None => {
                 // It ends as soon as it can; what it has restored by then is in the directory.
                 if let Some(pid) = daemon.get() {
@@ -142,35 +136,27 @@ impl Exec {
             Some(Err(e)) => match kept::unreadable(&settings, e) {
                 (true, e) if self.unreadable == Unreadable::Run => {
                     context.output.error(&e);
-                    context.output.warn(
-                        "the state cannot be read: the command runs without it, and nothing will be saved over it \
-                         (--unreadable fail does not run it)",
-                    );
-                    Kept::Unread
+                    context.output.warn(kept::UNREADABLE);
+                    Kept::unread(&settings, json)
                 }
                 (_, e) => return Err(e),
             },
-        };
+        });
         supervisor.owns(kept.daemon());
+        let mut command = self.command(way);
+        let proxied = function.map(|function| function.stand_before(&mut command, &kept)).transpose()?;
         let ended = match supervisor.asked_to_end() {
             Some(signal) => Ok(Ended { code: 128 + signal as u8, limit: None, left_behind: false }),
-            None => supervisor.run(&mut self.command(way)),
+            None => supervisor.run(&mut command),
         };
-        let (settings_of_end, json) = (settings.clone(), context.output.json);
         let hurry = supervisor.hurry();
-        let end = supervisor.during(move || kept.end(&settings_of_end, &hurry, json))?;
+        let end = supervisor.during(move || {
+            if let Some(proxied) = proxied {
+                proxied.finish();
+            }
+            kept.end(hurry.limit())
+        })?;
         self.report(&ended, end, &settings, context)
-    }
-
-    fn directory(&self, context: &Context) -> Result<PathBuf> {
-        let given = self.dir.clone().or_else(|| context.environment.get("ICECACHE_DIR").map(PathBuf::from));
-        let is_function = context.environment.get("AWS_LAMBDA_FUNCTION_NAME").is_some();
-        given.or_else(|| is_function.then(|| PathBuf::from(FUNCTION_DIR))).ok_or_else(|| {
-            Error::new(
-                ErrorKind::Invalid,
-                "which directory is to be kept? give --dir DIR, or set ICECACHE_DIR",
-            )
-        })
     }
 
     /// What is to be done, and why not something better.
@@ -290,16 +276,6 @@ impl Exec {
     }
 }
 
-/// Whether the usual place for the state of a directory can be written, and is not in the directory.
-fn has_place_for_state(dir: &Path, context: &Context) -> bool {
-    let Ok(state) = place::default_state_dir(dir, &context.environment) else { return false };
-    if place::overlap(&state, dir) {
-        return false;
-    }
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(&state).is_ok();
-    made && rustix::fs::access(&state, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK).is_ok()
-}
-
 /// Tries to mount, on an empty directory that nobody sees.
 fn probed(settings: &MountSettings) -> Probe {
     let place = settings.state_dir.join("probe");
@@ -318,9 +294,4 @@ fn said_of(way: Way, why: Option<&str>) -> String {
         Some(why) => format!("{what} ({why})"),
         None => what.to_owned(),
     }
-}
-
-/// An output for another thread.
-fn output(json: bool) -> Output {
-    Output::of_process(json)
 }

@@ -1,20 +1,30 @@
-//! [`Kept`]: the directory while the command runs, mounted or not.
-use crate::cli::output::{bytes, safe};
-use crate::cli::progress::View;
-use crate::cli::{Context, locate, mount};
-use crate::config::{Environment, MountSettings};
+//! [`Kept`]: a directory while a command runs on it, mounted or not.
+use super::flags::{Flags, MountScope};
+use super::output::{bytes, safe, safe_path};
+use super::progress::View;
+use super::{Context, Output, locate, mount};
+use crate::config::{Environment, Merged, MountSettings, place};
 use crate::remote::open_configured;
 use crate::serve::control::Client;
 use crate::serve::directory::{Saved, Session, Stray};
-use crate::serve::run::Hurry;
 use crate::serve::run::probe::Way;
 use crate::serve::startup::{StartupLine, StatusPipe};
 use crate::state::head::read_head;
+use crate::sync::Mutex;
 use crate::{Error, ErrorKind, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
+/// What is said where the state cannot be read at the start.
+pub(super) const UNREADABLE: &str = "the state cannot be read: the command runs without it, and nothing will be saved \
+                                     over it (--unreadable fail does not run it)";
+/// Where functions may write.
+const FUNCTION_DIR: &str = "/tmp";
 /// How long a daemon that has said everything may take to end.
 const EXIT_MAX: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
@@ -29,7 +39,13 @@ pub(super) struct Start {
 }
 
 /// See the module.
-pub(super) enum Kept {
+pub(super) struct Kept {
+    settings: MountSettings,
+    json: bool,
+    state: Mutex<State>,
+}
+
+enum State {
     /// A daemon shows it.
     Mounted(Pid),
     /// It was restored.
@@ -38,7 +54,7 @@ pub(super) enum Kept {
     Unread,
 }
 
-/// How it ended.
+/// How a save went, or the end.
 #[derive(Debug, Default)]
 pub(super) struct End {
     /// The newest version; `None` if there is none yet.
@@ -72,30 +88,67 @@ impl End {
 impl Start {
     /// Makes the directory usable.
     pub(super) fn start(self) -> Result<Kept> {
-        if self.way == Way::Directory {
-            let session = Session::open(&self.settings, self.stray, &self.status())?;
-            return Ok(Kept::Restored(Box::new(session)));
-        }
-        let context = Context { output: super::output(self.json), environment: Environment::of_process() };
-        let started = |pid| {
-            let _the_first = self.daemon.set(pid);
+        let state = if self.way == Way::Directory {
+            State::Restored(Box::new(Session::open(&self.settings, self.stray, &status(self.json))?))
+        } else {
+            let context =
+                Context { output: Output::of_process(self.json), environment: Environment::of_process() };
+            let started = |pid| {
+                let _the_first = self.daemon.set(pid);
+            };
+            match mount::start(&self.settings, started, &context)?.and_then(|_| self.daemon.get()) {
+                Some(pid) => State::Mounted(*pid),
+                None => return Err(Error::new(ErrorKind::Unavailable, "a signal ended the start")),
+            }
         };
-        match mount::start(&self.settings, started, &context)?.and_then(|_| self.daemon.get()) {
-            Some(pid) => Ok(Kept::Mounted(*pid)),
-            None => Err(Error::new(ErrorKind::Unavailable, "a signal ended the start")),
-        }
+        Ok(Kept { settings: self.settings, json: self.json, state: Mutex::new(state) })
     }
+}
 
-    fn status(&self) -> StatusPipe {
-        status(self.json)
+/// The settings of a directory: the one that is given, that of the environment, or that of a function.
+pub(super) fn settings(
+    given: Option<&Path>,
+    flags: &Flags<MountScope>,
+    context: &Context,
+) -> Result<(MountSettings, Merged)> {
+    let is_function = context.environment.get("AWS_LAMBDA_FUNCTION_NAME").is_some();
+    let dir =
+        given.map(Path::to_owned).or_else(|| context.environment.get("ICECACHE_DIR").map(PathBuf::from));
+    let dir = dir.or_else(|| is_function.then(|| PathBuf::from(FUNCTION_DIR))).ok_or_else(|| {
+        let message = "which directory is to be kept? give --dir DIR, or set ICECACHE_DIR";
+        Error::new(ErrorKind::Invalid, message)
+    })?;
+    let dir = mount::directory(&dir, context)?;
+    let mut merged = flags.merge(context, Some(&dir))?;
+    if is_function {
+        // Instances of it come and go, some at once.
+        merged.prefer("on-conflict", "merge");
     }
+    if merged.get("state-dir").is_none() && !has_place_for_state(&dir, context) {
+        merged.derive("state-dir", place::NO_STATE);
+    }
+    let settings = MountSettings::resolve(&dir, &mut merged, &context.environment, false)?;
+    if settings.keeps_state() {
+        mount::prepare(&settings)?;
+    }
+    Ok((settings, merged))
+}
+
+/// Whether the usual place for the state of a directory can be written, and is not in the directory.
+fn has_place_for_state(dir: &Path, context: &Context) -> bool {
+    let Ok(state) = place::default_state_dir(dir, &context.environment) else { return false };
+    if place::overlap(&state, dir) {
+        return false;
+    }
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(&state).is_ok();
+    made && rustix::fs::access(&state, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK).is_ok()
 }
 
 /// Tells a person how a restore goes.
 fn status(json: bool) -> StatusPipe {
     let mut phase = String::new();
     StatusPipe::new(Box::new(move |line| {
-        let output = super::output(json);
+        let output = Output::of_process(json);
         match line {
             StartupLine::Progress(progress) if progress.phase != phase => {
                 phase.clone_from(&progress.phase);
@@ -125,24 +178,55 @@ pub(super) fn unreadable(settings: &MountSettings, error: Error) -> (bool, Error
 }
 
 impl Kept {
+    /// A directory whose state in the remote cannot be read.
+    pub(super) fn unread(settings: &MountSettings, json: bool) -> Self {
+        Self { settings: settings.clone(), json, state: Mutex::new(State::Unread) }
+    }
+
     /// The process that shows it.
     pub(super) fn daemon(&self) -> Option<Pid> {
-        match self {
-            Self::Mounted(pid) => Some(*pid),
+        match &*self.state.lock() {
+            State::Mounted(pid) => Some(*pid),
             _ => None,
         }
     }
 
-    /// Saves what changed.
-    pub(super) fn end(self, settings: &MountSettings, hurry: &Hurry, json: bool) -> Result<End> {
-        match self {
-            Self::Mounted(pid) => unmount(settings, pid),
-            Self::Restored(session) => session.save(hurry.limit()).map(End::from),
-            Self::Unread => {
-                let session = Session::open_late(settings, &status(json))?;
-                session.save(hurry.limit()).map(End::from)
+    /// Saves what changed. If nobody could read the remote before, that is tried again first.
+    pub(super) fn save(&self, limit: Option<Instant>) -> Result<End> {
+        let mut state = self.state.lock();
+        match &*state {
+            State::Mounted(_) => flush(&self.settings, limit),
+            State::Restored(session) => session.save(limit).map(End::from),
+            State::Unread => {
+                let session = Session::open_late(&self.settings, &status(self.json))?;
+                // If that fails it is looked again the next time.
+                let saved = session.save(limit)?;
+                *state = State::Restored(Box::new(session));
+                Ok(saved.into())
             }
         }
+    }
+
+    /// Saves what changed, and unmounts.
+    pub(super) fn end(&self, limit: Option<Instant>) -> Result<End> {
+        match self.daemon() {
+            Some(pid) => unmount(&self.settings, pid),
+            None => self.save(limit),
+        }
+    }
+}
+
+#[cfg(feature = "lambda")]
+impl crate::lambda::Keep for Kept {
+    fn save(&self, limit: Option<Instant>) -> Result<()> {
+        let end = Self::save(self, limit)?;
+        for notice in end.notices.iter().chain(&end.unsaved) {
+            tracing::warn!("{}", safe(notice));
+        }
+        if let Some(fork) = &end.fork {
+            tracing::warn!("{}", super::forked(fork));
+        }
+        Ok(())
     }
 }
 
@@ -162,6 +246,22 @@ impl From<Saved> for End {
     }
 }
 
+fn flush(settings: &MountSettings, limit: Option<Instant>) -> Result<End> {
+    let left =
+        limit.map(|limit| limit.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)));
+    let reply = Client::connect(&settings.socket())?.flush(true, left)?;
+    if !reply.durable {
+        return Err(Error::new(ErrorKind::Unavailable, "not everything is in the remote yet"));
+    }
+    Ok(End {
+        version: reply.version,
+        fork: reply.fork,
+        notices: reply.merged.into_iter().collect(),
+        saved: Some((reply.entries, reply.bytes)),
+        ..End::default()
+    })
+}
+
 fn unmount(settings: &MountSettings, daemon: Pid) -> Result<End> {
     let process = pidfd_open(daemon, PidfdFlags::empty()).ok();
     let mut client = Client::connect(&settings.socket()).inspect_err(|_| {
@@ -178,10 +278,9 @@ fn unmount(settings: &MountSettings, daemon: Pid) -> Result<End> {
     if let Some(process) = process {
         let _at_most_so_long = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&EXIT_MAX));
     }
-    let path = |path: &std::path::Path| crate::cli::output::safe_path(path);
     let unsaved = reply.unsaved.iter().map(|entry| match &entry.reason {
-        Some(why) => format!("{}: {why}", path(&entry.path)),
-        None => path(&entry.path),
+        Some(why) => format!("{}: {why}", safe_path(&entry.path)),
+        None => safe_path(&entry.path),
     });
     let error = reply.error.as_ref().filter(|_| reply.unsaved_total > 0 || reply.unmounted);
     Ok(End {

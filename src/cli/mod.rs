@@ -10,11 +10,14 @@ mod doctor;
 mod exec;
 mod exit;
 mod export;
+#[cfg(feature = "lambda")]
+mod extension;
 mod flags;
 mod flush;
 mod fork;
 mod hydrate;
 mod import;
+mod kept;
 mod locate;
 mod log;
 mod mount;
@@ -57,6 +60,9 @@ enum Verb {
     Mount(Box<mount::Mount>),
     /// Restore a directory, run a command on it, save it at its end
     Exec(Box<exec::Exec>),
+    /// Keep the directory of an AWS Lambda function, as its extension
+    #[cfg(feature = "lambda")]
+    Extension(Box<extension::Extension>),
     /// Find out what works on this machine
     Doctor(doctor::Doctor),
     /// Save what changed now
@@ -128,9 +134,30 @@ fn forked(fork: &str) -> String {
     format!("another writer moved the name; versions of this directory go to the fork {}", safe(fork))
 }
 
+/// The command line. A function calls us in other ways than people do.
+fn words() -> Vec<std::ffi::OsString> {
+    let words: Vec<_> = std::env::args_os().collect();
+    #[cfg(feature = "lambda")]
+    return crate::lambda::environment::as_verb(words, &Environment::of_process());
+    #[cfg(not(feature = "lambda"))]
+    words
+}
+
+/// Has what the library tells written to stderr, from this level on unless `ICECACHE_LOG` says otherwise.
+fn log_to_stderr(default: &str) {
+    let filter =
+        tracing_subscriber::EnvFilter::try_from_env("ICECACHE_LOG").unwrap_or_else(|_| default.into());
+    // Fails only if the program that embeds us has set one: then that one is meant.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .with_writer(std::io::stderr)
+        .try_init();
+}
+
 /// Parses, runs, reports.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(words()) {
         Ok(cli) => cli,
         Err(e) => {
             // What cannot be parsed can still be asked how it wants its answer.
@@ -155,6 +182,8 @@ fn run(verb: Verb, context: &Context) -> crate::Result<Exit> {
     match verb {
         Verb::Mount(verb) => verb.run(context),
         Verb::Exec(verb) => verb.run(context),
+        #[cfg(feature = "lambda")]
+        Verb::Extension(verb) => verb.run(context),
         Verb::Doctor(verb) => verb.run(context),
         Verb::Flush(verb) => verb.run(context),
         Verb::Status(verb) => verb.run(context),

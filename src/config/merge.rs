@@ -135,6 +135,13 @@ impl Merged {
         self.values.entry(name).or_insert_with(|| Value::default(text.into()));
     }
 
+    /// Another default than the table's.
+    pub fn prefer(&mut self, name: &'static str, text: impl Into<OsString>) {
+        if self.get(name).is_none_or(|value| value.origin == Origin::Default) {
+            self.values.insert(name, Value::default(text.into()));
+        }
+    }
+
     /// All keys in the order of [`KEYS`], with their values where there are any.
     pub fn rows(&self) -> impl Iterator<Item = (&'static Key, Option<&Value<OsString>>)> {
         KEYS.iter().map(|key| (key, self.values.get(key.name)))

@@ -1,0 +1,58 @@
+//! [`Function`]: an AWS Lambda function whose runtime is the command.
+use crate::cli::Context;
+use crate::cli::kept::Kept;
+use crate::lambda::{self, Keeper, Proxy, environment};
+use crate::{Error, Result};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Runtime;
+
+/// Threads of the runtime: it hands on what one invocation at a time says.
+const RUNTIME_THREADS: usize = 1;
+/// Connections of a runtime that has ended are over by then.
+const END_MAX: Duration = Duration::from_secs(1);
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Function(lambda::Function);
+
+impl Function {
+    /// `None` outside of one. In one, what there is to tell goes to its log.
+    pub(super) fn of(context: &Context) -> Result<Option<Self>> {
+        let function = lambda::Function::of(&context.environment)?;
+        if function.is_some() {
+            crate::cli::log_to_stderr("warn");
+        }
+        Ok(function.map(Self))
+    }
+
+    /// The command will talk to us in place of the Runtime API.
+    pub(super) fn stand_before(self, command: &mut Command, kept: &Arc<Kept>) -> Result<Proxied> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(RUNTIME_THREADS)
+            .thread_name("proxy")
+            .enable_all()
+            .build()
+            .map_err(|e| Error::io("cannot start runtime", e))?;
+        let keeper = Arc::new(Keeper::new(kept.clone(), self.0.when));
+        let proxy = runtime.block_on(Proxy::start(&self.0.api, keeper))?;
+        command.env(environment::API, proxy.address());
+        Ok(Proxied { runtime, proxy })
+    }
+}
+
+/// What stands there.
+#[derive(Debug)]
+pub(super) struct Proxied {
+    runtime: Runtime,
+    proxy: Proxy,
+}
+
+impl Proxied {
+    /// Waits for saves that are under way, and goes.
+    pub(super) fn finish(self) {
+        self.runtime.block_on(self.proxy.finish());
+        self.runtime.shutdown_timeout(END_MAX);
+    }
+}

@@ -1,0 +1,24 @@
+//! Stands where functions would, in a build without the feature `lambda`.
+use crate::Result;
+use crate::cli::Context;
+use crate::cli::kept::Kept;
+use std::process::Command;
+use std::sync::Arc;
+
+/// There is none.
+#[derive(Debug)]
+pub(super) enum Function {}
+
+impl Function {
+    pub(super) fn of(_: &Context) -> Result<Option<Self>> {
+        Ok(None)
+    }
+
+    pub(super) fn stand_before(self, _: &mut Command, _: &Arc<Kept>) -> Result<Self> {
+        match self {}
+    }
+
+    pub(super) fn finish(self) {
+        match self {}
+    }
+}

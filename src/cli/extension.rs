@@ -1,0 +1,73 @@
+//! `icecache extension`: keeps the directory of an AWS Lambda function, as a process beside its runtime.
+use super::flags::{Flags, MountScope};
+use super::kept::{self, Kept, Start};
+use super::output::safe;
+use super::{Context, Exit, mount};
+use crate::lambda::environment::{Function, is_wrapped};
+use crate::lambda::{Keeper, extension};
+use crate::serve::directory::Stray;
+use crate::serve::run::probe::Way;
+use crate::{Error, ErrorKind, Result};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+#[derive(Debug, clap::Args)]
+pub struct Extension {
+    /// The directory [default: $ICECACHE_DIR, else /tmp]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// What to do with files that are there and that the version does not have
+    #[arg(long, env = "ICECACHE_STRAY", value_name = "keep|delete", default_value = "keep")]
+    stray: Stray,
+    #[command(flatten)]
+    flags: Flags<MountScope>,
+}
+
+impl Extension {
+    pub fn run(self, context: &Context) -> Result<Exit> {
+        super::log_to_stderr("warn");
+        let function = Function::of(&context.environment)?.ok_or_else(|| {
+            Error::new(ErrorKind::Invalid, "this is no function: AWS_LAMBDA_RUNTIME_API is not set")
+        })?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|e| Error::io("cannot start runtime", e))?;
+        if is_wrapped(&context.environment) {
+            // The wrapper keeps it. That an extension is there gives it time at the end.
+            let ended = runtime.block_on(async {
+                extension::Extension::register(&function.api, true).await?.wait().await
+            })?;
+            context.output.say(&format!("the sandbox ends: {}", safe(&ended.reason)));
+            return Ok(Exit::Done);
+        }
+        let keeper = Arc::new(Keeper::new(Arc::new(self.kept(context)?), function.when));
+        let ended = runtime.block_on(async {
+            let extension = extension::Extension::register(&function.api, false).await?;
+            let ended = extension.run(&keeper).await;
+            if let Err(error) = &ended {
+                extension.fail(error).await;
+            }
+            ended
+        })?;
+        context.output.say(&format!("the sandbox ends: {}", safe(&ended.reason)));
+        Ok(Exit::Done)
+    }
+
+    /// The directory, restored.
+    fn kept(&self, context: &Context) -> Result<Kept> {
+        let (settings, merged) = kept::settings(self.dir.as_deref(), &self.flags, context)?;
+        mount::announce(&settings, mount::is_default(&merged, "remote"), context);
+        let (stray, json) = (self.stray, context.output.json);
+        let way = Way::Directory;
+        match (Start { settings: settings.clone(), way, stray, json, daemon: Arc::default() }).start() {
+            Err(e) => match kept::unreadable(&settings, e) {
+                (true, e) => {
+                    context.output.error(&e);
+                    context.output.warn(kept::UNREADABLE);
+                    Ok(Kept::unread(&settings, json))
+                }
+                (false, e) => Err(e),
+            },
+            started => started,
+        }
+    }
+}

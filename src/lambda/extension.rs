@@ -1,0 +1,218 @@
+//! [`Extension`]: a process beside the runtime, which the sandbox tells when an invocation begins and when it ends.
+//!
+//! An invocation is over when telemetry says so; then what it changed is saved, and only then the next event is asked
+//! for: the sandbox is frozen when everybody has done that, so no work is left in the ice. Where telemetry is refused,
+//! the next invocation says that the one before it was over.
+use super::client::{self, Body, Client};
+use super::keeper::{Keeper, When};
+use super::reply::Deadline;
+use super::telemetry::Telemetry;
+use crate::error::{Error, ErrorKind, Result};
+use bytes::Bytes;
+use hyper::header::HeaderValue;
+use hyper::{Method, Request, Response, StatusCode};
+use serde::Deserialize;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The name we register by: that of our file in `/opt/extensions`.
+pub const NAME: &str = "icecache";
+/// Where invocations run in parallel and nobody says that one is over, it is saved so often.
+const UNTOLD_EVERY: Duration = Duration::from_secs(10);
+/// A sandbox that ends gives us less than that.
+const SHUTDOWN_TIME: Duration = Duration::from_secs(2);
+
+/// See the module.
+#[derive(Debug)]
+pub struct Extension {
+    client: Client,
+    identifier: String,
+    /// Whether invocations are told; not where they run in parallel.
+    invoked: bool,
+}
+
+/// Why an extension ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shutdown {
+    /// As the sandbox says it: `spindown`, `timeout`, `failure` or another word.
+    pub reason: String,
+}
+
+/// An event of the sandbox.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Event {
+    event_type: String,
+    deadline_ms: Option<u64>,
+    request_id: Option<String>,
+    shutdown_reason: Option<String>,
+}
+
+impl Extension {
+    /// Registers at the API at `api` (`host:port`), for invocations if they are told, else for the end alone.
+    /// `passive`: for the end alone in any case.
+    pub async fn register(api: &str, passive: bool) -> Result<Self> {
+        let client = Client::new(api)?;
+        let all: &[&str] = &["INVOKE", "SHUTDOWN"];
+        let end: &[&str] = &["SHUTDOWN"];
+        let mut reply = client.call(registration(if passive { end } else { all })).await?;
+        let mut invoked = !passive;
+        if invoked && reply.status() == StatusCode::FORBIDDEN {
+            // Managed instances: invocations run in parallel, so none of them begins for us.
+            (reply, invoked) = (client.call(registration(end)).await?, false);
+        }
+        let identifier = reply.headers().get("lambda-extension-identifier").and_then(|id| id.to_str().ok());
+        match identifier {
+            Some(identifier) if reply.status().is_success() => {
+                let identifier = identifier.to_owned();
+                Ok(Self { client, identifier, invoked })
+            }
+            _ => Err(refused("the extension was not registered", &reply)),
+        }
+    }
+
+    /// Waits for the end without doing anything.
+    pub async fn wait(&self) -> Result<Shutdown> {
+        loop {
+            let event = self.next().await?;
+            if event.event_type == "SHUTDOWN" {
+                return Ok(Shutdown { reason: event.shutdown_reason.unwrap_or_default() });
+            }
+        }
+    }
+
+    /// Has `keeper` save at the end of invocations, until the sandbox ends.
+    pub async fn run(&self, keeper: &Arc<Keeper>) -> Result<Shutdown> {
+        let telemetry = Telemetry::subscribe(&self.client, &self.identifier).await?;
+        if telemetry.is_none() {
+            tracing::warn!(
+                "telemetry is refused: an invocation is saved when the next one begins, or at the end"
+            );
+        }
+        let (reason, deadline) = match (self.invoked, &telemetry) {
+            (true, Some(telemetry)) => self.told(keeper, telemetry).await?,
+            (true, None) => self.untold(keeper).await?,
+            (false, telemetry) => self.parallel(keeper, telemetry.as_ref()).await?,
+        };
+        let latest = std::time::Instant::now() + SHUTDOWN_TIME;
+        let limit = deadline.map_or(latest, |deadline| deadline.limit().min(latest));
+        note(keeper.save(Some(limit)).await);
+        Ok(Shutdown { reason })
+    }
+
+    /// Each invocation is saved when it is over.
+    async fn told(&self, keeper: &Arc<Keeper>, telemetry: &Telemetry) -> Result<(String, Option<Deadline>)> {
+        loop {
+            let event = self.next().await?;
+            let deadline = event.deadline_ms.map(Deadline::at);
+            if event.event_type == "SHUTDOWN" {
+                return Ok((event.shutdown_reason.unwrap_or_default(), deadline));
+            }
+            let Some(id) = event.request_id else { continue };
+            let over = telemetry.done(&id);
+            match deadline {
+                // A function that takes all of its time is ended by the sandbox, and we with it.
+                Some(deadline) => {
+                    let _late = tokio::time::timeout_at(deadline.instant().into(), over).await;
+                }
+                None => over.await,
+            }
+            if keeper.ended() {
+                note(keeper.save(deadline.map(Deadline::limit)).await);
+            }
+        }
+    }
+
+    /// Each invocation is saved when the next one begins.
+    async fn untold(&self, keeper: &Arc<Keeper>) -> Result<(String, Option<Deadline>)> {
+        let mut any = false;
+        loop {
+            let event = self.next().await?;
+            let deadline = event.deadline_ms.map(Deadline::at);
+            if event.event_type == "SHUTDOWN" {
+                return Ok((event.shutdown_reason.unwrap_or_default(), deadline));
+            }
+            if std::mem::replace(&mut any, true) && keeper.ended() {
+                note(keeper.save(deadline.map(Deadline::limit)).await);
+            }
+        }
+    }
+
+    /// Invocations run in parallel: it is saved when none does, or from time to time.
+    async fn parallel(
+        &self,
+        keeper: &Arc<Keeper>,
+        telemetry: Option<&Telemetry>,
+    ) -> Result<(String, Option<Deadline>)> {
+        let every = match keeper.when() {
+            When::Every(time) => time,
+            _ => UNTOLD_EVERY,
+        };
+        let end = self.next();
+        tokio::pin!(end);
+        loop {
+            let quiet = async {
+                match telemetry {
+                    Some(telemetry) => telemetry.quiet().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                event = &mut end => {
+                    let event = event?;
+                    return Ok((event.shutdown_reason.unwrap_or_default(), event.deadline_ms.map(Deadline::at)));
+                }
+                () = quiet => if keeper.ended() { note(keeper.save(None).await) },
+                () = tokio::time::sleep(every) => note(keeper.save(None).await),
+            }
+        }
+    }
+
+    async fn next(&self) -> Result<Event> {
+        let mut request = Request::new(client::bytes(""));
+        *request.uri_mut() = hyper::Uri::from_static("/2020-01-01/extension/event/next");
+        client::identify(request.headers_mut(), &self.identifier);
+        let reply = self.client.call(request).await?;
+        if !reply.status().is_success() {
+            return Err(refused("the next event was refused", &reply));
+        }
+        serde_json::from_slice(reply.body()).map_err(|e| {
+            Error::new(ErrorKind::Corrupt, "an event of the sandbox cannot be understood").with_source(e)
+        })
+    }
+
+    /// Tells the sandbox that we cannot go on, and why.
+    pub async fn fail(&self, error: &Error) {
+        let body = serde_json::json!({ "errorMessage": error.to_string(), "errorType": "Icecache.Failed", "stackTrace": [] });
+        let mut request = Request::new(client::bytes(body.to_string()));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = hyper::Uri::from_static("/2020-01-01/extension/exit/error");
+        client::identify(request.headers_mut(), &self.identifier);
+        let kind = HeaderValue::from_static("Icecache.Failed");
+        request.headers_mut().insert("lambda-extension-function-error-type", kind);
+        if let Err(error) = self.client.call(request).await {
+            tracing::warn!(%error, "the sandbox did not hear of a failure");
+        }
+    }
+}
+
+fn registration(events: &[&str]) -> Request<Body> {
+    let body = serde_json::json!({ "events": events });
+    let mut request = Request::new(client::bytes(body.to_string()));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = hyper::Uri::from_static("/2020-01-01/extension/register");
+    request.headers_mut().insert("lambda-extension-name", HeaderValue::from_static(NAME));
+    request
+}
+
+fn refused(what: &str, reply: &Response<Bytes>) -> Error {
+    let said = String::from_utf8_lossy(reply.body()).into_owned();
+    let message = format!("{what}: {}: {}", reply.status(), said.escape_debug());
+    Error::new(ErrorKind::Denied, message)
+}
+
+fn note(saved: Result<(), Arc<Error>>) {
+    if let Err(error) = saved {
+        tracing::error!(%error, "what changed is not saved; the next save tries again");
+    }
+}

@@ -1,0 +1,282 @@
+//! [`Proxy`]: between the runtime and the Runtime API, so that the end of each invocation is seen.
+//!
+//! Everything is handed on as it is, in both directions and as it comes. Only time passes: before an answer is handed
+//! on, or before the runtime asks for the next invocation, after which the sandbox may be frozen.
+use super::client::{self, Body, Client, strip};
+use super::keeper::{Keeper, When};
+use super::reply::{self, Deadline};
+use crate::error::{Error, Result};
+use crate::sync::Mutex;
+use futures::stream;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+/// After a failed accept (no descriptors left) the next one is tried then.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Invocations whose deadlines are known at once.
+const INVOCATIONS_MAX: usize = 1024;
+const RESPONSE_MODE: &str = "lambda-runtime-function-response-mode";
+const ERROR_TYPE: &str = "lambda-runtime-function-error-type";
+
+/// See the module. It ends with the runtime that it was started on.
+#[derive(Debug)]
+pub struct Proxy {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    client: Client,
+    keeper: Arc<Keeper>,
+    deadlines: Mutex<HashMap<String, Deadline>>,
+    /// Saves that the next invocation must wait for.
+    under_way: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What a request means.
+#[derive(Debug, PartialEq, Eq)]
+enum Call<'a> {
+    Next,
+    Response(&'a str),
+    Error(&'a str),
+    Other,
+}
+
+impl<'a> Call<'a> {
+    fn of(method: &Method, path: &'a str) -> Self {
+        let Some((_version, rest)) = path.trim_start_matches('/').split_once("/runtime/invocation/") else {
+            return Self::Other;
+        };
+        match (method, rest.split_once('/')) {
+            (&Method::GET, None) if rest == "next" => Self::Next,
+            (&Method::POST, Some((id, "response"))) => Self::Response(id),
+            (&Method::POST, Some((id, "error"))) => Self::Error(id),
+            _ => Self::Other,
+        }
+    }
+}
+
+impl Proxy {
+    /// Listens on a port of the loopback device, and talks to the API at `api` (`host:port`). Call it on a tokio
+    /// runtime.
+    pub async fn start(api: &str, keeper: Arc<Keeper>) -> Result<Self> {
+        let failed = |e| Error::io("cannot listen for the runtime of the function", e);
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let (deadlines, under_way) = (Mutex::default(), Mutex::default());
+        let shared = Arc::new(Shared { client: Client::new(api)?, keeper, deadlines, under_way });
+        tokio::spawn(accept(listener, shared.clone()));
+        Ok(Self { address, shared })
+    }
+
+    /// Where the runtime finds it: the value of `AWS_LAMBDA_RUNTIME_API`.
+    pub fn address(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// Waits for the saves that are under way.
+    pub async fn finish(&self) {
+        self.shared.finish().await;
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => drop(tokio::spawn(connection(stream, shared.clone()))),
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection of the runtime");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, shared: Arc<Shared>) {
+    let _small_answers_at_once = stream.set_nodelay(true);
+    let service = service_fn(|request| {
+        let shared = shared.clone();
+        async move { Ok::<_, Infallible>(shared.answer(request).await) }
+    });
+    // No time-outs: the runtime waits for the next invocation as long as there is none.
+    if let Err(error) = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await {
+        tracing::debug!(%error, "the runtime broke off a connection");
+    }
+}
+
+impl Shared {
+    async fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+        let path = request.uri().path().to_owned();
+        let answered = match Call::of(request.method(), &path) {
+            Call::Next => self.next(request).await,
+            Call::Response(id) => self.response(id, request).await,
+            Call::Error(id) => self.error(id, request).await,
+            Call::Other => self.forward(request.map(Incoming::boxed_unsync)).await,
+        };
+        answered.unwrap_or_else(|error| {
+            tracing::error!(%error, %path, "a request of the runtime could not be handed on");
+            let mut reply = Response::new(client::bytes(error.to_string()));
+            *reply.status_mut() = StatusCode::BAD_GATEWAY;
+            reply
+        })
+    }
+
+    async fn forward(&self, mut request: Request<Body>) -> Result<Response<Body>> {
+        strip(request.headers_mut());
+        let mut response = self.client.send(request).await?;
+        strip(response.headers_mut());
+        Ok(response.map(Incoming::boxed_unsync))
+    }
+
+    async fn next(&self, request: Request<Incoming>) -> Result<Response<Body>> {
+        self.finish().await;
+        let response = self.forward(request.map(Incoming::boxed_unsync)).await?;
+        if let Some((id, deadline)) = invocation(response.headers()) {
+            let mut deadlines = self.deadlines.lock();
+            if deadlines.len() >= INVOCATIONS_MAX {
+                deadlines.clear(); // they never ended
+            }
+            deadlines.insert(id.to_owned(), deadline);
+        }
+        Ok(response)
+    }
+
+    async fn finish(&self) {
+        let under_way = std::mem::take(&mut *self.under_way.lock());
+        for save in under_way {
+            let _told_by_itself = save.await;
+        }
+    }
+
+    async fn response(self: &Arc<Self>, id: &str, request: Request<Incoming>) -> Result<Response<Body>> {
+        let deadline = self.deadlines.lock().remove(id);
+        if self.keeper.when() != When::BeforeResponse {
+            let answered = self.forward(request.map(Incoming::boxed_unsync)).await;
+            self.save_later(deadline);
+            return answered;
+        }
+        self.keeper.ended();
+        if request.headers().get(RESPONSE_MODE).is_some_and(|mode| mode == "streaming") {
+            return self.stream(request, deadline).await;
+        }
+        match self.save(deadline).await {
+            Ok(()) => self.forward(request.map(Incoming::boxed_unsync)).await,
+            Err(why) => {
+                swallow(request.into_body()).await;
+                self.forward(reply::not_saved(id, &why)).await
+            }
+        }
+    }
+
+    /// The handler has failed. What it wrote before is state all the same.
+    async fn error(self: &Arc<Self>, id: &str, request: Request<Incoming>) -> Result<Response<Body>> {
+        let deadline = self.deadlines.lock().remove(id);
+        if self.keeper.when() == When::BeforeResponse {
+            self.keeper.ended();
+            let _told = self.save(deadline).await; // an error goes to the caller in any case
+            return self.forward(request.map(Incoming::boxed_unsync)).await;
+        }
+        let answered = self.forward(request.map(Incoming::boxed_unsync)).await;
+        self.save_later(deadline);
+        answered
+    }
+
+    /// An answer that is made while it is sent: its end is what has to wait.
+    async fn stream(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        deadline: Option<Deadline>,
+    ) -> Result<Response<Body>> {
+        let shared = self.clone();
+        let (mut head, body) = request.into_parts();
+        head.headers.remove(header::CONTENT_LENGTH);
+        head.headers.append(header::TRAILER, HeaderValue::from_static(ERROR_TYPE));
+        let frames = stream::unfold(Some(body), move |body| {
+            let shared = shared.clone();
+            async move {
+                let mut body = body?;
+                match body.frame().await {
+                    Some(Ok(frame)) if frame.is_data() => Some((Ok(frame), Some(body))),
+                    // Trailers: the handler has failed on its way.
+                    Some(Ok(frame)) => {
+                        let _told = shared.save(deadline).await;
+                        Some((Ok(frame), None))
+                    }
+                    Some(Err(e)) => Some((Err(e), None)),
+                    None => {
+                        shared.save(deadline).await.err()?;
+                        let kind = HeaderValue::from_static(reply::NOT_SAVED);
+                        let trailers = HeaderMap::from_iter([(HeaderName::from_static(ERROR_TYPE), kind)]);
+                        Some((Ok(Frame::trailers(trailers)), None))
+                    }
+                }
+            }
+        });
+        self.forward(Request::from_parts(head, StreamBody::new(frames).boxed_unsync())).await
+    }
+
+    async fn save(&self, deadline: Option<Deadline>) -> Result<(), Arc<Error>> {
+        let saved = self.keeper.save(deadline.map(Deadline::limit)).await;
+        if let Err(error) = &saved {
+            tracing::error!(%error, "the end of an invocation is not saved");
+        }
+        saved
+    }
+
+    /// Saves while the answer is on its way; the next invocation waits for it.
+    fn save_later(self: &Arc<Self>, deadline: Option<Deadline>) {
+        if !self.keeper.ended() {
+            return;
+        }
+        let shared = self.clone();
+        let save = tokio::spawn(async move { drop(shared.save(deadline).await) });
+        self.under_way.lock().push(save);
+    }
+}
+
+/// The invocation that an answer to `next` brings.
+fn invocation(headers: &HeaderMap) -> Option<(&str, Deadline)> {
+    let text = |name: &str| headers.get(name)?.to_str().ok();
+    let deadline = text("lambda-runtime-deadline-ms")?.parse().ok()?;
+    Some((text("lambda-runtime-aws-request-id")?, Deadline::at(deadline)))
+}
+
+/// Reads a request to its end, so that who sends it is ready for the answer.
+async fn swallow(mut body: Incoming) {
+    while let Some(Ok(_)) = body.frame().await {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_told_apart() {
+        let call = |method: &str, path: &'static str| Call::of(&method.parse().unwrap_or_default(), path);
+        assert_eq!(call("GET", "/2018-06-01/runtime/invocation/next"), Call::Next);
+        assert_eq!(call("POST", "/2018-06-01/runtime/invocation/ab-1/response"), Call::Response("ab-1"));
+        assert_eq!(call("POST", "/2018-06-01/runtime/invocation/ab-1/error"), Call::Error("ab-1"));
+        for (method, path) in [
+            ("POST", "/2018-06-01/runtime/init/error"),
+            ("GET", "/2018-06-01/runtime/restore/next"),
+            ("GET", "/2018-06-01/runtime/invocation/ab-1/response"),
+            ("POST", "/2018-06-01/runtime/invocation/next"),
+            ("POST", "/"),
+        ] {
+            assert_eq!(call(method, path), Call::Other, "{method} {path}");
+        }
+    }
+}

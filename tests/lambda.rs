@@ -1,0 +1,471 @@
+//! Functions: a directory that is kept between invocations, in a sandbox that we simulate.
+#![cfg(feature = "lambda")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
+
+#[path = "support/cloud.rs"]
+mod cloud;
+mod harness;
+#[path = "lambda/sandbox.rs"]
+mod sandbox;
+mod support;
+
+use cloud::Cloud;
+use harness::lab::{BIN, signal};
+use harness::{Dice, LIMIT, Lab, Setup, eventually, run, skip, slice, wait_for};
+use rustix::process::Signal;
+use sandbox::{Frozen, Refusals, Sandbox};
+use serde_json::{Value, json};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use support::s3server::Fault;
+
+fn add() -> Value {
+    json!({ "op": "add" })
+}
+
+/// A Python of this machine, by its absolute path as a managed runtime has it.
+fn python() -> String {
+    run(Command::new("python3").args(["-c", "import sys; print(sys.executable)"]), LIMIT)
+        .must("python3")
+        .stdout
+        .trim()
+        .to_owned()
+}
+
+fn script(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lambda").join(name).display().to_string()
+}
+
+/// Our own runtime.
+fn plain() -> Vec<String> {
+    vec![python(), script("runtime.py")]
+}
+
+/// AWS's runtime for Python, where there is a Python that has it.
+fn real() -> Option<Vec<String>> {
+    let python = std::env::var("ICECACHE_TEST_LAMBDA_PYTHON").ok()?;
+    Some(["-m", "awslambdaric", "handler.handler"].iter().fold(vec![python], |mut words, word| {
+        words.push((*word).to_owned());
+        words
+    }))
+}
+
+/// A process that is killed with its test.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _gone = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
+impl Process {
+    fn start(command: &mut Command) -> Self {
+        Self(command.stdin(Stdio::null()).spawn().unwrap())
+    }
+
+    fn children(&self) -> Vec<u32> {
+        let text =
+            fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.0.id())).unwrap_or_default();
+        text.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+    }
+
+    /// The wrapper and the runtime.
+    fn all(&self) -> Vec<u32> {
+        let mut all = self.children();
+        all.insert(0, self.0.id());
+        all
+    }
+
+    /// As a sandbox that is torn down: nobody hears of it.
+    fn kill(mut self) {
+        let children = self.children();
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+        for child in children {
+            signal(child, Signal::KILL);
+        }
+    }
+}
+
+/// `command` with what a sandbox has in its environment.
+fn in_sandbox(command: &mut Command, lab: &Lab, sandbox: &Sandbox, variables: &[(&str, &str)]) {
+    command
+        .env("AWS_LAMBDA_RUNTIME_API", sandbox.api())
+        .env("AWS_LAMBDA_FUNCTION_NAME", &lab.setup.name)
+        .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "512")
+        .env("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
+        .env("ICECACHE_REMOTE", lab.remote())
+        .env("ICECACHE_DIR", lab.place())
+        // A function has no place for it.
+        .env("ICECACHE_STATE_DIR", icecache::config::place::NO_STATE)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("LAMBDA_TASK_ROOT", script(""))
+        .current_dir(script(""));
+    for option in lab.setup.remote_options.chunks(1) {
+        if let [option] = option {
+            match option.as_str() {
+                "--s3-path-style" => drop(command.env("ICECACHE_S3_PATH_STYLE", "on")),
+                "--s3-endpoint" => {}
+                endpoint => drop(command.env("ICECACHE_S3_ENDPOINT", endpoint)),
+            }
+        }
+    }
+    command.envs(variables.iter().copied());
+}
+
+/// A managed runtime that calls us in place of `runtime`.
+fn wrapped(lab: &Lab, sandbox: &Sandbox, runtime: &[String], variables: &[(&str, &str)]) -> Process {
+    let mut command = lab.command(runtime);
+    command.env("AWS_LAMBDA_EXEC_WRAPPER", BIN);
+    in_sandbox(&mut command, lab, sandbox, variables);
+    Process::start(&mut command)
+}
+
+/// The extension, and when it has registered a runtime beside it.
+fn beside(lab: &Lab, sandbox: &Sandbox, variables: &[(&str, &str)]) -> (Process, Process) {
+    let folder = lab.root().join("extensions");
+    fs::create_dir_all(&folder).unwrap();
+    let program = folder.join("icecache");
+    if !program.exists() {
+        std::os::unix::fs::symlink(BIN, &program).unwrap();
+    }
+    let clean = lab.command([""; 0]);
+    let mut command = Command::new(&program);
+    for (name, value) in clean.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    in_sandbox(&mut command, lab, sandbox, variables);
+    let extension = Process::start(&mut command);
+    sandbox.wait_registered();
+    let mut command = Command::new(python());
+    command.arg(script("runtime.py"));
+    in_sandbox(&mut command, lab, sandbox, &[]);
+    (extension, Process::start(&mut command))
+}
+
+/// The counter in the newest version; 0 if it has none.
+fn saved(lab: &Lab) -> u64 {
+    let head = lab.remote_dir().join(&lab.setup.name).join("HEAD");
+    if lab.setup.remote.is_none() && !head.exists() {
+        return 0;
+    }
+    counter(&lab.restored(None))
+}
+
+fn counter(dir: &Path) -> u64 {
+    let database: PathBuf = dir.join("counter.db");
+    if !database.exists() {
+        return 0;
+    }
+    let database = rusqlite::Connection::open(database).unwrap();
+    let count: i64 =
+        database.query_row("SELECT coalesce(max(n), 0) FROM counter", [], |row| row.get(0)).unwrap();
+    count as u64
+}
+
+/// LAMBDA, Wrapper: "who gets an answer knows that what the invocation changed is saved".
+#[test]
+fn before_an_answer_its_state_is_saved() {
+    let mut lab = Lab::prepare(Setup::default());
+    for round in 0..3 {
+        let sandbox = Sandbox::new(Refusals::default());
+        let process = wrapped(&lab, &sandbox, &plain(), &[]);
+        for n in 1..=2 {
+            assert_eq!(sandbox.invoke(&add()).count(), round * 2 + n);
+            assert_eq!(saved(&lab), round * 2 + n);
+        }
+        process.kill();
+        lab.wipe();
+        assert!(sandbox.init_errors().is_empty());
+    }
+}
+
+/// Any order of invocations, freezes, crashes, kills and cold starts: the counter never goes back, and no increment that
+/// was acknowledged is lost.
+fn nothing_acknowledged_is_lost(what: &str, runtime: &[String], invocations: usize) {
+    let mut dice = Dice::seeded(what);
+    let mut lab = Lab::prepare(Setup::default());
+    let mut sandbox = Sandbox::new(Refusals::default());
+    let mut process = wrapped(&lab, &sandbox, runtime, &[]);
+    let (mut acknowledged, mut cold_starts) = (0, 0);
+    for n in 0..invocations {
+        match dice.below(8) {
+            0 => {
+                // Cut off anywhere: in the handler, in the save, or before the answer.
+                let _lost = sandbox.begin(&add(), LIMIT);
+                std::thread::sleep(Duration::from_micros(dice.below(150_000)));
+            }
+            1 => {
+                let id = sandbox.begin(&json!({ "op": "crash" }), LIMIT);
+                assert_eq!(wait_for(&mut process.0, LIMIT), Some(3), "the wrapper ends as its runtime");
+                assert!(sandbox.answer(&id, Duration::ZERO).is_none());
+            }
+            2 => assert!(sandbox.invoke(&json!({ "op": "fail" })).failed),
+            _ => {
+                let count = sandbox.invoke(&add()).count();
+                assert!(count > acknowledged, "{n}: {count} after {acknowledged}");
+                acknowledged = count;
+                if dice.below(2) == 0 {
+                    sandbox.wait_idle();
+                    drop(Frozen::of(process.all()));
+                }
+                if dice.below(4) != 0 {
+                    continue;
+                }
+            }
+        }
+        cold_starts += 1;
+        process.kill();
+        lab.wipe();
+        sandbox = Sandbox::new(Refusals::default());
+        process = wrapped(&lab, &sandbox, runtime, &[]);
+    }
+    let last = sandbox.invoke(&add()).count();
+    assert!(last > acknowledged, "{last} after {acknowledged}");
+    eprintln!("{what}: {acknowledged} acknowledged, {cold_starts} cold starts");
+}
+
+#[test]
+fn no_acknowledged_increment_is_lost() {
+    nothing_acknowledged_is_lost("no_acknowledged_increment_is_lost", &plain(), slice(20, 200));
+}
+
+/// The same with AWS's own runtime for Python (set `ICECACHE_TEST_LAMBDA_PYTHON` to a Python that has `awslambdaric`).
+#[test]
+fn no_acknowledged_increment_is_lost_with_the_runtime_of_aws() {
+    match real() {
+        Some(runtime) => nothing_acknowledged_is_lost("awslambdaric", &runtime, slice(20, 200)),
+        None => skip("awslambdaric", "ICECACHE_TEST_LAMBDA_PYTHON is not set"),
+    }
+}
+
+/// LAMBDA, Requests: "An invocation that changes nothing costs none; one that does, two."
+#[test]
+fn an_invocation_costs_no_request_or_two() {
+    let mut cloud = Cloud::prepare();
+    let sandbox = Sandbox::new(Refusals::default());
+    let process = wrapped(&cloud.lab, &sandbox, &plain(), &[]);
+    sandbox.invoke(&add());
+    process.kill();
+    cloud.lab.wipe();
+    cloud.server.control().clear_log();
+    let sandbox = Sandbox::new(Refusals::default());
+    let _process = wrapped(&cloud.lab, &sandbox, &plain(), &[]);
+    assert!(!sandbox.invoke(&json!({ "op": "ping" })).failed);
+    let started = cloud.server.control().counts();
+    assert_eq!(started.get("GetObject"), Some(&2), "HEAD and a layer: {started:?}");
+    let asked = || cloud.server.control().log().into_iter().map(|r| r.operation).collect::<Vec<_>>();
+    cloud.server.control().clear_log();
+    for _ in 0..3 {
+        assert!(!sandbox.invoke(&json!({ "op": "ping" })).failed);
+    }
+    assert!(asked().is_empty(), "{:?}", asked());
+    assert_eq!(sandbox.invoke(&add()).count(), 2);
+    assert_eq!(asked(), ["PutObject", "PutObject"]);
+}
+
+/// LAMBDA, Wrapper: "If that fails the caller gets an error", and the next save makes up for it.
+#[test]
+fn an_answer_whose_state_is_not_saved_is_an_error() {
+    let cloud = Cloud::prepare();
+    let sandbox = Sandbox::new(Refusals::default());
+    let _process = wrapped(&cloud.lab, &sandbox, &plain(), &[]);
+    assert_eq!(sandbox.invoke(&add()).count(), 1);
+    cloud.server.control().set_hook(|request| match request.operation {
+        "PutObject" => Fault::FailBefore(s3s::S3ErrorCode::AccessDenied),
+        _ => Fault::None,
+    });
+    // Larger than what a socket takes: it has to be read although nobody gets it.
+    let answer = sandbox.invoke(&json!({ "op": "add", "padding": 5 << 20 }));
+    assert!(answer.failed, "{answer:?}");
+    assert_eq!(answer.json()["errorType"], "Icecache.NotSaved");
+    let streamed = sandbox.invoke(&json!({ "op": "stream", "pieces": 3 }));
+    assert_eq!(streamed.body, b"piece 0\npiece 1\npiece 2\n");
+    let kind = streamed.trailers.get("lambda-runtime-function-error-type").map(String::as_str);
+    assert_eq!(kind, Some("Icecache.NotSaved"));
+    // What the handler says of itself goes before.
+    let failed = sandbox.invoke(&json!({ "op": "fail" }));
+    assert_eq!(failed.json()["errorType"], "RuntimeError");
+    cloud.server.control().clear_hook();
+    let answer = sandbox.invoke(&json!({ "op": "add", "padding": 5 << 20 }));
+    assert_eq!((answer.count(), answer.body.len() > 5 << 20), (5, true));
+    assert_eq!(saved(&cloud.lab), 5);
+    let streamed = sandbox.invoke(&json!({ "op": "stream", "pieces": 1000 }));
+    assert!(!streamed.failed && streamed.trailers.is_empty(), "{:?}", streamed.trailers);
+    assert_eq!(saved(&cloud.lab), 6, "an answer that is streamed ends when its state is saved");
+}
+
+/// LAMBDA, Start: "nothing is saved over a state that could not be read".
+#[test]
+fn a_state_that_cannot_be_read_is_not_overwritten() {
+    let cloud = Cloud::prepare();
+    let mut lab = cloud.lab;
+    let sandbox = Sandbox::new(Refusals::default());
+    let process = wrapped(&lab, &sandbox, &plain(), &[]);
+    assert_eq!(sandbox.invoke(&add()).count(), 1);
+    process.kill();
+    lab.wipe();
+    cloud.server.control().set_hook(|request| match request.operation {
+        "GetObject" => Fault::FailBefore(s3s::S3ErrorCode::AccessDenied),
+        _ => Fault::None,
+    });
+    let sandbox = Sandbox::new(Refusals::default());
+    let process = wrapped(&lab, &sandbox, &plain(), &[]);
+    assert_eq!(sandbox.invoke(&add()).json()["errorType"], "Icecache.NotSaved");
+    cloud.server.control().clear_hook();
+    assert_eq!(sandbox.invoke(&add()).json()["errorType"], "Icecache.NotSaved", "it is another state");
+    assert_eq!(saved(&lab), 1);
+    process.kill();
+}
+
+/// LAMBDA, Wrapper: the other times to save.
+#[test]
+fn after_an_answer_or_now_and_then_it_is_saved_before_the_sandbox_rests() {
+    for (when, saved_at) in [("after-response", [1, 2, 3, 4]), ("2", [0, 2, 2, 4]), ("1h", [0, 0, 0, 0])] {
+        let lab = Lab::prepare(Setup::default());
+        let sandbox = Sandbox::new(Refusals::default());
+        let mut process = wrapped(&lab, &sandbox, &plain(), &[("ICECACHE_FLUSH", when)]);
+        for (n, expected) in (1..).zip(saved_at) {
+            assert_eq!(sandbox.invoke(&add()).count(), n, "{when}");
+            sandbox.wait_idle();
+            let _frozen = Frozen::of(process.all());
+            assert_eq!(saved(&lab), expected, "{when}: invocation {n}");
+        }
+        // The end of the sandbox, where it says so.
+        signal(process.0.id(), Signal::TERM);
+        assert_eq!(wait_for(&mut process.0, LIMIT), Some(143), "{when}");
+        assert_eq!(saved(&lab), 4, "{when}");
+    }
+    let lab = Lab::prepare(Setup::default());
+    let sandbox = Sandbox::new(Refusals::default());
+    let mut process = wrapped(&lab, &sandbox, &plain(), &[("ICECACHE_FLUSH", "sometimes")]);
+    assert_eq!(wait_for(&mut process.0, LIMIT), Some(2), "a time that is none");
+}
+
+/// LAMBDA, Extension: "saved when telemetry says that an invocation is over, and before the sandbox is frozen".
+#[test]
+fn an_extension_saves_when_an_invocation_is_over() {
+    let mut lab = Lab::prepare(Setup::default());
+    for round in 0..2 {
+        let sandbox = Sandbox::new(Refusals::default());
+        let (mut extension, runtime) = beside(&lab, &sandbox, &[]);
+        assert_eq!(sandbox.wait_registered(), ["INVOKE", "SHUTDOWN"]);
+        eventually("telemetry", LIMIT, || sandbox.has_telemetry().then_some(()));
+        for n in 1..=3 {
+            assert_eq!(sandbox.invoke(&add()).count(), round * 3 + n);
+            sandbox.wait_idle();
+            let _frozen = Frozen::of(vec![extension.0.id(), runtime.0.id()]);
+            assert_eq!(saved(&lab), round * 3 + n);
+        }
+        drop(runtime);
+        sandbox.shut_down("spindown");
+        assert_eq!(wait_for(&mut extension.0, LIMIT), Some(0));
+        lab.wipe();
+    }
+}
+
+/// LAMBDA, Extension: "Where telemetry is refused, when the next one begins, or at the end".
+#[test]
+fn without_telemetry_the_next_invocation_says_it() {
+    let lab = Lab::prepare(Setup::default());
+    let sandbox = Sandbox::new(Refusals { telemetry: true, ..Refusals::default() });
+    let (mut extension, _runtime) = beside(&lab, &sandbox, &[]);
+    for n in 1..=3 {
+        assert_eq!(sandbox.invoke(&add()).count(), n);
+        sandbox.wait_idle();
+        assert!(saved(&lab) >= n - 1);
+    }
+    assert!(!sandbox.has_telemetry());
+    sandbox.shut_down("spindown");
+    assert_eq!(wait_for(&mut extension.0, LIMIT), Some(0));
+    assert_eq!(saved(&lab), 3);
+}
+
+/// LAMBDA, Extension: "On managed instances it is saved when no invocation is under way".
+#[test]
+fn where_invocations_run_in_parallel_quiet_is_the_time_to_save() {
+    let lab = Lab::prepare(Setup::default());
+    let sandbox = Sandbox::new(Refusals { invoke: true, ..Refusals::default() });
+    let (mut extension, _runtime) = beside(&lab, &sandbox, &[]);
+    assert_eq!(sandbox.wait_registered(), ["SHUTDOWN"]);
+    eventually("telemetry", LIMIT, || sandbox.has_telemetry().then_some(()));
+    assert_eq!(sandbox.invoke(&add()).count(), 1);
+    eventually("it is saved", LIMIT, || (saved(&lab) == 1).then_some(()));
+    sandbox.shut_down("spindown");
+    assert_eq!(wait_for(&mut extension.0, LIMIT), Some(0));
+}
+
+/// LAMBDA, Wrapper and extension: "only one of them keeps the directory".
+#[test]
+fn an_extension_beside_a_wrapper_waits_for_the_end() {
+    let lab = Lab::prepare(Setup::default());
+    let sandbox = Sandbox::new(Refusals::default());
+    let (mut extension, runtime) = beside(&lab, &sandbox, &[("AWS_LAMBDA_EXEC_WRAPPER", "/opt/icecache")]);
+    assert_eq!(sandbox.wait_registered(), ["SHUTDOWN"]);
+    drop(runtime);
+    let _wrapper = wrapped(&lab, &sandbox, &plain(), &[]);
+    assert_eq!(sandbox.invoke(&add()).count(), 1);
+    assert_eq!(saved(&lab), 1);
+    sandbox.shut_down("spindown");
+    assert_eq!(wait_for(&mut extension.0, LIMIT), Some(0));
+}
+
+/// LAMBDA, Guarantees: "Instances that run at once".
+#[test]
+fn instances_at_once_lose_nothing_silently() {
+    let lab = Lab::prepare(Setup::default());
+    let folders = ["one", "other"].map(|name| lab.root().join(name));
+    let sandboxes = folders.each_ref().map(|_| Sandbox::new(Refusals::default()));
+    let instances: Vec<Process> = folders
+        .iter()
+        .zip(&sandboxes)
+        .map(|(folder, sandbox)| {
+            fs::create_dir(folder).unwrap();
+            let process = wrapped(&lab, sandbox, &plain(), &[("ICECACHE_DIR", folder.to_str().unwrap())]);
+            assert!(!sandbox.invoke(&json!({ "op": "ping" })).failed); // both have started
+            process
+        })
+        .collect();
+    let write = |n: usize, file: &str, text: &str| {
+        assert!(!sandboxes[n].invoke(&json!({ "op": "write", "file": file, "text": text })).failed);
+    };
+    for round in ["1", "2"] {
+        write(0, "of one", round);
+        write(1, "of the other", round);
+    }
+    write(0, "both", "one");
+    write(1, "both", "other");
+    let read = |dir: &Path, file: &str| fs::read_to_string(dir.join(file)).unwrap();
+    let restored = lab.restored(None);
+    let found = ["of one", "of the other", "both"].map(|file| read(&restored, file));
+    assert_eq!(found, ["2", "2", "other"]);
+    let tags = || -> Vec<String> {
+        let head: Value = serde_json::from_slice(&fs::read(lab.head()).unwrap()).unwrap();
+        head["tags"].as_object().unwrap().keys().cloned().collect()
+    };
+    let before = tags().into_iter().find(|tag| tag.starts_with("before-merge-")).expect("a tag");
+    assert_eq!(read(&lab.restored(Some(&before)), "both"), "one");
+    // The files of a database are one thing: no version may have some of one instance and some of another.
+    for _ in 0..3 {
+        assert!(!sandboxes[0].invoke(&add()).failed);
+        assert!(!sandboxes[1].invoke(&add()).failed);
+    }
+    drop(instances);
+    let names = fs::read_dir(lab.remote_dir()).unwrap().map(|entry| entry.unwrap());
+    for name in names.filter(|entry| entry.path().join("HEAD").exists()) {
+        let (to, name) = (lab.root().join("check").join(name.file_name()), name.file_name());
+        let remote = lab.remote();
+        let arguments = ["restore", "--remote", &remote, "--name", name.to_str().unwrap(), "--to"];
+        run(lab.command(arguments).arg(&to), LIMIT).must("restore");
+        let database = rusqlite::Connection::open(to.join("counter.db")).unwrap();
+        let verdict: String = database.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+        assert_eq!((verdict.as_str(), counter(&to)), ("ok", 3), "{}", name.display());
+    }
+}

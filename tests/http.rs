@@ -198,8 +198,23 @@ fn a_proxy_of_a_bucket_comes_back_warm() {
     let changed = served.get("data/large.bin");
     assert!(changed.status == 200 && changed.body == newer);
     assert_ne!(changed.headers["etag"], whole.headers["etag"]);
+    // Back to the one before; then it is that, also where the bucket cannot be asked.
+    server.put("prefix/data/large.bin", large.clone());
+    assert!(served.get("data/large.bin").body == large);
+    eventually("the blocks are on the disk", LIMIT, || {
+        (served.metric("icecache_cache_inserts_total{kind=\"block\"}") == 6).then_some(())
+    });
+    assert_eq!(served.metric("icecache_cache_entries"), 1, "versions that nobody is given stay");
+    served.kill();
+    server.control().set_hook(|_| Fault::FailBefore(S3ErrorCode::ServiceUnavailable));
+    let served = Served::start(dir.path(), &options, &environment);
+    let away = served.get("data/large.bin");
+    assert!(away.status == 200 && away.body == large, "an old version is served");
+    server.control().clear_hook();
     server.remove("prefix/data/large.bin");
-    assert_eq!(served.get("data/large.bin").status, 404);
+    eventually("the bucket is asked again", LIMIT, || {
+        (served.get("data/large.bin").status == 404).then_some(())
+    });
     served.stop();
 }
 

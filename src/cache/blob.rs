@@ -260,15 +260,16 @@ impl Blob {
         let (core, entry) = (self.core.clone(), self.entry.clone());
         let read = self.core.runtime.spawn_blocking(move || {
             let offset = entry.range(block.number).0;
+            let mut short = false;
             let right = block.verify(offset, || {
                 let mut buffer = core.pool.take(block.length as usize);
-                let file = entry.file().ok()?;
+                let file = entry.file().inspect_err(|e| short = e.is_shortage()).ok()?;
                 disk::read(&file, buffer.space(), offset).ok()?;
                 core.meters.bytes_verified.fetch_add(block.length, Relaxed);
                 Some(buffer)
             });
             block.usage.unpin();
-            if right.is_none() {
+            if right.is_none() && !short {
                 core.drop_damaged_block(&entry, &block);
             }
             right.map(super::buffers::Buffer::freeze)

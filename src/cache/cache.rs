@@ -150,11 +150,16 @@ impl Cache {
                 let guard = File::pinned(self.core.clone(), file.clone());
                 let core = self.core.clone();
                 let verified = self.core.runtime.spawn_blocking(move || {
-                    let read = file.trust().inspect_err(|e| core.drop_damaged(&file, e)).ok()?;
-                    core.meters.bytes_verified.fetch_add(read, Relaxed);
-                    Some(file)
+                    match file.trust().inspect_err(|e| core.drop_damaged(&file, e)) {
+                        Ok(read) => {
+                            core.meters.bytes_verified.fetch_add(read, Relaxed);
+                            Ok(Some(file))
+                        }
+                        Err(e) if e.is_shortage() => Err(e),
+                        Err(_) => Ok(None),
+                    }
                 });
-                let Some(file) = verified.await.map_err(|_| CacheError::Closed)? else {
+                let Some(file) = verified.await.map_err(|_| CacheError::Closed)?? else {
                     Meters::count(&self.core.meters.file_misses);
                     return Ok(None);
                 };

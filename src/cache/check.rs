@@ -181,6 +181,14 @@ fn adopt_file(core: &Arc<Core>, witness: &Witness, place: Place) -> bool {
     let Some(file) = FileEntry::new(parts) else { return false };
     file.see();
     let file = Arc::new(file);
+    // The journal may not have learned that the key was given up and filled anew: what came later counts.
+    let earlier = core.files.get(&file.key, |slot| match slot {
+        Slot::File(held) if held.generation < generation => Some(held.clone()),
+        _ => None,
+    });
+    if let Some(earlier) = earlier.flatten() {
+        core.drop_file(&earlier);
+    }
     core.files.change(&file.key, |map| {
         if map.contains_key(&file.key) {
             return false; // the key was filled anew
@@ -205,6 +213,10 @@ fn adopt_object(core: &Arc<Core>, witness: Witness, place: Place) -> bool {
     blob.see();
     blob.restore(place, Vec::new(), &core.budget);
     let blob = Arc::new(blob);
+    let earlier = core.blobs.get(&*id, Arc::clone).filter(|held| held.generation < blob.generation);
+    if let Some(earlier) = earlier {
+        core.drop_blob(&earlier);
+    }
     let taken = core.blobs.change(&*id, |map| {
         if map.contains_key(&*id) {
             return false;

@@ -232,9 +232,9 @@ impl Core {
         })
     }
 
-    /// Takes a file away because its bytes are not right or not there.
+    /// Takes a file away because its bytes are not right or not there; not because it could not be looked at.
     pub fn drop_damaged(&self, file: &Arc<FileEntry>, error: &CacheError) {
-        if !self.drop_file(file) {
+        if error.is_shortage() || !self.drop_file(file) {
             return;
         }
         match error {

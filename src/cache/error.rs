@@ -87,6 +87,13 @@ pub enum CacheError {
 }
 
 impl CacheError {
+    /// Whether the process or the system was short of something, which says nothing of what is on the disk.
+    pub(super) fn is_shortage(&self) -> bool {
+        let Self::Io { source, .. } = self else { return false };
+        let short = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EAGAIN, libc::EINTR];
+        source.raw_os_error().is_some_and(|errno| short.contains(&errno))
+    }
+
     pub(super) fn io(action: &'static str, path: impl Into<PathBuf>, source: std::io::Error) -> Self {
         Self::Io { action, path: path.into(), source: Arc::new(source) }
     }

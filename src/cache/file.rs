@@ -73,8 +73,10 @@ impl File {
     pub fn open(&self) -> Result<Arc<std::fs::File>, CacheError> {
         match &self.held {
             Whole::File(file) => file.open().inspect_err(|e| self.core.drop_damaged(file, e)),
-            Whole::Blob(blob) => blob.file().inspect_err(|_| {
-                self.core.drop_blob(blob);
+            Whole::Blob(blob) => blob.file().inspect_err(|e| {
+                if !e.is_shortage() {
+                    self.core.drop_blob(blob);
+                }
             }),
         }
     }

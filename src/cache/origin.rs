@@ -62,7 +62,8 @@ impl OriginFiles {
     /// The versions that the cache has from before: good enough while the store is away.
     fn remember(&self) {
         let mut entries = self.cache.entries();
-        entries.sort_by_key(|info| info.created);
+        // Of several what was read last is newest; those before are gone but for what was still being read.
+        entries.sort_by_key(|info| (info.used, info.created));
         for info in entries {
             let EntryName::Object(id) = info.name else { continue };
             if id.bucket == self.bucket {
@@ -98,7 +99,13 @@ impl OriginFiles {
             Ok(properties) => {
                 *self.away.lock() = None;
                 let found = self.identified(key, &properties);
-                *known = Some(Answer { properties, at: Some(Instant::now()) });
+                let before = known.replace(Answer { properties, at: Some(Instant::now()) });
+                drop(known);
+                let before = before.map(|answer| self.identified(key, &answer.properties).0);
+                // Nobody is given that any more, nor taken for the newest after a restart.
+                if let Some(before) = before.filter(|before| *before != found.0) {
+                    self.cache.remove_object(&before).await;
+                }
                 Ok(Some(found))
             }
             Err(RemoteError::NotFound { .. }) => {
@@ -115,9 +122,14 @@ impl OriginFiles {
         }
     }
 
-    /// It turned out to be another version by now.
+    /// It turned out to be another version by now: the store is asked again.
     pub fn forget(&self, key: &str) {
-        self.known.lock().pop(key);
+        let mut all = self.known.lock();
+        let Some(known) = all.get(key).cloned() else { return };
+        match known.try_lock() {
+            Ok(mut answer) => answer.iter_mut().for_each(|answer| answer.at = None),
+            Err(_) => drop(all.pop(key)), // somebody asks already
+        }
     }
 
     /// Reads an object.

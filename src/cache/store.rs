@@ -72,9 +72,45 @@ pub struct Store {
     root: PathBuf,
 }
 
+/// What a cache has in its directory; one that another program moved aside has more in its name.
+const OURS: [&str; 4] = ["objects", "tmp", "journal", "journal.lock"];
+
+/// Refuses a directory that holds something and is no cache: what a cache does not know it deletes.
+fn refuse_foreign(root: &Path) -> Result<(), CacheError> {
+    let names = |path: &Path| match std::fs::read_dir(path) {
+        Ok(entries) => entries.map(|entry| Ok(entry?.file_name().into_encoded_bytes())).collect(),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(e),
+    };
+    let names = |path: &Path| -> Result<Vec<Vec<u8>>, CacheError> {
+        names(path).map_err(|e: std::io::Error| CacheError::io("read directory", path, e))
+    };
+    let has_hex = |name: &[u8], digits: usize| {
+        name.len() == digits && name.iter().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(c))
+    };
+    let here = names(root)?;
+    let is_ours = |name: &Vec<u8>| OURS.iter().any(|ours| ours.as_bytes() == name.as_slice());
+    if here.iter().any(|name| name.starts_with(b"journal")) {
+        return Ok(());
+    }
+    // Whoever took its journal away may have it back; but nobody else's folders of these names.
+    let foreign = !here.iter().all(|name| is_ours(name) || name == b"lost+found")
+        || !names(&root.join("tmp"))?.iter().all(|name| has_hex(name, 16))
+        || !names(&root.join("objects"))?.iter().all(|name| has_hex(name, 2));
+    if foreign {
+        let what = format!("a cache in a directory that holds something else: {}", root.display());
+        return Err(CacheError::Invalid { what });
+    }
+    Ok(())
+}
+
 impl Store {
     /// Makes what is missing.
+    ///
+    /// # Errors
+    /// [`CacheError::Invalid`] if the directory holds something and is no cache.
     pub fn open_directory(root: &Path) -> Result<Self, CacheError> {
+        refuse_foreign(root)?;
         let make = |path: PathBuf| match rustix::fs::mkdir(&path, Mode::RWXU) {
             Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
             Err(e) => Err(CacheError::errno("make directory", path, e)),

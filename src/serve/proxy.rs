@@ -1,4 +1,5 @@
 //! A cache that answers over HTTP until it is told to end: `icecache serve`.
+use super::descriptors;
 use super::http::{Files, HttpMeters, Limits, Token, listen, serve};
 use super::metrics::{self, Metrics};
 use super::tiers::tiers;
@@ -52,6 +53,7 @@ pub async fn run(
     ready: impl FnOnce(Addresses) -> Result<()>,
 ) -> Result<()> {
     let ProxySettings { cache, http, metrics, origin, redis, fresh, token, limits } = settings;
+    descriptors::raise();
     // The cache first: it waits until a process that was just killed has let go of it, and of these addresses.
     let cache = Cache::open(cache).await?;
     let files_at = listen(&http).await?;

@@ -1,10 +1,11 @@
 //! What comes back after a stop, a crash, and the loss of the journal.
 use crate::common::{BLOCK, Source, assert_budget, config, content, files, key, object, place, read, taken};
 use bytes::Bytes;
-use icecache::cache::{Cache, CacheError};
-use icecache::journal::{Journal, MemoryJournal};
+use icecache::cache::{Cache, CacheError, Removed};
+use icecache::journal::{Batch, Journal, JournalError, MemoryJournal, Pairs, Tree};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 async fn open(dir: &Path, journal: &Arc<MemoryJournal>) -> Cache {
     Cache::open_on(config(dir), journal.clone()).await.unwrap()
@@ -20,6 +21,80 @@ async fn all_there(cache: &Cache, keys: std::ops::Range<u64>) {
     for n in keys {
         let file = cache.look_up_file(key(n)).await.unwrap().unwrap_or_else(|| panic!("key {n} is missing"));
         assert_eq!(read(&file), content(n, 0..n * 20_000), "key {n}");
+    }
+}
+
+/// A journal that loses what comes last, as a killed process does.
+#[derive(Debug, Default)]
+struct Forgetful {
+    kept: MemoryJournal,
+    is_deaf: AtomicBool,
+}
+
+impl Journal for Forgetful {
+    fn get(&self, tree: Tree, key: &[u8]) -> Result<Option<Vec<u8>>, JournalError> {
+        self.kept.get(tree, key)
+    }
+    fn apply(&self, batch: Batch) -> Result<(), JournalError> {
+        if self.is_deaf.load(Relaxed) { Ok(()) } else { self.kept.apply(batch) }
+    }
+    fn scan(&self, tree: Tree, prefix: &[u8], from: &[u8]) -> Pairs<'_> {
+        self.kept.scan(tree, prefix, from)
+    }
+    fn flush(&self) -> Result<(), JournalError> {
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_was_filled_anew_just_before_a_crash_has_what_came_last() {
+    let (dir, journal, source) = (place(), Arc::new(Forgetful::default()), Arc::new(Source::default()));
+    let open = || Cache::open_on(config(dir.path()), journal.clone());
+    let (id, name) = (object(9, 2 * BLOCK), key(1));
+    let cache = open().await.unwrap();
+    cache.insert(&name, Bytes::from_static(b"before")).await.unwrap();
+    cache.blob(&id, source.clone()).unwrap().read(0, 9).await.unwrap();
+    cache.quiet().await;
+    cache.close().await.unwrap();
+    let cache = open().await.unwrap();
+    cache.settled().await;
+    journal.is_deaf.store(true, Relaxed);
+    assert_eq!(cache.remove(&name).await, Removed::Gone);
+    cache.insert(&name, Bytes::from_static(b"afterwards")).await.unwrap();
+    cache.remove_object(&id).await;
+    cache.blob(&id, source.clone()).unwrap().read(BLOCK, 9).await.unwrap();
+    cache.quiet().await;
+    cache.close().await.unwrap();
+    journal.is_deaf.store(false, Relaxed);
+    let cache = open().await.unwrap();
+    cache.settled().await;
+    let file = cache.look_up_file(&name).await.unwrap().expect("an acknowledged insert is lost");
+    assert_eq!(read(&file), b"afterwards");
+    let blob = cache.blob(&id, source.clone()).unwrap();
+    assert_eq!(blob.blocks(), (1, 2), "the block that came last is lost");
+    let fetches = source.fetches();
+    assert_eq!(blob.read(BLOCK, 9).await.unwrap(), content(9, BLOCK..BLOCK + 9));
+    assert_eq!(source.fetches(), fetches);
+    drop((file, blob));
+    assert_budget(&cache, "after the restart");
+    cache.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_of_somebody_else_is_refused_and_left_as_it_is() {
+    for names in [&["tmp/document"][..], &["HEAD", "objects/ab/cdef"], &["objects/pack/x"], &["notes"]] {
+        let dir = place();
+        for name in names {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, name).unwrap();
+        }
+        let refused = Cache::open(config(dir.path())).await.expect_err("it is no cache");
+        assert!(matches!(refused, CacheError::Invalid { .. }), "{names:?}: {refused}");
+        for name in names {
+            assert_eq!(std::fs::read(dir.path().join(name)).unwrap(), name.as_bytes(), "{names:?}");
+        }
+        assert!(!dir.path().join("journal").exists(), "{names:?}: it has been written to");
     }
 }
 
@@ -169,7 +244,7 @@ async fn a_later_format_is_refused_and_nothing_is_touched() {
     let cache = open(dir.path(), &journal).await;
     fill(&cache, 1..3).await;
     cache.close().await.unwrap();
-    let mut batch = icecache::journal::Batch::new();
+    let mut batch = Batch::new();
     batch.put(icecache::cache::record::META, icecache::cache::record::FORMAT, *b"ICECACHE\x02\0\0\0");
     journal.apply(batch).unwrap();
     let before = taken(dir.path());

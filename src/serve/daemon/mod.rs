@@ -17,12 +17,13 @@ mod tables;
 mod version;
 
 use super::control::{self, Controller};
+use super::descriptors;
 use super::registry::{Registered, Registry};
 use super::shown;
 use super::start::lock::Locks;
 use super::start::reconcile::Start;
 use super::start::store_check::StoreCheck;
-use super::start::{ASIDE, commit_options, open_directory, open_records, version};
+use super::start::{ASIDE, commit_options, open_records, version};
 use super::startup::{Ended, Ready, StatusPipe};
 use crate::config::{Environment, MountSettings, TablesSettings};
 use crate::error::{Error, Result};
@@ -51,7 +52,7 @@ const RUNTIME_THREADS: usize = 2;
 pub fn run(settings: MountSettings, status: &StatusPipe) -> Result<Ended> {
     let settings = Arc::new(settings);
     crate::memory::be_frugal();
-    raise_descriptor_limit();
+    descriptors::raise();
     if let Some(shown) = &settings.tables {
         return run_tables(&settings, shown, status);
     }
@@ -207,18 +208,4 @@ fn serve_control(
     Ok(runtime.spawn(control::serve(controller, listener, async {
         let _closed = shutdown.await;
     })))
-}
-
-/// Directories the kernel knows keep a descriptor each, so take what we can get.
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let wanted =
-        std::fs::read_to_string("/proc/sys/fs/nr_open").ok().and_then(|n| n.trim().parse::<u64>().ok());
-    let now = getrlimit(Resource::Nofile);
-    let most = wanted.unwrap_or(1 << 20).min(1 << 20);
-    // Above the hard limit needs privileges; up to it does not.
-    let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum: Some(most) });
-    if raised.is_err() {
-        let _kept = setrlimit(Resource::Nofile, Rlimit { current: now.maximum, maximum: now.maximum });
-    }
 }

@@ -22,6 +22,7 @@ use crate::fuse::transport::{Offer, attach};
 use crate::remote::Counters;
 use crate::serve::registry::{Registered, Registry};
 use crate::serve::start::lock::Locks;
+use crate::serve::start::open_directory;
 use crate::serve::startup::{Ended, Progress, Ready, StatusPipe};
 use crate::tables::{Lake, LakeOptions, Stores, View, track};
 use controller::TablesController;
@@ -75,7 +76,7 @@ pub(super) fn run(
         status.notice(format!("not all catalogs answer yet: {error}"));
     }
 
-    let disk = super::open_directory(&cache_dir)?;
+    let disk = open_directory(&cache_dir)?;
     let classic = match settings.passthrough {
         Passthrough::Off => Some(NoPassthrough::TurnedOff),
         Passthrough::Auto => probe_passthrough(&disk, &settings.state_dir.join("probe")).err(),

@@ -56,21 +56,12 @@ fn arrived(mode: Mode) -> (Lab, Tree) {
     (lab, tree)
 }
 
-fn absent(lab: &Lab) -> u64 {
-    lab.status_number("absent_files")
-}
-
-/// How often the daemon asked the store for content.
-fn downloads(lab: &Lab) -> u64 {
-    lab.stats()["requests"]["download"].as_u64().unwrap()
-}
-
 /// SEMANTICS, Restore: "names, attributes, extended attributes and links are there without a request for content".
 #[test]
 fn what_is_not_content_costs_no_request() {
     for mode in [Mode::Passthrough, Mode::Classic] {
         let (lab, _) = arrived(mode);
-        let (before, files) = (downloads(&lab), absent(&lab));
+        let (before, files) = (lab.downloads(), lab.absent_files());
         assert_eq!(files, 200 + 7 + 3, "{mode:?}: all of them are absent");
         let mut names = 0;
         let mut stack = vec![lab.dir()];
@@ -99,11 +90,15 @@ fn what_is_not_content_costs_no_request() {
         assert_eq!(&value[..length], b"large");
         assert_eq!(rustix::fs::llistxattr(lab.dir().join("large"), &mut value).unwrap(), 10);
         assert_eq!(fs::metadata(lab.dir().join("large")).unwrap().len(), LARGE as u64);
-        assert_eq!((downloads(&lab), absent(&lab)), (before, files), "{mode:?}: looking brought something");
+        assert_eq!(
+            (lab.downloads(), lab.absent_files()),
+            (before, files),
+            "{mode:?}: looking brought something"
+        );
         let text = fs::read_to_string(lab.dir().join("many/7")).unwrap();
         assert_eq!(text, "content 7\n".repeat(7));
         assert_eq!(
-            (downloads(&lab), absent(&lab)),
+            (lab.downloads(), lab.absent_files()),
             (before + 1, files - 1),
             "{mode:?}: one file, one request"
         );
@@ -181,11 +176,11 @@ fn every_operation_works_on_what_is_absent() {
         let expected = Tree::take(twin.path(), TIMELESS);
         let (mut lab, _) = arrived(mode);
         work(&lab.dir());
-        assert!(absent(&lab) > 100, "{mode:?}: the work brought what it did not need");
+        assert!(lab.absent_files() > 100, "{mode:?}: the work brought what it did not need");
         // The version is made before anything else is there.
         let version = lab.flush();
         expected.assert_same(&Tree::take(&lab.checkout(&version), TIMELESS), "the version");
-        assert!(absent(&lab) > 100, "{mode:?}: the flush brought what did not change");
+        assert!(lab.absent_files() > 100, "{mode:?}: the flush brought what did not change");
         lab.remount();
         expected.assert_same(&Tree::take(&lab.dir(), TIMELESS), "the tree after a remount");
         lab.elsewhere();
@@ -203,13 +198,13 @@ fn a_killed_daemon_goes_on_where_it_was() {
         let expected = Tree::take(twin.path(), TIMELESS);
         let (mut lab, _) = arrived(mode);
         work(&lab.dir());
-        let left = absent(&lab);
+        let left = lab.absent_files();
         lab.crash();
-        assert_eq!(absent(&lab), left, "{mode:?}: another number of files is absent");
+        assert_eq!(lab.absent_files(), left, "{mode:?}: another number of files is absent");
         lab.crash();
         let version = lab.flush();
         expected.assert_same(&Tree::take(&lab.checkout(&version), TIMELESS), "the version");
-        assert_eq!(absent(&lab), left, "{mode:?}: it brings what it could refer to");
+        assert_eq!(lab.absent_files(), left, "{mode:?}: it brings what it could refer to");
         assert_eq!(lab.flush(), version, "{mode:?}: nothing was changed, and there is another version");
         lab.crash();
         expected.assert_same(&Tree::take(&lab.dir(), TIMELESS), "the tree after the crashes");
@@ -279,7 +274,7 @@ fn damage_is_met_where_it_is() {
     lab.mount();
     assert_eq!(fs::read(lab.dir().join("hit")).unwrap_err().raw_os_error(), Some(libc::EIO));
     assert_eq!(fs::read(lab.dir().join("good")).unwrap(), vec![1; 100]);
-    assert_eq!(absent(&lab), 1);
+    assert_eq!(lab.absent_files(), 1);
     fs::write(&layer, &good).unwrap();
     assert!(fs::read(lab.dir().join("hit")).unwrap() == noise, "other content than was saved");
 }
@@ -288,7 +283,7 @@ fn damage_is_met_where_it_is() {
 #[test]
 fn hydrate_brings_what_it_names_and_then_all() {
     let (mut lab, tree) = arrived(Mode::Passthrough);
-    let all = absent(&lab);
+    let all = lab.absent_files();
     let missing = lab.verb("hydrate", &["many", "nope"]);
     assert!(
         missing.code == 5 && missing.stderr.contains("nope"),
@@ -297,10 +292,10 @@ fn hydrate_brings_what_it_names_and_then_all() {
     );
     lab.verb("hydrate", &["many", "large"]).must("hydrate two paths");
     // A file between two of them may come along; the seven and the two others do not lie there.
-    assert!((5..=all - 202).contains(&absent(&lab)), "{} of {all}", absent(&lab));
+    assert!((5..=all - 202).contains(&lab.absent_files()), "{} of {all}", lab.absent_files());
     let done = lab.verb("hydrate", &[]).must("hydrate");
     assert!(done.stderr.contains("0 are only in the remote"), "{}", done.stderr);
-    assert_eq!(absent(&lab), 0);
+    assert_eq!(lab.absent_files(), 0);
     lab.unmount();
     assert!(!lab.state().join("absent").exists(), "what is complete is remembered as absent");
     tree.assert_same(&Tree::take(&lab.dir(), KEPT), "the directory after the unmount");
@@ -362,7 +357,7 @@ fn a_slow_background_slows_down_nobody() {
     lab.elsewhere();
     lab.await_status("the first step", |status| status["absent_files"].as_u64().unwrap() < 40);
     tree.assert_same(&Tree::take(&lab.dir(), KEPT), "everything, as it is asked for");
-    assert_eq!(absent(&lab), 0);
+    assert_eq!(lab.absent_files(), 0);
     let background = lab.stats()["prefetched_bytes"].as_u64().unwrap();
     assert!(background <= 2 << 20, "the background asked for {background} bytes");
 }

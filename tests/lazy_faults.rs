@@ -36,10 +36,6 @@ fn arrived(mode: Mode) -> Lab {
     lab
 }
 
-fn absent(lab: &Lab) -> u64 {
-    lab.status_number("absent_files")
-}
-
 /// One more machine that shares the remote of a lab.
 struct Machine<'a> {
     lab: &'a Lab,
@@ -138,7 +134,7 @@ fn more_opens_than_the_daemon_has_threads_are_all_answered() {
             told.recv_timeout(LIMIT).unwrap_or_else(|_| panic!("{answered} of {OPENERS} were answered"));
         assert_eq!(read, Some(n.to_string()));
     }
-    assert_eq!(absent(&lab), 0);
+    assert_eq!(lab.absent_files(), 0);
 }
 
 /// SEMANTICS, Restore: "Every operation works on what is not here yet".

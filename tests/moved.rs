@@ -54,35 +54,27 @@ fn twin(work: impl Fn(&Path)) -> Tree {
     Tree::take(twin.path(), TIMELESS)
 }
 
-fn absent(lab: &Lab) -> u64 {
-    lab.status_number("absent_files")
-}
-
-fn downloads(lab: &Lab) -> u64 {
-    lab.stats()["requests"]["download"].as_u64().unwrap()
-}
-
 /// SEMANTICS, Restore: "costs no request, and neither does moving a directory, whatever is in it".
 #[test]
 fn a_move_brings_nothing() {
     for mode in BOTH {
         let mut lab = arrived(mode);
-        let (before, files) = (downloads(&lab), absent(&lab));
+        let (before, files) = (lab.downloads(), lab.absent_files());
         let work = |dir: &Path| fs::rename(dir.join("top"), dir.join("moved")).unwrap();
         work(&lab.dir());
-        assert_eq!((downloads(&lab), absent(&lab)), (before, files), "{mode:?}");
+        assert_eq!((lab.downloads(), lab.absent_files()), (before, files), "{mode:?}");
         assert!(!lab.dir().join("top").exists(), "{mode:?}");
         assert_eq!(fs::read_dir(lab.dir().join("moved/many")).unwrap().count(), FILES + 1, "{mode:?}");
-        assert_eq!(downloads(&lab), before, "{mode:?}: looking brought something");
+        assert_eq!(lab.downloads(), before, "{mode:?}: looking brought something");
         lab.verb("hydrate", &["moved/deep"]).must("hydrate");
-        assert_eq!(absent(&lab), files - 4, "{mode:?}: by its new name");
+        assert_eq!(lab.absent_files(), files - 4, "{mode:?}: by its new name");
         let text = fs::read_to_string(lab.dir().join("moved/many/007")).unwrap();
         assert_eq!(text, "content 7\n".repeat(7), "{mode:?}");
-        assert!(absent(&lab) < files, "{mode:?}: it came to another place");
+        assert!(lab.absent_files() < files, "{mode:?}: it came to another place");
         let expected = twin(work);
         let version = lab.flush();
         expected.assert_same(&Tree::take(&lab.checkout(&version), TIMELESS), "the version");
-        assert!(absent(&lab) > FILES as u64 - 20, "{mode:?}: what could be referred to was brought");
+        assert!(lab.absent_files() > FILES as u64 - 20, "{mode:?}: what could be referred to was brought");
         expected.assert_same(&Tree::take(&lab.dir(), TIMELESS), "the tree");
         assert_eq!(lab.flush(), version, "{mode:?}: nothing changed, and there is another version");
         lab.elsewhere();
@@ -125,9 +117,9 @@ fn moves_of_every_kind() {
     for mode in BOTH {
         let expected = twin(work);
         let mut lab = arrived(mode);
-        let before = absent(&lab);
+        let before = lab.absent_files();
         work(&lab.dir());
-        assert!(absent(&lab) > before - 12, "{mode:?}: {} of {before}", absent(&lab));
+        assert!(lab.absent_files() > before - 12, "{mode:?}: {} of {before}", lab.absent_files());
         let version = lab.flush();
         expected.assert_same(&Tree::take(&lab.checkout(&version), TIMELESS), "the version");
         expected.assert_same(&Tree::take(&lab.dir(), TIMELESS), "the tree");
@@ -196,9 +188,9 @@ fn a_killed_daemon_finds_again_what_was_moved() {
         let expected = twin(work);
         let mut lab = arrived(mode);
         work(&lab.dir());
-        let left = absent(&lab);
+        let left = lab.absent_files();
         lab.crash();
-        assert_eq!(absent(&lab), left, "{mode:?}: another number of files is absent");
+        assert_eq!(lab.absent_files(), left, "{mode:?}: another number of files is absent");
         assert_eq!(
             fs::read_to_string(lab.dir().join("newer/first/many/011")).unwrap(),
             "content 11\n".repeat(11)

@@ -41,14 +41,6 @@ fn twin(work: impl Fn(&Path)) -> Tree {
     Tree::take(twin.path(), TIMELESS)
 }
 
-fn absent(lab: &Lab) -> u64 {
-    lab.status_number("absent_files")
-}
-
-fn downloads(lab: &Lab) -> u64 {
-    lab.stats()["requests"]["download"].as_u64().unwrap()
-}
-
 fn long_ago() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000)
 }
@@ -101,23 +93,27 @@ fn restate(dir: &Path) {
 fn names_and_attributes_change_without_content() {
     for mode in [Mode::Passthrough, Mode::Classic] {
         let mut lab = arrived(mode);
-        let (before, left) = (downloads(&lab), absent(&lab));
+        let (before, left) = (lab.downloads(), lab.absent_files());
         restate(&lab.dir());
-        assert_eq!(downloads(&lab), before, "{mode:?}: something was brought");
+        assert_eq!(lab.downloads(), before, "{mode:?}: something was brought");
         // 005 and 008 are no more.
-        assert_eq!(absent(&lab), left - 2, "{mode:?}");
+        assert_eq!(lab.absent_files(), left - 2, "{mode:?}");
         let expected = twin(restate);
         let version = lab.flush();
-        assert_eq!((downloads(&lab), absent(&lab)), (before, left - 2), "{mode:?}: a flush has brought it");
+        assert_eq!(
+            (lab.downloads(), lab.absent_files()),
+            (before, left - 2),
+            "{mode:?}: a flush has brought it"
+        );
         assert_eq!(lab.flush(), version, "{mode:?}: nothing changed, and there is another version");
         expected.assert_same(&Tree::take(&lab.checkout(&version), TIMELESS), "the version");
         lab.remount();
         assert_eq!(lab.flush(), version, "{mode:?}: a remount saved something");
-        assert_eq!(downloads(&lab), 0, "{mode:?}: a remount has brought something");
+        assert_eq!(lab.downloads(), 0, "{mode:?}: a remount has brought something");
         lab.crash();
         assert_eq!(lab.flush(), version, "{mode:?}: a crash saved something");
         expected.assert_same(&Tree::take(&lab.dir(), TIMELESS), "the tree");
-        assert_eq!(absent(&lab), 0, "{mode:?}");
+        assert_eq!(lab.absent_files(), 0, "{mode:?}");
         assert_eq!(lab.flush(), version, "{mode:?}: what came is saved again");
         lab.elsewhere();
         expected.assert_same(&Tree::take(&lab.dir(), TIMELESS), "the tree elsewhere");
@@ -170,7 +166,7 @@ fn what_comes_after_a_change_comes_as_it_is_then() {
 fn times_are_as_they_were_set() {
     let mut lab = arrived(Mode::Passthrough);
     let file = lab.dir().join("top/020");
-    let before = downloads(&lab);
+    let before = lab.downloads();
     let (atime, mtime) = (long_ago(), long_ago() + Duration::from_nanos(1_500_000_001));
     let set = |time: SystemTime| {
         let time = time.duration_since(SystemTime::UNIX_EPOCH).unwrap();
@@ -182,7 +178,7 @@ fn times_are_as_they_were_set() {
     let stat = fs::metadata(&file).unwrap();
     assert_eq!((stat.accessed().unwrap(), stat.modified().unwrap()), (atime, mtime));
     assert!(stat.ctime() > stat.mtime(), "its change is no change");
-    assert_eq!(downloads(&lab), before);
+    assert_eq!(lab.downloads(), before);
     let dir = fs::metadata(lab.dir().join("top")).unwrap().modified().unwrap();
     fs::rename(&file, lab.dir().join("top/renamed")).unwrap();
     assert!(
@@ -236,10 +232,25 @@ fn errors_are_those_of_any_file() {
     fs::remove_dir(path("only")).unwrap();
 }
 
+/// What is made here and worked on elsewhere is the same as in a directory that is no mount.
+fn as_in_any_directory(make: impl Fn(&Path), work: impl Fn(&Path)) {
+    let mut lab = Lab::new(Setup::mode(Mode::Passthrough).with(&["--no-prefetch"]));
+    make(&lab.dir());
+    lab.flush();
+    lab.elsewhere();
+    work(&lab.dir());
+    let twin = tempfile::tempdir().unwrap();
+    make(twin.path());
+    work(twin.path());
+    let version = lab.flush();
+    let expected = Tree::take(twin.path(), TIMELESS);
+    expected.assert_same(&Tree::take(&lab.checkout(&version), TIMELESS), "the version");
+    expected.assert_same(&Tree::take(&lab.dir(), TIMELESS), "the tree");
+}
+
 /// A file that loses one of its names keeps the others.
 #[test]
 fn a_name_of_several_is_replaced_and_no_other() {
-    let mut lab = Lab::new(Setup::mode(Mode::Passthrough).with(&["--no-prefetch"]));
     let make = |dir: &Path| {
         fs::write(dir.join("one"), "linked").unwrap();
         fs::hard_link(dir.join("one"), dir.join("two")).unwrap();
@@ -254,23 +265,12 @@ fn a_name_of_several_is_replaced_and_no_other() {
         fs::write(dir.join("one"), "new").unwrap();
         assert_eq!(fs::read(dir.join("two")).unwrap(), b"precious");
     };
-    make(&lab.dir());
-    lab.flush();
-    lab.elsewhere();
-    work(&lab.dir());
-    let twin = tempfile::tempdir().unwrap();
-    make(twin.path());
-    work(twin.path());
-    let version = lab.flush();
-    let expected = Tree::take(twin.path(), TIMELESS);
-    expected.assert_same(&Tree::take(&lab.checkout(&version), TIMELESS), "the version");
-    expected.assert_same(&Tree::take(&lab.dir(), TIMELESS), "the tree");
+    as_in_any_directory(make, work);
 }
 
 /// Directories within one that was moved are where it is.
 #[test]
 fn what_is_renamed_into_a_moved_directory_stays_there() {
-    let mut lab = Lab::new(Setup::mode(Mode::Passthrough).with(&["--no-prefetch"]));
     let make = |dir: &Path| {
         fs::create_dir_all(dir.join("old/sub")).unwrap();
         fs::create_dir(dir.join("shelf")).unwrap();
@@ -285,17 +285,7 @@ fn what_is_renamed_into_a_moved_directory_stays_there() {
         fs::hard_link(dir.join("b"), dir.join("shelf/new/sub/b")).unwrap();
         assert_eq!(fs::read(dir.join("shelf/new/sub/a")).unwrap(), b"a");
     };
-    make(&lab.dir());
-    lab.flush();
-    lab.elsewhere();
-    work(&lab.dir());
-    let twin = tempfile::tempdir().unwrap();
-    make(twin.path());
-    work(twin.path());
-    let version = lab.flush();
-    let expected = Tree::take(twin.path(), TIMELESS);
-    expected.assert_same(&Tree::take(&lab.checkout(&version), TIMELESS), "the version");
-    expected.assert_same(&Tree::take(&lab.dir(), TIMELESS), "the tree");
+    as_in_any_directory(make, work);
 }
 
 /// Saved again and again, two names stay names of one file.
@@ -309,7 +299,7 @@ fn names_of_one_file_are_saved_together() {
         |dir| fs::rename(dir.join("top/030"), dir.join("top/031")).unwrap(),
         |dir| fs::rename(dir.join("apart"), dir.join("elsewhere")).unwrap(),
     ];
-    let before = downloads(&lab);
+    let before = lab.downloads();
     for count in 1..=steps.len() {
         steps[count - 1](&lab.dir());
         let version = lab.flush();
@@ -321,7 +311,7 @@ fn names_of_one_file_are_saved_together() {
             "after {count} steps: nothing changed, and there is another version"
         );
     }
-    assert_eq!(downloads(&lab), before);
+    assert_eq!(lab.downloads(), before);
     let expected = twin(|dir| steps.iter().for_each(|step| step(dir)));
     expected.assert_same(&Tree::take(&lab.dir(), TIMELESS), "the tree");
 }

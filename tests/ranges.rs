@@ -45,10 +45,6 @@ fn with_large(mode: Mode) -> (Lab, Vec<u8>) {
     (lab, content)
 }
 
-fn absent(lab: &Lab) -> u64 {
-    lab.status_number("absent_files")
-}
-
 fn requests(lab: &Lab, what: &str) -> u64 {
     lab.stats()["requests"][what].as_u64().unwrap()
 }
@@ -74,10 +70,10 @@ fn a_range_costs_what_it_needs() {
         assert_eq!(file.read_at(&mut end, LARGE as u64 + 5).unwrap(), 0);
         let cost = requests(&lab, "bytes_in") - before.1;
         assert!(cost < 10 * MIB as u64, "{mode:?}: {cost} bytes came for three short reads");
-        assert_eq!(absent(&lab), 2, "{mode:?}");
+        assert_eq!(lab.absent_files(), 2, "{mode:?}");
         // The rest comes, and nothing twice.
         lab.verb("hydrate", &["large"]).must("hydrate");
-        assert_eq!(absent(&lab), 1, "{mode:?}");
+        assert_eq!(lab.absent_files(), 1, "{mode:?}");
         let cost = requests(&lab, "bytes_in") - before.1;
         assert!(cost < (LARGE + 3 * MIB) as u64, "{mode:?}: {cost} bytes came in all");
         assert!(read(&file, 0, LARGE).unwrap() == content, "{mode:?}: through the descriptor of before");
@@ -160,7 +156,7 @@ fn holes_and_names_of_what_is_read_by_range() {
         assert!((30 * MIB + 2_600_000..=30 * MIB + 2_604_096).contains(&(hole as usize)), "{mode:?}: {hole}");
         let behind = rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(40 * MIB as u64));
         assert_eq!(behind, Err(rustix::io::Errno::NXIO), "{mode:?}");
-        assert_eq!(absent(&lab), 1, "{mode:?}");
+        assert_eq!(lab.absent_files(), 1, "{mode:?}");
         let meta = fs::metadata(lab.dir().join("sparse")).unwrap();
         assert_eq!((meta.nlink(), meta.ino()), (2, file.metadata().unwrap().ino()), "{mode:?}");
         assert!(fs::read(lab.dir().join("sparse")).unwrap() == expected, "{mode:?}: all of it");
@@ -202,7 +198,7 @@ fn parts_of_several_layers_make_one_file() {
             assert!(fs::read(lab.dir().join(name)).unwrap() == *expected, "{mode:?}: {name}");
             lab.verb("hydrate", &[name]).must("hydrate");
         }
-        assert_eq!(absent(&lab), 0, "{mode:?}");
+        assert_eq!(lab.absent_files(), 0, "{mode:?}");
         lab.unmount();
         assert!(fs::read(lab.dir().join("large")).unwrap() == content, "{mode:?}: beneath");
         assert!(fs::read(lab.dir().join("doubled")).unwrap() == doubled, "{mode:?}: beneath");
@@ -218,7 +214,7 @@ fn a_writer_among_readers() {
         let reader = File::open(&path).unwrap();
         assert!(read(&reader, 3 * MIB, 100).unwrap() == content[3 * MIB..3 * MIB + 100]);
         let writer = OpenOptions::new().read(true).write(true).open(&path).unwrap();
-        assert_eq!(absent(&lab), 1, "{mode:?}: it is here when it can be written");
+        assert_eq!(lab.absent_files(), 1, "{mode:?}: it is here when it can be written");
         writer.write_all_at(b"changed by a write", 3 * MIB as u64).unwrap();
         content[3 * MIB..3 * MIB + 18].copy_from_slice(b"changed by a write");
         let late = File::open(&path).unwrap();
@@ -363,7 +359,7 @@ fn it_can_be_mapped_and_run_and_copied() {
         let mut said = [0; 5];
         child.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
         assert_eq!(&said, b"runs\n", "{mode:?}");
-        assert_eq!(absent(&lab), 2, "{mode:?}: running it brought all of it");
+        assert_eq!(lab.absent_files(), 2, "{mode:?}: running it brought all of it");
         let busy = OpenOptions::new().write(true).open(&shell).unwrap_err();
         assert_eq!(busy.raw_os_error(), Some(libc::ETXTBSY), "{mode:?}: {busy}");
         drop(child.stdin.take());
@@ -391,7 +387,7 @@ fn a_killed_daemon_begins_anew_with_what_was_read_in_part() {
         assert!(read(&file, 18 * MIB, 100).is_err(), "{mode:?}: there is no daemon");
         drop(file);
         lab.revive();
-        assert_eq!(absent(&lab), 2, "{mode:?}");
+        assert_eq!(lab.absent_files(), 2, "{mode:?}");
         let names: Vec<_> = fs::read_dir(lab.dir()).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(names.len(), 2, "{mode:?}: {names:?}");
         let file = File::open(lab.dir().join("large")).unwrap();

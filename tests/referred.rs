@@ -41,14 +41,6 @@ fn twin(work: impl Fn(&Path)) -> Tree {
     Tree::take(twin.path(), TIMELESS)
 }
 
-fn absent(lab: &Lab) -> u64 {
-    lab.status_number("absent_files")
-}
-
-fn downloads(lab: &Lab) -> u64 {
-    lab.stats()["requests"]["download"].as_u64().unwrap()
-}
-
 /// SEMANTICS, Restore: "it refers to the content where that stands, without bringing it".
 #[test]
 fn a_flush_after_a_move_brings_nothing() {
@@ -56,17 +48,17 @@ fn a_flush_after_a_move_brings_nothing() {
         let mut lab = arrived(mode, &[]);
         // One that is no single range of a layer is brought.
         fs::read(lab.dir().join("top/deep/sparse")).unwrap();
-        let (before, left) = (downloads(&lab), absent(&lab));
+        let (before, left) = (lab.downloads(), lab.absent_files());
         let work = |dir: &Path| fs::rename(dir.join("top"), dir.join("moved")).unwrap();
         work(&lab.dir());
         let version = lab.flush();
-        assert_eq!((downloads(&lab), absent(&lab)), (before, left), "{mode:?}: it was brought");
+        assert_eq!((lab.downloads(), lab.absent_files()), (before, left), "{mode:?}: it was brought");
         assert_eq!(lab.flush(), version, "{mode:?}: nothing changed, and there is another version");
         let expected = twin(work);
         expected.assert_same(&Tree::take(&lab.checkout(&version), TIMELESS), "the version");
         // What comes later is as that version has it.
         assert_eq!(fs::read(lab.dir().join("moved/007")).unwrap(), "content 7\n".repeat(7).as_bytes());
-        assert!(absent(&lab) < left, "{mode:?}: it did not come");
+        assert!(lab.absent_files() < left, "{mode:?}: it did not come");
         assert_eq!(lab.flush(), version, "{mode:?}: what came is saved again");
         lab.remount();
         assert_eq!(lab.flush(), version, "{mode:?}: a remount saved something");
@@ -189,7 +181,7 @@ fn another_machine_goes_on_from_references() {
     expected.assert_same(&Tree::take(&lab.checkout(&version), TIMELESS), "the version");
     lab.elsewhere();
     lab.verb("hydrate", &[]).must("hydrate");
-    assert_eq!(absent(&lab), 0);
+    assert_eq!(lab.absent_files(), 0);
     expected.assert_same(&Tree::take(&lab.dir(), TIMELESS), "all of it");
     assert_eq!(lab.flush(), version, "bringing it made a version");
 }
@@ -206,14 +198,14 @@ fn what_was_moved_alone_is_left_to_come() {
         lab.elsewhere();
         fs::rename(lab.dir().join("top"), lab.dir().join("moved")).unwrap();
         let version = lab.flush();
-        let left = absent(&lab);
+        let left = lab.absent_files();
         assert!(left > FILES as u64, "{left} are left");
         if crash {
             lab.crash();
         } else {
             lab.remount();
         }
-        assert_eq!(absent(&lab), left);
+        assert_eq!(lab.absent_files(), left);
         fs::write(lab.dir().join("moved/new"), "new").unwrap();
         fs::remove_file(lab.dir().join("moved/011")).unwrap();
         let next = lab.flush();

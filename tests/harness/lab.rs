@@ -234,6 +234,18 @@ impl Lab {
         status[field].as_u64().unwrap_or_else(|| panic!("status has no number {field}: {status}"))
     }
 
+    /// How many files are only in the remote.
+    #[track_caller]
+    pub fn absent_files(&self) -> u64 {
+        self.status_number("absent_files")
+    }
+
+    /// How many downloads there were since the start of the daemon.
+    #[track_caller]
+    pub fn downloads(&self) -> u64 {
+        self.stats()["requests"]["download"].as_u64().unwrap()
+    }
+
     /// Waits until the status is as `wanted` says.
     #[track_caller]
     pub fn await_status(&self, what: &str, mut wanted: impl FnMut(&Value) -> bool) -> Value {

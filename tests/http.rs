@@ -364,6 +364,56 @@ fn readers_have_an_upload_as_it_comes() {
     let body = seen.windows(4).position(|w| w == b"\r\n\r\n").unwrap() + 4;
     assert!(seen.len() - body < bytes.len());
     eventually("nothing is left", LIMIT, || (served.get("broken").status == 404).then_some(()));
+
+    // One whose key is deleted meanwhile is told so.
+    let mut upload = begin("deleted");
+    let _seen = first("deleted");
+    let deleted = served.curl("deleted", &[&["-X", "DELETE"][..], &TOKEN].concat());
+    assert_eq!(deleted.status, 204);
+    let _told_already = upload.write_all(&bytes[100_000..]);
+    let mut reply = String::new();
+    let _reset = upload.read_to_string(&mut reply);
+    assert!(reply.is_empty() || reply.starts_with("HTTP/1.1 409 "), "{reply}");
+    assert_eq!(served.get("deleted").status, 404);
+    served.stop();
+}
+
+/// HTTP, Writing: what was acknowledged survives a kill, and whoever asks for it at once has it.
+#[test]
+fn an_upload_that_was_acknowledged_is_there_at_once_after_a_kill() {
+    let (dir, _, _) = site();
+    let token = dir.path().join("token");
+    let options = ["--token-file", token.to_str().unwrap()];
+    for round in 0..5_u32 {
+        let served = Served::start(dir.path(), &options, &[]);
+        let (key, bytes) = (format!("key-{round}"), content(round, 50_000));
+        assert_eq!(write(&served, dir.path(), &key, &bytes, &[]).status, 201);
+        served.kill();
+        let served = Served::start(dir.path(), &options, &[]);
+        let found = served.get(&key);
+        assert!(found.status == 200 && found.body == bytes, "round {round}: {}", found.status);
+        assert_eq!(served.get("never").status, 404);
+        served.kill();
+    }
+}
+
+/// HTTP, Reading: "One that changed": also where its first blocks are in the cache, and it is taken for fresh.
+#[test]
+fn an_object_that_changes_while_some_of_it_is_cached_comes_whole_and_new() {
+    let (dir, origin, url) = site();
+    let object = origin.join("data/object");
+    let (old, new) = (content(6, 40 * BLOCK), content(7, 40 * BLOCK + 3));
+    fs::write(&object, &old).unwrap();
+    let served = Served::start(dir.path(), &["--origin", &url, "--fresh", "1h"], &[]);
+    let first = served.curl("data/object", &["-r", "0-9"]);
+    assert!(first.status == 206 && first.body == old[..10]);
+    eventually("its first block is on the disk", LIMIT, || {
+        (served.metric("icecache_cache_inserts_total{kind=\"block\"}") >= 1).then_some(())
+    });
+    fs::write(origin.join("data/other"), &new).unwrap();
+    fs::rename(origin.join("data/other"), &object).unwrap();
+    let whole = served.get("data/object");
+    assert!(whole.status == 200 && whole.body == new, "{} {}", whole.status, whole.body.len());
     served.stop();
 }
 
@@ -390,6 +440,8 @@ fn clients_that_misbehave_are_bounded() {
         format!("GET /files/large HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "y".repeat(100_000)),
         format!("GET /files/large HTTP/1.1\r\nHost: x\r\n{}\r\n", "X: y\r\n".repeat(200)),
         format!("GET /files/{} HTTP/1.1\r\nHost: x\r\n\r\n", "y".repeat(100_000)),
+        format!("GET /files/large HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "y".repeat(33_000)),
+        format!("GET /files/{} HTTP/1.1\r\nHost: x\r\n\r\n", "y".repeat(33_000)),
         "\u{0}\u{1}nonsense\r\n\r\n".to_owned(),
     ] {
         let mut client = TcpStream::connect(served.http).unwrap();
@@ -402,6 +454,46 @@ fn clients_that_misbehave_are_bounded() {
     }
     assert_eq!(served.curl("large", &["-r", "0-3"]).body, bytes[..4], "others are served all the same");
     served.stop();
+}
+
+/// HTTP, What clients may cost: more readers at once than the descriptors that the program was given.
+#[test]
+fn few_descriptors_become_as_many_as_it_may_have() {
+    let (dir, _, _) = site();
+    let token = dir.path().join("token");
+    let served = Served::start_poor(dir.path(), &["--token-file", token.to_str().unwrap()], 64);
+    let bytes = content(8, 8 << 20);
+    assert_eq!(write(&served, dir.path(), "large", &bytes, &[]).status, 201);
+    let mut readers: Vec<_> = (0..100)
+        .map(|_| {
+            let mut reader = TcpStream::connect(served.http).unwrap();
+            reader.write_all(b"GET /files/large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+            reader.read_exact(&mut [0; 1]).unwrap();
+            reader
+        })
+        .collect();
+    for reader in &mut readers {
+        let mut rest = Vec::new();
+        reader.read_to_end(&mut rest).unwrap();
+        assert!(rest.ends_with(&bytes));
+    }
+    served.stop();
+}
+
+/// The file of this length below a directory.
+fn of_length(dir: &Path, length: u64) -> PathBuf {
+    let mut stack = vec![dir.to_path_buf()];
+    while let Some(path) = stack.pop() {
+        for entry in fs::read_dir(path).unwrap().map(|e| e.unwrap()) {
+            let meta = entry.metadata().unwrap();
+            match meta.is_dir() {
+                true => stack.push(entry.path()),
+                false if meta.len() == length => return entry.path(),
+                false => {}
+            }
+        }
+    }
+    panic!("there is none")
 }
 
 /// Issue: "`icecache cache {ls,stat,get,put,rm,verify,gc,warm}`; `--json` on each".
@@ -422,14 +514,17 @@ fn the_command_line_looks_after_a_cache() {
     assert_eq!(verb(&["ls"]).code, 5, "there is none yet");
     let file = dir.path().join("file");
     fs::write(&file, content(6, 5000)).unwrap();
-    verb(&["put", "b", file.to_str().unwrap()]).must("put");
+    let told = json(&["put", "b", file.to_str().unwrap()]);
+    let sum = blake3::hash(&content(6, 5000)).to_hex().to_string();
+    assert_eq!(told, serde_json::json!({ "key": "b", "size": 5000, "checksum": sum }));
     fs::write(&file, content(7, 50_000)).unwrap();
     verb(&["put", "a", file.to_str().unwrap()]).must("put");
     assert_eq!(verb(&["put", "a", file.to_str().unwrap()]).code, 8, "it is there");
     fs::write(origin.join("data/one"), content(8, 2 * BLOCK)).unwrap();
     fs::write(origin.join("data/two"), content(9, 10)).unwrap();
     fs::write(origin.join("else"), content(9, 10)).unwrap();
-    assert_eq!(json(&["warm", "--origin", &url, "data/"])["objects"], 2);
+    let warmed = json(&["warm", "--origin", &url, "data/"]);
+    assert_eq!((&warmed["objects"], &warmed["cached"]), (&2.into(), &(2 * BLOCK + 10).into()));
     let keys = |args: &[&str]| -> Vec<String> {
         json(args).as_array().unwrap().iter().map(|line| line["key"].as_str().unwrap().to_owned()).collect()
     };
@@ -446,35 +541,41 @@ fn the_command_line_looks_after_a_cache() {
     verb(&["get", "a", "--to", to.to_str().unwrap()]).must("get");
     assert!(fs::read(&to).unwrap() == content(7, 50_000));
     assert_eq!(verb(&["get", "none"]).code, 5);
+    fs::remove_file(&to).unwrap();
+    assert_eq!(json(&["get", "b", "--to", to.to_str().unwrap()])["checksum"], sum);
 
     let well = json(&["verify"]);
     assert_eq!((&well["entries"], &well["dropped"]), (&4.into(), &0.into()));
     // A byte of a file flips.
-    let mut stack = vec![cache.clone()];
-    let mut damaged = false;
-    while let Some(path) = stack.pop() {
-        for entry in fs::read_dir(path).unwrap().map(|e| e.unwrap()) {
-            let meta = entry.metadata().unwrap();
-            if meta.is_dir() {
-                stack.push(entry.path());
-            } else if meta.len() == 50_000 {
-                let mut bytes = fs::read(entry.path()).unwrap();
-                bytes[100] ^= 1;
-                let file = fs::File::options().write(true).open(entry.path()).unwrap();
-                std::os::unix::fs::FileExt::write_all_at(&file, &bytes[100..101], 100).unwrap();
-                damaged = true;
-            }
-        }
-    }
-    assert!(damaged);
+    let damaged = fs::File::options().write(true).open(of_length(&cache, 50_000)).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&damaged, &[content(7, 101)[100] ^ 1], 100).unwrap();
     let found = verb(&["--json", "verify"]);
     assert_eq!(found.code, 9, "{found:?}");
     assert_eq!(keys(&["ls"]), ["b", "data/one", "data/two"]);
-    // The least recently used go first: 'b', and a block of the first object.
-    assert_eq!(json(&["gc", "--max-bytes", "1200KiB"])["entries"], 2);
+    // What opening itself sees counts as well: a file that is too short.
+    fs::File::options().write(true).open(of_length(&cache, 5000)).unwrap().set_len(4000).unwrap();
+    let found = verb(&["--json", "verify"]);
+    let told: Value = serde_json::from_str(&found.stdout).unwrap();
+    assert_eq!((found.code, &told["dropped"], &told["entries"]), (9, &1.into(), &2.into()), "{found:?}");
+    // One that is gone is no damage: a kill while it was thrown out leaves that.
+    verb(&["put", "b", file.to_str().unwrap()]).must("put");
+    fs::remove_file(of_length(&cache, 50_000)).unwrap();
+    let told = json(&["verify"]);
+    assert_eq!((&told["dropped"], &told["missing"]), (&0.into(), &1.into()));
+    verb(&["put", "b", file.to_str().unwrap()]).must("put");
+    // What does not fit is said.
+    let small = dir.path().join("small");
+    let mut warm = Command::new(BIN);
+    warm.args(["--json", "cache", "warm", "--origin", &url, "--max-bytes", "1200KiB", "--cache"]);
+    let warm = run(warm.arg(&small).args(["data/one"]).env("ICECACHE_CONFIG", "/dev/null"), LIMIT);
+    let told: Value = serde_json::from_str(&warm.stdout).unwrap();
+    assert_eq!((warm.code, &told["bytes"], &told["cached"]), (1, &(2 * BLOCK).into(), &BLOCK.into()));
+    assert!(warm.stderr.contains("--max-bytes"), "{warm:?}");
+    // The least recently used go first: the blocks of the first object.
+    assert_eq!(json(&["gc", "--max-bytes", "1050KiB"])["entries"], 2);
     let left = json(&["ls"]);
     let bytes: u64 = left.as_array().unwrap().iter().map(|line| line["on_disk"].as_u64().unwrap()).sum();
-    assert!(bytes <= 1200 << 10 && keys(&["ls"]) == ["data/one", "data/two"], "{left}");
+    assert!(bytes <= 1050 << 10 && keys(&["ls"]) == ["b", "data/two"], "{left}");
     let held = Served::start(dir.path(), &[], &[]);
     let refused = verb(&["ls"]);
     let pid = held.pid().to_string();

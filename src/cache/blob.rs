@@ -130,6 +130,14 @@ impl Blob {
         })
     }
 
+    /// The first byte of a range that is not on the disk; `None` if all of it is.
+    pub fn first_missing(&self, range: Range<u64>) -> Option<u64> {
+        let (end, block_bytes) = (range.end.min(self.size()), self.block_bytes());
+        let numbers = range.start / block_bytes..end.div_ceil(block_bytes);
+        let missing = numbers.into_iter().find(|number| self.entry.block(*number as u32).is_none())?;
+        (range.start < end).then(|| range.start.max(missing * block_bytes))
+    }
+
     /// Fetches what is missing of these blocks, as many at once as the cache permits, and waits until they
     /// are there.
     pub async fn warm(&self, blocks: Range<u32>) -> Result<(), CacheError> {

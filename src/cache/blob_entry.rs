@@ -10,7 +10,7 @@ use super::key::{Identity, ObjectId};
 use super::record::{BlockRecord, EntryRecord, Used};
 use super::spread::ByNumber;
 use super::store::{Name, Place, Store, punch};
-use super::witness::Header;
+use super::witness::{Header, room_for_object};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
 use std::os::unix::fs::FileExt;
@@ -120,7 +120,7 @@ impl BlobEntry {
     /// What was found at the start: where its witness is, and its blocks.
     pub fn restore(&self, place: Place, blocks: Vec<(u32, BlockRecord)>, budget: &Arc<Budget>) {
         self.sidecar.store(place == Place::Sidecar, Relaxed);
-        let mut bytes = if place == Place::Sidecar { self.witness_on_disk() } else { 0 };
+        let mut bytes = room_for_object(&self.id, self.block_bytes);
         let mut state = self.state.lock();
         for (number, record) in blocks.into_iter().filter(|(number, _)| *number < self.blocks_total()) {
             let block = self.make(number, record.digest, record.used, false);

@@ -108,6 +108,14 @@ impl Budget {
         }
     }
 
+    /// How many bytes more of the disk should be free, because others have written to it.
+    pub fn missing(&self) -> u64 {
+        if self.limits.min_free == 0 {
+            return 0;
+        }
+        self.disk.free().map_or(0, |free| self.limits.min_free.saturating_sub(free))
+    }
+
     /// A charge of `bytes` for `entries`, or the limit that does not permit it.
     pub fn charge(self: &Arc<Self>, bytes: u64, entries: u64) -> Result<Charge, Short> {
         self.add(bytes, entries)?;

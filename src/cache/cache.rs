@@ -1,5 +1,6 @@
 //! [`Cache`]: the facade.
 use super::blob::Blob;
+use super::check::CHECKS;
 use super::config::Config;
 use super::core::{Core, Slot};
 use super::error::CacheError;
@@ -89,8 +90,8 @@ impl Cache {
 
     /// Waits until everything that was found at the start has been checked.
     pub async fn settled(&self) {
-        let mut settled = self.core.settled.subscribe();
-        let _always_sent = settled.wait_for(|settled| *settled).await;
+        let mut checked = self.core.checked.subscribe();
+        let _always_sent = checked.wait_for(|checked| *checked == CHECKS).await;
     }
 
     /// Waits until nothing is being fetched any more: what came is on the disk, unless there was no room for it.

@@ -4,14 +4,13 @@
 //! that nothing names is adopted if its witness is right, else deleted. Look-ups do not wait for it: what
 //! they hand out they verify themselves.
 use super::blob_entry::BlobEntry;
-use super::budget::on_disk;
 use super::core::{Core, Slot};
 use super::error::CacheError;
+use super::events::Event;
 use super::evictor::{Held, now};
 use super::file_entry::{FileEntry, Parts};
 use super::key::Identity;
 use super::record::{BLOCKS, BlockRecord, ENTRIES, EntryRecord, Used, block_key, entry_key};
-use super::rehydrate::sidecar_on_disk;
 use super::stats::Meters;
 use super::store::{Found, Name, Place, Store};
 use super::witness::Witness;
@@ -20,15 +19,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+/// How many steps it has: the directories, and what was in none of them.
+pub const CHECKS: u32 = 257;
+
 /// Checks everything that was found at the start. Blocks; minutes if there are millions of files.
 pub fn check(core: &Arc<Core>) {
     check_all(core);
-    core.settled.send_replace(true);
+    core.checked.send_replace(CHECKS);
     core.departed.lock().clear();
 }
 
 fn check_all(core: &Arc<Core>) {
     for (number, directory) in core.store.directories() {
+        core.checked.send_replace(number.into());
         if *core.closed.read() {
             return;
         }
@@ -48,15 +51,33 @@ fn check_all(core: &Arc<Core>) {
     core.shrink_to(u64::MAX, None);
 }
 
+/// Drops what is not there.
 fn lost(core: &Arc<Core>, held: &Held) {
-    // What has left meanwhile in some other way is not lost.
-    let dropped = match held {
-        Held::File(file) => core.drop_file(file),
-        Held::Blob(blob) => core.drop_blob(blob),
-    };
-    if dropped {
+    if dropped(core, held) {
         Meters::count(&core.meters.lost);
     }
+}
+
+/// `false` if it has left meanwhile in some other way.
+fn dropped(core: &Arc<Core>, held: &Held) -> bool {
+    match held {
+        Held::File(file) => core.drop_file(file),
+        Held::Blob(blob) => core.drop_blob(blob),
+    }
+}
+
+/// Drops what is there and is not what was written.
+fn damaged(core: &Arc<Core>, held: &Held) {
+    if !dropped(core, held) {
+        return;
+    }
+    Meters::count(&core.meters.corrupt_drops);
+    let subject = match held {
+        Held::File(file) => file.subject(),
+        Held::Blob(blob) => blob.subject(0),
+    };
+    tracing::warn!(what = ?subject, "a file of the cache is damaged and is dropped");
+    core.events.send(|| Event::Corrupt(subject));
 }
 
 fn check_directory(core: &Arc<Core>, number: u8, directory: &Path) -> std::io::Result<()> {
@@ -89,11 +110,11 @@ fn check_entry(core: &Arc<Core>, name: &Name) {
     match core.evictor.held(name.generation) {
         Some(held @ Held::File(_)) => {
             let Held::File(file) = &held else { return };
-            if file.name() == *name && matches(core, file) { file.see() } else { lost(core, &held) }
+            if file.name() == *name && matches(core, file) { file.see() } else { damaged(core, &held) }
         }
         Some(held @ Held::Blob(_)) => {
             let Held::Blob(blob) = &held else { return };
-            if blob.name() == *name && audit(core, blob).is_ok() { blob.see() } else { lost(core, &held) }
+            if blob.name() == *name && audit(core, blob).is_ok() { blob.see() } else { damaged(core, &held) }
         }
         // Whoever holds it still reads it.
         None if core.departed.lock().contains(&name.generation) => {}
@@ -121,7 +142,8 @@ fn matches(core: &Core, file: &FileEntry) -> bool {
 /// Brings an object's entry and its file together.
 fn audit(core: &Arc<Core>, blob: &Arc<BlobEntry>) -> Result<(), CacheError> {
     let audit = blob.audit(&core.budget, core.evictor.tick())?;
-    core.meters.lost.fetch_add(audit.lost.len() as u64, Relaxed);
+    core.meters.lost.fetch_add(audit.lost.len() as u64 - audit.damaged, Relaxed);
+    core.meters.corrupt_drops.fetch_add(audit.damaged, Relaxed);
     core.meters.adopted.fetch_add(audit.adopted.len() as u64, Relaxed);
     for block in &audit.lost {
         core.evictor.forget(blob.unit(block));
@@ -175,10 +197,8 @@ fn adopt_file(core: &Arc<Core>, witness: &Witness, place: Place) -> bool {
     };
     let generation = header.generation;
     let value = record.encode(generation);
-    let beside = if record.sidecar { sidecar_on_disk(&record, generation) } else { 0 };
-    let charge = core.budget.found(on_disk(record.identity.size()) + beside, 1);
-    let parts = Parts { record, generation, store: core.store.clone(), charge, verified: false };
-    let Some(file) = FileEntry::new(parts) else { return false };
+    let parts = Parts { record, generation, store: core.store.clone(), verified: false };
+    let Some(file) = FileEntry::found(parts, &core.budget) else { return false };
     file.see();
     let file = Arc::new(file);
     // The journal may not have learned that the key was given up and filled anew: what came later counts.

@@ -6,6 +6,7 @@ use super::blob_entry::{BlobEntry, Taken};
 use super::block::Block;
 use super::budget::{Budget, Charge, Short};
 use super::buffers::Pool;
+use super::check::CHECKS;
 use super::config::Config;
 use super::error::CacheError;
 use super::events::{Cause, Event, Events, Subject};
@@ -65,8 +66,8 @@ pub struct Core {
     /// Files that are being filled by somebody who may stall.
     pub fillings: Mutex<HashMap<u64, Weak<Filling>>>,
     pub filling: Arc<Notify>,
-    /// Whether what was found at the start has been checked.
-    pub settled: watch::Sender<bool>,
+    /// How far what was found at the start has been checked; see [`CHECKS`].
+    pub checked: watch::Sender<u32>,
     /// Held for reading by whoever is about to change what is there.
     pub closed: RwLock<bool>,
     /// The first generation of this session: what is older was found at the start.
@@ -96,6 +97,9 @@ impl Core {
 
     /// A charge of so much; if need be others have to go. Blocks for a moment.
     pub fn reserve(&self, bytes: u64, entries: u64) -> Result<Charge, CacheError> {
+        if bytes > self.budget.limits().max_bytes {
+            return Err(CacheError::NoRoom { bytes }); // for this nobody needs to go
+        }
         let mut passed_over = Vec::new();
         let result = loop {
             match self.budget.charge(bytes, entries) {
@@ -131,13 +135,18 @@ impl Core {
         }
     }
 
-    /// Throws out until the limits hold; after a start with lower ones, or when asked for room.
+    /// Throws out until the limits hold: after a start with lower ones, when others fill the disk, or when
+    /// asked for room.
     pub fn shrink_to(&self, bytes: u64, cause: Option<Cause>) {
         let mut passed_over = Vec::new();
+        // Asked once: not all file systems say at once that something is free again.
+        let for_others = self.budget.used().bytes.saturating_sub(self.budget.missing());
         loop {
+            let used = self.budget.used().bytes;
             let why = match self.budget.exceeded() {
                 Some(short) => cause_of(short),
-                None if self.budget.used().bytes > bytes => cause.unwrap_or(Cause::Bytes),
+                None if used > bytes => cause.unwrap_or(Cause::Bytes),
+                None if used > for_others => Cause::Free,
                 None => break,
             };
             if !self.evict_one(why, &mut passed_over) {
@@ -208,7 +217,7 @@ impl Core {
 
     /// An entry leaves. Whether the check after the start may still come across its file.
     fn depart(&self, generation: u64) -> bool {
-        let found = generation < self.first_generation && !*self.settled.borrow();
+        let found = generation < self.first_generation && *self.checked.borrow() < CHECKS;
         if found {
             self.departed.lock().insert(generation);
         }
@@ -367,7 +376,8 @@ impl Core {
         Stats {
             filling: self.fillings.lock().len() as u64,
             fetching: *self.fetching.borrow(),
-            settled: *self.settled.borrow(),
+            checked: *self.checked.borrow(),
+            settled: *self.checked.borrow() == CHECKS,
             ..Stats::new(totals, self.budget.used(), self.budget.limits())
         }
     }

@@ -1,9 +1,10 @@
 //! [`FileEntry`]: a whole file in the cache. Its bytes never change.
-use super::budget::Charge;
+use super::budget::{Budget, Charge};
 use super::digest::{self, Digest};
 use super::error::CacheError;
 use super::events::Subject;
 use super::evict::{Facts, Unit, WHOLE};
+use super::filling::room;
 use super::key::{Identity, Key};
 use super::record::{EntryRecord, Used};
 use super::store::{Name, Place, Store};
@@ -57,14 +58,20 @@ pub(super) struct Parts {
     pub record: EntryRecord,
     pub generation: u64,
     pub store: Arc<Store>,
-    pub charge: Charge,
     /// Whether we have just written its bytes.
     pub verified: bool,
 }
 
 impl FileEntry {
+    /// One that was found on the disk, charged whatever the limits; `None` if the record is of something else.
+    pub(super) fn found(parts: Parts, budget: &Arc<Budget>) -> Option<Self> {
+        let Identity::File { key, size } = &parts.record.identity else { return None };
+        let charge = budget.found(room(key, *size, parts.record.block_bytes), 1);
+        Self::new(parts, charge)
+    }
+
     /// `None` if the record is of something else.
-    pub(super) fn new(parts: Parts) -> Option<Self> {
+    pub(super) fn new(parts: Parts, charge: Charge) -> Option<Self> {
         let EntryRecord {
             identity: Identity::File { key, size },
             block_bytes,
@@ -91,7 +98,7 @@ impl FileEntry {
             verifying: Mutex::default(),
             open: Mutex::default(),
             store: parts.store,
-            charge: parts.charge,
+            charge,
         })
     }
 
@@ -121,7 +128,7 @@ impl FileEntry {
     pub(super) fn facts(&self, now: u64) -> Facts {
         let Used { hits, cost_us, .. } = self.usage.used();
         let fingerprint = digest::fingerprint(&self.whole);
-        Facts { bytes: super::budget::on_disk(self.size), cost_us, hits, fingerprint, now }
+        Facts { bytes: self.charge.bytes(), cost_us, hits, fingerprint, now }
     }
 
     pub(super) fn record(&self) -> EntryRecord {

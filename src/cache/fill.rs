@@ -1,9 +1,8 @@
 //! [`Fill`]: the right to fill a file, in the hands of whoever writes it.
-use super::budget::on_disk;
 use super::core::{Core, Slot};
 use super::error::CacheError;
 use super::file::File;
-use super::filling::{Filling, finish};
+use super::filling::{Filling, finish, room};
 use super::key::Key;
 use super::stats::Meters;
 use super::waiting::Waiting;
@@ -48,7 +47,7 @@ impl Fill {
         let size = options.size.unwrap_or(0);
         core.admit_size(size)?;
         core.admit_write(size)?;
-        let charge = core.reserve(on_disk(size), 1).inspect_err(|_| {
+        let charge = core.reserve(room(key, size, core.config.block_bytes), 1).inspect_err(|_| {
             Meters::count(&core.meters.not_kept_full);
         })?;
         let filling = Arc::new(Filling::new(core, key, options, charge)?);

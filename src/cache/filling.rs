@@ -15,7 +15,7 @@ use super::key::{Identity, Key};
 use super::record::{ENTRIES, EntryRecord, Used, entry_key};
 use super::stats::Meters;
 use super::store::{Name, Place, Store};
-use super::witness::{Header, Witness};
+use super::witness::{Header, Witness, room_for_file};
 use crate::sync::Mutex;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -112,6 +112,10 @@ impl Filling {
         })
     }
 
+    fn room(&self, core: &Core, size: u64) -> u64 {
+        room(&self.key, size, core.config.block_bytes)
+    }
+
     /// Why it has ended, for a filler that goes on.
     fn failure(&self) -> CacheError {
         match &self.progress.borrow().state {
@@ -129,7 +133,7 @@ impl Filling {
         {
             return Err(CacheError::WrongSize { expected, got: after });
         }
-        let more = on_disk(after).saturating_sub(work.charge.bytes());
+        let more = self.room(core, after).saturating_sub(work.charge.bytes());
         if more > 0 {
             core.admit_size(after)?;
             work.charge.absorb(core.reserve(more, 0).inspect_err(|_| {
@@ -170,7 +174,7 @@ impl Filling {
         {
             return Err(CacheError::WrongSize { expected, got: size });
         }
-        let more = on_disk(size).saturating_sub(work.charge.bytes());
+        let more = self.room(core, size).saturating_sub(work.charge.bytes());
         work.charge.absorb(core.reserve(more, 0)?);
         std::fs::rename(path, &work.tmp.path).map_err(io("rename"))?;
         // What the caller gave away is ours now, and nobody else's to write to.
@@ -219,6 +223,11 @@ impl Filling {
     }
 }
 
+/// What a file takes on the disk, in bytes, its witness included.
+pub fn room(key: &Key, size: u64, block_bytes: u64) -> u64 {
+    on_disk(size) + room_for_file(key, size, block_bytes)
+}
+
 /// All is there: the witness, the name, the index, the journal. Blocks.
 pub fn finish(core: &Arc<Core>, filling: &Arc<Filling>) -> Result<File, CacheError> {
     let Some(work) = filling.work.lock().take() else { return Err(filling.failure()) };
@@ -239,7 +248,7 @@ fn publish(core: &Arc<Core>, filling: &Arc<Filling>, work: Work) -> Result<File,
         return Err(CacheError::WrongSize { expected, got: size });
     }
     // A declared size was reserved whole; what was not is exact already.
-    charge.shrink(charge.bytes() - on_disk(size), 0);
+    charge.shrink(charge.bytes() - filling.room(core, size), 0);
     let (key, generation, block_bytes) = (filling.key.clone(), filling.generation, core.config.block_bytes);
     let digests = digester.finish();
     let identity = Identity::File { key, size };
@@ -249,7 +258,6 @@ fn publish(core: &Arc<Core>, filling: &Arc<Filling>, work: Work) -> Result<File,
     let place = if Store::put_attribute(&tmp.file, &witness) {
         Place::Attribute
     } else {
-        charge.absorb(core.reserve(on_disk(witness.len() as u64), 0)?);
         core.store.put_sidecar(&name, &witness)?;
         Place::Sidecar
     };
@@ -271,8 +279,8 @@ fn publish(core: &Arc<Core>, filling: &Arc<Filling>, work: Work) -> Result<File,
         used,
     };
     let value = record.encode(generation);
-    let parts = Parts { record, generation, store: core.store.clone(), charge, verified: true };
-    let Some(file) = FileEntry::new(parts) else { return Err(CacheError::Closed) };
+    let parts = Parts { record, generation, store: core.store.clone(), verified: true };
+    let Some(file) = FileEntry::new(parts, charge) else { return Err(CacheError::Closed) };
     let file = Arc::new(file);
     let ours = core.files.change(&filling.key, |map| {
         let ours = matches!(map.get(&filling.key), Some(Slot::Filling(found)) if Arc::ptr_eq(found, filling));

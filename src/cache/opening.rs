@@ -15,6 +15,7 @@ use super::ledger::{Ledger, Recency};
 use super::memory::Memory;
 use super::record::{BLOCKS, BlockRecord, ENTRIES, block_key, entry_key};
 use super::rehydrate::{Ground, Rehydrated, rehydrate};
+use super::shortage::relieve;
 use super::stats::Meters;
 use super::store::Store;
 use super::watch::watch_fills;
@@ -31,8 +32,8 @@ use tokio::sync::{Notify, Semaphore, watch};
 
 /// How long the end of another process is waited for: it may be writing its journal.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// How often what has lived long enough is thrown out, if the policy knows such a thing.
-const EXPIRE_EVERY: Duration = Duration::from_secs(30);
+/// How often what has lived long enough is thrown out, and what the disk lacks because others write to it.
+const TEND_EVERY: Duration = Duration::from_secs(30);
 
 /// Opens a cache on a journal in its directory. Blocks.
 pub fn open(config: &Config, runtime: &Handle) -> Result<(Arc<Core>, Weak<SledJournal>), CacheError> {
@@ -41,7 +42,8 @@ pub fn open(config: &Config, runtime: &Handle) -> Result<(Arc<Core>, Weak<SledJo
     let path = config.directory.join("journal");
     let mut moved = false;
     loop {
-        let opened = SledJournal::open(&path, PATIENCE)?;
+        let disk = FileSystem(config.directory.clone());
+        let opened = SledJournal::open_prepared(&path, PATIENCE, || relieve(&store, &path, &disk))?;
         if let Some(damage) = &opened.damage {
             tracing::warn!(reason = %damage.reason, moved_to = %damage.moved_to.display(),
                 "the journal of the cache is damaged; it is rebuilt from the files");
@@ -155,7 +157,7 @@ impl Builder {
             keeping: Arc::default(),
             fillings: Mutex::new(HashMap::new()),
             filling: Arc::new(Notify::new()),
-            settled: watch::Sender::new(false),
+            checked: watch::Sender::new(0),
             closed: RwLock::new(false),
             first_generation: came_back.first_generation,
             departed: Mutex::default(),
@@ -170,8 +172,8 @@ impl Builder {
         let core = self.assemble()?;
         let runtime = core.runtime.clone();
         runtime.spawn(watch_fills(Arc::downgrade(&core), core.filling.clone(), core.config.stall));
-        if core.config.policy == PolicyKind::AdaptiveTtl {
-            runtime.spawn(expire(Arc::downgrade(&core)));
+        if core.config.policy == PolicyKind::AdaptiveTtl || core.config.min_free > 0 {
+            runtime.spawn(tend(Arc::downgrade(&core)));
         }
         let checking = core.clone();
         runtime.spawn_blocking(move || check::check(&checking));
@@ -205,11 +207,15 @@ fn recency(evictor: Weak<Evictor>, interval: Duration) -> Recency {
     })
 }
 
-async fn expire(core: Weak<Core>) {
+async fn tend(core: Weak<Core>) {
     loop {
-        tokio::time::sleep(EXPIRE_EVERY).await;
+        tokio::time::sleep(TEND_EVERY).await;
         let Some(core) = core.upgrade() else { return };
         let runtime = core.runtime.clone();
-        let _ended = runtime.spawn_blocking(move || core.expire()).await;
+        let tending = move || {
+            core.expire();
+            core.shrink_to(u64::MAX, None);
+        };
+        let _ended = runtime.spawn_blocking(tending).await;
     }
 }

@@ -8,6 +8,7 @@ use lru::LruCache;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::broadcast;
 
 /// Of so many objects it is remembered what they are.
 const KNOWN_MAX: NonZeroUsize = NonZeroUsize::new(1 << 16).unwrap();
@@ -16,6 +17,11 @@ const KNOWN_MAX: NonZeroUsize = NonZeroUsize::new(1 << 16).unwrap();
 const PATIENCE: Duration = Duration::from_secs(10);
 /// So long one that is away is not asked about what is known.
 const AWAY: Duration = Duration::from_secs(5);
+
+/// When an object was changed last, if nobody has said.
+const UNKNOWN: Timestamp = Timestamp { sec: -1, nsec: 0 };
+/// So many changes wait for who tells others of them.
+const CHANGES_MAX: usize = 1024;
 
 /// What is known of an object: one asks, the others wait for the answer.
 type Known = Arc<tokio::sync::Mutex<Option<Answer>>>;
@@ -40,6 +46,8 @@ pub struct OriginFiles {
     known: Mutex<LruCache<String, Known>>,
     /// Until when the store is taken to be away. Owner of its lock.
     away: Mutex<Option<Instant>>,
+    /// Keys of objects that turned out to be others than was known.
+    changes: broadcast::Sender<Arc<str>>,
 }
 
 impl std::fmt::Debug for OriginFiles {
@@ -54,7 +62,8 @@ impl OriginFiles {
     pub fn new(cache: Cache, store: Store, origin: Arc<dyn Origin>, fresh: Duration) -> Self {
         let bucket = store.url();
         let known = Mutex::new(LruCache::new(KNOWN_MAX));
-        let this = Self { cache, store, origin, bucket, fresh, known, away: Mutex::default() };
+        let changes = broadcast::Sender::new(CHANGES_MAX);
+        let this = Self { cache, store, origin, bucket, fresh, known, away: Mutex::default(), changes };
         this.remember();
         this
     }
@@ -67,9 +76,8 @@ impl OriginFiles {
         for info in entries {
             let EntryName::Object(id) = info.name else { continue };
             if id.bucket == self.bucket {
-                let modified = Timestamp { sec: info.created as i64, nsec: 0 };
-                let properties =
-                    Properties { length: id.size, tag: Tag(id.tag.clone()), modified, content_type: None };
+                let (length, tag) = (id.size, Tag(id.tag.clone()));
+                let properties = Properties { length, tag, modified: UNKNOWN, content_type: None };
                 let answer = Some(Answer { properties, at: None });
                 self.known.lock().put(id.key.clone(), Arc::new(tokio::sync::Mutex::new(answer)));
             }
@@ -104,12 +112,15 @@ impl OriginFiles {
                 let before = before.map(|answer| self.identified(key, &answer.properties).0);
                 // Nobody is given that any more, nor taken for the newest after a restart.
                 if let Some(before) = before.filter(|before| *before != found.0) {
+                    self.tell(key);
                     self.cache.remove_object(&before).await;
                 }
                 Ok(Some(found))
             }
             Err(RemoteError::NotFound { .. }) => {
-                *known = None;
+                if known.take().is_some() {
+                    self.tell(key);
+                }
                 Ok(None)
             }
             Err(e) if e.is_transient() => {
@@ -119,6 +130,28 @@ impl OriginFiles {
                 Ok(Some(self.identified(key, properties)))
             }
             Err(e) => Err(e),
+        }
+    }
+
+    fn tell(&self, key: &str) {
+        let _nobody_listens = self.changes.send(key.into());
+    }
+
+    /// Keys of objects that turned out to be others than was known, from now on.
+    pub fn changes(&self) -> broadcast::Receiver<Arc<str>> {
+        self.changes.subscribe()
+    }
+
+    /// What tells this store from others.
+    pub fn bucket(&self) -> &str {
+        &self.bucket
+    }
+
+    /// Any of them may be another version by now: the store is asked again.
+    pub fn forget_all(&self) {
+        let keys: Vec<String> = self.known.lock().iter().map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            self.forget(&key);
         }
     }
 

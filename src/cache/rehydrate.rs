@@ -1,7 +1,7 @@
 //! Coming back after a restart: everything the journal names is there again at once, in the order in which
 //! it was used. Whether the disk agrees is checked behind it; see [`check`](super::check).
 use super::blob_entry::BlobEntry;
-use super::budget::{Budget, on_disk};
+use super::budget::Budget;
 use super::codec::Malformed;
 use super::core::Slot;
 use super::error::CacheError;
@@ -17,7 +17,6 @@ use super::record::{
 };
 use super::spread::ByNumber;
 use super::store::{Place, Store};
-use super::witness::{Header, SLOT_BYTES};
 use crate::journal::{Batch, Journal, JournalError, Tree};
 use std::sync::Arc;
 
@@ -191,10 +190,8 @@ struct Returned {
 
 impl Returned {
     fn file(&mut self, ground: &Ground<'_>, generation: u64, record: EntryRecord) -> Result<(), Malformed> {
-        let beside = if record.sidecar { sidecar_on_disk(&record, generation) } else { 0 };
-        let charge = ground.budget.found(on_disk(record.identity.size()) + beside, 1);
-        let parts = Parts { record, generation, store: ground.store.clone(), charge, verified: false };
-        let file = Arc::new(FileEntry::new(parts).ok_or(Malformed("it is no file"))?);
+        let parts = Parts { record, generation, store: ground.store.clone(), verified: false };
+        let file = Arc::new(FileEntry::found(parts, ground.budget).ok_or(Malformed("it is no file"))?);
         self.units.push((file.usage.tick(), file.unit(), file.facts(0)));
         self.held.insert(generation, Held::File(file.clone()));
         self.files.push(file);
@@ -232,15 +229,4 @@ impl Returned {
         self.held.insert(generation, Held::Blob(blob));
         Ok(())
     }
-}
-
-/// What the witness of a file takes beside it.
-pub fn sidecar_on_disk(record: &EntryRecord, generation: u64) -> u64 {
-    let header = Header {
-        identity: record.identity.clone(),
-        generation,
-        block_bytes: record.block_bytes,
-        whole: record.whole,
-    };
-    on_disk(header.encode().len() as u64 + header.slots() * SLOT_BYTES as u64)
 }

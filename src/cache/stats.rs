@@ -1,5 +1,6 @@
 //! Running totals by cause, and the snapshot of them that is shown.
 use super::budget::{Limits, Used};
+pub use super::check::CHECKS;
 use super::events::Cause;
 use crate::metrics::bucket;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -155,6 +156,8 @@ pub struct Stats {
     pub filling: u64,
     /// Blocks that are being fetched.
     pub fetching: u64,
+    /// How many of the steps of the check after the start are done; [`CHECKS`] when all are.
+    pub checked: u32,
     /// Whether what was found at the start has been checked.
     pub settled: bool,
 }
@@ -162,6 +165,6 @@ pub struct Stats {
 impl Stats {
     pub(super) fn new(totals: Totals, used: Used, limits: Limits) -> Self {
         let Limits { max_bytes, max_entries, .. } = limits;
-        Self { totals, used, max_bytes, max_entries, filling: 0, fetching: 0, settled: false }
+        Self { totals, used, max_bytes, max_entries, filling: 0, fetching: 0, checked: 0, settled: false }
     }
 }

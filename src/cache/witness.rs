@@ -4,9 +4,10 @@
 //! A header, then for each block a slot, empty or with the block's digest. Slots are at fixed places and
 //! each has a checksum of its own, so that a block is added or taken away by one small write. docs/FORMAT.md
 //! has the bytes.
+use super::budget::on_disk;
 use super::codec::{Fields, Malformed, check, put_identity, take_block_bytes, take_identity};
 use super::digest::Digest;
-use super::key::Identity;
+use super::key::{Identity, Key, ObjectId};
 
 /// First bytes of a witness.
 pub const MAGIC: &[u8; 8] = b"ICEWITNS";
@@ -14,6 +15,8 @@ pub const MAGIC: &[u8; 8] = b"ICEWITNS";
 pub const VERSION: u32 = 1;
 /// Length of a slot.
 pub const SLOT_BYTES: usize = 40;
+/// Bytes of a header beside its texts: magic, version, length, block length, generation, digest, kind, size, checksum.
+const FIXED_BYTES: u64 = 8 + 4 + 4 + 4 + 8 + 32 + 1 + 8 + 8;
 /// The longest header: with an object's three texts.
 pub const HEADER_MAX_BYTES: usize = 4096;
 /// The most blocks of one entry; with blocks of 1 MiB that is 16 TiB.
@@ -41,8 +44,8 @@ impl Header {
     /// How many slots follow: none if a file is no more than one block, because `whole` says it all.
     pub fn slots(&self) -> u64 {
         match self.identity {
-            Identity::File { .. } if self.blocks() <= 1 => 0,
-            _ => self.blocks(),
+            Identity::File { size, .. } => file_slots(size, self.block_bytes),
+            Identity::Object(_) => self.blocks(),
         }
     }
 
@@ -92,6 +95,28 @@ impl Header {
         }
         Ok((header, end + 8))
     }
+}
+
+fn file_slots(size: u64, block_bytes: u64) -> u64 {
+    let blocks = size.div_ceil(block_bytes);
+    if blocks <= 1 { 0 } else { blocks }
+}
+
+/// What a witness takes on the disk. An attribute as well: it is longer than an inode has room for, and then
+/// file systems give it a page of its own.
+fn room(texts: usize, slots: u64) -> u64 {
+    on_disk(FIXED_BYTES + texts as u64 + slots * SLOT_BYTES as u64)
+}
+
+/// What a file takes on the disk that does not depend on its bytes, in bytes: its witness.
+pub fn room_for_file(key: &Key, size: u64, block_bytes: u64) -> u64 {
+    room(2 + key.as_bytes().len(), file_slots(size, block_bytes))
+}
+
+/// What an object takes on the disk before it has a block, in bytes: its witness.
+pub fn room_for_object(id: &ObjectId, block_bytes: u64) -> u64 {
+    let texts = [&id.bucket, &id.key, &id.tag].map(|text| 2 + text.len());
+    room(texts.iter().sum(), id.size.div_ceil(block_bytes))
 }
 
 /// A slot with a block's digest, or an empty one.

@@ -6,16 +6,25 @@ mod verify;
 mod warm;
 
 use super::flags::{Flags, S3Scope};
+use super::output::Output;
+use super::progress::View;
 use super::{Context, Exit};
-use crate::cache::{Cache, Config, EntryName, Key, PolicyKind};
+use crate::cache::{CHECKS, Cache, Config, EntryName, Key, PolicyKind};
 use crate::config::{S3Settings, place};
+use crate::serve::startup::Progress;
 use crate::{Error, ErrorKind, Result};
 use bytesize::ByteSize;
 use clap::Subcommand;
 use serde::Serialize;
 use std::future::Future;
 use std::path::PathBuf;
+use std::time::Duration;
 use tokio::runtime::Runtime;
+
+/// What ends within it needs no progress bar.
+const SILENCE: Duration = Duration::from_secs(1);
+/// How often a bar is drawn anew.
+const REDRAW: Duration = Duration::from_millis(200);
 
 /// Look after a cache directory
 #[derive(Debug, clap::Args)]
@@ -149,17 +158,38 @@ pub fn runtime() -> Result<Runtime> {
 }
 
 /// Opens the cache, does something with it, and closes it in good order.
-fn with_cache<T, F>(config: Config, work: impl FnOnce(Cache) -> F) -> Result<T>
+fn with_cache<T, F>(config: Config, output: &Output, work: impl FnOnce(Cache) -> F) -> Result<T>
 where
     F: Future<Output = Result<T>>,
 {
     runtime()?.block_on(async {
         let cache = Cache::open(config).await?;
-        cache.settled().await;
+        shown(output, cache.settled(), || {
+            let stats = cache.stats();
+            let bytes = stats.used.bytes / u64::from(CHECKS) * u64::from(stats.checked);
+            let (phase, entries) = ("checking what is there".into(), stats.used.entries);
+            Progress { phase, bytes, bytes_total: stats.used.bytes, entries }
+        })
+        .await;
         let done = work(cache.clone()).await;
         let closed = cache.close().await;
         done.and_then(|done| Ok(closed.map(|()| done)?))
     })
+}
+
+/// Waits; what takes longer than a moment is shown.
+async fn shown<T>(output: &Output, work: impl Future<Output = T>, progress: impl Fn() -> Progress) -> T {
+    let mut work = std::pin::pin!(work);
+    if let Ok(done) = tokio::time::timeout(SILENCE, &mut work).await {
+        return done;
+    }
+    let mut view = View::new(output);
+    loop {
+        view.show(&progress());
+        if let Ok(done) = tokio::time::timeout(REDRAW, &mut work).await {
+            return done;
+        }
+    }
 }
 
 /// A key of a file.

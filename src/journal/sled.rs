@@ -51,8 +51,18 @@ impl SledJournal {
     /// If another process holds it, tries again until `patience` is over (a dying daemon needs a
     /// moment to let go), then fails with [`JournalError::Busy`].
     pub fn open(path: &Path, patience: Duration) -> Result<Opened, JournalError> {
+        Self::open_prepared(path, patience, || {})
+    }
+
+    /// The same; `prepare` runs before anything is written, while no other process can have the journal.
+    pub fn open_prepared(
+        path: &Path,
+        patience: Duration,
+        prepare: impl FnOnce(),
+    ) -> Result<Opened, JournalError> {
         let give_up = Instant::now() + patience;
         let lock = lock::take(path, patience)?;
+        prepare();
         let _shift = threads::Shift::begin();
         let (db, damage) = match database::open_patiently(path, Missing::New, give_up) {
             Ok(db) => (db, None),

@@ -1,5 +1,10 @@
 //! What runs for a mount and how others talk to it: the daemon, its start-up pipe, its control socket
 //! and the registry by which a verb finds it.
+#[cfg(all(feature = "http", not(feature = "redis")))]
+#[path = "changeless.rs"]
+mod changes;
+#[cfg(all(feature = "http", feature = "redis"))]
+mod changes;
 pub mod control;
 #[cfg(feature = "fuse")]
 pub mod daemon;

@@ -1,8 +1,8 @@
 //! A cache that answers over HTTP until it is told to end: `icecache serve`.
+use super::changes::Shared;
 use super::descriptors;
 use super::http::{Files, HttpMeters, Limits, Token, listen, serve};
 use super::metrics::{self, Metrics};
-use super::tiers::tiers;
 use crate::cache::{Cache, Chain, Config, OriginFiles, StoreOrigin};
 use crate::config::S3Settings;
 use crate::error::{Error, Result};
@@ -62,15 +62,16 @@ pub async fn run(
         None => None,
     };
     let meters = Arc::<HttpMeters>::default();
-    let tiers = tiers(redis.as_deref()).await?;
+    let shared = Shared::open(redis.as_deref()).await?;
     let (origin, chain) = match origin {
         Some((url, s3)) => {
             let store = open_configured(&url, &s3, Arc::default()).await?;
-            let chain = Arc::new(Chain::new(tiers, Arc::new(StoreOrigin::new(store.clone()))));
-            (Some(OriginFiles::new(cache.clone(), store, chain.clone(), fresh)), Some(chain))
+            let chain = Arc::new(Chain::new(shared.tiers(), Arc::new(StoreOrigin::new(store.clone()))));
+            (Some(Arc::new(OriginFiles::new(cache.clone(), store, chain.clone(), fresh))), Some(chain))
         }
         None => (None, None),
     };
+    let exchange = origin.as_ref().map(|files| shared.exchange(files));
     let local = |listener: &TcpListener| {
         listener.local_addr().map_err(|e| Error::io("cannot tell the address that is listened at", e))
     };
@@ -91,6 +92,7 @@ pub async fn run(
     });
     ready(addresses)?;
     serve(files_at, files, limits, meters, stop).await;
+    drop(exchange);
     if let Some(metrics) = metrics {
         let _ended = metrics.await;
     }

@@ -18,16 +18,7 @@ pub async fn redis(url: Option<&str>) -> Result<Option<Arc<RedisTier>>> {
     Ok(Some(Arc::new(tier)))
 }
 
-/// The same as a list of tiers.
-///
-/// # Errors
-/// The URL cannot be used, or this build has no Redis.
-#[cfg(all(feature = "redis", feature = "http"))]
-pub async fn tiers(url: Option<&str>) -> Result<Vec<Arc<dyn crate::cache::Tier>>> {
-    Ok(redis(url).await?.into_iter().map(|tier| tier as Arc<dyn crate::cache::Tier>).collect())
-}
-
-/// The same without Redis.
+/// None.
 ///
 /// # Errors
 /// One is named.

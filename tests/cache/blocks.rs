@@ -1,5 +1,5 @@
 //! Blocks of remote objects: one fetch for all, failures, full disks, and the whole as a file.
-use crate::common::{BLOCK, Source, assert_budget, config, content, object, place, read, taken};
+use crate::common::{BLOCK, Small, Source, assert_budget, config, content, object, place, read, taken};
 use futures::StreamExt;
 use icecache::cache::{
     Cache, CacheError, Chain, Config, Event, FetchError, ObjectId, Removed, StoreOrigin, Tier, TierError,
@@ -159,7 +159,7 @@ async fn an_origin_that_stalls_or_throttles_is_told_apart() {
 async fn blocks_go_one_by_one_and_those_in_use_stay() {
     let dir = place();
     let mut config = config(dir.path());
-    config.max_bytes = 8 * BLOCK;
+    config.max_bytes = 8 * BLOCK + 4096; // and the witness
     let cache = open(config).await;
     let source = Arc::new(Source::default());
     let blob = cache.blob(&object(1, 20 * BLOCK), source.clone()).unwrap();
@@ -218,20 +218,8 @@ async fn enospc_evicts_and_never_fails_a_reader() {
     if !crate::harness::is_root() {
         return crate::harness::skip("ENOSPC", "only root may mount a small file system");
     }
-    let dir = place();
-    let small = dir.path().join("small");
-    std::fs::create_dir(&small).unwrap();
-    let mut mount = std::process::Command::new("mount");
-    mount.args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(&small);
-    crate::harness::run(&mut mount, crate::harness::LIMIT).must("mount");
-    struct Unmount(std::path::PathBuf);
-    impl Drop for Unmount {
-        fn drop(&mut self) {
-            let _gone = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
-        }
-    }
-    let _unmount = Unmount(small.clone());
-    let cache = open(config(&small)).await;
+    let small = Small::new(2);
+    let cache = open(config(small.path())).await;
     let source = Arc::new(Source::default());
     let blob = cache.blob(&object(1, 64 * BLOCK), source.clone()).unwrap();
     for n in 0..64 {

@@ -204,7 +204,7 @@ async fn deleting_ends_a_fill_and_frees_the_key_of_what_is_held() {
 async fn what_is_held_is_never_evicted_and_what_is_not_goes_in_order() {
     let dir = place();
     let mut config = config(dir.path());
-    config.max_bytes = 10 * 4096;
+    config.max_bytes = 10 * 2 * 4096; // each with its witness
     let cache = Cache::open_on(config, Arc::new(MemoryJournal::new())).await.unwrap();
     let mut held = Vec::new();
     for n in 0..10 {

@@ -4,7 +4,7 @@ use crate::common::{BLOCK, Source, assert_budget, config, content, files, key, o
 use crate::harness::child::{Part, Writer, part};
 use crate::harness::{Dice, slice};
 use bytes::Bytes;
-use icecache::cache::{Begun, Cache, Config, FillOptions, Removed};
+use icecache::cache::{Begun, Cache, Config, FillOptions, Inserted, Removed};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -30,28 +30,56 @@ fn of(n: u64) -> Vec<u8> {
     content(n, 0..n * n * 150)
 }
 
-/// The process that is killed: four tasks that write, read and delete for ever. A wrong byte ends it.
+/// The process that is killed. A wrong byte ends it.
 pub fn play() {
     let Some(part) = part() else { return };
-    let part = Arc::new(part);
     std::panic::set_hook(Box::new(|info| {
         eprintln!("{info}");
         std::process::exit(7);
     }));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let cache = Cache::open(tight(&part.dir)).await.unwrap();
-        let steps = Arc::new(AtomicU64::new(0));
-        let workers: Vec<_> = (0..4)
-            .map(|_| {
-                let dice = Dice::from(u64::from(std::process::id()) * 7 + steps.fetch_add(1, Relaxed));
-                tokio::spawn(work(cache.clone(), part.clone(), steps.clone(), dice))
-            })
-            .collect();
-        for worker in workers {
-            worker.await.unwrap();
+        match part.role.as_str() {
+            "keeper" => keep(part).await,
+            _ => crowd(part).await,
         }
     });
+}
+
+/// Four tasks that write, read and delete for ever.
+async fn crowd(part: Part) {
+    let (cache, part) = (Cache::open(tight(&part.dir)).await.unwrap(), Arc::new(part));
+    let steps = Arc::new(AtomicU64::new(0));
+    let workers: Vec<_> = (0..4)
+        .map(|_| {
+            let dice = Dice::from(u64::from(std::process::id()) * 7 + steps.fetch_add(1, Relaxed));
+            tokio::spawn(work(cache.clone(), part.clone(), steps.clone(), dice))
+        })
+        .collect();
+    for worker in workers {
+        worker.await.unwrap();
+    }
+}
+
+/// What a keeper's step does: to which key, and the content, or nothing if it deletes.
+fn step(number: u64) -> (u64, Option<Vec<u8>>) {
+    let content = content(number, 0..1 + number * 7919 % 30_000);
+    (number % KEYS, (number / KEYS).is_multiple_of(2).then_some(content))
+}
+
+/// One step after the other, each acknowledged before the next begins; there is room for everything.
+async fn keep(part: Part) {
+    let cache = Cache::open(config(&part.dir)).await.unwrap();
+    for number in 0.. {
+        match step(number) {
+            (n, Some(content)) => {
+                let inserted = cache.insert(&key(n), content.into()).await.unwrap();
+                assert!(matches!(inserted, Inserted::New(_)), "step {number}: {inserted:?}");
+            }
+            (n, None) => assert_ne!(cache.remove(key(n)).await, Removed::Absent, "step {number}"),
+        }
+        part.done(number + 1);
+    }
 }
 
 async fn work(cache: Cache, part: Arc<Part>, steps: Arc<AtomicU64>, mut dice: Dice) {
@@ -132,4 +160,35 @@ async fn killed_at_any_moment_it_comes_back_right() {
     }
     eprintln!("rehydrated {rehydrated}, adopted {adopted}");
     assert!(rehydrated > 0 && adopted > 0, "the kills came at no interesting moment");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_before_a_kill_is_there_and_what_was_deleted_is_not() {
+    let mut dice = Dice::seeded("keepers");
+    let dir = place();
+    let (mut adopted, mut deleted) = (0, 0);
+    for round in 0..slice(10, 100) {
+        let home = dir.path().join(format!("cache-{round}"));
+        let child = Writer::start("keeper", &home, &dir.path().join(format!("progress-{round}")));
+        child.await_steps(dice.below(400));
+        let steps = child.stop();
+
+        let cache = Cache::open(config(&home)).await.unwrap();
+        cache.settled().await;
+        adopted += cache.stats().totals.adopted;
+        for n in 0..KEYS.min(steps) {
+            let last = (0..steps).rev().find(|number| number % KEYS == n).unwrap();
+            let (_, expected) = step(last);
+            let found = cache.look_up_file(key(n)).await.unwrap().map(|file| read(&file));
+            // The step that was under way may have been done.
+            let under_way = steps % KEYS == n && found == step(steps).1;
+            assert!(
+                found == expected || under_way,
+                "round {round}, key {n} after {steps} steps, last {last}"
+            );
+            deleted += u64::from(expected.is_none());
+        }
+        cache.close().await.unwrap();
+    }
+    assert!(adopted > 0 && deleted > 0, "the kills came at no interesting moment");
 }

@@ -1,7 +1,9 @@
 //! What comes back after a stop, a crash, and the loss of the journal.
-use crate::common::{BLOCK, Source, assert_budget, config, content, files, key, object, place, read, taken};
+use crate::common::{
+    BLOCK, Small, Source, assert_budget, config, content, files, key, object, place, read, taken,
+};
 use bytes::Bytes;
-use icecache::cache::{Cache, CacheError, Removed};
+use icecache::cache::{Cache, CacheError, Config, Removed};
 use icecache::journal::{Batch, Journal, JournalError, MemoryJournal, Pairs, Tree};
 use std::path::Path;
 use std::sync::Arc;
@@ -132,7 +134,7 @@ async fn everything_comes_back_in_the_order_of_use() {
     // Since then all were used in order, so 0 to 3 go first.
     let mut small = config(dir.path());
     let total = taken(dir.path()).0;
-    small.max_bytes = total - 4096 * (0..4_u64).map(|n| (n * 20_000).div_ceil(4096)).sum::<u64>();
+    small.max_bytes = total - 4096 * (0..4_u64).map(|n| 1 + (n * 20_000).div_ceil(4096)).sum::<u64>();
     let cache = Cache::open(small).await.unwrap();
     cache.settled().await;
     assert_budget(&cache, "after a restart with a lower limit");
@@ -279,4 +281,46 @@ async fn what_was_read_just_before_a_clean_stop_is_there_after_it() {
     }
     let cache = Cache::open(config(dir.path())).await.unwrap();
     assert_eq!(cache.stats().used.entries, 40);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_others_filled_keeps_it_neither_from_opening_nor_from_giving_room_back() {
+    if !crate::harness::is_root() {
+        return crate::harness::skip("a full disk", "only root may mount a small file system");
+    }
+    let small = Small::new(40);
+    let home = small.path().join("cache");
+    let cache = Cache::open(config(&home)).await.unwrap();
+    for n in 0..20 {
+        let inserted = cache.insert(&key(n), content(n, 0..1 << 20).into()).await.unwrap();
+        drop(inserted);
+    }
+    cache.close().await.unwrap();
+    small.fill();
+
+    let cache = Cache::open(config(&home)).await.unwrap();
+    cache.settled().await;
+    let totals = cache.stats().totals;
+    assert_eq!((totals.journal_rebuilds, totals.corrupt_drops), (0, 0), "{totals:?}");
+    let left: Vec<u64> = (0..20).filter(|n| cache.stat(key(*n)).is_some()).collect();
+    assert!(!left.is_empty() && left.len() < 20, "what the journal needs to open was given up: {left:?}");
+    assert_eq!(left.last(), Some(&19), "the oldest go");
+    for n in &left {
+        let file = cache.look_up_file(key(*n)).await.unwrap().unwrap();
+        assert!(read(&file) == content(*n, 0..1 << 20), "key {n}");
+    }
+    assert_budget(&cache, "after a start on a full disk");
+    cache.close().await.unwrap();
+
+    // Whoever wants some of the disk to stay free has it at once, and all the same finds what is left.
+    let wants = Config { min_free: small.free() + (3 << 20), ..config(&home) };
+    let min_free = wants.min_free;
+    let cache = Cache::open(wants).await.unwrap();
+    cache.settled().await;
+    let journal = 1 << 20; // which is written to meanwhile
+    assert!(small.free() + journal >= min_free, "{} of {min_free}", small.free());
+    let totals = cache.stats().totals;
+    assert!((1..=4).contains(&totals.evicted_free), "no more than is needed goes: {totals:?}");
+    assert_budget(&cache, "after giving room back");
+    cache.close().await.unwrap();
 }

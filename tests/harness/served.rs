@@ -36,7 +36,18 @@ pub fn metric_at(address: SocketAddr, line: &str) -> u64 {
 
 impl Served {
     pub fn start(dir: &Path, options: &[&str], environment: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(BIN);
+        Self::begin(Command::new(BIN), dir, options, environment)
+    }
+
+    /// One that is given few descriptors, and may have more.
+    pub fn start_poor(dir: &Path, options: &[&str], descriptors: u32) -> Self {
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -Sn $1; program=$2; shift 2; exec \"$program\" \"$@\"", "sh"]);
+        command.args([&descriptors.to_string(), BIN]);
+        Self::begin(command, dir, options, &[])
+    }
+
+    fn begin(mut command: Command, dir: &Path, options: &[&str], environment: &[(&str, &str)]) -> Self {
         command.args(["--json", "serve", "--http", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--cache"]);
         command.arg(dir.join("cache")).args(options).envs(environment.iter().copied());
         command.env("ICECACHE_CONFIG", "/dev/null").stdin(Stdio::null()).stdout(Stdio::piped());

@@ -28,3 +28,36 @@ fn a_second_server_has_blocks_from_redis() {
     first.stop();
     second.stop();
 }
+
+/// HTTP, Reading: "tells the others": who believes for an hour what it knows has the new version all the same.
+#[test]
+fn who_notices_a_change_tells_the_other_servers() {
+    let redis = Server::start(&[]);
+    let place = |name: &str| tempfile::Builder::new().prefix(name).tempdir_in("/var/tmp").unwrap();
+    let (origin, one, two) = (place("icecache-origin-"), place("icecache-http-"), place("icecache-http-"));
+    let put = |version: u64| {
+        let bytes = content(version, 0..100_000 + version);
+        fs::write(origin.path().join("new"), &bytes).unwrap();
+        fs::rename(origin.path().join("new"), origin.path().join("object")).unwrap();
+        bytes
+    };
+    let old = put(1);
+    let (url, asked) = (format!("file://{}", origin.path().display()), redis.url());
+    let watchful = Served::start(one.path(), &["--origin", &url, "--redis", &asked, "--fresh", "0s"], &[]);
+    let credulous = Served::start(two.path(), &["--origin", &url, "--redis", &asked, "--fresh", "1h"], &[]);
+    eventually("both listen", LIMIT, || {
+        let listening = redis.cli(&["PUBSUB", "NUMSUB", "icecache:events"]);
+        listening.split_whitespace().last().filter(|count| *count == "2").map(drop)
+    });
+    assert!(watchful.get("object").body == old && credulous.get("object").body == old);
+    // Twice: that a subscription has begun makes it ask anew as well, once.
+    for version in [2, 3] {
+        let new = put(version);
+        assert!(watchful.get("object").body == new);
+        eventually("the other one hears of it", LIMIT, || {
+            (credulous.get("object").body == new).then_some(())
+        });
+    }
+    watchful.stop();
+    credulous.stop();
+}

@@ -4,6 +4,7 @@ use crate::cache::budget::{Budget, on_disk};
 use crate::cache::error::CacheError;
 use crate::cache::record::Used;
 use crate::cache::store::{Place, punch};
+use crate::cache::witness::room_for_object;
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -13,6 +14,8 @@ use std::sync::atomic::Ordering::Relaxed;
 pub struct Audit {
     /// Blocks that are not there as was said.
     pub lost: Vec<Arc<Block>>,
+    /// How many of these have a witness that contradicts the journal or the disk.
+    pub damaged: u64,
     /// Blocks that are there, by their witness, and nobody had said so.
     pub adopted: Vec<Arc<Block>>,
 }
@@ -38,7 +41,8 @@ impl BlobEntry {
             let here = said && whole_range(&file, offset, length).map_err(io)?;
             match (block, slot) {
                 (Some(block), slot) if here && slot == Some(block.digest) => have.push(number),
-                (Some(block), _) => {
+                (Some(block), slot) => {
+                    audit.damaged += u64::from(slot.is_some());
                     state.blocks.remove(&number);
                     audit.lost.push(block);
                 }
@@ -70,7 +74,7 @@ impl BlobEntry {
             cleared.map_err(|e| CacheError::io("write", self.path(), e))?;
         }
         self.sidecar.store(place == Place::Sidecar, Relaxed);
-        let witness = if place == Place::Sidecar { self.witness_on_disk() } else { 0 };
+        let witness = room_for_object(&self.id, self.block_bytes);
         let blocks: u64 = state.blocks.values().map(|block| on_disk(block.length)).sum();
         state.charge = Some(budget.found(witness + blocks, 1));
         Ok(audit)

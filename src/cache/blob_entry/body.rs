@@ -1,9 +1,9 @@
 //! [`Body`]: the file of an object, open, and its witness.
 use super::{BlobEntry, State};
-use crate::cache::budget::{Charge, on_disk};
+use crate::cache::budget::Charge;
 use crate::cache::error::CacheError;
-use crate::cache::store::{ATTRIBUTE_MAX_BYTES, Place, Slots, Store};
-use crate::cache::witness::{SLOT_BYTES, Witness};
+use crate::cache::store::{Place, Slots, Store};
+use crate::cache::witness::{Witness, room_for_object};
 use crate::sync::Mutex;
 use std::fs::File;
 use std::sync::Arc;
@@ -64,17 +64,7 @@ impl BlobEntry {
         if self.state.lock().charge.is_some() {
             return (0, 0);
         }
-        let witness = self.witness_bytes();
-        (if witness > ATTRIBUTE_MAX_BYTES as u64 { on_disk(witness) } else { 0 }, 1)
-    }
-
-    fn witness_bytes(&self) -> u64 {
-        let header = self.header();
-        header.encode().len() as u64 + header.slots() * SLOT_BYTES as u64
-    }
-
-    pub(super) fn witness_on_disk(&self) -> u64 {
-        on_disk(self.witness_bytes())
+        (room_for_object(&self.id, self.block_bytes), 1)
     }
 
     /// Makes the file if there is none. What `charge` holds for it beyond need is given back.
@@ -105,8 +95,6 @@ impl BlobEntry {
             let place = if Store::put_attribute(&file, &image) {
                 Place::Attribute
             } else {
-                let missing = (block + self.witness_on_disk()).saturating_sub(charge.bytes());
-                charge.grow(missing, 0).map_err(|_| CacheError::NoRoom { bytes: missing })?;
                 self.store.put_sidecar(&name, &image)?;
                 Place::Sidecar
             };
@@ -115,9 +103,6 @@ impl BlobEntry {
         match made {
             Ok((place, slots)) => {
                 self.sidecar.store(place == Place::Sidecar, Relaxed);
-                if place == Place::Attribute {
-                    charge.shrink(charge.bytes() - block, 0);
-                }
                 without_readahead(&file);
                 let body = Arc::new(Body::new(file, slots));
                 state.body = Some(body.clone());

@@ -85,3 +85,28 @@ fn a_cut_one_is_refused_or_has_fewer_blocks() {
     let good = file(20_000).encode();
     assert!((0..good.len()).all(|length| Witness::decode(&good[..length]).is_err()));
 }
+
+#[test]
+fn the_room_of_a_witness_is_that_of_its_bytes() {
+    for (size, key) in [(0, "k"), (1, "a longer key"), (1 << 20, "k"), (300 << 20, "many blocks")] {
+        let key = Key::new(key).expect("a key");
+        let room = room_for_file(&key, size, 1 << 20);
+        let header = Header {
+            identity: Identity::File { key, size },
+            generation: 7,
+            block_bytes: 1 << 20,
+            whole: [1; 32],
+        };
+        let slots = vec![None; header.slots() as usize];
+        assert_eq!(room, on_disk(Witness { header, slots }.encode().len() as u64), "{size}");
+    }
+    let id =
+        ObjectId { bucket: "bucket".into(), key: "k".repeat(900), tag: "t".into(), size: (80 << 20) + 1 };
+    let room = room_for_object(&id, 1 << 20);
+    let header =
+        Header { identity: Identity::Object(id), generation: 7, block_bytes: 1 << 20, whole: [0; 32] };
+    let slots = vec![None; header.slots() as usize];
+    let length = Witness { header, slots }.encode().len() as u64;
+    assert_eq!(room, on_disk(length));
+    assert_eq!(length, FIXED_BYTES + (2 + 6) + (2 + 900) + (2 + 1) + 81 * 40, "to the byte");
+}

@@ -1,6 +1,6 @@
 //! `icecache cache get`, `put` and `rm`.
 use super::{CacheArgs, CacheDir, absent, key, named, with_cache};
-use crate::cache::{EntryName, Inserted, Removed};
+use crate::cache::{EntryName, File, Inserted, Removed};
 use crate::cli::output::{bytes, safe};
 use crate::cli::{Context, Exit};
 use crate::{Error, ErrorKind, Result};
@@ -43,22 +43,45 @@ pub struct Rm {
 impl Get {
     pub fn run(self, context: &Context) -> Result<Exit> {
         let config = self.cache.unlimited(context)?;
-        with_cache(config, |cache| async move {
-            let file = cache.look_up_file(self.key.as_bytes()).await?.ok_or_else(|| absent(&self.key))?;
-            let mut to: Box<dyn Write> = match &self.to {
+        let (to, text) = (self.to.clone(), self.key.clone());
+        let file = with_cache(config, &context.output, |cache| async move {
+            let file = cache.look_up_file(text.as_bytes()).await?.ok_or_else(|| absent(&text))?;
+            let mut out: Box<dyn Write> = match &to {
                 Some(path) => Box::new(std::fs::File::create_new(path).map_err(|e| written(path, e))?),
                 None => Box::new(std::io::stdout().lock()),
             };
-            let name = self.to.clone().unwrap_or_else(|| "stdout".into());
+            let name = to.unwrap_or_else(|| "stdout".into());
             let mut at = 0;
             while at < file.size() {
                 let piece = file.read_blocking(at, PIECE)?;
                 at += piece.len() as u64;
-                to.write_all(&piece).map_err(|e| written(&name, e))?;
+                out.write_all(&piece).map_err(|e| written(&name, e))?;
             }
-            to.flush().map_err(|e| written(&name, e))
+            out.flush().map_err(|e| written(&name, e))?;
+            Ok(file)
         })?;
+        // Without --to stdout has the content, and nothing else.
+        if self.to.is_some() && context.output.json {
+            context.output.value(&Told::of(&self.key, &file))?;
+        }
         Ok(Exit::Done)
+    }
+}
+
+/// A file that was put or got.
+#[derive(Debug, serde::Serialize)]
+struct Told<'a> {
+    key: &'a str,
+    /// In bytes.
+    size: u64,
+    /// BLAKE3.
+    checksum: Option<String>,
+}
+
+impl<'a> Told<'a> {
+    fn of(key: &'a str, file: &File) -> Self {
+        let checksum = file.checksum().map(|digest| blake3::Hash::from(digest).to_hex().to_string());
+        Self { key, size: file.size(), checksum }
     }
 }
 
@@ -69,7 +92,7 @@ fn written(path: &Path, e: std::io::Error) -> Error {
 impl Put {
     pub fn run(self, context: &Context) -> Result<Exit> {
         let (config, key) = (self.cache.config(context)?, key(&self.key)?);
-        let inserted = with_cache(config, |cache| async move {
+        let inserted = with_cache(config, &context.output, |cache| async move {
             if self.file.as_os_str() != "-" {
                 return Ok(cache.insert_copy(&key, &self.file).await?);
             }
@@ -88,6 +111,9 @@ impl Put {
         })?;
         match inserted {
             Inserted::New(file) => {
+                if context.output.json {
+                    context.output.value(&Told::of(&self.key, &file))?;
+                }
                 context.output.say(&format!("{} is there, {}", safe(&self.key), bytes(file.size())));
                 Ok(Exit::Done)
             }
@@ -103,7 +129,7 @@ impl Rm {
     pub fn run(self, context: &Context) -> Result<Exit> {
         let config = self.cache.unlimited(context)?;
         let keys = self.keys.clone();
-        let missing = with_cache(config, |cache| async move {
+        let missing = with_cache(config, &context.output, |cache| async move {
             let mut missing = Vec::new();
             for key in keys {
                 let found = named(&cache, &key);

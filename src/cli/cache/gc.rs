@@ -1,8 +1,9 @@
 //! `icecache cache gc`.
-use super::{CacheArgs, with_cache};
+use super::{CacheArgs, shown, with_cache};
 use crate::Result;
 use crate::cli::output::bytes;
 use crate::cli::{Context, Exit};
+use crate::serve::startup::Progress;
 use bytesize::ByteSize;
 
 #[derive(Debug, clap::Args)]
@@ -18,10 +19,16 @@ impl Gc {
     pub fn run(self, context: &Context) -> Result<Exit> {
         let config = self.cache.config(context)?;
         let free = self.free.as_u64();
-        let stats = with_cache(config, |cache| async move {
-            if free > 0 {
-                cache.make_room(cache.stats().used.bytes.saturating_sub(free)).await;
-            }
+        let stats = with_cache(config, &context.output, |cache| async move {
+            let before = cache.stats().used.bytes;
+            // At least what the limits want, of which one may have come to bear since it was opened.
+            let making = cache.make_room(before.saturating_sub(free));
+            shown(&context.output, making, || {
+                let used = cache.stats().used;
+                let (phase, bytes) = ("throwing out".into(), before.saturating_sub(used.bytes));
+                Progress { phase, bytes, bytes_total: free, entries: used.entries }
+            })
+            .await;
             Ok(cache.stats())
         })?;
         let totals = &stats.totals;

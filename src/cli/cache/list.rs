@@ -78,7 +78,7 @@ impl Line {
 impl Ls {
     pub fn run(self, context: &Context) -> Result<Exit> {
         let config = self.cache.unlimited(context)?;
-        let mut entries = with_cache(config, |cache| async move { Ok(cache.entries()) })?;
+        let mut entries = with_cache(config, &context.output, |cache| async move { Ok(cache.entries()) })?;
         match self.sort {
             Sort::Key => entries.sort_by(|a, b| a.name.cmp(&b.name)),
             Sort::Size => entries.sort_by_key(|info| std::cmp::Reverse(info.on_disk)),
@@ -119,7 +119,7 @@ impl Stat {
     pub fn run(self, context: &Context) -> Result<Exit> {
         let config = self.cache.unlimited(context)?;
         let text = self.key.clone();
-        let found = with_cache(config, |cache| async move { Ok(named(&cache, &text)) })?;
+        let found = with_cache(config, &context.output, |cache| async move { Ok(named(&cache, &text)) })?;
         if found.is_empty() {
             return Err(absent(&self.key));
         }

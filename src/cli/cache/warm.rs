@@ -1,7 +1,7 @@
 //! `icecache cache warm`.
 use super::{CacheArgs, origin_settings, with_cache};
 use crate::Result;
-use crate::cache::{ObjectId, StoreOrigin};
+use crate::cache::{Cache, Info, ObjectId, StoreOrigin};
 use crate::cli::flags::{Flags, S3Scope};
 use crate::cli::output::{bytes, safe};
 use crate::cli::progress::View;
@@ -28,7 +28,10 @@ pub struct Warm {
 #[derive(Debug, Default, serde::Serialize)]
 struct Warmed {
     objects: u64,
+    /// Their bytes.
     bytes: u64,
+    /// How many of these are in the cache now.
+    cached: u64,
     failed: Vec<String>,
 }
 
@@ -38,12 +41,13 @@ impl Warm {
         let (url, s3) = origin_settings(&self.origin, &self.s3, context)?;
         let prefixes = if self.prefixes.is_empty() { vec![String::new()] } else { self.prefixes };
         let mut view = View::new(&context.output);
-        let warmed = with_cache(config, |cache| {
+        let warmed = with_cache(config, &context.output, |cache| {
             let view = &mut view;
             async move {
                 let store = open_configured(&url, &s3, Arc::default()).await?;
                 let origin = Arc::new(StoreOrigin::new(store.clone()));
                 let mut warmed = Warmed::default();
+                let mut brought = Vec::new();
                 for prefix in &prefixes {
                     let mut objects = std::pin::pin!(list::objects(&*store, prefix, None));
                     while let Some(listed) = objects.next().await {
@@ -60,6 +64,7 @@ impl Warm {
                             Ok(()) => {
                                 warmed.objects += 1;
                                 warmed.bytes += id.size;
+                                brought.push(id);
                             }
                             Err(e) => warmed.failed.push(format!("{key}: {e}")),
                         }
@@ -71,6 +76,8 @@ impl Warm {
                         });
                     }
                 }
+                cache.quiet().await;
+                warmed.cached = brought.iter().map(|id| cached_bytes(&cache, id)).sum();
                 Ok(warmed)
             }
         })?;
@@ -81,7 +88,23 @@ impl Warm {
         for failed in &warmed.failed {
             context.output.warn(&safe(failed));
         }
-        context.output.say(&format!("{} objects, {}, are in the cache", warmed.objects, bytes(warmed.bytes)));
-        Ok(if warmed.failed.is_empty() { Exit::Done } else { Exit::Failure })
+        let Warmed { objects, bytes: size, cached, .. } = warmed;
+        if cached < size {
+            context.output.warn(&format!(
+                "{objects} objects, {}, were brought, but only {} of them are in the cache: it is too small \
+                 (--max-bytes, --max-entries, --min-free)",
+                bytes(size),
+                bytes(cached)
+            ));
+        } else {
+            context.output.say(&format!("{objects} objects, {}, are in the cache", bytes(size)));
+        }
+        Ok(if warmed.failed.is_empty() && cached == size { Exit::Done } else { Exit::Failure })
     }
+}
+
+/// Bytes of an object that are in the cache, in whole blocks.
+fn cached_bytes(cache: &Cache, id: &ObjectId) -> u64 {
+    let block_bytes = cache.config().block_bytes;
+    cache.stat_object(id).map_or(0, |Info { blocks, .. }| (u64::from(blocks.0) * block_bytes).min(id.size))
 }

@@ -38,8 +38,13 @@ pub fn take(path: &Path, patience: Duration) -> Result<File, JournalError> {
         file.rewind()?;
         writeln!(file, "{}", std::process::id())
     };
-    write(&mut file).map_err(|source| JournalError::Io { action: "lock", source })?;
-    Ok(file)
+    match write(&mut file) {
+        // The lock holds without the number, which is for the message that others get.
+        Err(e) if e.kind() != std::io::ErrorKind::StorageFull => {
+            Err(JournalError::Io { action: "lock", source: e })
+        }
+        _ => Ok(file),
+    }
 }
 
 fn holder(file: &mut File) -> Option<u32> {

@@ -18,6 +18,15 @@ pub(super) enum Content {
     Object(Blob, Properties),
 }
 
+impl From<Found> for Content {
+    fn from(found: Found) -> Self {
+        match found {
+            Found::File(file) => Self::File(file),
+            Found::Filling(waiting) => Self::Filling(waiting),
+        }
+    }
+}
+
 impl Content {
     /// In bytes; `None` where only who fills it could know.
     pub(super) fn size(&self) -> Option<u64> {

@@ -5,7 +5,7 @@ use super::meters::HttpMeters;
 use super::range::{self, Ranges};
 use super::reply::{self, Body, Pieces, words};
 use super::server::Answer;
-use crate::cache::{Cache, CacheError, FetchError, FillOptions, Found, Inserted, Key, OriginFiles, Removed};
+use crate::cache::{Cache, CacheError, FetchError, FillOptions, Inserted, Key, OriginFiles, Removed};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -21,6 +21,8 @@ const PREFIX: &str = "/files/";
 const METHODS: &str = "GET, HEAD, PUT, DELETE";
 /// An object that changes while it is looked up is looked up so often.
 const ATTEMPTS_MAX: u32 = 3;
+/// Who asks for what is not there waits so long for the end of the check after the start.
+const SETTLING: Duration = Duration::from_secs(10);
 /// Of an upload nothing comes for so long: it is given up.
 const UPLOAD_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -45,7 +47,7 @@ impl std::fmt::Debug for Token {
 #[derive(Debug)]
 pub struct Files {
     cache: Cache,
-    origin: Option<OriginFiles>,
+    origin: Option<Arc<OriginFiles>>,
     token: Option<Token>,
     meters: Arc<HttpMeters>,
 }
@@ -55,6 +57,8 @@ pub struct Files {
 enum Failure {
     /// The request is wrong.
     Bad(&'static str),
+    /// The check after the start may still find it.
+    Checking,
     Cache(CacheError),
 }
 
@@ -68,6 +72,10 @@ impl Failure {
     fn reply(&self) -> Response<Body> {
         let (status, text) = match self {
             Self::Bad(text) => (StatusCode::BAD_REQUEST, (*text).to_owned()),
+            Self::Checking => {
+                let text = "the cache is being checked after a start: this may still be found";
+                (StatusCode::SERVICE_UNAVAILABLE, text.to_owned())
+            }
             Self::Cache(CacheError::Fetch(e)) => (status_of_fetch(e), e.to_string()),
             Self::Cache(e) => (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()),
         };
@@ -113,7 +121,7 @@ impl Files {
     /// one nobody may.
     pub fn new(
         cache: Cache,
-        origin: Option<OriginFiles>,
+        origin: Option<Arc<OriginFiles>>,
         token: Option<Token>,
         meters: Arc<HttpMeters>,
     ) -> Self {
@@ -162,12 +170,10 @@ impl Files {
     }
 
     async fn find(&self, key: &Key) -> Result<Option<Content>, Failure> {
-        match self.cache.look_up(key).await? {
-            Some(Found::File(file)) => return Ok(Some(Content::File(file))),
-            Some(Found::Filling(waiting)) => return Ok(Some(Content::Filling(waiting))),
-            None => {}
+        if let Some(found) = self.cache.look_up(key).await? {
+            return Ok(Some(found.into()));
         }
-        let Some(origin) = &self.origin else { return Ok(None) };
+        let Some(origin) = &self.origin else { return self.find_late(key).await };
         let name = std::str::from_utf8(key.as_bytes()).map_err(|_| Failure::Bad("the key is not UTF-8"))?;
         if let Some(fault) = crate::remote::key::fault(name) {
             return Err(Failure::Bad(fault));
@@ -177,6 +183,17 @@ impl Files {
             Ok(None) => Ok(None),
             Err(e) => Err(Failure::Cache(FetchError::from(e).into())),
         }
+    }
+
+    /// What a kill kept out of the journal is found by the check after the start.
+    async fn find_late(&self, key: &Key) -> Result<Option<Content>, Failure> {
+        if self.cache.stats().settled {
+            return Ok(None);
+        }
+        if tokio::time::timeout(SETTLING, self.cache.settled()).await.is_err() {
+            return Err(Failure::Checking);
+        }
+        Ok(self.cache.look_up(key).await?.map(Content::from))
     }
 
     async fn read(&self, key: &Key, method: &Method, headers: &HeaderMap) -> Result<Response<Body>, Failure> {
@@ -235,11 +252,16 @@ impl Files {
                     set(&mut fields, header::CONTENT_RANGE, &content_range(part, size));
                     set(&mut fields, header::CONTENT_LENGTH, &(part.end - part.start).to_string());
                     set(&mut fields, header::CONTENT_TYPE, &media_type);
-                    (StatusCode::PARTIAL_CONTENT, fields, begun(content.pieces(Some(part))).await?)
+                    (
+                        StatusCode::PARTIAL_CONTENT,
+                        fields,
+                        self.begun(key, content, std::slice::from_ref(part), content.pieces(Some(part)))
+                            .await?,
+                    )
                 }
                 _ => {
                     let (fields, pieces) = multipart(content, &parts, size, &media_type);
-                    (StatusCode::PARTIAL_CONTENT, fields, begun(pieces).await?)
+                    (StatusCode::PARTIAL_CONTENT, fields, self.begun(key, content, &parts, pieces).await?)
                 }
             },
             (Ranges::Whole | Ranges::Parts(_), size) => {
@@ -250,7 +272,10 @@ impl Files {
                 set(&mut fields, header::CONTENT_TYPE, &media_type);
                 let body = match *method {
                     Method::HEAD => reply::bytes(Bytes::new()),
-                    _ => begun(content.pieces(None)).await?,
+                    _ => {
+                        self.begun(key, content, std::slice::from_ref(&(0..u64::MAX)), content.pieces(None))
+                            .await?
+                    }
                 };
                 (StatusCode::OK, fields, body)
             }
@@ -262,6 +287,37 @@ impl Files {
         *reply.status_mut() = status;
         *reply.headers_mut() = fields;
         Ok(described(reply, &validators))
+    }
+
+    /// A body whose first piece is there. Where only some of it is in the cache the origin has said that it still
+    /// has the rest: an object that has changed is noticed before its first byte is sent, not after.
+    async fn begun(
+        &self,
+        key: &Key,
+        content: &Content,
+        parts: &[Range<u64>],
+        pieces: Pieces,
+    ) -> Result<Body, CacheError> {
+        let mut pieces = match (content, &self.origin) {
+            (Content::Object(blob, _), Some(origin)) => {
+                let missing = parts.iter().find_map(|part| blob.first_missing(part.clone()));
+                if let Some(at) = missing.filter(|at| Some(*at) != parts.first().map(|part| part.start)) {
+                    blob.read(at, 1).await?;
+                }
+                let (origin, name) = (origin.clone(), String::from_utf8_lossy(key.as_bytes()).into_owned());
+                let noticed = move |piece: &Result<Bytes, CacheError>| {
+                    if let Err(CacheError::Fetch(FetchError::Changed { .. })) = piece {
+                        origin.forget(&name);
+                    }
+                };
+                pieces.inspect(noticed).boxed()
+            }
+            _ => pieces,
+        };
+        Ok(match pieces.next().await {
+            None => reply::bytes(Bytes::new()),
+            Some(first) => reply::stream(futures::stream::iter([Ok(first?)]).chain(pieces).boxed()),
+        })
     }
 
     async fn write(&self, key: &Key, request: Request<Incoming>) -> Result<Response<Body>, Failure> {
@@ -289,6 +345,7 @@ impl Files {
                 words(StatusCode::CONFLICT, "the key is there already; delete it first"),
                 &Content::File(file).validators(),
             ),
+            Err(CacheError::Deleted) => words(StatusCode::CONFLICT, "the key was deleted meanwhile"),
             Ok(Inserted::Filling(_)) => {
                 words(StatusCode::CONFLICT, "the key is being filled by somebody else")
             }
@@ -307,14 +364,6 @@ impl Files {
             _ => reply::empty(StatusCode::NO_CONTENT),
         }
     }
-}
-
-/// A body whose first piece is there.
-async fn begun(mut pieces: Pieces) -> Result<Body, CacheError> {
-    Ok(match pieces.next().await {
-        None => reply::bytes(Bytes::new()),
-        Some(first) => reply::stream(futures::stream::iter([Ok(first?)]).chain(pieces).boxed()),
-    })
 }
 
 /// Several parts in one body (RFC 9110, section 14.6).

@@ -1,12 +1,12 @@
 //! [`serve`]: connections, and what they may cost.
 use super::meters::HttpMeters;
-use super::reply::Body;
+use super::reply::{Body, words};
 use crate::error::{Error, ErrorKind, Result};
 use async_trait::async_trait;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::io;
@@ -138,7 +138,14 @@ async fn connection(
 ) {
     let _small_answers_at_once = stream.set_nodelay(true);
     let patient = TokioIo::new(Patient { stream, limit: limits.patience, stuck: None });
-    let service = service_fn(|request| async move { Ok::<_, Infallible>(answers.answer(request).await) });
+    let service = service_fn(|request| async move {
+        // The library's own limit is of its buffer, which is filled by more than it says.
+        let reply = match head_bytes(&request) > limits.head_bytes {
+            true => words(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "the request has too long a head"),
+            false => answers.answer(request).await,
+        };
+        Ok::<_, Infallible>(reply)
+    });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(limits.head_time)
@@ -159,6 +166,14 @@ async fn connection(
         }
         tracing::debug!(%error, "a connection broke off");
     }
+}
+
+/// The bytes of a request's line and headers.
+fn head_bytes<B>(request: &Request<B>) -> usize {
+    let line = request.method().as_str().len() + request.uri().to_string().len() + " HTTP/1.1\r\n".len() + 1;
+    let fields =
+        request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());
+    line + fields.sum::<usize>() + "\r\n".len()
 }
 
 /// A connection whose other end must take what it is sent within a limit.

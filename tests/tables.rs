@@ -3,6 +3,8 @@
 #![cfg(feature = "tables")]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "tables/beside.rs"]
+mod beside;
 #[path = "support/cloud.rs"]
 mod cloud;
 mod harness;

@@ -49,13 +49,23 @@ const SETTINGS: &[&str] = &[
     "transport",
     "fuse-threads",
     "metrics",
+    "catalog",
+    "table",
+    "catalog-option",
+    "tables-only",
+    "tables-cache",
+    "keep-snapshots",
+    "tables-redis",
+    "tables-poll",
+    "tables-poll-idle",
+    "tables-timeout",
     "config",
     "version",
     "at",
 ];
 
 /// Settings that may stand alone and then mean `on`.
-const SWITCHES: &[&str] = &["s3-path-style", "unsafe-no-cas", "no-prefetch", "dictionary"];
+const SWITCHES: &[&str] = &["s3-path-style", "unsafe-no-cas", "no-prefetch", "dictionary", "tables-only"];
 
 /// Short words and what they mean.
 const SHORT: &[(&str, &str)] = &[

@@ -32,8 +32,8 @@ impl Config {
             None => Ok(()),
         };
         if context.output.json {
-            let value = |(key, value): (&crate::config::keys::Key, Option<&crate::config::Value<_>>)| {
-                let value = value.map(|v: &crate::config::Value<std::ffi::OsString>| {
+            let value = |(key, value): (&crate::config::keys::Key, Option<crate::config::Value<_>>)| {
+                let value = value.map(|v: crate::config::Value<std::ffi::OsString>| {
                     json!({"value": v.value.to_string_lossy(), "origin": v.origin.to_string()})
                 });
                 (key.name.to_owned(), value.unwrap_or(Value::Null))

@@ -3,8 +3,8 @@ use super::Context;
 use crate::Result;
 use crate::config::keys::{KEYS, Key};
 use crate::config::{ConfigFile, Merged, RemoteSettings};
-use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
-use std::ffi::OsString;
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 /// The keys that say where a remote is.
@@ -12,7 +12,7 @@ const REMOTE_KEYS: &[&str] =
     &["remote", "name", "layout", "s3-endpoint", "s3-region", "s3-path-style", "s3-profile", "unsafe-no-cas"];
 
 /// The keys that are switches: as a flag they need no value.
-const SWITCHES: &[&str] = &["s3-path-style", "unsafe-no-cas", "no-prefetch", "dictionary"];
+const SWITCHES: &[&str] = &["s3-path-style", "unsafe-no-cas", "no-prefetch", "dictionary", "tables-only"];
 
 /// Which keys a verb takes.
 pub trait Scope: Send + Sync + 'static {
@@ -74,7 +74,11 @@ impl<S> Flags<S> {
 
 impl<S: Scope> FromArgMatches for Flags<S> {
     fn from_arg_matches(matches: &ArgMatches) -> std::result::Result<Self, clap::Error> {
-        let given = |key: &Key| matches.get_one::<OsString>(key.name).map(|value| (key.name, value.clone()));
+        let given = |key: &Key| {
+            let values: Vec<&OsStr> =
+                matches.get_many::<OsString>(key.name)?.map(OsString::as_os_str).collect();
+            Some((key.name, values.join(OsStr::new("\n"))))
+        };
         Ok(Self {
             config: matches.get_one::<PathBuf>("config").cloned(),
             values: KEYS.iter().filter(|k| S::has(k)).filter_map(given).collect(),
@@ -103,6 +107,12 @@ impl<S: Scope> Args for Flags<S> {
     }
 }
 
+/// Whether a key is about the tables that a mount shows.
+fn is_of_tables(key: &Key) -> bool {
+    key.name.starts_with("tables-")
+        || matches!(key.name, "catalog" | "table" | "catalog-option" | "keep-snapshots")
+}
+
 fn arg(key: &'static Key) -> Arg {
     let help = match key.default {
         Some(default) if !default.is_empty() => format!("{} [default: {default}]", key.help),
@@ -112,12 +122,19 @@ fn arg(key: &'static Key) -> Arg {
         .long(key.name)
         .value_parser(clap::value_parser!(OsString))
         .help(help)
-        .help_heading("Settings");
+        .help_heading(if is_of_tables(key) { "Iceberg tables" } else { "Settings" })
+        .action(if key.list { ArgAction::Append } else { ArgAction::Set });
     if SWITCHES.contains(&key.name) {
         return arg.num_args(0..=1).require_equals(true).default_missing_value("on").value_name("on|off");
     }
     arg.value_name(match key.name {
-        "remote" | "s3-endpoint" => "URL",
+        "remote" | "s3-endpoint" | "tables-redis" => "URL",
+        "catalog" => "NAME=KIND:…",
+        "table" => "NAME=LOCATION",
+        "catalog-option" => "NAME.KEY=VALUE",
+        "tables-cache" => "SIZE",
+        "keep-snapshots" => "NUMBER|AGE|SIZE",
+        name if name.starts_with("tables-") => "TIME",
         "state-dir" | "backing" => "PATH",
         "metrics" => "ADDRESS",
         name if name.contains("timeout") || name.contains("deadline") => "TIME",

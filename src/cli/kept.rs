@@ -89,6 +89,9 @@ impl Start {
     /// Makes the directory usable.
     pub(super) fn start(self) -> Result<Kept> {
         let state = if self.way == Way::Directory {
+            if self.settings.tables.is_some() {
+                Output::of_process(self.json).warn("tables are shown by a mount alone, and this is none");
+            }
             State::Restored(Box::new(Session::open(&self.settings, self.stray, &status(self.json))?))
         } else {
             let context =
@@ -128,6 +131,10 @@ pub(super) fn settings(
         merged.derive("state-dir", place::NO_STATE);
     }
     let settings = MountSettings::resolve(&dir, &mut merged, &context.environment, false)?;
+    if settings.is_of_tables_only() {
+        let message = "a command runs on a directory that is kept: leave --tables-only out";
+        return Err(Error::new(ErrorKind::Invalid, message));
+    }
     if settings.keeps_state() {
         mount::prepare(&settings)?;
     }

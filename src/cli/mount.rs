@@ -40,8 +40,6 @@ pub struct Mount {
     #[arg(long, value_name = "TIME", conflicts_with = "version")]
     at: Option<String>,
     #[command(flatten)]
-    tables: super::tables::TablesArgs,
-    #[command(flatten)]
     flags: Flags<MountScope>,
 }
 
@@ -56,17 +54,17 @@ impl Mount {
         let dir = directory(&self.dir, context)?;
         let mut merged = self.flags.merge(context, Some(&dir))?;
         let settings = MountSettings::resolve(&dir, &mut merged, &context.environment, self.foreground)?;
-        let tables = self.tables.settings()?;
-        let settings = match (shown, tables) {
-            (Some(_), Some(_)) => {
-                let message =
-                    "--version and --at are of a directory, --tables-only shows tables: give one of them";
+        let typed = |key: &str| merged.get(key).is_some_and(|value| matches!(value.origin, Origin::Flag(_)));
+        let settings = match shown {
+            Some(_) if settings.is_of_tables_only() || ["catalog", "table"].into_iter().any(typed) => {
+                let message = "--version and --at are of a directory, --catalog, --table and --tables-only show \
+                               tables: give one of them";
                 return Err(Error::new(ErrorKind::Invalid, message));
             }
-            (None, Some(tables)) => settings.showing_tables(tables),
             // Who looks at a version seldom wants a second copy of all of it.
-            (Some(version), None) => settings.showing(version, !is_default(&merged, "no-prefetch")),
-            (None, None) => settings,
+            Some(version) => settings.showing(version, !is_default(&merged, "no-prefetch")),
+            None if settings.is_of_tables_only() => settings.showing_tables_only(),
+            None => settings,
         };
         prepare(&settings)?;
         announce(&settings, is_default(&merged, "remote"), context);
@@ -118,7 +116,7 @@ pub(super) fn is_default(merged: &Merged, key: &str) -> bool {
 /// what lies there is trusted.
 pub(super) fn prepare(settings: &MountSettings) -> Result<()> {
     // That of a mount of a version or of tables lies in another one.
-    let within = settings.shows.is_some() || settings.tables.is_some();
+    let within = settings.shows.is_some() || settings.is_of_tables_only();
     let above = settings.state_dir.parent().filter(|_| within).map(Path::to_owned);
     let makes_above = above.as_ref().is_some_and(|dir| !dir.exists());
     for dir in above.iter().chain([&settings.state_dir, &settings.temp_dir()]) {
@@ -139,10 +137,8 @@ pub(super) fn prepare(settings: &MountSettings) -> Result<()> {
 
 pub(super) fn announce(settings: &MountSettings, by_default: bool, context: &Context) {
     let note = if by_default { " (no remote is configured, so a directory of this machine)" } else { "" };
-    if let Some(tables) = &settings.tables {
-        let (dir, number) = (safe_path(&settings.dir), tables.catalogs.len());
-        let catalogs = if number == 1 { "catalog" } else { "catalogs" };
-        context.output.say(&format!("{dir} is to show the tables of {number} {catalogs}, read-only"));
+    if settings.is_of_tables_only() {
+        announce_tables(settings, context);
         return;
     }
     if settings.shows.is_some() {
@@ -156,6 +152,14 @@ pub(super) fn announce(settings: &MountSettings, by_default: bool, context: &Con
         safe(&settings.remote),
         settings.name
     ));
+    announce_tables(settings, context);
+}
+
+fn announce_tables(settings: &MountSettings, context: &Context) {
+    let Some(tables) = &settings.tables else { return };
+    let (dir, number) = (safe_path(&settings.dir), tables.catalogs.len());
+    let catalogs = if number == 1 { "catalog" } else { "catalogs" };
+    context.output.say(&format!("{dir} is to show the tables of {number} {catalogs}, read-only"));
 }
 
 fn report_ready(ready: &Ready, shows: bool, context: &Context) -> Result<()> {

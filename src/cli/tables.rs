@@ -1,5 +1,4 @@
-//! `icecache tables …`: what a mount shows of Iceberg tables; and the flags of such a mount.
-mod flags;
+//! `icecache tables …`: what a mount shows of Iceberg tables.
 #[cfg(feature = "tables")]
 mod show;
 #[cfg(feature = "tables")]
@@ -7,6 +6,5 @@ mod verbs;
 #[cfg(feature = "tables")]
 mod watch;
 
-pub use flags::TablesArgs;
 #[cfg(feature = "tables")]
 pub use verbs::TablesVerb;

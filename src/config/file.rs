@@ -153,7 +153,7 @@ impl Source<'_> {
                 let words: Option<Vec<&str>> = list.iter().map(|item| item.get_ref().as_str()).collect();
                 words
                     .ok_or_else(|| self.error(span, format!("list must hold strings only: {name}")))?
-                    .join(",")
+                    .join(if key.list { "\n" } else { "," })
             }
             other => return Err(self.error(span, format!("{} is no value of: {name}", other.type_str()))),
         };

@@ -9,6 +9,8 @@ pub struct Key {
     pub default: Option<&'static str>,
     /// One line for people.
     pub help: &'static str,
+    /// It may be given several times: an array in the file, a line each in a variable.
+    pub list: bool,
 }
 
 impl Key {
@@ -19,7 +21,11 @@ impl Key {
 }
 
 const fn key(name: &'static str, default: Option<&'static str>, help: &'static str) -> Key {
-    Key { name, default, help }
+    Key { name, default, help, list: false }
+}
+
+const fn list(name: &'static str, help: &'static str) -> Key {
+    Key { name, default: None, help, list: true }
 }
 
 /// All keys, in the order in which they are shown.
@@ -91,6 +97,35 @@ pub const KEYS: &[Key] = &[
     key("transport", Some("auto"), "how requests reach the daemon: auto (io_uring where it can), or device"),
     key("fuse-threads", Some("2"), "threads that answer the kernel by the device, 1 to 64"),
     key("metrics", None, "serve metrics for Prometheus at this address, as HOST:PORT"),
+    list(
+        "catalog",
+        "show the tables of this catalog below iceberg/, read-only: NAME=rest:http://…, NAME=sql:sqlite:///PATH, \
+         NAME=sql:postgres://…, NAME=hadoop:s3://BUCKET/PATH or NAME=hadoop:file:///PATH; may be repeated",
+    ),
+    list(
+        "table",
+        "show one table that no catalog has, by its location: NAME=s3://BUCKET/PATH; may be repeated",
+    ),
+    list(
+        "catalog-option",
+        "a property of a catalog, such as NAME.warehouse=…; a secret as NAME.token=env:VARIABLE or =file:PATH; may \
+         be repeated",
+    ),
+    key("tables-only", Some("off"), "on: show tables and nothing else"),
+    key("tables-cache", Some("10GiB"), "the most bytes of tables on the local disk"),
+    list(
+        "keep-snapshots",
+        "which older versions of a table stay readable for who has opened one: so many (16), those of so long ago \
+         (12h, 7d, 8w), or until their metadata has so many bytes (500MB); several of these: what all permit",
+    ),
+    key("tables-redis", None, "ask this Redis before the object store, as redis[s]://HOST:PORT"),
+    key("tables-poll", Some("1s"), "how often catalogs are asked while somebody looks into their tables"),
+    key("tables-poll-idle", Some("60s"), "how often catalogs are asked at least"),
+    key(
+        "tables-timeout",
+        Some("120s"),
+        "a read of a table that has brought nothing for so long fails with EIO",
+    ),
     key("mount-flags", Some(""), "list of nosuid, nodev, noexec (noatime is always on)"),
 ];
 

@@ -142,9 +142,19 @@ impl Merged {
         }
     }
 
-    /// All keys in the order of [`KEYS`], with their values where there are any.
-    pub fn rows(&self) -> impl Iterator<Item = (&'static Key, Option<&Value<OsString>>)> {
-        KEYS.iter().map(|key| (key, self.values.get(key.name)))
+    /// All keys in the order of [`KEYS`], with their values where there are any; secrets are left out of these.
+    pub fn rows(&self) -> impl Iterator<Item = (&'static Key, Option<Value<OsString>>)> {
+        KEYS.iter().map(|key| (key, self.values.get(key.name).map(|value| shown(key, value))))
+    }
+}
+
+/// The value as anybody may see it.
+fn shown(key: &Key, value: &Value<OsString>) -> Value<OsString> {
+    match key.name {
+        "catalog" | "catalog-option" | "tables-redis" => {
+            value.clone().map(|text| super::tables::masked(key.name, &text.to_string_lossy()).into())
+        }
+        _ => value.clone(),
     }
 }
 
@@ -160,6 +170,11 @@ fn from_environment(key: &Key, environment: &Environment) -> Result<Option<Value
         "name" => environment.get("AWS_LAMBDA_FUNCTION_NAME").map(|text| Value {
             value: text.into(),
             origin: Origin::Environment("AWS_LAMBDA_FUNCTION_NAME".to_owned()),
+        }),
+        // As the server of files has it.
+        "tables-redis" => environment.get("ICECACHE_REDIS").map(|text| Value {
+            value: text.into(),
+            origin: Origin::Environment("ICECACHE_REDIS".to_owned()),
         }),
         _ => None,
     })

@@ -11,6 +11,7 @@ pub mod keys;
 pub mod merge;
 pub mod place;
 pub mod settings;
+pub mod tables;
 pub mod text;
 pub mod types;
 pub mod wire;
@@ -18,7 +19,8 @@ pub mod wire;
 pub use choice::Choice;
 pub use file::ConfigFile;
 pub use merge::{Environment, Merged, Origin, Value};
-pub use settings::{KeepVersions, MountSettings, RemoteSettings, S3Settings, TablesSettings};
+pub use settings::{MountSettings, RemoteSettings, S3Settings};
+pub use tables::{KeepVersions, TablesSettings};
 pub use types::{
     Access, FsyncMode, Layout, MountFlags, Name, OnConflict, OnExisting, Passthrough, Restore, Scan,
     Transport, Xattr,

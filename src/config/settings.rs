@@ -2,6 +2,7 @@
 //! verbs need which work without a mount.
 use super::merge::{Environment, Merged, Origin, Value};
 use super::place::{self, canonical_dir, keep_apart, resolve};
+use super::tables::TablesSettings;
 use super::types::{
     Access, FsyncMode, Layout, MountFlags, Name, OnConflict, OnExisting, Passthrough, Restore, Scan,
     Transport, Xattr,
@@ -125,49 +126,20 @@ pub struct MountSettings {
     /// Show this version, and change nothing; `None`: the newest one, to be written to.
     #[serde(default)]
     pub shows: Option<Choice>,
-    /// Show Iceberg tables, and nothing else.
+    /// Show Iceberg tables, beside the directory or alone.
     #[serde(default)]
     pub tables: Option<TablesSettings>,
 }
 
-/// Which Iceberg tables are shown, and through what.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TablesSettings {
-    /// `NAME=KIND:…`; may hold passwords.
-    pub catalogs: Vec<String>,
-    /// Catalog, property, value; may be secrets.
-    pub options: Vec<(String, String, String)>,
-    /// The most bytes that the cache has on the disk.
-    pub cache_bytes: u64,
-    /// Which older versions of a table stay readable.
-    #[serde(default)]
-    pub keep: KeepVersions,
-    /// A Redis that machines share; may hold a password.
-    pub redis: Option<String>,
-}
-
-/// Which older versions of a table stay readable: those that each of these permits. None of them: the usual number.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeepVersions {
-    /// So many.
-    pub count: Option<u64>,
-    /// Those that were current less long ago, in seconds.
-    pub age_s: Option<u64>,
-    /// Until their metadata has so many bytes together.
-    pub bytes: Option<u64>,
-}
-
-impl std::fmt::Debug for TablesSettings {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TablesSettings").field("cache_bytes", &self.cache_bytes).finish_non_exhaustive()
-    }
-}
-
 /// Reads typed values out of merged text.
-struct Reader<'a>(&'a Merged);
+pub(super) struct Reader<'a>(&'a Merged);
 
 impl Reader<'_> {
-    fn parse<T>(
+    pub(super) fn origin(&self, key: &str) -> Option<&Origin> {
+        self.0.get(key).map(|value| &value.origin)
+    }
+
+    pub(super) fn parse<T>(
         &self,
         key: &'static str,
         parse: impl FnOnce(&str) -> Result<T, String>,
@@ -179,7 +151,7 @@ impl Reader<'_> {
     }
 
     /// A key whose default stands in the table.
-    fn always<T>(
+    pub(super) fn always<T>(
         &self,
         key: &'static str,
         parse: impl FnOnce(&str) -> Result<T, String>,
@@ -192,7 +164,7 @@ impl Reader<'_> {
         self.always(key, T::from_str)
     }
 
-    fn text(&self, key: &'static str) -> Result<Option<String>, ConfigError> {
+    pub(super) fn text(&self, key: &'static str) -> Result<Option<String>, ConfigError> {
         self.parse(key, |text| Ok(text.to_owned()))
     }
 
@@ -354,7 +326,7 @@ impl MountSettings {
             allow_unsafe_no_cas,
             foreground,
             shows: None,
-            tables: None,
+            tables: TablesSettings::read(&reader, environment)?,
             dir,
         };
         settings.check()?;
@@ -375,15 +347,26 @@ impl MountSettings {
         self.backing = Some(self.state_dir.join("content"));
         self.no_prefetch = !prefetch;
         self.shows = Some(version);
+        self.tables = None;
         self
     }
 
-    /// The same mount, showing Iceberg tables. Its state is a folder of its own in the state directory.
+    /// The same mount, showing tables alone. Its state is a folder of its own in the state directory: the one where a
+    /// mount that shows tables beside the directory has what belongs to them.
     #[must_use]
-    pub fn showing_tables(mut self, tables: TablesSettings) -> Self {
+    pub fn showing_tables_only(mut self) -> Self {
         self.state_dir.push(place::TABLES_DIR);
-        self.tables = Some(tables);
         self
+    }
+
+    /// Whether tables are shown, and nothing else.
+    pub fn is_of_tables_only(&self) -> bool {
+        self.tables.as_ref().is_some_and(|tables| tables.only)
+    }
+
+    /// Where the cache of tables and their metadata are.
+    pub fn tables_dir(&self) -> PathBuf {
+        if self.is_of_tables_only() { self.state_dir.clone() } else { self.state_dir.join(place::TABLES_DIR) }
     }
 
     fn check(&self) -> Result<(), ConfigError> {

@@ -24,6 +24,23 @@ pub struct Wanted {
     pub limits: Limits,
 }
 
+impl Wanted {
+    /// What serves both on one mount.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let (own, others) = (self.limits, other.limits);
+        Self {
+            needed: self.needed | other.needed,
+            helpful: self.helpful | other.helpful,
+            limits: Limits {
+                io_bytes: own.io_bytes.max(others.io_bytes),
+                background: own.background.max(others.background),
+                stack_depth: own.stack_depth.max(others.stack_depth),
+            },
+        }
+    }
+}
+
 /// One mount's channel to the kernel.
 #[derive(Debug)]
 pub struct Connection {

@@ -37,5 +37,5 @@ pub use feed::{Batch, Event, Feed, What};
 pub use lake::{Lake, LakeOptions};
 pub use pins::{Pin, decode as decode_pins};
 pub use stores::Stores;
-pub use tracker::track;
+pub use tracker::{Pace, track};
 pub use view::{Found, Kind, Listed, Stays, View, ViewError};

@@ -4,28 +4,33 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// How often a catalog is asked of whose tables one was looked into lately.
-const HOT: Duration = Duration::from_secs(1);
-/// How often at least; the pause doubles up to it while nothing changes and nobody looks.
-const IDLE: Duration = Duration::from_secs(60);
+/// How often catalogs are asked.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// One of whose tables one was looked into lately.
+    pub hot: Duration,
+    /// Any, at least; the pause doubles up to it while nothing changes and nobody looks.
+    pub idle: Duration,
+}
+
 /// So long after the last look tables are hot.
 const LATELY: Duration = Duration::from_secs(60);
 /// How often the names of tables are asked for.
 const NAMES: Duration = Duration::from_secs(60);
 
 /// Asks until `stop` says so, and keeps in the cache what is to be there.
-pub async fn track(lake: Arc<Lake>, mut stop: watch::Receiver<bool>) {
+pub async fn track(lake: Arc<Lake>, pace: Pace, mut stop: watch::Receiver<bool>) {
     let catalogs = (0..lake.catalogs()).map(|number| {
         let lake = lake.clone();
         async move {
-            let mut pause = HOT;
+            let mut pause = pace.hot;
             loop {
                 tokio::time::sleep(jittered(pause, number)).await;
                 pause = match lake.poll(number).await {
-                    Ok(changed) => next(pause, changed > 0, lake.watched(number).1),
+                    Ok(changed) => pace.next(pause, changed > 0, lake.watched(number).1),
                     Err(error) => {
                         tracing::warn!(%error, "a catalog does not answer; what is shown stays");
-                        (pause * 2).min(IDLE)
+                        (pause * 2).min(pace.idle)
                     }
                 };
             }
@@ -46,8 +51,11 @@ pub async fn track(lake: Arc<Lake>, mut stop: watch::Receiver<bool>) {
     lake.feed().end();
 }
 
-fn next(pause: Duration, changed: bool, used: Option<Duration>) -> Duration {
-    if changed || used.is_some_and(|ago| ago < LATELY) { HOT } else { (pause * 2).min(IDLE) }
+impl Pace {
+    fn next(self, pause: Duration, changed: bool, used: Option<Duration>) -> Duration {
+        let hot = changed || used.is_some_and(|ago| ago < LATELY);
+        if hot { self.hot } else { (pause * 2).min(self.idle) }
+    }
 }
 
 /// So that many catalogs are not asked at one moment.
@@ -61,11 +69,12 @@ mod tests {
 
     #[test]
     fn who_is_read_is_asked_often() {
-        let (minute, hour) = (Duration::from_secs(60), Duration::from_secs(3600));
-        assert_eq!(next(IDLE, false, Some(Duration::ZERO)), HOT);
-        assert_eq!(next(IDLE, true, None), HOT);
-        assert_eq!(next(HOT, false, Some(hour)), HOT * 2);
-        assert_eq!(next(minute, false, None), IDLE);
-        assert!(jittered(HOT, 3) < HOT * 2 && jittered(HOT, 0) == HOT);
+        let (hot, idle, hour) = (Duration::from_secs(1), Duration::from_secs(60), Duration::from_secs(3600));
+        let pace = Pace { hot, idle };
+        assert_eq!(pace.next(idle, false, Some(Duration::ZERO)), hot);
+        assert_eq!(pace.next(idle, true, None), hot);
+        assert_eq!(pace.next(hot, false, Some(hour)), hot * 2);
+        assert_eq!(pace.next(idle, false, None), idle);
+        assert!(jittered(hot, 3) < hot * 2 && jittered(hot, 0) == hot);
     }
 }

@@ -162,6 +162,46 @@ fn settings_travel_to_the_daemon_unchanged() {
     assert_eq!(serde_json::from_str::<MountSettings>(&text).expect("readable"), settings);
 }
 
+#[test]
+fn tables_are_named_wherever_settings_are() {
+    let case = Case::new().file(
+        "tables-cache = \"1GiB\"\ncatalog = [\"a=hadoop:file:///a,b\", \"b=rest:http://c\"]\n\
+         catalog-option = [\"b.token=env:TOKEN\", \"b.warehouse=x,y\"]\nkeep-snapshots = [\"3\", \"7d\"]",
+    );
+    let case =
+        case.variable("TOKEN", "secret").flag("tables-only", "on").variable("ICECACHE_REDIS", "redis://h:1");
+    let settings = case.resolve().expect("valid");
+    assert!(settings.is_of_tables_only());
+    assert!(settings.clone().showing_tables_only().tables_dir().ends_with(place::TABLES_DIR));
+    let tables = settings.tables.expect("named");
+    assert_eq!(tables.catalogs, ["a=hadoop:file:///a,b", "b=rest:http://c"]);
+    let option = |key: &str, value: &str| ("b".to_owned(), key.to_owned(), value.to_owned());
+    assert_eq!(tables.options, [option("token", "secret"), option("warehouse", "x,y")]);
+    assert_eq!(
+        (tables.cache_bytes, tables.keep.count, tables.keep.age_s),
+        (1 << 30, Some(3), Some(7 * 86_400))
+    );
+    assert_eq!((tables.poll, tables.poll_idle), (Duration::from_secs(1), Duration::from_secs(60)));
+    assert_eq!(tables.redis.as_deref(), Some("redis://h:1"));
+    let case = Case::new().variable("ICECACHE_CATALOG", "a=rest:http://a\nb=rest:http://b");
+    let tables = case.resolve().expect("valid").tables.expect("named");
+    assert_eq!((tables.catalogs.len(), tables.only), (2, false));
+    assert_eq!(Case::new().file("catalog-option = [\"b.x=y\"]").resolve().expect("no catalog").tables, None);
+    for (key, value) in [("tables-only", "on"), ("catalog-option", "b.x=y")] {
+        assert!(Case::new().flag(key, value).resolve().is_err(), "{key}={value}");
+    }
+    for (key, value) in [
+        ("tables-cache", "much"),
+        ("tables-poll", "2m"),
+        ("tables-timeout", "0"),
+        ("keep-snapshots", "3\n4"),
+        ("catalog-option", "secret"),
+    ] {
+        let case = Case::new().flag("catalog", "a=rest:http://a").flag(key, value);
+        assert!(!case.resolve().expect_err(key).to_string().contains("secret"), "{key}={value}");
+    }
+}
+
 /// Every TOML example of the manual is valid, and the manual names every key.
 #[test]
 fn the_manual_is_true() {
@@ -170,7 +210,7 @@ fn the_manual_is_true() {
     for block in manual.split("```toml\n").skip(1) {
         let text = block.split("```").next().expect("closed block");
         let file = ConfigFile::parse(Path::new("docs/CONFIGURATION.md"), text).expect("valid example");
-        let environment = Environment::of(true, []);
+        let environment = Environment::of(true, [("CATALOG_CREDENTIAL", "id:secret")]);
         for dir in file.mounts().map(Some).chain([None]) {
             let mut merged = Merged::new([("name", "x".into())], &environment, &file, dir).expect("merges");
             RemoteSettings::resolve(&mut merged, dir, &environment).expect("valid remote");

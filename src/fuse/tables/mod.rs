@@ -1,11 +1,14 @@
 //! Iceberg tables, as the kernel asks for them: reads, and nothing else.
 //!
 //! What may wait for a store is answered by tasks of the runtime; what is known, at once.
+//!
+//! Tables have a mount of their own, or share one with a directory ([`Beside`]).
+mod beside;
 mod handles;
 mod nodes;
 mod opening;
 
-use super::abi::answer::{Brief, BriefAttributes, List};
+use super::abi::answer::{Brief, BriefAttributes, List, Offset};
 use super::abi::init::{Features, Limits};
 use super::abi::request::{Operation, Request};
 use super::connection::Wanted;
@@ -17,6 +20,7 @@ use crate::fs::listing::DirEntry;
 use crate::fs::{Kernel, read_whole};
 use crate::tables::{Found, Kind, Stays, View, ViewError};
 use bytes::Bytes;
+pub use beside::{Beside, FOLDERS};
 use handles::{Content, Handles};
 use nodes::{Node, Nodes};
 use rustix::fs::FileType;
@@ -38,8 +42,6 @@ const BACKGROUND: u16 = 64;
 const EVER: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long a folder is believed to be as it was.
 const MOMENT: Duration = Duration::from_secs(1);
-/// A read that has brought nothing for so long fails: no program waits without end.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What the mount asks of the kernel. `stack_depth`: see [`Limits`]. `rings`: some are ready.
 pub fn wanted(passthrough: bool, stack_depth: u32, rings: bool) -> Wanted {
@@ -65,14 +67,24 @@ struct Inner {
     runtime: Runtime,
     nodes: Nodes,
     handles: Handles,
-    /// The kernel serves what is whole.
-    passthrough: bool,
+    how: Serving,
     /// Statistics of the disk that the cache is on.
     disk: std::fs::File,
     /// Who owns what is shown, and since when it is.
     owner: (u32, u32),
     since: Timestamp,
-    kernel: OnceLock<Link>,
+    kernel: OnceLock<Arc<dyn Kernel>>,
+}
+
+/// How tables are served.
+#[derive(Debug, Clone, Copy)]
+pub struct Serving {
+    /// The kernel serves what is whole.
+    pub passthrough: bool,
+    /// A directory is shown on the same mount.
+    pub beside: bool,
+    /// A read that has brought nothing for so long fails: no program waits without end.
+    pub patience: Duration,
 }
 
 impl std::fmt::Debug for TablesAdapter {
@@ -83,14 +95,14 @@ impl std::fmt::Debug for TablesAdapter {
 
 impl TablesAdapter {
     /// Shows `view`. `disk` is a folder on the disk of the cache.
-    pub fn new(view: View, runtime: Runtime, passthrough: bool, disk: std::fs::File) -> Self {
+    pub fn new(view: View, runtime: Runtime, how: Serving, disk: std::fs::File) -> Self {
         let owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         Self(Arc::new(Inner {
             view,
             runtime,
-            nodes: Nodes::new(),
+            nodes: Nodes::new(if how.beside { beside::OWN } else { 0 }),
             handles: Handles::default(),
-            passthrough,
+            how,
             disk,
             owner,
             since: Timestamp::now(),
@@ -99,8 +111,13 @@ impl TablesAdapter {
     }
 
     /// Connects the way back to the kernel; once.
-    pub fn set_kernel(&self, link: Link) {
-        let _already = self.0.kernel.set(link);
+    pub fn set_kernel(&self, kernel: Arc<dyn Kernel>) {
+        let _already = self.0.kernel.set(kernel);
+    }
+
+    /// The kernel gives back references.
+    fn forget(&self, id: u64, count: u64) {
+        self.0.nodes.forget(id, count);
     }
 
     /// What stands at a path and below it may be other things now.
@@ -160,7 +177,18 @@ impl Handler for TablesAdapter {
             Operation::Statfs => {
                 pending.reply().send(rustix::fs::fstatvfs(&inner.disk).map_err(io::Error::from));
             }
-            Operation::Readdir { offset, size } => self.list(id, offset, size, pending.reply()),
+            Operation::Readdir { offset, size } => self.list(id, (offset, size), false, pending.reply()),
+            Operation::Readdirplus { offset, size } if inner.how.beside => {
+                self.list(id, (offset, size), true, pending.reply());
+            }
+            Operation::Lseek { offset, whence, .. } if inner.how.beside => {
+                let size = inner.nodes.get(id).ok_or_else(gone).and_then(|node| inner.attr(&node));
+                pending.reply().send(size.and_then(|attr| sought(attr.size, offset, whence)));
+            }
+            // The kernel would ask nobody on this mount any more.
+            Operation::Getxattr { .. } | Operation::Listxattr { .. } if inner.how.beside => {
+                pending.reply::<()>().error(libc::EOPNOTSUPP);
+            }
             Operation::Open { flags, .. } if flags as i32 & libc::O_ACCMODE != libc::O_RDONLY => {
                 pending.reply::<()>().error(libc::EROFS);
             }
@@ -216,10 +244,10 @@ impl TablesAdapter {
         });
     }
 
-    fn list(&self, id: u64, offset: u64, size: u32, reply: Reply<Vec<u8>>) {
+    fn list(&self, id: u64, (offset, size): (u64, u32), plus: bool, reply: Reply<Vec<u8>>) {
         let Some(node) = self.0.nodes.get(id) else { return reply.send(Err(gone())) };
         if let Some(names) = node.names.lock().clone().filter(|_| offset > 0) {
-            return write_list(&names, offset, size, reply);
+            return write_list(&names, (offset, size), plus, reply);
         }
         node.lists();
         let own = self.clone();
@@ -228,7 +256,7 @@ impl TablesAdapter {
                 Ok(names) => {
                     let names = Arc::new(names);
                     *node.names.lock() = Some(names.clone());
-                    write_list(&names, offset, size, reply);
+                    write_list(&names, (offset, size), plus, reply);
                 }
                 Err(error) => reply.error(told(&error)),
             }
@@ -249,11 +277,11 @@ impl TablesAdapter {
                     return reply.send(Ok(buffer));
                 }
                 drop(buffer);
-                let handle = handle.clone();
+                let (own, handle) = (self.clone(), handle.clone());
                 self.0.runtime.spawn(async move {
                     let Content::Object(blob) = &handle.content else { return };
                     let waiting = reply.interruptible();
-                    let read = tokio::time::timeout(PATIENCE, blob.read(offset, size as usize));
+                    let read = tokio::time::timeout(own.0.how.patience, blob.read(offset, size as usize));
                     let read = tokio::select! {
                         read = read => read,
                         () = ended(waiting.as_ref()) => return reply.error(libc::EINTR),
@@ -282,7 +310,15 @@ fn part(text: &Bytes, offset: u64, size: u32) -> &[u8] {
     &text[start..(start + size as usize).min(text.len())]
 }
 
-fn write_list(names: &[(String, Kind)], offset: u64, size: u32, reply: Reply<Vec<u8>>) {
+/// There are no holes.
+fn sought(size: u64, offset: u64, whence: u32) -> io::Result<Offset> {
+    if offset >= size {
+        return Err(io::Error::from_raw_os_error(libc::ENXIO));
+    }
+    Ok(Offset(if whence as i32 == libc::SEEK_HOLE { size } else { offset } as i64))
+}
+
+fn write_list(names: &[(String, Kind)], (offset, size): (u64, u32), plus: bool, reply: Reply<Vec<u8>>) {
     reply.fill(size as usize, |buffer| {
         let mut list = List::new(buffer);
         for ((name, kind), next) in
@@ -296,7 +332,12 @@ fn write_list(names: &[(String, Kind)], offset: u64, size: u32, reply: Reply<Vec
             let Ok(c_name) = CString::new(name.as_str()) else { continue };
             // The kernel gives numbers of its own when it looks them up.
             let entry = DirEntry { name: c_name, ino: u64::MAX, file_type, next };
-            if !list.name(name.as_bytes(), &entry) {
+            let taken = match plus {
+                // Their attributes are asked for when somebody wants them.
+                true => list.entry(name.as_bytes(), &entry, None),
+                false => list.name(name.as_bytes(), &entry),
+            };
+            if !taken {
                 break;
             }
         }

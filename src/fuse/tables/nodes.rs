@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
-/// The number of the mount itself.
+/// The number of the mount itself, without what all numbers have.
 pub const ROOT: u64 = 1;
 
 /// Something that the kernel has a number for.
@@ -45,15 +45,17 @@ pub struct Nodes(Mutex<Table>);
 struct Table {
     by_id: HashMap<u64, (Arc<Node>, u64)>,
     by_path: HashMap<Arc<str>, u64>,
+    root: u64,
     next: u64,
 }
 
 impl Nodes {
-    /// The mount itself, and nothing else.
-    pub fn new() -> Self {
-        let root = Arc::new(Node::new(ROOT, "".into(), Found::Folder, false));
-        let by_path = HashMap::from([(root.path.clone(), ROOT)]);
-        Self(Mutex::new(Table { by_id: HashMap::from([(ROOT, (root, 1))]), by_path, next: ROOT + 1 }))
+    /// The mount itself, and nothing else. All numbers have the bits of `all`.
+    pub fn new(all: u64) -> Self {
+        let id = all | ROOT;
+        let root = Arc::new(Node::new(id, "".into(), Found::Folder, false));
+        let by_path = HashMap::from([(root.path.clone(), id)]);
+        Self(Mutex::new(Table { by_id: HashMap::from([(id, (root, 1))]), by_path, root: id, next: id + 1 }))
     }
 
     /// The node of a number.
@@ -89,7 +91,8 @@ impl Nodes {
     /// The kernel gives back references.
     pub fn forget(&self, id: u64, count: u64) {
         let mut table = self.0.lock();
-        let Some((node, references)) = table.by_id.get_mut(&id).filter(|_| id != ROOT) else { return };
+        let root = table.root;
+        let Some((node, references)) = table.by_id.get_mut(&id).filter(|_| id != root) else { return };
         *references = references.saturating_sub(count);
         if *references == 0 {
             let path = node.path.clone();
@@ -142,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_path_keeps_its_number_until_the_kernel_forgets_it() {
-        let nodes = Nodes::new();
+        let nodes = Nodes::new(0);
         let text = |text: &'static str| Found::Text(text.into());
         let a = nodes.intern("t/a", Found::Folder, false);
         assert_eq!(nodes.intern("t/a", Found::Folder, false).id, a.id);

@@ -49,7 +49,7 @@ impl TablesAdapter {
     }
 
     async fn open_object(&self, node: Arc<Node>, blob: Blob, reply: Reply<Opened>) {
-        let whole = if self.0.passthrough { blob.file().await } else { Ok(None) };
+        let whole = if self.0.how.passthrough { blob.file().await } else { Ok(None) };
         match whole {
             Ok(Some(file)) => match file.open() {
                 Ok(fd) => self.opened_whole(node, Whole::Cached(file, fd, blob), reply),
@@ -63,7 +63,7 @@ impl TablesAdapter {
     /// Opens what the kernel can serve, unless the file is open in the other way.
     fn opened_whole(&self, node: Arc<Node>, whole: Whole, reply: Reply<Opened>) {
         let mut opened = node.opened.lock();
-        if self.0.passthrough && opened.classic == 0 {
+        if self.0.how.passthrough && opened.classic == 0 {
             let passed = opened.passed.upgrade().map_or_else(
                 || {
                     let backing = reply.register(whole.fd())?;

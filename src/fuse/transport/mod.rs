@@ -39,8 +39,8 @@ pub trait Transport: Send {
 pub struct Attached {
     /// Runs until the mount is over.
     pub transport: Box<dyn Transport>,
-    /// For the volume.
-    pub link: Link,
+    /// For who is shown.
+    pub link: Arc<Link>,
 }
 
 impl std::fmt::Debug for Attached {
@@ -60,11 +60,11 @@ pub fn attach(
     let notify = NotifyThread::start(connection.clone())?;
     if let Some(rings) = rings.filter(|_| connection.features().has(Features::OVER_IO_URING)) {
         let transport = RingTransport::new(connection, handler, rings)?;
-        let link = Link { notify, room: Some(transport.room()) };
+        let link = Arc::new(Link { notify, room: Some(transport.room()) });
         return Ok(Attached { transport: Box::new(transport), link });
     }
     let transport = DeviceTransport::new(connection, handler, threads);
-    Ok(Attached { transport: Box::new(transport), link: Link { notify, room: None } })
+    Ok(Attached { transport: Box::new(transport), link: Arc::new(Link { notify, room: None }) })
 }
 
 /// What the volume can tell the kernel.
@@ -72,6 +72,21 @@ pub fn attach(
 pub struct Link {
     notify: NotifyThread,
     room: Option<Room>,
+}
+
+/// Several may have it.
+impl<K: Kernel + ?Sized> Kernel for Arc<K> {
+    fn forget_listing(&self, dir: u64) {
+        (**self).forget_listing(dir);
+    }
+
+    fn forget_attr(&self, inode: u64) {
+        (**self).forget_attr(inode);
+    }
+
+    fn expect_held(&self, count: usize) {
+        (**self).expect_held(count);
+    }
 }
 
 impl Kernel for Link {

@@ -51,9 +51,14 @@ pub trait Controller: Send + Sync {
     fn unmount(&self) -> BoxFuture<'_, Result<UnmountReply>>;
     /// What only a mount that shows tables knows.
     fn tables(&self, _: TablesAsk) -> BoxFuture<'_, Result<serde_json::Value>> {
-        let message = format!("no tables are shown there: {}", self.status().dir.display());
-        std::future::ready(Err(crate::Error::new(crate::ErrorKind::Unsupported, message))).boxed()
+        std::future::ready(Err(no_tables(&self.status().dir))).boxed()
     }
+}
+
+/// Says that a mount shows no tables.
+pub fn no_tables(dir: &Path) -> crate::Error {
+    let message = format!("no tables are shown there: {}", dir.display());
+    crate::Error::new(crate::ErrorKind::Unsupported, message)
 }
 
 /// A way to name a socket whose path does not fit `sun_path`: through the descriptor of its directory.

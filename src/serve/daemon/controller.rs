@@ -2,14 +2,15 @@
 use super::ending::Ending;
 use super::hydrating;
 use super::mounting::Served;
+use super::tables::Desk;
 use crate::config::MountSettings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::PackOptions;
 use crate::path::RelPath;
 use crate::remote::{Counters, Store};
 use crate::serve::control::{
-    Controller, ExportReply, FlushRecord, FlushReply, HydrateReply, LastError, LogLine, Status,
-    UNSAVED_LISTED_MAX, UnmountReply, Unsaved,
+    Controller, ExportReply, FlushRecord, FlushReply, HydrateReply, LastError, LogLine, Status, TablesAsk,
+    UNSAVED_LISTED_MAX, UnmountReply, Unsaved, no_tables,
 };
 use crate::state::absent::Left;
 use crate::state::flusher::Flusher;
@@ -30,6 +31,8 @@ pub struct MountController {
     ending: Arc<Ending>,
     requests: Arc<Counters>,
     store: Store,
+    /// Answers for the tables beside the directory.
+    tables: Option<Desk>,
 }
 
 impl MountController {
@@ -41,8 +44,9 @@ impl MountController {
         ending: Arc<Ending>,
         requests: Arc<Counters>,
         store: Store,
+        tables: Option<Desk>,
     ) -> Self {
-        Self { settings, served, flusher, ending, requests, store }
+        Self { settings, served, flusher, ending, requests, store, tables }
     }
 
     fn left(&self) -> Left {
@@ -110,7 +114,7 @@ impl Controller for MountController {
             }),
             stuck_total: flushes.stuck.len() as u64,
             stuck: flushes.stuck.iter().take(UNSAVED_LISTED_MAX).map(unsaved_entry).collect(),
-            tables: None,
+            tables: self.tables.as_ref().map(Desk::status),
             uptime_s: self.served.started().elapsed().as_secs(),
             program: env!("CARGO_PKG_VERSION").to_owned(),
         }
@@ -118,7 +122,7 @@ impl Controller for MountController {
 
     fn stats(&self) -> serde_json::Value {
         let flushes = self.flusher.status();
-        serde_json::json!({
+        let mut stats = serde_json::json!({
             "operations": self.served.volume().counters().snapshot(),
             "requests": self.requests.snapshot(),
             "flushes": flushes.flushes,
@@ -127,7 +131,11 @@ impl Controller for MountController {
             "prefetched_bytes": self.served.hydrator().map_or(0, |h| h.background()),
             "flushed_bytes": flushes.bytes,
             "cut": self.flusher.cut_stats(),
-        })
+        });
+        if let Some(tables) = &self.tables {
+            stats["tables"] = tables.stats();
+        }
+        stats
     }
 
     fn flush(&self, wait: bool) -> BoxFuture<'_, Result<FlushReply>> {
@@ -192,6 +200,16 @@ impl Controller for MountController {
 
     fn hydrate(&self, paths: Vec<PathBuf>) -> BoxFuture<'_, Result<HydrateReply>> {
         hydrating::hydrate(self.served.hydrator(), paths).boxed()
+    }
+
+    fn tables(&self, ask: TablesAsk) -> BoxFuture<'_, Result<serde_json::Value>> {
+        async move {
+            match &self.tables {
+                Some(tables) => tables.answer(ask).await,
+                None => Err(no_tables(&self.settings.dir)),
+            }
+        }
+        .boxed()
     }
 
     fn unmount(&self) -> BoxFuture<'_, Result<UnmountReply>> {

@@ -1,5 +1,6 @@
 //! Stands where metrics would, in a build without the feature `http`.
 use super::mounting::Served;
+use super::tables::Desk;
 use crate::config::MountSettings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::remote::Counters;
@@ -32,12 +33,13 @@ impl Listening {
         _settings: Arc<MountSettings>,
         _served: Arc<Served>,
         _requests: Arc<Counters>,
+        _tables: Option<Desk>,
     ) -> Serving {
         match self {}
     }
 
     #[cfg(feature = "tables")]
-    pub fn serve_cache(self, _runtime: &Runtime, _cache: crate::cache::Cache) -> Serving {
+    pub fn serve_tables(self, _runtime: &Runtime, _desk: Desk) -> Serving {
         match self {}
     }
 }

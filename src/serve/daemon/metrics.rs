@@ -1,15 +1,12 @@
 //! `mount --metrics ADDRESS`: the address is taken before anything is mounted, and given back at the end.
 use super::mounting::Served;
-#[cfg(feature = "tables")]
-use crate::cache::Cache;
+use super::tables::Desk;
 use crate::clock::Timestamp;
 use crate::config::MountSettings;
 use crate::error::{Error, Result};
 use crate::remote::Counters;
 use crate::serve::http::{Limits, listen, serve};
-#[cfg(feature = "tables")]
-use crate::serve::metrics::of_cache;
-use crate::serve::metrics::{Metrics, MountTotals, of_mount};
+use crate::serve::metrics::{Metrics, MountTotals, of_mount, of_tables};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,22 +45,28 @@ impl Listening {
         self.address
     }
 
-    /// Answers for `served`.
+    /// Answers for `served`, and for the tables beside it.
     pub fn serve(
         self,
         runtime: &Runtime,
         settings: Arc<MountSettings>,
         served: Arc<Served>,
         requests: Arc<Counters>,
+        tables: Option<Desk>,
     ) -> Serving {
         let started = Timestamp::now();
-        self.answer(runtime, Metrics::new(move || of_mount(&totals(&settings, &served, &requests, started))))
+        let all = move || {
+            let mut all = of_mount(&totals(&settings, &served, &requests, started));
+            all.extend(tables.iter().flat_map(|desk| of_tables(&desk.totals())));
+            all
+        };
+        self.answer(runtime, Metrics::new(all))
     }
 
-    /// Answers for the cache of a mount of tables.
+    /// Answers for a mount of tables.
     #[cfg(feature = "tables")]
-    pub fn serve_cache(self, runtime: &Runtime, cache: Cache) -> Serving {
-        self.answer(runtime, Metrics::new(move || of_cache(&cache.stats(), cache.journal_bytes())))
+    pub fn serve_tables(self, runtime: &Runtime, desk: Desk) -> Serving {
+        self.answer(runtime, Metrics::new(move || of_tables(&desk.totals())))
     }
 
     fn answer(self, runtime: &Runtime, metrics: Metrics) -> Serving {

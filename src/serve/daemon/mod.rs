@@ -12,6 +12,8 @@ mod metricless;
 mod metrics;
 mod mounting;
 mod signals;
+#[cfg(not(feature = "tables"))]
+mod tableless;
 #[cfg(feature = "tables")]
 mod tables;
 mod version;
@@ -25,7 +27,7 @@ use super::start::reconcile::Start;
 use super::start::store_check::StoreCheck;
 use super::start::{ASIDE, commit_options, open_records, version};
 use super::startup::{Ended, Ready, StatusPipe};
-use crate::config::{Environment, MountSettings, TablesSettings};
+use crate::config::{Environment, MountSettings};
 use crate::error::{Error, Result};
 use crate::remote::{self, Counters, Store};
 use crate::state::commit::Committer;
@@ -37,6 +39,9 @@ use metrics::Listening;
 use mounting::{Mounting, Served};
 use std::sync::Arc;
 use std::time::Duration;
+#[cfg(not(feature = "tables"))]
+use tableless as tables;
+use tables::Shelf;
 use tokio::runtime::Runtime;
 
 /// What an ordinary user is told, once for each mount.
@@ -53,8 +58,8 @@ pub fn run(settings: MountSettings, status: &StatusPipe) -> Result<Ended> {
     let settings = Arc::new(settings);
     crate::memory::be_frugal();
     descriptors::raise();
-    if let Some(shown) = &settings.tables {
-        return run_tables(&settings, shown, status);
+    if settings.is_of_tables_only() {
+        return tables::run(&settings, status);
     }
     let signals = signals::Signals::catch()?; // before threads start, so that all inherit the mask
     let locks = Locks::take(&settings)?;
@@ -77,7 +82,7 @@ pub fn run(settings: MountSettings, status: &StatusPipe) -> Result<Ended> {
         store: &store,
         requests: &counters,
     };
-    let Standing { served, ending, controller, version } = match &settings.shows {
+    let Standing { served, ending, controller, version, tables } = match &settings.shows {
         None => prepared.stand()?,
         Some(choice) => version::stand(&prepared, choice)?,
     };
@@ -96,7 +101,9 @@ pub fn run(settings: MountSettings, status: &StatusPipe) -> Result<Ended> {
     }
     let mut mounted = ready(&settings, &served, version);
     mounted.metrics = metered.as_ref().map(Listening::address);
-    let metrics = metered.map(|at| at.serve(&runtime, settings.clone(), served.clone(), counters.clone()));
+    let desk = tables.as_ref().map(tables::Shown::desk);
+    let metrics =
+        metered.map(|at| at.serve(&runtime, settings.clone(), served.clone(), counters.clone(), desk));
     tracing::info!(
         dir = %settings.dir.display(), remote = %settings.remote, name = %settings.name, mode = %mounted.mode,
         version = mounted.version.as_deref().unwrap_or("none"), program = env!("CARGO_PKG_VERSION"), "mounted"
@@ -115,23 +122,15 @@ pub fn run(settings: MountSettings, status: &StatusPipe) -> Result<Ended> {
     drop(registration);
     let _gone = closed.send(());
     let _drained = runtime.block_on(socket);
+    if let Some(tables) = tables {
+        tables.end(&runtime);
+    }
     runtime.shutdown_timeout(Duration::from_secs(5));
     if settings.shows.is_some() {
         shown::remove(&settings.state_dir);
     }
     drop(locks);
     ended
-}
-
-#[cfg(feature = "tables")]
-fn run_tables(settings: &Arc<MountSettings>, shown: &TablesSettings, status: &StatusPipe) -> Result<Ended> {
-    tables::run(settings, shown, status)
-}
-
-#[cfg(not(feature = "tables"))]
-fn run_tables(_: &Arc<MountSettings>, _: &TablesSettings, _: &StatusPipe) -> Result<Ended> {
-    let message = "this build shows no tables: it was made without the feature 'tables'";
-    Err(Error::new(crate::ErrorKind::Unsupported, message))
 }
 
 /// What a start has whatever it is to show.
@@ -151,6 +150,8 @@ struct Standing {
     controller: Arc<dyn Controller>,
     /// The version that is shown; `None` before the first one.
     version: Option<String>,
+    /// What is shown beside the directory.
+    tables: Option<tables::Shown>,
 }
 
 impl Prepared<'_> {
@@ -174,9 +175,11 @@ impl Prepared<'_> {
         check.passed()?;
 
         let (committer, handle) = (Arc::new(committer), runtime.handle());
-        let mounting = Mounting::begin(settings, locks, found, store, handle)?;
+        let shelf = Shelf::open(settings, runtime, status)?;
+        let mounting = Mounting::begin(settings, locks, found, store, handle, shelf.as_ref())?;
         let flusher = mounting.flusher(settings, locks, records.clone(), committer, handle)?;
-        let served = mounting.serve(settings, Some(flusher.clone()), handle)?;
+        let served = mounting.serve(settings, Some(flusher.clone()), handle, shelf.as_ref())?;
+        let tables = shelf.map(|shelf| shelf.show(runtime));
         let version = version(flusher.status().version);
         let content = Content::Living { flusher: flusher.clone(), records };
         let ending = Arc::new(Ending::new(settings.clone(), served.clone(), content));
@@ -187,8 +190,9 @@ impl Prepared<'_> {
             ending.clone(),
             requests.clone(),
             store.clone(),
+            tables.as_ref().map(tables::Shown::desk),
         ));
-        Ok(Standing { served, ending, controller, version })
+        Ok(Standing { served, ending, controller, version, tables })
     }
 }
 

@@ -1,4 +1,5 @@
 //! [`Mounting`] and [`Served`]: a mounted directory, and the threads behind it.
+use super::tables::Shelf;
 use crate::config::{
     Access, FsyncMode, Layout, MountSettings, OnConflict, Passthrough, Transport as TransportSetting, Xattr,
 };
@@ -9,7 +10,7 @@ use crate::fuse::connection::Connection;
 use crate::fuse::mount::{
     Backing, MountOptions, Mounted, NoPassthrough, Restrictions, mount, probe_passthrough,
 };
-use crate::fuse::transport::{Offer, Transport, attach};
+use crate::fuse::transport::{Handler, Offer, Transport, attach};
 use crate::remote::Store;
 use crate::serve::start::lock::Locks;
 use crate::serve::start::reconcile::Found;
@@ -93,13 +94,14 @@ impl std::fmt::Debug for Served {
 }
 
 impl Mounting {
-    /// Mounts what was `found`: its marks are what the first flush looks at.
+    /// Mounts what was `found`: its marks are what the first flush looks at. With a `shelf` tables are shown as well.
     pub fn begin(
         settings: &MountSettings,
         locks: &Locks,
         found: Found,
         store: &Store,
         runtime: &Handle,
+        shelf: Option<&Shelf>,
     ) -> Result<Self> {
         let Found { marks, absent } = found;
         let read_only = settings.shows.is_some();
@@ -121,6 +123,7 @@ impl Mounting {
         let volume = Volume::new(locks.backing_fd()?, staging(settings)?, options, absent.clone());
         let volume = Arc::new(volume.map_err(|e| Error::io("cannot open the backing", e))?);
         volume.dirty().restore(marks);
+        shelf.map_or(Ok(()), |shelf| shelf.fits(&volume))?;
         // Who only looks at a version teaches nothing, and a trace is replaced by the next.
         let learned = absent
             .as_ref()
@@ -142,7 +145,10 @@ impl Mounting {
         let rings = match settings.transport {
             TransportSetting::Device => None,
             TransportSetting::Auto => {
-                Offer::make(io_bytes(&options) as usize, withheld(settings.fsync, hydrator.is_some()))
+                let withheld = withheld(settings.fsync, hydrator.is_some());
+                let withheld = withheld + shelf.map_or(0, Shelf::withheld);
+                let io_bytes = io_bytes(&options).max(shelf.map_or(0, Shelf::io_bytes));
+                Offer::make(io_bytes as usize, withheld)
                     .inspect_err(|why| tracing::info!("requests travel by the device: {why}"))
                     .ok()
             }
@@ -216,6 +222,7 @@ impl Mounting {
         settings: &MountSettings,
         flusher: Option<Arc<Flusher>>,
         runtime: &Handle,
+        shelf: Option<&Shelf>,
     ) -> Result<Arc<Served>> {
         let Self { volume, hydrator, learned, classic, depth, rings, device, mounted } = self;
         let durable: Option<Arc<dyn Durable>> = match (settings.fsync, &flusher) {
@@ -229,15 +236,22 @@ impl Mounting {
         };
         let threads = settings.fuse_threads as usize;
         let asked = wanted(volume.options(), depth, rings.is_some());
-        let attached = Connection::handshake(device, &asked).and_then(|connection| {
-            let adapter = Arc::new(Adapter::new(volume.clone(), durable, hydrator.clone()));
-            attach(connection, adapter, rings, threads)
-        });
+        let asked = shelf.map_or(asked, |shelf| asked.and(shelf.wanted(rings.is_some())));
+        let adapter = Adapter::new(volume.clone(), durable, hydrator.clone());
+        let handler: Arc<dyn Handler> = match shelf {
+            Some(shelf) => shelf.beside(volume.clone(), adapter),
+            None => Arc::new(adapter),
+        };
+        let attached = Connection::handshake(device, &asked)
+            .and_then(|connection| attach(connection, handler, rings, threads));
         let attached = attached.map_err(|e| {
             let _detached = mounted.unmount(true);
             Error::io("the kernel refused the mount's handshake", e)
         })?;
-        volume.set_kernel(Box::new(attached.link));
+        volume.set_kernel(Box::new(attached.link.clone()));
+        if let Some(shelf) = shelf {
+            shelf.set_kernel(attached.link);
+        }
         let served = Served {
             volume,
             flusher,

@@ -31,7 +31,8 @@ pub(super) fn stand(at: &Prepared<'_>, choice: &Choice) -> Result<Standing> {
     let head = find(at, choice)?;
     let found = Found { marks: Marks::new(), absent: bring(at, &head)? };
     let handle = runtime.handle();
-    let served = Mounting::begin(settings, locks, found, store, handle)?.serve(settings, None, handle)?;
+    let mounting = Mounting::begin(settings, locks, found, store, handle, None)?;
+    let served = mounting.serve(settings, None, handle, None)?;
     let version = head.version.to_string();
     let content = Content::Version(version.clone());
     let ending = Arc::new(Ending::new(settings.clone(), served.clone(), content));
@@ -43,7 +44,7 @@ pub(super) fn stand(at: &Prepared<'_>, choice: &Choice) -> Result<Standing> {
         store: store.clone(),
         version: version.clone(),
     });
-    Ok(Standing { served, ending, controller, version: Some(version) })
+    Ok(Standing { served, ending, controller, version: Some(version), tables: None })
 }
 
 /// The document as of the chosen version.

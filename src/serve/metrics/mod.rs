@@ -3,11 +3,13 @@ mod cache;
 mod family;
 mod mount;
 mod server;
+mod tables;
 
 pub use cache::{of_cache, of_tiers};
 pub use family::{Family, Kind, Labels, encode};
 pub use mount::{MountTotals, of_mount};
 pub use server::of_server;
+pub use tables::{TablesTotals, of_tables};
 
 use super::http::{Answer, Body, text};
 use async_trait::async_trait;
@@ -59,6 +61,7 @@ mod tests {
     use super::*;
     use crate::cache::{Cache, Config, TierStats};
     use crate::serve::http::HttpMeters;
+    use std::time::Duration;
 
     async fn all() -> Vec<Family> {
         let dir = tempfile::tempdir().expect("directory");
@@ -67,6 +70,16 @@ mod tests {
         all.extend(of_server(&HttpMeters::default().totals()));
         all.push(of_tiers(&[TierStats { name: "redis", hits: 1, misses: 2, errors: 3 }]));
         all.extend(of_mount(&MountTotals::default()));
+        let totals = TablesTotals {
+            tables: [("known", 0), ("shown", 0), ("failed", 0)],
+            catalogs: vec![("lake".into(), Some(Duration::from_secs(3)), true)],
+            cache: cache.stats(),
+            journal_bytes: cache.journal_bytes(),
+        };
+        // They begin with those of the cache.
+        all.extend(
+            of_tables(&totals).into_iter().skip(of_cache(&cache.stats(), cache.journal_bytes()).len()),
+        );
         all
     }
 

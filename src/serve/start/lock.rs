@@ -72,7 +72,7 @@ impl Locks {
 }
 
 /// Makes a directory for its owner alone, whatever the umask and who else may enter the one above.
-pub(super) fn own_directory(path: &Path) -> Result<()> {
+pub(in crate::serve) fn own_directory(path: &Path) -> Result<()> {
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|e| Error::io(format!("cannot create directory: {}", path.display()), e))
 }

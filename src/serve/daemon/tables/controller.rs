@@ -1,60 +1,33 @@
 //! What the control socket asks of a mount that shows tables.
-use super::{BUSY_PATIENCE, BUSY_PAUSE};
+use super::{BUSY_PATIENCE, BUSY_PAUSE, Desk};
 use crate::config::MountSettings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fuse::mount::Mounted;
-use crate::remote::Counters;
 use crate::serve::control::{
-    CatalogStatus, Controller, ExportReply, FlushReply, HydrateReply, LogLine, Status, TablesAsk,
-    TablesStatus, UnmountReply,
+    Controller, ExportReply, FlushReply, HydrateReply, LogLine, Status, TablesAsk, UnmountReply,
 };
 use crate::serve::daemon::controller::blocking;
-use crate::tables::Lake;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use serde::Serialize;
 use serde_json::Value;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-/// So long a question what has happened waits for something to happen.
-const WATCH_PATIENCE: Duration = Duration::from_secs(30);
+use std::time::Instant;
 
 /// What the control socket asks of a mount of tables.
 #[derive(Clone)]
 pub(super) struct TablesController {
     pub(super) settings: Arc<MountSettings>,
-    pub(super) catalogs: String,
     pub(super) mounted: Arc<Mounted>,
     pub(super) mode: (String, String),
     pub(super) transport: &'static str,
-    pub(super) requests: Arc<Counters>,
-    pub(super) lake: Arc<Lake>,
+    pub(super) desk: Desk,
     pub(super) started: Instant,
 }
 
 impl TablesController {
-    fn tables_status(&self) -> TablesStatus {
-        let (lake, cache) = (&self.lake, self.lake.stores().cache());
-        let (known, shown, failed) = lake.count();
-        let catalogs = lake.heard().into_iter().map(|(name, answered, error)| CatalogStatus {
-            name,
-            answered_s_ago: answered.map(|ago| ago.as_secs()),
-            error,
-        });
-        TablesStatus {
-            known,
-            shown,
-            failed,
-            cached_bytes: cache.stats().used.bytes,
-            cache_max_bytes: cache.config().max_bytes,
-            catalogs: catalogs.collect(),
-        }
-    }
-
     fn refused<T>(&self, what: &str) -> Result<T> {
         let message = format!("{what}, tables are mounted read-only: {}", self.settings.dir.display());
         Err(Error::new(ErrorKind::Unsupported, message))
@@ -100,7 +73,7 @@ impl Controller for TablesController {
             mode_reason: self.mode.1.clone(),
             transport: self.transport.to_owned(),
             name: "tables".to_owned(),
-            remote: self.catalogs.clone(),
+            remote: self.desk.catalogs.clone(),
             state_dir: self.settings.state_dir.clone(),
             version: None,
             read_only: true,
@@ -119,14 +92,14 @@ impl Controller for TablesController {
             last_error: None,
             stuck: Vec::new(),
             stuck_total: 0,
-            tables: Some(self.tables_status()),
+            tables: Some(self.desk.status()),
             uptime_s: self.started.elapsed().as_secs(),
             program: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
 
     fn stats(&self) -> Value {
-        serde_json::json!({ "requests": self.requests.snapshot(), "cache": self.lake.stores().cache().stats() })
+        self.desk.stats()
     }
 
     fn flush(&self, _: bool) -> BoxFuture<'_, Result<FlushReply>> {
@@ -146,33 +119,11 @@ impl Controller for TablesController {
     }
 
     fn tables(&self, ask: TablesAsk) -> BoxFuture<'_, Result<Value>> {
-        async move {
-            let lake = &self.lake;
-            match ask {
-                TablesAsk::List => encode(&lake.tables().await),
-                TablesAsk::Show { table } => encode(&lake.details(&table).await?),
-                TablesAsk::Explain { table } => encode(&lake.explain(&table).await?),
-                TablesAsk::Refresh { table } => encode(&lake.refresh_now(table.as_deref()).await?),
-                TablesAsk::Warm { table, partition } => {
-                    encode(&lake.warm(&table, partition.as_deref()).await?)
-                }
-                TablesAsk::Pin { table, partition } => encode(&lake.pin(&table, partition.as_deref()).await?),
-                TablesAsk::Unpin { table, partition } => {
-                    encode(&lake.unpin(&table, partition.as_deref()).await?)
-                }
-                TablesAsk::Invalidate { table } => encode(&lake.invalidate(&table).await?),
-                TablesAsk::Watch { since } => encode(&lake.feed().since(since, WATCH_PATIENCE).await),
-            }
-        }
-        .boxed()
+        self.desk.answer(ask).boxed()
     }
 
     fn unmount(&self) -> BoxFuture<'_, Result<UnmountReply>> {
         let own = self.clone();
         blocking(move || own.unmount_now()).boxed()
     }
-}
-
-fn encode(value: &impl Serialize) -> Result<Value> {
-    serde_json::to_value(value).map_err(|e| Error::new(ErrorKind::Io, "cannot encode answer").with_source(e))
 }

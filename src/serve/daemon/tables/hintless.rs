@@ -6,6 +6,9 @@ use crate::tables::Lake;
 use std::sync::Arc;
 use tokio::runtime::Runtime;
 
+/// There is none.
+pub(super) struct Exchange;
+
 /// Machines have nothing in common.
 pub(super) struct Shared(Vec<Arc<dyn Tier>>);
 
@@ -21,5 +24,7 @@ impl Shared {
     }
 
     /// Nothing is told to anybody.
-    pub fn exchange(self, _: &Arc<Lake>, _: &Runtime) {}
+    pub fn exchange(self, _: &Arc<Lake>, _: &Runtime) -> Exchange {
+        Exchange
+    }
 }

@@ -1,0 +1,86 @@
+//! [`Desk`]: what is asked of the tables of a mount, by whoever shows them.
+use crate::cache::Cache;
+use crate::error::{Error, ErrorKind, Result};
+use crate::remote::Counters;
+use crate::serve::control::{CatalogStatus, TablesAsk, TablesStatus};
+#[cfg(feature = "http")]
+use crate::serve::metrics::TablesTotals;
+use crate::tables::Lake;
+use serde::Serialize;
+use serde_json::Value;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// So long a question what has happened waits for something to happen.
+const WATCH_PATIENCE: Duration = Duration::from_secs(30);
+
+/// See the module. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Desk {
+    /// The catalogs, without secrets.
+    pub(super) catalogs: String,
+    pub(super) lake: Arc<Lake>,
+    pub(super) requests: Arc<Counters>,
+}
+
+impl Desk {
+    fn cache(&self) -> &Cache {
+        self.lake.stores().cache()
+    }
+
+    /// How they stand.
+    pub fn status(&self) -> TablesStatus {
+        let (known, shown, failed) = self.lake.count();
+        let catalogs = self.lake.heard().into_iter().map(|(name, answered, error)| CatalogStatus {
+            name,
+            answered_s_ago: answered.map(|ago| ago.as_secs()),
+            error,
+        });
+        TablesStatus {
+            known,
+            shown,
+            failed,
+            cached_bytes: self.cache().stats().used.bytes,
+            cache_max_bytes: self.cache().config().max_bytes,
+            catalogs: catalogs.collect(),
+        }
+    }
+
+    /// What was asked of stores and of the cache since the start.
+    pub fn stats(&self) -> Value {
+        serde_json::json!({ "requests": self.requests.snapshot(), "cache": self.cache().stats() })
+    }
+
+    /// What is measured.
+    #[cfg(feature = "http")]
+    pub fn totals(&self) -> TablesTotals {
+        let (known, shown, failed) = self.lake.count();
+        let catalogs = self.lake.heard().into_iter();
+        TablesTotals {
+            tables: [("known", known), ("shown", shown), ("failed", failed)],
+            catalogs: catalogs.map(|(name, ago, error)| (name, ago, error.is_none())).collect(),
+            cache: self.cache().stats(),
+            journal_bytes: self.cache().journal_bytes(),
+        }
+    }
+
+    /// Does what is asked.
+    pub async fn answer(&self, ask: TablesAsk) -> Result<Value> {
+        let lake = &self.lake;
+        match ask {
+            TablesAsk::List => encode(&lake.tables().await),
+            TablesAsk::Show { table } => encode(&lake.details(&table).await?),
+            TablesAsk::Explain { table } => encode(&lake.explain(&table).await?),
+            TablesAsk::Refresh { table } => encode(&lake.refresh_now(table.as_deref()).await?),
+            TablesAsk::Warm { table, partition } => encode(&lake.warm(&table, partition.as_deref()).await?),
+            TablesAsk::Pin { table, partition } => encode(&lake.pin(&table, partition.as_deref()).await?),
+            TablesAsk::Unpin { table, partition } => encode(&lake.unpin(&table, partition.as_deref()).await?),
+            TablesAsk::Invalidate { table } => encode(&lake.invalidate(&table).await?),
+            TablesAsk::Watch { since } => encode(&lake.feed().since(since, WATCH_PATIENCE).await),
+        }
+    }
+}
+
+fn encode(value: &impl Serialize) -> Result<Value> {
+    serde_json::to_value(value).map_err(|e| Error::new(ErrorKind::Io, "cannot encode answer").with_source(e))
+}

@@ -1,0 +1,198 @@
+//! [`Shelf`]: tables that are ready to be shown, on a mount of their own or beside a directory.
+use super::desk::Desk;
+#[cfg(not(feature = "redis"))]
+use super::hintless::{Exchange, Shared};
+#[cfg(feature = "redis")]
+use super::hints::{Exchange, Shared};
+use crate::cache::{Cache, Config, Tier};
+use crate::config::{MountSettings, Passthrough, TablesSettings};
+use crate::error::{Error, ErrorKind, Result};
+use crate::fs::{Kernel, Volume};
+use crate::fuse::adapter::Adapter;
+use crate::fuse::connection::Wanted;
+use crate::fuse::mount::{Backing, NoPassthrough, probe_passthrough};
+use crate::fuse::tables::{Beside, FOLDERS, IO_BYTES, Serving, TablesAdapter, WITHHELD, wanted};
+use crate::fuse::transport::Handler;
+use crate::remote::Counters;
+use crate::serve::start::lock::own_directory;
+use crate::serve::start::open_directory;
+use crate::serve::startup::{Progress, StatusPipe};
+use crate::tables::{Lake, LakeOptions, Pace, Stores, View, track};
+use icecache_iceberg::catalog::Options;
+use icecache_iceberg::publication::Retention;
+use icecache_iceberg::{CatalogAddress, Mapping};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// See the module.
+pub struct Shelf {
+    adapter: TablesAdapter,
+    /// Why the kernel does not serve what is whole.
+    classic: Option<NoPassthrough>,
+    depth: u32,
+    cache: Cache,
+    desk: Desk,
+    shared: Shared,
+    pace: Pace,
+}
+
+/// Tables that follow their catalogs.
+pub struct Shown {
+    cache: Cache,
+    desk: Desk,
+    stop: watch::Sender<bool>,
+    tracker: JoinHandle<()>,
+    hints: Exchange,
+}
+
+impl Shelf {
+    /// The tables that the settings name, if they name any.
+    pub fn open(settings: &MountSettings, runtime: &Runtime, status: &StatusPipe) -> Result<Option<Self>> {
+        let Some(tables) = &settings.tables else { return Ok(None) };
+        let requests: Arc<Counters> = Arc::default();
+        own_directory(&settings.tables_dir())?;
+        let cache_dir = settings.tables_dir().join("cache");
+        let config = Config { max_bytes: tables.cache_bytes, ..Config::new(&cache_dir) };
+        let cache = runtime.block_on(Cache::open(config))?;
+        let shared = runtime.block_on(Shared::open(tables.redis.as_deref()))?;
+        let lake = Arc::new(lake(settings, tables, &cache, &requests, shared.tiers())?);
+        status.progress(Progress { phase: "asking catalogs".into(), ..Progress::default() });
+        if let Err(error) = runtime.block_on(lake.ask_names()) {
+            status.notice(format!("not all catalogs answer yet: {error}"));
+        }
+
+        let disk = open_directory(&cache_dir)?;
+        let classic = match settings.passthrough {
+            Passthrough::Off => Some(NoPassthrough::TurnedOff),
+            Passthrough::Auto => probe_passthrough(&disk, &settings.state_dir.join("probe")).err(),
+        };
+        let depth =
+            Backing::probe(&disk).map_err(|e| Error::io("cannot look at the disk of the cache", e))?.depth;
+        let how = Serving { passthrough: classic.is_none(), beside: !tables.only, patience: tables.timeout };
+        let adapter = TablesAdapter::new(View::new(lake.clone()), runtime.handle().clone(), how, disk);
+        let desk = Desk { catalogs: shown(tables)?, lake, requests };
+        let pace = Pace { hot: tables.poll, idle: tables.poll_idle };
+        Ok(Some(Self { adapter, classic, depth, cache, desk, shared, pace }))
+    }
+
+    /// What the kernel does not serve by itself, and why.
+    pub fn classic(&self) -> Option<&NoPassthrough> {
+        self.classic.as_ref()
+    }
+
+    /// What the mount asks of the kernel. `rings`: some are ready.
+    pub fn wanted(&self, rings: bool) -> Wanted {
+        wanted(self.classic.is_none(), self.depth, rings)
+    }
+
+    /// Bytes of one READ at most.
+    pub fn io_bytes(&self) -> u32 {
+        IO_BYTES
+    }
+
+    /// How many reads may wait for their answers.
+    pub fn withheld(&self) -> usize {
+        WITHHELD
+    }
+
+    /// Answers for the tables alone.
+    pub fn alone(&self) -> Arc<dyn Handler> {
+        Arc::new(self.adapter.clone())
+    }
+
+    /// Answers for a directory and the tables.
+    pub fn beside(&self, volume: Arc<Volume>, directory: Adapter) -> Arc<dyn Handler> {
+        Arc::new(Beside::new(volume, directory, self.adapter.clone()))
+    }
+
+    /// A directory that has one of our names itself is not hidden: it is not shown with tables.
+    pub fn fits(&self, volume: &Volume) -> Result<()> {
+        for name in FOLDERS {
+            let Ok((inode, _)) = volume.lookup(crate::fs::inode::ROOT_ID, name) else { continue };
+            volume.forget(inode, 1);
+            let name = name.to_string_lossy();
+            let message = format!(
+                "the directory has an entry of its own where tables would be shown: {name} (mount it without --catalog \
+                 and --table and rename the entry, or show the tables elsewhere with --tables-only)"
+            );
+            return Err(Error::new(ErrorKind::Invalid, message));
+        }
+        Ok(())
+    }
+
+    /// Connects the way back to the kernel; once.
+    pub fn set_kernel(&self, kernel: Arc<dyn Kernel>) {
+        self.adapter.set_kernel(kernel);
+    }
+
+    /// From now on the tables follow their catalogs.
+    pub fn show(self, runtime: &Runtime) -> Shown {
+        let Self { adapter, cache, desk, shared, pace, .. } = self;
+        let (stop, stopping) = watch::channel(false);
+        desk.lake.on_turn(move |path| adapter.turned(path));
+        let tracker = runtime.spawn(track(desk.lake.clone(), pace, stopping));
+        let hints = shared.exchange(&desk.lake, runtime);
+        Shown { cache, desk, stop, tracker, hints }
+    }
+}
+
+impl Shown {
+    /// Who answers for them.
+    pub fn desk(&self) -> Desk {
+        self.desk.clone()
+    }
+
+    /// Nothing is mounted any more, and nobody asks.
+    pub fn end(self, runtime: &Runtime) {
+        let _told = self.stop.send(true);
+        let _ended = runtime.block_on(self.tracker);
+        drop(self.hints);
+        if let Err(error) = runtime.block_on(self.cache.close()) {
+            tracing::warn!(%error, "the next start looks through the cache");
+        }
+    }
+}
+
+fn lake(
+    settings: &MountSettings,
+    tables: &TablesSettings,
+    cache: &Cache,
+    requests: &Arc<Counters>,
+    tiers: Vec<Arc<dyn Tier>>,
+) -> Result<Lake> {
+    let mapping = Mapping::new(&settings.dir)
+        .map_err(|e| Error::new(ErrorKind::Invalid, "cannot show tables here").with_source(e))?;
+    let stores = Arc::new(Stores::new(settings.s3.clone(), cache.clone(), tiers, requests.clone()));
+    let catalogs = addresses(tables)?
+        .into_iter()
+        .map(|address| {
+            let own = tables.options.iter().filter(|(catalog, ..)| *catalog == address.name);
+            let options: Options = own.map(|(_, key, value)| (key.clone(), value.clone())).collect();
+            (address, options)
+        })
+        .collect();
+    let keep = tables.keep;
+    let retention = Retention {
+        versions: keep.count.map_or(Retention::default().versions, |count| count as usize),
+        age: keep.age_s.map(Duration::from_secs),
+        bytes: keep.bytes,
+    };
+    let folder = settings.tables_dir().join("tables");
+    Lake::new(LakeOptions { catalogs, mapping, folder, retention }, stores)
+}
+
+fn addresses(tables: &TablesSettings) -> Result<Vec<CatalogAddress>> {
+    let parse = |text: &String| {
+        text.parse::<CatalogAddress>()
+            .map_err(|e| Error::new(ErrorKind::Invalid, "cannot use catalog").with_source(e))
+    };
+    tables.catalogs.iter().map(parse).collect()
+}
+
+/// The catalogs without secrets.
+fn shown(tables: &TablesSettings) -> Result<String> {
+    Ok(addresses(tables)?.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+}

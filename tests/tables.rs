@@ -8,6 +8,8 @@ mod beside;
 #[path = "support/cloud.rs"]
 mod cloud;
 mod harness;
+#[path = "tables/kills.rs"]
+mod kills;
 #[path = "tables/lake.rs"]
 mod lake;
 mod support;

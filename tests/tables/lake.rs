@@ -96,6 +96,13 @@ impl Lake {
         serde_json::from_str(&asked.must("stats").stdout).unwrap()
     }
 
+    /// The process that shows the tables.
+    pub fn pid(&self) -> u32 {
+        let asked = self.cloud.lab.call([OsStr::new("status"), self.dir.as_os_str(), OsStr::new("--json")]);
+        let status: Value = serde_json::from_str(&asked.must("status").stdout).unwrap();
+        status["pid"].as_u64().unwrap() as u32
+    }
+
     pub fn fetches(&self) -> u64 {
         self.stats()["cache"]["totals"]["fetches"].as_u64().unwrap()
     }

@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 
 /// A table of which only its first versions are there so far.
-fn table_as_of(table: &str, version: u32, last: u32) -> (Lake, Vec<String>) {
+pub fn table_as_of(table: &str, version: u32, last: u32) -> (Lake, Vec<String>) {
     let metadata = format!("wh/db/{table}/metadata");
     let later: Vec<String> = (version + 1..=last).map(|n| format!("{metadata}/v{n}.metadata.json")).collect();
     let hint = format!("{metadata}/version-hint.text");
@@ -19,7 +19,7 @@ fn table_as_of(table: &str, version: u32, last: u32) -> (Lake, Vec<String>) {
     (lake, commit)
 }
 
-fn commit(lake: &Lake, keys: &[String]) {
+pub fn commit(lake: &Lake, keys: &[String]) {
     lake.commit(&keys.iter().map(String::as_str).collect::<Vec<_>>());
 }
 

@@ -7,6 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::SystemTime;
 
+/// The tests end the process here.
+#[cfg(test)]
+use super::kills::moment;
+#[cfg(not(test))]
+fn moment() {}
+
 /// Where files are written aside, below the folder; what is there is nobody's.
 const ASIDE: &str = ".aside";
 
@@ -86,13 +92,20 @@ impl Folder {
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).map_err(io("create folder", parent))?;
         }
+        moment();
         let done = File::create(&aside)
             .and_then(|mut file| {
+                moment();
                 file.write_all(bytes)?;
+                moment();
                 file.sync_all()
             })
             .map_err(io("write", &aside))
-            .and_then(|()| fs::rename(&aside, &path).map_err(io("rename into place", &path)));
+            .and_then(|()| {
+                moment();
+                fs::rename(&aside, &path).map_err(io("rename into place", &path))
+            });
+        moment();
         if done.is_err() {
             // The error counts, not what becomes of the remains: the next start removes them.
             let _ = fs::remove_file(&aside);
@@ -130,7 +143,10 @@ impl Folder {
         let mut path = self.root.join(path);
         while path.starts_with(&self.root) {
             match File::open(&path) {
-                Ok(folder) => folder.sync_all().map_err(io("sync", &path))?,
+                Ok(folder) => {
+                    folder.sync_all().map_err(io("sync", &path))?;
+                    moment();
+                }
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => return Err(io("open", &path)(error)),
             }

@@ -16,6 +16,8 @@
 //! moment, or after a crash at any moment, finds the old version or the new one. A file is written aside, synced
 //! and renamed, and never again: its name is made from where its original is.
 mod folder;
+#[cfg(test)]
+mod kills;
 mod progress;
 mod sweep;
 #[cfg(test)]

@@ -13,32 +13,38 @@ use std::time::Duration;
 /// Tables that are refused, and the word that says why.
 const REFUSED: [(&str, &str); 1] = [("orc_deletes", "ORC")];
 
-/// The objects of all tables, and where they are published. Goes away with it.
-struct Lake {
-    dir: tempfile::TempDir,
+/// The objects of all tables, and where they are published. Goes away with who has unpacked it.
+pub(super) struct Lake {
+    pub(super) dir: PathBuf,
     expected: BTreeMap<String, Value>,
+    _unpacked: Option<tempfile::TempDir>,
 }
 
 impl Lake {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = tempfile::tempdir_in("/var/tmp").unwrap();
-        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-        let raw = dir.path().join("raw");
+        let path = dir.path().to_owned();
+        let raw = path.join("raw");
         std::fs::create_dir(&raw).unwrap();
         let status = Command::new("tar")
             .arg("--zstd")
             .arg("-xf")
-            .arg(fixtures.join("tables.tar.zst"))
+            .arg(fixtures().join("tables.tar.zst"))
             .arg("-C")
             .arg(&raw)
             .status();
         assert!(status.unwrap().success(), "tar and zstd unpack the tables");
-        let expected = std::fs::read(fixtures.join("expected.json")).unwrap();
-        Self { dir, expected: serde_json::from_slice(&expected).unwrap() }
+        Self { _unpacked: Some(dir), ..Self::unpacked(path) }
+    }
+
+    /// What another process has unpacked there.
+    pub(super) fn unpacked(dir: PathBuf) -> Self {
+        let expected = std::fs::read(fixtures().join("expected.json")).unwrap();
+        Self { dir, expected: serde_json::from_slice(&expected).unwrap(), _unpacked: None }
     }
 
     fn raw(&self) -> PathBuf {
-        self.dir.path().join("raw")
+        self.dir.join("raw")
     }
 
     fn location(&self, name: &str) -> Location {
@@ -46,13 +52,18 @@ impl Lake {
     }
 
     fn place(&self, name: &str, mount: &str) -> Place {
-        let root = self.dir.path().join(mount);
+        let root = self.dir.join(mount);
         let mapping = Mapping::new(&root).unwrap();
         let path = mapping.table_path(None, &id(name));
         Place { folder: root.join(&path), mapping, path }
     }
 
-    async fn prepare(&self, name: &str, metadata: Location, mount: &str) -> Result<Publication, TableError> {
+    pub(super) async fn prepare(
+        &self,
+        name: &str,
+        metadata: Location,
+        mount: &str,
+    ) -> Result<Publication, TableError> {
         let token = Token(metadata.as_str().into());
         let table = Table {
             id: id(name),
@@ -66,7 +77,7 @@ impl Lake {
     }
 
     /// All metadata files of a table of the Hadoop catalog, oldest first.
-    fn versions(&self, name: &str) -> Vec<Location> {
+    pub(super) fn versions(&self, name: &str) -> Vec<Location> {
         let last = self.location(name);
         let number = |n: u64, suffix: &str| -> Location {
             let folder = last.as_str().rsplit_once('/').unwrap().0;
@@ -79,6 +90,10 @@ impl Lake {
             .filter(|l| self.raw().join("s3").join(l.authority()).join(l.key()).exists())
             .collect()
     }
+}
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
 }
 
 fn id(name: &str) -> TableId {
@@ -143,7 +158,7 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
 
 /// Follows metadata down to the last file: everything is there, and as long as it is said to be. Returns how many
 /// files it has met.
-fn follow(lake: &Lake, place: &Place, metadata: &Path, only: Option<i64>) -> usize {
+pub(super) fn follow(lake: &Lake, place: &Place, metadata: &Path, only: Option<i64>) -> usize {
     let json: Value = serde_json::from_slice(&std::fs::read(metadata).unwrap()).unwrap();
     let mut met = 0;
     for snapshot in json["snapshots"].as_array().into_iter().flatten() {

@@ -5,6 +5,8 @@
 
 #[path = "tables/beside.rs"]
 mod beside;
+#[path = "tables/changed.rs"]
+mod changed;
 #[path = "support/cloud.rs"]
 mod cloud;
 mod harness;

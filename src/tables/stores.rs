@@ -1,6 +1,8 @@
 //! [`Stores`]: the buckets that tables lie in, opened when they are first named.
 use super::lent::Lent;
-use crate::cache::{Blob, Cache, CacheError, Chain, ObjectId, OriginFiles, Removed, StoreOrigin, Tier};
+use crate::cache::{
+    Blob, Cache, CacheError, Chain, FetchError, ObjectId, OriginFiles, Removed, StoreOrigin, Tier,
+};
 use crate::config::S3Settings;
 use crate::remote::{Counters, RemoteError, Store, open_borrowing, open_configured};
 use crate::sync::RwLock;
@@ -135,15 +137,26 @@ impl Stores {
             return Ok(None);
         }
         let blob = self.blob(location, Some(size)).await?;
-        blob.warm(0..u32::MAX).await.map_err(|e| self.failed(location, &e))?;
+        if let Err(error) = blob.warm(0..u32::MAX).await {
+            if matches!(error, CacheError::Fetch(FetchError::Changed { .. })) {
+                self.changed(location).await;
+            }
+            return Err(self.failed(location, &error));
+        }
         Ok(Some(blob))
+    }
+
+    /// It turned out to be another object by now. What is read of the one before is an error from now on; whoever
+    /// opens it gets the new one.
+    pub async fn changed(&self, location: &Location) {
+        if let Ok(bucket) = self.bucket(location).await {
+            bucket.files.forget(location.key());
+        }
     }
 
     /// What is known of an object, and what the cache has of it, is forgotten; whether there was anything.
     pub async fn forget(&self, location: &Location, id: Option<&ObjectId>) -> bool {
-        if let Ok(bucket) = self.bucket(location).await {
-            bucket.files.forget(location.key());
-        }
+        self.changed(location).await;
         match id {
             Some(id) => self.cache.remove_object(id).await != Removed::Absent,
             None => false,

@@ -13,14 +13,15 @@ use super::abi::init::{Features, Limits};
 use super::abi::request::{Operation, Request};
 use super::connection::Wanted;
 use super::interrupts::ended;
-use super::transport::{Handler, Link, Pending, Reply};
+use super::transport::{Handler, Pending, Reply};
+use crate::cache::{CacheError, FetchError};
 use crate::clock::Timestamp;
 use crate::fs::attr::{Attr, FileKey};
 use crate::fs::listing::DirEntry;
 use crate::fs::{Kernel, read_whole};
 use crate::tables::{Found, Kind, Stays, View, ViewError};
-use bytes::Bytes;
 pub use beside::{Beside, FOLDERS};
+use bytes::Bytes;
 use handles::{Content, Handles};
 use nodes::{Node, Nodes};
 use rustix::fs::FileType;
@@ -289,6 +290,11 @@ impl TablesAdapter {
                     match read {
                         Ok(Ok(bytes)) => reply.send(Ok(bytes.to_vec())),
                         Ok(Err(error)) => {
+                            if let (CacheError::Fetch(FetchError::Changed { .. }), Found::Object { location, .. }) =
+                                (&error, &handle.node.found)
+                            {
+                                own.0.view.lake().stores().changed(location).await;
+                            }
                             tracing::warn!(%error, path = %handle.node.path, "a read has failed");
                             reply.error(libc::EIO);
                         }

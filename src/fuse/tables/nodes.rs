@@ -4,7 +4,7 @@ use crate::sync::Mutex;
 use crate::tables::Found;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 /// The number of the mount itself, without what all numbers have.
 pub const ROOT: u64 = 1;
@@ -26,6 +26,8 @@ pub struct Node {
     pub opened: Mutex<Opened>,
     /// Whether the kernel may have listed it.
     pub listed: AtomicBool,
+    /// The tag of the object whose bytes the kernel may have of it.
+    version: OnceLock<String>,
 }
 
 /// How a file is open: in one of the two ways.
@@ -88,6 +90,14 @@ impl Nodes {
         node
     }
 
+    /// Something else stands there by now: whoever looks next gets another number for it.
+    pub fn retire(&self, node: &Node) {
+        let mut table = self.0.lock();
+        if table.by_path.get(&node.path) == Some(&node.id) {
+            table.by_path.remove(&node.path);
+        }
+    }
+
     /// The kernel gives back references.
     pub fn forget(&self, id: u64, count: u64) {
         let mut table = self.0.lock();
@@ -124,7 +134,13 @@ impl Node {
             names: Mutex::default(),
             opened: Mutex::default(),
             listed: AtomicBool::new(false),
+            version: OnceLock::new(),
         }
+    }
+
+    /// Whether an object is the one that was opened here before, if any was.
+    pub fn is_still(&self, tag: &str) -> bool {
+        self.version.get_or_init(|| tag.to_owned()) == tag
     }
 
     /// The path of a name in this folder.
@@ -158,6 +174,14 @@ mod tests {
         assert_eq!(nodes.within("t/").len(), 0);
         nodes.forget(a.id, 1);
         assert!(nodes.at("t/a").is_some());
+        assert!(two.is_still("x") && two.is_still("x") && !two.is_still("y"));
+        nodes.retire(&one); // it is not the newest there
+        assert_eq!(nodes.at("t/e").expect("there").id, two.id);
+        nodes.retire(&two);
+        assert!(nodes.at("t/e").is_none() && nodes.get(two.id).is_some());
+        let three = nodes.intern("t/e", text("y"), true);
+        assert!(three.id != two.id && three.is_still("y"));
+        nodes.forget(two.id, 1);
         nodes.forget(a.id, 1);
         nodes.forget(one.id, 1);
         nodes.forget(ROOT, 5);

@@ -31,11 +31,17 @@ impl TablesAdapter {
                 self.opened(node, Content::Text(text), reply);
             }
             Found::Object { location, size, stated } => {
-                let (own, location) = (self.clone(), location.clone());
-                let stated = stated.then_some(*size);
+                let (own, location, size) = (self.clone(), location.clone(), *size);
+                let stated = stated.then_some(size);
                 self.0.view.lake().opened(&location);
                 self.0.runtime.spawn(async move {
                     match own.0.view.lake().stores().blob(&location, stated).await {
+                        // The kernel may have bytes of the one before under this number, and looks the path up
+                        // again: it gets another number.
+                        Ok(blob) if blob.size() != size || !node.is_still(&blob.id().tag) => {
+                            own.0.nodes.retire(&node);
+                            reply.error(libc::ESTALE);
+                        }
                         Ok(blob) => own.open_object(node, blob, reply).await,
                         Err(error) => {
                             tracing::warn!(%error, "an object cannot be opened");

@@ -1,0 +1,69 @@
+//! Objects that are replaced while somebody reads them, against the rules of Iceberg.
+use crate::lake::{Lake, files};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+const MIB: usize = 1 << 20;
+
+/// Blocks of one byte each, so that every read says which object it is of.
+fn object(letter: u8) -> Vec<u8> {
+    vec![letter; 4 * MIB]
+}
+
+fn byte_at(file: &File, block: usize) -> io::Result<u8> {
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, (block * MIB) as u64)?;
+    Ok(byte[0])
+}
+
+/// Replaces an object of four blocks of which one was read; nobody ever sees bytes of both.
+fn replaced(lake: &Lake, key: &str, path: &Path) {
+    let old = File::open(path).unwrap();
+    assert_eq!(byte_at(&old, 0).unwrap(), b'a');
+    lake.cloud.server.put_into("lake", key, object(b'b'));
+    assert_eq!(byte_at(&old, 2).unwrap_err().raw_os_error(), Some(libc::EIO));
+    let new = File::open(path).unwrap();
+    assert_eq!(byte_at(&new, 2).unwrap(), b'b');
+    assert_eq!(byte_at(&new, 0).unwrap(), b'b', "not what the kernel has of the old one");
+    // What was opened before stays what it was, as far as it can be read.
+    assert_eq!(byte_at(&old, 0).unwrap(), b'a');
+    for block in 1..4 {
+        assert!(byte_at(&old, block).is_ok_and(|byte| byte == b'a') || byte_at(&old, block).is_err());
+    }
+    assert!(fs::read(path).unwrap() == object(b'b'));
+}
+
+#[test]
+fn an_object_that_is_replaced_is_never_mixed() {
+    let lake = Lake::prepare(|_| false);
+    lake.cloud.server.put_into("lake", "big/object", object(b'a'));
+    lake.mount();
+    let path = lake.dir.join("objects/s3/lake/big/object");
+    replaced(&lake, "big/object", &path);
+    // Another size: also what was looked at before tells the new one.
+    lake.cloud.server.put_into("lake", "big/object", vec![b'c'; 5 * MIB]);
+    lake.unmount();
+    lake.mount();
+    assert_eq!(fs::metadata(&path).unwrap().len(), 5 * MIB as u64);
+    assert!(fs::read(&path).unwrap() == vec![b'c'; 5 * MIB]);
+    lake.unmount();
+}
+
+/// The same under the path of a table: what it was opened as is asked of the store with each block.
+#[test]
+fn a_file_of_a_table_that_is_replaced_is_an_error() {
+    let lake = Lake::prepare(|_| false);
+    lake.mount();
+    let data = lake.table("evolved").join("data");
+    let file = files(&data).remove(0);
+    let key = format!("wh/db/evolved/data/{}", file.strip_prefix(&data).unwrap().display());
+    let (old, bytes) = (File::open(&file).unwrap(), lake.objects[&key].clone());
+    let other: Vec<u8> = bytes.iter().map(|byte| !byte).collect();
+    lake.cloud.server.put_into("lake", &key, other.clone());
+    assert_eq!(old.read_at(&mut [0; 8], 0).unwrap_err().raw_os_error(), Some(libc::EIO));
+    assert!(fs::read(&file).unwrap() == other, "opened anew it is what the store has");
+    assert_eq!(old.read_at(&mut [0; 8], 0).unwrap_err().raw_os_error(), Some(libc::EIO));
+    lake.unmount();
+}

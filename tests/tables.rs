@@ -9,11 +9,22 @@ mod beside;
 mod changed;
 #[path = "support/cloud.rs"]
 mod cloud;
+#[cfg(feature = "redis")]
+#[path = "cache/common.rs"]
+#[allow(dead_code)]
+mod common;
+#[cfg(feature = "redis")]
+#[path = "tables/fleet.rs"]
+mod fleet;
 mod harness;
 #[path = "tables/kills.rs"]
 mod kills;
 #[path = "tables/lake.rs"]
 mod lake;
+#[cfg(feature = "redis")]
+#[path = "redis/server.rs"]
+#[allow(dead_code)]
+mod server;
 mod support;
 #[path = "tables/vended.rs"]
 mod vended;

@@ -53,9 +53,14 @@ impl Lake {
     }
 
     pub fn mount_with(&self, options: &[&str]) -> Finished {
+        self.mount_at(&self.dir, "tables-state", options)
+    }
+
+    /// Another directory, with a state of its own.
+    pub fn mount_at(&self, dir: &Path, state: &str, options: &[&str]) -> Finished {
         let endpoint = self.cloud.server.endpoint();
-        let state = self.cloud.lab.root().join("tables-state");
-        let mut args: Vec<&OsStr> = vec!["mount".as_ref(), self.dir.as_os_str(), "--state-dir".as_ref()];
+        let state = self.cloud.lab.root().join(state);
+        let mut args: Vec<&OsStr> = vec!["mount".as_ref(), dir.as_os_str(), "--state-dir".as_ref()];
         args.push(state.as_os_str());
         let s3 = ["--tables-only", "--s3-path-style", "--s3-endpoint", &endpoint];
         args.extend(s3.iter().chain(options).map(OsStr::new));

@@ -25,6 +25,8 @@ mod place;
 pub mod ranges;
 pub mod recorder;
 mod referred;
+mod removal;
+mod standing;
 mod store;
 mod strayed;
 pub mod trace;
@@ -54,7 +56,7 @@ use recorder::Recorder;
 use rustix::fs::{AtFlags, Stat};
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use tree::{FileRow, Node, ROOT, Tree, What};
@@ -280,133 +282,6 @@ impl Absent {
         }
     }
 
-    /// All names of a file: in the version, then those that programs gave it.
-    fn names_of(&self, file: u32) -> Vec<Node> {
-        let mut names = match self.names.get(&file) {
-            Some(all) => all.clone(),
-            None => self.first_name(file).into_iter().collect(),
-        };
-        names.extend(self.tree.given_to(file));
-        names
-    }
-
-    /// The names of a file that are absent.
-    pub fn absent_names(&self, file: u32) -> Vec<Node> {
-        self.names_of(file).into_iter().filter(|node| self.is_absent(*node)).collect()
-    }
-
-    /// How many names of a file stand, absent or not.
-    pub fn standing_names(&self, file: u32) -> u32 {
-        self.names_of(file).into_iter().filter(|node| self.stands(*node)).count() as u32
-    }
-
-    /// Whether a file has an absent name.
-    pub fn wants(&self, file: u32) -> bool {
-        let laid = match self.names.get(&file) {
-            Some(all) => all.iter().any(|node| self.is_absent(*node)),
-            None => self.first_name(file).is_some_and(|node| self.is_absent(node)),
-        };
-        laid || self.tree.given_to(file).into_iter().any(|node| self.is_absent(node))
-    }
-
-    /// The first name of a file in the version.
-    fn first_name(&self, file: u32) -> Option<Node> {
-        self.first.get(file as usize).copied().filter(|node| *node != NOWHERE)
-    }
-
-    /// The node of a name in the directory of another one, if it can be told from there: it is absent,
-    /// or a directory that may hold absent entries.
-    pub fn child(&self, dir: Node, name: &[u8]) -> Option<Node> {
-        self.tree.child(dir, name).filter(|node| match self.fate(*node) {
-            None => true,
-            Some(fate) => fate == Fate::Here && self.tree.what(*node) == What::Directory,
-        })
-    }
-
-    /// The node of a path under the same conditions.
-    fn find(&self, path: &RelPath) -> Option<Node> {
-        path.components().try_fold(ROOT, |at, name| self.child(at, name))
-    }
-
-    /// The node of what stands at a path now, below directories that were moved as well.
-    pub fn node_at(&self, path: &RelPath) -> Option<Node> {
-        let (mut at, mut node) = (RelPath::root(), Some(ROOT));
-        for name in path.components() {
-            at = at.join(name);
-            let here = node;
-            node = here.and_then(|dir| self.child(dir, name)).or_else(|| {
-                let root = self.ground.dirs.lock().get(&RelPath::root(), false).ok()?;
-                let stat = rustix::fs::statat(root, at.to_cstring(), AtFlags::SYMLINK_NOFOLLOW).ok()?;
-                // Of a file that is here nobody knows whether it is that of its name.
-                let same =
-                    || here.and_then(|dir| self.tree.child(dir, name)).filter(|node| self.stands(*node));
-                self.moved_at(stat.st_ino).or_else(same)
-            });
-        }
-        node
-    }
-
-    /// Whether the entry of a path is absent and as the version has it, so that nobody has anything to say of
-    /// it.
-    pub fn is_virtual(&self, path: &RelPath) -> bool {
-        self.find(path).is_some_and(|node| self.is_absent(node) && !self.is_restated(node))
-    }
-
-    /// Whether the newest version has something at a path that may never have been on the disk.
-    pub fn knows(&self, path: &RelPath) -> bool {
-        let mut at = ROOT;
-        for name in path.components() {
-            match self.tree.child(at, name) {
-                Some(node) if self.fate(node) != Some(Fate::Saved) && !self.moved.is_vacated(node) => {
-                    at = node;
-                }
-                _ => return false,
-            }
-        }
-        true
-    }
-
-    /// Whether a node still is what stands at its name, absent or not.
-    pub fn stands(&self, node: Node) -> bool {
-        matches!(self.fate(node), None | Some(Fate::Here))
-    }
-
-    /// The same of a name in a directory of the tree.
-    pub fn stands_at(&self, dir: Node, name: &[u8]) -> bool {
-        self.tree.child(dir, name).is_some_and(|node| self.stands(node))
-    }
-
-    /// Absent children of a directory, by name.
-    pub fn absent_children(&self, dir: Node) -> impl Iterator<Item = Node> + '_ {
-        self.tree.children(dir).filter(|node| self.is_absent(*node))
-    }
-
-    /// How many directories a directory holds that are not made yet.
-    pub fn absent_directories(&self, dir: Node) -> u32 {
-        if !self.subdirs.contains_key(&dir) {
-            return 0;
-        }
-        self.absent_children(dir).filter(|node| self.tree.what(*node) == What::Directory).count() as u32
-    }
-
-    /// Absent files at a node and below it.
-    pub fn files_within(&self, top: Node) -> Vec<u32> {
-        let (mut files, mut stack) = (Vec::new(), vec![top]);
-        while let Some(node) = stack.pop() {
-            match self.tree.what(node) {
-                What::File(file) if self.is_absent(node) => files.push(file),
-                What::Directory if node == top || self.stands(node) => {
-                    stack.extend(self.tree.children(node));
-                }
-                What::Directory => {} // it is elsewhere
-                What::File(_) | What::Special(_) => {}
-            }
-        }
-        files.sort_unstable();
-        files.dedup();
-        files
-    }
-
     /// Whoever adds or removes a name, changes attributes of a directory, or looks at its times, holds this
     /// meanwhile.
     pub fn naming(&self) -> RwLockReadGuard<'_, ()> {
@@ -475,90 +350,6 @@ impl Absent {
                 self.bytes.fetch_sub(self.tree.file(file).size, Ordering::Relaxed);
             }
         }
-    }
-
-    /// A program removed an absent entry, or put another in its place. Whether it was absent.
-    pub fn remove(&self, node: Node) -> io::Result<bool> {
-        let mut turn = self.turn.lock();
-        let absent = self.is_absent(node);
-        if absent {
-            self.note(&mut turn, Fate::Removed, &[node])?;
-        }
-        Ok(absent)
-    }
-
-    /// A program removed a directory of the tree, which was empty.
-    pub fn remove_directory(&self, node: Node) -> io::Result<()> {
-        let mut turn = self.turn.lock();
-        if !self.stands(node) {
-            return Ok(()); // it was moved before
-        }
-        self.note(&mut turn, Fate::Removed, &[node])
-    }
-
-    /// A version was committed that says that nothing stands at this path any more.
-    pub fn saved_removal(&self, path: &RelPath) -> io::Result<()> {
-        let Some((parent, name)) = path.parent().zip(path.name()) else { return Ok(()) };
-        let nodes = self.tree.find(&parent).map(|dir| self.tree.namesakes(dir, name)).unwrap_or_default();
-        for node in nodes {
-            if self.is_moved(node) && !self.moved.is_home(node) {
-                self.moved.vacate(node); // it stands elsewhere
-            } else if matches!(self.fate(node), Some(Fate::Here | Fate::Removed)) {
-                let mut turn = self.turn.lock();
-                self.note(&mut turn, Fate::Saved, &[node])?;
-                self.bury(node);
-            }
-        }
-        Ok(())
-    }
-
-    /// No version has anything below an entry that is gone, but for what was moved away from there. The log
-    /// need not say so.
-    fn bury(&self, top: Node) {
-        let mut stack = vec![top];
-        while let Some(node) = stack.pop() {
-            if self.moved.is_home(node) {
-                continue;
-            }
-            if self.is_absent(node) {
-                self.set_all(Fate::Saved, &[node]);
-            }
-            stack.extend(self.tree.children(node));
-        }
-    }
-
-    /// The same for all that an earlier daemon has left.
-    fn bury_saved(&self) {
-        let saved: Vec<Node> =
-            self.tree.walk().filter(|node| self.fate(*node) == Some(Fate::Saved)).collect();
-        saved.into_iter().for_each(|node| self.bury(node));
-    }
-
-    /// Paths of what was removed and may still be in the newest version.
-    ///
-    /// Of what an earlier daemon has left that is also what came and is gone again: the journal writes
-    /// behind, so the record by which a scan would miss it may never have reached the disk.
-    pub fn unsaved_removals(&self) -> Vec<RelPath> {
-        let (mut gone, mut stack) = (Vec::new(), vec![ROOT]);
-        while let Some(node) = stack.pop() {
-            let removed = match self.fate(node) {
-                Some(Fate::Removed) => true,
-                Some(Fate::Here) => !self.trusted && node != ROOT && self.is_gone(node),
-                // Below what is absent nothing was touched; what is saved is saved with all below it.
-                None | Some(Fate::Saved) => continue,
-            };
-            if removed {
-                self.places_left(node, &mut gone);
-            } else {
-                stack.extend(self.tree.children(node));
-            }
-        }
-        gone
-    }
-
-    fn is_gone(&self, node: Node) -> bool {
-        let dir = self.dir_of(self.tree.parent(node));
-        dir.is_err() || dir.is_ok_and(|dir| self.is_there(dir.as_fd(), node).is_ok_and(|there| !there))
     }
 
     /// Waits until the disk has the log.

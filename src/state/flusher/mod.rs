@@ -3,6 +3,7 @@
 //! It sleeps until something is marked, waits for the pause the [`Schedule`] asks for, makes a cut
 //! and commits it. A failure keeps every mark and is tried again, less and less often, for ever;
 //! whoever waits for a flush hears of the failure at once.
+mod attempt;
 mod observed;
 mod pruner;
 mod status;
@@ -11,20 +12,19 @@ use observed::{OBSERVE_EVERY, Observed};
 use pruner::Pruner;
 pub use status::{Done, Failed, FlushStatus, Unsaved};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::layer::PackOptions;
 use crate::path::RelPath;
 use crate::state::absent::{Gathering, Hydrator};
 use crate::state::backing::reach;
 use crate::state::barrier::Barrier;
 use crate::state::commit::pack::{Packed, pack};
-use crate::state::commit::{CommitError, Committer, Receipt, Tidy};
-use crate::state::cut::{Cut, CutError, CutStats, Cutter};
+use crate::state::commit::{Committer, Receipt, Tidy};
+use crate::state::cut::{CutStats, Cutter};
 use crate::state::dirty::Extent;
 use crate::state::live::Live;
 use crate::state::record::Records;
 use crate::state::schedule::Schedule;
-use crate::state::source::is_of_one_file;
 use crate::state::walindex;
 use crate::sync::Mutex;
 use std::collections::{BTreeMap, HashSet};
@@ -34,21 +34,11 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 
-/// Helpers that one flush may lose before it fails.
-const HELPERS_MAX: u32 = 3;
-/// So often one flush brings what was moved, when directories are moved all the time.
-const MOVES_MAX: u32 = 8;
-/// So often one flush begins anew without what it could not read: from the second time on nothing is sent
-/// that was not read once before, so that only a disk that is just failing gets any further.
-const UNREADABLE_MAX: u32 = 5;
 /// The longest sleep; anything that matters ends it early.
 const IDLE: Duration = Duration::from_secs(3600);
 /// So long after the last flush the helper of the cut is ended: it takes some 7 MB, and another one is
 /// there within milliseconds, before a cut stops anybody.
 const HELPER_IDLE: Duration = Duration::from_secs(10);
-/// After a flush of so many entries or bytes the memory it took is given back.
-const LARGE_FLUSH: u64 = 1000;
-const LARGE_FLUSH_BYTES: u64 = 16 << 20;
 /// Dirty paths that are looked at for a status, at most.
 const STATUS_PATHS_MAX: usize = 10_000;
 
@@ -307,90 +297,6 @@ impl Flusher {
         }
     }
 
-    /// One failure that says what to do differently is no reason to wait:
-    /// - Layout single learns of another writer only after its archive is sent: then the same goes to the fork.
-    /// - A file that cannot be read spoils the layer that is being sent: the next is made without it, and the
-    ///   one after that without any such file.
-    /// - A layer that refers to what was let go meanwhile is made anew.
-    fn attempt(&self, has_time: bool) -> Result<Receipt> {
-        let (mut forked, mut let_go, mut unreadable) = (false, false, 0);
-        let result = loop {
-            match self.attempt_once(has_time) {
-                Err(Failure::Forked(e)) if !forked => {
-                    tracing::info!(error = %e, "saving to the fork");
-                    forked = true;
-                }
-                Err(Failure::LetGo(e)) if !let_go => {
-                    tracing::info!(error = %e, "saving without what was let go");
-                    let_go = true;
-                }
-                Err(Failure::Unreadable(path, e)) if unreadable < UNREADABLE_MAX => {
-                    tracing::warn!(error = %e, "saving without a file that cannot be read");
-                    unreadable += 1;
-                    self.cutter.distrust(path, unreadable > 1);
-                }
-                Ok(receipt) => break Ok(receipt),
-                Err(
-                    Failure::Forked(e) | Failure::LetGo(e) | Failure::Unreadable(_, e) | Failure::Other(e),
-                ) => break Err(e),
-            }
-        };
-        if unreadable > 1 {
-            self.cutter.relax();
-        }
-        result
-    }
-
-    fn attempt_once(&self, has_time: bool) -> Result<Receipt, Failure> {
-        if !self.committer.is_settled() {
-            match self.within_limit(self.committer.settle()) {
-                Some(settled) => settled.map_err(Error::from)?,
-                None => return Err(out_of_time().into()),
-            }
-        }
-        for path in self.status.lock().stuck.keys() {
-            self.live.dirty().mark(path.clone(), Extent::Subtree);
-        }
-        let gathering = self.gathering.as_ref().filter(|_| has_time);
-        let along = gathering.map_or_else(Vec::new, Gathering::files);
-        let cut = Arc::new(self.cut(|| self.cutter.cut(&self.records, &along))?);
-        let committed = self.within_limit(self.committer.commit(cut.plan.clone(), cut.clone(), cut.instant));
-        let Some(committed) = committed else {
-            self.live.dirty().restore(cut.marks.clone());
-            return Err(out_of_time().into());
-        };
-        match committed {
-            Ok(receipt) => {
-                self.live.dirty().saved();
-                self.note_stuck(&cut, &receipt);
-                if let Some(gathering) = gathering.filter(|_| receipt.committed && cut.plan.carries()) {
-                    tracing::info!(files = along.len(), "what is read first stands together now");
-                    gathering.done();
-                }
-                drop(cut);
-                if receipt.changed + receipt.removed >= LARGE_FLUSH || receipt.raw_bytes >= LARGE_FLUSH_BYTES
-                {
-                    crate::memory::give_back();
-                }
-                Ok(receipt)
-            }
-            Err(e) => {
-                self.live.dirty().restore(cut.marks.clone());
-                Err(match e {
-                    CommitError::Diverged(ref fork) => {
-                        self.status.lock().fork = Some(fork.clone());
-                        Failure::Forked(e.into())
-                    }
-                    CommitError::LetGo => Failure::LetGo(e.into()),
-                    CommitError::Source { ref path, ref source } if is_of_one_file(source) => {
-                        Failure::Unreadable(path.clone(), e.into())
-                    }
-                    e => Failure::Other(e.into()),
-                })
-            }
-        }
-    }
-
     /// No call to the remote goes on after this; `None`: they take the time they need. A store that
     /// takes connections and never answers would else hold up the end of a mount for minutes.
     pub fn give_up_at(&self, limit: Option<Instant>) {
@@ -434,51 +340,6 @@ impl Flusher {
         Ok(packed?)
     }
 
-    /// Cuts, with another helper if one is lost.
-    fn cut(&self, cut: impl Fn() -> Result<Cut, CutError>) -> Result<Cut> {
-        let (mut helpers, mut moves) = (0, 0);
-        loop {
-            self.bring_moved()?;
-            self.ensure_barrier()?;
-            match cut() {
-                Err(CutError::HelperLost) if helpers + 1 < HELPERS_MAX => helpers += 1,
-                Err(CutError::Moved) if moves < MOVES_MAX => moves += 1,
-                other => return Ok(other?),
-            }
-        }
-    }
-
-    /// What is not here in directories that were moved is in no version at its new place.
-    fn bring_moved(&self) -> Result<()> {
-        let Some(hydrator) = &self.hydrator else { return Ok(()) };
-        match self.within_limit(hydrator.bring_moved()) {
-            None => Err(out_of_time()),
-            Some(brought) => brought.map_err(|e| {
-                let message = "cannot bring what is to be saved at another place";
-                Error::new(ErrorKind::Unavailable, message).with_source(e)
-            }),
-        }
-    }
-
-    fn ensure_barrier(&self) -> Result<()> {
-        if self.cutter.has_barrier() {
-            return Ok(());
-        }
-        match (self.start_barrier)() {
-            Some(Ok(barrier)) => self.cutter.set_barrier(Some(barrier)),
-            Some(Err(e)) => return Err(Error::io("cannot start the helper of the cut", e)),
-            None => {}
-        }
-        Ok(())
-    }
-
-    /// What could not be read stays as the last version has it and is tried again.
-    fn note_stuck(&self, cut: &Cut, receipt: &Receipt) {
-        let unreadable = cut.plan.unreadable().iter().map(|(path, e)| (path.clone(), e.to_string()));
-        let skipped = receipt.skipped.iter().map(|(path, why)| (path.clone(), why.clone()));
-        self.status.lock().stuck = unreadable.chain(skipped).collect();
-    }
-
     /// Nothing is mounted any more: there is nobody to hold.
     pub fn unmounted(&self) {
         let _turn = self.turn.lock();
@@ -489,25 +350,4 @@ impl Flusher {
     pub fn committer(&self) -> &Arc<Committer> {
         &self.committer
     }
-}
-
-/// Why one attempt failed.
-enum Failure {
-    /// The next one goes to a fork.
-    Forked(Error),
-    /// The next one refers to nothing that was let go.
-    LetGo(Error),
-    /// This file can be opened, but not read.
-    Unreadable(RelPath, Error),
-    Other(Error),
-}
-
-impl From<Error> for Failure {
-    fn from(e: Error) -> Self {
-        Self::Other(e)
-    }
-}
-
-fn out_of_time() -> Error {
-    Error::new(ErrorKind::Unavailable, "the remote did not answer within the time limit (--unmount-timeout)")
 }

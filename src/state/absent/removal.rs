@@ -1,0 +1,92 @@
+//! What programs remove of what is not here, and what a version says of it since.
+use super::tree::{Node, ROOT};
+use super::{Absent, Fate};
+use crate::path::RelPath;
+use std::io;
+use std::os::fd::AsFd;
+
+impl Absent {
+    /// A program removed an absent entry, or put another in its place. Whether it was absent.
+    pub fn remove(&self, node: Node) -> io::Result<bool> {
+        let mut turn = self.turn.lock();
+        let absent = self.is_absent(node);
+        if absent {
+            self.note(&mut turn, Fate::Removed, &[node])?;
+        }
+        Ok(absent)
+    }
+
+    /// A program removed a directory of the tree, which was empty.
+    pub fn remove_directory(&self, node: Node) -> io::Result<()> {
+        let mut turn = self.turn.lock();
+        if !self.stands(node) {
+            return Ok(()); // it was moved before
+        }
+        self.note(&mut turn, Fate::Removed, &[node])
+    }
+
+    /// A version was committed that says that nothing stands at this path any more.
+    pub fn saved_removal(&self, path: &RelPath) -> io::Result<()> {
+        let Some((parent, name)) = path.parent().zip(path.name()) else { return Ok(()) };
+        let nodes = self.tree.find(&parent).map(|dir| self.tree.namesakes(dir, name)).unwrap_or_default();
+        for node in nodes {
+            if self.is_moved(node) && !self.moved.is_home(node) {
+                self.moved.vacate(node); // it stands elsewhere
+            } else if matches!(self.fate(node), Some(Fate::Here | Fate::Removed)) {
+                let mut turn = self.turn.lock();
+                self.note(&mut turn, Fate::Saved, &[node])?;
+                self.bury(node);
+            }
+        }
+        Ok(())
+    }
+
+    /// No version has anything below an entry that is gone, but for what was moved away from there. The log
+    /// need not say so.
+    fn bury(&self, top: Node) {
+        let mut stack = vec![top];
+        while let Some(node) = stack.pop() {
+            if self.moved.is_home(node) {
+                continue;
+            }
+            if self.is_absent(node) {
+                self.set_all(Fate::Saved, &[node]);
+            }
+            stack.extend(self.tree.children(node));
+        }
+    }
+
+    /// The same for all that an earlier daemon has left.
+    pub(super) fn bury_saved(&self) {
+        let saved: Vec<Node> =
+            self.tree.walk().filter(|node| self.fate(*node) == Some(Fate::Saved)).collect();
+        saved.into_iter().for_each(|node| self.bury(node));
+    }
+
+    /// Paths of what was removed and may still be in the newest version.
+    ///
+    /// Of what an earlier daemon has left that is also what came and is gone again: the journal writes
+    /// behind, so the record by which a scan would miss it may never have reached the disk.
+    pub fn unsaved_removals(&self) -> Vec<RelPath> {
+        let (mut gone, mut stack) = (Vec::new(), vec![ROOT]);
+        while let Some(node) = stack.pop() {
+            let removed = match self.fate(node) {
+                Some(Fate::Removed) => true,
+                Some(Fate::Here) => !self.trusted && node != ROOT && self.is_gone(node),
+                // Below what is absent nothing was touched; what is saved is saved with all below it.
+                None | Some(Fate::Saved) => continue,
+            };
+            if removed {
+                self.places_left(node, &mut gone);
+            } else {
+                stack.extend(self.tree.children(node));
+            }
+        }
+        gone
+    }
+
+    fn is_gone(&self, node: Node) -> bool {
+        let dir = self.dir_of(self.tree.parent(node));
+        dir.is_err() || dir.is_ok_and(|dir| self.is_there(dir.as_fd(), node).is_ok_and(|there| !there))
+    }
+}

@@ -33,7 +33,7 @@ fn one(status: &control::Status, context: &Context) -> Result<()> {
     if context.output.json {
         return context.output.value(status);
     }
-    if let Some(tables) = &status.tables {
+    if let Some(tables) = alone(status) {
         context.output.table(["", ""], &of_tables(status, tables));
         return Ok(());
     }
@@ -69,6 +69,7 @@ fn one(status: &control::Status, context: &Context) -> Result<()> {
         ("uptime", format!("{} s", status.uptime_s)),
         ("program", safe(&status.program)),
     ];
+    rows.extend(status.tables.iter().flat_map(about_tables));
     if status.stuck_total > 0 {
         rows.push(("stuck", format!("{} entries cannot be saved", status.stuck_total)));
     }
@@ -92,15 +93,31 @@ fn one(status: &control::Status, context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// What there is to say of a mount that shows tables.
+/// The tables of a mount that shows nothing else.
+fn alone(status: &control::Status) -> Option<&control::TablesStatus> {
+    status.tables.as_ref().filter(|_| status.read_only)
+}
+
+/// What there is to say of a mount that shows tables and nothing else.
 fn of_tables(status: &control::Status, tables: &control::TablesStatus) -> Vec<[String; 2]> {
-    let (used, most) = (bytes(tables.cached_bytes), bytes(tables.cache_max_bytes));
     let mut rows = vec![
         ("dir", safe_path(&status.dir)),
         ("pid", status.pid.to_string()),
         ("mode", format!("{} ({})", safe(&status.mode), safe(&status.mode_reason))),
         ("transport", safe(&status.transport)),
         ("state_dir", safe_path(&status.state_dir)),
+    ];
+    rows.extend(about_tables(tables));
+    rows.push(("remote", safe(&status.remote)));
+    rows.push(("uptime", format!("{} s", status.uptime_s)));
+    rows.push(("program", safe(&status.program)));
+    rows.into_iter().map(|(key, value)| [key.to_owned(), value]).collect()
+}
+
+/// How tables stand.
+fn about_tables(tables: &control::TablesStatus) -> Vec<(&'static str, String)> {
+    let (used, most) = (bytes(tables.cached_bytes), bytes(tables.cache_max_bytes));
+    let mut rows = vec![
         ("tables", format!("{}, {} shown, {} failed", tables.known, tables.shown, tables.failed)),
         ("cache", format!("{used} of {most}")),
     ];
@@ -111,15 +128,12 @@ fn of_tables(status: &control::Status, tables: &control::TablesStatus) -> Vec<[S
         let why = catalog.error.as_deref().map(|why| format!(", but not now: {}", safe(why)));
         rows.push(("catalog", format!("{}: {answered}{}", safe(&catalog.name), why.unwrap_or_default())));
     }
-    rows.push(("remote", safe(&status.remote)));
-    rows.push(("uptime", format!("{} s", status.uptime_s)));
-    rows.push(("program", safe(&status.program)));
-    rows.into_iter().map(|(key, value)| [key.to_owned(), value]).collect()
+    rows
 }
 
 /// One word, and of a read-only mount what it shows.
 fn state(status: &control::Status) -> String {
-    if let Some(tables) = &status.tables {
+    if let Some(tables) = alone(status) {
         let away = tables.catalogs.iter().filter(|catalog| catalog.error.is_some()).count();
         return if away == 0 { "tables".to_owned() } else { format!("tables, {away} catalogs away") };
     }

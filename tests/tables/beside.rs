@@ -96,6 +96,10 @@ fn shared(mode: Mode) {
 
     let told = lab.status();
     assert_eq!((&told["read_only"], &told["tables"]["failed"]), (&false.into(), &0.into()), "{told}");
+    let printed = lab.verb("status", &[]).must("status").stdout;
+    for row in ["dirty_files", "last_flush", "catalog"] {
+        assert!(printed.contains(row), "{printed}");
+    }
     let listed =
         lab.call(["--json".as_ref(), "tables".as_ref(), "ls".as_ref(), place.as_os_str()]).must("ls");
     assert!(listed.stdout.contains("iceberg/db/refs"), "{}", listed.stdout);

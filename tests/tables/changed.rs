@@ -65,5 +65,6 @@ fn a_file_of_a_table_that_is_replaced_is_an_error() {
     assert_eq!(old.read_at(&mut [0; 8], 0).unwrap_err().raw_os_error(), Some(libc::EIO));
     assert!(fs::read(&file).unwrap() == other, "opened anew it is what the store has");
     assert_eq!(old.read_at(&mut [0; 8], 0).unwrap_err().raw_os_error(), Some(libc::EIO));
+    drop(old);
     lake.unmount();
 }

@@ -21,6 +21,8 @@ mod harness;
 mod kills;
 #[path = "tables/lake.rs"]
 mod lake;
+#[path = "tables/late.rs"]
+mod late;
 #[cfg(feature = "redis")]
 #[path = "redis/server.rs"]
 #[allow(dead_code)]

@@ -1,7 +1,8 @@
 //! [`Stores`]: the buckets that tables lie in, opened when they are first named.
 use super::lent::Lent;
 use crate::cache::{
-    Blob, Cache, CacheError, Chain, FetchError, ObjectId, OriginFiles, Removed, StoreOrigin, Tier,
+    Blob, Cache, CacheError, Chain, FetchError, Hedged, Hedges, ObjectId, OriginFiles, Removed, StoreOrigin,
+    Tier,
 };
 use crate::config::S3Settings;
 use crate::remote::{Counters, RemoteError, Store, open_borrowing, open_configured};
@@ -26,6 +27,7 @@ pub struct Stores {
     s3: S3Settings,
     cache: Cache,
     counters: Arc<Counters>,
+    hedges: Arc<Hedges>,
     tiers: Vec<Arc<dyn Tier>>,
     local: LocalObjects,
     /// What catalogs lend, by prefix.
@@ -50,7 +52,12 @@ impl Stores {
     pub fn new(s3: S3Settings, cache: Cache, tiers: Vec<Arc<dyn Tier>>, counters: Arc<Counters>) -> Self {
         let local = LocalObjects::new();
         let (lent, buckets) = (RwLock::default(), tokio::sync::Mutex::default());
-        Self { s3, cache, counters, tiers, local, lent, buckets }
+        Self { s3, cache, counters, hedges: Arc::default(), tiers, local, lent, buckets }
+    }
+
+    /// Requests that were sent a second time because the answer was late.
+    pub fn hedges(&self) -> &Hedges {
+        &self.hedges
     }
 
     /// What objects are read through.
@@ -75,7 +82,8 @@ impl Stores {
             Some(lent) => open_borrowing(&url, &self.reached(&lent.s3), lent.source.clone(), counters).await,
         };
         let store = store.map_err(|e| failed(e.to_string()))?;
-        let origin = Chain::new(self.tiers.clone(), Arc::new(StoreOrigin::new(store.clone())));
+        let asked = Hedged::new(Arc::new(StoreOrigin::new(store.clone())), self.hedges.clone());
+        let origin = Chain::new(self.tiers.clone(), Arc::new(asked));
         let files = OriginFiles::new(self.cache.clone(), store.clone(), Arc::new(origin), FRESH);
         let bucket = Arc::new(Bucket { store, files });
         buckets.insert(key.to_owned(), bucket.clone());

@@ -73,6 +73,7 @@ mod tests {
         let totals = TablesTotals {
             tables: [("known", 0), ("shown", 0), ("failed", 0)],
             catalogs: vec![("lake".into(), Some(Duration::from_secs(3)), true)],
+            hedged: (0, 0),
             cache: cache.stats(),
             journal_bytes: cache.journal_bytes(),
         };

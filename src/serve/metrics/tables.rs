@@ -11,6 +11,8 @@ pub struct TablesTotals {
     pub tables: [(&'static str, u64); 3],
     /// Each catalog, how long ago it answered last, and whether it does now.
     pub catalogs: Vec<(String, Option<Duration>, bool)>,
+    /// Requests that were sent a second time, and those whose second answer was first.
+    pub hedged: (u64, u64),
     /// The cache that they are read through.
     pub cache: Stats,
     /// The size of its journal.
@@ -42,6 +44,12 @@ pub fn of_tables(totals: &TablesTotals) -> Vec<Family> {
             Kind::Gauge,
             "How long ago a catalog answered last: what is shown of its tables is as old.",
             answered,
+        ),
+        Family::by(
+            "icecache_tables_hedged_requests_total",
+            "Requests for blocks that were sent a second time because the answer was late, and whether that came first.",
+            "result",
+            &[("won", totals.hedged.1), ("lost", totals.hedged.0.saturating_sub(totals.hedged.1))],
         ),
     ]);
     all

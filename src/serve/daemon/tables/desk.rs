@@ -48,7 +48,12 @@ impl Desk {
 
     /// What was asked of stores and of the cache since the start.
     pub fn stats(&self) -> Value {
-        serde_json::json!({ "requests": self.requests.snapshot(), "cache": self.cache().stats() })
+        let (sent, won) = self.lake.stores().hedges().counts();
+        serde_json::json!({
+            "requests": self.requests.snapshot(),
+            "hedged": { "sent": sent, "won": won },
+            "cache": self.cache().stats(),
+        })
     }
 
     /// What is measured.
@@ -59,6 +64,7 @@ impl Desk {
         TablesTotals {
             tables: [("known", known), ("shown", shown), ("failed", failed)],
             catalogs: catalogs.map(|(name, ago, error)| (name, ago, error.is_none())).collect(),
+            hedged: self.lake.stores().hedges().counts(),
             cache: self.cache().stats(),
             journal_bytes: self.cache().journal_bytes(),
         }

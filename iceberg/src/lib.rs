@@ -18,6 +18,7 @@
 //! It knows no kernel, no cache and no store: [`Objects`] brings the stores, whoever mounts shows the folder.
 mod avro;
 pub mod catalog;
+pub mod columns;
 mod deletes;
 mod diff;
 mod document;

@@ -13,6 +13,7 @@ use super::stats::Meters;
 use super::tier::Origin;
 use super::trip::{Counted, Trip};
 use crate::sync::Mutex;
+use crate::sync::atomic::AtomicU32;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use std::ops::Range;
@@ -30,13 +31,15 @@ pub struct Blob {
     entry: Arc<BlobEntry>,
     origin: Arc<dyn Origin>,
     ahead: Mutex<ReadAhead>,
+    /// Blocks from this one on are not fetched for who reads forward.
+    ahead_end: AtomicU32,
 }
 
 impl Blob {
     pub(super) fn new(core: Arc<Core>, id: &ObjectId, origin: Arc<dyn Origin>) -> Self {
         let entry = core.blob(id);
         let ahead = Mutex::new(ReadAhead::new(core.config.readahead_max));
-        Self { core, entry, origin, ahead }
+        Self { core, entry, origin, ahead, ahead_end: AtomicU32::new(u32::MAX) }
     }
 
     /// Which object it is.
@@ -216,10 +219,7 @@ impl Blob {
                 }
             }
         };
-        let ahead = self.ahead.lock().read(number, waited, self.entry.blocks_total());
-        for number in ahead {
-            self.fetch_ahead(number);
-        }
+        self.read_ahead(number, waited);
         Ok(bytes)
     }
 
@@ -233,10 +233,7 @@ impl Blob {
         }
         block.usage.unpin();
         if found {
-            let ahead = self.ahead.lock().read(number, false, self.entry.blocks_total());
-            for number in ahead {
-                self.fetch_ahead(number);
-            }
+            self.read_ahead(number, false);
         }
         found
     }
@@ -320,6 +317,37 @@ impl Blob {
         sought
     }
 
+    /// Fetches what is missing of these bytes, as far as fetches are free, and does not wait for it.
+    pub fn fetch_ahead_of(&self, bytes: Range<u64>) {
+        let end = bytes.end.min(self.size()).div_ceil(self.block_bytes()) as u32;
+        // Those who wait go first: what is fetched ahead never queues.
+        let most = self.core.config.fetches_max as u64;
+        for number in (bytes.start / self.block_bytes()) as u32..end {
+            if *self.core.fetching.borrow() >= most {
+                return;
+            }
+            if let Sought::There(block) = self.seek(number, true) {
+                block.usage.unpin();
+            }
+        }
+    }
+
+    /// Whoever reads forward by this handle gets nothing fetched from this byte on before asking for it; `None`: all
+    /// up to the end, as at first.
+    pub fn read_ahead_until(&self, end: Option<u64>) {
+        let end = end.map_or(u32::MAX, |end| end.div_ceil(self.block_bytes()) as u32);
+        self.ahead_end.store(end, Relaxed);
+    }
+
+    /// A block was read.
+    fn read_ahead(&self, number: u32, waited: bool) {
+        let end = self.entry.blocks_total().min(self.ahead_end.load(Relaxed));
+        let ahead = self.ahead.lock().read(number, waited, end);
+        for number in ahead {
+            self.fetch_ahead(number);
+        }
+    }
+
     fn fetch_ahead(&self, number: u32) {
         // Those who wait go first: what is fetched ahead never queues.
         if self.core.fetches.available_permits() > 0
@@ -341,7 +369,14 @@ impl Clone for Blob {
     fn clone(&self) -> Self {
         self.entry.enter();
         let ahead = Mutex::new(ReadAhead::new(self.core.config.readahead_max));
-        Self { core: self.core.clone(), entry: self.entry.clone(), origin: self.origin.clone(), ahead }
+        let ahead_end = AtomicU32::new(u32::MAX);
+        Self {
+            core: self.core.clone(),
+            entry: self.entry.clone(),
+            origin: self.origin.clone(),
+            ahead,
+            ahead_end,
+        }
     }
 }
 

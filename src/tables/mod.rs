@@ -7,7 +7,7 @@
 //!   asks what   view: path below the mount ──► folder, file of this machine, object, link
 //!   changed        │
 //!                  ▼
-//!                stores: objects of buckets, read through the cache
+//!                stores: objects of buckets, read through the cache, and by column where they have any (ahead)
 //!                  ▲
 //!                keeper: brings what is pinned, and what took the place of what was hot
 //! ```
@@ -17,6 +17,7 @@
 //!
 //! What tables and their files are is known by the crate `icecache-iceberg`; here it meets the stores, the cache
 //! and the clock. docs/TABLES.md has what is shown, and the rules.
+mod ahead;
 mod counted;
 mod desk;
 mod feed;
@@ -33,6 +34,7 @@ mod tracker;
 mod turn;
 mod view;
 
+pub use ahead::{Ahead, Known};
 pub use feed::{Batch, Event, Feed, What};
 pub use lake::{Lake, LakeOptions};
 pub use pins::{Pin, decode as decode_pins};

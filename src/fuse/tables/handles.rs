@@ -3,6 +3,7 @@ use super::nodes::Node;
 use crate::cache::{Blob, File as CacheFile};
 use crate::fuse::connection::Backing;
 use crate::sync::Mutex;
+use crate::tables::Ahead;
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::fs::File;
@@ -13,8 +14,8 @@ use std::sync::Arc;
 pub enum Content {
     /// A file of this machine.
     Local(File),
-    /// An object, through the cache.
-    Object(Blob),
+    /// An object, through the cache; and what fetches ahead for who reads it, if it has columns.
+    Object(Blob, Option<Ahead>),
     /// These bytes.
     Text(Bytes),
     /// The kernel reads it.
@@ -46,7 +47,9 @@ impl Drop for Handle {
     fn drop(&mut self) {
         match self.content {
             Content::Kernel { .. } => {}
-            Content::Local(_) | Content::Object(_) | Content::Text(_) => self.node.opened.lock().classic -= 1,
+            Content::Local(_) | Content::Object(..) | Content::Text(_) => {
+                self.node.opened.lock().classic -= 1;
+            }
         }
     }
 }

@@ -271,7 +271,10 @@ impl TablesAdapter {
         match &handle.content {
             Content::Local(file) => reply.fill(size as usize, |buffer| read_whole(file, buffer, offset)),
             Content::Text(text) => reply.send(Ok(part(text, offset, size).to_vec())),
-            Content::Object(blob) => {
+            Content::Object(blob, ahead) => {
+                if let Some(ahead) = ahead {
+                    ahead.read(blob, offset, u64::from(size));
+                }
                 let mut buffer = vec![0; size as usize];
                 if let Some(n) = blob.read_now(offset, &mut buffer) {
                     buffer.truncate(n);
@@ -280,7 +283,7 @@ impl TablesAdapter {
                 drop(buffer);
                 let (own, handle) = (self.clone(), handle.clone());
                 self.0.runtime.spawn(async move {
-                    let Content::Object(blob) = &handle.content else { return };
+                    let Content::Object(blob, _) = &handle.content else { return };
                     let waiting = reply.interruptible();
                     let read = tokio::time::timeout(own.0.how.patience, blob.read(offset, size as usize));
                     let read = tokio::select! {

@@ -1,7 +1,7 @@
 //! [`Nodes`]: the numbers that the kernel knows paths by.
 use super::handles::Passed;
 use crate::sync::Mutex;
-use crate::tables::Found;
+use crate::tables::{Found, Known as Columns};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -37,6 +37,8 @@ pub struct Opened {
     pub passed: Weak<Passed>,
     /// How often we serve it.
     pub classic: u32,
+    /// What is known of its columns, by who has it open.
+    pub columns: Weak<Columns>,
 }
 
 /// See the module. Owner of its lock.

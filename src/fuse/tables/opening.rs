@@ -5,7 +5,7 @@ use super::nodes::Node;
 use crate::cache::Blob;
 use crate::fuse::abi::answer::Opened;
 use crate::fuse::transport::Reply;
-use crate::tables::{Found, ViewError};
+use crate::tables::{Ahead, Found, Known as Columns, ViewError};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -59,11 +59,35 @@ impl TablesAdapter {
         match whole {
             Ok(Some(file)) => match file.open() {
                 Ok(fd) => self.opened_whole(node, Whole::Cached(file, fd, blob), reply),
-                Err(_) => self.opened(node, Content::Object(blob), reply),
+                Err(_) => self.opened_object(node, blob, reply),
             },
             // It is read block by block, each of which is looked at again.
-            Ok(None) | Err(_) => self.opened(node, Content::Object(blob), reply),
+            Ok(None) | Err(_) => self.opened_object(node, blob, reply),
         }
+    }
+
+    /// Opens what we serve, from the cache and from its store.
+    fn opened_object(&self, node: Arc<Node>, blob: Blob, reply: Reply<Opened>) {
+        let (here, all) = blob.blocks();
+        let has_columns = Columns::is_of(&node.path) && here < all;
+        let ahead = has_columns.then(|| Ahead::new(self.columns(&node, &blob)));
+        self.opened(node, Content::Object(blob, ahead), reply);
+    }
+
+    /// What is known of the columns of a file; who opens it first reads its footer.
+    fn columns(&self, node: &Node, blob: &Blob) -> Arc<Columns> {
+        let mut opened = node.opened.lock();
+        opened.columns.upgrade().unwrap_or_else(|| {
+            let columns = Arc::<Columns>::default();
+            opened.columns = Arc::downgrade(&columns);
+            let (learned, blob) = (columns.clone(), blob.clone());
+            self.0.runtime.spawn(async move {
+                if let Err(error) = learned.learn(&blob).await {
+                    tracing::debug!(object = %blob.id(), %error, "its footer cannot be read");
+                }
+            });
+            columns
+        })
     }
 
     /// Opens what the kernel can serve, unless the file is open in the other way.
@@ -93,7 +117,7 @@ impl TablesAdapter {
         drop(opened);
         let content = match whole {
             Whole::Local(file) => Content::Local(file),
-            Whole::Cached(_, _, blob) => Content::Object(blob),
+            Whole::Cached(_, _, blob) => return self.opened_object(node, blob, reply),
         };
         self.opened(node, content, reply);
     }

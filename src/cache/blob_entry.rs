@@ -251,6 +251,9 @@ impl BlobEntry {
         if new.bytes.len() as u64 != length {
             return Err(CacheError::WrongSize { expected: length, got: new.bytes.len() as u64 });
         }
+        if self.removed.load(SeqCst) {
+            return Err(CacheError::Deleted);
+        }
         let digest = digest::block(offset, new.bytes);
         let body = {
             let mut state = self.state.lock();
@@ -259,6 +262,7 @@ impl BlobEntry {
             if state.charge.is_none() {
                 let mut own = charge;
                 charge = own.split(on_disk(length));
+                own.written(u64::MAX);
                 state.charge = Some(own);
             }
             body
@@ -275,8 +279,11 @@ impl BlobEntry {
             let _partial = punch(&body.file, offset, length);
             io(e)
         })?;
+        charge.written(u64::MAX);
         let mut state = self.state.lock();
         if !written || self.removed.load(SeqCst) {
+            // Nobody charges for it any more.
+            let _stays_until_the_file_goes = punch(&body.file, offset, length);
             return Err(CacheError::Deleted);
         }
         let block = Arc::new(self.make(new.number, digest, new.used, true));
@@ -314,9 +321,13 @@ impl BlobEntry {
         }
         let (offset, length) = self.range(number);
         if state.body.is_none() {
-            state.body = self.reopen().ok().map(Arc::new);
+            match self.reopen() {
+                Ok(body) => state.body = Some(Arc::new(body)),
+                Err(e) if e.is_shortage() && !damaged => return Taken::Pinned, // another time
+                Err(_) => {}
+            }
         }
-        let Some(body) = &state.body else { return Taken::Broken };
+        let Some(body) = state.body.clone() else { return Taken::Broken };
         let cleared = body.change(|slots, file| slots.set(file, self.generation, number, None));
         // Under the lock: what a new flight for the same block writes must not be punched.
         if let Err(error) = cleared.and_then(|()| punch(&body.file, offset, length)) {
@@ -327,6 +338,8 @@ impl BlobEntry {
         if let Some(charge) = &mut state.charge {
             charge.shrink(on_disk(length), 0);
         }
+        drop(body);
+        self.let_go(&mut state);
         Taken::Gone(block)
     }
 
@@ -345,7 +358,20 @@ impl BlobEntry {
 
     /// One handle less; `true` if it was the last one.
     pub fn leave(&self) -> bool {
-        self.handles.fetch_sub(1, SeqCst) == 1
+        let last = self.handles.fetch_sub(1, SeqCst) == 1;
+        if last {
+            self.let_go(&mut self.state.lock());
+        }
+        last
+    }
+
+    /// Closes the file if nobody uses it and too many are open. Another one that is opened meanwhile would not
+    /// learn what is written through this one.
+    fn let_go(&self, state: &mut State) {
+        let is_unused = state.body.as_ref().is_some_and(|body| Arc::strong_count(body) == 1);
+        if is_unused && self.is_unread() && self.store.is_crowded() {
+            state.body = None;
+        }
     }
 
     /// Whether nobody reads it and nothing is there of it.

@@ -11,6 +11,9 @@ const FREE_EVERY_BYTES: u64 = 64 << 20;
 /// … or after this long, because others write to the disk as well.
 const FREE_EVERY: Duration = Duration::from_secs(1);
 
+/// Of so many bytes it is asked beforehand whether they can fit at all.
+const LARGE_BYTES: u64 = 8 << 20;
+
 /// What a file of `length` bytes takes.
 pub fn on_disk(length: u64) -> u64 {
     length.div_ceil(DISK_UNIT).saturating_mul(DISK_UNIT)
@@ -51,6 +54,11 @@ pub enum Short {
 pub trait Disk: Send + Sync + std::fmt::Debug {
     /// Bytes that this process may still write; `None` if nobody can say.
     fn free(&self) -> Option<u64>;
+
+    /// Files that may still be made; `None` if nobody can say.
+    fn free_files(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// The file system of a directory.
@@ -61,6 +69,12 @@ impl Disk for FileSystem {
     fn free(&self) -> Option<u64> {
         let found = rustix::fs::statvfs(&self.0).ok()?;
         Some(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+
+    fn free_files(&self) -> Option<u64> {
+        let found = rustix::fs::statvfs(&self.0).ok()?;
+        // Some file systems make inodes as they need them, and say that there are none.
+        (found.f_files > 0).then_some(found.f_favail)
     }
 }
 
@@ -79,12 +93,14 @@ struct Totals {
     free: u64,
     looked: Option<Instant>,
     charged_since: u64,
+    /// Of what is charged, what is not on the disk yet: it is not free, whatever the disk says.
+    unwritten: u64,
 }
 
 impl Budget {
     /// Nothing is used yet.
     pub fn new(limits: Limits, disk: Box<dyn Disk>) -> Arc<Self> {
-        let totals = Totals { used: Used::default(), free: 0, looked: None, charged_since: 0 };
+        let totals = Totals { used: Used::default(), free: 0, looked: None, charged_since: 0, unwritten: 0 };
         Arc::new(Self { limits, disk, totals: Mutex::new(totals) })
     }
 
@@ -113,13 +129,29 @@ impl Budget {
         if self.limits.min_free == 0 {
             return 0;
         }
-        self.disk.free().map_or(0, |free| self.limits.min_free.saturating_sub(free))
+        let unwritten = self.totals.lock().unwritten;
+        let missing = |free: u64| self.limits.min_free.saturating_add(unwritten).saturating_sub(free);
+        self.disk.free().map_or(0, missing)
+    }
+
+    /// Whether so many bytes would not fit if everything else went.
+    pub fn is_hopeless(&self, bytes: u64) -> bool {
+        if bytes < LARGE_BYTES || bytes > self.limits.max_bytes {
+            return bytes > self.limits.max_bytes;
+        }
+        let Some(free) = self.disk.free() else { return false };
+        let (used, unwritten) = {
+            let totals = self.totals.lock();
+            (totals.used.bytes, totals.unwritten)
+        };
+        let most = free.saturating_add(used).saturating_sub(unwritten);
+        most < self.limits.min_free.saturating_add(bytes)
     }
 
     /// A charge of `bytes` for `entries`, or the limit that does not permit it.
     pub fn charge(self: &Arc<Self>, bytes: u64, entries: u64) -> Result<Charge, Short> {
         self.add(bytes, entries)?;
-        Ok(Charge { budget: self.clone(), bytes, entries })
+        Ok(Charge { budget: self.clone(), bytes, entries, unwritten: bytes })
     }
 
     /// A charge for what is on the disk already, whatever the limits.
@@ -128,7 +160,7 @@ impl Budget {
         totals.used.bytes += bytes;
         totals.used.entries += entries;
         drop(totals);
-        Charge { budget: self.clone(), bytes, entries }
+        Charge { budget: self.clone(), bytes, entries, unwritten: 0 }
     }
 
     fn add(&self, bytes: u64, entries: u64) -> Result<(), Short> {
@@ -146,7 +178,8 @@ impl Budget {
                 // Close to the limit, what was freed meanwhile counts.
                 || totals.free < self.limits.min_free.saturating_add(bytes);
             if old {
-                totals.free = self.disk.free().unwrap_or(u64::MAX);
+                let free = self.disk.free().unwrap_or(u64::MAX);
+                totals.free = free.saturating_sub(totals.unwritten);
                 totals.looked = Some(Instant::now());
                 totals.charged_since = 0;
             }
@@ -157,13 +190,15 @@ impl Budget {
             totals.charged_since += bytes;
         }
         totals.used = after;
+        totals.unwritten += bytes;
         Ok(())
     }
 
-    fn release(&self, bytes: u64, entries: u64) {
+    fn release(&self, bytes: u64, entries: u64, unwritten: u64) {
         let mut totals = self.totals.lock();
         totals.used.bytes -= bytes;
         totals.used.entries -= entries;
+        totals.unwritten -= unwritten;
     }
 }
 
@@ -173,6 +208,7 @@ pub struct Charge {
     budget: Arc<Budget>,
     bytes: u64,
     entries: u64,
+    unwritten: u64,
 }
 
 impl Charge {
@@ -186,7 +222,15 @@ impl Charge {
         self.budget.add(bytes, entries)?;
         self.bytes += bytes;
         self.entries += entries;
+        self.unwritten += bytes;
         Ok(())
+    }
+
+    /// So many of its bytes are on the disk now, at most all.
+    pub fn written(&mut self, bytes: u64) {
+        let written = bytes.min(self.unwritten);
+        self.unwritten -= written;
+        self.budget.release(0, 0, written);
     }
 
     /// Gives some back.
@@ -194,7 +238,9 @@ impl Charge {
         let (bytes, entries) = (bytes.min(self.bytes), entries.min(self.entries));
         self.bytes -= bytes;
         self.entries -= entries;
-        self.budget.release(bytes, entries);
+        let unwritten = bytes.min(self.unwritten);
+        self.unwritten -= unwritten;
+        self.budget.release(bytes, entries, unwritten);
     }
 
     /// Gives so many of its bytes to a charge of their own.
@@ -202,19 +248,22 @@ impl Charge {
     pub fn split(&mut self, bytes: u64) -> Self {
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;
-        Self { budget: self.budget.clone(), bytes, entries: 0 }
+        let unwritten = bytes.min(self.unwritten);
+        self.unwritten -= unwritten;
+        Self { budget: self.budget.clone(), bytes, entries: 0, unwritten }
     }
 
     /// Takes over what another is for.
     pub fn absorb(&mut self, mut other: Self) {
         self.bytes += std::mem::take(&mut other.bytes);
         self.entries += std::mem::take(&mut other.entries);
+        self.unwritten += std::mem::take(&mut other.unwritten);
     }
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.budget.release(self.bytes, self.entries);
+        self.budget.release(self.bytes, self.entries, self.unwritten);
     }
 }
 
@@ -257,12 +306,10 @@ mod tests {
     #[test]
     fn the_disk_keeps_what_it_is_to_keep() {
         let (budget, free) = budget(1000, 10, 50, 100);
-        let charge = budget.charge(50, 1).expect("fits");
-        assert_eq!(
-            budget.charge(1, 1).err().map(|_| ()),
-            None,
-            "nothing was written: the disk says 100 free"
-        );
+        let mut charge = budget.charge(50, 1).expect("fits");
+        assert_eq!(budget.charge(1, 1).err(), Some(Short::Free), "what was promised is not free");
+        charge.written(50);
+        assert!(budget.charge(1, 1).is_ok(), "and the disk says 100");
         free.0.store(99, Relaxed);
         assert_eq!(budget.charge(50, 1).err(), Some(Short::Free), "others have written");
         assert!(budget.charge(0, 1).is_ok(), "no bytes, no question");

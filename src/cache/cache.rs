@@ -94,6 +94,11 @@ impl Cache {
         let _always_sent = checked.wait_for(|checked| *checked == CHECKS).await;
     }
 
+    /// Whether what is not found is not there. After a kill the check after the start may still find it.
+    pub fn is_certain(&self) -> bool {
+        self.core.came_back_clean || *self.core.checked.borrow() == CHECKS
+    }
+
     /// Waits until nothing is being fetched any more: what came is on the disk, unless there was no room for it.
     pub async fn quiet(&self) {
         let mut fetching = self.core.fetching.subscribe();
@@ -285,10 +290,13 @@ impl Cache {
     }
 
     /// Reads all that is there of an entry and compares the checksums. What is not right is dropped.
+    ///
+    /// # Errors
+    /// It cannot be looked at, for want of descriptors or memory; then nothing was dropped.
     pub async fn verify(&self, name: &EntryName) -> Result<Verdict, CacheError> {
         let (core, name) = (self.core.clone(), name.clone());
         let verified = self.core.runtime.spawn_blocking(move || super::verify::verify(&core, &name));
-        verified.await.map_err(|_| CacheError::Closed)
+        verified.await.unwrap_or(Err(CacheError::Closed))
     }
 
     /// Throws out what goes first until no more than `bytes` are used, or the rest is held; says how much is

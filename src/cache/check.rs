@@ -110,11 +110,13 @@ fn check_entry(core: &Arc<Core>, name: &Name) {
     match core.evictor.held(name.generation) {
         Some(held @ Held::File(_)) => {
             let Held::File(file) = &held else { return };
-            if file.name() == *name && matches(core, file) { file.see() } else { damaged(core, &held) }
+            let looked = if file.name() == *name { looked_at(file) } else { Err(foreign()) };
+            judge(core, &held, looked, || file.see());
         }
         Some(held @ Held::Blob(_)) => {
             let Held::Blob(blob) = &held else { return };
-            if blob.name() == *name && audit(core, blob).is_ok() { blob.see() } else { damaged(core, &held) }
+            let looked = if blob.name() == *name { audit(core, blob) } else { Err(foreign()) };
+            judge(core, &held, looked, || blob.see());
         }
         // Whoever holds it still reads it.
         None if core.departed.lock().contains(&name.generation) => {}
@@ -128,15 +130,36 @@ fn check_entry(core: &Arc<Core>, name: &Name) {
     }
 }
 
+/// Of a file that has the number of an entry and not its name.
+fn foreign() -> CacheError {
+    CacheError::Corrupt { what: "a file with the number of another one".into() }
+}
+
+/// Keeps what is right, and what could not be looked at: whoever asks for it verifies it.
+fn judge(core: &Arc<Core>, held: &Held, looked: Result<(), CacheError>, see: impl FnOnce()) {
+    match looked {
+        Ok(()) => see(),
+        Err(error) if error.is_shortage() => {
+            tracing::warn!(%error, "an entry of the cache could not be checked");
+            see();
+        }
+        // Deleted while somebody held it, or being so at this moment.
+        Err(CacheError::Deleted) => lost(core, held),
+        Err(CacheError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            lost(core, held);
+        }
+        Err(_) => damaged(core, held),
+    }
+}
+
 /// Whether size and witness are those of the entry.
-fn matches(core: &Core, file: &FileEntry) -> bool {
-    let length = std::fs::symlink_metadata(file.path()).map(|m| (m.is_file(), m.len()));
-    let Some((witness, _)) = core.store.get_witness(&file.name()) else { return false };
-    let header = witness.header;
-    length.is_ok_and(|length| length == (true, file.size))
-        && header.whole == file.whole
-        && header.identity == file.identity()
-        && header.generation == file.generation
+fn looked_at(file: &FileEntry) -> Result<(), CacheError> {
+    let path = file.path();
+    let found = std::fs::symlink_metadata(&path).map_err(|e| CacheError::io("look at", &path, e))?;
+    if !found.is_file() || found.len() != file.size {
+        return Err(CacheError::Corrupt { what: file.key.to_string() });
+    }
+    file.witnessed().map(drop)
 }
 
 /// Brings an object's entry and its file together.
@@ -170,7 +193,7 @@ fn audit(core: &Arc<Core>, blob: &Arc<BlobEntry>) -> Result<(), CacheError> {
 
 /// Takes a file in that nothing names, if its witness is right; `false` if it is not.
 fn adopt(core: &Arc<Core>, name: &Name) -> bool {
-    let Some((witness, place)) = core.store.get_witness(name) else { return false };
+    let Ok((witness, place)) = core.store.get_witness(name) else { return false };
     let header = &witness.header;
     if header.generation != name.generation || header.identity.digest() != name.digest {
         return false;
@@ -223,7 +246,7 @@ fn adopt_file(core: &Arc<Core>, witness: &Witness, place: Place) -> bool {
 }
 
 fn adopt_object(core: &Arc<Core>, witness: Witness, place: Place) -> bool {
-    let Witness { header, slots } = witness;
+    let Witness { header, slots, .. } = witness;
     let Identity::Object(id) = header.identity else { return false };
     if slots.iter().all(Option::is_none) {
         return false;

@@ -29,6 +29,8 @@ use std::sync::{Arc, Weak};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, watch};
 
+/// On a full disk so many others go, one by one, before a file is given up.
+const MAKE_ATTEMPTS: u32 = 4;
 /// So many entries in use are passed over to find one that can go. They go to the end of the order, so the
 /// next attempt finds others.
 const PASSED_OVER_MAX: usize = 256;
@@ -70,6 +72,8 @@ pub struct Core {
     pub checked: watch::Sender<u32>,
     /// Held for reading by whoever is about to change what is there.
     pub closed: RwLock<bool>,
+    /// Whether the journal knew of all that was found at the start.
+    pub came_back_clean: bool,
     /// The first generation of this session: what is older was found at the start.
     pub first_generation: u64,
     /// Until the check after the start has ended: entries of before that have left since. The files of some are
@@ -97,7 +101,7 @@ impl Core {
 
     /// A charge of so much; if need be others have to go. Blocks for a moment.
     pub fn reserve(&self, bytes: u64, entries: u64) -> Result<Charge, CacheError> {
-        if bytes > self.budget.limits().max_bytes {
+        if self.budget.is_hopeless(bytes) {
             return Err(CacheError::NoRoom { bytes }); // for this nobody needs to go
         }
         let mut passed_over = Vec::new();
@@ -126,6 +130,21 @@ impl Core {
             }
         }
         false
+    }
+
+    /// Makes something; where the disk has no room for it, not even for a file without bytes, others have to go.
+    pub fn make<T>(&self, make: impl Fn() -> Result<T, CacheError>) -> Result<T, CacheError> {
+        let mut passed_over = Vec::new();
+        let mut made = make();
+        for _ in 0..MAKE_ATTEMPTS {
+            let is_full = made.as_ref().is_err_and(CacheError::is_full);
+            if !is_full || !self.evict_one(Cause::Free, &mut passed_over) {
+                break;
+            }
+            made = make();
+        }
+        self.put_back(passed_over);
+        made
     }
 
     /// Those that could not go are ordered again.
@@ -209,19 +228,17 @@ impl Core {
 
     /// A file was taken out of the index: everybody else forgets it, too. Within the index's lock.
     fn file_left(&self, file: &Arc<FileEntry>) {
-        // Until its last reference has gone the check after the start could adopt it anew.
-        file.remove(self.depart(file.generation));
+        self.depart(file.generation);
+        file.remove();
         self.evictor.forget(file.unit());
         self.ledger.record(|batch| batch.delete(ENTRIES, &entry_key(file.generation)));
     }
 
-    /// An entry leaves. Whether the check after the start may still come across its file.
-    fn depart(&self, generation: u64) -> bool {
-        let found = generation < self.first_generation && *self.checked.borrow() < CHECKS;
-        if found {
+    /// An entry leaves; the check after the start may still come across its file.
+    fn depart(&self, generation: u64) {
+        if generation < self.first_generation && *self.checked.borrow() < CHECKS {
             self.departed.lock().insert(generation);
         }
-        found
     }
 
     fn block_left(&self, blob: &BlobEntry, block: &Block) {
@@ -247,6 +264,7 @@ impl Core {
             return;
         }
         match error {
+            CacheError::Deleted => Meters::count(&self.meters.lost), // and the journal had not learned of it
             CacheError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
                 tracing::warn!(key = %file.key, "a file of the cache has vanished");
                 Meters::count(&self.meters.vanished);

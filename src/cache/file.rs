@@ -161,11 +161,7 @@ impl File {
         match &self.held {
             Whole::File(file) if file.size <= file.block_bytes() => Ok((file.block_bytes(), Nodes::One)),
             Whole::File(file) => {
-                let damaged = || CacheError::Corrupt { what: file.key.to_string() };
-                let found = self.core.store.get_witness(&file.name());
-                let slots = found.filter(|(w, _)| w.header.whole == file.whole).map(|(w, _)| w.slots);
-                let nodes: Option<Vec<Digest>> = slots.and_then(|slots| slots.into_iter().collect());
-                let nodes = nodes.ok_or_else(damaged).inspect_err(|e| self.core.drop_damaged(file, e))?;
+                let nodes = file.nodes().inspect_err(|e| self.core.drop_damaged(file, e))?;
                 Ok((file.block_bytes(), Nodes::Each(nodes)))
             }
             Whole::Blob(blob) => {

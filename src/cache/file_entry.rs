@@ -9,12 +9,13 @@ use super::key::{Identity, Key};
 use super::record::{EntryRecord, Used};
 use super::store::{Name, Place, Store};
 use super::usage::Usage;
+use super::witness::Witness;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed, Ordering::SeqCst};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 /// How much is read at once to compute a checksum.
 const VERIFY_STEP_BYTES: usize = 1 << 20;
@@ -23,7 +24,7 @@ const VERIFY_STEP_BYTES: usize = 1 << 20;
 const FOUND: u8 = 0;
 const VERIFIED: u8 = 1;
 
-/// A whole file. When the last reference to one that was removed goes, so do its bytes.
+/// A whole file. If it was held when it was removed, its bytes go with the last reference.
 #[derive(Debug)]
 pub struct FileEntry {
     /// Its key.
@@ -43,6 +44,7 @@ pub struct FileEntry {
     trust: AtomicU8,
     /// Seen on the disk by the check after the start.
     seen: AtomicBool,
+    /// It was held when it was removed.
     removed: AtomicBool,
     /// Held by whoever reads all of it to compute its checksum.
     verifying: Mutex<()>,
@@ -50,6 +52,8 @@ pub struct FileEntry {
     open: Mutex<Weak<File>>,
     store: Arc<Store>,
     charge: Charge,
+    /// The digests of its blocks, once its witness has gone.
+    kept: OnceLock<Vec<Digest>>,
 }
 
 /// What a new [`FileEntry`] is made of.
@@ -99,6 +103,7 @@ impl FileEntry {
             open: Mutex::default(),
             store: parts.store,
             charge,
+            kept: OnceLock::new(),
         })
     }
 
@@ -172,7 +177,36 @@ impl FileEntry {
     /// Makes sure that its bytes were written or verified by this process; says how much was read. Blocks.
     pub fn trust(&self) -> Result<u64, CacheError> {
         let _turn = self.verifying.lock();
-        if self.is_verified() { Ok(0) } else { self.verify() }
+        if self.is_verified() {
+            return Ok(0);
+        }
+        if !self.is_seen() {
+            // The journal may not have learned that it was deleted.
+            self.witnessed()?;
+        }
+        self.verify()
+    }
+
+    /// The digests of its blocks; none if it is no longer than one, because `whole` says it all.
+    pub(super) fn nodes(&self) -> Result<Vec<Digest>, CacheError> {
+        if self.size <= self.block_bytes {
+            return Ok(Vec::new());
+        }
+        if let Some(kept) = self.kept.get() {
+            return Ok(kept.clone());
+        }
+        let nodes: Option<Vec<Digest>> = self.witnessed()?.slots.into_iter().collect();
+        nodes.ok_or_else(|| CacheError::Corrupt { what: self.key.to_string() })
+    }
+
+    /// Its witness, which says the same.
+    pub(super) fn witnessed(&self) -> Result<Witness, CacheError> {
+        let found = self.store.get_witness(&self.name()).map_err(|e| e.error(&self.key, self.path()))?;
+        let header = &found.0.header;
+        let is_ours = header.whole == self.whole
+            && header.identity == self.identity()
+            && header.generation == self.generation;
+        if is_ours { Ok(found.0) } else { Err(CacheError::Corrupt { what: self.key.to_string() }) }
     }
 
     /// Reads all of it and compares the checksum; says how much was read. Blocks.
@@ -207,12 +241,17 @@ impl FileEntry {
         self.seen.load(Relaxed)
     }
 
-    /// Its bytes go when the last reference does. Called by whoever took it out of the index.
-    /// With `disown`, or if somebody holds it, its witness goes at once, so that nobody adopts it.
-    pub(super) fn remove(&self, disown: bool) {
-        self.removed.store(true, SeqCst);
-        if disown || self.usage.is_pinned() {
+    /// Called by whoever took it out of the index. If somebody holds it its bytes go when the last reference
+    /// does, but its witness at once, so that no start finds it again.
+    pub(super) fn remove(&self) {
+        if self.usage.is_pinned() {
+            self.removed.store(true, SeqCst);
+            if let Ok(nodes) = self.nodes() {
+                let _set_before = self.kept.set(nodes); // who holds it goes on comparing
+            }
             self.store.disown(&self.name());
+        } else {
+            self.store.remove(&self.name());
         }
     }
 }

@@ -80,7 +80,7 @@ pub enum State {
     /// Perhaps.
     Writing,
     /// All is there.
-    Done(Arc<FileEntry>),
+    Done(File),
     /// No.
     Failed(CacheError),
 }
@@ -95,7 +95,7 @@ impl Filling {
     ) -> Result<Self, CacheError> {
         let generation = core.generation();
         let path = core.store.tmp(generation);
-        let file = core.store.create(&path)?;
+        let file = core.make(|| core.store.create(&path))?;
         let io = |e| CacheError::io("open", &path, e);
         let tmp = Temporary { file: file.try_clone().map_err(io)?, path: path.clone(), renamed: false };
         let work = Work { digester: Digester::new(core.config.block_bytes), charge, written: 0, tmp };
@@ -153,6 +153,7 @@ impl Filling {
                 CacheError::io("write", &work.tmp.path, e)
             })?;
         }
+        work.charge.written(on_disk(after) - on_disk(work.written));
         work.digester.update(bytes);
         work.written = after;
         self.progress.send_modify(|progress| {
@@ -253,7 +254,8 @@ fn publish(core: &Arc<Core>, filling: &Arc<Filling>, work: Work) -> Result<File,
     let digests = digester.finish();
     let identity = Identity::File { key, size };
     let header = Header { identity: identity.clone(), generation, block_bytes, whole: digests.whole };
-    let witness = Witness { header, slots: digests.blocks.into_iter().map(Some).collect() }.encode();
+    let slots = digests.blocks.into_iter().map(Some).collect();
+    let witness = Witness { header, slots, wrong: 0 }.encode();
     let name = Name::new(&identity, generation);
     let place = if Store::put_attribute(&tmp.file, &witness) {
         Place::Attribute
@@ -261,6 +263,7 @@ fn publish(core: &Arc<Core>, filling: &Arc<Filling>, work: Work) -> Result<File,
         core.store.put_sidecar(&name, &witness)?;
         Place::Sidecar
     };
+    charge.written(u64::MAX);
     let path = core.store.path(&name);
     if let Err(e) = std::fs::rename(&tmp.path, &path) {
         core.store.remove(&name);
@@ -295,19 +298,21 @@ fn publish(core: &Arc<Core>, filling: &Arc<Filling>, work: Work) -> Result<File,
         ours
     });
     if !ours {
-        file.remove(false);
+        file.remove();
         return Err(filling.failure());
     }
     core.fillings.lock().remove(&generation);
+    let held = File::pinned(core.clone(), file.clone());
     filling.progress.send_modify(|progress| {
         progress.written = size;
-        progress.state = State::Done(file.clone());
+        // Who has waited, and has not asked for it yet, holds it all the same.
+        progress.state = State::Done(held.clone());
     });
     Meters::count(&core.meters.file_inserts);
     core.meters.bytes_inserted.fetch_add(size, std::sync::atomic::Ordering::Relaxed);
     core.meters.took(took);
     core.events.send(|| Event::Insert { subject: file.subject(), bytes: size });
-    Ok(File::pinned(core.clone(), file))
+    Ok(held)
 }
 
 #[cfg(test)]

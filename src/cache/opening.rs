@@ -13,7 +13,7 @@ use super::index::Index;
 use super::key::{Key, ObjectId};
 use super::ledger::{Ledger, Recency};
 use super::memory::Memory;
-use super::record::{BLOCKS, BlockRecord, ENTRIES, block_key, entry_key};
+use super::record::{BLOCKS, BlockRecord, CLEAN, ENTRIES, META, block_key, encode_clean, entry_key};
 use super::rehydrate::{Ground, Rehydrated, rehydrate};
 use super::shortage::relieve;
 use super::stats::Meters;
@@ -132,7 +132,8 @@ impl Builder {
 
     fn assemble(self) -> Result<Arc<Core>, CacheError> {
         let Self { config, store, runtime, budget, evictor, files, blobs, came_back, .. } = self;
-        let recency = recency(Arc::downgrade(&evictor), config.recency_interval);
+        let session = (came_back.first_generation >> 32) as u32;
+        let recency = recency(Arc::downgrade(&evictor), config.recency_interval, session);
         let ledger = Ledger::new(self.journal, config.flush_interval, recency)?;
         let meters = Meters::default();
         meters.rehydrated.store(came_back.entries, SeqCst);
@@ -160,6 +161,7 @@ impl Builder {
             checked: watch::Sender::new(0),
             closed: RwLock::new(false),
             first_generation: came_back.first_generation,
+            came_back_clean: came_back.clean,
             departed: Mutex::default(),
             generations: AtomicU64::new(came_back.first_generation),
             config,
@@ -181,13 +183,16 @@ impl Builder {
     }
 }
 
-/// Writes down what was used, once in a while.
-fn recency(evictor: Weak<Evictor>, interval: Duration) -> Recency {
+/// Writes down what was used, once in a while, and at the end that it was one.
+fn recency(evictor: Weak<Evictor>, interval: Duration, session: u32) -> Recency {
     let last = Mutex::new(Instant::now());
     Box::new(move |batch: &mut Batch, ending| {
         let mut last = last.lock();
         if !ending && last.elapsed() < interval {
             return;
+        }
+        if ending {
+            batch.put(META, CLEAN, encode_clean(session));
         }
         let Some(evictor) = evictor.upgrade() else { return };
         *last = Instant::now();

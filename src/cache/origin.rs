@@ -7,6 +7,7 @@ use crate::sync::Mutex;
 use lru::LruCache;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 use tokio::sync::broadcast;
 
@@ -23,14 +24,27 @@ const UNKNOWN: Timestamp = Timestamp { sec: -1, nsec: 0 };
 /// So many changes wait for who tells others of them.
 const CHANGES_MAX: usize = 1024;
 
-/// What is known of an object: one asks, the others wait for the answer.
-type Known = Arc<tokio::sync::Mutex<Option<Answer>>>;
+/// What is known of an object.
+#[derive(Debug, Default)]
+struct Known {
+    /// One asks, the others wait for the answer.
+    answer: tokio::sync::Mutex<Option<Answer>>,
+    /// Somebody has said that it is another one by now.
+    stale: AtomicBool,
+}
 
 #[derive(Debug, Clone)]
 struct Answer {
     properties: Properties,
     /// When the store said so; `None` if another process was told.
     at: Option<Instant>,
+}
+
+impl Answer {
+    fn of_cached(id: &ObjectId) -> Self {
+        let (length, tag) = (id.size, Tag(id.tag.clone()));
+        Self { properties: Properties { length, tag, modified: UNKNOWN, content_type: None }, at: None }
+    }
 }
 
 /// See the module.
@@ -43,7 +57,7 @@ pub struct OriginFiles {
     /// An answer is good for so long.
     fresh: Duration,
     /// Owner of its lock.
-    known: Mutex<LruCache<String, Known>>,
+    known: Mutex<LruCache<String, Arc<Known>>>,
     /// Until when the store is taken to be away. Owner of its lock.
     away: Mutex<Option<Instant>>,
     /// Keys of objects that turned out to be others than was known.
@@ -76,12 +90,21 @@ impl OriginFiles {
         for info in entries {
             let EntryName::Object(id) = info.name else { continue };
             if id.bucket == self.bucket {
-                let (length, tag) = (id.size, Tag(id.tag.clone()));
-                let properties = Properties { length, tag, modified: UNKNOWN, content_type: None };
-                let answer = Some(Answer { properties, at: None });
-                self.known.lock().put(id.key.clone(), Arc::new(tokio::sync::Mutex::new(answer)));
+                let answer = tokio::sync::Mutex::new(Some(Answer::of_cached(&id)));
+                let known = Known { answer, stale: AtomicBool::new(false) };
+                self.known.lock().put(id.key.clone(), Arc::new(known));
             }
         }
+    }
+
+    /// The version of an object that the cache has, if of so many objects this one was forgotten.
+    fn recall(&self, key: &str) -> Option<Answer> {
+        let entries = self.cache.entries().into_iter();
+        let of_key = entries.filter_map(|info| match info.name {
+            EntryName::Object(id) if id.bucket == self.bucket && id.key == key => Some((info.used, id)),
+            _ => None,
+        });
+        of_key.max_by_key(|(used, _)| *used).map(|(_, id)| Answer::of_cached(&id))
     }
 
     /// The object of this key, if there is one, as the store says it is, or said lately.
@@ -89,11 +112,11 @@ impl OriginFiles {
     /// # Errors
     /// The store does not answer, and nothing is known of the object.
     pub async fn object(&self, key: &str) -> Result<Option<(ObjectId, Properties)>, RemoteError> {
-        let known = self.known.lock().get_or_insert(key.to_owned(), Known::default).clone();
-        let mut known = known.lock().await;
-        if let Some(Answer { properties, at: Some(at) }) = &*known
-            && at.elapsed() < self.fresh
-        {
+        let shared = self.known.lock().get_or_insert(key.to_owned(), Arc::default).clone();
+        let mut known = shared.answer.lock().await;
+        let is_stale = shared.stale.swap(false, SeqCst);
+        let mut fresh = known.iter().filter(|answer| answer.at.is_some_and(|at| at.elapsed() < self.fresh));
+        if let Some(Answer { properties, .. }) = fresh.next().filter(|_| !is_stale) {
             return Ok(Some(self.identified(key, properties)));
         }
         if let Some(Answer { properties, .. }) = &*known
@@ -103,34 +126,38 @@ impl OriginFiles {
         }
         let asked = tokio::time::timeout(PATIENCE, self.store.head(key)).await;
         let late = |_| Err(RemoteError::Unavailable { message: "the origin does not answer".into() });
-        match asked.unwrap_or_else(late) {
+        let (before, now) = match asked.unwrap_or_else(late) {
             Ok(properties) => {
-                *self.away.lock() = None;
                 let found = self.identified(key, &properties);
-                let before = known.replace(Answer { properties, at: Some(Instant::now()) });
-                drop(known);
-                let before = before.map(|answer| self.identified(key, &answer.properties).0);
-                // Nobody is given that any more, nor taken for the newest after a restart.
-                if let Some(before) = before.filter(|before| *before != found.0) {
-                    self.tell(key);
-                    self.cache.remove_object(&before).await;
-                }
-                Ok(Some(found))
+                (known.replace(Answer { properties, at: Some(Instant::now()) }), Some(found))
             }
             Err(RemoteError::NotFound { .. }) => {
-                if known.take().is_some() {
-                    self.tell(key);
+                let mut all = self.known.lock();
+                if all.peek(key).is_some_and(|found| Arc::ptr_eq(found, &shared)) {
+                    all.pop(key); // what is not there takes no room among what is
                 }
-                Ok(None)
+                (known.take(), None)
             }
             Err(e) if e.is_transient() => {
                 *self.away.lock() = Some(Instant::now() + AWAY);
+                if known.is_none() {
+                    *known = self.recall(key);
+                }
                 let Some(Answer { properties, .. }) = &*known else { return Err(e) };
                 tracing::warn!(error = %e, key, "served as it was when the origin was last heard of");
-                Ok(Some(self.identified(key, properties)))
+                return Ok(Some(self.identified(key, properties)));
             }
-            Err(e) => Err(e),
+            Err(e) => return Err(e),
+        };
+        drop(known);
+        *self.away.lock() = None;
+        // Of what came before nobody is given any more, nor is it taken for the newest after a restart.
+        let before = before.map(|answer| self.identified(key, &answer.properties).0);
+        if let Some(before) = before.filter(|before| now.as_ref().is_none_or(|(id, _)| id != before)) {
+            self.tell(key);
+            self.cache.remove_object(&before).await;
         }
+        Ok(now)
     }
 
     fn tell(&self, key: &str) {
@@ -149,19 +176,13 @@ impl OriginFiles {
 
     /// Any of them may be another version by now: the store is asked again.
     pub fn forget_all(&self) {
-        let keys: Vec<String> = self.known.lock().iter().map(|(key, _)| key.clone()).collect();
-        for key in keys {
-            self.forget(&key);
-        }
+        self.known.lock().iter().for_each(|(_, known)| known.stale.store(true, SeqCst));
     }
 
     /// It turned out to be another version by now: the store is asked again.
     pub fn forget(&self, key: &str) {
-        let mut all = self.known.lock();
-        let Some(known) = all.get(key).cloned() else { return };
-        match known.try_lock() {
-            Ok(mut answer) => answer.iter_mut().for_each(|answer| answer.at = None),
-            Err(_) => drop(all.pop(key)), // somebody asks already
+        if let Some(known) = self.known.lock().get(key) {
+            known.stale.store(true, SeqCst);
         }
     }
 

@@ -18,6 +18,8 @@ pub const BLOCKS: Tree = Tree("block");
 pub const FORMAT: &[u8] = b"format";
 /// Key in [`META`]: the number of the last session, u32, little endian, and a checksum.
 pub const SESSION: &[u8] = b"session";
+/// Key in [`META`]: the number of the session that ended in good order, as in [`SESSION`]; not there while one runs.
+pub const CLEAN: &[u8] = b"clean";
 /// The format record: magic, then the version, u32, little endian.
 pub const FORMAT_VALUE: &[u8] = b"ICECACHE\x01\0\0\0";
 
@@ -150,9 +152,14 @@ pub fn encode_session(session: u32) -> Vec<u8> {
     seal(SESSION, session.to_le_bytes().to_vec())
 }
 
-/// Reads the value of [`SESSION`].
-pub fn decode_session(value: &[u8]) -> Result<u32, Malformed> {
-    let mut fields = proven(SESSION, value)?;
+/// The value of [`CLEAN`].
+pub fn encode_clean(session: u32) -> Vec<u8> {
+    seal(CLEAN, session.to_le_bytes().to_vec())
+}
+
+/// Reads the value of [`SESSION`], or of [`CLEAN`].
+pub fn decode_session(key: &[u8], value: &[u8]) -> Result<u32, Malformed> {
+    let mut fields = proven(key, value)?;
     let session = fields.u32()?;
     fields.end()?;
     Ok(session)
@@ -214,6 +221,8 @@ mod tests {
         let good = block.encode(9, 4);
         assert_eq!(BlockRecord::decode(&block_key(9, 4), &good), Ok((9, 4, block)));
         assert!(BlockRecord::decode(&block_key(9, 5), &good).is_err());
-        assert_eq!(decode_session(&encode_session(77)), Ok(77));
+        assert_eq!(decode_session(SESSION, &encode_session(77)), Ok(77));
+        assert_eq!(decode_session(CLEAN, &encode_clean(77)), Ok(77));
+        assert!(decode_session(CLEAN, &encode_session(77)).is_err(), "of another key");
     }
 }

@@ -12,7 +12,7 @@ use super::index::Index;
 use super::key::{Identity, Key, ObjectId};
 use super::reading::Reading;
 use super::record::{
-    BLOCKS, BlockRecord, ENTRIES, EntryRecord, FORMAT, FORMAT_VALUE, META, SESSION, decode_session,
+    BLOCKS, BlockRecord, CLEAN, ENTRIES, EntryRecord, FORMAT, FORMAT_VALUE, META, SESSION, decode_session,
     encode_session, entry_key,
 };
 use super::spread::ByNumber;
@@ -42,6 +42,8 @@ pub struct Rehydrated {
     pub first_generation: u64,
     /// Whether the journal is a new one beside files of an old one.
     pub rebuilt: bool,
+    /// Whether there can be nothing that the journal does not know.
+    pub clean: bool,
 }
 
 /// Says whether a journal is of this format and was used before; an empty one becomes it.
@@ -63,19 +65,27 @@ fn claim(journal: &dyn Journal) -> Result<bool, JournalError> {
     }
 }
 
-/// The number of this session, which is written down: larger than all before, even if the journal was lost.
-fn begin_session(journal: &dyn Journal, store: &Store) -> Result<u32, JournalError> {
-    let last = match journal.get(META, SESSION)?.map(|value| decode_session(&value)) {
-        Some(Ok(last)) => last,
+/// The number of this session, which is written down: larger than all before, even if the journal was lost. And
+/// whether the journal knows all that is there, because the session before has ended in good order.
+fn begin_session(journal: &dyn Journal, store: &Store) -> Result<(u32, bool), JournalError> {
+    let read = |key| -> Result<_, JournalError> {
+        Ok(journal.get(META, key)?.map(|value| decode_session(key, &value)))
+    };
+    let (last, clean) = match read(SESSION)? {
+        Some(Ok(last)) => (last, read(CLEAN)? == Some(Ok(last))),
         // Files may be of sessions that nobody remembers.
-        Some(Err(_)) | None => store.newest_session(),
+        Some(Err(_)) | None => {
+            let last = store.newest_session();
+            (last, last == 0)
+        }
     };
     let session = last.saturating_add(1).max(u32::try_from(now()).unwrap_or(0));
     let mut batch = Batch::new();
     batch.put(META, SESSION, encode_session(session));
+    batch.delete(META, CLEAN);
     journal.apply(batch)?;
     journal.flush()?;
-    Ok(session)
+    Ok((session, clean))
 }
 
 /// What the journal names is there again.
@@ -85,7 +95,7 @@ pub fn rehydrate(ground: &Ground<'_>) -> Result<Rehydrated, CacheError> {
     if rebuilt {
         tracing::warn!(path = %ground.store.root().display(), "the journal of the cache is lost; it is rebuilt from the files");
     }
-    let session = begin_session(ground.journal, ground.store)?;
+    let (session, clean) = begin_session(ground.journal, ground.store)?;
     let mut useless = Batch::new();
     let mut returned = Returned::default();
     std::thread::scope(|scope| {
@@ -120,7 +130,7 @@ pub fn rehydrate(ground: &Ground<'_>) -> Result<Rehydrated, CacheError> {
         let replacing = indexing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         for older in replacing {
             if let Slot::File(older) = older {
-                older.remove(false);
+                older.remove();
                 ground.evictor.forget(older.unit());
                 replaced.push(older.generation);
             }
@@ -134,7 +144,7 @@ pub fn rehydrate(ground: &Ground<'_>) -> Result<Rehydrated, CacheError> {
         ground.journal.apply(useless)?;
     }
     let entries = ground.evictor.count();
-    Ok(Rehydrated { entries, lost, first_generation: u64::from(session) << 32, rebuilt })
+    Ok(Rehydrated { entries, lost, first_generation: u64::from(session) << 32, rebuilt, clean })
 }
 
 fn drop_record(useless: &mut Batch, tree: Tree, key: &[u8], why: Malformed) {

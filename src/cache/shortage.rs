@@ -8,6 +8,8 @@ use std::time::SystemTime;
 
 /// What a journal takes to open, beyond what its snapshots have now.
 const JOURNAL_BYTES: u64 = 8 << 20;
+/// And so many files.
+const JOURNAL_FILES: u64 = 16;
 /// `st_blocks` counts in these.
 const STAT_BLOCK: u64 = 512;
 
@@ -16,19 +18,21 @@ const STAT_BLOCK: u64 = 512;
 pub fn relieve(store: &Store, journal: &Path, disk: &dyn Disk) {
     let snapshots: u64 = plain(journal).filter(|file| file.is_snapshot()).map(|file| file.bytes).sum();
     let wanted = JOURNAL_BYTES + 2 * snapshots;
-    let Some(mut missing) = disk.free().and_then(|free| wanted.checked_sub(free)).filter(|bytes| *bytes > 0)
-    else {
+    let mut missing = disk.free().map_or(0, |free| wanted.saturating_sub(free));
+    let mut missing_files = disk.free_files().map_or(0, |free| JOURNAL_FILES.saturating_sub(free));
+    if (missing, missing_files) == (0, 0) {
         return;
-    };
+    }
     let mut oldest: Vec<_> = store.directories().flat_map(|(_, directory)| plain(&directory)).collect();
     oldest.sort_by(|a, b| (a.modified, &a.path).cmp(&(b.modified, &b.path)));
     let mut removed = 0_u64;
     for file in oldest {
-        if missing == 0 {
+        if (missing, missing_files) == (0, 0) {
             break;
         }
         if std::fs::remove_file(&file.path).is_ok() {
             missing = missing.saturating_sub(file.bytes);
+            missing_files = missing_files.saturating_sub(1);
             removed += 1;
         }
     }
@@ -69,11 +73,15 @@ mod tests {
     use std::time::Duration;
 
     #[derive(Debug)]
-    struct Free(Option<u64>);
+    struct Free(Option<u64>, Option<u64>);
 
     impl Disk for Free {
         fn free(&self) -> Option<u64> {
             self.0
+        }
+
+        fn free_files(&self) -> Option<u64> {
+            self.1
         }
     }
 
@@ -101,12 +109,14 @@ mod tests {
             .collect();
         let there = || paths.iter().map(|path| path.exists()).collect::<Vec<_>>();
         for nothing_to_do in [None, Some(JOURNAL_BYTES + 2 * mib as u64)] {
-            relieve(&store, &journal, &Free(nothing_to_do));
+            relieve(&store, &journal, &Free(nothing_to_do, None));
             assert_eq!(there(), [true; 4]);
         }
-        relieve(&store, &journal, &Free(Some(JOURNAL_BYTES + mib as u64 / 2)));
+        relieve(&store, &journal, &Free(Some(JOURNAL_BYTES + mib as u64 / 2), Some(100)));
         assert_eq!(there(), [true, true, false, false], "one and a half are missing: the two oldest go");
-        relieve(&store, &journal, &Free(Some(0)));
+        relieve(&store, &journal, &Free(None, Some(JOURNAL_FILES - 1)));
+        assert_eq!(there(), [true, false, false, false], "a file is missing");
+        relieve(&store, &journal, &Free(Some(0), None));
         assert_eq!(there(), [false; 4]);
         assert!(journal.join("db").exists());
     }

@@ -20,11 +20,15 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// The attribute that holds a witness.
 pub const ATTRIBUTE: &str = "user.icecache";
 /// The longest witness kept in an attribute: file systems give all attributes of a file 4 KiB or less.
 pub const ATTRIBUTE_MAX_BYTES: usize = 2048;
+/// Objects that nobody reads are kept open up to a number within these bounds: a quarter of the descriptors.
+const OPEN_MIN: usize = 16;
+const OPEN_MAX: usize = 4096;
 /// The end of the names of witnesses that are files.
 const SIDECAR: &str = ".w";
 /// The longest witness that is read: that of [`super::witness::BLOCKS_MAX`] blocks.
@@ -66,14 +70,46 @@ pub enum Place {
     Sidecar,
 }
 
+/// Why an entry has no witness.
+#[derive(Debug)]
+pub enum NoWitness {
+    /// There is none: it was removed, or is just being so.
+    Absent,
+    /// It is not what was written.
+    Damaged,
+    /// It cannot be looked at.
+    Unread(std::io::Error),
+}
+
+impl NoWitness {
+    /// As an error of whoever wanted the entry.
+    pub fn error(self, what: &impl ToString, path: PathBuf) -> CacheError {
+        match self {
+            Self::Absent => CacheError::Deleted,
+            Self::Damaged => CacheError::Corrupt { what: what.to_string() },
+            Self::Unread(e) => CacheError::io("read the witness of", path, e),
+        }
+    }
+}
+
 /// The files in a directory.
 #[derive(Debug)]
 pub struct Store {
     root: PathBuf,
+    /// How many objects are open, and from how many on those that nobody reads are closed.
+    open: AtomicUsize,
+    open_max: usize,
 }
 
 /// What a cache has in its directory; one that another program moved aside has more in its name.
 const OURS: [&str; 4] = ["objects", "tmp", "journal", "journal.lock"];
+
+/// Whether a journal of ours was here, by what only we put into a directory.
+fn had_journal(root: &Path) -> bool {
+    let is_file = |name: &str| root.join(name).symlink_metadata().is_ok_and(|found| found.is_file());
+    let is_absent = root.join("journal").symlink_metadata().is_err();
+    is_file("journal.lock") && (is_file("journal/conf") || is_file("journal/db") || is_absent)
+}
 
 /// Refuses a directory that holds something and is no cache: what a cache does not know it deletes.
 fn refuse_foreign(root: &Path) -> Result<(), CacheError> {
@@ -90,13 +126,25 @@ fn refuse_foreign(root: &Path) -> Result<(), CacheError> {
     };
     let here = names(root)?;
     let is_ours = |name: &Vec<u8>| OURS.iter().any(|ours| ours.as_bytes() == name.as_slice());
-    if here.iter().any(|name| name.starts_with(b"journal")) {
+    if had_journal(root) {
         return Ok(());
     }
     // Whoever took its journal away may have it back; but nobody else's folders of these names.
-    let foreign = !here.iter().all(|name| is_ours(name) || name == b"lost+found")
+    let is_of_sled = |name: &[u8]| matches!(name, b"conf" | b"db" | b"blobs") || name.starts_with(b"snap.");
+    let is_ours = |name: &Vec<u8>| is_ours(name) || name.starts_with(b"journal.corrupt-");
+    let mut foreign = !here.iter().all(|name| is_ours(name) || name == b"lost+found")
         || !names(&root.join("tmp"))?.iter().all(|name| has_hex(name, 16))
-        || !names(&root.join("objects"))?.iter().all(|name| has_hex(name, 2));
+        || !names(&root.join("journal"))?.iter().all(|name| is_of_sled(name));
+    for name in names(&root.join("objects"))? {
+        let number = std::str::from_utf8(&name).ok().and_then(|text| u8::from_str_radix(text, 16).ok());
+        let (Some(number), true) = (number, has_hex(&name, 2)) else {
+            foreign = true;
+            break;
+        };
+        let directory = root.join("objects").join(OsStr::from_bytes(&name));
+        let is_foreign = |name: &Vec<u8>| Store::parse(number, OsStr::from_bytes(name)) == Found::Foreign;
+        foreign |= names(&directory)?.iter().any(is_foreign);
+    }
     if foreign {
         let what = format!("a cache in a directory that holds something else: {}", root.display());
         return Err(CacheError::Invalid { what });
@@ -121,7 +169,25 @@ impl Store {
         for n in 0..=255_u8 {
             make(root.join("objects").join(format!("{n:02x}")))?;
         }
-        Ok(Self { root: root.to_path_buf() })
+        let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let open_max = descriptors.map_or(OPEN_MAX, |most| (most as usize / 4).clamp(OPEN_MIN, OPEN_MAX));
+        Ok(Self { root: root.to_path_buf(), open: AtomicUsize::new(0), open_max })
+    }
+
+    /// An object was opened.
+    pub fn opened(&self) {
+        self.open.fetch_add(1, Relaxed);
+    }
+
+    /// An object was closed.
+    pub fn closed(&self) {
+        self.open.fetch_sub(1, Relaxed);
+    }
+
+    /// Whether so many objects are open that those should be closed that nobody reads. Each may have two
+    /// descriptors.
+    pub fn is_crowded(&self) -> bool {
+        self.open.load(Relaxed) > self.open_max
     }
 
     /// Removes what was being filled when the last process ended. Only by whoever has the journal.
@@ -237,24 +303,31 @@ impl Store {
         Ok(())
     }
 
-    /// The witness of an entry, and where it was; `None` if there is none that can be read.
-    pub fn get_witness(&self, name: &Name) -> Option<(Witness, Place)> {
+    /// The witness of an entry, and where it was.
+    pub fn get_witness(&self, name: &Name) -> Result<(Witness, Place), NoWitness> {
         let path = self.path(name);
         let mut bytes = Vec::with_capacity(ATTRIBUTE_MAX_BYTES);
         let spare = rustix::buffer::spare_capacity(&mut bytes);
-        if rustix::fs::lgetxattr(&path, ATTRIBUTE, spare).is_ok()
-            && let Ok(witness) = Witness::decode(&bytes)
-        {
-            return Some((witness, Place::Attribute));
-        }
-        let file = Self::open_file(&beside(path), false).ok()?;
-        if file.metadata().ok()?.len() > WITNESS_MAX_BYTES {
-            return None;
+        let damaged = match rustix::fs::lgetxattr(&path, ATTRIBUTE, spare) {
+            Ok(_) => match Witness::decode(&bytes) {
+                Ok(witness) => return Ok((witness, Place::Attribute)),
+                Err(_) => true,
+            },
+            Err(rustix::io::Errno::RANGE) => true, // longer than any of ours
+            Err(_) => false,
+        };
+        let file = match Self::open_file(&beside(path), false) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && !damaged => return Err(NoWitness::Absent),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(NoWitness::Damaged),
+            opened => opened.map_err(NoWitness::Unread)?,
+        };
+        if file.metadata().map_err(NoWitness::Unread)?.len() > WITNESS_MAX_BYTES {
+            return Err(NoWitness::Damaged);
         }
         let mut bytes = Vec::new();
-        std::io::Read::read_to_end(&mut &file, &mut bytes).ok()?;
-        let witness = Witness::decode(&bytes).ok()?;
-        Some((witness, Place::Sidecar))
+        std::io::Read::read_to_end(&mut &file, &mut bytes).map_err(NoWitness::Unread)?;
+        let witness = Witness::decode(&bytes).map_err(|_| NoWitness::Damaged)?;
+        Ok((witness, Place::Sidecar))
     }
 
     /// Removes the witness of an entry, so that no start finds it again although its bytes stay a while.
@@ -351,6 +424,25 @@ pub fn punch(file: impl AsFd, offset: u64, length: u64) -> std::io::Result<()> {
 mod tests {
     use super::*;
     use crate::cache::key::Key;
+
+    #[test]
+    fn a_directory_of_somebody_else_is_refused_whatever_its_names() {
+        for names in [
+            &["journal.txt", "tmp/important"][..],
+            &["journal/notes", "objects/ab/mine"],
+            &["objects/ab/mine"],
+            &["journal.lock", "journal/notes", "tmp/0123456789abcdef"],
+        ] {
+            let dir = tempfile::tempdir().expect("dir");
+            for name in names {
+                let path = dir.path().join(name);
+                std::fs::create_dir_all(path.parent().expect("a folder")).expect("makes");
+                std::fs::write(path, b"mine").expect("writes");
+            }
+            let refused = Store::open_directory(dir.path()).expect_err("refused");
+            assert!(matches!(refused, CacheError::Invalid { .. }), "{names:?}: {refused}");
+        }
+    }
 
     #[test]
     fn names_are_read_as_they_were_written() {

@@ -47,7 +47,7 @@ impl Stream {
         match &self.source {
             Source::File(file) => Some(file.size()),
             Source::Filling { filling, progress, .. } => match &progress.borrow().state {
-                State::Done(file) => Some(file.size),
+                State::Done(file) => Some(file.size()),
                 _ => filling.size,
             },
         }
@@ -76,10 +76,7 @@ impl Stream {
                     };
                     match state {
                         State::Failed(cause) => return Err(cause),
-                        State::Done(file) => {
-                            file.usage.pin();
-                            self.source = Source::File(File::pinned(core.clone(), file));
-                        }
+                        State::Done(file) => self.source = Source::File(file),
                         State::Writing if self.position >= self.end => return Ok(None),
                         State::Writing if self.position < written => {
                             let length = written.min(self.end) - self.position;

@@ -136,7 +136,17 @@ impl StoreOrigin {
 impl Origin for StoreOrigin {
     async fn fetch(&self, object: &ObjectId, range: Range<u64>) -> Result<Fetched, FetchError> {
         let wanted = range.end - range.start;
-        let download = self.store.download(&object.key, Some(range)).await?;
+        let download = match self.store.download(&object.key, Some(range)).await {
+            // Of one that is shorter by now there is no such range.
+            Err(refused @ RemoteError::Refused { .. }) => match self.store.head(&object.key).await {
+                Ok(now) if now.tag.0 != object.tag => {
+                    let (key, expected, found) = (object.key.clone(), object.tag.clone(), now.tag.0);
+                    return Err(FetchError::Changed { key, expected, found });
+                }
+                _ => return Err(refused.into()),
+            },
+            download => download?,
+        };
         let changed = |found: String| FetchError::Changed {
             key: object.key.clone(),
             expected: object.tag.clone(),

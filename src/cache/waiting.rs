@@ -46,10 +46,7 @@ impl Waiting {
         let ended = progress.wait_for(|p| !matches!(p.state, State::Writing)).await;
         let state = ended.map_err(|_| CacheError::Closed)?.state.clone();
         match state {
-            State::Done(file) => {
-                file.usage.pin();
-                Ok(File::pinned(self.core.clone(), file))
-            }
+            State::Done(file) => Ok(file),
             State::Failed(cause) => Err(cause),
             State::Writing => Err(CacheError::Closed),
         }

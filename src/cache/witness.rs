@@ -146,6 +146,8 @@ pub struct Witness {
     pub header: Header,
     /// The digests of the blocks that are there, by number; as many as there are slots.
     pub slots: Vec<Option<Digest>>,
+    /// How many of the empty ones are so because what stands there is not right.
+    pub wrong: u32,
 }
 
 impl Witness {
@@ -175,12 +177,15 @@ impl Witness {
             if count > 0 && super::digest::root(&nodes) != Some(header.whole) {
                 return Err(Malformed("its digests contradict each other"));
             }
-            return Ok(Self { header, slots });
+            return Ok(Self { header, slots, wrong: 0 });
         }
         // No more is kept than there is: a header may promise millions of slots.
         let mut slots: Vec<_> = (0..count.min(found.len())).map(read).collect();
         slots.resize(count, None);
-        Ok(Self { header, slots })
+        let is_wrong =
+            |(slot, read): (&[u8; SLOT_BYTES], &Option<Digest>)| read.is_none() && slot != &[0; SLOT_BYTES];
+        let wrong = found.iter().zip(&slots).filter(|pair| is_wrong(*pair)).count() as u32;
+        Ok(Self { header, slots, wrong })
     }
 }
 

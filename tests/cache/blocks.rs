@@ -383,3 +383,27 @@ async fn what_is_demoted_goes_first_unless_it_is_used_again() {
     }
     assert_budget(&cache, "after demotions");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_on_what_was_removed_fills_no_disk() {
+    let dir = place();
+    let cache = open(config(dir.path())).await;
+    let source = Arc::new(Source::default());
+    let blob = cache.blob(&object(1, 40 * BLOCK), source.clone()).unwrap();
+    blob.read(0, 9).await.unwrap();
+    cache.quiet().await;
+    let path = crate::common::files(&dir.path().join("objects")).remove(0);
+    cache.remove_object(&object(1, 40 * BLOCK)).await;
+    for n in 0..40 {
+        assert_eq!(blob.read(n * BLOCK, 9).await.unwrap(), content(1, n * BLOCK..n * BLOCK + 9));
+    }
+    cache.quiet().await;
+    assert!(
+        crate::common::extents(&path) <= BLOCK,
+        "{} bytes that nobody counts",
+        crate::common::extents(&path)
+    );
+    assert!(cache.stats().used.bytes <= BLOCK + 4096);
+    drop(blob);
+    assert_eq!(taken(dir.path()), (0, 0));
+}

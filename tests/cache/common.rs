@@ -176,9 +176,14 @@ pub struct Small(tempfile::TempDir);
 impl Small {
     /// Of so many MiB. Only for root.
     pub fn new(mib: u32) -> Self {
+        Self::with(&format!("size={mib}m"))
+    }
+
+    /// With these options. Only for root.
+    pub fn with(options: &str) -> Self {
         let small = Self(place());
         let mut mount = std::process::Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs"]).arg(small.0.path());
+        mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(small.0.path());
         crate::harness::run(&mut mount, crate::harness::LIMIT).must("mount");
         small
     }

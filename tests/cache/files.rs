@@ -273,3 +273,17 @@ async fn what_is_too_large_or_too_much_is_not_admitted() {
     assert_eq!((totals.not_admitted_size, totals.not_admitted_rate), (2, 1));
     assert_budget(&cache, "after refusals");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_never_fit_throws_nobody_out() {
+    let dir = place();
+    let mut large = config(dir.path());
+    large.max_bytes = u64::MAX >> 1;
+    let cache = Cache::open_on(large, Arc::new(MemoryJournal::new())).await.unwrap();
+    for n in 0..10 {
+        cache.insert(&key(n), Bytes::from(vec![n as u8; 4096])).await.unwrap();
+    }
+    let whole_disk = FillOptions { size: Some(1 << 60), filler: "greedy".into() };
+    assert!(cache.begin(&key(10), whole_disk).is_err_and(|e| e.is_full()));
+    assert_eq!(cache.stats().used.entries, 10);
+}

@@ -3,7 +3,7 @@ use crate::common::{
     BLOCK, Small, Source, assert_budget, config, content, files, key, object, place, read, taken,
 };
 use bytes::Bytes;
-use icecache::cache::{Cache, CacheError, Config, Removed};
+use icecache::cache::{Begun, Cache, CacheError, Config, FillOptions, Removed};
 use icecache::journal::{Batch, Journal, JournalError, MemoryJournal, Pairs, Tree};
 use std::path::Path;
 use std::sync::Arc;
@@ -182,9 +182,7 @@ async fn what_was_being_filled_is_dropped() {
     let dir = place();
     let journal = Arc::new(MemoryJournal::new());
     let cache = open(dir.path(), &journal).await;
-    let icecache::cache::Begun::Fill(mut fill) = cache.begin(&key(1), Default::default()).unwrap() else {
-        panic!()
-    };
+    let Begun::Fill(mut fill) = cache.begin(&key(1), Default::default()).unwrap() else { panic!() };
     fill.write(Bytes::from(content(1, 0..100_000))).await.unwrap();
     cache.flush().await.unwrap();
     let crashed = Arc::new(journal.crashed());
@@ -322,5 +320,84 @@ async fn a_disk_that_others_filled_keeps_it_neither_from_opening_nor_from_giving
     let totals = cache.stats().totals;
     assert!((1..=4).contains(&totals.evicted_free), "no more than is needed goes: {totals:?}");
     assert_budget(&cache, "after giving room back");
+    cache.close().await.unwrap();
+}
+
+/// Whether a file of a cache says what it is, so that a start could find it again.
+fn has_witness(path: &Path) -> bool {
+    rustix::fs::getxattr(path, "user.icecache", &mut [0_u8; 4096]).is_ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_deleted_while_somebody_read_it_stays_deleted_after_a_crash() {
+    let (dir, journal) = (place(), Arc::new(Forgetful::default()));
+    let open = || Cache::open_on(config(dir.path()), journal.clone());
+    let cache = open().await.unwrap();
+    // One that a reader began to read while it was filled, and has not gone on with since.
+    let Begun::Fill(mut fill) = cache.begin(&key(1), FillOptions::default()).unwrap() else {
+        panic!("is free")
+    };
+    fill.write(Bytes::from_static(b"deleted")).await.unwrap();
+    let waiting = fill.waiting();
+    let path = fill.finish().await.unwrap().path();
+    // And one that is simply held.
+    let held = cache.insert(&key(2), content(2, 0..3 * BLOCK).into()).await.unwrap().file().await.unwrap();
+    cache.flush().await.unwrap();
+    assert!(has_witness(&path) && has_witness(&held.path()));
+    journal.is_deaf.store(true, Relaxed);
+    for n in [1, 2] {
+        assert_eq!(cache.remove(key(n)).await, Removed::WhenUnpinned, "key {n}");
+    }
+    assert!(!has_witness(&path) && !has_witness(&held.path()));
+    // They go on, and compare what they read with what was written.
+    assert_eq!(read(&waiting.file().await.unwrap()), b"deleted");
+    assert_eq!(held.read(BLOCK, 9).await.unwrap(), content(2, BLOCK..BLOCK + 9));
+    // What a kill leaves, seen by another process.
+    let after = place();
+    let mut copy = std::process::Command::new("cp");
+    copy.args(["-a", "--"]).arg(dir.path().join("objects")).arg(after.path());
+    assert!(copy.status().unwrap().success());
+    drop((waiting, held));
+    cache.close().await.unwrap();
+    journal.is_deaf.store(false, Relaxed);
+    let cache = Cache::open_on(config(after.path()), journal.clone()).await.unwrap();
+    assert!(!cache.is_certain() || cache.stats().settled);
+    for n in [1, 2] {
+        assert!(cache.look_up(key(n)).await.unwrap().is_none(), "key {n} is back before the check");
+    }
+    cache.settled().await;
+    for n in [1, 2] {
+        assert!(cache.look_up(key(n)).await.unwrap().is_none(), "key {n} is back");
+    }
+    let totals = cache.stats().totals;
+    assert_eq!((totals.lost, totals.corrupt_drops), (2, 0), "no damage: {totals:?}");
+    assert_budget(&cache, "after the start");
+    cache.close().await.unwrap();
+    let cache = Cache::open_on(config(after.path()), journal.clone()).await.unwrap();
+    assert!(cache.is_certain(), "it was closed in good order");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_without_inodes_keeps_it_neither_from_opening_nor_from_filling() {
+    if !crate::harness::is_root() {
+        return crate::harness::skip("a disk without inodes", "only root may mount a small file system");
+    }
+    let small = Small::with("size=40m,nr_inodes=340");
+    let home = small.path().join("cache");
+    let cache = Cache::open(config(&home)).await.unwrap();
+    for n in 0..100 {
+        cache.insert(&key(n), content(n, 0..100).into()).await.unwrap();
+    }
+    let there = |n: &u64| cache.stat(key(*n)).is_some();
+    assert!(!there(&0) && there(&99), "the oldest have made room for the newest");
+    assert_budget(&cache, "without inodes");
+    cache.close().await.unwrap();
+    let mut taken = 0;
+    while std::fs::File::create(small.path().join(format!("other-{taken}"))).is_ok() {
+        taken += 1;
+    }
+    let cache = Cache::open(config(&home)).await.unwrap();
+    cache.settled().await;
+    assert!(cache.stat(key(99)).is_some() && cache.stats().totals.journal_rebuilds == 0);
     cache.close().await.unwrap();
 }

@@ -27,9 +27,9 @@ impl BlobEntry {
         let mut state = self.state.lock();
         let body = self.reopen()?;
         let (file, name) = (body.file.clone(), self.name());
-        let (witness, place) =
-            self.store.get_witness(&name).ok_or_else(|| CacheError::Corrupt { what: self.id.to_string() })?;
-        let mut audit = Audit::default();
+        let found = self.store.get_witness(&name);
+        let (witness, place) = found.map_err(|e| e.error(&self.id, self.path()))?;
+        let (mut audit, mut wrong) = (Audit::default(), witness.wrong);
         let io = |e| CacheError::errno("look at", self.path(), e);
         let mut have = Vec::new();
         for number in 0..self.blocks_total() {
@@ -42,7 +42,8 @@ impl BlobEntry {
             match (block, slot) {
                 (Some(block), slot) if here && slot == Some(block.digest) => have.push(number),
                 (Some(block), slot) => {
-                    audit.damaged += u64::from(slot.is_some());
+                    audit.damaged += u64::from(slot.is_some() || wrong > 0);
+                    wrong = wrong.saturating_sub(u32::from(slot.is_none()));
                     state.blocks.remove(&number);
                     audit.lost.push(block);
                 }
@@ -68,7 +69,7 @@ impl BlobEntry {
             punch(&file, at, size - at).map_err(|e| CacheError::io("punch", self.path(), e))?;
         }
         // What a lost block left in the witness would be found again.
-        let body = state.body.get_or_insert_with(|| Arc::new(body)).clone();
+        let body = state.body.clone().unwrap_or_else(|| Arc::new(body));
         for block in &audit.lost {
             let cleared = body.change(|slots, file| slots.set(file, self.generation, block.number, None));
             cleared.map_err(|e| CacheError::io("write", self.path(), e))?;

@@ -14,11 +14,19 @@ use std::sync::atomic::Ordering::Relaxed;
 pub(super) struct Body {
     pub file: Arc<File>,
     slots: Mutex<Slots>, // held for one small write; taken after the entry's own lock, or alone
+    store: Arc<Store>,
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        self.store.closed();
+    }
 }
 
 impl Body {
-    fn new(file: File, slots: Slots) -> Self {
-        Self { file: Arc::new(file), slots: Mutex::new(slots) }
+    fn new(file: File, slots: Slots, store: &Arc<Store>) -> Self {
+        store.opened();
+        Self { file: Arc::new(file), slots: Mutex::new(slots), store: store.clone() }
     }
 
     /// Runs `change`, which may write to the witness; nobody else does meanwhile.
@@ -51,12 +59,13 @@ impl BlobEntry {
         if length != self.id.size {
             return Err(damaged());
         }
-        let (witness, place) = self.store.get_witness(&name).ok_or_else(damaged)?;
+        let found = self.store.get_witness(&name);
+        let (witness, place) = found.map_err(|e| e.error(&self.id, path.clone()))?;
         if witness.header != self.header() {
             return Err(damaged());
         }
         without_readahead(&file);
-        Ok(Body::new(file, Slots::open(&self.store, &name, &witness, place)?))
+        Ok(Body::new(file, Slots::open(&self.store, &name, &witness, place)?, &self.store))
     }
 
     /// What making the file takes beyond the blocks; nothing if there is one.
@@ -88,7 +97,7 @@ impl BlobEntry {
         let path = self.store.path(&name);
         let file = self.store.create(&path)?;
         let header = self.header();
-        let witness = Witness { slots: vec![None; header.slots() as usize], header };
+        let witness = Witness { slots: vec![None; header.slots() as usize], header, wrong: 0 };
         let image = witness.encode();
         let made = file.set_len(self.id.size).map_err(|e| CacheError::io("make room in", &path, e));
         let made = made.and_then(|()| {
@@ -104,7 +113,7 @@ impl BlobEntry {
             Ok((place, slots)) => {
                 self.sidecar.store(place == Place::Sidecar, Relaxed);
                 without_readahead(&file);
-                let body = Arc::new(Body::new(file, slots));
+                let body = Arc::new(Body::new(file, slots, &self.store));
                 state.body = Some(body.clone());
                 Ok(body)
             }

@@ -4,7 +4,7 @@ use crate::cache::key::{Key, ObjectId};
 fn object() -> Witness {
     let id = ObjectId { bucket: "b".into(), key: "k/1".into(), tag: "t".into(), size: 10_000 };
     let header = Header { identity: Identity::Object(id), generation: 7, block_bytes: 4096, whole: [0; 32] };
-    Witness { header, slots: vec![Some([1; 32]), None, Some([3; 32])] }
+    Witness { header, slots: vec![Some([1; 32]), None, Some([3; 32])], wrong: 0 }
 }
 
 fn file(size: u64) -> Witness {
@@ -15,7 +15,11 @@ fn file(size: u64) -> Witness {
         None => ([9; 32], Vec::new()),
     };
     let identity = Identity::File { key, size };
-    Witness { header: Header { identity, generation: 0x0102_0304, block_bytes: 4096, whole }, slots }
+    Witness {
+        header: Header { identity, generation: 0x0102_0304, block_bytes: 4096, whole },
+        slots,
+        wrong: 0,
+    }
 }
 
 #[test]
@@ -98,7 +102,7 @@ fn the_room_of_a_witness_is_that_of_its_bytes() {
             whole: [1; 32],
         };
         let slots = vec![None; header.slots() as usize];
-        assert_eq!(room, on_disk(Witness { header, slots }.encode().len() as u64), "{size}");
+        assert_eq!(room, on_disk(Witness { header, slots, wrong: 0 }.encode().len() as u64), "{size}");
     }
     let id =
         ObjectId { bucket: "bucket".into(), key: "k".repeat(900), tag: "t".into(), size: (80 << 20) + 1 };
@@ -106,7 +110,7 @@ fn the_room_of_a_witness_is_that_of_its_bytes() {
     let header =
         Header { identity: Identity::Object(id), generation: 7, block_bytes: 1 << 20, whole: [0; 32] };
     let slots = vec![None; header.slots() as usize];
-    let length = Witness { header, slots }.encode().len() as u64;
+    let length = Witness { header, slots, wrong: 0 }.encode().len() as u64;
     assert_eq!(room, on_disk(length));
     assert_eq!(length, FIXED_BYTES + (2 + 6) + (2 + 900) + (2 + 1) + 81 * 40, "to the byte");
 }

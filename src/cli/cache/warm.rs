@@ -1,12 +1,13 @@
 //! `icecache cache warm`.
 use super::{CacheArgs, origin_settings, with_cache};
 use crate::Result;
-use crate::cache::{Cache, Info, ObjectId, StoreOrigin};
+use crate::cache::{Blob, Cache, ObjectId, StoreOrigin};
 use crate::cli::flags::{Flags, S3Scope};
 use crate::cli::output::{bytes, safe};
 use crate::cli::progress::View;
 use crate::cli::{Context, Exit};
-use crate::remote::{list, open_configured};
+use crate::remote::list::{self, Listed};
+use crate::remote::{Store, open_configured};
 use crate::serve::startup::Progress;
 use futures::StreamExt;
 use std::sync::Arc;
@@ -51,21 +52,17 @@ impl Warm {
                 for prefix in &prefixes {
                     let mut objects = std::pin::pin!(list::objects(&*store, prefix, None));
                     while let Some(listed) = objects.next().await {
-                        let key = listed?.key;
-                        let properties = store.head(&key).await?;
-                        let id = ObjectId {
-                            bucket: store.url(),
-                            key: key.clone(),
-                            tag: properties.tag.0,
-                            size: properties.length,
-                        };
-                        let blob = cache.blob(&id, origin.clone())?;
-                        match blob.warm(0..u32::MAX).await {
-                            Ok(()) => {
+                        let Listed { key, length, .. } = listed?;
+                        if length == 0 && key.ends_with('/') {
+                            continue; // by which some programs mark a folder
+                        }
+                        match bring(&cache, &store, &origin, &key).await {
+                            Ok(blob) => {
                                 warmed.objects += 1;
-                                warmed.bytes += id.size;
-                                brought.push(id);
+                                warmed.bytes += blob.size();
+                                brought.push(blob.id().clone());
                             }
+                            // One that is gone meanwhile, or is no object that can be read, keeps none of the others.
                             Err(e) => warmed.failed.push(format!("{key}: {e}")),
                         }
                         view.show(&Progress {
@@ -77,7 +74,7 @@ impl Warm {
                     }
                 }
                 cache.quiet().await;
-                warmed.cached = brought.iter().map(|id| cached_bytes(&cache, id)).sum();
+                warmed.cached = brought.iter().map(|id| cached_bytes(&cache, id, &origin)).sum();
                 Ok(warmed)
             }
         })?;
@@ -103,8 +100,17 @@ impl Warm {
     }
 }
 
+async fn bring(cache: &Cache, store: &Store, origin: &Arc<StoreOrigin>, key: &str) -> Result<Blob> {
+    let properties = store.head(key).await?;
+    let (tag, size) = (properties.tag.0, properties.length);
+    let id = ObjectId { bucket: store.url(), key: key.to_owned(), tag, size };
+    let blob = cache.blob(&id, origin.clone())?;
+    blob.warm(0..u32::MAX).await?;
+    Ok(blob)
+}
+
 /// Bytes of an object that are in the cache, in whole blocks.
-fn cached_bytes(cache: &Cache, id: &ObjectId) -> u64 {
-    let block_bytes = cache.config().block_bytes;
-    cache.stat_object(id).map_or(0, |Info { blocks, .. }| (u64::from(blocks.0) * block_bytes).min(id.size))
+fn cached_bytes(cache: &Cache, id: &ObjectId, origin: &Arc<StoreOrigin>) -> u64 {
+    let Ok(blob) = cache.blob(id, origin.clone()) else { return 0 };
+    (u64::from(blob.blocks().0) * blob.block_bytes()).min(id.size)
 }

@@ -76,6 +76,7 @@ impl Failure {
                 let text = "the cache is being checked after a start: this may still be found";
                 (StatusCode::SERVICE_UNAVAILABLE, text.to_owned())
             }
+            Self::Cache(e @ CacheError::Stalled { .. }) => (StatusCode::SERVICE_UNAVAILABLE, e.to_string()),
             Self::Cache(CacheError::Fetch(e)) => (status_of_fetch(e), e.to_string()),
             Self::Cache(e) => (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()),
         };
@@ -142,7 +143,7 @@ impl Files {
             },
             Method::DELETE => match self.refusal(request.headers()) {
                 Some(refusal) => Ok(refusal),
-                None => Ok(self.remove(&key).await),
+                None => self.remove(&key).await,
             },
             Method::OPTIONS => Ok(allowed(reply::empty(StatusCode::NO_CONTENT))),
             _ => Ok(allowed(words(StatusCode::METHOD_NOT_ALLOWED, METHODS))),
@@ -180,20 +181,26 @@ impl Files {
         }
         match origin.object(name).await {
             Ok(Some((id, properties))) => Ok(Some(Content::Object(origin.blob(&id)?, properties))),
-            Ok(None) => Ok(None),
+            Ok(None) => self.find_late(key).await,
             Err(e) => Err(Failure::Cache(FetchError::from(e).into())),
         }
     }
 
     /// What a kill kept out of the journal is found by the check after the start.
     async fn find_late(&self, key: &Key) -> Result<Option<Content>, Failure> {
-        if self.cache.stats().settled {
+        if self.cache.is_certain() {
             return Ok(None);
         }
-        if tokio::time::timeout(SETTLING, self.cache.settled()).await.is_err() {
-            return Err(Failure::Checking);
-        }
+        self.certain().await?;
         Ok(self.cache.look_up(key).await?.map(Content::from))
+    }
+
+    /// Waits until what is not found is not there.
+    async fn certain(&self) -> Result<(), Failure> {
+        if self.cache.is_certain() {
+            return Ok(());
+        }
+        tokio::time::timeout(SETTLING, self.cache.settled()).await.map_err(|_| Failure::Checking)
     }
 
     async fn read(&self, key: &Key, method: &Method, headers: &HeaderMap) -> Result<Response<Body>, Failure> {
@@ -301,7 +308,9 @@ impl Files {
         let mut pieces = match (content, &self.origin) {
             (Content::Object(blob, _), Some(origin)) => {
                 let missing = parts.iter().find_map(|part| blob.first_missing(part.clone()));
-                if let Some(at) = missing.filter(|at| Some(*at) != parts.first().map(|part| part.start)) {
+                // Of one part that is what is read first anyhow; of several that is a head.
+                let is_first = |at: u64| matches!(parts, [part] if part.start == at);
+                if let Some(at) = missing.filter(|at| !is_first(*at)) {
                     blob.read(at, 1).await?;
                 }
                 let (origin, name) = (origin.clone(), String::from_utf8_lossy(key.as_bytes()).into_owned());
@@ -324,6 +333,7 @@ impl Files {
         let size = request.headers().get(header::CONTENT_LENGTH);
         let size = size.and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
         let options = FillOptions { size, filler: "http".into() };
+        self.certain().await?; // a key that is there is never overwritten
         let body = futures::stream::try_unfold(request.into_body(), |mut body| async move {
             loop {
                 let frame = tokio::time::timeout(UPLOAD_PATIENCE, body.frame());
@@ -358,11 +368,16 @@ impl Files {
         })
     }
 
-    async fn remove(&self, key: &Key) -> Response<Body> {
-        match self.cache.remove(key).await {
+    async fn remove(&self, key: &Key) -> Result<Response<Body>, Failure> {
+        let mut removed = self.cache.remove(key).await;
+        if removed == Removed::Absent {
+            self.certain().await?;
+            removed = self.cache.remove(key).await;
+        }
+        Ok(match removed {
             Removed::Absent => words(StatusCode::NOT_FOUND, "there is no such key"),
             _ => reply::empty(StatusCode::NO_CONTENT),
-        }
+        })
     }
 }
 

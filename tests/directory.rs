@@ -16,6 +16,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 #[track_caller]
@@ -321,17 +322,27 @@ fn stores_through_a_mapping_are_not_missed() {
     assert_eq!(fs::read(lab.restored(None).join("mapped")).unwrap()[0], 99, "the last store was missed");
 }
 
+/// Ends whoever looks at it, also when the test fails: a scope waits for its threads.
+struct Stopping<'a>(&'a AtomicBool);
+
+impl Drop for Stopping<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// FUNCTIONS, Directory: "A file that is written while it is saved is not taken for saved."
 #[test]
 fn a_file_that_is_written_while_it_is_saved_is_saved_in_the_end() {
     let lab = Lab::prepare(Setup::default());
     let place = lab.place();
-    let stop = std::sync::atomic::AtomicBool::new(false);
+    let stop = AtomicBool::new(false);
     let session = session(&lab);
     std::thread::scope(|scope| {
+        let stopping = Stopping(&stop);
         scope.spawn(|| {
             let mut n = 0_u64;
-            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            while !stop.load(Ordering::Relaxed) {
                 n += 1;
                 let text = format!("{n:08}").repeat(2000);
                 fs::write(place.join(format!("f{}", n % 5)), &text).unwrap();
@@ -339,7 +350,7 @@ fn a_file_that_is_written_while_it_is_saved_is_saved_in_the_end() {
             }
         });
         let saves: Vec<_> = (0..slice(5, 50)).map(|_| session.save(None)).collect();
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        drop(stopping);
         for saved in saves {
             saved.unwrap();
         }

@@ -254,6 +254,11 @@ impl From<CommitError> for crate::Error {
             CommitError::Head(e) => return e.into(),
             CommitError::Record(e) => return e.into(),
             CommitError::Layer(e) => return e.into(),
+            // Nothing is damaged: somebody cut it short. Whoever tries again finds what is there then.
+            CommitError::Source { path, source } if source.kind() == std::io::ErrorKind::UnexpectedEof => {
+                let message = format!("it became shorter while it was read: {path}");
+                return Self::new(ErrorKind::Io, message).with_source(source);
+            }
             CommitError::Source { path, source } => return Self::io(format!("cannot read: {path}"), source),
             CommitError::Unsettled
             | CommitError::Outdated

@@ -479,6 +479,16 @@ async fn a_version_that_vanished_is_no_other_writer_and_may_come_back() {
     }
 }
 
+#[test]
+fn what_was_cut_short_while_it_was_read_is_no_damage() {
+    let error = |kind: io::ErrorKind| {
+        let path = RelPath::new(b"f").expect("a path");
+        crate::Error::from(CommitError::Source { path, source: kind.into() })
+    };
+    assert_eq!(error(io::ErrorKind::UnexpectedEof).kind(), crate::ErrorKind::Io);
+    assert_eq!(error(io::ErrorKind::InvalidData).kind(), crate::ErrorKind::Corrupt);
+}
+
 /// Refuses one file, and counts what was given back.
 struct Guarded {
     inner: DirectorySource,

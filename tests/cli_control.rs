@@ -128,7 +128,8 @@ impl Lab {
         // A process that has ended: unmount does not wait for it.
         let mut ended = Command::new("true").spawn().expect("spawns");
         ended.wait().expect("ends");
-        let entry = Registered { dir, state_dir: base.clone(), pid: ended.id(), read_only: false };
+        let entry =
+            Registered { dir, state_dir: base.clone(), pid: ended.id(), owner: None, read_only: false };
         let registration = Registry::at(base.join("run")).register(&entry).expect("registers");
         Self { temp, _registration: registration, _runtime: runtime }
     }

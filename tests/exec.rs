@@ -145,6 +145,49 @@ fn a_command_that_does_not_end_is_killed_and_saved() {
     assert_eq!(read(lab.restored(None).join("file")), "here\n");
 }
 
+/// FUNCTIONS, Exec: "If `exec` itself is killed": "Nothing stays mounted".
+#[test]
+fn a_killed_exec_leaves_no_mount_and_loses_nothing() {
+    let lab = Lab::prepare(Setup::default());
+    let told = lab.root().join("told");
+    // The number is told when the line has been written.
+    let script = format!(
+        "touch '{}'; n=$(cat log 2>/dev/null | wc -l); while :; do n=$((n+1)); echo $n >> log; echo $n > '{}'; done",
+        lab.root().join("ready").display(),
+        told.display()
+    );
+    let number = || fs::read_to_string(&told).ok().and_then(|text| text.trim().parse::<u64>().ok());
+    let killed = |mode: &[&str], with_daemon: bool, before: u64| {
+        let _there = fs::remove_file(&told);
+        let mut child = started(&lab, mode, &script);
+        eventually("some lines", LIMIT, || number().filter(|n| *n > before + 20));
+        if with_daemon {
+            signal(lab.pid(), Signal::KILL);
+        }
+        signal(child.id(), Signal::KILL);
+        assert_eq!(wait_for(&mut child, LIMIT), Some(137));
+    };
+    let mut before = 0;
+    for (mode, with_daemon) in [(MODES[0], false), (MODES[1], false), (MODES[0], true), (MODES[0], false)] {
+        killed(mode, with_daemon, before);
+        // At once: the next one waits for the end of that one.
+        let done = exec(&lab, mode, "wc -l < log").must("the next exec");
+        let (lines, told) = (done.stdout.trim().parse::<u64>().unwrap(), number().unwrap_or(before));
+        assert!(lines >= told.max(before), "{mode:?} {with_daemon}: {lines} lines, {told} told");
+        assert_eq!(read(lab.restored(None).join("log")).lines().count() as u64, lines, "{mode:?}");
+        assert!(!lab.mounted(), "{mode:?}");
+        before = lines;
+    }
+    // And by itself, without another one.
+    killed(MODES[0], false, before);
+    eventually("the mount goes", LIMIT, || (!lab.mounted()).then_some(()));
+    let told = number().unwrap_or(before);
+    eventually("what was told is saved", LIMIT, || {
+        let log = fs::read_to_string(lab.restored(None).join("log")).unwrap();
+        (log.lines().count() as u64 >= told).then_some(())
+    });
+}
+
 /// A child of a child, which nobody waits for; the script goes on when it is gone, zombie and all.
 const ORPHAN: &str =
     "pid=$(sh -c 'sleep 0.05 >/dev/null & echo $!'); while [ -e /proc/$pid ]; do sleep 0.01; done; ";

@@ -97,7 +97,9 @@ impl Exec {
     pub fn run(self, context: &Context) -> Result<Exit> {
         // First of all: no thread may be there yet.
         let mut supervisor = Supervisor::begin(self.grace)?;
-        match self.supervised(&mut supervisor, context) {
+        // By its name, as long as it has one: a mount of before that covers it may go.
+        let here = std::env::current_dir().ok();
+        match self.supervised(&mut supervisor, here, context) {
             // As with `env` or `nice`: the codes below are the command's.
             Err(e) if e.kind() != ErrorKind::Invalid => {
                 context.output.error(&e);
@@ -107,7 +109,12 @@ impl Exec {
         }
     }
 
-    fn supervised(self, supervisor: &mut Supervisor, context: &Context) -> Result<Exit> {
+    fn supervised(
+        self,
+        supervisor: &mut Supervisor,
+        here: Option<PathBuf>,
+        context: &Context,
+    ) -> Result<Exit> {
         let function = Function::of(context)?;
         let (settings, merged) = kept::settings(self.dir.as_deref(), &self.flags, context)?;
         let (way, why) = self.way(&settings)?;
@@ -143,7 +150,7 @@ impl Exec {
             },
         });
         supervisor.owns(kept.daemon());
-        let mut command = self.command(way);
+        let mut command = self.command(way, here);
         let proxied = function.map(|function| function.stand_before(&mut command, &kept)).transpose()?;
         let ended = match supervisor.asked_to_end() {
             Some(signal) => Ok(Ended { code: 128 + signal as u8, limit: None, left_behind: false }),
@@ -180,12 +187,12 @@ impl Exec {
         Ok((probe.way, why))
     }
 
-    fn command(&self, way: Way) -> Command {
+    fn command(&self, way: Way, here: Option<PathBuf>) -> Command {
         let mut arguments = self.command.iter();
         let mut command = Command::new(arguments.next().map(OsString::as_os_str).unwrap_or_default());
         command.args(arguments);
         // Beneath the mount, if there is one now, not beside it.
-        if let Ok(here) = std::env::current_dir() {
+        if let Some(here) = here.filter(|here| here.is_dir()) {
             command.current_dir(here);
         }
         if way == Way::Private {

@@ -99,7 +99,8 @@ impl Start {
             let started = |pid| {
                 let _the_first = self.daemon.set(pid);
             };
-            match mount::start(&self.settings, started, &context)?.and_then(|_| self.daemon.get()) {
+            let settings = MountSettings { owner: Some(std::process::id()), ..self.settings.clone() };
+            match mount::start(&settings, started, &context)?.and_then(|_| self.daemon.get()) {
                 Some(pid) => State::Mounted(*pid),
                 None => return Err(Error::new(ErrorKind::Unavailable, "a signal ended the start")),
             }

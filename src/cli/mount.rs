@@ -5,10 +5,11 @@ use super::output::{safe, safe_path};
 use super::progress::View;
 use super::{Context, Exit};
 use crate::config::{Choice, Merged, MountSettings, Origin};
-use crate::serve::registry::{Found, Registry};
+use crate::serve::registry::{Found, Registered, Registry};
 use crate::serve::startup::{Ended, Ready, StartupLine, StatusPipe};
 use crate::{Error, ErrorKind, Result};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
@@ -20,6 +21,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A longer log is set aside (once) before a daemon starts.
 const LOG_MAX_BYTES: u64 = 16 << 20;
+
+/// So long is waited for a daemon whose `exec` was killed, and which saves.
+const ORPHAN_MAX: Timespec = Timespec { tv_sec: 300, tv_nsec: 0 };
 
 /// What is shown of the log of a daemon that did not start.
 const TAIL_LINES: usize = 15;
@@ -88,6 +92,8 @@ pub(super) fn directory(dir: &Path, context: &Context) -> Result<PathBuf> {
     let registry = Registry::of(&context.environment)?;
     let dir = locate::canonical(dir, &registry)?;
     match registry.find(&dir) {
+        // Of an `exec` that was killed.
+        Found::Running(entry, _) if entry.is_orphaned() && ends(&entry, context) => {}
         Found::Running(entry, _) => {
             let message = format!("already mounted (pid {}): {}", entry.pid, dir.display());
             return Err(Error::new(ErrorKind::Busy, message));
@@ -106,6 +112,25 @@ pub(super) fn directory(dir: &Path, context: &Context) -> Result<PathBuf> {
         Ok(_) => Err(Error::new(ErrorKind::Invalid, format!("not a directory: {}", dir.display()))),
         Err(e) => Err(Error::io(format!("cannot use directory: {}", dir.display()), e)),
     }
+}
+
+/// Waits for the end of a daemon that ends by itself; whether it has come.
+fn ends(daemon: &Registered, context: &Context) -> bool {
+    let Some(pid) = i32::try_from(daemon.pid).ok().and_then(Pid::from_raw) else { return false };
+    let process = match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(process) => process,
+        Err(e) => return e == rustix::io::Errno::SRCH,
+    };
+    context.output.say(&format!(
+        "the exec that mounted this was killed; its daemon (pid {}) saves what there is and ends",
+        daemon.pid
+    ));
+    // It would wait for whoever is in there, us among them.
+    let here = std::env::current_dir();
+    let _elsewhere = std::env::set_current_dir("/");
+    let ended = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&ORPHAN_MAX));
+    let _back = here.and_then(std::env::set_current_dir);
+    ended.is_ok_and(|number| number > 0)
 }
 
 pub(super) fn is_default(merged: &Merged, key: &str) -> bool {

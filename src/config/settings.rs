@@ -123,6 +123,9 @@ pub struct MountSettings {
     pub allow_unsafe_no_cas: bool,
     /// Stay in the foreground.
     pub foreground: bool,
+    /// The process that the mount is for, the parent of its daemon: it ends with that.
+    #[serde(default)]
+    pub owner: Option<u32>,
     /// Show this version, and change nothing; `None`: the newest one, to be written to.
     #[serde(default)]
     pub shows: Option<Choice>,
@@ -325,6 +328,7 @@ impl MountSettings {
             mount_flags: reader.word("mount-flags")?,
             allow_unsafe_no_cas,
             foreground,
+            owner: None,
             shows: None,
             tables: TablesSettings::read(&reader, environment)?,
             dir,

@@ -25,6 +25,9 @@ pub struct Registered {
     pub state_dir: PathBuf,
     /// The daemon.
     pub pid: u32,
+    /// The process that it is for, its parent.
+    #[serde(default)]
+    pub owner: Option<u32>,
     /// It shows a version and changes nothing.
     #[serde(default)]
     pub read_only: bool,
@@ -34,6 +37,11 @@ impl Registered {
     /// The control socket.
     pub fn socket(&self) -> PathBuf {
         self.state_dir.join(SOCKET_NAME)
+    }
+
+    /// Whether the process that it was for is gone: then it saves, and ends by itself.
+    pub fn is_orphaned(&self) -> bool {
+        self.owner.is_some_and(|owner| stat(self.pid, 1).is_some_and(|parent| parent != owner.to_string()))
     }
 
     /// Whether the process exists (it may be another one by now; the socket knows).
@@ -181,9 +189,14 @@ fn file_name(dir: &Path) -> String {
 
 /// Whether a process has ended and only waits to be noticed: in a container without an init, for ever.
 fn is_zombie(pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat(pid, 0).is_some_and(|state| state == "Z" || state == "X")
+}
+
+/// What the kernel tells of a process: its state, its parent, and so on.
+fn stat(pid: u32, field: usize) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name before it may hold anything, parentheses too.
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z') || rest.starts_with('X'))
+    stat.rsplit_once(") ")?.1.split(' ').nth(field).map(str::to_owned)
 }
 
 /// An unreadable or malformed file counts as none.
@@ -219,7 +232,7 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     fn entry(temp: &Path, pid: u32) -> Registered {
-        Registered { dir: temp.join("dir"), state_dir: temp.to_owned(), pid, read_only: false }
+        Registered { dir: temp.join("dir"), state_dir: temp.to_owned(), pid, owner: None, read_only: false }
     }
 
     #[test]
@@ -258,6 +271,11 @@ mod tests {
         rustix::process::waitid(rustix::process::WaitId::Pid(pid), ended).expect("ends");
         assert!(!Registered { pid: zombie.id(), ..entry.clone() }.process_exists());
         zombie.wait().expect("waits");
+        // Our parent is not who it was for.
+        let ours = Registered { owner: Some(std::process::id()), pid: std::process::id(), ..entry.clone() };
+        assert!(ours.is_orphaned());
+        let parent = rustix::process::getppid().map(|pid| pid.as_raw_pid() as u32);
+        assert!(!Registered { owner: parent, ..ours }.is_orphaned());
         let later = Registered { pid: std::process::id(), ..entry.clone() };
         let kept = registry.register(&later).expect("taken over");
         drop(registration);
@@ -275,8 +293,7 @@ mod tests {
         fs::write(temp.path().join(file_name(&dir)), b"{\"dir\":3").expect("write");
         assert!(matches!(registry.find(&dir), Found::Unknown));
         // A file under the wrong name does not speak for another directory.
-        let other =
-            Registered { dir: "/other".into(), state_dir: temp.path().into(), pid: 1, read_only: false };
+        let other = Registered { dir: "/other".into(), ..entry(temp.path(), 1) };
         fs::write(temp.path().join(file_name(&dir)), serde_json::to_vec(&other).expect("json"))
             .expect("write");
         assert!(matches!(registry.find(&dir), Found::Unknown));

@@ -11,6 +11,7 @@ mod metricless;
 #[cfg(feature = "http")]
 mod metrics;
 mod mounting;
+mod owner;
 mod signals;
 #[cfg(not(feature = "tables"))]
 mod tableless;
@@ -92,10 +93,15 @@ pub fn run(settings: MountSettings, status: &StatusPipe) -> Result<Ended> {
         dir: settings.dir.clone(),
         state_dir: settings.state_dir.clone(),
         pid: std::process::id(),
+        owner: settings.owner,
         read_only: settings.shows.is_some(),
     })?;
     let asked = ending.clone();
     signals.forward_to(move || asked.begin())?;
+    if let Some(owner) = settings.owner {
+        let alone = ending.clone();
+        owner::watch(owner, move || alone.begin())?;
+    }
     if !rustix::process::geteuid().is_root() {
         status.notice(NOT_ROOT);
     }

@@ -100,6 +100,7 @@ pub(super) fn run(settings: &Arc<MountSettings>, status: &StatusPipe) -> Result<
         dir: settings.dir.clone(),
         state_dir: settings.state_dir.clone(),
         pid: std::process::id(),
+        owner: settings.owner,
         read_only: true,
     })?;
     forward(signals, ends)?;

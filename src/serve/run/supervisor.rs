@@ -78,10 +78,12 @@ impl Supervisor {
         self.hurry.clone()
     }
 
-    /// Runs the command to its end. After SIGTERM it has half of the grace to end by itself.
+    /// Runs the command to its end. After SIGTERM it has half of the grace to end by itself. If this process is killed
+    /// the command is, too: nobody would save what it writes. Call it on the main thread, which ends last.
     pub fn run(&mut self, command: &mut Command) -> Result<Ended, SpawnError> {
-        // SAFETY: between fork and exec two calls are made that may be made there.
-        unsafe { command.pre_exec(unblock) };
+        let parent = rustix::process::getpid();
+        // SAFETY: between fork and exec a few calls are made that may be made there.
+        unsafe { command.pre_exec(unblock).pre_exec(move || die_with(parent)) };
         let child = command.spawn().map_err(|e| match e.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => SpawnError::NotFound(e),
             _ => SpawnError::Refused(e),
@@ -182,5 +184,15 @@ impl Supervisor {
         let children = std::fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
         let mut pids = children.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?));
         pids.any(|pid| !self.own.contains(&pid))
+    }
+}
+
+/// This process is killed when `parent` dies. Called in it between fork and exec.
+fn die_with(parent: Pid) -> io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    // It may have died before that call.
+    match rustix::process::getppid() {
+        Some(pid) if pid == parent => Ok(()),
+        _ => Err(io::Error::from_raw_os_error(libc::ESRCH)),
     }
 }

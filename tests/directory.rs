@@ -322,6 +322,66 @@ fn stores_through_a_mapping_are_not_missed() {
     assert_eq!(fs::read(lab.restored(None).join("mapped")).unwrap()[0], 99, "the last store was missed");
 }
 
+/// SEMANTICS, Restore: "A log of SQLite that is not the version's does not stay beside a database of it".
+#[test]
+fn a_log_is_not_left_beside_another_database() {
+    let lab = Lab::prepare(Setup::default());
+    let open = |dir: &Path| {
+        let db = rusqlite::Connection::open(dir.join("db")).unwrap();
+        db.query_row("pragma journal_mode=wal", [], |_| Ok(())).unwrap();
+        db
+    };
+    let rows = |dir: &Path| -> String {
+        let db = open(dir);
+        let verdict: String = db.query_row("pragma integrity_check", [], |row| row.get(0)).unwrap();
+        assert_eq!(verdict, "ok");
+        db.query_row("select group_concat(text) from t", [], |row| row.get(0)).unwrap()
+    };
+    let insert = |db: &rusqlite::Connection, text: &str| {
+        db.execute("insert into t values(?1)", [text]).unwrap();
+    };
+    let db = open(&lab.place());
+    db.execute_batch("create table t(text)").unwrap();
+    insert(&db, "first");
+    drop(db);
+    exec(&lab, &[], "true").must("exec");
+    // What a program leaves that is killed: its last words are in the log.
+    let killed = |text: &str| {
+        let db = open(&lab.place());
+        insert(&db, text);
+        for name in ["db", "db-wal"] {
+            fs::copy(lab.place().join(name), lab.root().join(name)).unwrap();
+        }
+        drop(db);
+        for name in ["db", "db-wal"] {
+            fs::copy(lab.root().join(name), lab.place().join(name)).unwrap();
+        }
+        // Nothing is known of the directory, as in a function whose sandbox starts anew.
+        fs::remove_dir_all(lab.state()).unwrap();
+    };
+    killed("killed");
+    exec(&lab, &[], "true").must("nobody else has written");
+    assert_eq!(rows(&lab.place()), "first,killed", "a log beside its own database is no stray");
+    exec(&lab, &[], "true").must("exec");
+    killed("lost");
+    let other = lab.root().join("other");
+    fs::create_dir(&other).unwrap();
+    let mut elsewhere =
+        lab.command(["exec", "--mode", "directory", "--remote", &lab.remote(), "--name", "work"]);
+    elsewhere.arg("--dir").arg(&other).arg("--state-dir").arg(lab.root().join("s2")).args(["--", "true"]);
+    run(elsewhere.current_dir(&other), LIMIT).must("restored elsewhere");
+    let db = open(&other);
+    for n in 0..500 {
+        insert(&db, &format!("other {n}"));
+    }
+    drop(db);
+    run(elsewhere.current_dir(&other), LIMIT).must("saved elsewhere");
+    let done = exec(&lab, &[], "true").must("exec");
+    assert!(done.stderr.contains("db-wal"), "{}", done.said());
+    assert!(rows(&lab.place()).ends_with("other 499"), "the log of another database was replayed");
+    assert!(!rows(&lab.place()).contains("lost"));
+}
+
 /// Ends whoever looks at it, also when the test fails: a scope waits for its threads.
 struct Stopping<'a>(&'a AtomicBool);
 

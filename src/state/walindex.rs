@@ -15,6 +15,11 @@ use std::os::unix::fs::FileExt;
 /// What SQLite appends to the name of a database.
 const SUFFIX: &[u8] = b"-shm";
 const LOG_SUFFIX: &[u8] = b"-wal";
+/// The names of what a database replays when it is opened.
+pub(crate) const LOG_SUFFIXES: [&[u8]; 2] = [LOG_SUFFIX, b"-journal"];
+/// How a log begins, whichever its checksums' order of bytes is, and how a journal does.
+const LOGS: [&[u8]; 3] =
+    [&[0x37, 0x7f, 0x06, 0x82], &[0x37, 0x7f, 0x06, 0x83], &[0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7]];
 /// What an index says at its start and in the second copy of its header
 /// (<https://sqlite.org/walformat.html>, `iVersion`).
 const VERSION: u32 = 3_007_000;
@@ -62,6 +67,11 @@ pub(crate) fn is_one(dir: BorrowedFd<'_>, name: &[u8], ident: &Identity) -> bool
         Some(WalIndex::Empty) => is_database(dir, database),
         None => false,
     }
+}
+
+/// Whether the file `name` in `dir` is a log that would be replayed.
+pub(crate) fn is_log(dir: BorrowedFd<'_>, name: &[u8]) -> bool {
+    head::<8>(dir, name).is_some_and(|head| LOGS.iter().any(|log| head.starts_with(log)))
 }
 
 /// Whether there is an index at `path` beneath `root`, on the backing.

@@ -24,6 +24,8 @@ const COMPARED: usize = 256 << 10;
 pub(super) enum Weighed {
     /// It is the entry, attributes included.
     Kept,
+    /// It was the entry in all but attributes, which it has now.
+    Mended(Stat),
     /// The entry stands in its place.
     Replaced(Stat),
     /// It is something else and wins.
@@ -54,6 +56,11 @@ impl Ground {
             empty: is_empty(root).unwrap_or(false),
             moved: Vec::new(),
         }
+    }
+
+    /// Whether nothing was there at the start.
+    pub(super) fn was_empty(&self) -> bool {
+        self.empty
     }
 
     pub(super) fn take_moved(&mut self) -> Vec<RelPath> {
@@ -141,7 +148,9 @@ impl Ground {
             self.move_aside(extractor, path)?;
         }
         let placed = self.settle(arrived, parent.as_fd(), name, entry);
-        placed.map(Weighed::Replaced).map_err(|e| LayerError::io(format!("cannot make: {path}"), e))
+        placed
+            .map(if same { Weighed::Mended } else { Weighed::Replaced })
+            .map_err(|e| LayerError::io(format!("cannot make: {path}"), e))
     }
 
     fn receive<R: Read + Send>(
@@ -266,7 +275,8 @@ impl Ground {
         is_same_content(&one, &other).unwrap_or(false)
     }
 
-    fn move_aside(&mut self, extractor: &mut Extractor, path: &RelPath) -> Result<(), LayerError> {
+    /// Moves what stands at `path` to where local files go, or removes it where none are kept.
+    pub(super) fn move_aside(&mut self, extractor: &mut Extractor, path: &RelPath) -> Result<(), LayerError> {
         let failed = |e: io::Error| LayerError::io(format!("cannot move aside: {path}"), e);
         let parent = extractor.parent(path)?;
         let name = path.name().unwrap_or_default();

@@ -5,6 +5,7 @@
 mod existing;
 pub(in crate::state) mod fetch;
 pub(in crate::state) mod lenders;
+mod logs;
 mod recent;
 mod run;
 mod seen;

@@ -2,6 +2,7 @@
 use super::existing::{Ground, Weighed};
 use super::fetch::{Fetched, Source};
 use super::lenders::Want;
+use super::logs::Logs;
 use super::seen::{Seen, Verdict};
 use super::{Counters, Existing, LayerSource, Policy, RestoreError, Restored, RestoredPath, Standing};
 use crate::clock::Timestamp;
@@ -35,6 +36,7 @@ pub(super) struct Run {
     restored: Restored,
     batch: Vec<RestoredPath>,
     partial: Vec<Partial>,
+    logs: Logs,
 }
 
 /// A file that stands, but for the parts that other layers have.
@@ -57,6 +59,7 @@ impl Run {
             restored: Restored::default(),
             batch: Vec::new(),
             partial: Vec::new(),
+            logs: Logs::default(),
         }
     }
 
@@ -80,6 +83,8 @@ impl Run {
             }
         }
         self.complete()?;
+        let tidied = std::mem::take(&mut self.logs).tidy(&mut self.extractor, &mut self.ground);
+        tidied.map_err(|source| RestoreError::Finish { source })?;
         let end = self.extractor.finish().map_err(|source| RestoreError::Finish { source })?;
         self.hand_over(end.placed, layers.len());
         self.flush_batch();
@@ -160,6 +165,7 @@ impl Run {
         self.restored.entries += 1;
         self.restored.files += u64::from(matches!(entry.kind, Kind::File { .. }));
         self.counters.files.fetch_add(1, Ordering::Relaxed);
+        self.logs.has(&entry.path);
         let there = self.ground.look(&mut self.extractor, &self.seen, &entry.path)?;
         if let Some(stat) = there {
             let identity = Identity::from(&stat);
@@ -183,6 +189,9 @@ impl Run {
             self.ground.clear(&mut self.extractor, entry, &stat, standing)?;
         }
         let Kind::File { refs, .. } = &entry.kind else { return self.extractor.place(entry, reader) };
+        if !self.ground.was_empty() {
+            self.logs.placed(&mut self.extractor, &entry.path)?;
+        }
         if refs.is_empty() {
             return self.extractor.place(entry, reader);
         }
@@ -241,7 +250,11 @@ impl Run {
         let weighed = self.ground.weigh(&mut self.extractor, entry, reader, (there, standing), fill)?;
         let (identity, kept) = match weighed {
             Weighed::Kept => (Identity::from(there), true),
-            Weighed::Replaced(stat) => (Identity::from(&stat), false),
+            Weighed::Mended(stat) => (Identity::from(&stat), false),
+            Weighed::Replaced(stat) => {
+                self.logs.placed(&mut self.extractor, &entry.path)?;
+                (Identity::from(&stat), false)
+            }
             Weighed::Stays => return Ok(()),
         };
         self.restored.kept += u64::from(kept);

@@ -322,6 +322,40 @@ fn stores_through_a_mapping_are_not_missed() {
     assert_eq!(fs::read(lab.restored(None).join("mapped")).unwrap()[0], 99, "the last store was missed");
 }
 
+/// LAMBDA, SnapStart: what was copied while it ran goes on as a writer of its own, on what others have saved.
+#[test]
+fn a_session_is_made_anew_on_what_others_have_saved() {
+    let lab = Lab::prepare(Setup::default());
+    fs::write(lab.place().join("file"), "one").unwrap();
+    let session = session(&lab);
+    let writer = || {
+        let head: serde_json::Value = serde_json::from_slice(&fs::read(lab.head()).unwrap()).unwrap();
+        head["writer"].clone()
+    };
+    save(&session);
+    let (first, other) = (writer(), lab.root().join("other"));
+    fs::create_dir(&other).unwrap();
+    let mut elsewhere =
+        lab.command(["exec", "--mode", "directory", "--remote", &lab.remote(), "--name", "work"]);
+    elsewhere.arg("--dir").arg(&other).arg("--state-dir").arg(lab.root().join("s2"));
+    run(elsewhere.args(["--", "sh", "-c", "echo two > file; echo new > new"]).current_dir(&other), LIMIT)
+        .must("exec");
+    let session = session.anew(&StatusPipe::new(Box::new(|_| {}))).unwrap();
+    assert_eq!(
+        (read(lab.place().join("file")), read(lab.place().join("new"))),
+        ("two\n".into(), "new\n".into())
+    );
+    fs::write(lab.place().join("file"), "three").unwrap();
+    let saved = save(&session);
+    assert_eq!((saved.version.as_deref(), saved.merge), (Some("3"), None));
+    assert_ne!(writer(), first, "a copy would be the same writer");
+    // Nothing to do, and nothing lost.
+    fs::write(lab.place().join("file"), "four").unwrap();
+    let session = session.anew(&StatusPipe::new(Box::new(|_| {}))).unwrap();
+    assert!(save(&session).committed);
+    assert_eq!(read(lab.restored(None).join("file")), "four");
+}
+
 /// SEMANTICS, Restore: "A log of SQLite that is not the version's does not stay beside a database of it".
 #[test]
 fn a_log_is_not_left_beside_another_database() {

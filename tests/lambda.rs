@@ -10,7 +10,7 @@ mod sandbox;
 mod support;
 
 use cloud::Cloud;
-use harness::lab::{BIN, signal};
+use harness::lab::{program, signal};
 use harness::{Dice, LIMIT, Lab, Setup, eventually, run, skip, slice, wait_for};
 use rustix::process::Signal;
 use sandbox::{Frozen, Refusals, Sandbox};
@@ -120,7 +120,7 @@ fn in_sandbox(command: &mut Command, lab: &Lab, sandbox: &Sandbox, variables: &[
 /// A managed runtime that calls us in place of `runtime`.
 fn wrapped(lab: &Lab, sandbox: &Sandbox, runtime: &[String], variables: &[(&str, &str)]) -> Process {
     let mut command = lab.command(runtime);
-    command.env("AWS_LAMBDA_EXEC_WRAPPER", BIN);
+    command.env("AWS_LAMBDA_EXEC_WRAPPER", program());
     in_sandbox(&mut command, lab, sandbox, variables);
     Process::start(&mut command)
 }
@@ -129,12 +129,12 @@ fn wrapped(lab: &Lab, sandbox: &Sandbox, runtime: &[String], variables: &[(&str,
 fn beside(lab: &Lab, sandbox: &Sandbox, variables: &[(&str, &str)]) -> (Process, Process) {
     let folder = lab.root().join("extensions");
     fs::create_dir_all(&folder).unwrap();
-    let program = folder.join("icecache");
-    if !program.exists() {
-        std::os::unix::fs::symlink(BIN, &program).unwrap();
+    let extension = folder.join("icecache");
+    if !extension.exists() {
+        std::os::unix::fs::symlink(program(), &extension).unwrap();
     }
     let clean = lab.command([""; 0]);
-    let mut command = Command::new(&program);
+    let mut command = Command::new(&extension);
     for (name, value) in clean.get_envs() {
         match value {
             Some(value) => command.env(name, value),
@@ -415,6 +415,133 @@ fn an_extension_beside_a_wrapper_waits_for_the_end() {
     assert_eq!(saved(&lab), 1);
     sandbox.shut_down("spindown");
     assert_eq!(wait_for(&mut extension.0, LIMIT), Some(0));
+}
+
+const SNAPSHOT: (&str, &str) = ("AWS_LAMBDA_INITIALIZATION_TYPE", "snap-start");
+
+/// LAMBDA, SnapStart: "looks for the newest version before its first invocation". A sandbox that stands still while others
+/// go on stands for one that is resumed from a snapshot.
+fn a_resumed_sandbox_has_what_others_have_saved(runtime: &[String]) {
+    let cloud = Cloud::prepare();
+    let lab = &cloud.lab;
+    let other_dir = lab.root().join("other");
+    fs::create_dir(&other_dir).unwrap();
+    let others = Sandbox::new(Refusals::default());
+    let other = wrapped(lab, &others, &plain(), &[("ICECACHE_DIR", other_dir.to_str().unwrap())]);
+    assert_eq!(others.invoke(&add()).count(), 1);
+    let sandbox = Sandbox::new(Refusals::default());
+    let process = wrapped(lab, &sandbox, runtime, &[SNAPSHOT]);
+    sandbox.wait_snapshot();
+    let frozen = Frozen::of(process.all());
+    for n in 2..=4 {
+        assert_eq!(others.invoke(&add()).count(), n);
+    }
+    other.kill();
+    // When it is resumed the remote cannot be reached at first.
+    cloud.server.control().set_hook(|request| match request.operation {
+        "GetObject" => Fault::FailBefore(s3s::S3ErrorCode::AccessDenied),
+        _ => Fault::None,
+    });
+    drop(frozen);
+    sandbox.resume();
+    let asked = || cloud.server.control().log().iter().rev().any(|request| request.operation == "GetObject");
+    cloud.server.control().clear_log();
+    eventually("it looked at the remote", LIMIT, || asked().then_some(()));
+    sandbox.wait_idle();
+    cloud.server.control().clear_hook();
+    for n in 5..=6 {
+        assert_eq!(sandbox.invoke(&add()).count(), n);
+        assert_eq!(saved(lab), n);
+    }
+    // Once is enough.
+    cloud.server.control().clear_log();
+    assert!(!sandbox.invoke(&json!({ "op": "ping" })).failed);
+    assert!(cloud.server.control().log().is_empty(), "{:?}", cloud.server.control().log());
+    process.kill();
+}
+
+#[test]
+fn a_sandbox_that_is_resumed_from_a_snapshot_has_what_others_have_saved() {
+    a_resumed_sandbox_has_what_others_have_saved(&plain());
+}
+
+#[test]
+fn a_resumed_sandbox_has_what_others_have_saved_with_the_runtime_of_aws() {
+    match real() {
+        Some(runtime) => a_resumed_sandbox_has_what_others_have_saved(&runtime),
+        None => skip("awslambdaric", "ICECACHE_TEST_LAMBDA_PYTHON is not set"),
+    }
+}
+
+/// LAMBDA, Time-outs: "given up 100 ms before the deadline". The sandbox does not end it here, so that the answer is seen.
+#[test]
+fn a_save_that_would_outlast_its_invocation_is_given_up() {
+    let cloud = Cloud::prepare();
+    let sandbox = Sandbox::new(Refusals::default());
+    let process = wrapped(&cloud.lab, &sandbox, &plain(), &[]);
+    assert_eq!(sandbox.invoke(&add()).count(), 1);
+    let held = std::sync::Arc::new(tokio::sync::Notify::new());
+    let hold = held.clone();
+    cloud.server.control().set_hook(move |request| match request.operation {
+        "PutObject" => Fault::Hold(hold.clone()),
+        _ => Fault::None,
+    });
+    let id = sandbox.begin(&add(), Duration::from_secs(2));
+    let answer = sandbox.answer(&id, LIMIT).expect("an answer, although no save ends");
+    assert_eq!(answer.json()["errorType"], "Icecache.NotSaved");
+    cloud.server.control().clear_hook();
+    held.notify_waiters();
+    assert_eq!(sandbox.invoke(&add()).count(), 3);
+    assert_eq!(saved(&cloud.lab), 3, "the next save has it");
+    process.kill();
+}
+
+/// LAMBDA, Time-outs: the sandbox ends a runtime that takes too long, and starts anew with the same `/tmp`. Ended by the
+/// test, as AWS does it: the runtime by SIGKILL at the deadline.
+#[test]
+fn an_invocation_that_timed_out_takes_nothing_back() {
+    let lab = Lab::prepare(Setup::default());
+    let mut acknowledged = 0;
+    for round in 0..3 {
+        let sandbox = Sandbox::new(Refusals::default());
+        let process = wrapped(&lab, &sandbox, &plain(), &[]);
+        let count = sandbox.invoke(&add()).count();
+        assert!(count > acknowledged, "round {round}: {count} after {acknowledged}");
+        acknowledged = count;
+        let id = sandbox.begin(&json!({ "op": "slow", "seconds": 3600 }), LIMIT);
+        // The handler has written, and will never answer.
+        eventually("the handler has begun", LIMIT, || (counter(&lab.place()) > count).then_some(()));
+        process.kill();
+        assert!(sandbox.answer(&id, Duration::ZERO).is_none());
+        assert_eq!(saved(&lab), acknowledged, "round {round}");
+        // Another sandbox goes on before this one starts anew.
+        let elsewhere = lab.root().join(format!("other{round}"));
+        fs::create_dir(&elsewhere).unwrap();
+        let others = Sandbox::new(Refusals::default());
+        let other = wrapped(&lab, &others, &plain(), &[("ICECACHE_DIR", elsewhere.to_str().unwrap())]);
+        for _ in 0..=round {
+            acknowledged = others.invoke(&add()).count();
+        }
+        other.kill();
+    }
+}
+
+/// LAMBDA, Time-outs: the extension outlives the runtime, and has two seconds to save what that had written.
+#[test]
+fn an_extension_saves_what_was_written_before_a_time_out() {
+    let lab = Lab::prepare(Setup::default());
+    let sandbox = Sandbox::new(Refusals::default());
+    let (mut extension, runtime) = beside(&lab, &sandbox, &[]);
+    eventually("telemetry", LIMIT, || sandbox.has_telemetry().then_some(()));
+    assert_eq!(sandbox.invoke(&add()).count(), 1);
+    sandbox.wait_idle();
+    let _never_answered =
+        sandbox.begin(&json!({ "op": "slow", "seconds": 3600 }), Duration::from_millis(500));
+    eventually("the handler has begun", LIMIT, || (counter(&lab.place()) == 2).then_some(()));
+    drop(runtime);
+    sandbox.shut_down("timeout");
+    assert_eq!(wait_for(&mut extension.0, LIMIT), Some(0));
+    assert_eq!(saved(&lab), 2);
 }
 
 /// LAMBDA, Guarantees: "Instances that run at once".

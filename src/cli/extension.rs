@@ -39,6 +39,12 @@ impl Extension {
             context.output.say(&format!("the sandbox ends: {}", safe(&ended.reason)));
             return Ok(Exit::Done);
         }
+        if function.resumes {
+            context.output.warn(
+                "SnapStart: a sandbox that is resumed begins with the directory of its snapshot, and an extension cannot hold \
+                 its runtime back until there is the newest version (AWS_LAMBDA_EXEC_WRAPPER=/opt/icecache does)",
+            );
+        }
         let keeper = Arc::new(Keeper::new(Arc::new(self.kept(context)?), function.when));
         let ended = runtime.block_on(async {
             let extension = extension::Extension::register(&function.api, false).await?;

@@ -236,6 +236,16 @@ impl crate::lambda::Keep for Kept {
         }
         Ok(())
     }
+
+    fn renew(&self) -> Result<()> {
+        let mut state = self.state.lock();
+        // A mount finds out when it saves; who could not read the remote looks at it before each save.
+        if let State::Restored(session) = &*state {
+            let anew = session.anew(&status(self.json))?;
+            *state = State::Restored(Box::new(anew));
+        }
+        Ok(())
+    }
 }
 
 impl From<Saved> for End {

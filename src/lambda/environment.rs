@@ -9,6 +9,10 @@ use std::path::Path;
 pub const API: &str = "AWS_LAMBDA_RUNTIME_API";
 /// The program that a managed runtime starts in place of its own, with that as arguments.
 pub const WRAPPER: &str = "AWS_LAMBDA_EXEC_WRAPPER";
+/// How this sandbox came to be.
+const INITIALIZATION: &str = "AWS_LAMBDA_INITIALIZATION_TYPE";
+/// Its value where a snapshot is taken after the start, and each sandbox is resumed from that.
+const SNAPSHOT: &str = "snap-start";
 /// When to save.
 pub const FLUSH: &str = "ICECACHE_FLUSH";
 /// The folder whose programs are extensions.
@@ -21,6 +25,8 @@ pub struct Function {
     pub api: String,
     /// When to save.
     pub when: When,
+    /// Whether sandboxes are resumed from a snapshot of the start.
+    pub resumes: bool,
 }
 
 impl Function {
@@ -36,7 +42,8 @@ impl Function {
             }
             None => When::default(),
         };
-        Ok(Some(Self { api, when }))
+        let resumes = environment.get(INITIALIZATION).is_some_and(|how| how == SNAPSHOT);
+        Ok(Some(Self { api, when, resumes }))
     }
 }
 

@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 pub trait Keep: Send + Sync + 'static {
     /// Makes what changed the newest version, until `limit` if there is one. Says what went wrong if anything is not saved.
     fn save(&self, limit: Option<Instant>) -> Result<()>;
+
+    /// The sandbox was resumed from a snapshot: brings what others have saved since that was taken.
+    fn renew(&self) -> Result<()>;
 }
 
 /// When to save.
@@ -120,6 +123,15 @@ impl Keeper {
         *last = Last { began: Some(began), failure: failure.clone() };
         failure.map_or(Ok(()), Err)
     }
+
+    /// Brings what others have saved, when no save is under way.
+    pub async fn renew(&self) -> Result<()> {
+        let _turn = self.turn.lock().await;
+        let keep = self.keep.clone();
+        let renewed = tokio::task::spawn_blocking(move || keep.renew()).await;
+        renewed
+            .unwrap_or_else(|_| Err(Error::new(crate::ErrorKind::Io, "the look at the remote was cut short")))
+    }
 }
 
 #[cfg(test)]
@@ -154,6 +166,10 @@ mod tests {
             self.end.lock().recv().expect("told");
             Ok(())
         }
+
+        fn renew(&self) -> Result<()> {
+            Ok(())
+        }
     }
 
     #[tokio::test]
@@ -184,6 +200,10 @@ mod tests {
         struct Nothing;
         impl Keep for Nothing {
             fn save(&self, _: Option<Instant>) -> Result<()> {
+                Ok(())
+            }
+
+            fn renew(&self) -> Result<()> {
                 Ok(())
             }
         }

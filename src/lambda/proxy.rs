@@ -3,6 +3,7 @@
 //! Everything is handed on as it is, in both directions and as it comes. Only time passes: before an answer is handed
 //! on, or before the runtime asks for the next invocation, after which the sandbox may be frozen.
 use super::client::{self, Body, Client, strip};
+use super::environment::Function;
 use super::keeper::{Keeper, When};
 use super::reply::{self, Deadline};
 use crate::error::{Error, Result};
@@ -19,6 +20,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -44,6 +46,8 @@ struct Shared {
     deadlines: Mutex<HashMap<String, Deadline>>,
     /// Saves that the next invocation must wait for.
     under_way: Mutex<Vec<JoinHandle<()>>>,
+    /// The sandbox was, or will be, resumed from a snapshot, and nobody has looked since what others have saved.
+    resumed: AtomicBool,
 }
 
 /// What a request means.
@@ -52,13 +56,18 @@ enum Call<'a> {
     Next,
     Response(&'a str),
     Error(&'a str),
+    /// The start is over: a snapshot may be taken. Answered when the sandbox was resumed from it.
+    Resume,
     Other,
 }
 
 impl<'a> Call<'a> {
     fn of(method: &Method, path: &'a str) -> Self {
-        let Some((_version, rest)) = path.trim_start_matches('/').split_once("/runtime/invocation/") else {
+        let Some((_version, rest)) = path.trim_start_matches('/').split_once("/runtime/") else {
             return Self::Other;
+        };
+        let Some(rest) = rest.strip_prefix("invocation/") else {
+            return if (method, rest) == (&Method::GET, "restore/next") { Self::Resume } else { Self::Other };
         };
         match (method, rest.split_once('/')) {
             (&Method::GET, None) if rest == "next" => Self::Next,
@@ -70,14 +79,14 @@ impl<'a> Call<'a> {
 }
 
 impl Proxy {
-    /// Listens on a port of the loopback device, and talks to the API at `api` (`host:port`). Call it on a tokio
-    /// runtime.
-    pub async fn start(api: &str, keeper: Arc<Keeper>) -> Result<Self> {
+    /// Listens on a port of the loopback device, and talks to the API of `function`. Call it on a tokio runtime.
+    pub async fn start(function: &Function, keeper: Arc<Keeper>) -> Result<Self> {
         let failed = |e| Error::io("cannot listen for the runtime of the function", e);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let (deadlines, under_way) = (Mutex::default(), Mutex::default());
-        let shared = Arc::new(Shared { client: Client::new(api)?, keeper, deadlines, under_way });
+        let (client, resumed) = (Client::new(&function.api)?, AtomicBool::new(function.resumes));
+        let shared = Arc::new(Shared { client, keeper, deadlines, under_way, resumed });
         tokio::spawn(accept(listener, shared.clone()));
         Ok(Self { address, shared })
     }
@@ -124,6 +133,7 @@ impl Shared {
             Call::Next => self.next(request).await,
             Call::Response(id) => self.response(id, request).await,
             Call::Error(id) => self.error(id, request).await,
+            Call::Resume => self.resume(request).await,
             Call::Other => self.forward(request.map(Incoming::boxed_unsync)).await,
         };
         answered.unwrap_or_else(|error| {
@@ -144,6 +154,7 @@ impl Shared {
     async fn next(&self, request: Request<Incoming>) -> Result<Response<Body>> {
         self.finish().await;
         let response = self.forward(request.map(Incoming::boxed_unsync)).await?;
+        self.renew().await;
         if let Some((id, deadline)) = invocation(response.headers()) {
             let mut deadlines = self.deadlines.lock();
             if deadlines.len() >= INVOCATIONS_MAX {
@@ -152,6 +163,29 @@ impl Shared {
             deadlines.insert(id.to_owned(), deadline);
         }
         Ok(response)
+    }
+
+    /// What is under way must not be in the snapshot; what is resumed from it must not work on a state of that day.
+    async fn resume(&self, request: Request<Incoming>) -> Result<Response<Body>> {
+        self.finish().await;
+        let response = self.forward(request.map(Incoming::boxed_unsync)).await?;
+        self.resumed.store(true, Ordering::Release);
+        self.renew().await;
+        Ok(response)
+    }
+
+    /// After a snapshot, before anything is done: brings what others have saved. If that fails the next invocation tries
+    /// again; until then nothing is overwritten, since what is saved is not put on a version that it was not made from.
+    async fn renew(&self) {
+        if !self.resumed.load(Ordering::Acquire) {
+            return;
+        }
+        match self.keeper.renew().await {
+            Ok(()) => self.resumed.store(false, Ordering::Release),
+            Err(error) => {
+                tracing::error!(%error, "resumed from a snapshot, and the newest version cannot be had: working on that of the snapshot");
+            }
+        }
     }
 
     async fn finish(&self) {
@@ -269,9 +303,11 @@ mod tests {
         assert_eq!(call("GET", "/2018-06-01/runtime/invocation/next"), Call::Next);
         assert_eq!(call("POST", "/2018-06-01/runtime/invocation/ab-1/response"), Call::Response("ab-1"));
         assert_eq!(call("POST", "/2018-06-01/runtime/invocation/ab-1/error"), Call::Error("ab-1"));
+        assert_eq!(call("GET", "/2018-06-01/runtime/restore/next"), Call::Resume);
         for (method, path) in [
             ("POST", "/2018-06-01/runtime/init/error"),
-            ("GET", "/2018-06-01/runtime/restore/next"),
+            ("POST", "/2018-06-01/runtime/restore/error"),
+            ("POST", "/2018-06-01/runtime/restore/next"),
             ("GET", "/2018-06-01/runtime/invocation/ab-1/response"),
             ("POST", "/2018-06-01/runtime/invocation/next"),
             ("POST", "/"),

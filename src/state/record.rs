@@ -307,6 +307,11 @@ impl Records {
         journal.flush()
     }
 
+    /// From now on this is another writer: a copy of this process that knows the same may go on elsewhere.
+    pub fn become_another(&self) -> Result<(), JournalError> {
+        self.edit_meta(Batch::new(), |meta| meta.writer = Uuid::now_v7())
+    }
+
     /// Forgets the base and all that was recorded of it: the remote no longer has it.
     pub fn forget_base(&self) -> Result<(), JournalError> {
         let mut writer = Writer::new(self);

@@ -12,6 +12,10 @@ use tempfile::TempDir;
 
 /// The program under test.
 pub const BIN: &str = env!("CARGO_BIN_EXE_icecache");
+/// The same, or another build of it (`ICECACHE_TEST_BIN`), for tests that run nothing else.
+pub fn program() -> String {
+    std::env::var("ICECACHE_TEST_BIN").unwrap_or_else(|_| BIN.to_owned())
+}
 /// A pause that never ends within a test: flushes happen only when asked for.
 pub const NEVER: &str = "3600s";
 
@@ -134,7 +138,7 @@ impl Lab {
 
     /// The program with an environment that nothing of this machine leaks into.
     pub fn command<I: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = I>) -> Command {
-        let mut command = Command::new(BIN);
+        let mut command = Command::new(program());
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
             if ["ICECACHE_", "AWS_", "S3_", "XDG_"].iter().any(|p| text.starts_with(p)) {

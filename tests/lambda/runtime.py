@@ -23,6 +23,10 @@ def pieces(event):
     handler.handler({"op": "add"}, None)
 
 
+if os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start":
+    reply, text = call("GET", "/restore/next")
+    if reply.status != 200:
+        sys.exit(f"restore: {reply.status} {text}")
 while True:
     reply, text = call("GET", "/invocation/next")
     if reply.status != 200:

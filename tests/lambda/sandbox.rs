@@ -1,6 +1,6 @@
 //! A sandbox of our own: the Runtime, Extensions and Telemetry API as AWS publishes them, and the freezing of who has
 //! nothing to do. What it simulates: one invocation at a time, INVOKE and SHUTDOWN, `platform.start` and
-//! `platform.runtimeDone`. What it does not: limits of size and memory, and time-outs, which a test makes itself.
+//! `platform.runtimeDone`, and the resume from a snapshot. What it does not: limits of size and memory, and time-outs, which a test makes itself.
 use crate::harness::LIMIT;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -54,6 +54,9 @@ struct State {
     runtime_waits: bool,
     extension_waits: bool,
     init_errors: Vec<Value>,
+    /// The runtime has said that a snapshot may be taken; and that was resumed.
+    ready_for_snapshot: bool,
+    resumed: bool,
     closed: bool,
     count: u64,
 }
@@ -179,6 +182,19 @@ impl Sandbox {
     /// Errors of the runtime's start.
     pub fn init_errors(&self) -> Vec<Value> {
         self.shared.lock().init_errors.clone()
+    }
+
+    /// Waits until the runtime has started, so that a snapshot can be taken.
+    #[track_caller]
+    pub fn wait_snapshot(&self) {
+        let ready = self.shared.until(LIMIT, |state| state.ready_for_snapshot.then_some(()));
+        ready.expect("the runtime asked for no snapshot");
+    }
+
+    /// The sandbox goes on, resumed from its snapshot.
+    pub fn resume(&self) {
+        self.shared.lock().resumed = true;
+        self.shared.changed.notify_all();
     }
 
     /// The last event of an extension.
@@ -331,6 +347,12 @@ fn reply(shared: &Shared, request: &Request) -> Option<Reply> {
                 ("Content-Type", "application/json".into()),
             ];
             Some((200, headers, event.to_string()))
+        }
+        ("GET", "/2018-06-01/runtime/restore/next") => {
+            shared.lock().ready_for_snapshot = true;
+            shared.changed.notify_all();
+            let resumed = |state: &mut State| (state.closed || state.resumed).then_some(!state.closed);
+            shared.until(Duration::from_secs(3600), resumed)?.then(|| (200, Vec::new(), String::new()))
         }
         ("POST", "/2018-06-01/runtime/init/error") => {
             shared.lock().init_errors.push(said());

@@ -36,7 +36,7 @@ impl Function {
             .build()
             .map_err(|e| Error::io("cannot start runtime", e))?;
         let keeper = Arc::new(Keeper::new(kept.clone(), self.0.when));
-        let proxy = runtime.block_on(Proxy::start(&self.0.api, keeper))?;
+        let proxy = runtime.block_on(Proxy::start(&self.0, keeper))?;
         command.env(environment::API, proxy.address());
         Ok(Proxied { runtime, proxy })
     }

@@ -57,7 +57,7 @@ pub struct Session {
     seen: Mutex<Seen>,
     /// Last, so that they outlive what needs them.
     _runtime: Runtime,
-    _locks: Locks,
+    locks: Arc<Locks>,
 }
 
 /// What a save did.
@@ -104,6 +104,28 @@ impl Session {
         let settings = MountSettings { restore: Restore::Eager, scan: When::Always, ..settings.clone() };
         let locks =
             if settings.keeps_state() { Locks::take(&settings) } else { Locks::without_state(&settings) }?;
+        let known = records_of(&settings, status)?;
+        Self::on(settings, Arc::new(locks), known, stray, status, late)
+    }
+
+    /// The same session anew, where this process may have been copied and resumed, and others have gone on: with what
+    /// they have saved since, with connections of its own, and as a writer of its own. What changed here and is not saved
+    /// stays. If that fails this one goes on, and overwrites nothing.
+    pub fn anew(&self, status: &StatusPipe) -> Result<Self> {
+        self.records.become_another()?;
+        let known = (self.records.clone(), false);
+        Self::on(self.settings.clone(), self.locks.clone(), known, Stray::Keep, status, false)
+    }
+
+    /// On a directory that is locked, and of which this is known; whether it was more before.
+    fn on(
+        settings: MountSettings,
+        locks: Arc<Locks>,
+        (records, lost): (Arc<Records>, bool),
+        stray: Stray,
+        status: &StatusPipe,
+        late: bool,
+    ) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(RUNTIME_THREADS)
             .thread_name("remote")
@@ -113,7 +135,6 @@ impl Session {
         let requests: Arc<Counters> = Arc::default();
         let store = remote::open_configured(&settings.remote, &settings.s3, requests.clone());
         let store = runtime.block_on(store)?;
-        let (records, lost) = records_of(&settings, status)?;
         let check = StoreCheck::begin(&runtime, &settings, &store, &records);
         let options = commit_options(&settings);
         let opened = runtime.block_on(Committer::open(store.clone(), records.clone(), options.clone()));
@@ -177,7 +198,7 @@ impl Session {
         let flusher = flusher(&settings, &live, &look, (records.clone(), committer), &runtime)?;
         let seen = Mutex::default();
         let session =
-            Self { settings, live, flusher, records, requests, look, seen, _runtime: runtime, _locks: locks };
+            Self { settings, live, flusher, records, requests, look, seen, _runtime: runtime, locks };
         if opening.relation == Relation::Moved {
             session.settle(Some(Timestamp::now())); // of what was restored as well
         }

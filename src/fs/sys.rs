@@ -88,16 +88,19 @@ pub fn mknod(dir: &impl AsFd, name: &CStr, mode: u32, rdev: u64) -> io::Result<(
 
 /// renameat2(2) with the flags as the caller gave them.
 pub fn rename(from: &impl AsFd, name: &CStr, to: &impl AsFd, new_name: &CStr, flags: u32) -> io::Result<()> {
+    // The call itself, because musl has no function for it.
     // SAFETY: both names are NUL-terminated; the descriptors are borrowed.
-    check(unsafe {
-        libc::renameat2(
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_renameat2,
             from.as_fd().as_raw_fd(),
             name.as_ptr(),
             to.as_fd().as_raw_fd(),
             new_name.as_ptr(),
             flags,
         )
-    })
+    };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 #[cfg(test)]

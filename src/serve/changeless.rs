@@ -3,6 +3,9 @@ use crate::cache::{OriginFiles, Tier};
 use crate::error::Result;
 use std::sync::Arc;
 
+/// There is none.
+pub struct Exchange;
+
 /// Proxies have nothing in common.
 pub struct Shared(Vec<Arc<dyn Tier>>);
 
@@ -21,5 +24,7 @@ impl Shared {
     }
 
     /// Nothing is told to anybody.
-    pub fn exchange(self, _: &Arc<OriginFiles>) {}
+    pub fn exchange(self, _: &Arc<OriginFiles>) -> Exchange {
+        Exchange
+    }
 }

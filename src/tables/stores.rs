@@ -127,13 +127,21 @@ impl Stores {
     pub async fn blob(&self, location: &Location, size: Option<u64>) -> Result<Blob, ObjectError> {
         let failed = |why: String| ObjectError::Failed { location: location.clone(), why };
         let bucket = self.bucket(location).await?;
-        let found = bucket.files.object(location.key()).await.map_err(|e| told(location, &e))?;
-        let (id, _): (ObjectId, _) =
-            found.ok_or_else(|| ObjectError::NotFound { location: location.clone() })?;
+        let mut id = self.identity(&bucket, location).await?;
+        if size.is_some_and(|size| size != id.size) {
+            // What is known of it may be old.
+            bucket.files.forget(location.key());
+            id = self.identity(&bucket, location).await?;
+        }
         if let Some(size) = size.filter(|size| *size != id.size) {
             return Err(failed(format!("the table says that it has {size} bytes, it has {}", id.size)));
         }
         bucket.files.blob(&id).map_err(|e| self.failed(location, &e))
+    }
+
+    async fn identity(&self, bucket: &Bucket, location: &Location) -> Result<ObjectId, ObjectError> {
+        let found = bucket.files.object(location.key()).await.map_err(|e| told(location, &e))?;
+        found.map(|(id, _)| id).ok_or_else(|| ObjectError::NotFound { location: location.clone() })
     }
 
     /// Brings an object of this size into the cache, whole; `None` if it is a file of this machine.

@@ -39,6 +39,10 @@ impl TablesAdapter {
                         // The kernel may have bytes of the one before under this number, and looks the path up
                         // again: it gets another number.
                         Ok(blob) if blob.size() != size || !node.is_still(&blob.id().tag) => {
+                            if blob.size() != size {
+                                // Either may be what is old.
+                                own.0.view.lake().stores().changed(&location).await;
+                            }
                             own.0.nodes.retire(&node);
                             reply.error(libc::ESTALE);
                         }

@@ -92,8 +92,9 @@ pub(super) fn directory(dir: &Path, context: &Context) -> Result<PathBuf> {
     let registry = Registry::of(&context.environment)?;
     let dir = locate::canonical(dir, &registry)?;
     match registry.find(&dir) {
-        // Of an `exec` that was killed.
-        Found::Running(entry, _) if entry.is_orphaned() && ends(&entry, context) => {}
+        // Of an `exec` that was killed. Numbers of processes say something only where they are those of here.
+        Found::Running(entry, client)
+            if client.daemon() == Some(entry.pid) && entry.is_orphaned() && ends(&entry, context) => {}
         Found::Running(entry, _) => {
             let message = format!("already mounted (pid {}): {}", entry.pid, dir.display());
             return Err(Error::new(ErrorKind::Busy, message));

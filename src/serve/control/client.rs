@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IoSlice, Read, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -38,6 +38,20 @@ impl Client {
             }
         })?;
         Ok(Self { stream: BufReader::new(stream) })
+    }
+
+    /// The number of the daemon's process here; where it is in another namespace of processes, that is not the one it
+    /// gives itself. `None` if it has none here.
+    pub fn daemon(&self) -> Option<u32> {
+        let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
+        let mut size = size_of::<libc::ucred>() as libc::socklen_t;
+        let stream = self.stream.get_ref().as_raw_fd();
+        // SAFETY: the place has this size, and the kernel writes no more.
+        let asked = unsafe {
+            let place = (&raw mut peer).cast();
+            libc::getsockopt(stream, libc::SOL_SOCKET, libc::SO_PEERCRED, place, &raw mut size)
+        };
+        u32::try_from(peer.pid).ok().filter(|pid| asked == 0 && *pid != 0)
     }
 
     /// How the mount stands.

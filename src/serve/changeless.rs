@@ -6,6 +6,11 @@ use std::sync::Arc;
 /// There is none.
 pub struct Exchange;
 
+impl Exchange {
+    /// Nothing ends.
+    pub fn end(self) {}
+}
+
 /// Proxies have nothing in common.
 pub struct Shared(Vec<Arc<dyn Tier>>);
 

@@ -92,7 +92,9 @@ pub async fn run(
     });
     ready(addresses)?;
     serve(files_at, files, limits, meters, stop).await;
-    drop(exchange);
+    if let Some(exchange) = exchange {
+        exchange.end();
+    }
     if let Some(metrics) = metrics {
         let _ended = metrics.await;
     }

@@ -9,6 +9,11 @@ use tokio::runtime::Runtime;
 /// There is none.
 pub(super) struct Exchange;
 
+impl Exchange {
+    /// Nothing ends.
+    pub fn end(self) {}
+}
+
 /// Machines have nothing in common.
 pub(super) struct Shared(Vec<Arc<dyn Tier>>);
 

@@ -149,7 +149,7 @@ impl Shown {
     pub fn end(self, runtime: &Runtime) {
         let _told = self.stop.send(true);
         let _ended = runtime.block_on(self.tracker);
-        drop(self.hints);
+        self.hints.end();
         if let Err(error) = runtime.block_on(self.cache.close()) {
             tracing::warn!(%error, "the next start looks through the cache");
         }

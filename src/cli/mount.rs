@@ -126,11 +126,11 @@ fn ends(daemon: &Registered, context: &Context) -> bool {
         "the exec that mounted this was killed; its daemon (pid {}) saves what there is and ends",
         daemon.pid
     ));
-    // It would wait for whoever is in there, us among them.
-    let here = std::env::current_dir();
-    let _elsewhere = std::env::set_current_dir("/");
+    // It would wait for whoever is in there, us among them. Who has no way back stays.
+    let here = std::env::current_dir().ok();
+    let _elsewhere = here.as_ref().map(|_| std::env::set_current_dir("/"));
     let ended = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&ORPHAN_MAX));
-    let _back = here.and_then(std::env::set_current_dir);
+    let _back = here.map(std::env::set_current_dir);
     ended.is_ok_and(|number| number > 0)
 }
 

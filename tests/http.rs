@@ -394,6 +394,8 @@ fn an_upload_that_was_acknowledged_is_there_at_once_after_a_kill() {
         let (key, bytes) = (format!("key-{round}"), content(round, 50_000));
         assert_eq!(write(&served, dir.path(), &key, &bytes, &[]).status, 201);
         served.kill();
+        // However short the process lives that comes next.
+        Served::start(dir.path(), &options, &[]).stop();
         let served = Served::start(dir.path(), &options, &[]);
         let found = served.get(&key);
         assert!(found.status == 200 && found.body == bytes, "round {round}: {}", found.status);

@@ -292,6 +292,8 @@ impl BlobEntry {
             Some(own) => own.absorb(charge),
             None => state.charge = Some(charge),
         }
+        drop(body);
+        self.let_go(&mut state); // who has asked for it may have left
         Ok(block)
     }
 

@@ -16,7 +16,7 @@ use super::stream::Stream;
 use super::tier::Origin;
 use super::waiting::Waiting;
 use crate::journal::{Journal, SledJournal};
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, Weak};
 use tokio::runtime::Handle;
 use tokio::sync::broadcast;
@@ -96,7 +96,12 @@ impl Cache {
 
     /// Whether what is not found is not there. After a kill the check after the start may still find it.
     pub fn is_certain(&self) -> bool {
-        self.core.came_back_clean || *self.core.checked.borrow() == CHECKS
+        self.core.certain.load(SeqCst)
+    }
+
+    /// Whether the journal was lost, and only the check that still runs knows what is there.
+    pub fn is_rebuilding(&self) -> bool {
+        self.core.rebuilt && !self.is_certain()
     }
 
     /// Waits until nothing is being fetched any more: what came is on the disk, unless there was no room for it.
@@ -209,22 +214,30 @@ impl Cache {
     /// Deletes a file. The key is free at once; if somebody holds the file its bytes go when he lets go. A
     /// fill that is under way is given up.
     pub async fn remove(&self, key: impl AsRef<[u8]>) -> Removed {
-        let slot = self.core.files.get(key.as_ref(), Slot::clone);
+        let Ok(key) = Key::new(key.as_ref()) else { return Removed::Absent };
         let core = self.core.clone();
-        let removed = self.core.runtime.spawn_blocking(move || match slot {
-            None => Removed::Absent,
-            Some(Slot::Filling(filling)) => {
-                filling.abandon(&core, CacheError::Deleted);
-                Removed::Filling
+        let removed = self.core.runtime.spawn_blocking(move || {
+            if !core.certain.load(SeqCst) {
+                core.deleted.lock().insert(key.clone());
             }
-            Some(Slot::File(file)) => {
-                let pinned = file.usage.is_pinned();
-                if !core.drop_file(&file) {
-                    return Removed::Absent;
+            loop {
+                match core.files.get(&key, Slot::clone) {
+                    None => return Removed::Absent,
+                    Some(Slot::Filling(filling)) => {
+                        if filling.abandon(&core, CacheError::Deleted) {
+                            return Removed::Filling;
+                        }
+                        // It has just become a file, or has ended by itself.
+                    }
+                    Some(Slot::File(file)) => {
+                        let pinned = file.usage.is_pinned();
+                        if core.drop_file(&file) {
+                            Meters::count(&core.meters.deleted);
+                            core.events.send(|| Event::Delete(file.subject()));
+                            return if pinned { Removed::WhenUnpinned } else { Removed::Gone };
+                        }
+                    }
                 }
-                Meters::count(&core.meters.deleted);
-                core.events.send(|| Event::Delete(file.subject()));
-                if pinned { Removed::WhenUnpinned } else { Removed::Gone }
             }
         });
         removed.await.unwrap_or(Removed::Absent)

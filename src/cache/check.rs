@@ -17,26 +17,32 @@ use super::witness::Witness;
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 /// How many steps it has: the directories, and what was in none of them.
 pub const CHECKS: u32 = 257;
 
 /// Checks everything that was found at the start. Blocks; minutes if there are millions of files.
 pub fn check(core: &Arc<Core>) {
-    check_all(core);
+    if check_all(core) {
+        core.certain.store(true, SeqCst);
+    }
     core.checked.send_replace(CHECKS);
     core.departed.lock().clear();
+    core.deleted.lock().clear();
 }
 
-fn check_all(core: &Arc<Core>) {
+/// `false` if the cache was closed before its end.
+fn check_all(core: &Arc<Core>) -> bool {
+    let mut complete = true;
     for (number, directory) in core.store.directories() {
         core.checked.send_replace(number.into());
         if *core.closed.read() {
-            return;
+            return false;
         }
         if let Err(error) = check_directory(core, number, &directory) {
             tracing::warn!(path = %directory.display(), %error, "a directory of the cache cannot be checked");
+            complete = false;
         }
     }
     for held in core.evictor.all() {
@@ -49,6 +55,7 @@ fn check_all(core: &Arc<Core>) {
         }
     }
     core.shrink_to(u64::MAX, None);
+    complete && !*core.closed.read()
 }
 
 /// Drops what is not there.
@@ -224,6 +231,9 @@ fn adopt_file(core: &Arc<Core>, witness: &Witness, place: Place) -> bool {
     let Some(file) = FileEntry::found(parts, &core.budget) else { return false };
     file.see();
     let file = Arc::new(file);
+    if core.deleted.lock().contains(&file.key) {
+        return false;
+    }
     // The journal may not have learned that the key was given up and filled anew: what came later counts.
     let earlier = core.files.get(&file.key, |slot| match slot {
         Slot::File(held) if held.generation < generation => Some(held.clone()),
@@ -233,8 +243,8 @@ fn adopt_file(core: &Arc<Core>, witness: &Witness, place: Place) -> bool {
         core.drop_file(&earlier);
     }
     core.files.change(&file.key, |map| {
-        if map.contains_key(&file.key) {
-            return false; // the key was filled anew
+        if map.contains_key(&file.key) || core.deleted.lock().contains(&file.key) {
+            return false; // the key was filled anew, or deleted
         }
         map.insert(file.key.clone(), Slot::File(file.clone()));
         core.evictor.hold(generation, Held::File(file.clone()));

@@ -24,7 +24,7 @@ use super::stats::{Meters, Stats};
 use super::store::Store;
 use crate::sync::{Mutex, RwLock, RwLockReadGuard};
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, watch};
@@ -72,8 +72,12 @@ pub struct Core {
     pub checked: watch::Sender<u32>,
     /// Held for reading by whoever is about to change what is there.
     pub closed: RwLock<bool>,
-    /// Whether the journal knew of all that was found at the start.
-    pub came_back_clean: bool,
+    /// Whether the journal knows of all that is there: from the start, or since all was checked.
+    pub certain: Arc<AtomicBool>,
+    /// Whether the journal is a new one beside files of an old one.
+    pub rebuilt: bool,
+    /// Keys that were deleted before all was checked: nothing that was there at the start comes back by them.
+    pub deleted: Mutex<HashSet<Key>>,
     /// The first generation of this session: what is older was found at the start.
     pub first_generation: u64,
     /// Until the check after the start has ended: entries of before that have left since. The files of some are

@@ -192,8 +192,8 @@ impl Filling {
         Ok(())
     }
 
-    /// Ends it without a file, unless it has ended.
-    pub(super) fn abandon(self: &Arc<Self>, core: &Core, cause: CacheError) {
+    /// Ends it without a file; `false` if it had ended.
+    pub(super) fn abandon(self: &Arc<Self>, core: &Core, cause: CacheError) -> bool {
         let ours = core.files.change(&self.key, |map| {
             let ours = matches!(map.get(&self.key), Some(Slot::Filling(found)) if Arc::ptr_eq(found, self));
             if ours {
@@ -207,6 +207,7 @@ impl Filling {
             core.fillings.lock().remove(&self.generation);
             drop(self.work.lock().take());
         }
+        ours
     }
 
     fn fail(&self, core: &Core, cause: CacheError) {
@@ -260,7 +261,7 @@ fn publish(core: &Arc<Core>, filling: &Arc<Filling>, work: Work) -> Result<File,
     let place = if Store::put_attribute(&tmp.file, &witness) {
         Place::Attribute
     } else {
-        core.store.put_sidecar(&name, &witness)?;
+        core.make(|| core.store.put_sidecar(&name, &witness))?;
         Place::Sidecar
     };
     charge.written(u64::MAX);

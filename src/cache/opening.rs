@@ -24,7 +24,7 @@ use crate::journal::{Batch, Journal, JournalError, SledJournal};
 use crate::sync::{Mutex, RwLock};
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
@@ -133,7 +133,8 @@ impl Builder {
     fn assemble(self) -> Result<Arc<Core>, CacheError> {
         let Self { config, store, runtime, budget, evictor, files, blobs, came_back, .. } = self;
         let session = (came_back.first_generation >> 32) as u32;
-        let recency = recency(Arc::downgrade(&evictor), config.recency_interval, session);
+        let certain = Arc::new(AtomicBool::new(came_back.clean));
+        let recency = recency(Arc::downgrade(&evictor), config.recency_interval, session, certain.clone());
         let ledger = Ledger::new(self.journal, config.flush_interval, recency)?;
         let meters = Meters::default();
         meters.rehydrated.store(came_back.entries, SeqCst);
@@ -161,7 +162,9 @@ impl Builder {
             checked: watch::Sender::new(0),
             closed: RwLock::new(false),
             first_generation: came_back.first_generation,
-            came_back_clean: came_back.clean,
+            certain,
+            rebuilt: came_back.rebuilt,
+            deleted: Mutex::default(),
             departed: Mutex::default(),
             generations: AtomicU64::new(came_back.first_generation),
             config,
@@ -184,14 +187,14 @@ impl Builder {
 }
 
 /// Writes down what was used, once in a while, and at the end that it was one.
-fn recency(evictor: Weak<Evictor>, interval: Duration, session: u32) -> Recency {
+fn recency(evictor: Weak<Evictor>, interval: Duration, session: u32, certain: Arc<AtomicBool>) -> Recency {
     let last = Mutex::new(Instant::now());
     Box::new(move |batch: &mut Batch, ending| {
         let mut last = last.lock();
         if !ending && last.elapsed() < interval {
             return;
         }
-        if ending {
+        if ending && certain.load(SeqCst) {
             batch.put(META, CLEAN, encode_clean(session));
         }
         let Some(evictor) = evictor.upgrade() else { return };

@@ -7,7 +7,7 @@ use crate::sync::Mutex;
 use lru::LruCache;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 use tokio::sync::broadcast;
 
@@ -29,8 +29,10 @@ const CHANGES_MAX: usize = 1024;
 struct Known {
     /// One asks, the others wait for the answer.
     answer: tokio::sync::Mutex<Option<Answer>>,
-    /// Somebody has said that it is another one by now.
-    stale: AtomicBool,
+    /// Grows with each time that somebody says that it is another one by now.
+    epoch: AtomicU64,
+    /// When asking failed last, and why: that goes for all who waited for the answer meanwhile.
+    failed: Mutex<Option<(Instant, String)>>,
 }
 
 #[derive(Debug, Clone)]
@@ -38,12 +40,18 @@ struct Answer {
     properties: Properties,
     /// When the store said so; `None` if another process was told.
     at: Option<Instant>,
+    /// The epoch in which it was asked.
+    epoch: u64,
 }
 
 impl Answer {
     fn of_cached(id: &ObjectId) -> Self {
         let (length, tag) = (id.size, Tag(id.tag.clone()));
-        Self { properties: Properties { length, tag, modified: UNKNOWN, content_type: None }, at: None }
+        Self {
+            properties: Properties { length, tag, modified: UNKNOWN, content_type: None },
+            at: None,
+            epoch: 0,
+        }
     }
 }
 
@@ -91,7 +99,7 @@ impl OriginFiles {
             let EntryName::Object(id) = info.name else { continue };
             if id.bucket == self.bucket {
                 let answer = tokio::sync::Mutex::new(Some(Answer::of_cached(&id)));
-                let known = Known { answer, stale: AtomicBool::new(false) };
+                let known = Known { answer, ..Known::default() };
                 self.known.lock().put(id.key.clone(), Arc::new(known));
             }
         }
@@ -113,11 +121,19 @@ impl OriginFiles {
     /// The store does not answer, and nothing is known of the object.
     pub async fn object(&self, key: &str) -> Result<Option<(ObjectId, Properties)>, RemoteError> {
         let shared = self.known.lock().get_or_insert(key.to_owned(), Arc::default).clone();
+        let came = Instant::now();
         let mut known = shared.answer.lock().await;
-        let is_stale = shared.stale.swap(false, SeqCst);
-        let mut fresh = known.iter().filter(|answer| answer.at.is_some_and(|at| at.elapsed() < self.fresh));
-        if let Some(Answer { properties, .. }) = fresh.next().filter(|_| !is_stale) {
+        let epoch = shared.epoch.load(SeqCst);
+        let is_fresh =
+            |answer: &&Answer| answer.epoch == epoch && answer.at.is_some_and(|at| at.elapsed() < self.fresh);
+        if let Some(Answer { properties, .. }) = known.as_ref().filter(is_fresh) {
             return Ok(Some(self.identified(key, properties)));
+        }
+        if let Some((at, message)) = &*shared.failed.lock()
+            && *at >= came
+            && known.is_none()
+        {
+            return Err(RemoteError::Unavailable { message: message.clone() });
         }
         if let Some(Answer { properties, .. }) = &*known
             && self.away.lock().is_some_and(|until| Instant::now() < until)
@@ -129,7 +145,7 @@ impl OriginFiles {
         let (before, now) = match asked.unwrap_or_else(late) {
             Ok(properties) => {
                 let found = self.identified(key, &properties);
-                (known.replace(Answer { properties, at: Some(Instant::now()) }), Some(found))
+                (known.replace(Answer { properties, at: Some(Instant::now()), epoch }), Some(found))
             }
             Err(RemoteError::NotFound { .. }) => {
                 let mut all = self.known.lock();
@@ -143,7 +159,10 @@ impl OriginFiles {
                 if known.is_none() {
                     *known = self.recall(key);
                 }
-                let Some(Answer { properties, .. }) = &*known else { return Err(e) };
+                let Some(Answer { properties, .. }) = &*known else {
+                    *shared.failed.lock() = Some((Instant::now(), e.to_string()));
+                    return Err(e);
+                };
                 tracing::warn!(error = %e, key, "served as it was when the origin was last heard of");
                 return Ok(Some(self.identified(key, properties)));
             }
@@ -176,13 +195,15 @@ impl OriginFiles {
 
     /// Any of them may be another version by now: the store is asked again.
     pub fn forget_all(&self) {
-        self.known.lock().iter().for_each(|(_, known)| known.stale.store(true, SeqCst));
+        for (_, known) in self.known.lock().iter() {
+            known.epoch.fetch_add(1, SeqCst);
+        }
     }
 
     /// It turned out to be another version by now: the store is asked again.
     pub fn forget(&self, key: &str) {
         if let Some(known) = self.known.lock().get(key) {
-            known.stale.store(true, SeqCst);
+            known.epoch.fetch_add(1, SeqCst);
         }
     }
 

@@ -107,8 +107,9 @@ const OURS: [&str; 4] = ["objects", "tmp", "journal", "journal.lock"];
 /// Whether a journal of ours was here, by what only we put into a directory.
 fn had_journal(root: &Path) -> bool {
     let is_file = |name: &str| root.join(name).symlink_metadata().is_ok_and(|found| found.is_file());
-    let is_absent = root.join("journal").symlink_metadata().is_err();
-    is_file("journal.lock") && (is_file("journal/conf") || is_file("journal/db") || is_absent)
+    // What keeps the state of a mount has a journal of that name, too.
+    let has_objects = root.join("objects").is_dir();
+    has_objects && is_file("journal.lock") && (is_file("journal/conf") || is_file("journal/db"))
 }
 
 /// Refuses a directory that holds something and is no cache: what a cache does not know it deletes.
@@ -432,6 +433,8 @@ mod tests {
             &["journal/notes", "objects/ab/mine"],
             &["objects/ab/mine"],
             &["journal.lock", "journal/notes", "tmp/0123456789abcdef"],
+            &["journal.lock", "tmp/x", "objects/00/y"],
+            &["journal.lock", "journal/conf", "journal/db", "settings"],
         ] {
             let dir = tempfile::tempdir().expect("dir");
             for name in names {

@@ -184,7 +184,9 @@ impl Witness {
         slots.resize(count, None);
         let is_wrong =
             |(slot, read): (&[u8; SLOT_BYTES], &Option<Digest>)| read.is_none() && slot != &[0; SLOT_BYTES];
-        let wrong = found.iter().zip(&slots).filter(|pair| is_wrong(*pair)).count() as u32;
+        // It is written whole from the beginning: what is cut off is damaged.
+        let cut_off = count.saturating_sub(found.len());
+        let wrong = (found.iter().zip(&slots).filter(|pair| is_wrong(*pair)).count() + cut_off) as u32;
         Ok(Self { header, slots, wrong })
     }
 }

@@ -287,3 +287,20 @@ async fn what_can_never_fit_throws_nobody_out() {
     assert!(cache.begin(&key(10), whole_disk).is_err_and(|e| e.is_full()));
     assert_eq!(cache.stats().used.entries, 10);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_deleted_while_its_last_byte_comes_is_gone() {
+    let dir = place();
+    let cache = open(dir.path()).await;
+    for n in 0..300 {
+        let mut fill = begun(cache.begin(&key(n), FillOptions::default()).unwrap());
+        fill.write(Bytes::from("some")).await.unwrap();
+        let finishing = tokio::spawn(fill.finish());
+        let removed = cache.remove(key(n)).await;
+        let finished = finishing.await.unwrap();
+        assert_ne!(removed, Removed::Absent, "round {n}: it was there, filled or not");
+        assert!(cache.look_up(key(n)).await.unwrap().is_none(), "round {n}: {removed:?}, and it is there");
+        assert!(finished.is_ok() || matches!(finished, Err(CacheError::Deleted)), "round {n}");
+    }
+    assert_eq!(cache.stats().used.entries, 0);
+}

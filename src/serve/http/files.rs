@@ -179,6 +179,13 @@ impl Files {
         if let Some(fault) = crate::remote::key::fault(name) {
             return Err(Failure::Bad(fault));
         }
+        if self.token.is_some() && self.cache.is_rebuilding() {
+            // A file that was put here comes before what the origin has of its name.
+            self.certain().await?;
+            if let Some(found) = self.cache.look_up(key).await? {
+                return Ok(Some(found.into()));
+            }
+        }
         match origin.object(name).await {
             Ok(Some((id, properties))) => Ok(Some(Content::Object(origin.blob(&id)?, properties))),
             Ok(None) => self.find_late(key).await,
@@ -349,6 +356,7 @@ impl Files {
         });
         Ok(match self.cache.insert_stream(key, options, body).await {
             Ok(Inserted::New(file)) => {
+                self.written_down().await;
                 described(reply::empty(StatusCode::CREATED), &Content::File(file).validators())
             }
             Ok(Inserted::There(file)) => described(
@@ -368,12 +376,20 @@ impl Files {
         })
     }
 
+    /// What is acknowledged is in the journal: a start after a kill knows it at once.
+    async fn written_down(&self) {
+        if let Err(error) = self.cache.flush().await {
+            tracing::warn!(%error, "a change is not in the journal of the cache; a start will find it by its witness");
+        }
+    }
+
     async fn remove(&self, key: &Key) -> Result<Response<Body>, Failure> {
         let mut removed = self.cache.remove(key).await;
         if removed == Removed::Absent {
             self.certain().await?;
             removed = self.cache.remove(key).await;
         }
+        self.written_down().await;
         Ok(match removed {
             Removed::Absent => words(StatusCode::NOT_FOUND, "there is no such key"),
             _ => reply::empty(StatusCode::NO_CONTENT),

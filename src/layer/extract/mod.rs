@@ -155,7 +155,8 @@ impl Extractor {
         let name = path.name().unwrap_or(b".");
         match rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat)),
-            Err(Errno::NOENT) => Ok(None),
+            // Nothing stands by a name that is longer than any.
+            Err(Errno::NOENT | Errno::NAMETOOLONG) => Ok(None),
             Err(e) => Err(LayerError::io(format!("cannot stat: {path}"), e)),
         }
     }

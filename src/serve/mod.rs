@@ -1,9 +1,6 @@
 //! What runs for a mount and how others talk to it: the daemon, its start-up pipe, its control socket
 //! and the registry by which a verb finds it.
-#[cfg(all(feature = "http", not(feature = "redis")))]
-#[path = "changeless.rs"]
-mod changes;
-#[cfg(all(feature = "http", feature = "redis"))]
+#[cfg(feature = "http")]
 mod changes;
 pub mod control;
 #[cfg(feature = "fuse")]
@@ -18,15 +15,20 @@ pub mod history;
 pub mod http;
 #[cfg(feature = "http")]
 pub mod metrics;
+#[cfg(all(not(feature = "redis"), any(feature = "http", all(feature = "fuse", feature = "tables"))))]
+#[path = "peerless.rs"]
+mod peers;
+#[cfg(all(feature = "redis", any(feature = "http", all(feature = "fuse", feature = "tables"))))]
+mod peers;
 #[cfg(feature = "http")]
 pub mod proxy;
 pub mod registry;
 pub mod run;
+#[cfg(any(feature = "http", all(feature = "fuse", feature = "tables")))]
+mod shared;
 pub mod shown;
 mod start;
 pub mod startup;
-#[cfg(any(feature = "http", all(feature = "fuse", feature = "tables")))]
-mod tiers;
 
 #[cfg(not(feature = "fuse"))]
 pub use daemonless as daemon;

@@ -1,8 +1,9 @@
 //! A cache that answers over HTTP until it is told to end: `icecache serve`.
-use super::changes::Shared;
+use super::changes;
 use super::descriptors;
 use super::http::{Files, HttpMeters, Limits, Token, listen, serve};
 use super::metrics::{self, Metrics};
+use super::shared::Shared;
 use crate::cache::{Cache, Chain, Config, OriginFiles, StoreOrigin};
 use crate::config::S3Settings;
 use crate::error::{Error, Result};
@@ -11,6 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 /// What is served, and where.
@@ -71,7 +73,9 @@ pub async fn run(
         }
         None => (None, None),
     };
-    let exchange = origin.as_ref().map(|files| shared.exchange(files));
+    let exchange = origin
+        .clone()
+        .map(|files| shared.exchange(&Handle::current(), |peers| changes::exchange(files, peers)));
     let local = |listener: &TcpListener| {
         listener.local_addr().map_err(|e| Error::io("cannot tell the address that is listened at", e))
     };
@@ -92,9 +96,7 @@ pub async fn run(
     });
     ready(addresses)?;
     serve(files_at, files, limits, meters, stop).await;
-    if let Some(exchange) = exchange {
-        exchange.end();
-    }
+    drop(exchange);
     if let Some(metrics) = metrics {
         let _ended = metrics.await;
     }

@@ -3,9 +3,6 @@
 //! The former has no remote of its own and nothing to save: it ends when the kernel ends the mount.
 mod controller;
 mod desk;
-#[cfg(not(feature = "redis"))]
-mod hintless;
-#[cfg(feature = "redis")]
 mod hints;
 mod shelf;
 

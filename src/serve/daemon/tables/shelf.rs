@@ -1,9 +1,6 @@
 //! [`Shelf`]: tables that are ready to be shown, on a mount of their own or beside a directory.
 use super::desk::Desk;
-#[cfg(not(feature = "redis"))]
-use super::hintless::{Exchange, Shared};
-#[cfg(feature = "redis")]
-use super::hints::{Exchange, Shared};
+use super::hints;
 use crate::cache::{Cache, Config, Tier};
 use crate::config::{MountSettings, Passthrough, TablesSettings};
 use crate::error::{Error, ErrorKind, Result};
@@ -14,6 +11,7 @@ use crate::fuse::mount::{Backing, NoPassthrough, probe_passthrough};
 use crate::fuse::tables::{Beside, FOLDERS, IO_BYTES, Serving, TablesAdapter, WITHHELD, wanted};
 use crate::fuse::transport::Handler;
 use crate::remote::Counters;
+use crate::serve::shared::{Exchange, Shared};
 use crate::serve::start::lock::own_directory;
 use crate::serve::start::open_directory;
 use crate::serve::startup::{Progress, StatusPipe};
@@ -134,7 +132,8 @@ impl Shelf {
         let (stop, stopping) = watch::channel(false);
         desk.lake.on_turn(move |path| adapter.turned(path));
         let tracker = runtime.spawn(track(desk.lake.clone(), pace, stopping));
-        let hints = shared.exchange(&desk.lake, runtime);
+        let lake = desk.lake.clone();
+        let hints = shared.exchange(runtime.handle(), |peers| hints::exchange(lake, peers));
         Shown { cache, desk, stop, tracker, hints }
     }
 }
@@ -149,7 +148,7 @@ impl Shown {
     pub fn end(self, runtime: &Runtime) {
         let _told = self.stop.send(true);
         let _ended = runtime.block_on(self.tracker);
-        self.hints.end();
+        drop(self.hints);
         if let Err(error) = runtime.block_on(self.cache.close()) {
             tracing::warn!(%error, "the next start looks through the cache");
         }

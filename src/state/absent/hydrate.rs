@@ -1,20 +1,18 @@
 //! [`Hydrator`]: brings the content of absent files, at once for who waits and in the background.
 mod first;
+mod placing;
+mod sweep;
 mod turns;
 
 use super::Absent;
-use super::arrival::Arrivals;
-use super::lent::Lent;
 use super::lost::{Lost, LostFiles};
 use super::outcome::Outcome;
 use super::pace::Pace;
 use super::ranges::{Ranges, Reader};
 use super::tree::Place;
-use crate::error::ErrorKind;
 use crate::layer::frame::FRAME_RAW_MAX;
-use crate::layer::{Buffers, Kind, LayerError, LayerReader};
+use crate::layer::{Buffers, LayerError};
 use crate::remote::Store;
-use crate::state::chunk::Digests;
 use crate::state::restore::fetch::Source;
 use crate::state::restore::{Counters, RestoreError};
 use crate::sync::Mutex;
@@ -26,7 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, oneshot};
-use turns::{Background, Following, PIECES, Turns};
+use turns::{Following, Turns};
 
 /// Bytes of tar stream that are asked of the store at once.
 const RUN_BYTES: u64 = 16 << 20;
@@ -258,112 +256,6 @@ impl Hydrator {
         first..last + 1
     }
 
-    /// Reads the span of some files of one layer and puts those still absent in their places. It is no failure
-    /// that one does not come that is not `wanted`. `here` is told as soon as the only wanted one is here.
-    fn fetch(
-        self: &Arc<Self>,
-        files: Range<u32>,
-        wanted: Range<u32>,
-        one: Option<(oneshot::Sender<()>, Option<Following>)>,
-    ) -> impl Future<Output = Result<(), Failure>> + use<> {
-        let own = self.clone();
-        async move {
-            let one_of_few = own.fetches.clone().acquire_owned().await;
-            let work = tokio::task::spawn_blocking(move || {
-                let (here, following) = one.unzip();
-                // Also when nobody waits for it any more.
-                let _to_the_end = (one_of_few, following);
-                own.place_around_damage(files, wanted, here)
-            });
-            work.await.unwrap_or(Err(Arc::new(RestoreError::Stopped)))
-        }
-    }
-
-    /// What is damaged keeps nothing beside it from coming: the rest of what is wanted is halved until only
-    /// that is left.
-    fn place_around_damage(
-        &self,
-        files: Range<u32>,
-        wanted: Range<u32>,
-        here: Option<oneshot::Sender<()>>,
-    ) -> Result<(), Failure> {
-        let Err(failure) = self.place(files, wanted.clone(), here) else { return Ok(()) };
-        let damaged = match &failure {
-            RestoreError::Layer { key, source } if source.kind() == ErrorKind::Corrupt => Some(key),
-            _ => None,
-        };
-        if let Some(key) = damaged {
-            self.source.forget(key);
-        }
-        if damaged.is_none() || wanted.len() < 2 {
-            let failure = Arc::new(failure);
-            self.lost.note_whole(&self.absent, wanted, &failure);
-            return Err(failure);
-        }
-        let middle = wanted.start + (wanted.end - wanted.start) / 2;
-        let halves = [wanted.start..middle, middle..wanted.end];
-        let [first, second] = halves.map(|half| self.place_around_damage(half.clone(), half, None));
-        first.and(second)
-    }
-
-    fn place(
-        &self,
-        files: Range<u32>,
-        wanted: Range<u32>,
-        here: Option<oneshot::Sender<()>>,
-    ) -> Result<(), RestoreError> {
-        let (tree, absent) = (self.absent.tree(), &self.absent);
-        let is_absent = |file: &u32| absent.wants(*file);
-        let ends = (files.clone().find(is_absent), files.clone().rev().find(is_absent));
-        let (Some(first), Some(last)) = ends else {
-            return Ok(());
-        };
-        let (start, end) = (tree.file(first).place, tree.file(last).place);
-        let span = start.offset..end.offset + end.length;
-        let Some(layer) = absent.layers().get(start.layer as usize) else { return Ok(()) };
-        let failed = |source: LayerError| RestoreError::Layer { key: layer.source.key.clone(), source };
-        if tree.file(first).size == 0 && first == last {
-            return absent.arrive_empty(first, false).map_err(failed);
-        }
-        let dictionary = self.source.dictionary(&layer.source)?;
-        let mut bytes = self.source.open_range(&layer.source.key, layer.index.range(span.clone()));
-        let mut lent = Lent::new(absent, &self.source, files);
-        let result = (|| {
-            let mut reader = LayerReader::section(&mut bytes, &layer.index, span)?
-                .with_buffers(&self.buffers)
-                .with_dictionary(dictionary.as_ref());
-            let mut next = first;
-            let mut arrivals = Arrivals::new(absent, wanted).telling(here);
-            let read = (|| {
-                while let Some(entry) = reader.next_entry()? {
-                    if !matches!(entry.kind, Kind::File { .. }) {
-                        continue;
-                    }
-                    // Files have their numbers in the order of their rows.
-                    let file = next;
-                    next += 1;
-                    if !self.stopped.load(Ordering::Relaxed) {
-                        arrivals.add(file, &entry.meta, |into| {
-                            let row = tree.file(file);
-                            let mut digests = Digests::new(row.size);
-                            reader.content_watched(into, |at, bytes| digests.update(at, bytes))?;
-                            absent.saw_entry(layer, row.place, reader.data(), &mut digests);
-                            lent.fill(file, into)
-                        })?;
-                    }
-                }
-                Ok(())
-            })();
-            // Those before the failure are whole.
-            read.and(arrivals.finish())
-        })();
-        match (result, bytes.take_failure().or_else(|| lent.take_failure())) {
-            (_, Some(failure)) => Err(failure),
-            (Err(source), None) => Err(failed(source)),
-            (Ok(()), None) => Ok(()),
-        }
-    }
-
     /// Whether a program may empty a file; else the error it is told.
     pub fn may_empty(&self, file: u32) -> std::io::Result<()> {
         self.absent.may_be_written(file)
@@ -375,98 +267,6 @@ impl Hydrator {
             return self.ranges.empty(file);
         }
         self.absent.arrive_empty(file, true)
-    }
-
-    /// Brings everything that is absent in directories that were moved.
-    pub async fn bring_moved(self: &Arc<Self>) -> Result<(), Failure> {
-        let nodes = self.absent.moved_unmade();
-        if nodes.is_empty() {
-            return Ok(());
-        }
-        let (absent, made) = (self.absent.clone(), nodes.clone());
-        let make = move || made.iter().try_for_each(|node| absent.make_within(*node));
-        let failed = |e| {
-            let source = LayerError::io("cannot make entries", e);
-            Arc::new(RestoreError::Finish { source })
-        };
-        tokio::task::spawn_blocking(make)
-            .await
-            .unwrap_or_else(|_| Err(std::io::ErrorKind::Interrupted.into()))
-            .map_err(failed)?;
-        let files = nodes.iter().flat_map(|node| self.absent.unreferred_within(*node));
-        let mut files: Vec<u32> = files.collect();
-        files.sort_unstable();
-        files.dedup();
-        self.bring(files).await
-    }
-
-    /// Brings everything that is absent, in the order of the layers, yielding to those who wait.
-    /// `progress` is called after each piece. What cannot come keeps nothing else from coming.
-    pub async fn bring_all(self: &Arc<Self>, yields: bool, progress: impl Fn()) -> Result<(), Failure> {
-        let brought = self.sweep(yields, progress).await;
-        self.buffers.clear();
-        brought
-    }
-
-    async fn sweep(self: &Arc<Self>, yields: bool, progress: impl Fn()) -> Result<(), Failure> {
-        let sweep = self.turns.sweep();
-        let mut outcome = Outcome::default();
-        for round in [Round::First, Round::Rest] {
-            let mut runs = self.runs(&self.wanted(), self.step(yields));
-            // Two meet in the middle.
-            if sweep.others % 2 == 1 {
-                runs.reverse();
-            }
-            let pieces = futures::stream::iter(runs).map(|run| async move {
-                if self.ranges.serves(run.start) {
-                    return self.whole(run.start, yields).await;
-                }
-                let _running = if yields { Some(self.wait_turn(self.cost(&run)).await) } else { None };
-                if self.stopped.load(Ordering::Relaxed) {
-                    return Err(Arc::new(RestoreError::Stopped));
-                }
-                self.rest_of(run, round).await
-            });
-            let mut pieces = pieces.buffered(PIECES);
-            while let Some(result) = pieces.next().await {
-                outcome.add(result)?;
-                progress();
-            }
-            if round == Round::First {
-                self.turns.followed().await;
-            }
-        }
-        let absent = self.absent.clone();
-        let rest = tokio::task::spawn_blocking(move || absent.make_within(super::tree::ROOT));
-        rest.await
-            .unwrap_or_else(|_| Err(std::io::ErrorKind::Interrupted.into()))
-            .map_err(|e| Arc::new(RestoreError::Finish { source: LayerError::io("cannot make entries", e) }))
-            .and_then(|()| outcome.end())
-    }
-
-    fn wanted(&self) -> Vec<u32> {
-        (0..self.absent.tree().files() as u32).filter(|file| self.absent.wants(*file)).collect()
-    }
-
-    /// Brings what is still absent of a run: much of it may have come since the run was made, and at `First` what
-    /// comes along with something else is left to that.
-    async fn rest_of(self: &Arc<Self>, run: Range<u32>, round: Round) -> Result<(), Failure> {
-        let comes = |file: u32| round == Round::First && self.turns.follows(file);
-        let files: Vec<u32> = run.filter(|file| self.absent.wants(*file) && !comes(*file)).collect();
-        let parts = self.runs(&files, RUN_BYTES).into_iter().map(|part| self.fetch(part.clone(), part, None));
-        let (mut parts, mut outcome) =
-            (futures::stream::iter(parts).buffer_unordered(PIECES), Outcome::default());
-        while let Some(result) = parts.next().await {
-            outcome.add(result)?;
-        }
-        outcome.end()
-    }
-
-    /// Waits until the background may ask for so many bytes.
-    async fn wait_turn(&self, bytes: u64) -> Background<'_> {
-        self.pace.take(bytes).await;
-        self.background.fetch_add(bytes, Ordering::Relaxed);
-        self.turns.turn().await
     }
 
     /// Nothing more is put on the disk.
@@ -484,14 +284,6 @@ impl Hydrator {
     pub fn handle(&self) -> &Handle {
         &self.handle
     }
-}
-
-/// Everything is brought in two rounds: what others were bringing during the first, and did not, comes in the
-/// second.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Round {
-    First,
-    Rest,
 }
 
 /// Joins files, ascending, whose entries lie close to each other in one layer; not those that stay `alone`.

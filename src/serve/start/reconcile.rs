@@ -1,28 +1,29 @@
 //! What a start finds on the disk and in the remote becomes one tree: restored, kept, or both.
 mod lazily;
+mod restored;
 
 use super::lock::Locks;
+use super::reports::Reports;
 use super::store_check::StoreCheck;
 use crate::config::{Layout, MountSettings, OnConflict, OnExisting, Restore, Scan};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::{Entry, Kind};
 use crate::path::RelPath;
 use crate::remote::{Store, Tag};
-use crate::serve::startup::{Progress, StatusPipe};
+use crate::serve::startup::StatusPipe;
 use crate::state::absent::{Absent, Source};
 use crate::state::commit::{Committer, Opening, Relation};
 use crate::state::dirty::{Extent, Marks};
 use crate::state::head::archive_key;
 use crate::state::identity::Identity;
 use crate::state::plan::{LookOptions, change_tick};
-use crate::state::reach;
 use crate::state::record::{Base, Records, is_linked};
 use crate::state::restore::{self, Existing, LayerSource, Lenders, Policy, Standing};
 use crate::state::scan::scan;
 use crate::state::walindex;
 use crate::sync::Mutex;
-use rustix::fs::{AtFlags, Timespec, Timestamps};
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use restored::Restored;
+use std::collections::HashSet;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -58,8 +59,6 @@ impl From<Marks> for Found {
         Self { marks, absent: None }
     }
 }
-
-type Restored = BTreeMap<RelPath, Identity>;
 
 impl Start<'_> {
     /// Brings disk and remote together. `journal_lost`: the records of before are gone, so nothing is known of the disk.
@@ -336,8 +335,8 @@ impl Start<'_> {
         for path in ours.lock().iter() {
             found.remove(path);
         }
-        remove_all(locks, &stale.lock(), &mut found);
-        look_at_linked(locks, &mut found);
+        restored::remove_all(locks, &stale.lock(), &mut found);
+        restored::look_at_linked(locks, &mut found);
         Ok(found)
     }
 
@@ -419,79 +418,4 @@ fn is_marked_within(marks: &Marks, path: &RelPath) -> bool {
     marks.iter().any(|(mark, extent)| {
         mark.starts_with(path) || (*extent == Extent::Subtree && path.starts_with(mark))
     })
-}
-
-/// Looks once more at all names of files that have or had several: each that comes or goes moves the change
-/// time of the others, and the next scan must not take that for a change.
-fn look_at_linked(locks: &Locks, found: &mut Restored) {
-    let linked: HashSet<u64> =
-        found.values().filter(|identity| is_linked(identity)).map(|identity| identity.ino).collect();
-    for (path, identity) in found.iter_mut().filter(|(_, identity)| linked.contains(&identity.ino)) {
-        let stat = reach(locks.backing().as_fd(), path, |at, name| {
-            rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW)
-        });
-        if let Ok(now) = stat.map(|stat| Identity::from(&stat))
-            && (Identity { ctime: now.ctime, ..*identity }).unchanged_since(&now)
-        {
-            *identity = now;
-        }
-    }
-}
-
-/// Removes what a newer version no longer has, deepest first, and gives the directories it was in their
-/// times back: the restore had set them, and the next flush must not take a removal for a change.
-fn remove_all(locks: &Locks, paths: &[RelPath], found: &mut Restored) {
-    let mut touched = BTreeSet::new();
-    for path in paths {
-        remove(locks, path);
-        found.remove(path);
-        touched.extend(path.parent());
-    }
-    for dir in touched {
-        let Some(identity) = found.get_mut(&dir) else { continue };
-        let time = Timespec { tv_sec: identity.mtime.sec, tv_nsec: i64::from(identity.mtime.nsec) };
-        let times = Timestamps { last_access: time, last_modification: time };
-        let done = reach(locks.backing().as_fd(), &dir, |at, name| {
-            rustix::fs::utimensat(at, name, &times, AtFlags::SYMLINK_NOFOLLOW)?;
-            rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW)
-        });
-        match done {
-            Ok(stat) => *identity = Identity::from(&stat),
-            Err(e) => tracing::warn!(%dir, error = %e, "cannot set the time of a directory"),
-        }
-    }
-}
-
-/// Removes one; what cannot be removed is found by the scan after.
-fn remove(locks: &Locks, path: &RelPath) {
-    let _kept = reach(locks.backing().as_fd(), path, |at, name| {
-        rustix::fs::unlinkat(at, name, AtFlags::empty())
-            .or_else(|_| rustix::fs::unlinkat(at, name, AtFlags::REMOVEDIR))
-    });
-}
-
-/// Hands the progress of a restore to whoever waits for the mount.
-pub struct Reports {
-    status: StatusPipe,
-    progress: Mutex<Progress>,
-}
-
-impl Reports {
-    /// Tells `status`.
-    pub fn to(status: &StatusPipe) -> Self {
-        Self { status: status.clone(), progress: Mutex::default() }
-    }
-}
-
-impl restore::Progress for Reports {
-    fn bytes(&self, done: u64, total: u64) {
-        let mut progress = self.progress.lock();
-        progress.phase = "restoring".into();
-        (progress.bytes, progress.bytes_total) = (done, total);
-        self.status.progress(progress.clone());
-    }
-
-    fn files(&self, done: u64) {
-        self.progress.lock().entries = done;
-    }
 }

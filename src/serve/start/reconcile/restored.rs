@@ -1,0 +1,61 @@
+//! What a restore has put on the disk, until it becomes records.
+use crate::path::RelPath;
+use crate::serve::start::lock::Locks;
+use crate::state::identity::Identity;
+use crate::state::reach;
+use crate::state::record::is_linked;
+use rustix::fs::{AtFlags, Timespec, Timestamps};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::os::fd::AsFd;
+
+/// By path, as it stands there.
+pub type Restored = BTreeMap<RelPath, Identity>;
+
+/// Looks once more at all names of files that have or had several: each that comes or goes moves the change
+/// time of the others, and the next scan must not take that for a change.
+pub fn look_at_linked(locks: &Locks, found: &mut Restored) {
+    let linked: HashSet<u64> =
+        found.values().filter(|identity| is_linked(identity)).map(|identity| identity.ino).collect();
+    for (path, identity) in found.iter_mut().filter(|(_, identity)| linked.contains(&identity.ino)) {
+        let stat = reach(locks.backing().as_fd(), path, |at, name| {
+            rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW)
+        });
+        if let Ok(now) = stat.map(|stat| Identity::from(&stat))
+            && (Identity { ctime: now.ctime, ..*identity }).unchanged_since(&now)
+        {
+            *identity = now;
+        }
+    }
+}
+
+/// Removes what a newer version no longer has, deepest first, and gives the directories it was in their
+/// times back: the restore had set them, and the next flush must not take a removal for a change.
+pub fn remove_all(locks: &Locks, paths: &[RelPath], found: &mut Restored) {
+    let mut touched = BTreeSet::new();
+    for path in paths {
+        remove(locks, path);
+        found.remove(path);
+        touched.extend(path.parent());
+    }
+    for dir in touched {
+        let Some(identity) = found.get_mut(&dir) else { continue };
+        let time = Timespec { tv_sec: identity.mtime.sec, tv_nsec: i64::from(identity.mtime.nsec) };
+        let times = Timestamps { last_access: time, last_modification: time };
+        let done = reach(locks.backing().as_fd(), &dir, |at, name| {
+            rustix::fs::utimensat(at, name, &times, AtFlags::SYMLINK_NOFOLLOW)?;
+            rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW)
+        });
+        match done {
+            Ok(stat) => *identity = Identity::from(&stat),
+            Err(e) => tracing::warn!(%dir, error = %e, "cannot set the time of a directory"),
+        }
+    }
+}
+
+/// Removes one; what cannot be removed is found by the scan after.
+fn remove(locks: &Locks, path: &RelPath) {
+    let _kept = reach(locks.backing().as_fd(), path, |at, name| {
+        rustix::fs::unlinkat(at, name, AtFlags::empty())
+            .or_else(|_| rustix::fs::unlinkat(at, name, AtFlags::REMOVEDIR))
+    });
+}

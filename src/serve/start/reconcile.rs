@@ -219,8 +219,8 @@ impl Start<'_> {
                 gone.extend(index);
             }
         }
-        remove_all(locks, &gone, &mut found);
-        look_at_linked(locks, &mut found);
+        restored::remove_all(locks, &gone, &mut found);
+        restored::look_at_linked(locks, &mut found);
         self.adopt(committer, opening, found)?;
         self.look(locks)
     }

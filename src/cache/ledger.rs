@@ -6,17 +6,21 @@
 use super::error::CacheError;
 use crate::journal::{Batch, Journal, JournalError};
 use crate::sync::thread::{self, JoinHandle};
-use crate::sync::{Condvar, Mutex};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// As many records are written without waiting for the interval.
 const RECORDS_SOON: usize = 4096;
 /// With as many not yet written, whoever brings another one waits.
 const RECORDS_MAX: usize = 65_536;
+/// As many are kept while the journal cannot be written; the next start finds what is beyond by its witness.
+const RECORDS_KEPT: usize = RECORDS_MAX / 2;
+/// So long a journal that cannot be written is left alone.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Adds what was used to a batch; `true` if it was called because everything ends.
-pub type Recency = Box<dyn Fn(&mut Batch, bool) + Send>;
+/// Adds what was used to a batch. Told whether everything ends, and whether the journal knows all that was recorded.
+pub type Recency = Box<dyn Fn(&mut Batch, bool, bool) + Send>;
 
 /// Writes the journal.
 #[derive(Debug)]
@@ -38,8 +42,12 @@ struct Desk {
     /// Somebody waits for a flush: the number of the last one asked for, and of the last one done.
     asked: u64,
     done: u64,
+    /// Why the journal cannot be written, and when it is tried again.
     failure: Option<Arc<JournalError>>,
+    retry: Option<Instant>,
     failures: u64,
+    /// There was more than could be kept meanwhile.
+    incomplete: bool,
     ending: bool,
     ended: bool,
 }
@@ -66,6 +74,9 @@ impl Ledger {
         }
         if desk.ended {
             return;
+        }
+        if desk.failure.is_some() && desk.batch.len() >= RECORDS_KEPT {
+            desk.forget();
         }
         let before = desk.batch.len();
         add(&mut desk.batch);
@@ -115,7 +126,44 @@ impl Drop for Ledger {
     }
 }
 
+impl Desk {
+    /// Nothing of it was flushed: it is tried again.
+    fn failed(&mut self, error: JournalError, mut batch: Batch) {
+        self.failures += 1;
+        if self.failure.is_none() {
+            tracing::warn!(%error, "the journal of the cache cannot be written");
+        }
+        self.failure = Some(Arc::new(error));
+        self.retry = Some(Instant::now() + RETRY_AFTER);
+        batch.append(std::mem::take(&mut self.batch));
+        self.batch = batch;
+        if self.batch.len() > RECORDS_KEPT {
+            self.forget();
+        }
+    }
+
+    fn forget(&mut self) {
+        self.batch = Batch::new();
+        self.incomplete = true;
+    }
+}
+
 impl Shared {
+    /// After a failure it is not tried again at once; those who wait for a flush are told why there is none.
+    fn pause(&self, desk: &mut MutexGuard<'_, Desk>) {
+        while let Some(retry) = desk.retry.filter(|_| !desk.ending) {
+            let left = retry.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            if desk.done != desk.asked {
+                desk.done = desk.asked;
+                self.changed.notify_all();
+            }
+            self.changed.wait_for(desk, left);
+        }
+    }
+
     fn run(&self, journal: &dyn Journal, recency: &Recency) {
         let mut desk = self.desk.lock();
         loop {
@@ -125,21 +173,29 @@ impl Shared {
             // Not while somebody waits; else for the interval, so that much is written at once.
             let gather = |d: &mut Desk| d.asked == d.done && !d.ending && d.batch.len() < RECORDS_SOON;
             self.changed.wait_while_for(&mut desk, gather, self.interval);
-            let (number, ending) = (desk.asked, desk.ending);
-            let mut batch = std::mem::take(&mut desk.batch);
-            let result = crate::sync::MutexGuard::unlocked(&mut desk, || {
-                recency(&mut batch, ending);
-                journal.apply(batch)?;
+            self.pause(&mut desk);
+            let (number, ending, failing) = (desk.asked, desk.ending, desk.failure.is_some());
+            let (mut batch, complete) = (std::mem::take(&mut desk.batch), !desk.incomplete);
+            let result = MutexGuard::unlocked(&mut desk, || {
+                recency(&mut batch, ending, complete);
+                if failing {
+                    journal.recover()?;
+                }
+                journal.apply(batch.clone())?;
                 journal.flush()
             });
             desk.done = number;
-            if let Err(error) = result {
-                // The next process finds what is missing by its witness.
-                tracing::warn!(%error, "the journal of the cache cannot be written");
-                desk.failures += 1;
-                desk.failure = Some(Arc::new(error));
-            } else {
-                desk.failure = None;
+            match result {
+                Ok(()) if failing => {
+                    tracing::info!("the journal of the cache can be written again");
+                    (desk.failure, desk.retry) = (None, None);
+                }
+                Ok(()) => {}
+                Err(error) => desk.failed(error, batch),
+            }
+            let given_up = ending && desk.failure.is_some();
+            if given_up {
+                desk.forget(); // the next process finds it by its witness
             }
             if ending && desk.batch.is_empty() {
                 desk.ended = true;
@@ -156,11 +212,12 @@ impl Shared {
 mod tests {
     use super::*;
     use crate::journal::{MemoryJournal, Tree};
+    use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
     #[test]
     fn what_was_flushed_survives_and_the_end_flushes() {
         let journal = Arc::new(MemoryJournal::new());
-        let quiet: Recency = Box::new(|_, _| {});
+        let quiet: Recency = Box::new(|_, _, _| {});
         let ledger = Ledger::new(journal.clone(), Duration::from_secs(3600), quiet).expect("starts");
         ledger.record(|batch| batch.put(Tree("t"), b"a", b"1"));
         assert_eq!(journal.get(Tree("t"), b"a").expect("reads"), None, "it waits for more");
@@ -169,5 +226,82 @@ mod tests {
         ledger.record(|batch| batch.put(Tree("t"), b"b", b"2"));
         drop(ledger);
         assert!(journal.crashed().get(Tree("t"), b"b").expect("reads").is_some());
+    }
+
+    /// Like sled on a full disk: after the first failure all fail, until it is opened anew.
+    #[derive(Debug, Default)]
+    struct Full {
+        journal: MemoryJournal,
+        is_full: AtomicBool,
+        is_stuck: AtomicBool,
+    }
+
+    impl Journal for Full {
+        fn get(&self, tree: Tree, key: &[u8]) -> Result<Option<Vec<u8>>, JournalError> {
+            self.journal.get(tree, key)
+        }
+
+        fn apply(&self, batch: Batch) -> Result<(), JournalError> {
+            if self.is_full.load(SeqCst) {
+                self.is_stuck.store(true, SeqCst);
+            }
+            match self.is_stuck.load(SeqCst) {
+                true => Err(JournalError::Io { action: "write", source: rustix::io::Errno::NOSPC.into() }),
+                false => self.journal.apply(batch),
+            }
+        }
+
+        fn scan(&self, tree: Tree, prefix: &[u8], from: &[u8]) -> crate::journal::Pairs<'_> {
+            self.journal.scan(tree, prefix, from)
+        }
+
+        fn flush(&self) -> Result<(), JournalError> {
+            self.journal.flush()
+        }
+
+        fn recover(&self) -> Result<(), JournalError> {
+            self.is_stuck.store(false, SeqCst);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_full_disk_delays_and_loses_nothing() {
+        let journal = Arc::new(Full::default());
+        let complete = Arc::new(AtomicBool::new(false));
+        let told = complete.clone();
+        let recency: Recency = Box::new(move |_, _, complete| told.store(complete, SeqCst));
+        let ledger = Ledger::new(journal.clone(), Duration::from_millis(1), recency).expect("starts");
+        journal.is_full.store(true, SeqCst);
+        ledger.record(|batch| batch.put(Tree("t"), b"a", b"1"));
+        ledger.flush().expect_err("the disk is full");
+        ledger.record(|batch| batch.delete(Tree("t"), b"a"));
+        ledger.record(|batch| batch.put(Tree("t"), b"b", b"2"));
+        ledger.flush().expect_err("it is still full");
+        assert!(ledger.failures() > 0);
+        journal.is_full.store(false, SeqCst);
+        ledger.end().expect("all is written at the end");
+        let kept = journal.journal.crashed();
+        assert_eq!(kept.get(Tree("t"), b"a").expect("reads"), None);
+        assert!(kept.get(Tree("t"), b"b").expect("reads").is_some());
+        assert!(complete.load(SeqCst), "the journal knows everything");
+    }
+
+    #[test]
+    fn what_is_too_much_to_keep_makes_no_good_end() {
+        let journal = Arc::new(Full::default());
+        let complete = Arc::new(AtomicBool::new(true));
+        let told = complete.clone();
+        let recency: Recency = Box::new(move |_, _, complete| told.store(complete, SeqCst));
+        let ledger = Ledger::new(journal.clone(), Duration::from_millis(1), recency).expect("starts");
+        journal.is_full.store(true, SeqCst);
+        ledger.record(|batch| batch.put(Tree("t"), b"a", b"1"));
+        ledger.flush().expect_err("the disk is full");
+        for n in 0..=RECORDS_KEPT as u32 {
+            ledger.record(|batch| batch.put(Tree("t"), &n.to_be_bytes(), b"1"));
+        }
+        journal.is_full.store(false, SeqCst);
+        ledger.end().expect("what is left is written");
+        assert!(!complete.load(SeqCst));
     }
 }

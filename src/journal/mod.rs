@@ -52,6 +52,11 @@ impl Batch {
         self.operations.is_empty()
     }
 
+    /// What comes later is done after what is there.
+    pub fn append(&mut self, mut later: Self) {
+        self.operations.append(&mut later.operations);
+    }
+
     fn into_operations(self) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
         self.operations
     }
@@ -89,6 +94,12 @@ pub trait Journal: Send + Sync + std::fmt::Debug {
 
     /// Makes all that was applied survive a crash.
     fn flush(&self) -> Result<(), JournalError>;
+
+    /// Begins anew after a write or a flush has failed: what was not flushed is lost, and the caller applies it again.
+    /// Without it whatever follows may go on failing.
+    fn recover(&self) -> Result<(), JournalError> {
+        Ok(())
+    }
 
     /// All pairs whose key starts with `prefix`.
     fn scan_prefix(&self, tree: Tree, prefix: &[u8]) -> Pairs<'_> {

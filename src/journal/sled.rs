@@ -51,20 +51,26 @@ impl SledJournal {
     /// If another process holds it, tries again until `patience` is over (a dying daemon needs a
     /// moment to let go), then fails with [`JournalError::Busy`].
     pub fn open(path: &Path, patience: Duration) -> Result<Opened, JournalError> {
-        Self::open_prepared(path, patience, || {})
+        Self::open_relieved(path, patience, || false)
     }
 
-    /// The same; `prepare` runs before anything is written, while no other process can have the journal.
-    pub fn open_prepared(
+    /// The same; if it cannot be opened `relieve` is called, while no other process can have the journal, and
+    /// if that has made room it is tried once more.
+    pub fn open_relieved(
         path: &Path,
         patience: Duration,
-        prepare: impl FnOnce(),
+        relieve: impl FnOnce() -> bool,
     ) -> Result<Opened, JournalError> {
         let give_up = Instant::now() + patience;
         let lock = lock::take(path, patience)?;
-        prepare();
         let _shift = threads::Shift::begin();
-        let (db, damage) = match database::open_patiently(path, Missing::New, give_up) {
+        let open = || database::open_patiently(path, Missing::New, give_up);
+        let opened = match open() {
+            Err(e @ (JournalError::Busy { .. } | JournalError::Version { .. })) => Err(e),
+            Err(_) if relieve() => open(),
+            opened => opened,
+        };
+        let (db, damage) = match opened {
             Ok(db) => (db, None),
             Err(JournalError::Corrupt { message }) => {
                 let moved_to = move_aside(path)?;
@@ -162,6 +168,10 @@ impl Journal for SledJournal {
         let flushed = fenced("flush", || db.flush().map(|_| ()));
         garbage::hand_over();
         flushed
+    }
+
+    fn recover(&self) -> Result<(), JournalError> {
+        self.keeper.recover()
     }
 }
 

@@ -95,6 +95,27 @@ impl Keeper {
         Ok(Use { db, shared: &self.shared, touched: Cell::new(0), _shift: shift })
     }
 
+    /// Closes the database and opens it anew: after an error of the disk sled answers everything with that error. What
+    /// was not flushed is lost.
+    pub fn recover(&self) -> Result<(), JournalError> {
+        let _shift = Shift::begin();
+        let mut desk = self.shared.desk.lock();
+        if desk.users > 0 {
+            return Ok(()); // another time
+        }
+        if let Some(db) = desk.db.take() {
+            fenced("close", || {
+                drop(db);
+                Ok(())
+            })?;
+            garbage::collect();
+        }
+        desk.touched = 0;
+        desk.db = Some(self.shared.reopen()?);
+        desk.renewals += 1;
+        Ok(())
+    }
+
     /// Waits until it rests, at most for `patience`: whether it does, and how often it was opened anew.
     pub fn wait_rest(&self, patience: Duration) -> (bool, u64) {
         let mut desk = self.shared.desk.lock();

@@ -104,6 +104,10 @@ impl ObjectStore for Counted {
         self.inner.url()
     }
 
+    fn identity(&self) -> String {
+        self.inner.identity()
+    }
+
     async fn get(&self, key: &str) -> Result<Object, RemoteError> {
         self.counters.get.fetch_add(1, Relaxed);
         let object = self.counters.failed(self.inner.get(key).await)?;

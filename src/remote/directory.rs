@@ -5,8 +5,10 @@
 //! are exact on one machine and on network file systems whose locks work.
 //!
 //! Tags: objects up to [`HASHED_MAX_BYTES`] (HEAD documents) are named by the BLAKE3 of their bytes.
-//! Larger ones would have to be read to be named, so they are named by size, inode and modification
-//! time, and each PUT makes the time unique: it takes the clock or one nanosecond more than the last PUT.
+//! Larger ones would have to be read to be named, so they are named by size, inode, and the times of modification
+//! and of change, and each PUT makes the former unique: it takes the clock or one nanosecond more than the last PUT.
+//! The latter tells what other programs write in place, even if they set the former back; not before they have
+//! ended, so an object is to be replaced by renaming another file over it.
 //!
 //! What is made is the owner's, and the group's as far as the top directory is (`rights`).
 mod rights;
@@ -24,7 +26,7 @@ use rustix::fs::{FlockOperation, flock};
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -125,7 +127,9 @@ fn failed(what: &str, path: &Path, error: &std::io::Error) -> RemoteError {
 }
 
 fn tag_by_identity(meta: &Metadata) -> Tag {
-    Tag(format!("f{:x}-{:x}-{:x}.{:09}", meta.size(), meta.ino(), meta.mtime(), meta.mtime_nsec()))
+    let (size, ino) = (meta.size(), meta.ino());
+    let (mtime, changed) = ((meta.mtime(), meta.mtime_nsec()), (meta.ctime(), meta.ctime_nsec()));
+    Tag(format!("f{size:x}-{ino:x}-{:x}.{:09}-{:x}.{:09}", mtime.0, mtime.1, changed.0, changed.1))
 }
 
 fn tag_by_content(bytes: &[u8]) -> Tag {
@@ -187,7 +191,8 @@ impl Shared {
     fn open_object(&self, key: &str) -> Result<(File, PathBuf), RemoteError> {
         key::check(key)?;
         let path = self.root.join(key);
-        match File::open(&path) {
+        // A FIFO would be waited for.
+        match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path) {
             Ok(file) => Ok((file, path)),
             // Certain, unlike most errors: no such name, or an object where a directory would have to be.
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {

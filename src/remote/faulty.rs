@@ -119,6 +119,10 @@ impl ObjectStore for Faulty {
         self.inner.url()
     }
 
+    fn identity(&self) -> String {
+        self.inner.identity()
+    }
+
     async fn get(&self, key: &str) -> Result<Object, RemoteError> {
         let fault = self.faults.before(Operation::Get, key).await?;
         let object = self.inner.get(key).await?;

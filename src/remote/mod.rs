@@ -29,7 +29,7 @@ pub use probe::supports_conditional_writes;
 pub use recent::Recent;
 pub use retry::{Retry, RetryPolicy};
 pub use s3::{KeySource, LentKeys, S3Keys, S3Options, S3Store};
-pub use url::RemoteUrl;
+pub use url::{RemoteUrl, url_of};
 
 use crate::clock::Timestamp;
 use async_trait::async_trait;
@@ -163,6 +163,11 @@ pub trait Upload: Send {
 pub trait ObjectStore: Send + Sync + std::fmt::Debug {
     /// The URL a person would type to get here (no secrets).
     fn url(&self) -> String;
+    /// What tells it from all other stores, also where those have the same URL: the URL, and before it the endpoint
+    /// if one was named; see [`url_of`].
+    fn identity(&self) -> String {
+        self.url()
+    }
     /// Reads a small object whole (HEAD documents); `NotFound` if there is none.
     async fn get(&self, key: &str) -> Result<Object, RemoteError>;
     /// Reads an object, or a range of it, as a stream. A range that reaches beyond the end is clipped;

@@ -93,6 +93,10 @@ impl ObjectStore for Recent {
         self.inner.url()
     }
 
+    fn identity(&self) -> String {
+        self.inner.identity()
+    }
+
     async fn get(&self, key: &str) -> Result<Object, RemoteError> {
         match self.kept.get(key) {
             Some(object) => Ok(object),

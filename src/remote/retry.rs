@@ -90,6 +90,10 @@ impl ObjectStore for Retry {
         self.inner.url()
     }
 
+    fn identity(&self) -> String {
+        self.inner.identity()
+    }
+
     async fn get(&self, key: &str) -> Result<Object, RemoteError> {
         self.policy.run(|_| self.inner.get(key)).await
     }

@@ -48,6 +48,8 @@ pub struct S3Store {
     client: aws_sdk_s3::Client,
     bucket: Arc<str>,
     prefix: Arc<str>,
+    /// The one that was named, if not AWS' own.
+    endpoint: Option<Arc<str>>,
     part_bytes: usize,
     policy: RetryPolicy,
 }
@@ -92,6 +94,7 @@ impl S3Store {
             client: aws_sdk_s3::Client::from_conf(config),
             bucket: bucket.into(),
             prefix: prefix.trim_matches('/').into(),
+            endpoint: options.endpoint()?.map(|endpoint| endpoint.trim_end_matches('/').into()),
             part_bytes,
             policy: RetryPolicy::default(),
         })
@@ -180,6 +183,13 @@ impl S3Store {
 impl ObjectStore for S3Store {
     fn url(&self) -> String {
         super::RemoteUrl::S3 { bucket: self.bucket.to_string(), prefix: self.prefix.to_string() }.to_string()
+    }
+
+    fn identity(&self) -> String {
+        let url = self.url();
+        self.endpoint
+            .as_ref()
+            .map_or_else(|| url.clone(), |endpoint| super::url::with_endpoint(endpoint, &url))
     }
 
     async fn get(&self, key: &str) -> Result<Object, RemoteError> {

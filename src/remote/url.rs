@@ -112,6 +112,19 @@ impl fmt::Display for RemoteUrl {
     }
 }
 
+/// Endpoint and URL as one text. Neither has a blank at its beginning, and an endpoint has none at all.
+pub(super) fn with_endpoint(endpoint: &str, url: &str) -> String {
+    format!("{endpoint} {url}")
+}
+
+/// The URL in what [`ObjectStore::identity`](super::ObjectStore::identity) says.
+pub fn url_of(identity: &str) -> &str {
+    match identity.split_once(' ') {
+        Some((endpoint, url)) if endpoint.starts_with("http") => url,
+        _ => identity,
+    }
+}
+
 impl TryFrom<String> for RemoteUrl {
     type Error = UrlError;
 
@@ -144,6 +157,14 @@ mod tests {
             let url: RemoteUrl = text.parse().unwrap_or_else(|e| panic!("{text}: {e}"));
             assert_eq!(url.to_string(), shown);
             assert_eq!(shown.parse(), Ok(url));
+        }
+    }
+
+    #[test]
+    fn an_identity_has_its_url() {
+        for url in ["s3://bucket/a b", "file:///a b/c", "mem:x"] {
+            assert_eq!(url_of(url), url);
+            assert_eq!(url_of(&with_endpoint("https://host:9000", url)), url);
         }
     }
 

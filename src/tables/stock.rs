@@ -1,6 +1,7 @@
 //! [`Stock`]: what the cache has of the objects of tables, at one moment.
 use super::stores::Stores;
 use crate::cache::{EntryName, Info, ObjectId};
+use crate::remote::url_of;
 use icecache_iceberg::Location;
 use icecache_iceberg::publication::LiveFile;
 use std::collections::HashMap;
@@ -18,7 +19,7 @@ impl Stock {
             let mut stock: HashMap<String, Info> = HashMap::new();
             for info in cache.entries() {
                 let EntryName::Object(id) = &info.name else { continue };
-                let location = format!("{}/{}", id.bucket.trim_end_matches('/'), id.key);
+                let location = format!("{}/{}", url_of(&id.bucket).trim_end_matches('/'), id.key);
                 let most = stock.get(&location).is_none_or(|other| other.on_disk < info.on_disk);
                 if most {
                     stock.insert(location, info);

@@ -231,3 +231,50 @@ async fn a_directory_lists_objects_and_nothing_else() {
     assert_error!(store.delete("k").await, NoBucket, "the root is gone");
     std::fs::create_dir(root).unwrap();
 }
+
+/// Whoever reads it is not to wait for a writer that never comes.
+#[tokio::test]
+async fn a_fifo_is_refused_and_not_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = DirectoryStore::open(directory.path()).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, directory.path().join("fifo"), rustix::fs::Mode::RWXU).unwrap();
+    let asked = async { (store.head("fifo").await, store.download("fifo", None).await.map(drop)) };
+    let (head, download) =
+        tokio::time::timeout(std::time::Duration::from_secs(20), asked).await.expect("answers");
+    assert!(matches!(head, Err(RemoteError::Refused { .. })), "{head:?}");
+    assert!(matches!(download, Err(RemoteError::Refused { .. })), "{download:?}");
+}
+
+/// Another program writes in place and sets the time back, as `rsync --inplace --times` may do.
+#[tokio::test]
+async fn what_is_written_in_place_has_another_tag() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = DirectoryStore::open(directory.path()).unwrap();
+    store.put("k", noise(2 * MIB), Condition::Always).await.unwrap();
+    let before = store.head("k").await.unwrap();
+    let path = directory.path().join("k");
+    let time = path.metadata().unwrap().modified().unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"other", 1 << 20).unwrap();
+    file.set_modified(time).unwrap();
+    let after = store.head("k").await.unwrap();
+    assert_eq!((before.length, before.modified), (after.length, after.modified));
+    assert_ne!(before.tag, after.tag);
+}
+
+/// Two stores may have a bucket of the same name.
+#[tokio::test]
+async fn a_named_endpoint_is_part_of_the_identity() {
+    let url: RemoteUrl = "s3://bucket/a b".parse().unwrap();
+    let identity = async |endpoint: Option<&str>| {
+        let options = S3Options { endpoint: endpoint.map(str::to_owned), ..S3Options::default() };
+        let store = open(&url, &options).await.unwrap();
+        assert_eq!(store.url(), "s3://bucket/a b");
+        assert_eq!(icecache::remote::url_of(&store.identity()), store.url());
+        store.identity()
+    };
+    let [one, other] =
+        [identity(Some("http://127.0.0.1:1")).await, identity(Some("http://127.0.0.1:2/")).await];
+    assert_eq!(one, "http://127.0.0.1:1 s3://bucket/a b");
+    assert_eq!(other, "http://127.0.0.1:2 s3://bucket/a b");
+}

@@ -106,7 +106,7 @@ impl S3Options {
     }
 
     /// The endpoint that counts: ours, or what the AWS variables say.
-    fn endpoint(&self) -> Result<Option<String>, RemoteError> {
+    pub(super) fn endpoint(&self) -> Result<Option<String>, RemoteError> {
         let variable = |name| std::env::var(name).ok().filter(|v| !v.is_empty());
         let given = self.endpoint.clone().filter(|e| !e.is_empty());
         let endpoint =

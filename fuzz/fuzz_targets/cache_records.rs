@@ -1,6 +1,8 @@
 //! Whatever the journal of a cache holds, reading its records ends in values or in an error that says so.
 #![no_main]
-use icecache::cache::record::{BlockRecord, EntryRecord, decode_session};
+use icecache::cache::record::{
+    BlockRecord, EntryRecord, decode_limits, decode_session, encode_limits,
+};
 use libfuzzer_sys::fuzz_target;
 
 /// A value with a checksum that holds, so that what is behind it is reached.
@@ -22,5 +24,9 @@ fuzz_target!(|data: &[u8]| {
             assert_eq!(record.encode(generation, number), value);
         }
     }
-    let _any = decode_session(&seal(b"session", body));
+    let _any = decode_session(b"session", &seal(b"session", body));
+    let limits = seal(b"limits", body);
+    if let Ok(found) = decode_limits(&limits) {
+        assert_eq!(encode_limits(&found), limits);
+    }
 });

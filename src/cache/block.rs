@@ -1,8 +1,8 @@
 //! [`Block`]: a block of an object that is on the disk, and whether the page cache may be trusted with it.
 use super::digest::{self, Digest};
 use super::record::Used;
+use super::trust::Trust;
 use super::usage::Usage;
-use crate::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 /// A block that is there.
 #[derive(Debug)]
@@ -15,45 +15,41 @@ pub struct Block {
     pub digest: Digest,
     /// How it is used.
     pub usage: Usage,
-    /// Odd while what the page cache has of it is known to be right. Each time the disk is read anew it is
-    /// counted up, so that whoever copied out of the page cache meanwhile notices.
-    trust: AtomicU32,
+    trust: Trust,
 }
 
 impl Block {
     /// A block; `trusted` if this process has just written it.
     pub fn new(number: u32, length: u64, digest: Digest, used: Used, trusted: bool) -> Self {
-        Self { number, length, digest, usage: Usage::new(used), trust: AtomicU32::new(trusted.into()) }
+        Self { number, length, digest, usage: Usage::new(used), trust: Trust::new(trusted) }
     }
 
     /// Whether what the page cache has of it was written or verified by this process.
     pub fn is_verified(&self) -> bool {
-        self.trust.load(SeqCst) % 2 == 1
+        self.trust.is_right()
+    }
+
+    /// Whether the page cache may be believed about it.
+    pub fn trust(&self) -> &Trust {
+        &self.trust
     }
 
     /// Runs `copy`, which takes bytes out of the page cache, and says whether they are right: only if the
     /// disk was not read meanwhile.
     pub fn trusting(&self, copy: impl FnOnce() -> bool) -> bool {
-        let before = self.trust.load(SeqCst);
-        before % 2 == 1 && copy() && self.trust.load(SeqCst) == before
+        Trust::all(std::iter::once(&self.trust), copy)
     }
 
     /// Runs `read`, which reads all of it from the disk, and compares the bytes with the digest.
     pub fn verify<T: AsRef<[u8]>>(&self, offset: u64, read: impl FnOnce() -> Option<T>) -> Option<T> {
-        let trust = match self.trust.load(SeqCst) {
-            odd if odd % 2 == 1 => {
-                let _other = self.trust.compare_exchange(odd, odd.wrapping_add(1), SeqCst, SeqCst);
-                odd.wrapping_add(1)
-            }
-            even => even,
-        };
+        let doubted = self.trust.doubt();
         let bytes = read()?;
         let right = bytes.as_ref().len() as u64 == self.length
             && digest::block(offset, bytes.as_ref()) == self.digest;
         if !right {
             return None;
         }
-        let _other = self.trust.compare_exchange(trust, trust.wrapping_add(1), SeqCst, SeqCst);
+        self.trust.prove(doubted);
         Some(bytes)
     }
 }

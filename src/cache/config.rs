@@ -1,4 +1,5 @@
 //! [`Config`]: what a cache is told when it is opened.
+use super::budget::Limits;
 use super::error::CacheError;
 use super::evict::PolicyKind;
 use std::path::PathBuf;
@@ -21,6 +22,10 @@ pub struct Config {
     pub max_entries: u64,
     /// So many bytes of the disk stay free for others. Default 256 MiB.
     pub min_free: u64,
+    /// Which of these limits are those of the last time instead, if the cache remembers any. Default none.
+    pub recall: Recall,
+    /// Whether the limits are remembered for another time. Default yes.
+    pub remember: bool,
     /// The size of blocks of objects that are new, a power of two. Default 1 MiB.
     pub block_bytes: u64,
     /// What goes first when there is no room. Default LRU.
@@ -42,6 +47,18 @@ pub struct Config {
     pub readahead_max: u32,
 }
 
+/// Limits that nobody has given this time. Whoever looks after a cache from outside does not know them, and is not to
+/// throw out what they permit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Recall {
+    /// [`Config::max_bytes`].
+    pub max_bytes: bool,
+    /// [`Config::max_entries`].
+    pub max_entries: bool,
+    /// [`Config::min_free`].
+    pub min_free: bool,
+}
+
 /// What is let in. What is not can still be read, past the cache.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Admission {
@@ -59,6 +76,8 @@ impl Config {
             max_bytes: 10 << 30,
             max_entries: 1 << 20,
             min_free: 256 << 20,
+            recall: Recall::default(),
+            remember: true,
             block_bytes: 1 << 20,
             policy: PolicyKind::Lru,
             admission: Admission::default(),
@@ -68,6 +87,24 @@ impl Config {
             fetches_max: 64,
             memory_bytes: 64 << 20,
             readahead_max: 16,
+        }
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        Limits { max_bytes: self.max_bytes, max_entries: self.max_entries, min_free: self.min_free }
+    }
+
+    /// Those of the last time count where none are given now.
+    pub(super) fn recalled(&mut self, last: Limits) {
+        let Recall { max_bytes, max_entries, min_free } = self.recall;
+        for (recalled, own, last) in [
+            (max_bytes, &mut self.max_bytes, last.max_bytes),
+            (max_entries, &mut self.max_entries, last.max_entries),
+            (min_free, &mut self.min_free, last.min_free),
+        ] {
+            if recalled {
+                *own = last;
+            }
         }
     }
 

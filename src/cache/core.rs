@@ -233,6 +233,7 @@ impl Core {
     /// A file was taken out of the index: everybody else forgets it, too. Within the index's lock.
     fn file_left(&self, file: &Arc<FileEntry>) {
         self.depart(file.generation);
+        file.usage.leave();
         file.remove();
         self.evictor.forget(file.unit());
         self.ledger.record(|batch| batch.delete(ENTRIES, &entry_key(file.generation)));
@@ -246,6 +247,7 @@ impl Core {
     }
 
     fn block_left(&self, blob: &BlobEntry, block: &Block) {
+        block.usage.leave();
         self.evictor.forget(blob.unit(block));
         self.ledger.record(|batch| batch.delete(BLOCKS, &block_key(blob.generation, block.number)));
     }
@@ -327,6 +329,7 @@ impl Core {
         blob.remove();
         let blocks = blob.blocks();
         for block in &blocks {
+            block.usage.leave();
             self.evictor.forget(blob.unit(block));
         }
         self.evictor.release(blob.generation);
@@ -338,9 +341,14 @@ impl Core {
         });
     }
 
-    /// Whether an entry of so many bytes may come in.
+    /// Whether a file of so many bytes may come in.
     pub fn admit_size(&self, bytes: u64) -> Result<(), CacheError> {
         self.gate.size(bytes).map_err(|refusal| self.refused(refusal))
+    }
+
+    /// Whether blocks of an object of so many bytes may come in.
+    pub fn admit_object(&self, bytes: u64) -> Result<(), CacheError> {
+        self.gate.object(bytes).map_err(|refusal| self.refused(refusal))
     }
 
     /// Whether so many bytes may be written now.

@@ -256,19 +256,23 @@ impl Desk {
 }
 
 impl Note {
-    /// What `usage` says is written down: calls `write` unless it has gone meanwhile.
+    /// What `usage` says is written down: calls `write` unless it has gone meanwhile, although somebody may still
+    /// hold it.
     pub fn written(&self, write: impl FnOnce(&Held, Option<&Block>)) {
-        let done = |usage: &Usage| usage.written();
+        let is_to_write = |usage: &Usage| {
+            usage.written();
+            !usage.has_left()
+        };
         match self {
             Self::File(file) => {
-                if let Some(file) = file.upgrade() {
-                    done(&file.usage);
+                if let Some(file) = file.upgrade().filter(|file| is_to_write(&file.usage)) {
                     write(&Held::File(file), None);
                 }
             }
             Self::Block(blob, block) => {
-                if let Some((blob, block)) = blob.upgrade().zip(block.upgrade()) {
-                    done(&block.usage);
+                if let Some((blob, block)) = blob.upgrade().zip(block.upgrade())
+                    && is_to_write(&block.usage)
+                {
                     write(&Held::Blob(blob), Some(&block));
                 }
             }

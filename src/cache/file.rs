@@ -5,7 +5,9 @@ use super::digest::{self, Digest};
 use super::disk;
 use super::error::CacheError;
 use super::file_entry::FileEntry;
+use super::trust::Trust;
 use bytes::Bytes;
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -98,16 +100,44 @@ impl File {
         read.await.unwrap_or(Err(CacheError::Closed))
     }
 
-    /// Reads a part of it if the page cache has all of that; never waits for the disk.
+    /// Reads a part of it if the page cache has all of that and is to be believed; never waits for the disk.
     pub fn read_now(&self, offset: u64, length: usize) -> Option<Bytes> {
         let size = self.size();
         let length = length.min(usize::try_from(size.saturating_sub(offset)).ok()?);
+        if length == 0 {
+            return Some(Bytes::new());
+        }
         let file = self.open().ok()?;
         let mut buffer = self.core.pool.take(length);
-        disk::read_cached(&file, buffer.space(), offset).then(|| {
+        let touched = self.touched(offset, length as u64);
+        let copy = || disk::read_cached(&file, buffer.space(), offset);
+        let copied = match &self.held {
+            Whole::File(entry) => {
+                let trusts = entry.trusts().get(*touched.start() as usize..=*touched.end() as usize)?;
+                Trust::all(trusts.iter(), copy)
+            }
+            Whole::Blob(blob) => {
+                let blocks = touched.map(|n| blob.block(n as u32)).collect::<Option<Vec<_>>>()?;
+                Trust::all(blocks.iter().map(|block| block.trust()), copy)
+            }
+        };
+        copied.then(|| {
             self.core.meters.bytes_hit.fetch_add(length as u64, Relaxed);
             buffer.freeze()
         })
+    }
+
+    /// The blocks that a part touches which is not empty.
+    fn touched(&self, offset: u64, length: u64) -> RangeInclusive<u64> {
+        let block_bytes = self.block_bytes();
+        offset / block_bytes..=(offset + length - 1) / block_bytes
+    }
+
+    fn block_bytes(&self) -> u64 {
+        match &self.held {
+            Whole::File(file) => file.block_bytes(),
+            Whole::Blob(blob) => blob.block_bytes,
+        }
     }
 
     /// Reads a part of it and verifies all blocks that it touches. Blocks.
@@ -117,23 +147,40 @@ impl File {
         if offset >= end {
             return Ok(Bytes::new());
         }
-        let file = self.open()?;
-        let (block_bytes, nodes) = self.nodes()?;
-        let (first, last) = (offset / block_bytes, (end - 1) / block_bytes);
-        let start = first * block_bytes;
-        let stop = ((last + 1) * block_bytes).min(size);
+        let (file, block_bytes) = (self.open()?, self.block_bytes());
+        let touched = self.touched(offset, end - offset);
+        let (start, stop) = (touched.start() * block_bytes, ((touched.end() + 1) * block_bytes).min(size));
         let mut buffer = self.core.pool.take((stop - start) as usize);
-        disk::read(&file, buffer.space(), start).map_err(|e| CacheError::io("read", self.path(), e))?;
-        for (n, bytes) in (first..).zip(buffer.as_ref().chunks(block_bytes as usize)) {
-            let right = match (&nodes, &self.held) {
-                (Nodes::One, Whole::File(entry)) => *blake3::hash(bytes).as_bytes() == entry.whole,
-                (Nodes::One, Whole::Blob(_)) => false,
-                (Nodes::Each(nodes), _) => {
-                    nodes.get(n as usize) == Some(&digest::block(n * block_bytes, bytes))
+        let pieces = touched.zip(buffer.space().chunks_mut(block_bytes as usize));
+        match &self.held {
+            Whole::File(entry) => {
+                let nodes = entry.nodes().inspect_err(|e| self.core.drop_damaged(entry, e))?;
+                for (n, piece) in pieces {
+                    let trust = entry.trusts().get(n as usize);
+                    let doubted = trust.map(Trust::doubt);
+                    // One that ends too early, or that the disk cannot give any more, is as bad as a wrong one.
+                    let came = disk::read(&file, piece, n * block_bytes);
+                    let is_right = || match nodes.get(n as usize) {
+                        Some(node) => digest::block(n * block_bytes, piece) == *node,
+                        None => *blake3::hash(piece).as_bytes() == entry.whole, // it is one block
+                    };
+                    if came.is_err() || !is_right() {
+                        return Err(self.damaged(n as u32));
+                    }
+                    trust.zip(doubted).inspect(|(trust, doubted)| trust.prove(*doubted));
                 }
-            };
-            if !right {
-                return Err(self.damaged(n as u32));
+            }
+            Whole::Blob(blob) => {
+                for (n, piece) in pieces {
+                    let verified = blob.block(n as u32).and_then(|block| {
+                        block.verify(n * block_bytes, || {
+                            disk::read(&file, piece, n * block_bytes).ok().map(|()| piece)
+                        })
+                    });
+                    if verified.is_none() {
+                        return Err(self.damaged(n as u32));
+                    }
+                }
             }
         }
         self.core.meters.bytes_verified.fetch_add(stop - start, Relaxed);
@@ -156,29 +203,6 @@ impl File {
             }
         }
     }
-
-    fn nodes(&self) -> Result<(u64, Nodes), CacheError> {
-        match &self.held {
-            Whole::File(file) if file.size <= file.block_bytes() => Ok((file.block_bytes(), Nodes::One)),
-            Whole::File(file) => {
-                let nodes = file.nodes().inspect_err(|e| self.core.drop_damaged(file, e))?;
-                Ok((file.block_bytes(), Nodes::Each(nodes)))
-            }
-            Whole::Blob(blob) => {
-                let mut blocks = blob.blocks();
-                blocks.sort_unstable_by_key(|block| block.number);
-                let nodes = blocks.iter().map(|block| block.digest).collect();
-                Ok((blob.block_bytes, Nodes::Each(nodes)))
-            }
-        }
-    }
-}
-
-/// What a file's blocks are compared with.
-enum Nodes {
-    /// It is one block, and its digest that of the whole.
-    One,
-    Each(Vec<Digest>),
 }
 
 impl Clone for File {

@@ -7,11 +7,12 @@ use super::evict::{Facts, Unit, WHOLE};
 use super::filling::room;
 use super::key::{Identity, Key};
 use super::record::{EntryRecord, Used};
-use super::store::{Name, Place, Store};
+use super::store::{Name, Place, Store, without_readahead};
+use super::trust::Trust;
 use super::usage::Usage;
 use super::witness::Witness;
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed, Ordering::SeqCst};
+use crate::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -19,10 +20,6 @@ use std::sync::{Arc, OnceLock, Weak};
 
 /// How much is read at once to compute a checksum.
 const VERIFY_STEP_BYTES: usize = 1 << 20;
-
-/// How far its bytes are trusted.
-const FOUND: u8 = 0;
-const VERIFIED: u8 = 1;
 
 /// A whole file. If it was held when it was removed, its bytes go with the last reference.
 #[derive(Debug)]
@@ -41,7 +38,10 @@ pub struct FileEntry {
     pub usage: Usage,
     block_bytes: u64,
     place: Place,
-    trust: AtomicU8,
+    /// All of it was written or verified by this process.
+    verified: AtomicBool,
+    /// One for each block, once somebody reads it.
+    trusts: OnceLock<Box<[Trust]>>,
     /// Seen on the disk by the check after the start.
     seen: AtomicBool,
     /// It was held when it was removed.
@@ -96,7 +96,8 @@ impl FileEntry {
             usage: Usage::new(used),
             block_bytes,
             place: if sidecar { Place::Sidecar } else { Place::Attribute },
-            trust: AtomicU8::new(if parts.verified { VERIFIED } else { FOUND }),
+            verified: AtomicBool::new(parts.verified),
+            trusts: OnceLock::new(),
             seen: AtomicBool::new(parts.verified),
             removed: AtomicBool::new(false),
             verifying: Mutex::default(),
@@ -164,6 +165,7 @@ impl FileEntry {
         }
         let path = self.path();
         let file = Store::open_file(&path, false).map_err(|e| CacheError::io("open", path, e))?;
+        without_readahead(&file);
         let file = Arc::new(file);
         *open = Arc::downgrade(&file);
         Ok(file)
@@ -171,7 +173,15 @@ impl FileEntry {
 
     /// Whether its bytes were written or verified by this process.
     pub fn is_verified(&self) -> bool {
-        self.trust.load(Relaxed) == VERIFIED
+        self.verified.load(Relaxed)
+    }
+
+    /// Whether the page cache may be believed, block by block. Of a file that was not yet verified about none.
+    pub(super) fn trusts(&self) -> &[Trust] {
+        self.trusts.get_or_init(|| {
+            let right = self.is_verified();
+            (0..self.size.div_ceil(self.block_bytes).max(1)).map(|_| Trust::new(right)).collect()
+        })
     }
 
     /// Makes sure that its bytes were written or verified by this process; says how much was read. Blocks.
@@ -212,6 +222,7 @@ impl FileEntry {
     /// Reads all of it and compares the checksum; says how much was read. Blocks.
     pub fn verify(&self) -> Result<u64, CacheError> {
         let file = self.open()?;
+        let doubts: Vec<u32> = self.trusts().iter().map(Trust::doubt).collect();
         let damaged = || CacheError::Corrupt { what: self.key.to_string() };
         let io = |e| CacheError::io("read", self.path(), e);
         if file.metadata().map_err(io)?.len() != self.size {
@@ -229,7 +240,8 @@ impl FileEntry {
         if *hasher.finalize().as_bytes() != self.whole {
             return Err(damaged());
         }
-        self.trust.store(VERIFIED, Relaxed);
+        self.trusts().iter().zip(doubts).for_each(|(trust, doubted)| trust.prove(doubted));
+        self.verified.store(true, Relaxed);
         Ok(self.size)
     }
 

@@ -17,8 +17,9 @@ use super::stats::Meters;
 use super::store::{Name, Place, Store};
 use super::witness::{Header, Witness, room_for_file};
 use crate::sync::Mutex;
-use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use rustix::fs::{CWD, Mode, RenameFlags};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -43,7 +44,11 @@ struct Work {
     digester: Digester,
     charge: Charge,
     written: u64,
+    /// Bytes that the limit of writes knows of.
+    admitted: u64,
     tmp: Temporary,
+    /// A file that is to take the place of that in `tmp/`.
+    adopted: Option<Adopted>,
 }
 
 /// The file in `tmp/`. Unless it was renamed, it goes with this, and so does its room, whoever has it open.
@@ -54,11 +59,74 @@ struct Temporary {
     renamed: bool,
 }
 
+impl Temporary {
+    fn rename(&mut self, to: &Path) -> Result<(), CacheError> {
+        std::fs::rename(&self.path, to).map_err(|e| CacheError::io("rename", to, e))?;
+        self.renamed = true;
+        Ok(())
+    }
+}
+
 impl Drop for Temporary {
     fn drop(&mut self) {
         if !self.renamed {
             let _gone = std::fs::remove_file(&self.path);
             let _smaller = self.file.set_len(0);
+        }
+    }
+}
+
+/// A file that its owner gives to the cache. Until it has its place there it stays what it was.
+#[derive(Debug)]
+struct Adopted {
+    path: PathBuf,
+    file: std::fs::File,
+    mode: Mode,
+    renamed: bool,
+}
+
+impl Adopted {
+    fn open(path: &Path) -> Result<Self, CacheError> {
+        let io = |action| move |e| CacheError::io(action, path, e);
+        let file = Store::open_file(path, true).map_err(io("open"))?;
+        let mode = Mode::from_raw_mode(file.metadata().map_err(io("look at"))?.mode() & 0o7777);
+        Ok(Self { path: path.to_path_buf(), file, mode, renamed: false })
+    }
+
+    /// Moves it to its place in the cache, where nobody else may write to it.
+    fn rename(&mut self, to: &Path) -> Result<(), CacheError> {
+        let io = |action| move |e| CacheError::io(action, to, e);
+        std::fs::rename(&self.path, to).map_err(io("rename"))?;
+        self.renamed = true;
+        let _mode = rustix::fs::fchmod(&self.file, Mode::RUSR | Mode::WUSR);
+        let came = std::fs::symlink_metadata(to).map_err(io("look at"))?;
+        let read = self.file.metadata().map_err(io("look at"))?;
+        if (came.dev(), came.ino()) != (read.dev(), read.ino()) {
+            // Somebody has put another one there meanwhile: that is not the one whose checksum we know.
+            self.give_back(to);
+            return Err(CacheError::GivenUp {
+                why: format!("it was replaced meanwhile: {}", self.path.display()),
+            });
+        }
+        Ok(())
+    }
+
+    /// Moves it back to where it was.
+    fn give_back(&mut self, from: &Path) {
+        match rustix::fs::renameat_with(CWD, from, CWD, &self.path, RenameFlags::NOREPLACE) {
+            Ok(()) => self.renamed = false,
+            Err(error) => {
+                tracing::warn!(path = %self.path.display(), %error, "a file that was not taken cannot be given back");
+            }
+        }
+    }
+}
+
+impl Drop for Adopted {
+    fn drop(&mut self) {
+        if !self.renamed {
+            Store::disown_file(&self.file);
+            let _mode = rustix::fs::fchmod(&self.file, self.mode);
         }
     }
 }
@@ -98,7 +166,8 @@ impl Filling {
         let file = core.make(|| core.store.create(&path))?;
         let io = |e| CacheError::io("open", &path, e);
         let tmp = Temporary { file: file.try_clone().map_err(io)?, path: path.clone(), renamed: false };
-        let work = Work { digester: Digester::new(core.config.block_bytes), charge, written: 0, tmp };
+        let (digester, admitted) = (Digester::new(core.config.block_bytes), options.size.unwrap_or(0));
+        let work = Work { digester, charge, written: 0, admitted, tmp, adopted: None };
         let last = Instant::now();
         Ok(Self {
             key: key.clone(),
@@ -154,6 +223,8 @@ impl Filling {
             })?;
         }
         work.charge.written(on_disk(after) - on_disk(work.written));
+        core.gate.written(after.saturating_sub(work.admitted));
+        work.admitted = work.admitted.max(after);
         work.digester.update(bytes);
         work.written = after;
         self.progress.send_modify(|progress| {
@@ -163,32 +234,30 @@ impl Filling {
         Ok(())
     }
 
-    /// Replaces the empty file by another one, which is renamed here and read for its checksum.
-    pub(super) fn adopt(&self, core: &Core, path: &std::path::Path) -> Result<(), CacheError> {
+    /// Takes another file in place of the empty one: it is read for its checksum, and renamed when all else is done.
+    pub(super) fn adopt(&self, core: &Core, path: &Path) -> Result<(), CacheError> {
         let mut guard = self.work.lock();
         let Some(work) = guard.as_mut() else { return Err(self.failure()) };
         let io = |action| move |e| CacheError::io(action, path, e);
-        let file = Store::open_file(path, true).map_err(io("open"))?;
-        let size = file.metadata().map_err(io("look at"))?.len();
+        let adopted = Adopted::open(path)?;
+        let size = adopted.file.metadata().map_err(io("look at"))?.len();
         if let Some(expected) = self.size
             && expected != size
         {
             return Err(CacheError::WrongSize { expected, got: size });
         }
+        core.admit_size(size)?;
         let more = self.room(core, size).saturating_sub(work.charge.bytes());
         work.charge.absorb(core.reserve(more, 0)?);
-        std::fs::rename(path, &work.tmp.path).map_err(io("rename"))?;
-        // What the caller gave away is ours now, and nobody else's to write to.
-        let _mode = rustix::fs::fchmod(&file, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR);
-        work.tmp.file = file;
         let mut buffer = vec![0; 1 << 20];
         while work.written < size {
             let step = buffer.len().min((size - work.written) as usize);
-            work.tmp.file.read_exact_at(&mut buffer[..step], work.written).map_err(io("read"))?;
+            adopted.file.read_exact_at(&mut buffer[..step], work.written).map_err(io("read"))?;
             work.digester.update(&buffer[..step]);
             work.written += step as u64;
             self.progress.send_modify(|progress| progress.last = Instant::now());
         }
+        work.adopted = Some(adopted);
         Ok(())
     }
 
@@ -243,7 +312,7 @@ pub fn finish(core: &Arc<Core>, filling: &Arc<Filling>) -> Result<File, CacheErr
 }
 
 fn publish(core: &Arc<Core>, filling: &Arc<Filling>, work: Work) -> Result<File, CacheError> {
-    let Work { digester, mut charge, written: size, mut tmp } = work;
+    let Work { digester, mut charge, written: size, mut tmp, mut adopted, .. } = work;
     if let Some(expected) = filling.size
         && expected != size
     {
@@ -258,7 +327,8 @@ fn publish(core: &Arc<Core>, filling: &Arc<Filling>, work: Work) -> Result<File,
     let slots = digests.blocks.into_iter().map(Some).collect();
     let witness = Witness { header, slots, wrong: 0 }.encode();
     let name = Name::new(&identity, generation);
-    let place = if Store::put_attribute(&tmp.file, &witness) {
+    let bytes = adopted.as_ref().map_or(&tmp.file, |adopted| &adopted.file);
+    let place = if Store::put_attribute(bytes, &witness) {
         Place::Attribute
     } else {
         core.make(|| core.store.put_sidecar(&name, &witness))?;
@@ -266,11 +336,14 @@ fn publish(core: &Arc<Core>, filling: &Arc<Filling>, work: Work) -> Result<File,
     };
     charge.written(u64::MAX);
     let path = core.store.path(&name);
-    if let Err(e) = std::fs::rename(&tmp.path, &path) {
+    let renamed = match &mut adopted {
+        Some(adopted) => adopted.rename(&path),
+        None => tmp.rename(&path),
+    };
+    if let Err(e) = renamed {
         core.store.remove(&name);
-        return Err(CacheError::io("rename", path, e));
+        return Err(e);
     }
-    tmp.renamed = true;
     let took = filling.since.elapsed();
     let cost_us = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
     let used = Used { tick: core.evictor.tick(), hits: 0, cost_us };
@@ -299,6 +372,9 @@ fn publish(core: &Arc<Core>, filling: &Arc<Filling>, work: Work) -> Result<File,
         ours
     });
     if !ours {
+        if let Some(adopted) = &mut adopted {
+            adopted.give_back(&path);
+        }
         file.remove();
         return Err(filling.failure());
     }

@@ -106,6 +106,7 @@ mod store;
 mod stream;
 pub mod tier;
 mod trip;
+mod trust;
 mod usage;
 mod verify;
 mod waiting;
@@ -114,7 +115,7 @@ pub mod witness;
 
 pub use blob::Blob;
 pub use cache::{Cache, Found};
-pub use config::{Admission, Config};
+pub use config::{Admission, Config, Recall};
 pub use error::CacheError;
 pub use events::{Cause, Event, Subject};
 pub use evict::PolicyKind;

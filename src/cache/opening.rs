@@ -8,12 +8,15 @@ use super::core::{Core, Slot};
 use super::error::CacheError;
 use super::events::Events;
 use super::evict::{Gate, PolicyKind};
-use super::evictor::{Evictor, Held};
+use super::evictor::{Evictor, Held, now};
 use super::index::Index;
 use super::key::{Key, ObjectId};
 use super::ledger::{Ledger, Recency};
 use super::memory::Memory;
-use super::record::{BLOCKS, BlockRecord, CLEAN, ENTRIES, META, block_key, encode_clean, entry_key};
+use super::record::{
+    BLOCKS, BlockRecord, CLEAN, ENTRIES, LIMITS, META, block_key, decode_limits, encode_clean, encode_limits,
+    entry_key,
+};
 use super::rehydrate::{Ground, Rehydrated, rehydrate};
 use super::shortage::relieve;
 use super::stats::Meters;
@@ -43,7 +46,7 @@ pub fn open(config: &Config, runtime: &Handle) -> Result<(Arc<Core>, Weak<SledJo
     let mut moved = false;
     loop {
         let disk = FileSystem(config.directory.clone());
-        let opened = SledJournal::open_prepared(&path, PATIENCE, || relieve(&store, &path, &disk))?;
+        let opened = SledJournal::open_relieved(&path, PATIENCE, || relieve(&store, &path, &disk))?;
         if let Some(damage) = &opened.damage {
             tracing::warn!(reason = %damage.reason, moved_to = %damage.moved_to.display(),
                 "the journal of the cache is damaged; it is rebuilt from the files");
@@ -89,6 +92,18 @@ fn move_aside(path: &Path, why: &JournalError) -> Result<(), CacheError> {
     Ok(())
 }
 
+/// The limits that the journal remembers.
+fn last_limits(journal: &dyn Journal) -> Result<Option<Limits>, JournalError> {
+    let value = journal.get(META, LIMITS)?;
+    Ok(value.and_then(|value| match decode_limits(&value) {
+        Ok(limits) => Some(limits),
+        Err(why) => {
+            tracing::warn!(%why, "the limits that the cache remembers are of no use");
+            None
+        }
+    }))
+}
+
 /// A cache that has come back, before anything runs.
 struct Builder {
     config: Config,
@@ -105,16 +120,17 @@ struct Builder {
 
 impl Builder {
     fn new(
-        config: Config,
+        mut config: Config,
         store: Arc<Store>,
         journal: Arc<dyn Journal>,
         runtime: &Handle,
     ) -> Result<Self, CacheError> {
         let start = Instant::now();
         store.empty_tmp()?;
-        let Config { max_bytes, max_entries, min_free, .. } = config;
-        let limits = Limits { max_bytes, max_entries, min_free };
-        let budget = Budget::new(limits, Box::new(FileSystem(config.directory.clone())));
+        if let Some(last) = last_limits(&*journal)? {
+            config.recalled(last);
+        }
+        let budget = Budget::new(config.limits(), Box::new(FileSystem(config.directory.clone())));
         let (evictor, files, blobs) =
             (Arc::new(Evictor::new(config.policy)), Index::default(), Index::default());
         let came_back = rehydrate(&Ground {
@@ -124,7 +140,13 @@ impl Builder {
             evictor: &evictor,
             files: &files,
             blobs: &blobs,
+            now: now(),
         })?;
+        if config.remember {
+            let mut batch = Batch::new();
+            batch.put(META, LIMITS, encode_limits(&config.limits()));
+            journal.apply(batch)?;
+        }
         let took = start.elapsed();
         let runtime = runtime.clone();
         Ok(Self { config, store, journal, runtime, budget, evictor, files, blobs, came_back, took })
@@ -189,12 +211,12 @@ impl Builder {
 /// Writes down what was used, once in a while, and at the end that it was one.
 fn recency(evictor: Weak<Evictor>, interval: Duration, session: u32, certain: Arc<AtomicBool>) -> Recency {
     let last = Mutex::new(Instant::now());
-    Box::new(move |batch: &mut Batch, ending| {
+    Box::new(move |batch: &mut Batch, ending, complete| {
         let mut last = last.lock();
         if !ending && last.elapsed() < interval {
             return;
         }
-        if ending && certain.load(SeqCst) {
+        if ending && complete && certain.load(SeqCst) {
             batch.put(META, CLEAN, encode_clean(session));
         }
         let Some(evictor) = evictor.upgrade() else { return };

@@ -82,7 +82,7 @@ impl OriginFiles {
     /// The objects of `store`, read through `cache` from `origin` (the store itself, perhaps behind tiers).
     /// That an object is the same version is believed for `fresh`; while the store is away, until it is back.
     pub fn new(cache: Cache, store: Store, origin: Arc<dyn Origin>, fresh: Duration) -> Self {
-        let bucket = store.url();
+        let bucket = store.identity();
         let known = Mutex::new(LruCache::new(KNOWN_MAX));
         let changes = broadcast::Sender::new(CHANGES_MAX);
         let this = Self { cache, store, origin, bucket, fresh, known, away: Mutex::default(), changes };

@@ -2,6 +2,7 @@
 //!
 //! Their keys begin with the generation, big endian, so that what is read at the start comes in the order
 //! in which it was admitted. Every value ends with a checksum over key and value.
+use super::budget::Limits;
 use super::codec::{Fields, Malformed, check, put_identity, take_block_bytes, take_identity};
 use super::digest::Digest;
 use super::key::Identity;
@@ -20,6 +21,9 @@ pub const FORMAT: &[u8] = b"format";
 pub const SESSION: &[u8] = b"session";
 /// Key in [`META`]: the number of the session that ended in good order, as in [`SESSION`]; not there while one runs.
 pub const CLEAN: &[u8] = b"clean";
+/// Key in [`META`]: the limits that were given last: bytes, entries, bytes that stay free, each u64, little endian, and
+/// a checksum.
+pub const LIMITS: &[u8] = b"limits";
 /// The format record: magic, then the version, u32, little endian.
 pub const FORMAT_VALUE: &[u8] = b"ICECACHE\x01\0\0\0";
 
@@ -165,6 +169,20 @@ pub fn decode_session(key: &[u8], value: &[u8]) -> Result<u32, Malformed> {
     Ok(session)
 }
 
+/// The value of [`LIMITS`].
+pub fn encode_limits(limits: &Limits) -> Vec<u8> {
+    let Limits { max_bytes, max_entries, min_free } = limits;
+    seal(LIMITS, [max_bytes, max_entries, min_free].iter().flat_map(|n| n.to_le_bytes()).collect())
+}
+
+/// Reads the value of [`LIMITS`].
+pub fn decode_limits(value: &[u8]) -> Result<Limits, Malformed> {
+    let mut fields = proven(LIMITS, value)?;
+    let (max_bytes, max_entries, min_free) = (fields.u64()?, fields.u64()?, fields.u64()?);
+    fields.end()?;
+    Ok(Limits { max_bytes, max_entries, min_free })
+}
+
 #[cfg(test)]
 #[allow(clippy::expect_used)] // a test may panic
 mod tests {
@@ -201,6 +219,11 @@ mod tests {
         expected.extend_from_slice(&sum.as_bytes()[..8]);
         assert_eq!(BlockRecord { digest: [7; 32], used: used() }.encode(9, 4), expected);
         assert_eq!(FORMAT_VALUE, b"ICECACHE\x01\0\0\0");
+
+        let mut expected = b"\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0".to_vec();
+        let sum = blake3::hash(&[LIMITS, &expected].concat());
+        expected.extend_from_slice(&sum.as_bytes()[..8]);
+        assert_eq!(encode_limits(&Limits { max_bytes: 1, max_entries: 2, min_free: 3 }), expected);
     }
 
     #[test]
@@ -224,5 +247,11 @@ mod tests {
         assert_eq!(decode_session(SESSION, &encode_session(77)), Ok(77));
         assert_eq!(decode_session(CLEAN, &encode_clean(77)), Ok(77));
         assert!(decode_session(CLEAN, &encode_session(77)).is_err(), "of another key");
+        let limits = Limits { max_bytes: 1 << 40, max_entries: 7, min_free: 0 };
+        let good = encode_limits(&limits);
+        assert_eq!(decode_limits(&good), Ok(limits));
+        for n in 0..good.len() {
+            assert!(decode_limits(&good[..n]).is_err(), "{n} bytes of it");
+        }
     }
 }

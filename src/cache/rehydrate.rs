@@ -29,6 +29,8 @@ pub struct Ground<'a> {
     pub evictor: &'a Evictor,
     pub files: &'a Index<Key, Slot>,
     pub blobs: &'a Index<Arc<ObjectId>, Arc<BlobEntry>>,
+    /// Seconds since 1970: what comes back is as good as used now.
+    pub now: u64,
 }
 
 /// What came back.
@@ -202,7 +204,7 @@ impl Returned {
     fn file(&mut self, ground: &Ground<'_>, generation: u64, record: EntryRecord) -> Result<(), Malformed> {
         let parts = Parts { record, generation, store: ground.store.clone(), verified: false };
         let file = Arc::new(FileEntry::found(parts, ground.budget).ok_or(Malformed("it is no file"))?);
-        self.units.push((file.usage.tick(), file.unit(), file.facts(0)));
+        self.units.push((file.usage.tick(), file.unit(), file.facts(ground.now)));
         self.held.insert(generation, Held::File(file.clone()));
         self.files.push(file);
         Ok(())
@@ -234,9 +236,45 @@ impl Returned {
             self.units.retain(|(_, unit, _)| unit.generation != older.generation);
         }
         for block in blob.blocks() {
-            self.units.push((block.usage.tick(), blob.unit(&block), blob.facts(&block, 0)));
+            self.units.push((block.usage.tick(), blob.unit(&block), blob.facts(&block, ground.now)));
         }
         self.held.insert(generation, Held::Blob(blob));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used)] // a test may panic
+mod tests {
+    use crate::cache::config::Config;
+    use crate::cache::evict::PolicyKind;
+    use crate::cache::fill::{Begun, Fill, FillOptions};
+    use crate::cache::key::Key;
+    use crate::cache::opening::open_on;
+    use crate::journal::MemoryJournal;
+    use std::sync::Arc;
+
+    #[tokio::test]
+    async fn a_restart_is_no_end_of_a_time_to_live() {
+        for policy in PolicyKind::ALL {
+            let dir = tempfile::tempdir().expect("directory");
+            let (journal, runtime) = (Arc::new(MemoryJournal::new()), tokio::runtime::Handle::current());
+            let open = || {
+                let config = Config { policy, min_free: 0, ..Config::new(dir.path()) };
+                open_on(config, journal.clone(), &runtime).expect("opens")
+            };
+            let core = open();
+            for n in 0..20 {
+                let key = Key::new(n.to_string()).expect("a key");
+                let begun = Fill::begin(&core, &key, FillOptions::default()).expect("begins");
+                let Begun::Fill(fill) = begun else { unreachable!("nobody else fills") };
+                drop(fill.finish_blocking().expect("ends"));
+            }
+            core.ledger.end().expect("ends");
+            drop(core);
+            let core = open();
+            core.expire();
+            assert_eq!(core.evictor.count(), 20, "{policy:?}");
+        }
     }
 }

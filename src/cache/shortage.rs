@@ -13,15 +13,15 @@ const JOURNAL_FILES: u64 = 16;
 /// `st_blocks` counts in these.
 const STAT_BLOCK: u64 = 512;
 
-/// Gives up what was admitted longest ago until the journal can be opened. Only by whoever has its lock: so
-/// nobody holds anything. The check after the start finds what is missing.
-pub fn relieve(store: &Store, journal: &Path, disk: &dyn Disk) {
+/// Gives up what was admitted longest ago until the journal, which could not be opened, has room for that; `false` if
+/// it had. Only by whoever has its lock: so nobody holds anything. The check after the start finds what is missing.
+pub fn relieve(store: &Store, journal: &Path, disk: &dyn Disk) -> bool {
     let snapshots: u64 = plain(journal).filter(|file| file.is_snapshot()).map(|file| file.bytes).sum();
     let wanted = JOURNAL_BYTES + 2 * snapshots;
     let mut missing = disk.free().map_or(0, |free| wanted.saturating_sub(free));
     let mut missing_files = disk.free_files().map_or(0, |free| JOURNAL_FILES.saturating_sub(free));
     if (missing, missing_files) == (0, 0) {
-        return;
+        return false;
     }
     let mut oldest: Vec<_> = store.directories().flat_map(|(_, directory)| plain(&directory)).collect();
     oldest.sort_by(|a, b| (a.modified, &a.path).cmp(&(b.modified, &b.path)));
@@ -37,10 +37,11 @@ pub fn relieve(store: &Store, journal: &Path, disk: &dyn Disk) {
         }
     }
     if removed == 0 {
-        return; // then opening fails, and says why
+        return false;
     }
     tracing::warn!(removed, directory = %store.root().display(),
         "the disk is full: the oldest files of the cache were removed so that its journal can be opened");
+    true
 }
 
 struct Plain {
@@ -109,14 +110,14 @@ mod tests {
             .collect();
         let there = || paths.iter().map(|path| path.exists()).collect::<Vec<_>>();
         for nothing_to_do in [None, Some(JOURNAL_BYTES + 2 * mib as u64)] {
-            relieve(&store, &journal, &Free(nothing_to_do, None));
+            assert!(!relieve(&store, &journal, &Free(nothing_to_do, None)));
             assert_eq!(there(), [true; 4]);
         }
-        relieve(&store, &journal, &Free(Some(JOURNAL_BYTES + mib as u64 / 2), Some(100)));
+        assert!(relieve(&store, &journal, &Free(Some(JOURNAL_BYTES + mib as u64 / 2), Some(100))));
         assert_eq!(there(), [true, true, false, false], "one and a half are missing: the two oldest go");
-        relieve(&store, &journal, &Free(None, Some(JOURNAL_FILES - 1)));
+        assert!(relieve(&store, &journal, &Free(None, Some(JOURNAL_FILES - 1))));
         assert_eq!(there(), [true, false, false, false], "a file is missing");
-        relieve(&store, &journal, &Free(Some(0), None));
+        assert!(relieve(&store, &journal, &Free(Some(0), None)));
         assert_eq!(there(), [false; 4]);
         assert!(journal.join("db").exists());
     }

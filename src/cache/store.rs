@@ -112,6 +112,11 @@ fn had_journal(root: &Path) -> bool {
     has_objects && is_file("journal.lock") && (is_file("journal/conf") || is_file("journal/db"))
 }
 
+/// Whether it is one itself, and no link to one.
+fn is_directory(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|found| found.is_dir())
+}
+
 /// Refuses a directory that holds something and is no cache: what a cache does not know it deletes.
 fn refuse_foreign(root: &Path) -> Result<(), CacheError> {
     let names = |path: &Path| match std::fs::read_dir(path) {
@@ -161,7 +166,13 @@ impl Store {
     pub fn open_directory(root: &Path) -> Result<Self, CacheError> {
         refuse_foreign(root)?;
         let make = |path: PathBuf| match rustix::fs::mkdir(&path, Mode::RWXU) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+            Ok(()) => Ok(()),
+            // Where a link leads it is not ours to delete what we do not know.
+            Err(rustix::io::Errno::EXIST) if path != root && !is_directory(&path) => {
+                let what = format!("a cache of which a directory is something else: {}", path.display());
+                Err(CacheError::Invalid { what })
+            }
+            Err(rustix::io::Errno::EXIST) => Ok(()),
             Err(e) => Err(CacheError::errno("make directory", path, e)),
         };
         make(root.to_path_buf())?;
@@ -293,6 +304,11 @@ impl Store {
             && rustix::fs::fsetxattr(file, ATTRIBUTE, witness, XattrFlags::empty()).is_ok()
     }
 
+    /// Takes the attribute away that [`put_attribute`](Self::put_attribute) has put there.
+    pub fn disown_file(file: &File) {
+        let _absent = rustix::fs::fremovexattr(file, ATTRIBUTE);
+    }
+
     /// Writes a witness into a file of its own.
     pub fn put_sidecar(&self, name: &Name, witness: &[u8]) -> Result<(), CacheError> {
         let path = self.sidecar(name);
@@ -414,6 +430,12 @@ impl Slots {
     }
 }
 
+/// The kernel is not to bring what nobody asked for: what is in the page cache without having been read by
+/// us would be trusted.
+pub fn without_readahead(file: &File) {
+    let _advice = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::Random);
+}
+
 /// Gives the room of a range back; the file keeps its length.
 pub fn punch(file: impl AsFd, offset: u64, length: u64) -> std::io::Result<()> {
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
@@ -445,6 +467,25 @@ mod tests {
             let refused = Store::open_directory(dir.path()).expect_err("refused");
             assert!(matches!(refused, CacheError::Invalid { .. }), "{names:?}: {refused}");
         }
+    }
+
+    #[test]
+    fn a_link_in_place_of_a_directory_is_not_followed() {
+        for name in ["tmp", "objects", "objects/00"] {
+            let (dir, elsewhere) = (tempfile::tempdir().expect("dir"), tempfile::tempdir().expect("dir"));
+            std::fs::write(elsewhere.path().join("thesis"), b"mine").expect("writes");
+            Store::open_directory(dir.path()).expect("opens");
+            let path = dir.path().join(name);
+            std::fs::remove_dir_all(&path).expect("removes");
+            std::os::unix::fs::symlink(elsewhere.path(), &path).expect("links");
+            let refused = Store::open_directory(dir.path()).expect_err("refused");
+            assert!(matches!(refused, CacheError::Invalid { .. }), "{name}: {refused}");
+            assert!(elsewhere.path().join("thesis").exists(), "{name}");
+        }
+        let (dir, link) = (tempfile::tempdir().expect("dir"), tempfile::tempdir().expect("dir"));
+        let link = link.path().join("cache");
+        std::os::unix::fs::symlink(dir.path(), &link).expect("links");
+        Store::open_directory(&link).expect("the whole of it may lie elsewhere");
     }
 
     #[test]

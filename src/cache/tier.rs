@@ -4,7 +4,7 @@ use super::key::ObjectId;
 use crate::error::ErrorKind;
 use crate::remote::{ByteStream, RemoteError, Store};
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::StreamExt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -232,17 +232,62 @@ impl Chain {
             .collect()
     }
 
-    /// Gives the bytes to the tiers before the one that had them, without waiting for them.
-    fn offer(&self, tiers: usize, object: &ObjectId, range: &Range<u64>, bytes: &Bytes) {
-        for tier in &self.tiers[..tiers] {
+    /// For the tiers before the one that has a block.
+    fn offer(&self, tiers: usize, object: &ObjectId, range: &Range<u64>) -> Offer {
+        let (offers, object, range) = (self.offers.clone(), object.clone(), range.clone());
+        Offer { tiers: self.tiers[..tiers].to_vec(), offers, object, range }
+    }
+}
+
+/// Tiers that have not got a block yet which is on its way.
+#[derive(Debug)]
+struct Offer {
+    tiers: Vec<Arc<dyn Tier>>,
+    offers: Arc<Semaphore>,
+    object: ObjectId,
+    range: Range<u64>,
+}
+
+impl Offer {
+    /// Gives them the bytes, without waiting for them.
+    fn make(&self, bytes: &Bytes) {
+        for tier in &self.tiers {
             let Ok(permit) = self.offers.clone().try_acquire_owned() else { return };
-            let (tier, object, range, bytes) = (tier.clone(), object.clone(), range.clone(), bytes.clone());
+            let (tier, object, range, bytes) =
+                (tier.clone(), self.object.clone(), self.range.clone(), bytes.clone());
             tokio::spawn(async move {
                 if let Err(error) = tier.put(&object, range, bytes).await {
                     tracing::debug!(tier = tier.name(), %error, "a tier did not keep a block");
                 }
                 drop(permit);
             });
+        }
+    }
+
+    /// Hands the pieces on as they come, so that whoever waits for them sees that they do; the tiers get the whole,
+    /// if it is one.
+    fn at_the_end_of(self, body: ByteStream) -> ByteStream {
+        let pieces: Vec<Bytes> = Vec::new();
+        let passing =
+            futures::stream::unfold((self, body, pieces), |(offer, mut body, mut pieces)| async move {
+                let piece = body.next().await;
+                match &piece {
+                    Some(Ok(bytes)) => pieces.push(bytes.clone()),
+                    Some(Err(_)) => pieces.clear(),
+                    None => offer.made_of(&pieces),
+                }
+                piece.map(|piece| (piece, (offer, body, pieces)))
+            });
+        passing.boxed()
+    }
+
+    fn made_of(&self, pieces: &[Bytes]) {
+        if pieces.iter().map(Bytes::len).sum::<usize>() as u64 != self.range.end - self.range.start {
+            return;
+        }
+        match pieces {
+            [whole] => self.make(whole),
+            pieces => self.make(&pieces.concat().into()),
         }
     }
 }
@@ -255,7 +300,7 @@ impl Origin for Chain {
             let counter = match tier.get(object, range.clone()).await {
                 Ok(Some(bytes)) if bytes.len() as u64 == length => {
                     counters.hits.fetch_add(1, Relaxed);
-                    self.offer(n, object, &range, &bytes);
+                    self.offer(n, object, &range).make(&bytes);
                     let body = futures::stream::once(std::future::ready(Ok(bytes))).boxed();
                     return Ok(Fetched { body, source: tier.name() });
                 }
@@ -268,22 +313,7 @@ impl Origin for Chain {
         if self.tiers.is_empty() {
             return Ok(fetched);
         }
-        // Whole, because tiers keep whole values; a range is a block.
-        let mut bytes = BytesMut::with_capacity(length as usize);
-        let mut body = fetched.body;
-        while let Some(piece) = body.next().await {
-            bytes.extend_from_slice(&piece?);
-            if bytes.len() as u64 > length {
-                break;
-            }
-        }
-        if bytes.len() as u64 != length {
-            let message = format!("{} bytes came instead of {length}", bytes.len());
-            return Err(FetchError::Unavailable { message });
-        }
-        let bytes = bytes.freeze();
-        self.offer(self.tiers.len(), object, &range, &bytes);
-        let body = futures::stream::once(std::future::ready(Ok(bytes))).boxed();
+        let body = self.offer(self.tiers.len(), object, &range).at_the_end_of(fetched.body);
         Ok(Fetched { body, source: fetched.source })
     }
 }

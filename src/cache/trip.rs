@@ -185,7 +185,7 @@ pub fn keep(core: &Arc<Core>, entry: &Arc<BlobEntry>, number: u32, bytes: &Bytes
     let new = NewBlock { number, bytes, used };
     let length = bytes.len() as u64;
     let kept = core.enter().and_then(|_open| {
-        core.admit_size(length)?;
+        core.admit_object(entry.id.size)?;
         core.admit_write(length)?;
         let (file, entries) = entry.price_of_file();
         match entry.put(new, core.reserve(on_disk(length) + file, entries)?) {

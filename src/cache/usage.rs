@@ -14,6 +14,8 @@ pub struct Usage {
     touched: AtomicBool,
     /// Used since the journal was told last.
     dirty: AtomicBool,
+    /// It is no longer in the cache, whoever still holds it.
+    left: AtomicBool,
 }
 
 impl Usage {
@@ -67,6 +69,16 @@ impl Usage {
     /// The journal is told.
     pub(super) fn written(&self) {
         self.dirty.store(false, Relaxed);
+    }
+
+    /// It leaves the cache. Before the journal is told: what is left is not written down any more.
+    pub(super) fn leave(&self) {
+        self.left.store(true, SeqCst);
+    }
+
+    /// Whether it has left the cache.
+    pub(super) fn has_left(&self) -> bool {
+        self.left.load(SeqCst)
     }
 
     /// When it was used last.

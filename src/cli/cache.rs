@@ -9,8 +9,9 @@ use super::flags::{Flags, S3Scope};
 use super::output::Output;
 use super::progress::View;
 use super::{Context, Exit};
-use crate::cache::{CHECKS, Cache, Config, EntryName, Key, PolicyKind};
+use crate::cache::{CHECKS, Cache, Config, EntryName, Key, PolicyKind, Recall};
 use crate::config::{S3Settings, place};
+use crate::remote::url_of;
 use crate::serve::startup::Progress;
 use crate::{Error, ErrorKind, Result};
 use bytesize::ByteSize;
@@ -99,7 +100,13 @@ impl CacheDir {
             ));
         }
         let most = i64::MAX as u64;
-        Ok(Config { max_bytes: most, max_entries: most, min_free: 0, ..Config::new(directory) })
+        Ok(Config {
+            max_bytes: most,
+            max_entries: most,
+            min_free: 0,
+            remember: false,
+            ..Config::new(directory)
+        })
     }
 }
 
@@ -108,15 +115,15 @@ impl CacheDir {
 pub struct CacheArgs {
     #[command(flatten)]
     dir: CacheDir,
-    /// The most bytes on the disk
-    #[arg(long, value_name = "SIZE", default_value = "10GiB")]
-    max_bytes: ByteSize,
-    /// The most entries
-    #[arg(long, value_name = "NUMBER", default_value_t = 1 << 20)]
-    max_entries: u64,
-    /// So much of the disk stays free for others
-    #[arg(long, value_name = "SIZE", default_value = "256MiB")]
-    min_free: ByteSize,
+    /// The most bytes on the disk [default: as the last time, at first 10GiB]
+    #[arg(long, value_name = "SIZE")]
+    max_bytes: Option<ByteSize>,
+    /// The most entries [default: as the last time, at first 1048576]
+    #[arg(long, value_name = "NUMBER")]
+    max_entries: Option<u64>,
+    /// So much of the disk stays free for others [default: as the last time, at first 256MiB]
+    #[arg(long, value_name = "SIZE")]
+    min_free: Option<ByteSize>,
     /// Bytes of a block, a power of two
     #[arg(long, value_name = "SIZE", default_value = "1MiB")]
     block_bytes: ByteSize,
@@ -128,13 +135,20 @@ pub struct CacheArgs {
 impl CacheArgs {
     /// As the cache is told.
     pub fn config(&self, context: &Context) -> Result<Config> {
+        let first = Config::new(self.dir.path(context)?);
+        let recall = Recall {
+            max_bytes: self.max_bytes.is_none(),
+            max_entries: self.max_entries.is_none(),
+            min_free: self.min_free.is_none(),
+        };
         Ok(Config {
-            max_bytes: self.max_bytes.as_u64(),
-            max_entries: self.max_entries,
-            min_free: self.min_free.as_u64(),
+            max_bytes: self.max_bytes.map_or(first.max_bytes, |size| size.as_u64()),
+            max_entries: self.max_entries.unwrap_or(first.max_entries),
+            min_free: self.min_free.map_or(first.min_free, |size| size.as_u64()),
+            recall,
             block_bytes: self.block_bytes.as_u64(),
             policy: self.policy,
-            ..Config::new(self.dir.path(context)?)
+            ..first
         })
     }
 }
@@ -238,7 +252,12 @@ fn named(cache: &Cache, text: &str) -> Vec<crate::cache::Info> {
         .into_iter()
         .filter(|info| match &info.name {
             EntryName::File(key) => key.as_bytes() == text.as_bytes(),
-            EntryName::Object(id) => id.key == text || format!("{}/{}", id.bucket, id.key) == text,
+            EntryName::Object(id) => {
+                let is_within =
+                    |bucket: &str| text.strip_prefix(bucket).and_then(|rest| rest.strip_prefix('/'));
+                id.key == text
+                    || [&id.bucket, url_of(&id.bucket)].into_iter().any(|b| is_within(b) == Some(&id.key))
+            }
         })
         .collect();
     found.sort_by(|a, b| a.name.cmp(&b.name));

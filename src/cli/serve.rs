@@ -44,6 +44,9 @@ pub struct Serve {
     s3: Flags<S3Scope>,
 }
 
+/// How long threads that wait for a disk may take to end with the server.
+const ENDING: Duration = Duration::from_secs(2);
+
 impl Serve {
     pub fn run(self, context: &Context) -> Result<Exit> {
         log();
@@ -73,6 +76,8 @@ impl Serve {
         });
         let runtime = super::cache::runtime()?;
         let served = runtime.block_on(run(settings, stopped, |addresses| ready(addresses, context)));
+        // What still waits for a disk, or an origin on one, is waited for by nobody.
+        runtime.shutdown_timeout(ENDING);
         handle.close();
         let _ended = waiting.join();
         served.map(|()| Exit::Done)

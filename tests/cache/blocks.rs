@@ -2,7 +2,8 @@
 use crate::common::{BLOCK, Small, Source, assert_budget, config, content, object, place, read, taken};
 use futures::StreamExt;
 use icecache::cache::{
-    Cache, CacheError, Chain, Config, Event, FetchError, ObjectId, Removed, StoreOrigin, Tier, TierError,
+    Cache, CacheError, Chain, Config, Event, FetchError, ObjectId, Origin, Removed, StoreOrigin, Tier,
+    TierError,
 };
 use icecache::journal::MemoryJournal;
 use icecache::remote::{Condition, MemoryStore, ObjectStore};
@@ -346,6 +347,38 @@ async fn a_tier_spares_the_origin_and_its_failure_is_a_miss() {
     assert_eq!(source.fetches(), 4, "twice at first, twice past the broken shelf");
     let stats = chain.stats()[0];
     assert_eq!((stats.hits, stats.misses, stats.errors), (2, 2, 2));
+}
+
+/// Whoever waits for a block sees that it comes, also where tiers want the whole of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tier_does_not_keep_back_what_comes() {
+    let (source, shelf) = (Arc::new(Source::default()), Arc::new(Shelf::default()));
+    source.hang.store(true, Relaxed);
+    let chain = Chain::new(vec![shelf.clone()], source.clone());
+    let id = object(1, BLOCK);
+    let first = async {
+        let mut body = chain.fetch(&id, 0..BLOCK).await.unwrap().body;
+        body.next().await.unwrap().unwrap()
+    };
+    let first = tokio::time::timeout(crate::harness::LIMIT, first).await.expect("the first half has come");
+    assert_eq!(first, content(1, 0..BLOCK / 2));
+    assert!(shelf.there.lock().unwrap().is_empty(), "a half is nothing for a tier");
+}
+
+/// A limit of size means objects as a whole, although they come block by block.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_an_object_that_is_too_large_nothing_is_kept() {
+    let dir = place();
+    let mut config = config(dir.path());
+    config.admission.max_entry_bytes = Some(2 * BLOCK);
+    let (cache, source) = (open(config).await, Arc::new(Source::default()));
+    for (seed, blocks, kept) in [(1, 2, true), (2, 3, false)] {
+        let blob = cache.blob(&object(seed, blocks * BLOCK), source.clone()).unwrap();
+        assert_eq!(blob.read(BLOCK, 9).await.unwrap(), content(seed, BLOCK..BLOCK + 9));
+        cache.quiet().await;
+        assert_eq!(blob.blocks().0 > 0, kept, "{blocks} blocks");
+    }
+    assert_eq!(cache.stats().totals.not_admitted_size, 1);
 }
 
 /// What a warm has brought is there when it returns: the whole can be had as a file.

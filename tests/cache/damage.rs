@@ -153,6 +153,58 @@ async fn a_block_that_rots_on_the_disk_is_fetched_again() {
     assert_budget(&cache, "after a repair");
 }
 
+/// A file of many blocks that was written by this process, read from its beginning after it has rotted on the disk.
+/// What the kernel reads ahead of that nobody has looked at.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_rots_on_the_disk_is_never_handed_out() {
+    let dir = place();
+    let cache = Cache::open(config(dir.path())).await.unwrap();
+    let bytes = content(1, 0..32 * BLOCK);
+    for (at, step) in [(3 * BLOCK + 5000, 4096), (31 * BLOCK, BLOCK as usize), (BLOCK, 300)] {
+        let held = cache.insert(&key(1), bytes.clone().into()).await.unwrap().file().await.unwrap();
+        let path = held.path();
+        let file = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        flip(&path, at);
+        file.sync_all().unwrap();
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        let (mut offset, dropped) = (0, cache.stats().totals.corrupt_drops);
+        let error = loop {
+            match held.read(offset, step).await {
+                Ok(read) => {
+                    assert!(read == bytes[offset as usize..][..read.len()], "byte {offset}, damaged at {at}");
+                    offset += read.len() as u64;
+                    assert!(!read.is_empty(), "the damage at {at} was not found");
+                }
+                Err(e) => break e,
+            }
+        };
+        assert!(matches!(error, CacheError::Corrupt { .. }), "{error}");
+        assert!(offset <= at && at < offset + BLOCK, "{offset}: found where it is, at {at}");
+        assert_eq!(cache.stats().totals.corrupt_drops, dropped + 1);
+        drop(held);
+        assert!(cache.look_up(key(1)).await.unwrap().is_none());
+    }
+    assert_budget(&cache, "after the drops");
+}
+
+/// Cut short under a cache that knows it as right.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_was_cut_short_is_dropped() {
+    let dir = place();
+    let cache = Cache::open(config(dir.path())).await.unwrap();
+    let held = cache.insert(&key(1), content(1, 0..8 * BLOCK).into()).await.unwrap().file().await.unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(held.path()).unwrap();
+    file.set_len(5 * BLOCK + 7).unwrap();
+    assert_eq!(held.read(4 * BLOCK, 99).await.unwrap(), content(1, 4 * BLOCK..4 * BLOCK + 99));
+    let error = held.read(5 * BLOCK, BLOCK as usize).await.unwrap_err();
+    assert!(matches!(error, CacheError::Corrupt { .. }), "{error}");
+    drop(held);
+    assert!(cache.look_up(key(1)).await.unwrap().is_none());
+    assert_eq!(cache.stats().totals.corrupt_drops, 1);
+    cache.insert(&key(1), content(1, 0..BLOCK).into()).await.unwrap();
+    assert_budget(&cache, "after the drop");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn verify_finds_what_is_wrong_and_drops_it() {
     let dir = place();

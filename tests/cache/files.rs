@@ -3,7 +3,7 @@ use crate::common::{BLOCK, assert_budget, config, content, files, key, place, re
 use bytes::Bytes;
 use futures::TryStreamExt;
 use icecache::cache::{
-    Begun, Cache, CacheError, Event, FillOptions, Found, Inserted, Key, Removed, Subject, Whereabouts,
+    Begun, Cache, CacheError, Config, Event, FillOptions, Found, Inserted, Key, Removed, Subject, Whereabouts,
 };
 use icecache::journal::MemoryJournal;
 use std::sync::Arc;
@@ -84,6 +84,52 @@ async fn a_copy_leaves_the_source_and_a_rename_takes_it() {
     assert!(matches!(cache.insert_rename(&key(3), &source).await.unwrap(), Inserted::There(_)));
     assert!(source.exists());
     assert_budget(&cache, "after copies and renames");
+}
+
+/// Whatever the reason: who gives a file away and fails still has it, as it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_not_taken_stays_what_it_was() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = place();
+    let home = dir.path().join("cache");
+    let cache = Cache::open(Config { max_bytes: 8 << 20, ..config(&home) }).await.unwrap();
+    let source = dir.path().join("source");
+    let bytes = content(1, 0..(2 << 20) + 5);
+    std::fs::write(&source, &bytes).unwrap();
+    std::fs::set_permissions(&source, std::fs::Permissions::from_mode(0o640)).unwrap();
+    let stays = |why: &str| {
+        assert!(std::fs::read(&source).unwrap() == bytes, "{why}");
+        let mode = source.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o640, "{why}");
+        assert_eq!(rustix::fs::getxattr(&source, "user.icecache", &mut [0_u8; 4096]).ok(), None, "{why}");
+    };
+    // Its key is deleted at whatever moment of the insert.
+    for round in 0..30 {
+        let (adding, key) = (cache.clone(), key(1));
+        let (name, path) = (key.clone(), source.clone());
+        let insert = tokio::spawn(async move { adding.insert_rename(&name, &path).await });
+        while cache.stats().filling == 0 && !insert.is_finished() {
+            tokio::task::yield_now().await;
+        }
+        for _ in 0..round * 4 {
+            tokio::task::yield_now().await;
+        }
+        let removed = cache.remove(&key).await;
+        match insert.await.unwrap() {
+            Ok(_) => {
+                assert!(!source.exists());
+                cache.remove(&key).await;
+                std::fs::write(&source, &bytes).unwrap();
+                std::fs::set_permissions(&source, std::fs::Permissions::from_mode(0o640)).unwrap();
+            }
+            Err(CacheError::Deleted) => stays(&format!("{removed:?} in round {round}")),
+            Err(e) => panic!("round {round}: {e}"),
+        }
+    }
+    // There is no place for its name.
+    std::fs::remove_dir_all(home.join("objects")).unwrap();
+    cache.insert_rename(&key(2), &source).await.unwrap_err();
+    stays("no folder");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -266,7 +312,8 @@ async fn what_is_too_large_or_too_much_is_not_admitted() {
     fill.write(Bytes::from(vec![1; 900])).await.unwrap();
     let grown = fill.write(Bytes::from(vec![1; 4000])).await;
     assert!(matches!(grown, Err(CacheError::NotAdmitted { .. })), "{grown:?}");
-    cache.insert(&keys[1], Bytes::from(vec![1; 1000])).await.unwrap();
+    // What came of the stream counts, although nobody could say before how much it would be.
+    cache.insert(&keys[1], Bytes::from(vec![1; 500])).await.unwrap();
     let too_much = cache.insert(&keys[2], Bytes::from(vec![1; 1000])).await;
     assert!(matches!(too_much, Err(CacheError::NotAdmitted { .. })), "{too_much:?}");
     let totals = cache.stats().totals;

@@ -3,11 +3,12 @@ use crate::common::{
     BLOCK, Small, Source, assert_budget, config, content, files, key, object, place, read, taken,
 };
 use bytes::Bytes;
-use icecache::cache::{Begun, Cache, CacheError, Config, FillOptions, Removed};
+use icecache::cache::{Begun, Cache, CacheError, Config, FillOptions, Recall, Removed};
 use icecache::journal::{Batch, Journal, JournalError, MemoryJournal, Pairs, Tree};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 
 async fn open(dir: &Path, journal: &Arc<MemoryJournal>) -> Cache {
     Cache::open_on(config(dir), journal.clone()).await.unwrap()
@@ -375,6 +376,78 @@ async fn what_was_deleted_while_somebody_read_it_stays_deleted_after_a_crash() {
     cache.close().await.unwrap();
     let cache = Cache::open_on(config(after.path()), journal.clone()).await.unwrap();
     assert!(cache.is_certain(), "it was closed in good order");
+}
+
+/// Who looks after a cache does not know its limits, and throws nothing out that they permit.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_limits_of_the_last_time_are_remembered() {
+    let (dir, journal) = (place(), Arc::new(MemoryJournal::new()));
+    let open = |config: Config| Cache::open_on(config, journal.clone());
+    let given = Config { max_bytes: 3 << 20, max_entries: 50, min_free: 1 << 20, ..config(dir.path()) };
+    let cache = open(given.clone()).await.unwrap();
+    fill(&cache, 0..10).await;
+    cache.close().await.unwrap();
+    // Only for this time.
+    let looks = Config { max_bytes: u64::MAX >> 1, remember: false, ..given.clone() };
+    open(looks).await.unwrap().close().await.unwrap();
+    let recall = Recall { max_bytes: true, max_entries: false, min_free: true };
+    let cache =
+        open(Config { max_bytes: 1, max_entries: 60, min_free: 1 << 50, recall, ..given }).await.unwrap();
+    let Config { max_bytes, max_entries, min_free, .. } = *cache.config();
+    assert_eq!((max_bytes, max_entries, min_free), (3 << 20, 60, 1 << 20));
+    all_there(&cache, 0..10).await;
+    cache.close().await.unwrap();
+}
+
+/// It was in use, and the journal learns of uses now and then: not of those of what is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_deleted_while_it_is_used_is_not_written_down_again() {
+    let (dir, journal) = (place(), Arc::new(MemoryJournal::new()));
+    let often = Config { recency_interval: Duration::ZERO, ..config(dir.path()) };
+    let cache = Cache::open_on(often, journal.clone()).await.unwrap();
+    let source = Arc::new(Source::default());
+    let held = cache.insert(&key(1), content(1, 0..9).into()).await.unwrap().file().await.unwrap();
+    let blob = cache.blob(&object(2, 2 * BLOCK), source.clone()).unwrap();
+    blob.warm(0..2).await.unwrap();
+    cache.quiet().await;
+    cache.flush().await.unwrap();
+    // Both are used, and then deleted while their reader goes on.
+    drop(cache.hit(key(1)).unwrap());
+    blob.read(0, 9).await.unwrap();
+    assert_eq!(cache.remove(key(1)).await, Removed::WhenUnpinned);
+    assert_eq!(cache.remove_object(blob.id()).await, Removed::WhenUnpinned);
+    cache.flush().await.unwrap();
+    let killed = journal.crashed();
+    for tree in [icecache::cache::record::ENTRIES, icecache::cache::record::BLOCKS] {
+        let left: Vec<_> = killed.scan_prefix(tree, b"").map(|pair| pair.unwrap().0).collect();
+        assert!(left.is_empty(), "{tree:?}: {left:?}");
+    }
+    drop((held, blob));
+}
+
+/// A cache that has filled its disk itself, to the last block, has nothing to give up for its journal at a start.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_it_has_filled_itself_costs_nothing_at_a_start() {
+    if !crate::harness::is_root() {
+        return crate::harness::skip("a full disk", "only root may mount a small file system");
+    }
+    let small = Small::new(40);
+    let home = small.path().join("cache");
+    let cache = Cache::open(config(&home)).await.unwrap();
+    let mut kept = 0;
+    // What the journal writes at an end and at a start has room, and not the eight MiB that it might want.
+    while small.free() > 4 << 20 {
+        cache.insert(&key(kept), content(kept, 0..1 << 20).into()).await.unwrap();
+        kept += 1;
+    }
+    cache.close().await.unwrap();
+    for start in 0..3 {
+        let cache = Cache::open(config(&home)).await.unwrap();
+        cache.settled().await;
+        let left = (0..kept).filter(|n| cache.stat(key(*n)).is_some()).count() as u64;
+        assert_eq!(left, kept, "start {start}");
+        cache.close().await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

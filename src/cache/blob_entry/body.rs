@@ -2,7 +2,7 @@
 use super::{BlobEntry, State};
 use crate::cache::budget::Charge;
 use crate::cache::error::CacheError;
-use crate::cache::store::{Place, Slots, Store};
+use crate::cache::store::{Place, Slots, Store, without_readahead};
 use crate::cache::witness::{Witness, room_for_object};
 use crate::sync::Mutex;
 use std::fs::File;
@@ -123,10 +123,4 @@ impl BlobEntry {
             }
         }
     }
-}
-
-/// The kernel is not to bring what nobody asked for: what is in the page cache without having been read by
-/// us would be trusted.
-fn without_readahead(file: &File) {
-    let _advice = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::Random);
 }

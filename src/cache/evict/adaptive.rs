@@ -1,6 +1,7 @@
 //! [`AdaptiveTtl`]: each unit has a time to live that follows how often it is used.
 //!
-//! A new unit lives for [`FIRST_SECONDS`]. Each use makes that several times the mean time between its uses,
+//! A new unit lives for [`FIRST_SECONDS`], one that comes back after a restart for as long as its uses have earned it
+//! beside their intervals, which nobody has kept. Each use makes that several times the mean time between its uses,
 //! within bounds, counted from now. What is over goes even if there is room; when there is none, what would
 //! be over first goes first.
 use super::{Facts, Policy, Unit};
@@ -34,6 +35,11 @@ pub struct AdaptiveTtl {
     uses: u64,
 }
 
+/// What so many uses lengthen a life to at least, in seconds.
+fn earned(hits: u32) -> u64 {
+    FIRST_SECONDS / 4 * u64::from(hits.min(64))
+}
+
 impl AdaptiveTtl {
     fn put(&mut self, unit: Unit, last: u64, gap: Option<u64>, ttl: u64) {
         self.removed(unit);
@@ -50,7 +56,7 @@ impl Policy for AdaptiveTtl {
     }
 
     fn admitted(&mut self, unit: Unit, facts: Facts) {
-        self.put(unit, facts.now, None, FIRST_SECONDS);
+        self.put(unit, facts.now, None, FIRST_SECONDS.max(earned(facts.hits)));
     }
 
     fn touched(&mut self, unit: Unit, facts: Facts) {
@@ -58,7 +64,7 @@ impl Policy for AdaptiveTtl {
         let since = facts.now.saturating_sub(life.last);
         let gap = life.gap.map_or(since, |gap| (3 * gap + since) / 4);
         // Frequent use within one second says nothing about the hours to come: uses lengthen it as well.
-        let ttl = (gap * PATIENCE).max(FIRST_SECONDS / 4 * u64::from(facts.hits.min(64)));
+        let ttl = (gap * PATIENCE).max(earned(facts.hits));
         self.put(unit, facts.now, Some(gap), ttl.clamp(*TTL_SECONDS.start(), *TTL_SECONDS.end()));
     }
 

@@ -113,8 +113,11 @@ impl Policy for S3Fifo {
 
     fn admitted(&mut self, unit: Unit, facts: Facts) {
         self.take(unit);
-        let queue = if self.ghost_set.contains(&facts.fingerprint) { Queue::Main } else { Queue::Small };
-        self.push(unit, queue, 0, facts.bytes, facts.fingerprint);
+        // What was used before comes back after a restart, and has left the small queue.
+        let is_known = facts.hits > 0 || self.ghost_set.contains(&facts.fingerprint);
+        let queue = if is_known { Queue::Main } else { Queue::Small };
+        let frequency = facts.hits.min(FREQUENCY_MAX.into()) as u8;
+        self.push(unit, queue, frequency, facts.bytes, facts.fingerprint);
     }
 
     fn touched(&mut self, unit: Unit, _facts: Facts) {

@@ -154,6 +154,37 @@ fn the_gate_lets_in_a_seconds_worth_a_second() {
     *clock.0.lock() += Duration::from_millis(200);
     assert_eq!(gate.write(600), Ok(()));
     *clock.0.lock() += Duration::from_secs(60);
-    assert_eq!(gate.write(5000), Ok(()), "it takes a whole second's worth");
+    assert_eq!(gate.write(5000), Ok(()), "it is paid for afterwards");
+    *clock.0.lock() += Duration::from_millis(3900);
     assert_eq!(gate.write(1), Err(admission::Refusal::Rate));
+    *clock.0.lock() += Duration::from_millis(200);
+    assert_eq!(gate.write(1), Ok(()));
+    gate.written(2000);
+    *clock.0.lock() += Duration::from_millis(1900);
+    assert_eq!(gate.write(1), Err(admission::Refusal::Rate), "of a stream, too");
+    assert_eq!(gate.object(401), Ok(()), "of an object there may be a part");
+    assert_eq!(gate.object(501), Err(admission::Refusal::Size));
+}
+
+/// After a restart all are admitted once more, with the uses that the journal has kept.
+#[test]
+fn what_was_used_is_no_newcomer_after_a_restart() {
+    let mut policy = PolicyKind::S3Fifo.build();
+    for n in 0..10 {
+        policy.admitted(unit(n), Facts { hits: 4, ..facts(n) });
+    }
+    for n in 10..25 {
+        policy.admitted(unit(n), facts(n));
+    }
+    // Of the newcomers a tenth may stay.
+    let first: Vec<_> = (0..14).map(|_| policy.victim().expect("somebody goes").generation).collect();
+    assert!(first.iter().all(|n| *n >= 10), "{first:?}");
+
+    let mut policy = PolicyKind::AdaptiveTtl.build();
+    let now = 1_700_000_000;
+    policy.admitted(unit(1), Facts { hits: 64, now, ..facts(1) });
+    policy.admitted(unit(2), Facts { now, ..facts(2) });
+    assert_eq!(policy.expired(now + adaptive::FIRST_SECONDS), None, "nobody's time is over at once");
+    assert_eq!(policy.expired(now + adaptive::FIRST_SECONDS + 1), Some(unit(2)));
+    assert_eq!(policy.expired(now + 8 * 3600), None, "it was used often");
 }

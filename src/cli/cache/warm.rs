@@ -103,7 +103,7 @@ impl Warm {
 async fn bring(cache: &Cache, store: &Store, origin: &Arc<StoreOrigin>, key: &str) -> Result<Blob> {
     let properties = store.head(key).await?;
     let (tag, size) = (properties.tag.0, properties.length);
-    let id = ObjectId { bucket: store.url(), key: key.to_owned(), tag, size };
+    let id = ObjectId { bucket: store.identity(), key: key.to_owned(), tag, size };
     let blob = cache.blob(&id, origin.clone())?;
     blob.warm(0..u32::MAX).await?;
     Ok(blob)

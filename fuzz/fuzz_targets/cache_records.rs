@@ -1,8 +1,6 @@
 //! Whatever the journal of a cache holds, reading its records ends in values or in an error that says so.
 #![no_main]
-use icecache::cache::record::{
-    BlockRecord, EntryRecord, decode_limits, decode_session, encode_limits,
-};
+use icecache::cache::record::{BlockRecord, EntryRecord, decode_limits, decode_session, encode_limits};
 use libfuzzer_sys::fuzz_target;
 
 /// A value with a checksum that holds, so that what is behind it is reached.

@@ -22,8 +22,12 @@ fn read(bytes: &[u8]) {
     assert_eq!((again.version, &again.layers), (head.version, &head.layers));
     for version in [0, 1, head.version, u64::MAX] {
         let _older = head.at(version);
+        let _layers = head.chain(version);
     }
-    let _lines = head.log();
+    let versions = head.versions().into_iter().map(|(layer, _)| layer.version);
+    let needed = head.needed(versions);
+    assert!(head.layers.iter().all(|layer| needed.contains(&layer.key)), "the newest version is one");
+    let _kept = head.kept(3, None);
 }
 
 fuzz_target!(|data: &[u8]| {

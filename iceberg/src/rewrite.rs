@@ -7,11 +7,14 @@ use crate::manifest::{Bounds, Entry, EntryChange, read_list, read_manifest, rewr
 use crate::metadata::{Manifests, Metadata, Paths, View};
 use bytes::Bytes;
 
-/// What every location becomes, where nothing depends on a mount.
+/// What every location becomes, where nothing depends on a mount; what has become it stays so.
 fn moved(path: &str) -> Result<String, String> {
-    path.parse::<Location>()
-        .map(|location| format!("file:///m/{}", location.key()))
-        .map_err(|error| error.to_string())
+    path.parse::<Location>().map(|location| at(&location)).map_err(|error| error.to_string())
+}
+
+fn at(location: &Location) -> String {
+    let key = location.key();
+    format!("file:///m/{}", key.strip_prefix("m/").unwrap_or(key))
 }
 
 /// A metadata file, rewritten for the table and for each of its snapshots.
@@ -28,7 +31,7 @@ pub fn metadata(bytes: &[u8]) -> Result<Vec<u8>, TableError> {
             format!("file:///m/t/metadata/{snapshot}.avro")
         }
         fn object(&self, location: &Location) -> String {
-            format!("file:///m/{}", location.key())
+            at(location)
         }
         fn source(&self) -> String {
             "objects".into()

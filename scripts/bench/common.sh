@@ -76,3 +76,22 @@ need_aws() {
   fi
   PATH=$PATH:$ICECACHE_TOOLS/aws/bin
 }
+
+# far MS [LOG]: from here on the server at $near is so far away, there and back, at $url; 0: nothing stands between. LOG
+# gets a line for each request that passes.
+# shellcheck disable=SC2034,SC2154
+far() {
+  local port
+  url=$near
+  [ "$1" != 0 ] || return 0
+  port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+  [ -z "${proxy_in:-}" ] || exec {proxy_in}>&-
+  rm -f "$work/proxy.in" "$work/proxy.out"
+  mkfifo "$work/proxy.in" "$work/proxy.out"
+  "$ICECACHE_ROOT/scripts/bench/delay.py" "$port" "${near##*:}" "$(awk -v ms="$1" 'BEGIN { print ms / 2 }')" ${2:+"$2"} \
+    <"$work/proxy.in" >"$work/proxy.out" &
+  own_pid $!
+  exec {proxy_in}>"$work/proxy.in"
+  read -r _ <"$work/proxy.out"
+  url=http://127.0.0.1:$port
+}

@@ -7,6 +7,7 @@ It starts from what umoci makes of an image, with the rights that engines give b
   no-userns   no user namespaces, as the filter of system calls has it that engines use
   userns      the container is in a user namespace, its root is 100000 outside
   user=N      the command runs as that user
+  readonly    nothing can be written but the directory that is kept, which is empty memory
 """
 import json
 import os
@@ -35,12 +36,14 @@ def main(path, remote, *words):
     rights += [traits["cap"]] if "cap" in traits else []
     held = sorted("CAP_" + right for right in rights)
     process["capabilities"] = {"bounding": held, "permitted": held if user == 0 else [], "effective": held if user == 0 else []}
-    spec["root"]["readonly"] = False
+    spec["root"]["readonly"] = "readonly" in traits
     spec["mounts"] = [
         {"destination": "/proc", "type": "proc", "source": "proc"},
         {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755", "size=64k"]},
         {"destination": "/remote", "type": "bind", "source": remote, "options": ["rbind", "rw"]},
     ]
+    if "readonly" in traits:
+        spec["mounts"].append({"destination": "/kept", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid"]})
     linux["namespaces"] = [{"type": kind} for kind in ("pid", "ipc", "uts", "mount")]
     # /proc stays visible as a whole: in a namespace of its own a process needs it to make another.
     linux["maskedPaths"], linux["readonlyPaths"] = [], []

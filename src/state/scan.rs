@@ -18,6 +18,7 @@ use seen::{Brief, Directory, Listing, News};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::sync::OnceLock;
 
 /// Threads of one scan, at least and at most.
 const THREADS: std::ops::RangeInclusive<usize> = 2..=4;
@@ -112,7 +113,9 @@ fn walk(
     first.todo.extend(ident.map(|ident| (top, ident)));
     let shared = Mutex::new(first);
     let more = Condvar::new();
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    // Found out once: to know it the limits of the container are read out of several files.
+    static PROCESSORS: OnceLock<usize> = OnceLock::new();
+    let threads = *PROCESSORS.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from));
     let work = || {
         let backing = Backing::new(root, options.exclude.as_ref());
         Walk { backing, records, options, seen, began }.run(&shared, &more);

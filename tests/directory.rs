@@ -211,6 +211,22 @@ fn without_a_place_for_the_state_it_is_in_memory() {
     assert_eq!(read(lab.restored(None).join("n")), "2\n");
 }
 
+/// FUNCTIONS, Directory: "If nothing changed nothing is sent", also where the directory is there still and nothing is known of
+/// it, as when a sandbox begins anew.
+#[test]
+fn nothing_is_sent_where_a_directory_is_as_the_version_has_it() {
+    let lab = Lab::prepare(Setup::default());
+    let again = |script: &str| {
+        let mut command = lab.command(["exec", "--mode", "directory", "--remote", &lab.remote(), "--dir"]);
+        command.arg(lab.place()).args(["--state-dir", icecache::config::place::NO_STATE, "--name", "work"]);
+        run(command.args(["--", "sh", "-c", script]).current_dir(lab.place()), LIMIT).must("exec");
+        lab.objects()
+    };
+    let first = again("mkdir d; echo 1 > d/n; echo 2 > m");
+    assert_eq!(again("cat d/n m"), first);
+    assert_eq!(again("true"), first);
+}
+
 fn set_mtime(path: &Path, time: SystemTime) {
     File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
 }

@@ -337,6 +337,7 @@ impl Start<'_> {
         }
         restored::remove_all(locks, &stale.lock(), &mut found);
         restored::look_at_linked(locks, &mut found);
+        self.drop_empty_aside(locks, &mut found);
         Ok(found)
     }
 
@@ -370,15 +371,18 @@ impl Start<'_> {
         let tag = opening.tag.clone().unwrap_or_else(|| Tag(String::new()));
         self.records.restored(found.into_iter(), Base { version, tag: tag.clone() }, true)?;
         committer.adopt(opening.head.clone(), Some(tag));
-        self.drop_empty_aside();
         Ok(())
     }
 
-    fn drop_empty_aside(&self) {
+    /// Where nothing was moved aside no place for it stays, and if that was within the directory no trace of it either.
+    fn drop_empty_aside(&self, locks: &Locks, found: &mut Restored) {
         for entry in std::fs::read_dir(&self.aside).into_iter().flatten().flatten() {
             let _not_empty = std::fs::remove_dir(entry.path());
         }
-        let _not_empty = std::fs::remove_dir(&self.aside);
+        let gone = std::fs::remove_dir(&self.aside).is_ok();
+        if gone && self.aside.parent() == Some(&self.settings.dir) {
+            restored::set_time_back(locks, &RelPath::root(), found);
+        }
     }
 }
 

@@ -38,17 +38,22 @@ pub fn remove_all(locks: &Locks, paths: &[RelPath], found: &mut Restored) {
         touched.extend(path.parent());
     }
     for dir in touched {
-        let Some(identity) = found.get_mut(&dir) else { continue };
-        let time = Timespec { tv_sec: identity.mtime.sec, tv_nsec: i64::from(identity.mtime.nsec) };
-        let times = Timestamps { last_access: time, last_modification: time };
-        let done = reach(locks.backing().as_fd(), &dir, |at, name| {
-            rustix::fs::utimensat(at, name, &times, AtFlags::SYMLINK_NOFOLLOW)?;
-            rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW)
-        });
-        match done {
-            Ok(stat) => *identity = Identity::from(&stat),
-            Err(e) => tracing::warn!(%dir, error = %e, "cannot set the time of a directory"),
-        }
+        set_time_back(locks, &dir, found);
+    }
+}
+
+/// Gives a directory the time that it was restored with.
+pub fn set_time_back(locks: &Locks, dir: &RelPath, found: &mut Restored) {
+    let Some(identity) = found.get_mut(dir) else { return };
+    let time = Timespec { tv_sec: identity.mtime.sec, tv_nsec: i64::from(identity.mtime.nsec) };
+    let times = Timestamps { last_access: time, last_modification: time };
+    let done = reach(locks.backing().as_fd(), dir, |at, name| {
+        rustix::fs::utimensat(at, name, &times, AtFlags::SYMLINK_NOFOLLOW)?;
+        rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW)
+    });
+    match done {
+        Ok(stat) => *identity = Identity::from(&stat),
+        Err(e) => tracing::warn!(%dir, error = %e, "cannot set the time of a directory"),
     }
 }
 

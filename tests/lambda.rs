@@ -125,8 +125,7 @@ fn wrapped(lab: &Lab, sandbox: &Sandbox, runtime: &[String], variables: &[(&str,
     Process::start(&mut command)
 }
 
-/// The extension, and when it has registered a runtime beside it.
-fn beside(lab: &Lab, sandbox: &Sandbox, variables: &[(&str, &str)]) -> (Process, Process) {
+fn extension(lab: &Lab, sandbox: &Sandbox, variables: &[(&str, &str)]) -> Process {
     let folder = lab.root().join("extensions");
     fs::create_dir_all(&folder).unwrap();
     let extension = folder.join("icecache");
@@ -142,7 +141,12 @@ fn beside(lab: &Lab, sandbox: &Sandbox, variables: &[(&str, &str)]) -> (Process,
         };
     }
     in_sandbox(&mut command, lab, sandbox, variables);
-    let extension = Process::start(&mut command);
+    Process::start(&mut command)
+}
+
+/// The extension, and when it has registered a runtime beside it.
+fn beside(lab: &Lab, sandbox: &Sandbox, variables: &[(&str, &str)]) -> (Process, Process) {
+    let extension = extension(lab, sandbox, variables);
     sandbox.wait_registered();
     let mut command = Command::new(python());
     command.arg(script("runtime.py"));
@@ -185,6 +189,42 @@ fn before_an_answer_its_state_is_saved() {
         lab.wipe();
         assert!(sandbox.init_errors().is_empty());
     }
+}
+
+/// LAMBDA, Settings: "made if it is not there", and "an empty variable counts as unset".
+#[test]
+fn a_directory_that_is_not_there_is_made_and_empty_variables_are_none() {
+    let mut lab = Lab::prepare(Setup::default());
+    let dir = lab.place().join("not/there");
+    let empty = ["MODE", "GRACE", "STRAY", "UNREADABLE", "FLUSH", "ON_CONFLICT", "LOG"];
+    let empty = empty.map(|name| format!("ICECACHE_{name}"));
+    let variables: Vec<(&str, &str)> = empty
+        .iter()
+        .map(|name| (name.as_str(), ""))
+        .chain([("ICECACHE_DIR", dir.to_str().unwrap())])
+        .collect();
+    for n in 1..=2 {
+        let sandbox = Sandbox::new(Refusals::default());
+        let process = wrapped(&lab, &sandbox, &plain(), &variables);
+        assert_eq!(sandbox.invoke(&add()).count(), n);
+        assert_eq!(saved(&lab), n);
+        process.kill();
+        lab.wipe();
+    }
+}
+
+/// LAMBDA, Settings: "`ICECACHE_UNREADABLE`", for the extension too.
+#[test]
+fn an_extension_that_must_have_its_state_does_not_begin_without() {
+    let cloud = Cloud::prepare();
+    cloud.server.control().set_hook(|request| match request.operation {
+        "GetObject" => Fault::FailBefore(s3s::S3ErrorCode::AccessDenied),
+        _ => Fault::None,
+    });
+    let sandbox = Sandbox::new(Refusals::default());
+    let mut extension = extension(&cloud.lab, &sandbox, &[("ICECACHE_UNREADABLE", "fail")]);
+    assert_ne!(wait_for(&mut extension.0, LIMIT), Some(0));
+    assert!(!sandbox.is_registered(), "the runtime would have been started");
 }
 
 /// Any order of invocations, freezes, crashes, kills and cold starts: the counter never goes back, and no increment that

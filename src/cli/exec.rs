@@ -6,7 +6,7 @@ mod function;
 mod function;
 
 use super::flags::{Flags, MountScope};
-use super::kept::{self, End, Kept};
+use super::kept::{self, End, Kept, Unreadable};
 use super::output::{safe, safe_os, safe_path};
 use super::{Context, Exit, mount};
 use crate::config::{MountSettings, OnConflict, RemoteSettings, text};
@@ -70,25 +70,6 @@ impl FromStr for Mode {
             "mount" => Ok(Self::Mount),
             "directory" => Ok(Self::Directory),
             _ => Err(format!("expected one of auto, mount, directory: {text}")),
-        }
-    }
-}
-
-/// What to do when nobody knows what the remote has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Unreadable {
-    Run,
-    Fail,
-}
-
-impl FromStr for Unreadable {
-    type Err = String;
-
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
-        match text {
-            "run" => Ok(Self::Run),
-            "fail" => Ok(Self::Fail),
-            _ => Err(format!("expected one of run, fail: {text}")),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `icecache extension`: keeps the directory of an AWS Lambda function, as a process beside its runtime.
 use super::flags::{Flags, MountScope};
-use super::kept::{self, Kept, Start};
+use super::kept::{self, Kept, Start, Unreadable};
 use super::output::safe;
 use super::{Context, Exit, mount};
 use crate::lambda::environment::{Function, is_wrapped};
@@ -19,6 +19,9 @@ pub struct Extension {
     /// What to do with files that are there and that the version does not have
     #[arg(long, env = "ICECACHE_STRAY", value_name = "keep|delete", default_value = "keep")]
     stray: Stray,
+    /// If the remote cannot be read at the start: go on without its state and save nothing over it, or fail
+    #[arg(long, env = "ICECACHE_UNREADABLE", value_name = "run|fail", default_value = "run")]
+    unreadable: Unreadable,
     #[command(flatten)]
     flags: Flags<MountScope>,
 }
@@ -66,12 +69,12 @@ impl Extension {
         let way = Way::Directory;
         match (Start { settings: settings.clone(), way, stray, json, daemon: Arc::default() }).start() {
             Err(e) => match kept::unreadable(&settings, e) {
-                (true, e) => {
+                (true, e) if self.unreadable == Unreadable::Run => {
                     context.output.error(&e);
                     context.output.warn(kept::UNREADABLE);
                     Ok(Kept::unread(&settings, json))
                 }
-                (false, e) => Err(e),
+                (_, e) => Err(e),
             },
             started => started,
         }

@@ -17,6 +17,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,25 @@ pub(super) const UNREADABLE: &str = "the state cannot be read: the command runs 
 const FUNCTION_DIR: &str = "/tmp";
 /// How long a daemon that has said everything may take to end.
 const EXIT_MAX: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+
+/// What to do when nobody knows what the remote has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unreadable {
+    Run,
+    Fail,
+}
+
+impl FromStr for Unreadable {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match text {
+            "run" => Ok(Self::Run),
+            "fail" => Ok(Self::Fail),
+            _ => Err(format!("expected one of run, fail: {text}")),
+        }
+    }
+}
 
 /// What a start needs.
 pub(super) struct Start {
@@ -122,6 +142,12 @@ pub(super) fn settings(
         let message = "which directory is to be kept? give --dir DIR, or set ICECACHE_DIR";
         Error::new(ErrorKind::Invalid, message)
     })?;
+    // A sandbox begins with an empty /tmp. Where there is a state that outlives the directory it is not made: an empty one
+    // would be one of which everything was removed.
+    let state = flags.merge(context, None)?.get("state-dir").map(|value| value.value.clone());
+    if is_function && state.is_none_or(|state| state == place::NO_STATE) && !dir.exists() {
+        make(&dir)?;
+    }
     let dir = mount::directory(&dir, context)?;
     let mut merged = flags.merge(context, Some(&dir))?;
     if is_function {
@@ -140,6 +166,11 @@ pub(super) fn settings(
         mount::prepare(&settings)?;
     }
     Ok((settings, merged))
+}
+
+fn make(dir: &Path) -> Result<()> {
+    let made = std::fs::create_dir_all(dir);
+    made.map_err(|e| Error::io(format!("cannot make directory: {}", safe_path(dir)), e))
 }
 
 /// Whether the usual place for the state of a directory can be written, and is not in the directory.

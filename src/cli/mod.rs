@@ -143,6 +143,21 @@ fn words() -> Vec<std::ffi::OsString> {
     words
 }
 
+/// The command line as clap knows it. A variable that is empty counts as unset there, too: a template that has no value
+/// for one sets it so.
+fn command() -> clap::Command {
+    without_empty(<Cli as clap::CommandFactory>::command())
+}
+
+fn without_empty(command: clap::Command) -> clap::Command {
+    let command = command.mut_args(|arg| {
+        let empty =
+            arg.get_env().is_some_and(|name| std::env::var_os(name).is_some_and(|value| value.is_empty()));
+        if empty { arg.env(clap::builder::Resettable::Reset) } else { arg }
+    });
+    command.mut_subcommands(without_empty)
+}
+
 /// Has what the library tells written to stderr, from this level on unless `ICECACHE_LOG` says otherwise.
 fn log_to_stderr(default: &str) {
     let filter =
@@ -157,7 +172,8 @@ fn log_to_stderr(default: &str) {
 
 /// Parses, runs, reports.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse_from(words()) {
+    let parsed = command().try_get_matches_from(words());
+    let cli = match parsed.and_then(|matches| <Cli as clap::FromArgMatches>::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(e) => {
             // What cannot be parsed can still be asked how it wants its answer.

@@ -174,6 +174,11 @@ impl Sandbox {
         self.shared.until(LIMIT, |state| state.registered.clone()).expect("nobody registered")
     }
 
+    /// Whether an extension has registered so far.
+    pub fn is_registered(&self) -> bool {
+        self.shared.lock().registered.is_some()
+    }
+
     /// Whether telemetry was asked for and granted.
     pub fn has_telemetry(&self) -> bool {
         self.shared.lock().telemetry.is_some()

@@ -356,7 +356,7 @@ fn a_session_is_made_anew_on_what_others_have_saved() {
     elsewhere.arg("--dir").arg(&other).arg("--state-dir").arg(lab.root().join("s2"));
     run(elsewhere.args(["--", "sh", "-c", "echo two > file; echo new > new"]).current_dir(&other), LIMIT)
         .must("exec");
-    let session = session.anew(&StatusPipe::new(Box::new(|_| {}))).unwrap();
+    let session = session.anew(&StatusPipe::new(Box::new(|_| {})), None).unwrap();
     assert_eq!(
         (read(lab.place().join("file")), read(lab.place().join("new"))),
         ("two\n".into(), "new\n".into())
@@ -367,7 +367,7 @@ fn a_session_is_made_anew_on_what_others_have_saved() {
     assert_ne!(writer(), first, "a copy would be the same writer");
     // Nothing to do, and nothing lost.
     fs::write(lab.place().join("file"), "four").unwrap();
-    let session = session.anew(&StatusPipe::new(Box::new(|_| {}))).unwrap();
+    let session = session.anew(&StatusPipe::new(Box::new(|_| {})), None).unwrap();
     assert!(save(&session).committed);
     assert_eq!(read(lab.restored(None).join("file")), "four");
 }

@@ -513,6 +513,74 @@ fn a_resumed_sandbox_has_what_others_have_saved_with_the_runtime_of_aws() {
     }
 }
 
+/// A sandbox that was resumed when the remote did not answer, and that others have gone on without.
+fn resumed_too_late() -> (Cloud, Sandbox, Process) {
+    let cloud = Cloud::prepare();
+    let other_dir = cloud.lab.root().join("other");
+    fs::create_dir(&other_dir).unwrap();
+    let others = Sandbox::new(Refusals::default());
+    let other = wrapped(&cloud.lab, &others, &plain(), &[("ICECACHE_DIR", other_dir.to_str().unwrap())]);
+    assert_eq!(others.invoke(&add()).count(), 1);
+    let sandbox = Sandbox::new(Refusals::default());
+    let process = wrapped(&cloud.lab, &sandbox, &plain(), &[SNAPSHOT]);
+    sandbox.wait_snapshot();
+    assert_eq!(others.invoke(&add()).count(), 2);
+    other.kill();
+    cloud.server.control().set_hook(|request| match request.operation {
+        "GetObject" => Fault::FailBefore(s3s::S3ErrorCode::AccessDenied),
+        _ => Fault::None,
+    });
+    sandbox.resume();
+    sandbox.wait_idle();
+    (cloud, sandbox, process)
+}
+
+/// LAMBDA, SnapStart: "Half of the time of an invocation is waited for it".
+#[test]
+fn a_resumed_sandbox_does_not_wait_for_ever_for_what_others_have_saved() {
+    let (cloud, sandbox, process) = resumed_too_late();
+    let held = std::sync::Arc::new(tokio::sync::Notify::new());
+    let hold = held.clone();
+    cloud.server.control().set_hook(move |request| match request.operation {
+        "GetObject" => Fault::Hold(hold.clone()),
+        _ => Fault::None,
+    });
+    // Nothing was brought, so it works on what the snapshot has.
+    let id = sandbox.begin(&json!({ "op": "ping" }), Duration::from_secs(2));
+    let answer = sandbox.answer(&id, LIMIT).expect("an answer, although the remote gives none");
+    assert!(!answer.failed, "{answer:?}");
+    cloud.server.control().clear_hook();
+    held.notify_waiters();
+    assert_eq!(sandbox.invoke(&add()).count(), 3, "the next one has what others have saved");
+    assert_eq!(saved(&cloud.lab), 3);
+    process.kill();
+}
+
+/// LAMBDA, SnapStart: "a part of the newer version is there and the rest is not".
+#[test]
+fn nobody_works_on_a_directory_between_two_versions() {
+    let (cloud, sandbox, mut process) = resumed_too_late();
+    let held = std::sync::Arc::new(tokio::sync::Notify::new());
+    let hold = held.clone();
+    cloud.server.control().set_hook(move |request| match request.operation {
+        "GetObject" if request.key.contains("layers/") => Fault::Hold(hold.clone()),
+        _ => Fault::None,
+    });
+    let id = sandbox.begin(&add(), Duration::from_secs(2));
+    let answer = sandbox.answer(&id, LIMIT).expect("an answer, although the remote gives none");
+    assert_eq!(answer.json()["errorType"], "Icecache.NotRestored");
+    assert_eq!(wait_for(&mut process.0, LIMIT), Some(125), "the sandbox does not go on");
+    cloud.server.control().clear_hook();
+    held.notify_waiters();
+    assert_eq!(saved(&cloud.lab), 2);
+    // Where it stood, the next start completes it.
+    let sandbox = Sandbox::new(Refusals::default());
+    let process = wrapped(&cloud.lab, &sandbox, &plain(), &[]);
+    assert_eq!(sandbox.invoke(&add()).count(), 3);
+    assert_eq!(saved(&cloud.lab), 3);
+    process.kill();
+}
+
 /// LAMBDA, Time-outs: "given up 100 ms before the deadline". The sandbox does not end it here, so that the answer is seen.
 #[test]
 fn a_save_that_would_outlast_its_invocation_is_given_up() {

@@ -268,14 +268,18 @@ impl crate::lambda::Keep for Kept {
         Ok(())
     }
 
-    fn renew(&self) -> Result<()> {
+    fn renew(&self, limit: Option<Instant>) -> Result<()> {
         let mut state = self.state.lock();
         // A mount finds out when it saves; who could not read the remote looks at it before each save.
         if let State::Restored(session) = &*state {
-            let anew = session.anew(&status(self.json))?;
+            let anew = session.anew(&status(self.json), limit)?;
             *state = State::Restored(Box::new(anew));
         }
         Ok(())
+    }
+
+    fn is_torn(&self) -> bool {
+        matches!(&*self.state.lock(), State::Restored(session) if session.is_torn())
     }
 }
 

@@ -11,8 +11,12 @@ pub trait Keep: Send + Sync + 'static {
     /// Makes what changed the newest version, until `limit` if there is one. Says what went wrong if anything is not saved.
     fn save(&self, limit: Option<Instant>) -> Result<()>;
 
-    /// The sandbox was resumed from a snapshot: brings what others have saved since that was taken.
-    fn renew(&self) -> Result<()>;
+    /// The sandbox was resumed from a snapshot: brings what others have saved since that was taken, until `limit` if there
+    /// is one.
+    fn renew(&self, limit: Option<Instant>) -> Result<()>;
+
+    /// Whether a renewal was cut short when files had been written already: nobody may work on them.
+    fn is_torn(&self) -> bool;
 }
 
 /// When to save.
@@ -124,13 +128,19 @@ impl Keeper {
         failure.map_or(Ok(()), Err)
     }
 
-    /// Brings what others have saved, when no save is under way.
-    pub async fn renew(&self) -> Result<()> {
+    /// Brings what others have saved, when no save is under way; until `limit`.
+    pub async fn renew(&self, limit: Instant) -> Result<()> {
         let _turn = self.turn.lock().await;
         let keep = self.keep.clone();
-        let renewed = tokio::task::spawn_blocking(move || keep.renew()).await;
+        let renewed = tokio::task::spawn_blocking(move || keep.renew(Some(limit))).await;
         renewed
             .unwrap_or_else(|_| Err(Error::new(crate::ErrorKind::Io, "the look at the remote was cut short")))
+    }
+
+    /// Whether the directory is between two versions.
+    pub async fn is_torn(&self) -> bool {
+        let _turn = self.turn.lock().await;
+        self.keep.is_torn()
     }
 }
 
@@ -167,8 +177,12 @@ mod tests {
             Ok(())
         }
 
-        fn renew(&self) -> Result<()> {
+        fn renew(&self, _: Option<Instant>) -> Result<()> {
             Ok(())
+        }
+
+        fn is_torn(&self) -> bool {
+            false
         }
     }
 
@@ -203,8 +217,12 @@ mod tests {
                 Ok(())
             }
 
-            fn renew(&self) -> Result<()> {
+            fn renew(&self, _: Option<Instant>) -> Result<()> {
                 Ok(())
+            }
+
+            fn is_torn(&self) -> bool {
+                false
             }
         }
         let due = |when| {

@@ -21,7 +21,7 @@ use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
@@ -29,6 +29,8 @@ use tokio::task::JoinHandle;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Invocations whose deadlines are known at once.
 const INVOCATIONS_MAX: usize = 1024;
+/// What is newer than a snapshot is waited for so long where no deadline is told: a resume has ten seconds in all.
+const RESUME_TIME: Duration = Duration::from_secs(5);
 const RESPONSE_MODE: &str = "lambda-runtime-function-response-mode";
 const ERROR_TYPE: &str = "lambda-runtime-function-error-type";
 
@@ -154,13 +156,21 @@ impl Shared {
     async fn next(&self, request: Request<Incoming>) -> Result<Response<Body>> {
         self.finish().await;
         let response = self.forward(request.map(Incoming::boxed_unsync)).await?;
-        self.renew().await;
-        if let Some((id, deadline)) = invocation(response.headers()) {
+        let invocation = invocation(response.headers()).map(|(id, deadline)| (id.to_owned(), deadline));
+        let latest = invocation.as_ref().map(|(_, deadline)| deadline.latest_begin());
+        let latest = latest.unwrap_or_else(|| Instant::now() + RESUME_TIME);
+        if let Err(torn) = self.renew(latest).await {
+            if let Some((id, _)) = invocation {
+                self.forward(reply::not_restored(&id)).await?;
+            }
+            return Ok(torn);
+        }
+        if let Some((id, deadline)) = invocation {
             let mut deadlines = self.deadlines.lock();
             if deadlines.len() >= INVOCATIONS_MAX {
                 deadlines.clear(); // they never ended
             }
-            deadlines.insert(id.to_owned(), deadline);
+            deadlines.insert(id, deadline);
         }
         Ok(response)
     }
@@ -170,22 +180,29 @@ impl Shared {
         self.finish().await;
         let response = self.forward(request.map(Incoming::boxed_unsync)).await?;
         self.resumed.store(true, Ordering::Release);
-        self.renew().await;
-        Ok(response)
+        Ok(self.renew(Instant::now() + RESUME_TIME).await.err().unwrap_or(response))
     }
 
-    /// After a snapshot, before anything is done: brings what others have saved. If that fails the next invocation tries
-    /// again; until then nothing is overwritten, since what is saved is not put on a version that it was not made from.
-    async fn renew(&self) {
+    /// After a snapshot, before anything is done: brings what others have saved, if that can be had by `latest`. If not
+    /// the next invocation tries again; until then nothing is overwritten, since what is saved is not put on a version that
+    /// it was not made from. Fails when files of the newer version are there, but not all: with what makes the runtime end.
+    async fn renew(&self, latest: Instant) -> std::result::Result<(), Response<Body>> {
         if !self.resumed.load(Ordering::Acquire) {
-            return;
+            return Ok(());
         }
-        match self.keeper.renew().await {
+        match self.keeper.renew(latest).await {
             Ok(()) => self.resumed.store(false, Ordering::Release),
+            Err(error) if self.keeper.is_torn().await => {
+                tracing::error!(%error, "resumed from a snapshot, and the newest version was brought in part only: this sandbox ends");
+                let mut reply = Response::new(client::bytes(error.to_string()));
+                *reply.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+                return Err(reply);
+            }
             Err(error) => {
                 tracing::error!(%error, "resumed from a snapshot, and the newest version cannot be had: working on that of the snapshot");
             }
         }
+        Ok(())
     }
 
     async fn finish(&self) {

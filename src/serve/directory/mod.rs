@@ -11,7 +11,7 @@ pub use stray::Stray;
 use super::start::lock::Locks;
 use super::start::reconcile::{Found, Start};
 use super::start::store_check::StoreCheck;
-use super::start::{ASIDE, commit_options, open_records, version};
+use super::start::{ASIDE, commit_options, open_records, version, within};
 use super::startup::StatusPipe;
 use crate::clock::Timestamp;
 use crate::config::{Layout, MountSettings, OnExisting, Restore, Scan as When};
@@ -36,6 +36,7 @@ use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
@@ -55,6 +56,8 @@ pub struct Session {
     requests: Arc<Counters>,
     look: LookOptions,
     seen: Mutex<Seen>,
+    /// It has files of another version, but not all of them.
+    torn: AtomicBool,
     /// Last, so that they outlive what needs them.
     _runtime: Runtime,
     locks: Arc<Locks>,
@@ -87,6 +90,17 @@ impl std::fmt::Debug for Session {
     }
 }
 
+/// How a session begins.
+#[derive(Debug, Clone, Copy, Default)]
+struct Begin<'a> {
+    /// Somebody has worked on the directory already.
+    late: bool,
+    /// When the remote is not waited for any longer.
+    limit: Option<Instant>,
+    /// Whom to tell that the directory may be between two versions.
+    torn: Option<&'a AtomicBool>,
+}
+
 impl Session {
     /// Restores the newest version into the directory, beside what it has. Progress goes to `status`.
     pub fn open(settings: &MountSettings, stray: Stray, status: &StatusPipe) -> Result<Self> {
@@ -105,16 +119,27 @@ impl Session {
         let locks =
             if settings.keeps_state() { Locks::take(&settings) } else { Locks::without_state(&settings) }?;
         let known = records_of(&settings, status)?;
-        Self::on(settings, Arc::new(locks), known, stray, status, late)
+        Self::on(settings, Arc::new(locks), known, stray, status, Begin { late, ..Begin::default() })
     }
 
     /// The same session anew, where this process may have been copied and resumed, and others have gone on: with what
     /// they have saved since, with connections of its own, and as a writer of its own. What changed here and is not saved
-    /// stays. If that fails this one goes on, and overwrites nothing.
-    pub fn anew(&self, status: &StatusPipe) -> Result<Self> {
+    /// stays. If that fails, or the remote has not given everything by `limit`, this one goes on, and overwrites
+    /// nothing; unless it [`is_torn`](Self::is_torn).
+    pub fn anew(&self, status: &StatusPipe, limit: Option<Instant>) -> Result<Self> {
+        if self.is_torn() {
+            return Err(torn());
+        }
         self.records.become_another()?;
         let known = (self.records.clone(), false);
-        Self::on(self.settings.clone(), self.locks.clone(), known, Stray::Keep, status, false)
+        let begin = Begin { limit, torn: Some(&self.torn), ..Begin::default() };
+        Self::on(self.settings.clone(), self.locks.clone(), known, Stray::Keep, status, begin)
+    }
+
+    /// Whether the directory may be between two versions, because the way from one to the other was cut short. Then
+    /// nobody may work on it, and no save of it succeeds.
+    pub fn is_torn(&self) -> bool {
+        self.torn.load(Ordering::Acquire)
     }
 
     /// On a directory that is locked, and of which this is known; whether it was more before.
@@ -124,7 +149,7 @@ impl Session {
         (records, lost): (Arc<Records>, bool),
         stray: Stray,
         status: &StatusPipe,
-        late: bool,
+        Begin { late, limit, torn }: Begin<'_>,
     ) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(RUNTIME_THREADS)
@@ -137,7 +162,8 @@ impl Session {
         let store = runtime.block_on(store)?;
         let check = StoreCheck::begin(&runtime, &settings, &store, &records);
         let options = commit_options(&settings);
-        let opened = runtime.block_on(Committer::open(store.clone(), records.clone(), options.clone()));
+        let opened = Committer::open(store.clone(), records.clone(), options.clone());
+        let opened = runtime.block_on(within(limit, opened))?;
         let (committer, opening) = match opened {
             // Where a missing object looks like a forbidden one a first version can be made all the same: under
             // the condition that there is none.
@@ -169,9 +195,20 @@ impl Session {
         // What is to be deleted need not agree with anything.
         let existing = if stray == Stray::Delete { OnExisting::Merge } else { settings.on_existing };
         let settings = MountSettings { on_existing: existing, ..settings };
-        let start =
-            Start { settings: &settings, store: &store, records: &records, status, check: &check, aside };
-        let Found { mut marks, absent } = start.reconcile(&runtime, &committer, &opening, &locks, lost)?;
+        let start = Start {
+            settings: &settings,
+            store: &store,
+            records: &records,
+            status,
+            check: &check,
+            aside,
+            limit,
+        };
+        let found = start.reconcile(&runtime, &committer, &opening, &locks, lost);
+        if let (Err(_), Some(torn)) = (&found, torn) {
+            torn.fetch_or(opening.relation == Relation::Moved, Ordering::AcqRel);
+        }
+        let Found { mut marks, absent } = found?;
         check.passed()?;
         drop(check);
         if let Some(absent) = absent {
@@ -196,9 +233,9 @@ impl Session {
             ..LookOptions::default()
         };
         let flusher = flusher(&settings, &live, &look, (records.clone(), committer), &runtime)?;
-        let seen = Mutex::default();
+        let (seen, torn) = (Mutex::default(), AtomicBool::new(false));
         let session =
-            Self { settings, live, flusher, records, requests, look, seen, _runtime: runtime, locks };
+            Self { settings, live, flusher, records, requests, look, seen, torn, _runtime: runtime, locks };
         if opening.relation == Relation::Moved {
             session.settle(Some(Timestamp::now())); // of what was restored as well
         }
@@ -226,6 +263,9 @@ impl Session {
     /// A version is of one instant if nobody wrote while it was made. So it is looked once more, and what was
     /// written meanwhile is saved as well, up to a bound.
     pub fn save(&self, limit: Option<Instant>) -> Result<Saved> {
+        if self.is_torn() {
+            return Err(torn());
+        }
         self.flusher.give_up_at(limit);
         let mut made: Option<Receipt> = None;
         let mut restless = false;
@@ -325,6 +365,12 @@ impl Session {
             std::thread::sleep(left.min(tick) + Duration::from_millis(1));
         }
     }
+}
+
+fn torn() -> Error {
+    let message = "the directory is between two versions, since the way to the newer one was cut short: nothing of it is \
+                   saved, the next start completes it";
+    Error::new(ErrorKind::Unavailable, message)
 }
 
 /// Whether something was cut short while it was read.

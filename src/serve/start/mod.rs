@@ -7,7 +7,7 @@ pub mod store_check;
 
 use super::startup::StatusPipe;
 use crate::config::{self, MountSettings, OnConflict};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::journal::{Journal, SledJournal};
 use crate::layer::PackOptions;
 use crate::state::commit::{CommitOptions, Layout, Lost};
@@ -16,7 +16,7 @@ use crate::state::record::Records;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Where in a state directory local files go that the remote has otherwise.
 pub const ASIDE: &str = "conflicts";
@@ -62,6 +62,13 @@ pub fn commit_options(settings: &MountSettings) -> CommitOptions {
 /// A version as people and JSON see it.
 pub fn version(version: VersionId) -> Option<String> {
     (version > 0).then(|| version.to_string())
+}
+
+/// Waits for `work` until `limit`, if there is one; then it is dropped. Needs a runtime with time enabled.
+pub async fn within<T>(limit: Option<Instant>, work: impl Future<Output = T>) -> Result<T> {
+    let Some(limit) = limit else { return Ok(work.await) };
+    let late = |_| Error::new(ErrorKind::Unavailable, "the remote did not give everything in time");
+    tokio::time::timeout_at(limit.into(), work).await.map_err(late)
 }
 
 /// Opens a directory for calls relative to it.

@@ -5,6 +5,7 @@ mod restored;
 use super::lock::Locks;
 use super::reports::Reports;
 use super::store_check::StoreCheck;
+use super::within;
 use crate::config::{Layout, MountSettings, OnConflict, OnExisting, Restore, Scan};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::{Entry, Kind};
@@ -27,6 +28,7 @@ use std::collections::HashSet;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::runtime::Runtime;
 
 /// The parts of a start that this needs.
@@ -43,6 +45,8 @@ pub struct Start<'a> {
     pub check: &'a StoreCheck<'a>,
     /// Where local files go that the remote has otherwise.
     pub aside: PathBuf,
+    /// When bytes of the remote are not waited for any longer.
+    pub limit: Option<Instant>,
 }
 
 /// What a start found.
@@ -295,29 +299,14 @@ impl Start<'_> {
             })),
         };
         let progress = Reports::to(self.status);
-        let restored: restore::Restored = match (&opening.head, &opening.tag) {
-            (Some(head), _) => {
-                let root = locks.backing_fd()?;
-                runtime.block_on(restore::restore(
-                    self.store.clone(),
-                    LayerSource::newest_first(head),
-                    root,
-                    policy,
-                    &progress,
-                ))?
-            }
-            (None, _) => {
-                let root = locks.backing_fd()?;
-                let archive = runtime.block_on(self.archive(&opening.name))?;
-                runtime.block_on(restore::restore(
-                    self.store.clone(),
-                    vec![archive],
-                    root,
-                    policy,
-                    &progress,
-                ))?
-            }
-        };
+        let root = locks.backing_fd()?;
+        let restored = runtime.block_on(within(self.limit, async {
+            let layers = match &opening.head {
+                Some(head) => LayerSource::newest_first(head),
+                None => vec![self.archive(&opening.name).await?],
+            };
+            Ok::<_, Error>(restore::restore(self.store.clone(), layers, root, policy, &progress).await?)
+        }))??;
         for note in &restored.notes {
             self.status.notice(note.clone());
         }

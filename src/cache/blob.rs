@@ -192,17 +192,17 @@ impl Blob {
                     }
                     if let Some(bytes) = self.core.memory.get(self.entry.generation, number) {
                         Meters::count(&self.core.meters.memory_hits);
-                        self.hit(&block, length);
+                        self.hit(&block);
                         block.usage.unpin();
                         break bytes.slice(within as usize..within as usize + length);
                     }
                     if let Some(bytes) = self.take_cached(&block, within, length) {
-                        self.hit(&block, length);
+                        self.hit_on_disk(&block, length);
                         block.usage.unpin();
                         break bytes;
                     }
                     if let Some(bytes) = self.take_verified(block.clone()).await {
-                        self.hit(&block, length);
+                        self.hit_on_disk(&block, length);
                         break bytes.slice(within as usize..within as usize + length);
                     }
                 }
@@ -229,7 +229,7 @@ impl Blob {
         let found =
             block.trusting(|| self.entry.file().is_ok_and(|file| disk::read_cached(&file, space, offset)));
         if found {
-            self.hit(&block, space.len());
+            self.hit_on_disk(&block, space.len());
         }
         block.usage.unpin();
         if found {
@@ -238,9 +238,13 @@ impl Blob {
         found
     }
 
-    fn hit(&self, block: &Arc<Block>, length: usize) {
-        Meters::count(&self.core.meters.block_hits);
+    fn hit_on_disk(&self, block: &Arc<Block>, length: usize) {
         self.core.meters.bytes_hit.fetch_add(length as u64, Relaxed);
+        self.hit(block);
+    }
+
+    fn hit(&self, block: &Arc<Block>) {
+        Meters::count(&self.core.meters.block_hits);
         if block.usage.hit() {
             self.core.evictor.touch(self.entry.generation + u64::from(block.number), || {
                 Note::Block(Arc::downgrade(&self.entry), Arc::downgrade(block))

@@ -225,20 +225,33 @@ impl Cache {
                     None => return Removed::Absent,
                     Some(Slot::Filling(filling)) => {
                         if filling.abandon(&core, CacheError::Deleted) {
+                            Meters::count(&core.meters.deleted);
                             return Removed::Filling;
                         }
                         // It has just become a file, or has ended by itself.
                     }
                     Some(Slot::File(file)) => {
-                        let pinned = file.usage.is_pinned();
-                        if core.drop_file(&file) {
-                            Meters::count(&core.meters.deleted);
-                            core.events.send(|| Event::Delete(file.subject()));
-                            return if pinned { Removed::WhenUnpinned } else { Removed::Gone };
+                        let removed = core.delete_file(&file);
+                        if removed != Removed::Absent {
+                            return removed;
                         }
                     }
                 }
             }
+        });
+        removed.await.unwrap_or(Removed::Absent)
+    }
+
+    /// Deletes this file, which has its key no longer then; [`Removed::Absent`] if it has not any more, because it was
+    /// evicted or the key names another one by now.
+    pub async fn remove_file(&self, file: &File) -> Removed {
+        let Some(entry) = file.entry().cloned() else { return Removed::Absent };
+        let core = self.core.clone();
+        let removed = self.core.runtime.spawn_blocking(move || {
+            if !core.certain.load(SeqCst) {
+                core.deleted.lock().insert(entry.key.clone());
+            }
+            core.delete_file(&entry)
         });
         removed.await.unwrap_or(Removed::Absent)
     }

@@ -8,7 +8,7 @@ use super::budget::{Budget, Charge, Short};
 use super::buffers::Pool;
 use super::check::CHECKS;
 use super::config::Config;
-use super::error::CacheError;
+use super::error::{CacheError, TOO_LARGE, TOO_MUCH};
 use super::events::{Cause, Event, Events, Subject};
 use super::evict::Unit;
 use super::evict::admission::{Gate, Refusal};
@@ -16,6 +16,7 @@ use super::evictor::{Evictor, Held};
 use super::file_entry::FileEntry;
 use super::filling::Filling;
 use super::index::Index;
+use super::info::Removed;
 use super::key::{Key, ObjectId};
 use super::ledger::Ledger;
 use super::memory::Memory;
@@ -264,6 +265,17 @@ impl Core {
         })
     }
 
+    /// Takes a file away because somebody wants it gone.
+    pub fn delete_file(&self, file: &Arc<FileEntry>) -> Removed {
+        let pinned = file.usage.is_pinned();
+        if !self.drop_file(file) {
+            return Removed::Absent;
+        }
+        Meters::count(&self.meters.deleted);
+        self.events.send(|| Event::Delete(file.subject()));
+        if pinned { Removed::WhenUnpinned } else { Removed::Gone }
+    }
+
     /// Takes a file away because its bytes are not right or not there; not because it could not be looked at.
     pub fn drop_damaged(&self, file: &Arc<FileEntry>, error: &CacheError) {
         if error.is_shortage() || !self.drop_file(file) {
@@ -358,8 +370,8 @@ impl Core {
 
     fn refused(&self, refusal: Refusal) -> CacheError {
         let (counter, why) = match refusal {
-            Refusal::Size => (&self.meters.not_admitted_size, "it is too large"),
-            Refusal::Rate => (&self.meters.not_admitted_rate, "too much was written lately"),
+            Refusal::Size => (&self.meters.not_admitted_size, TOO_LARGE),
+            Refusal::Rate => (&self.meters.not_admitted_rate, TOO_MUCH),
         };
         Meters::count(counter);
         CacheError::NotAdmitted { why }

@@ -6,6 +6,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// A rule of admission: [`CacheError::NotAdmitted`].
+pub(super) const TOO_LARGE: &str = "it is too large";
+/// Another one.
+pub(super) const TOO_MUCH: &str = "too much was written lately";
+
 /// Why the cache did not do what was asked.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]

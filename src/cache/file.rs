@@ -38,6 +38,14 @@ impl File {
         Self { core, held: Whole::Blob(blob) }
     }
 
+    /// The file that it is, unless it is an object.
+    pub(super) fn entry(&self) -> Option<&Arc<FileEntry>> {
+        match &self.held {
+            Whole::File(file) => Some(file),
+            Whole::Blob(_) => None,
+        }
+    }
+
     /// Where it is. Read only: whoever writes there damages the cache.
     pub fn path(&self) -> PathBuf {
         match &self.held {

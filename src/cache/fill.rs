@@ -45,10 +45,11 @@ impl Fill {
             return Ok(found);
         }
         let size = options.size.unwrap_or(0);
-        core.admit_size(size)?;
-        core.admit_write(size)?;
-        let charge = core.reserve(room(key, size, core.config.block_bytes), 1).inspect_err(|_| {
+        let refused = |e: &CacheError| core.meters.refused(e);
+        core.admit_size(size).and_then(|()| core.admit_write(size)).inspect_err(refused)?;
+        let charge = core.reserve(room(key, size, core.config.block_bytes), 1).inspect_err(|e| {
             Meters::count(&core.meters.not_kept_full);
+            refused(e);
         })?;
         let filling = Arc::new(Filling::new(core, key, options, charge)?);
         let taken = core.files.change(key, |map| match map.get(key) {

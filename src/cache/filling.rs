@@ -204,9 +204,10 @@ impl Filling {
         }
         let more = self.room(core, after).saturating_sub(work.charge.bytes());
         if more > 0 {
-            core.admit_size(after)?;
-            work.charge.absorb(core.reserve(more, 0).inspect_err(|_| {
+            core.admit_size(after).inspect_err(|e| core.meters.refused(e))?;
+            work.charge.absorb(core.reserve(more, 0).inspect_err(|e| {
                 Meters::count(&core.meters.not_kept_full);
+                core.meters.refused(e);
             })?);
         }
         if let Err(e) = self.file.write_all_at(bytes, work.written) {
@@ -215,11 +216,11 @@ impl Filling {
             let again = full(&e) && core.evict_one(Cause::Free, &mut passed_over);
             core.put_back(passed_over);
             let written = if again { self.file.write_all_at(bytes, work.written) } else { Err(e) };
-            written.map_err(|e| {
-                if full(&e) {
+            written.map_err(|e| CacheError::io("write", &work.tmp.path, e)).inspect_err(|e| {
+                if e.is_full() {
                     Meters::count(&core.meters.not_kept_full);
                 }
-                CacheError::io("write", &work.tmp.path, e)
+                core.meters.refused(e);
             })?;
         }
         work.charge.written(on_disk(after) - on_disk(work.written));

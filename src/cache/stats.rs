@@ -1,6 +1,7 @@
 //! Running totals by cause, and the snapshot of them that is shown.
 use super::budget::{Limits, Used};
 pub use super::check::CHECKS;
+use super::error::{CacheError, TOO_LARGE};
 use super::events::Cause;
 use crate::metrics::bucket;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -53,7 +54,7 @@ meters! {
     block_joins,
     /// Reads of blocks that had to be fetched.
     block_misses,
-    /// Bytes read from the disk.
+    /// Bytes that readers were given from the disk.
     bytes_hit,
     /// Files that were inserted.
     file_inserts,
@@ -83,6 +84,12 @@ meters! {
     not_admitted_size,
     /// What was not kept because too much had been written.
     not_admitted_rate,
+    /// … of what was not kept the files: they were not inserted, because the disk or the budget was full.
+    refused_full,
+    /// … because of their size.
+    refused_size,
+    /// … because too much had been written.
+    refused_rate,
     /// Files and blocks thrown out because of `max_bytes`.
     evicted_bytes,
     /// … because of `max_entries`.
@@ -93,7 +100,7 @@ meters! {
     evicted_expired,
     /// … because somebody asked for room.
     evicted_asked,
-    /// Files and blocks that were deleted.
+    /// Files, fills of files and blocks that were deleted.
     deleted,
     /// Files and blocks whose bytes were not those that had been written.
     corrupt_drops,
@@ -128,6 +135,16 @@ impl Meters {
     pub(super) fn took(&self, time: Duration) {
         self.fill_us.fetch_add(time.as_micros() as u64, Relaxed);
         Self::count(&self.latency[bucket(time)]);
+    }
+
+    /// A file is not inserted because of this, if it is one of the reasons that are counted.
+    pub(super) fn refused(&self, error: &CacheError) {
+        match error {
+            CacheError::NotAdmitted { why } if *why == TOO_LARGE => Self::count(&self.refused_size),
+            CacheError::NotAdmitted { .. } => Self::count(&self.refused_rate),
+            error if error.is_full() => Self::count(&self.refused_full),
+            _ => {}
+        }
     }
 
     pub(super) fn evicted(&self, cause: Cause) {

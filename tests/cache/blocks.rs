@@ -42,6 +42,27 @@ async fn any_range_is_right_cold_and_warm() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_memory_still_had_was_not_read_from_the_disk() {
+    let dir = place();
+    let mut config = config(dir.path());
+    config.memory_bytes = 2 * BLOCK;
+    let cache = open(config).await;
+    let source = Arc::new(Source::default());
+    let blob = cache.blob(&object(1, BLOCK), source.clone()).unwrap();
+    blob.read(0, 1000).await.unwrap();
+    cache.quiet().await;
+    assert_eq!(blob.read(0, 1000).await.unwrap(), content(1, 0..1000));
+    let totals = cache.stats().totals;
+    assert_eq!((totals.memory_hits, totals.block_hits, totals.bytes_hit), (1, 1, 0));
+    // Who comes when nobody reads it any more has it from the disk.
+    drop(blob);
+    let blob = cache.blob(&object(1, BLOCK), source.clone()).unwrap();
+    assert_eq!(blob.read(0, 1000).await.unwrap(), content(1, 0..1000));
+    let totals = cache.stats().totals;
+    assert_eq!((totals.memory_hits, totals.block_hits, totals.bytes_hit), (1, 2, 1000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn sixty_four_readers_of_a_cold_object_cost_one_fetch_a_block() {
     let dir = place();
     let mut config = config(dir.path());
@@ -207,7 +228,8 @@ async fn a_full_disk_is_a_miss_that_reads_through() {
         assert_eq!(blob.read(0, 3 * BLOCK as usize).await.unwrap(), content(1, 0..3 * BLOCK));
         cache.quiet().await;
     }
-    assert_eq!((source.fetches(), cache.stats().totals.not_kept_full), (6, 6));
+    let totals = cache.stats().totals;
+    assert_eq!((source.fetches(), totals.not_kept_full, totals.refused_full), (6, 6, 0));
     drop(blob);
     assert_eq!(taken(dir.path()), (0, 0));
     assert!(cache.entries().is_empty());

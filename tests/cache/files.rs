@@ -275,6 +275,29 @@ async fn what_is_held_is_never_evicted_and_what_is_not_goes_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_removed_by_its_guard_while_its_key_names_it() {
+    let dir = place();
+    let cache = open(dir.path()).await;
+    let put = async |text: &'static str| match cache.insert(&key(1), Bytes::from(text)).await.unwrap() {
+        Inserted::New(file) => file,
+        other => panic!("{other:?}"),
+    };
+    let old = put("old").await;
+    assert_eq!(cache.remove(key(1)).await, Removed::WhenUnpinned);
+    let new = put("new").await;
+    assert_eq!(cache.remove_file(&old).await, Removed::Absent, "the key names another one");
+    assert_eq!(cache.remove_file(&new).await, Removed::WhenUnpinned);
+    assert!(cache.look_up(key(1)).await.unwrap().is_none());
+    assert_eq!((read(&new), cache.stats().totals.deleted), (b"new".to_vec(), 2));
+    drop((old, new));
+    assert_budget(&cache, "after both");
+    // A fill counts as well.
+    let _fill = begun(cache.begin(&key(2), FillOptions::default()).unwrap());
+    assert_eq!(cache.remove(key(2)).await, Removed::Filling);
+    assert_eq!(cache.stats().totals.deleted, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn limits_of_entries_and_of_free_disk_hold() {
     let dir = place();
     let mut few = config(dir.path());
@@ -294,7 +317,8 @@ async fn limits_of_entries_and_of_free_disk_hold() {
     let cache = Cache::open_on(none, Arc::new(MemoryJournal::new())).await.unwrap();
     let refused = cache.insert(&key(1), Bytes::from("x")).await;
     assert!(matches!(refused, Err(CacheError::NoRoom { .. })), "{refused:?}");
-    assert_eq!(cache.stats().totals.not_kept_full, 1);
+    let totals = cache.stats().totals;
+    assert_eq!((totals.not_kept_full, totals.refused_full), (1, 1));
     assert_eq!(taken(dir.path()), (0, 0));
 }
 
@@ -318,6 +342,7 @@ async fn what_is_too_large_or_too_much_is_not_admitted() {
     assert!(matches!(too_much, Err(CacheError::NotAdmitted { .. })), "{too_much:?}");
     let totals = cache.stats().totals;
     assert_eq!((totals.not_admitted_size, totals.not_admitted_rate), (2, 1));
+    assert_eq!((totals.refused_size, totals.refused_rate, totals.refused_full), (2, 1, 0));
     assert_budget(&cache, "after refusals");
 }
 

@@ -26,7 +26,12 @@ pub fn of_cache(stats: &Stats, journal_bytes: Option<u64>) -> Vec<Family> {
                 ("miss", t.block_misses),
             ],
         ),
-        Family::one("icecache_cache_read_bytes_total", Counter, "Bytes read from the disk.", t.bytes_hit),
+        Family::one(
+            "icecache_cache_read_bytes_total",
+            Counter,
+            "Bytes that readers were given from the disk.",
+            t.bytes_hit,
+        ),
         Family::by(
             "icecache_cache_inserts_total",
             "What was inserted.",
@@ -69,9 +74,19 @@ pub fn of_cache(stats: &Stats, journal_bytes: Option<u64>) -> Vec<Family> {
         ),
         Family::by(
             "icecache_cache_not_kept_total",
-            "What was read past the cache, by why.",
+            "Blocks that were read past the cache, by why.",
             "reason",
-            &[("full", t.not_kept_full), ("size", t.not_admitted_size), ("rate", t.not_admitted_rate)],
+            &[
+                ("full", t.not_kept_full.saturating_sub(t.refused_full)),
+                ("size", t.not_admitted_size.saturating_sub(t.refused_size)),
+                ("rate", t.not_admitted_rate.saturating_sub(t.refused_rate)),
+            ],
+        ),
+        Family::by(
+            "icecache_cache_refused_total",
+            "Files that were not inserted, by why.",
+            "reason",
+            &[("full", t.refused_full), ("size", t.refused_size), ("rate", t.refused_rate)],
         ),
         Family::by(
             "icecache_cache_evictions_total",
@@ -85,7 +100,12 @@ pub fn of_cache(stats: &Stats, journal_bytes: Option<u64>) -> Vec<Family> {
                 ("asked", t.evicted_asked),
             ],
         ),
-        Family::one("icecache_cache_deletes_total", Counter, "Files and blocks deleted.", t.deleted),
+        Family::one(
+            "icecache_cache_deletes_total",
+            Counter,
+            "Files, fills of files and blocks deleted.",
+            t.deleted,
+        ),
         Family::one(
             "icecache_cache_corrupt_drops_total",
             Counter,

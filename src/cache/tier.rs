@@ -168,6 +168,20 @@ impl Origin for StoreOrigin {
 pub struct TierError {
     /// What happened.
     pub message: String,
+    /// Whether it was asked at all: one that is left out for a while, or has enough to do, is not.
+    pub asked: bool,
+}
+
+impl TierError {
+    /// It was asked, and failed.
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self { message: message.into(), asked: true }
+    }
+
+    /// It was not asked.
+    pub fn not_asked(message: impl Into<String>) -> Self {
+        Self { message: message.into(), asked: false }
+    }
 }
 
 /// A store of blocks between the disk and the origin, such as Redis. Its keys carry the immutable identity,
@@ -181,6 +195,10 @@ pub trait Tier: Send + Sync + std::fmt::Debug {
     async fn get(&self, object: &ObjectId, range: Range<u64>) -> Result<Option<Bytes>, TierError>;
     /// Keeps the bytes of `range`, if it likes.
     async fn put(&self, object: &ObjectId, range: Range<u64>, bytes: Bytes) -> Result<(), TierError>;
+    /// How often so far it had other bytes than those that were written; each time is a miss.
+    fn corrupt(&self) -> u64 {
+        0
+    }
 }
 
 /// Tiers, asked one after the other, and the origin at their end.
@@ -197,6 +215,7 @@ struct TierCounters {
     hits: AtomicU64,
     misses: AtomicU64,
     errors: AtomicU64,
+    skipped: AtomicU64,
 }
 
 /// What a tier has answered so far.
@@ -210,6 +229,10 @@ pub struct TierStats {
     pub misses: u64,
     /// How often it could not say; each counts as a miss to the reader.
     pub errors: u64,
+    /// How often it was not asked, because it is left out or has enough to do.
+    pub skipped: u64,
+    /// How often it had other bytes than those that were written; each is a miss as well.
+    pub corrupt: u64,
 }
 
 impl Chain {
@@ -228,6 +251,8 @@ impl Chain {
                 hits: c.hits.load(Relaxed),
                 misses: c.misses.load(Relaxed),
                 errors: c.errors.load(Relaxed),
+                skipped: c.skipped.load(Relaxed),
+                corrupt: tier.corrupt(),
             })
             .collect()
     }
@@ -305,6 +330,7 @@ impl Origin for Chain {
                     return Ok(Fetched { body, source: tier.name() });
                 }
                 Ok(None) => &counters.misses,
+                Err(TierError { asked: false, .. }) => &counters.skipped,
                 Ok(Some(_)) | Err(_) => &counters.errors,
             };
             counter.fetch_add(1, Relaxed);

@@ -162,13 +162,20 @@ impl Tier for RedisTier {
             Err(_) => &self.meters.failed,
         };
         Meters::count(counter);
-        read.map_err(|e| TierError { message: e.to_string() })
+        read.map_err(|e| {
+            let asked = !matches!(e, RedisError::Open | RedisError::Busy);
+            TierError { message: e.to_string(), asked }
+        })
     }
 
     async fn put(&self, object: &ObjectId, range: Range<u64>, bytes: Bytes) -> Result<(), TierError> {
         self.write(object, range, bytes).await.map_err(|e| {
             Meters::count(&self.meters.not_written);
-            TierError { message: e.to_string() }
+            TierError::failed(e.to_string())
         })
+    }
+
+    fn corrupt(&self) -> u64 {
+        self.meters.corrupt.load(Relaxed)
     }
 }

@@ -89,7 +89,7 @@ pub async fn run(
             metrics::of_cache(&cache.stats(), cache.journal_bytes())
                 .into_iter()
                 .chain(metrics::of_server(&meters.totals()))
-                .chain([metrics::of_tiers(&tiers)])
+                .chain(metrics::of_tiers(&tiers))
                 .collect()
         });
         tokio::spawn(serve(listener, Arc::new(metrics), limits, Arc::default(), stop.clone()))

@@ -334,7 +334,7 @@ impl Tier for Shelf {
         range: std::ops::Range<u64>,
     ) -> Result<Option<bytes::Bytes>, TierError> {
         if self.broken.load(Relaxed) {
-            return Err(TierError { message: "broken".into() });
+            return Err(TierError::failed("broken"));
         }
         Ok(self.there.lock().unwrap().get(&(object.clone(), range.start)).cloned())
     }
@@ -349,6 +349,37 @@ impl Tier for Shelf {
         self.puts.0.add_permits(1);
         Ok(())
     }
+}
+
+/// A tier that is left out.
+#[derive(Debug)]
+struct LeftOut;
+
+#[async_trait::async_trait]
+impl Tier for LeftOut {
+    fn name(&self) -> &'static str {
+        "left out"
+    }
+
+    async fn get(&self, _: &ObjectId, _: std::ops::Range<u64>) -> Result<Option<bytes::Bytes>, TierError> {
+        Err(TierError::not_asked("it is left out"))
+    }
+
+    async fn put(&self, _: &ObjectId, _: std::ops::Range<u64>, _: bytes::Bytes) -> Result<(), TierError> {
+        Err(TierError::not_asked("it is left out"))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_tier_was_not_asked_for_is_no_error_of_it() {
+    let dir = place();
+    let cache = open(config(dir.path())).await;
+    let source = Arc::new(Source::default());
+    let chain = Arc::new(Chain::new(vec![Arc::new(LeftOut)], source.clone()));
+    let blob = cache.blob(&object(1, BLOCK), chain.clone()).unwrap();
+    assert_eq!(blob.read(0, 100).await.unwrap(), content(1, 0..100));
+    let stats = chain.stats()[0];
+    assert_eq!((stats.skipped, stats.errors, stats.misses), (1, 0, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -173,12 +173,18 @@ fn fills(stats: &Stats) -> Family {
 }
 
 /// What tiers have answered.
-pub fn of_tiers(tiers: &[TierStats]) -> Family {
+pub fn of_tiers(tiers: &[TierStats]) -> [Family; 2] {
+    let name = |tier: &TierStats| ("tier", tier.name.to_owned());
     let sample = |tier: &TierStats| {
-        [("hit", tier.hits), ("miss", tier.misses), ("error", tier.errors)].map(|(result, value)| {
-            (vec![("tier", tier.name.to_owned()), ("result", result.to_owned())], value)
-        })
+        let all =
+            [("hit", tier.hits), ("miss", tier.misses), ("error", tier.errors), ("skipped", tier.skipped)];
+        let tier = name(tier);
+        all.map(|(result, value)| (vec![tier.clone(), ("result", result.to_owned())], value))
     };
-    let help = "Blocks that were asked of a tier before the origin.";
-    Family::labelled("icecache_tier_requests_total", Kind::Counter, help, tiers.iter().flat_map(sample))
+    let help = "Blocks that were to be had from a tier before the origin; 'skipped' were not asked for.";
+    let requests =
+        Family::labelled("icecache_tier_requests_total", Kind::Counter, help, tiers.iter().flat_map(sample));
+    let help = "Blocks of which a tier had other bytes than were written; each is a miss as well.";
+    let corrupt = tiers.iter().map(|tier| (vec![name(tier)], tier.corrupt));
+    [requests, Family::labelled("icecache_tier_corrupt_total", Kind::Counter, help, corrupt)]
 }

@@ -68,7 +68,14 @@ mod tests {
         let cache = Cache::open(Config::new(dir.path())).await.expect("opens");
         let mut all = of_cache(&cache.stats(), cache.journal_bytes());
         all.extend(of_server(&HttpMeters::default().totals()));
-        all.push(of_tiers(&[TierStats { name: "redis", hits: 1, misses: 2, errors: 3 }]));
+        all.extend(of_tiers(&[TierStats {
+            name: "redis",
+            hits: 1,
+            misses: 2,
+            errors: 3,
+            skipped: 4,
+            corrupt: 5,
+        }]));
         all.extend(of_mount(&MountTotals::default()));
         let totals = TablesTotals {
             tables: [("known", 0), ("shown", 0), ("failed", 0)],
@@ -110,6 +117,12 @@ mod tests {
         let text = encode(&all);
         assert!(text.contains("# TYPE icecache_cache_fill_seconds histogram\n"));
         assert!(text.contains("icecache_cache_limit_bytes 10737418240\n"));
-        assert!(text.contains("icecache_tier_requests_total{tier=\"redis\",result=\"miss\"} 2\n"));
+        for line in [
+            "icecache_tier_requests_total{tier=\"redis\",result=\"miss\"} 2\n",
+            "icecache_tier_requests_total{tier=\"redis\",result=\"skipped\"} 4\n",
+            "icecache_tier_corrupt_total{tier=\"redis\"} 5\n",
+        ] {
+            assert!(text.contains(line), "{line}");
+        }
     }
 }

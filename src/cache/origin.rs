@@ -48,7 +48,13 @@ impl Answer {
     fn of_cached(id: &ObjectId) -> Self {
         let (length, tag) = (id.size, Tag(id.tag.clone()));
         Self {
-            properties: Properties { length, tag, modified: UNKNOWN, content_type: None },
+            properties: Properties {
+                length,
+                tag,
+                modified: UNKNOWN,
+                content_type: None,
+                content_encoding: None,
+            },
             at: None,
             epoch: 0,
         }

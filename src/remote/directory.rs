@@ -193,7 +193,11 @@ impl Shared {
         let path = self.root.join(key);
         // A FIFO would be waited for.
         match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path) {
-            Ok(file) => Ok((file, path)),
+            // Nor is a directory an object: keys lie beneath it.
+            Ok(file) => match file.metadata() {
+                Ok(meta) if meta.is_dir() => Err(RemoteError::NotFound { key: key.to_owned() }),
+                _ => Ok((file, path)),
+            },
             // Certain, unlike most errors: no such name, or an object where a directory would have to be.
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
                 self.require_root()?;
@@ -433,7 +437,7 @@ impl ObjectStore for DirectoryStore {
             let (tag, length, _) = identify(&file, &path)?;
             let modified = file.metadata().and_then(|meta| meta.modified());
             let modified = modified.map_err(|e| failed("look at", &path, &e))?.into();
-            Ok(Properties { length, tag, modified, content_type: None })
+            Ok(Properties { length, tag, modified, content_type: None, content_encoding: None })
         })
         .await
     }

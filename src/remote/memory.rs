@@ -109,7 +109,13 @@ impl ObjectStore for MemoryStore {
 
     async fn head(&self, key: &str) -> Result<Properties, RemoteError> {
         let Stored { bytes, tag, modified } = self.find(key)?;
-        Ok(Properties { length: bytes.len() as u64, tag, modified, content_type: None })
+        Ok(Properties {
+            length: bytes.len() as u64,
+            tag,
+            modified,
+            content_type: None,
+            content_encoding: None,
+        })
     }
 
     async fn delete(&self, key: &str) -> Result<(), RemoteError> {

@@ -73,6 +73,8 @@ pub struct Properties {
     pub modified: Timestamp,
     /// Its media type, where the store keeps one.
     pub content_type: Option<String>,
+    /// What its bytes were encoded with, such as `gzip`, where the store keeps that.
+    pub content_encoding: Option<String>,
 }
 
 /// The bytes of an object as they arrive. An item may be an error; after one the stream ends.

@@ -234,8 +234,9 @@ impl ObjectStore for S3Store {
             let message = format!("answer lacks ETag, Content-Length or Last-Modified: {key}");
             return Err(RemoteError::Refused { message });
         };
-        let (tag, content_type) = (Tag(tag), found.content_type);
-        Ok(Properties { length, tag, modified: timestamp(&modified), content_type })
+        let (tag, modified, content_type) = (Tag(tag), timestamp(&modified), found.content_type);
+        let content_encoding = found.content_encoding.as_deref().and_then(encoding_of_bytes);
+        Ok(Properties { length, tag, modified, content_type, content_encoding })
     }
 
     async fn delete(&self, key: &str) -> Result<(), RemoteError> {
@@ -287,6 +288,14 @@ fn put_limit(bytes: usize) -> Duration {
     ANSWER_TIMEOUT + Duration::from_secs(bytes as u64 / SLOWEST_UPLINK_BYTES_PER_SECOND)
 }
 
+/// A `Content-Encoding` without `aws-chunked`, which is how an upload was sent and which some servers keep.
+fn encoding_of_bytes(header: &str) -> Option<String> {
+    let codings = header.split(',').map(str::trim);
+    let of_bytes = codings.filter(|one| !one.is_empty() && !one.eq_ignore_ascii_case("aws-chunked"));
+    let of_bytes: Vec<_> = of_bytes.collect();
+    (!of_bytes.is_empty()).then(|| of_bytes.join(", "))
+}
+
 /// The `a` of `bytes a-b/n`.
 fn start_of_range(header: &str) -> Option<u64> {
     header.strip_prefix("bytes ")?.split_once('-')?.0.parse().ok()
@@ -332,5 +341,23 @@ impl Intercept for CountRequests {
     ) -> Result<(), BoxError> {
         self.0.http_request();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_an_upload_was_sent_is_no_encoding_of_its_bytes() {
+        for (header, encoding) in [
+            ("gzip", Some("gzip")),
+            ("aws-chunked", None),
+            ("aws-chunked,gzip", Some("gzip")),
+            ("gzip, AWS-chunked, br", Some("gzip, br")),
+            ("", None),
+        ] {
+            assert_eq!(encoding_of_bytes(header).as_deref(), encoding, "{header}");
+        }
     }
 }

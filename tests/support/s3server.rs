@@ -201,6 +201,11 @@ impl S3Server {
         self.store.remove(BUCKET, key)
     }
 
+    /// Says of an object that its bytes are encoded so.
+    pub fn encode(&self, key: &str, encoding: &str) {
+        self.store.encode(BUCKET, key, encoding);
+    }
+
     /// Gives an object other bytes without the server's knowledge: what it says of the object is of the old ones.
     pub fn rot(&self, key: &str, data: impl Into<bytes::Bytes>) {
         self.store.rot(BUCKET, key, data.into());

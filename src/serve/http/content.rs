@@ -45,6 +45,14 @@ impl Content {
         }
     }
 
+    /// What the origin says that its bytes are encoded with.
+    pub(super) fn encoding(&self) -> Option<&str> {
+        match self {
+            Self::Object(_, properties) => properties.content_encoding.as_deref(),
+            _ => None,
+        }
+    }
+
     /// What tells it from another version. Of a file the checksum of its bytes, which is not known before
     /// all of them are.
     pub(super) fn validators(&self) -> Validators {

@@ -25,6 +25,7 @@ struct Stored {
     modified: SystemTime,
     metadata: Option<Metadata>,
     checksums: Checksum,
+    encoding: Option<String>,
 }
 
 struct Pending {
@@ -151,8 +152,15 @@ impl MemoryS3 {
     pub fn put(&self, bucket: &str, key: &str, data: Bytes) {
         let etag = hex(&Md5::digest(&data));
         let (modified, checksums) = (SystemTime::now(), Checksum::default());
-        let stored = Stored { data, etag, modified, metadata: None, checksums };
+        let stored = Stored { data, etag, modified, metadata: None, checksums, encoding: None };
         self.state.lock().unwrap().insert(bucket, key, stored).expect("the bucket is there");
+    }
+
+    /// Says of an object that its bytes are encoded so.
+    pub fn encode(&self, bucket: &str, key: &str, encoding: &str) {
+        let mut state = self.state.lock().unwrap();
+        let stored = state.buckets.get_mut(bucket).unwrap().get_mut(key).expect("the object is there");
+        stored.encoding = Some(encoding.to_owned());
     }
 
     /// Other bytes, but everything that the server says of the object is still of the old ones.
@@ -230,7 +238,7 @@ impl S3 for MemoryS3 {
         state.check(&i.bucket, &i.key, if_match, if_none_match, seen)?;
         let modified = SystemTime::now();
         let (metadata, sums) = (i.metadata, checksums.clone());
-        let stored = Stored { data, etag: etag.clone(), modified, metadata, checksums: sums };
+        let stored = Stored { data, etag: etag.clone(), modified, metadata, checksums: sums, encoding: None };
         state.insert(&i.bucket, &i.key, stored)?;
         done(
             fault,
@@ -301,6 +309,7 @@ impl S3 for MemoryS3 {
                 e_tag: Some(ETag::Strong(found.etag)),
                 last_modified: Some(found.modified.into()),
                 metadata: found.metadata,
+                content_encoding: found.encoding,
                 ..Default::default()
             },
         )
@@ -462,7 +471,8 @@ impl S3 for MemoryS3 {
         state.check(&i.bucket, &i.key, i.if_match.as_ref(), i.if_none_match.as_ref(), seen)?;
         state.pending.remove(&i.upload_id);
         let (modified, checksums) = (SystemTime::now(), Checksum::default());
-        let stored = Stored { data: data.into(), etag: etag.clone(), modified, metadata, checksums };
+        let stored =
+            Stored { data: data.into(), etag: etag.clone(), modified, metadata, checksums, encoding: None };
         state.insert(&i.bucket, &i.key, stored)?;
         done(
             fault,

@@ -75,7 +75,7 @@ impl Files {
                     let mut fields = HeaderMap::new();
                     set(&mut fields, header::CONTENT_RANGE, &content_range(part, size));
                     set(&mut fields, header::CONTENT_LENGTH, &(part.end - part.start).to_string());
-                    set(&mut fields, header::CONTENT_TYPE, &media_type);
+                    describe_bytes(&mut fields, content, &media_type);
                     (
                         StatusCode::PARTIAL_CONTENT,
                         fields,
@@ -93,7 +93,7 @@ impl Files {
                 if let Some(size) = size {
                     set(&mut fields, header::CONTENT_LENGTH, &size.to_string());
                 }
-                set(&mut fields, header::CONTENT_TYPE, &media_type);
+                describe_bytes(&mut fields, content, &media_type);
                 let body = match *method {
                     Method::HEAD => reply::bytes(Bytes::new()),
                     _ => {
@@ -150,9 +150,10 @@ impl Files {
 /// Several parts in one body (RFC 9110, section 14.6).
 fn multipart(content: &Content, parts: &[Range<u64>], size: u64, media_type: &str) -> (HeaderMap, Pieces) {
     let boundary = uuid::Uuid::new_v4().simple().to_string();
+    let encoding = encoding(content).map(|said| format!("Content-Encoding: {said}\r\n")).unwrap_or_default();
     let head = |part: &Range<u64>| {
         let range = content_range(part, size);
-        format!("\r\n--{boundary}\r\nContent-Type: {media_type}\r\nContent-Range: {range}\r\n\r\n")
+        format!("\r\n--{boundary}\r\nContent-Type: {media_type}\r\n{encoding}Content-Range: {range}\r\n\r\n")
     };
     let tail = format!("\r\n--{boundary}--\r\n");
     let length: u64 = parts.iter().map(|part| head(part).len() as u64 + part.end - part.start).sum();
@@ -167,6 +168,19 @@ fn multipart(content: &Content, parts: &[Range<u64>], size: u64, media_type: &st
 
 fn content_range(part: &Range<u64>, size: u64) -> String {
     format!("bytes {}-{}/{size}", part.start, part.end - 1)
+}
+
+/// What the bytes are that are sent, whether all of them or some.
+fn describe_bytes(fields: &mut HeaderMap, content: &Content, media_type: &str) {
+    set(fields, header::CONTENT_TYPE, media_type);
+    if let Some(encoding) = encoding(content) {
+        set(fields, header::CONTENT_ENCODING, encoding);
+    }
+}
+
+/// What the origin says, if it can stand in a header.
+fn encoding(content: &Content) -> Option<&str> {
+    content.encoding().filter(|said| HeaderValue::from_str(said).is_ok())
 }
 
 /// What the origin says, or what the name says.

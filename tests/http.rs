@@ -1,9 +1,15 @@
 //! The cache over HTTP: the real program, asked by curl and by clients that misbehave.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "http/conditions.rs"]
+mod conditions;
+#[path = "http/counts.rs"]
+mod counts;
 #[path = "http/encoding.rs"]
 mod encoding;
 mod harness;
+#[path = "http/refusals.rs"]
+mod refusals;
 mod support;
 
 use harness::lab::BIN;

@@ -81,7 +81,7 @@ pub async fn run(
     };
     let addresses =
         Addresses { http: local(&files_at)?, metrics: metrics_at.as_ref().map(local).transpose()? };
-    let files = Arc::new(Files::new(cache.clone(), origin, token, meters.clone()));
+    let files = Arc::new(Files::new(cache.clone(), origin, token));
     let metrics = metrics_at.map(|listener| {
         let (cache, meters) = (cache.clone(), meters.clone());
         let metrics = Metrics::new(move || {

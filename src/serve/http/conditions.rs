@@ -1,6 +1,7 @@
 //! Conditional requests, by RFC 9110, section 13.
 use hyper::HeaderMap;
 use hyper::header::{self, HeaderName};
+use std::borrow::Cow;
 use std::time::SystemTime;
 
 /// What tells one version of a content from another.
@@ -28,36 +29,64 @@ pub enum Verdict {
 
 /// In the order of section 13.2.2.
 pub fn judge(headers: &HeaderMap, validators: &Validators) -> Verdict {
-    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let etag = validators.etag.as_deref();
-    let date = |text: &str| httpdate::parse_http_date(text).ok();
-    let since = |name| text(name).and_then(date).zip(validators.modified);
-    // A list may come in several lines.
-    let list = |name: HeaderName| {
-        let lines: Vec<_> = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
-        (!lines.is_empty()).then(|| lines.join(","))
-    };
-    let unmatched = match list(header::IF_MATCH) {
-        Some(list) => !matches(&list, etag, true),
-        None => since(header::IF_UNMODIFIED_SINCE).is_some_and(|(then, modified)| modified > then),
-    };
-    if unmatched {
+    if is_unmatched(headers, Some(validators)) {
         return Verdict::Failed;
     }
-    let is_known = match list(header::IF_NONE_MATCH) {
+    let is_known = match list(headers, header::IF_NONE_MATCH) {
         Some(list) => matches(&list, etag, false),
-        None => since(header::IF_MODIFIED_SINCE).is_some_and(|(then, modified)| modified <= then),
+        None => since(headers, header::IF_MODIFIED_SINCE, validators)
+            .is_some_and(|(then, modified)| modified <= then),
     };
     if is_known {
         return Verdict::NotModified;
     }
-    let ranges = text(header::IF_RANGE).is_none_or(|condition| match condition.trim() {
-        tag if tag.starts_with('"') => Some(tag) == etag,
-        // A weak tag proves nothing byte by byte.
-        tag if tag.starts_with("W/") => false,
-        when => date(when).is_some_and(|then| Some(then) == validators.modified),
-    });
+    // A date proves nothing: of two versions within a second, which we may have had, it is the same. Nor does a
+    // weak tag.
+    let ranges = text(headers, header::IF_RANGE).is_none_or(|condition| Some(condition.trim()) == etag);
     Verdict::Proceed { ranges }
+}
+
+/// Whether a write depends on what is there.
+pub fn is_conditional(headers: &HeaderMap) -> bool {
+    [header::IF_MATCH, header::IF_NONE_MATCH, header::IF_UNMODIFIED_SINCE]
+        .iter()
+        .any(|name| headers.contains_key(name))
+}
+
+/// Whether a write must not happen where this is, or nothing.
+pub fn forbid(headers: &HeaderMap, current: Option<&Validators>) -> bool {
+    let is_there = |list: String| current.is_some_and(|v| matches(&list, v.etag.as_deref(), false));
+    is_unmatched(headers, current) || list(headers, header::IF_NONE_MATCH).is_some_and(is_there)
+}
+
+/// Whether it is another one than whoever asks has in mind.
+fn is_unmatched(headers: &HeaderMap, current: Option<&Validators>) -> bool {
+    match (list(headers, header::IF_MATCH), current) {
+        (Some(list), Some(current)) => !matches(&list, current.etag.as_deref(), true),
+        (Some(_), None) => true,
+        (None, Some(current)) => since(headers, header::IF_UNMODIFIED_SINCE, current)
+            .is_some_and(|(then, modified)| modified > then),
+        (None, None) => false,
+    }
+}
+
+/// What is no text is a text that equals nothing.
+fn text(headers: &HeaderMap, name: HeaderName) -> Option<Cow<'_, str>> {
+    headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()))
+}
+
+/// A list may come in several lines.
+fn list(headers: &HeaderMap, name: HeaderName) -> Option<String> {
+    let lines = headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let lines: Vec<_> = lines.collect();
+    (!lines.is_empty()).then(|| lines.join(","))
+}
+
+/// A date that was given, and when it was changed.
+fn since(headers: &HeaderMap, name: HeaderName, validators: &Validators) -> Option<(SystemTime, SystemTime)> {
+    let then = text(headers, name).and_then(|text| httpdate::parse_http_date(&text).ok());
+    then.zip(validators.modified)
 }
 
 /// Whether a list of tags, or `*`, names this one; a weak tag only where the comparison is not `strong`.
@@ -91,16 +120,25 @@ fn matches(list: &str, etag: Option<&str>, strong: bool) -> bool {
 #[allow(clippy::expect_used)] // a test may panic
 mod tests {
     use super::*;
+    use hyper::header::HeaderValue;
     use std::time::Duration;
 
-    fn judged(headers: &[(&str, &str)]) -> Verdict {
+    fn map(headers: &[(&str, &str)]) -> HeaderMap {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(HeaderName::from_bytes(name.as_bytes()).expect("name"), value.parse().expect("value"));
         }
+        map
+    }
+
+    fn ours() -> Validators {
         // Sun, 06 Nov 1994 08:49:37 GMT
         let modified = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777));
-        judge(&map, &Validators { etag: Some("\"abc\"".into()), modified })
+        Validators { etag: Some("\"abc\"".into()), modified }
+    }
+
+    fn judged(headers: &[(&str, &str)]) -> Verdict {
+        judge(&map(headers), &ours())
     }
 
     #[test]
@@ -128,11 +166,41 @@ mod tests {
             (&[("if-range", "\"abc\"")], proceed(true)),
             (&[("if-range", "W/\"abc\"")], proceed(false)),
             (&[("if-range", "\"x\"")], proceed(false)),
-            (&[("if-range", THEN)], proceed(true)),
+            (&[("if-range", THEN)], proceed(false)),
             (&[("if-range", EARLIER)], proceed(false)),
             (&[("if-range", "nonsense")], proceed(false)),
         ] {
             assert_eq!(judged(headers), verdict, "{headers:?}");
         }
+    }
+
+    #[test]
+    fn writes_happen_only_where_they_are_meant_to() {
+        const EARLIER: &str = "Sun, 06 Nov 1994 08:49:36 GMT";
+        let is = ours();
+        for (name, value, there, absent) in [
+            ("if-match", "\"abc\"", false, true),
+            ("if-match", "\"x\", \"abc\"", false, true),
+            ("if-match", "W/\"abc\"", true, true),
+            ("if-match", "\"x\"", true, true),
+            ("if-match", "*", false, true),
+            ("if-none-match", "*", true, false),
+            ("if-none-match", "W/\"abc\"", true, false),
+            ("if-none-match", "\"x\"", false, false),
+            ("if-unmodified-since", EARLIER, true, false),
+            ("if-unmodified-since", "Sun, 06 Nov 1994 08:49:37 GMT", false, false),
+            // These are for those who read.
+            ("if-modified-since", EARLIER, false, false),
+            ("if-range", "\"x\"", false, false),
+        ] {
+            let headers = map(&[(name, value)]);
+            let found = (forbid(&headers, Some(&is)), forbid(&headers, None));
+            assert_eq!(found, (there, absent), "{name}: {value}");
+            assert_eq!(is_conditional(&headers), !matches!(name, "if-modified-since" | "if-range"), "{name}");
+        }
+        // What is no text is no condition that holds.
+        let mut headers = HeaderMap::new();
+        headers.append(header::IF_MATCH, HeaderValue::from_bytes(b"\"\xff\"").expect("value"));
+        assert!(forbid(&headers, Some(&is)));
     }
 }

@@ -7,13 +7,10 @@ pub use token::Token;
 
 use super::conditions::Validators;
 use super::content::Content;
-use super::meters::HttpMeters;
 use super::reply::{self, Body, words};
 use super::server::Answer;
 use crate::cache::{Cache, CacheError, FetchError, Key, OriginFiles};
 use async_trait::async_trait;
-use bytes::Bytes;
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
@@ -22,6 +19,8 @@ use std::time::Duration;
 
 const PREFIX: &str = "/files/";
 const METHODS: &str = "GET, HEAD, PUT, DELETE";
+/// What whoever asks for a key is told that names nothing.
+const NOTHING: &str = "there is no such key";
 /// Who asks for what is not there waits so long for the end of the check after the start.
 const SETTLING: Duration = Duration::from_secs(10);
 
@@ -31,7 +30,6 @@ pub struct Files {
     cache: Cache,
     origin: Option<Arc<OriginFiles>>,
     token: Option<Token>,
-    meters: Arc<HttpMeters>,
 }
 
 /// Why there is no content.
@@ -59,8 +57,14 @@ impl Failure {
                 (StatusCode::SERVICE_UNAVAILABLE, text.to_owned())
             }
             Self::Cache(e @ CacheError::Stalled { .. }) => (StatusCode::SERVICE_UNAVAILABLE, e.to_string()),
-            Self::Cache(CacheError::Fetch(e)) => (status_of_fetch(e), e.to_string()),
-            Self::Cache(e) => (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()),
+            // The words of errors are for the log: there are paths of this machine in them.
+            Self::Cache(CacheError::Fetch(e)) => {
+                let (status, text) = meaning_of_fetch(e);
+                (status, text.to_owned())
+            }
+            Self::Cache(_) => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "the cache has failed; its log says why".to_owned())
+            }
         };
         let mut reply = words(status, &text);
         if status == StatusCode::SERVICE_UNAVAILABLE {
@@ -70,31 +74,30 @@ impl Failure {
     }
 }
 
-fn status_of_fetch(e: &FetchError) -> StatusCode {
+fn meaning_of_fetch(e: &FetchError) -> (StatusCode, &'static str) {
     match e {
-        FetchError::NotFound { .. } => StatusCode::NOT_FOUND,
-        FetchError::Throttled { .. } | FetchError::Unavailable { .. } | FetchError::Changed { .. } => {
-            StatusCode::SERVICE_UNAVAILABLE
+        FetchError::NotFound { .. } => (StatusCode::NOT_FOUND, NOTHING),
+        FetchError::Throttled { .. } | FetchError::Unavailable { .. } => {
+            (StatusCode::SERVICE_UNAVAILABLE, "the origin does not answer")
         }
-        FetchError::Denied { .. } | FetchError::Refused { .. } => StatusCode::BAD_GATEWAY,
+        FetchError::Changed { .. } => (StatusCode::SERVICE_UNAVAILABLE, "the object changes all the time"),
+        FetchError::Denied { .. } => (StatusCode::BAD_GATEWAY, "the origin denies access"),
+        FetchError::Refused { .. } => (StatusCode::BAD_GATEWAY, "the origin refuses the request"),
     }
 }
 
 #[async_trait]
 impl Answer for Files {
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
-        let reply = self.route(request).await.unwrap_or_else(|failure| {
-            tracing::debug!(?failure, "a request failed");
-            failure.reply()
-        });
-        self.meters.answered(reply.status());
-        let meters = self.meters.clone();
-        reply.map(|body| {
-            body.map_frame(move |frame| {
-                meters.sent(frame.data_ref().map_or(0, Bytes::len));
-                frame
-            })
-            .boxed_unsync()
+        self.route(request).await.unwrap_or_else(|failure| {
+            let reply = failure.reply();
+            match reply.status() {
+                StatusCode::INTERNAL_SERVER_ERROR | StatusCode::BAD_GATEWAY => {
+                    tracing::warn!(?failure, "a request failed");
+                }
+                _ => tracing::debug!(?failure, "a request failed"),
+            }
+            reply
         })
     }
 }
@@ -102,30 +105,26 @@ impl Answer for Files {
 impl Files {
     /// Answers from `cache`, and what that has not from `origin`. Whoever shows the token may write; without
     /// one nobody may.
-    pub fn new(
-        cache: Cache,
-        origin: Option<Arc<OriginFiles>>,
-        token: Option<Token>,
-        meters: Arc<HttpMeters>,
-    ) -> Self {
-        Self { cache, origin, token, meters }
+    pub fn new(cache: Cache, origin: Option<Arc<OriginFiles>>, token: Option<Token>) -> Self {
+        Self { cache, origin, token }
     }
 
     async fn route(&self, request: Request<Incoming>) -> Result<Response<Body>, Failure> {
-        let Some(name) = request.uri().path().strip_prefix(PREFIX) else {
+        let (head, body) = request.into_parts();
+        let Some(name) = head.uri.path().strip_prefix(PREFIX) else {
             return Ok(words(StatusCode::NOT_FOUND, "there is nothing but /files/<key>"));
         };
         let name: Vec<u8> = percent_encoding::percent_decode_str(name).collect();
         let key = Key::new(&name).map_err(|_| Failure::Bad("a key has 1 to 1024 bytes"))?;
-        match *request.method() {
-            Method::GET | Method::HEAD => self.read(&key, request.method(), request.headers()).await,
-            Method::PUT => match token::refusal(self.token.as_ref(), request.headers()) {
+        match head.method {
+            Method::GET | Method::HEAD => self.read(&key, &head).await,
+            Method::PUT => match token::refusal(self.token.as_ref(), &head.headers) {
                 Some(refusal) => Ok(refusal),
-                None => self.write(&key, request).await,
+                None => self.write(&key, &head.headers, body).await,
             },
-            Method::DELETE => match token::refusal(self.token.as_ref(), request.headers()) {
+            Method::DELETE => match token::refusal(self.token.as_ref(), &head.headers) {
                 Some(refusal) => Ok(refusal),
-                None => self.remove(&key).await,
+                None => self.remove(&key, &head.headers).await,
             },
             Method::OPTIONS => Ok(allowed(reply::empty(StatusCode::NO_CONTENT))),
             _ => Ok(allowed(words(StatusCode::METHOD_NOT_ALLOWED, METHODS))),

@@ -1,7 +1,7 @@
 //! The cache over HTTP/1.1: `GET`, `HEAD`, `PUT` and `DELETE` of `/files/<key>`.
 //!
 //! ```text
-//!  connection (server: limits, patience) ──► files: routes ──► conditions, ranges (RFC 9110)
+//!  connection (server: limits; patient) ──► files: routes ──► conditions, ranges (RFC 9110)
 //!                                              │
 //!                                              ├──► content: a file, one that fills, or an object
 //!                                              └──► origin: what the store says an object is, for a while
@@ -13,6 +13,7 @@ mod conditions;
 mod content;
 mod files;
 mod meters;
+mod patient;
 mod range;
 mod reply;
 mod server;

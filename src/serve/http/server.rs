@@ -1,27 +1,32 @@
 //! [`serve`]: connections, and what they may cost.
 use super::meters::HttpMeters;
+use super::patient::Patient;
 use super::reply::{Body, words};
 use crate::error::{Error, ErrorKind, Result};
 use async_trait::async_trait;
-use hyper::body::Incoming;
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{self, HeaderValue};
+use hyper::http::uri::Authority;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, Sleep};
 
 /// After a failed accept (no descriptors left) the next one is tried then.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// So much of a body that nobody reads the library reads by itself, and the connection goes on.
+const DRAINED_BYTES: u64 = 8 << 10;
 
 /// Answers requests.
 #[async_trait]
@@ -133,18 +138,30 @@ async fn connection(
     stream: TcpStream,
     answers: &dyn Answer,
     limits: Limits,
-    meters: &HttpMeters,
+    meters: &Arc<HttpMeters>,
     mut stop: watch::Receiver<bool>,
 ) {
     let _small_answers_at_once = stream.set_nodelay(true);
-    let patient = TokioIo::new(Patient { stream, limit: limits.patience, stuck: None });
-    let service = service_fn(|request| async move {
-        // The library's own limit is of its buffer, which is filled by more than it says.
-        let reply = match head_bytes(&request) > limits.head_bytes {
-            true => words(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "the request has too long a head"),
-            false => answers.answer(request).await,
-        };
-        Ok::<_, Infallible>(reply)
+    let owing = Arc::<AtomicBool>::default();
+    let patient = TokioIo::new(Patient::new(stream, limits.patience, owing.clone()));
+    let service = service_fn(|request: Request<Incoming>| {
+        let owing = owing.clone();
+        async move {
+            let (is_put, rest) = (request.method() == Method::PUT, request.body().size_hint());
+            let has_body = !request.body().is_end_stream();
+            let mut reply = match objection(&request, limits) {
+                Some(reply) => reply,
+                None => answers.answer(request).await,
+            };
+            // What was put has been read to its end; whatever else comes is read by nobody.
+            let is_unread = has_body && !(is_put && reply.status().is_success());
+            owing.store(is_unread, Relaxed);
+            if is_unread && rest.upper().is_none_or(|bytes| bytes > DRAINED_BYTES) {
+                reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            meters.answered(reply.status());
+            Ok::<_, Infallible>(metered(reply, meters.clone()))
+        }
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
@@ -160,6 +177,9 @@ async fn connection(
         }
     };
     if let Err(error) = ended {
+        if error.is_parse() && !error.is_parse_version_h2() {
+            meters.answered(StatusCode::BAD_REQUEST); // by the library itself: 400, 414 or 431
+        }
         let cause = std::error::Error::source(&error).and_then(|e| e.downcast_ref::<io::Error>());
         if error.is_timeout() || cause.is_some_and(|e| e.kind() == io::ErrorKind::TimedOut) {
             meters.cut();
@@ -168,76 +188,41 @@ async fn connection(
     }
 }
 
+/// What is said of a request that is none, whatever it asks for.
+fn objection<B>(request: &Request<B>, limits: Limits) -> Option<Response<Body>> {
+    // The library's own limit is of its buffer, which is filled by more than it says.
+    if head_bytes(request) > limits.head_bytes {
+        return Some(words(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "the request has too long a head"));
+    }
+    // RFC 9112, section 3.2. Who reads it otherwise than a proxy before us did may be led astray.
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let is_host = |host: &HeaderValue| {
+        let host = host.as_bytes();
+        host.is_empty() || !host.contains(&b'@') && Authority::try_from(host).is_ok()
+    };
+    let is_right = match (hosts.next(), hosts.next()) {
+        (None, _) => request.version() < Version::HTTP_11,
+        (Some(host), None) => is_host(host),
+        (Some(_), Some(_)) => false,
+    };
+    (!is_right).then(|| words(StatusCode::BAD_REQUEST, "a request has one Host"))
+}
+
+/// Counts what is sent of it.
+fn metered(reply: Response<Body>, meters: Arc<HttpMeters>) -> Response<Body> {
+    reply.map(|body| {
+        body.map_frame(move |frame| {
+            meters.sent(frame.data_ref().map_or(0, Bytes::len));
+            frame
+        })
+        .boxed_unsync()
+    })
+}
+
 /// The bytes of a request's line and headers.
 fn head_bytes<B>(request: &Request<B>) -> usize {
     let line = request.method().as_str().len() + request.uri().to_string().len() + " HTTP/1.1\r\n".len() + 1;
     let fields =
         request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());
     line + fields.sum::<usize>() + "\r\n".len()
-}
-
-/// A connection whose other end must take what it is sent within a limit.
-struct Patient {
-    stream: TcpStream,
-    limit: Duration,
-    /// Since nothing can be written; ends when the limit is reached.
-    stuck: Option<Pin<Box<Sleep>>>,
-}
-
-impl Patient {
-    fn judge<T>(&mut self, context: &mut Context<'_>, poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if poll.is_ready() {
-            self.stuck = None;
-            return poll;
-        }
-        let until = Instant::now() + self.limit;
-        let stuck = self.stuck.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
-        match stuck.as_mut().poll(context) {
-            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            Poll::Pending => Poll::Pending,
-        }
-    }
-}
-
-impl AsyncRead for Patient {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Patient {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let poll = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.judge(context, poll)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let poll = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.judge(context, poll)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let poll = Pin::new(&mut self.stream).poll_flush(context);
-        self.judge(context, poll)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
 }

@@ -1,5 +1,5 @@
 //! GET and HEAD: all of it, or ranges of it.
-use super::{Failure, Files, described, set};
+use super::{Failure, Files, NOTHING, described, set};
 use crate::cache::{CacheError, FetchError, Key};
 use crate::serve::http::conditions::{Verdict, judge};
 use crate::serve::http::content::Content;
@@ -8,47 +8,48 @@ use crate::serve::http::reply::{self, Body, Pieces, words};
 use bytes::Bytes;
 use futures::StreamExt;
 use hyper::header::{self, HeaderMap, HeaderValue};
-use hyper::{Method, Response, StatusCode};
+use hyper::http::request::Parts;
+use hyper::{Method, Response, StatusCode, Version};
 use std::ops::Range;
 
 /// An object that changes while it is looked up is looked up so often.
 const ATTEMPTS_MAX: u32 = 3;
 
 impl Files {
-    pub(super) async fn read(
-        &self,
-        key: &Key,
-        method: &Method,
-        headers: &HeaderMap,
-    ) -> Result<Response<Body>, Failure> {
+    pub(super) async fn read(&self, key: &Key, head: &Parts) -> Result<Response<Body>, Failure> {
         let mut attempt = 0;
         loop {
             attempt += 1;
             let Some(content) = self.find(key).await? else {
-                return Ok(words(StatusCode::NOT_FOUND, "there is no such key"));
+                return Ok(words(StatusCode::NOT_FOUND, NOTHING));
             };
-            match (self.respond(key, &content, method, headers).await, &self.origin) {
+            match (self.respond(key, content, head).await, &self.origin) {
                 (Err(CacheError::Fetch(FetchError::Changed { .. })), Some(origin))
                     if attempt < ATTEMPTS_MAX =>
                 {
                     origin.forget(&String::from_utf8_lossy(key.as_bytes()));
                 }
-                // It was evicted, or its fill failed, between the look-up and the first byte.
-                (Err(CacheError::Deleted | CacheError::GivenUp { .. } | CacheError::Corrupt { .. }), _)
-                    if attempt < ATTEMPTS_MAX => {}
+                (Err(e), _) if attempt < ATTEMPTS_MAX && has_gone(&e) => {}
                 (reply, _) => return Ok(reply?),
             }
         }
     }
 
     /// The first bytes are there when this returns: until then a failure has a status.
-    async fn respond(
-        &self,
-        key: &Key,
-        content: &Content,
-        method: &Method,
-        headers: &HeaderMap,
-    ) -> Result<Response<Body>, CacheError> {
+    async fn respond(&self, key: &Key, content: Content, head: &Parts) -> Result<Response<Body>, CacheError> {
+        let (method, headers) = (&head.method, &head.headers);
+        let content = match content {
+            // Before 1.1 such a body ends with the connection, however that ends: nobody could tell some of it from all.
+            Content::Filling(waiting)
+                if head.version < Version::HTTP_11
+                    && *method == Method::GET
+                    && waiting.stream().size().is_none() =>
+            {
+                Content::File(waiting.file().await?)
+            }
+            content => content,
+        };
+        let content = &content;
         let validators = content.validators();
         let wants_ranges = match judge(headers, &validators) {
             Verdict::Failed => {
@@ -144,6 +145,16 @@ impl Files {
             None => reply::bytes(Bytes::new()),
             Some(first) => reply::stream(futures::stream::iter([Ok(first?)]).chain(pieces).boxed()),
         })
+    }
+}
+
+/// Whether it went between the look-up and the first byte: it was evicted, has vanished, or its fill has failed.
+fn has_gone(e: &CacheError) -> bool {
+    match e {
+        CacheError::Deleted | CacheError::GivenUp { .. } | CacheError::Corrupt { .. } => true,
+        CacheError::WrongSize { .. } | CacheError::NoRoom { .. } | CacheError::NotAdmitted { .. } => true,
+        CacheError::Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
+        _ => false,
     }
 }
 

@@ -1,12 +1,13 @@
 //! PUT and DELETE, for those who show the token.
-use super::{Failure, Files, described};
+use super::{Failure, Files, NOTHING, described};
 use crate::cache::{CacheError, FillOptions, Inserted, Key, Removed};
+use crate::serve::http::conditions::{self, Validators};
 use crate::serve::http::content::Content;
 use crate::serve::http::reply::{self, Body, words};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper::header;
-use hyper::{Request, Response, StatusCode};
+use hyper::header::{self, HeaderMap};
+use hyper::{Response, StatusCode};
 use std::time::Duration;
 
 /// Of an upload nothing comes for so long: it is given up.
@@ -16,13 +17,24 @@ impl Files {
     pub(super) async fn write(
         &self,
         key: &Key,
-        request: Request<Incoming>,
+        headers: &HeaderMap,
+        body: Incoming,
     ) -> Result<Response<Body>, Failure> {
-        let size = request.headers().get(header::CONTENT_LENGTH);
+        if headers.contains_key(header::CONTENT_RANGE) {
+            // RFC 9110, section 14.5: who means a part must not make it the whole.
+            return Err(Failure::Bad("a part of a file cannot be put, only all of it"));
+        }
+        let size = headers.get(header::CONTENT_LENGTH);
         let size = size.and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
         let options = FillOptions { size, filler: "http".into() };
         self.certain().await?; // a key that is there is never overwritten
-        let body = futures::stream::try_unfold(request.into_body(), |mut body| async move {
+        if conditions::is_conditional(headers) {
+            let current = self.current(key).await?.map(|content| content.validators());
+            if conditions::forbid(headers, current.as_ref()) {
+                return Ok(unmet(current.as_ref()));
+            }
+        }
+        let body = futures::stream::try_unfold(body, |mut body| async move {
             loop {
                 let frame = tokio::time::timeout(UPLOAD_PATIENCE, body.frame());
                 match frame.await.map_err(|_| "the upload has stalled".to_owned())? {
@@ -40,16 +52,27 @@ impl Files {
                 self.written_down().await;
                 described(reply::empty(StatusCode::CREATED), &Content::File(file).validators())
             }
-            Ok(Inserted::There(file)) => described(
-                words(StatusCode::CONFLICT, "the key is there already; delete it first"),
-                &Content::File(file).validators(),
-            ),
+            Ok(Inserted::There(file)) => {
+                let there = Content::File(file).validators();
+                match conditions::forbid(headers, Some(&there)) {
+                    true => unmet(Some(&there)),
+                    false => {
+                        let text = "the key is there already; delete it first";
+                        described(words(StatusCode::CONFLICT, text), &there)
+                    }
+                }
+            }
             Err(CacheError::Deleted) => words(StatusCode::CONFLICT, "the key was deleted meanwhile"),
+            Ok(Inserted::Filling(_)) if conditions::forbid(headers, Some(&Validators::default())) => {
+                unmet(None)
+            }
             Ok(Inserted::Filling(_)) => {
                 words(StatusCode::CONFLICT, "the key is being filled by somebody else")
             }
             Err(e @ CacheError::NotAdmitted { .. }) => words(StatusCode::PAYLOAD_TOO_LARGE, &e.to_string()),
-            Err(e) if e.is_full() => words(StatusCode::INSUFFICIENT_STORAGE, &e.to_string()),
+            Err(e) if e.is_full() => {
+                words(StatusCode::INSUFFICIENT_STORAGE, "there is no room in the cache for it")
+            }
             Err(
                 e @ (CacheError::GivenUp { .. } | CacheError::WrongSize { .. } | CacheError::Stalled { .. }),
             ) => words(StatusCode::BAD_REQUEST, &e.to_string()),
@@ -64,16 +87,59 @@ impl Files {
         }
     }
 
-    pub(super) async fn remove(&self, key: &Key) -> Result<Response<Body>, Failure> {
+    /// What whoever reads the key would get.
+    async fn current(&self, key: &Key) -> Result<Option<Content>, Failure> {
+        match self.find(key).await {
+            Err(Failure::Bad(_)) => Ok(None), // no origin has such a key
+            found => found,
+        }
+    }
+
+    pub(super) async fn remove(&self, key: &Key, headers: &HeaderMap) -> Result<Response<Body>, Failure> {
+        if conditions::is_conditional(headers) {
+            return self.remove_if(key, headers).await;
+        }
         let mut removed = self.cache.remove(key).await;
         if removed == Removed::Absent {
             self.certain().await?;
             removed = self.cache.remove(key).await;
         }
+        Ok(self.removed(removed).await)
+    }
+
+    /// Takes out what the conditions were judged by, and nothing that has its key by then.
+    async fn remove_if(&self, key: &Key, headers: &HeaderMap) -> Result<Response<Body>, Failure> {
+        self.certain().await?;
+        let current = self.current(key).await?;
+        let validators = current.as_ref().map(Content::validators);
+        if conditions::forbid(headers, validators.as_ref()) {
+            return Ok(unmet(validators.as_ref()));
+        }
+        let removed = match current {
+            Some(Content::File(file)) => match self.cache.remove_file(&file).await {
+                Removed::Absent => return Ok(unmet(None)),
+                removed => removed,
+            },
+            Some(Content::Filling(_)) => self.cache.remove(key).await,
+            Some(Content::Object(..)) | None => Removed::Absent,
+        };
+        Ok(self.removed(removed).await)
+    }
+
+    async fn removed(&self, removed: Removed) -> Response<Body> {
         self.written_down().await;
-        Ok(match removed {
-            Removed::Absent => words(StatusCode::NOT_FOUND, "there is no such key"),
+        match removed {
+            Removed::Absent => words(StatusCode::NOT_FOUND, NOTHING),
             _ => reply::empty(StatusCode::NO_CONTENT),
-        })
+        }
+    }
+}
+
+/// What is there is not what whoever writes has in mind.
+fn unmet(current: Option<&Validators>) -> Response<Body> {
+    let reply = words(StatusCode::PRECONDITION_FAILED, "what is there is not what the request expects");
+    match current {
+        Some(current) => described(reply, current),
+        None => reply,
     }
 }

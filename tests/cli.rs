@@ -35,6 +35,18 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("UTF-8")
 }
 
+#[cfg(feature = "http")]
+#[test]
+fn help_says_where_the_cache_is_for_root_and_for_others() {
+    for verb in [&["serve"][..], &["cache", "ls"], &["cache", "put"]] {
+        let help = text(&Home::new().run(&[verb, &["--help"]].concat()).stdout);
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        for place in ["/var/cache/icecache as root", "icecache/cache in the user's cache folder"] {
+            assert!(help.contains(place), "{verb:?}: {help}");
+        }
+    }
+}
+
 #[test]
 fn help_lists_the_verbs_and_hides_the_inner_ones() {
     let help = Home::new().run(&["--help"]);

@@ -1,6 +1,8 @@
 //! The cache over HTTP: the real program, asked by curl and by clients that misbehave.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "http/command.rs"]
+mod command;
 #[path = "http/conditions.rs"]
 mod conditions;
 #[path = "http/counts.rs"]

@@ -20,6 +20,23 @@ const PARTICULAR: [(&str, &str); 6] = [
     ("not an icecache HEAD", LOST_HEAD),
 ];
 
+/// What helps with one error of a cache alone, likewise.
+const PARTICULAR_OF_CACHES: [(&str, &str); 4] = [
+    (
+        "there is no cache: ",
+        "'icecache cache put' and 'icecache serve' make one; '--cache DIR' says which is meant",
+    ),
+    (
+        "no file but an object",
+        "'icecache serve --origin URL' gives its bytes; 'icecache cache stat KEY' says how much is here",
+    ),
+    ("the origin is not there: ", "correct the URL, or see whether its disk is mounted"),
+    ("longer than 4096 bytes, which is no token", "--token-file names a file with the token alone"),
+];
+
+/// How it reads that what is copied out of a cache cannot be written.
+const WRITING_OUT: &str = "cannot write to ";
+
 /// Without it nothing can be listed.
 const LOST_HEAD: &str = "put back an earlier HEAD, from the bucket's object versions or a backup: the layers are not changed by it";
 
@@ -45,7 +62,13 @@ pub fn advice(error: &Error, about: About) -> Option<&'static str> {
 }
 
 fn of_cache(error: &Error) -> Option<&'static str> {
+    let text = error.to_string();
+    if let Some((_, advice)) = PARTICULAR_OF_CACHES.iter().find(|(part, _)| text.contains(part)) {
+        return Some(advice);
+    }
     match error.kind() {
+        // The cache has enough room.
+        ErrorKind::Full if text.starts_with(WRITING_OUT) => Some("free some space there, or write elsewhere"),
         ErrorKind::Invalid => Some("'--help' behind the command shows what it takes"),
         ErrorKind::NotFound => {
             Some("'icecache cache ls' lists what is there; '--cache DIR' says which cache is meant")

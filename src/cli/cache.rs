@@ -2,20 +2,22 @@
 mod change;
 mod gc;
 mod list;
+mod name;
 mod verify;
 mod warm;
 
 use super::flags::{Flags, S3Scope};
-use super::output::Output;
+use super::output::{Output, safe_bytes};
 use super::progress::View;
 use super::{Context, Exit};
-use crate::cache::{CHECKS, Cache, Config, EntryName, Key, PolicyKind, Recall};
+use crate::cache::{CHECKS, Cache, Config, EntryName, Info, PolicyKind, Recall};
 use crate::config::{S3Settings, place};
-use crate::remote::url_of;
+use crate::remote::{RemoteUrl, url_of};
 use crate::serve::startup::Progress;
 use crate::{Error, ErrorKind, Result};
 use bytesize::ByteSize;
 use clap::Subcommand;
+use name::KeyText;
 use serde::Serialize;
 use std::future::Future;
 use std::path::PathBuf;
@@ -72,7 +74,8 @@ impl CacheVerb {
 /// Where the cache is.
 #[derive(Debug, Clone, clap::Args)]
 pub struct CacheDir {
-    /// The directory of the cache [default: icecache/cache in the user's cache folder]
+    /// The directory of the cache [default: /var/cache/icecache as root, else icecache/cache in the
+    /// user's cache folder]
     #[arg(long, value_name = "DIR", env = "ICECACHE_CACHE_DIR")]
     cache: Option<PathBuf>,
 }
@@ -162,6 +165,12 @@ fn policy(text: &str) -> std::result::Result<PolicyKind, String> {
 
 /// The remote of `--origin`, with the settings that say how to reach it.
 pub fn origin_settings(url: &str, s3: &Flags<S3Scope>, context: &Context) -> Result<(String, S3Settings)> {
+    // What is written to makes a directory that is missing. What is only read would pass for an empty one.
+    if let Ok(RemoteUrl::File(path)) = url.parse()
+        && matches!(path.try_exists(), Ok(false))
+    {
+        return Err(Error::new(ErrorKind::NotFound, format!("the origin is not there: {}", path.display())));
+    }
     Ok((url.to_owned(), S3Settings::resolve(&s3.merge(context, None)?)?))
 }
 
@@ -206,64 +215,53 @@ async fn shown<T>(output: &Output, work: impl Future<Output = T>, progress: impl
     }
 }
 
-/// A key of a file.
-fn key(text: &str) -> Result<Key> {
-    Ok(Key::new(text)?)
-}
-
 /// An entry as it is shown.
 #[derive(Debug, Serialize)]
 struct Shown {
     /// `file` or `object`.
     kind: &'static str,
-    /// The key.
-    key: String,
+    #[serde(flatten)]
+    text: KeyText,
     /// Of an object: where it comes from.
     #[serde(skip_serializing_if = "Option::is_none")]
     bucket: Option<String>,
     /// Of an object: its version.
     #[serde(skip_serializing_if = "Option::is_none")]
     tag: Option<String>,
+    #[serde(skip)]
+    key: Vec<u8>,
 }
 
 impl Shown {
     fn of(name: &EntryName) -> Self {
-        match name {
-            EntryName::File(key) => Self {
-                kind: "file",
-                key: String::from_utf8_lossy(key.as_bytes()).into_owned(),
-                bucket: None,
-                tag: None,
-            },
-            EntryName::Object(id) => Self {
-                kind: "object",
-                key: id.key.clone(),
-                bucket: Some(id.bucket.clone()),
-                tag: Some(id.tag.clone()),
-            },
+        let (kind, key, object) = match name {
+            EntryName::File(key) => ("file", key.as_bytes(), None),
+            EntryName::Object(id) => ("object", id.key.as_bytes(), Some(id)),
+        };
+        Self {
+            kind,
+            text: KeyText::of(key),
+            bucket: object.map(|id| id.bucket.clone()),
+            tag: object.map(|id| id.tag.clone()),
+            key: key.to_vec(),
         }
     }
 }
 
-/// The entries that a text names: a file, or every version of an object that is called so.
-fn named(cache: &Cache, text: &str) -> Vec<crate::cache::Info> {
-    let mut found: Vec<_> = cache
-        .entries()
-        .into_iter()
-        .filter(|info| match &info.name {
-            EntryName::File(key) => key.as_bytes() == text.as_bytes(),
-            EntryName::Object(id) => {
-                let is_within =
-                    |bucket: &str| text.strip_prefix(bucket).and_then(|rest| rest.strip_prefix('/'));
-                id.key == text
-                    || [&id.bucket, url_of(&id.bucket)].into_iter().any(|b| is_within(b) == Some(&id.key))
-            }
-        })
-        .collect();
+/// The entries of this name: a file, or every version of an object that is called so.
+fn named(cache: &Cache, name: &[u8]) -> Vec<Info> {
+    let is_named = |info: &Info| match &info.name {
+        EntryName::File(key) => key.as_bytes() == name,
+        EntryName::Object(id) => {
+            let called = |bucket: &str| format!("{bucket}/{}", id.key).as_bytes() == name;
+            id.key.as_bytes() == name || called(&id.bucket) || called(url_of(&id.bucket))
+        }
+    };
+    let mut found: Vec<_> = cache.entries().into_iter().filter(is_named).collect();
     found.sort_by(|a, b| a.name.cmp(&b.name));
     found
 }
 
-fn absent(text: &str) -> Error {
-    Error::new(ErrorKind::NotFound, format!("the cache has no such entry: {text}"))
+fn absent(name: &[u8]) -> Error {
+    Error::new(ErrorKind::NotFound, format!("the cache has no such entry: {}", safe_bytes(name)))
 }

@@ -102,8 +102,12 @@ fn token(path: &Path) -> Result<Token> {
     let failed = |e| Error::io(format!("cannot read token: {}", path.display()), e);
     let mut text = String::new();
     std::fs::File::open(path)
-        .and_then(|file| file.take(TOKEN_BYTES_MAX).read_to_string(&mut text))
+        .and_then(|file| file.take(TOKEN_BYTES_MAX + 1).read_to_string(&mut text))
         .map_err(failed)?;
+    if text.len() as u64 > TOKEN_BYTES_MAX {
+        let message = format!("longer than {TOKEN_BYTES_MAX} bytes, which is no token: {}", path.display());
+        return Err(Error::new(ErrorKind::Invalid, message));
+    }
     match text.trim() {
         "" => Err(Error::new(ErrorKind::Invalid, format!("there is no token in {}", path.display()))),
         token => Ok(Token::new(token)),

@@ -1,11 +1,13 @@
 //! `icecache cache ls` and `icecache cache stat`.
+use super::name::Typing;
 use super::{CacheDir, Shown, absent, named, with_cache};
 use crate::Result;
 use crate::cache::Info;
-use crate::cli::output::{bytes, safe, time};
+use crate::cli::output::{bytes, safe, safe_bytes, time};
 use crate::cli::{Context, Exit};
 use clap::ValueEnum;
 use serde::Serialize;
+use std::ffi::OsString;
 
 /// By what a list is sorted; each with the most first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -30,16 +32,20 @@ pub struct Ls {
     /// Show at most so many
     #[arg(long, value_name = "NUMBER")]
     limit: Option<usize>,
+    #[command(flatten)]
+    typing: Typing,
     /// Only keys that begin so
-    prefix: Option<String>,
+    prefix: Option<OsString>,
 }
 
 #[derive(Debug, clap::Args)]
 pub struct Stat {
     #[command(flatten)]
     cache: CacheDir,
+    #[command(flatten)]
+    typing: Typing,
     /// The key of a file, or an object's
-    key: String,
+    key: OsString,
 }
 
 #[derive(Debug, Serialize)]
@@ -85,7 +91,7 @@ impl Ls {
             Sort::Age => entries.sort_by_key(|info| info.created),
             Sort::Hits => entries.sort_by_key(|info| std::cmp::Reverse(info.hits)),
         }
-        let prefix = self.prefix.unwrap_or_default();
+        let prefix = self.typing.bytes(&self.prefix.unwrap_or_default());
         let lines: Vec<Line> = entries
             .iter()
             .map(Line::of)
@@ -104,7 +110,7 @@ impl Ls {
                 format!("{}/{}", line.blocks, line.blocks_total),
                 line.hits.to_string(),
                 line.created(),
-                safe(&line.name.key),
+                safe_bytes(&line.name.key),
             ]
         };
         let rows: Vec<_> = lines.iter().map(row).collect();
@@ -118,10 +124,13 @@ impl Ls {
 impl Stat {
     pub fn run(self, context: &Context) -> Result<Exit> {
         let config = self.cache.unlimited(context)?;
-        let text = self.key.clone();
-        let found = with_cache(config, &context.output, |cache| async move { Ok(named(&cache, &text)) })?;
+        let key = self.typing.bytes(&self.key);
+        let found = with_cache(config, &context.output, |cache| {
+            let found = named(&cache, &key);
+            async move { Ok(found) }
+        })?;
         if found.is_empty() {
-            return Err(absent(&self.key));
+            return Err(absent(&key));
         }
         let lines: Vec<Line> = found.iter().map(Line::of).collect();
         if context.output.json {
@@ -131,7 +140,7 @@ impl Stat {
         for line in &lines {
             let mut rows = vec![
                 ["kind".to_owned(), line.name.kind.to_owned()],
-                ["key".to_owned(), safe(&line.name.key)],
+                ["key".to_owned(), safe_bytes(&line.name.key)],
                 ["size".to_owned(), format!("{} ({})", line.size, bytes(line.size))],
                 ["on_disk".to_owned(), format!("{} ({})", line.on_disk, bytes(line.on_disk))],
                 ["blocks".to_owned(), format!("{} of {}", line.blocks, line.blocks_total)],

@@ -34,6 +34,8 @@ struct Warmed {
     /// How many of these are in the cache now.
     cached: u64,
     failed: Vec<String>,
+    /// Prefixes by which nothing begins.
+    unmatched: Vec<String>,
 }
 
 impl Warm {
@@ -50,9 +52,11 @@ impl Warm {
                 let mut warmed = Warmed::default();
                 let mut brought = Vec::new();
                 for prefix in &prefixes {
+                    let mut is_matched = prefix.is_empty(); // all of nothing is nothing
                     let mut objects = std::pin::pin!(list::objects(&*store, prefix, None));
                     while let Some(listed) = objects.next().await {
                         let Listed { key, length, .. } = listed?;
+                        is_matched = true;
                         if length == 0 && key.ends_with('/') {
                             continue; // by which some programs mark a folder
                         }
@@ -72,6 +76,9 @@ impl Warm {
                             entries: warmed.objects,
                         });
                     }
+                    if !is_matched {
+                        warmed.unmatched.push(prefix.clone());
+                    }
                 }
                 cache.quiet().await;
                 warmed.cached = brought.iter().map(|id| cached_bytes(&cache, id, &origin)).sum();
@@ -85,6 +92,9 @@ impl Warm {
         for failed in &warmed.failed {
             context.output.warn(&safe(failed));
         }
+        for prefix in &warmed.unmatched {
+            context.output.warn(&format!("no object of the origin begins so: {}", safe(prefix)));
+        }
         let Warmed { objects, bytes: size, cached, .. } = warmed;
         if cached < size {
             context.output.warn(&format!(
@@ -96,7 +106,11 @@ impl Warm {
         } else {
             context.output.say(&format!("{objects} objects, {}, are in the cache", bytes(size)));
         }
-        Ok(if warmed.failed.is_empty() && cached == size { Exit::Done } else { Exit::Failure })
+        Ok(match (warmed.failed.is_empty() && cached == size, warmed.unmatched.is_empty()) {
+            (true, true) => Exit::Done,
+            (true, false) => Exit::NotFound,
+            (false, _) => Exit::Failure,
+        })
     }
 }
 

@@ -365,6 +365,9 @@ impl Publication {
     }
 
     async fn ensure(&self, snapshot: &Snapshot) -> Result<(), TableError> {
+        if self.writer.size(&list_path(snapshot.id, &snapshot.manifests)).await?.is_some() {
+            return Ok(());
+        }
         let progress = Progress::new(|_| ControlFlow::Continue(()));
         ended(self.writer.list(snapshot, &progress).await)?;
         // Published metadata names it already.

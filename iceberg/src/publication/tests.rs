@@ -337,6 +337,26 @@ async fn a_commit_costs_what_it_changed() {
     assert_eq!(changes, [append, append, append, (ChangeKind::Rollback, 0, 1)]);
 }
 
+/// The manifests that a commit left alone are not looked into, neither to publish it nor to tell what it changed.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_commit_left_alone_is_not_read() {
+    let lake = Lake::new();
+    let versions = lake.versions("rolled");
+    let old = lake.prepare("rolled", versions[2].clone(), "m").await.unwrap();
+    old.publish().await.unwrap();
+    let snapshot = old.metadata().current_snapshot.unwrap();
+    for manifest in old.manifests(snapshot).await.unwrap() {
+        let path = old.place().folder.join(manifest);
+        let zeros = vec![0; size(&path) as usize];
+        std::fs::write(&path, zeros).unwrap();
+    }
+    assert!(old.files(snapshot).await.is_err());
+    let new = lake.prepare("rolled", versions[3].clone(), "m").await.unwrap();
+    new.publish().await.unwrap();
+    let difference = difference(&old, &new).await.unwrap();
+    assert_eq!((difference.added.len(), difference.removed.len()), (1, 0));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_have_their_kinds() {
     let lake = Lake::new();

@@ -93,23 +93,27 @@ impl Writer {
                 let listed = read_list(&raw, from.name())?;
                 let froms: Result<Vec<_>, _> =
                     listed.iter().map(|manifest| location(&manifest.path, from.as_str())).collect();
-                let written = self.manifests(froms?, progress).await?;
-                let sizes: Vec<_> = written.into_iter().map(|(uri, size, _)| (uri, size)).collect();
-                rewrite_list(&raw, from.name(), &sizes)?
+                rewrite_list(&raw, from.name(), &self.manifests(froms?, progress).await?)?
             }
             Manifests::Inline(froms) => {
-                inline_list(snapshot.id, &self.manifests(froms.clone(), progress).await?)
+                let written = self.manifests(froms.clone(), progress).await?;
+                let mut listed = Vec::with_capacity(written.len());
+                for (from, (uri, size)) in froms.iter().zip(written) {
+                    listed.push((uri, size, self.spec_of(&manifest_path(from)).await?));
+                }
+                inline_list(snapshot.id, &listed)
             }
         };
         self.write(StepKind::ManifestList, path, bytes, progress).await
     }
 
-    /// Rewrites manifests, several at once; their URIs, sizes and partition specs in the same order.
+    /// Rewrites manifests, several at once; their URIs and sizes in the same order. One that is there is not read: a
+    /// commit costs what it has changed.
     async fn manifests(
         &self,
         froms: Vec<Location>,
         progress: &Progress<'_>,
-    ) -> Result<Vec<(String, u64, i64)>, Halt> {
+    ) -> Result<Vec<(String, u64)>, Halt> {
         // Owned, so that the stream borrows nothing that it hands on.
         stream::iter(froms.into_iter().map(|from| async move { self.manifest(&from, progress).await }))
             .buffered(MANIFESTS_AT_ONCE)
@@ -117,17 +121,17 @@ impl Writer {
             .await
     }
 
-    async fn manifest(&self, from: &Location, progress: &Progress<'_>) -> Result<(String, u64, i64), Halt> {
+    async fn manifest(&self, from: &Location, progress: &Progress<'_>) -> Result<(String, u64), Halt> {
         let path = manifest_path(from);
         let uri = self.uri(&path);
         if let Some(size) = self.size(&path).await? {
-            return Ok((uri, size, self.spec_of(&path).await?));
+            return Ok((uri, size));
         }
         let raw = self.objects.get(from, MANIFEST_MAX_BYTES).await.map_err(TableError::from)?;
         let (raw, name) = (raw, from.name().to_owned());
-        let (raw, name, spec, entries) = blocking(move || {
-            let (spec, entries) = read_manifest(&raw, &name)?;
-            Ok((raw, name, spec, entries))
+        let (raw, name, entries) = blocking(move || {
+            let (_, entries) = read_manifest(&raw, &name)?;
+            Ok((raw, name, entries))
         })
         .await?;
         let mut known = HashMap::new();
@@ -149,10 +153,10 @@ impl Writer {
         .await?;
         let size = bytes.len() as u64;
         self.write(StepKind::Manifest, path, bytes, progress).await?;
-        Ok((uri, size, spec))
+        Ok((uri, size))
     }
 
-    /// The partition spec of a manifest that is there already; only lists that we make ourselves need it.
+    /// The partition spec of a manifest that is there; only lists that we make ourselves need it.
     async fn spec_of(&self, path: &str) -> Result<i64, TableError> {
         let (folder, path) = (self.folder.clone(), path.to_owned());
         blocking(move || match folder.read(&path)? {

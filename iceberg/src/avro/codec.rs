@@ -17,8 +17,17 @@ pub(crate) enum Codec {
 
 /// Snappy's longest copy takes 3 bytes for 64; whoever claims more than this is wrong.
 const SNAPPY_RATIO_MAX: usize = 32;
-/// What its writers take as a default.
-const ZSTD_LEVEL: i32 = 3;
+/// What is compressed here is read from the disk of this machine, and waited for by who wants the new version: time
+/// counts, some bytes more do not.
+const DEFLATE_LEVEL: flate2::Compression = flate2::Compression::fast();
+/// The same.
+const ZSTD_LEVEL: i32 = 1;
+
+/// A block has so much more content than bytes, or less.
+const INFLATED_GUESS: usize = 8;
+/// Room is made in steps of so much, at least.
+const INFLATED_STEP_BYTES: usize = 4 << 10;
+const UNREADABLE: AvroError = AvroError::Malformed("block cannot be decompressed");
 
 impl Codec {
     /// By the name in the header; none is `null`.
@@ -32,17 +41,55 @@ impl Codec {
         })
     }
 
+    /// Reads blocks, one after another.
+    pub fn decoder(self) -> Decoder {
+        Decoder { codec: self, inflate: (self == Self::Deflate).then(|| flate2::Decompress::new(false)) }
+    }
+
+    /// A block of this content.
+    pub fn compress(self, content: Vec<u8>) -> Result<Vec<u8>, AvroError> {
+        // None of them fails on memory.
+        let fault = |_| AvroError::Malformed("block cannot be compressed");
+        Ok(match self {
+            Self::Null => content,
+            Self::Deflate => {
+                let mut out = flate2::write::DeflateEncoder::new(Vec::new(), DEFLATE_LEVEL);
+                out.write_all(&content).and_then(|()| out.finish()).map_err(fault)?
+            }
+            Self::Zstandard => zstd::encode_all(&content[..], ZSTD_LEVEL).map_err(fault)?,
+            Self::Snappy => {
+                let mut out = snap::raw::Encoder::new()
+                    .compress_vec(&content)
+                    .map_err(|_| AvroError::Malformed("block cannot be compressed"))?;
+                out.extend_from_slice(&crc32fast::hash(&content).to_be_bytes());
+                out
+            }
+        })
+    }
+}
+
+/// Reads the blocks of one file. What it takes to inflate one is made once: a file may have a block for each record.
+#[derive(Debug)]
+pub(crate) struct Decoder {
+    codec: Codec,
+    inflate: Option<flate2::Decompress>,
+}
+
+impl Decoder {
     /// The content of a block, at most `limit` bytes of it.
-    pub fn decompress(self, block: &[u8], limit: usize) -> Result<Vec<u8>, AvroError> {
-        let out = match self {
-            Self::Null => block.to_vec(),
-            Self::Deflate => read(flate2::read::DeflateDecoder::new(block), limit)?,
-            Self::Zstandard => read(
+    pub fn decompress(&mut self, block: &[u8], limit: usize) -> Result<Vec<u8>, AvroError> {
+        let out = match self.codec {
+            Codec::Null => block.to_vec(),
+            Codec::Deflate => match &mut self.inflate {
+                Some(state) => inflate(state, block, limit)?,
+                None => return Err(UNREADABLE),
+            },
+            Codec::Zstandard => read(
                 zstd::Decoder::with_buffer(block)
                     .map_err(|_| AvroError::Malformed("block is not zstandard"))?,
                 limit,
             )?,
-            Self::Snappy => {
+            Codec::Snappy => {
                 let fault = AvroError::Malformed("block is not snappy, or its checksum is wrong");
                 let (data, sum) = block.split_last_chunk::<4>().ok_or(fault.clone())?;
                 let length = snap::raw::decompress_len(data).map_err(|_| fault.clone())?;
@@ -61,34 +108,34 @@ impl Codec {
         };
         if out.len() > limit { Err(AvroError::TooLarge { limit }) } else { Ok(out) }
     }
+}
 
-    /// A block of this content.
-    pub fn compress(self, content: Vec<u8>) -> Result<Vec<u8>, AvroError> {
-        // None of them fails on memory.
-        let fault = |_| AvroError::Malformed("block cannot be compressed");
-        Ok(match self {
-            Self::Null => content,
-            Self::Deflate => {
-                let mut out = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::default());
-                out.write_all(&content).and_then(|()| out.finish()).map_err(fault)?
-            }
-            Self::Zstandard => zstd::encode_all(&content[..], ZSTD_LEVEL).map_err(fault)?,
-            Self::Snappy => {
-                let mut out = snap::raw::Encoder::new()
-                    .compress_vec(&content)
-                    .map_err(|_| AvroError::Malformed("block cannot be compressed"))?;
-                out.extend_from_slice(&crc32fast::hash(&content).to_be_bytes());
-                out
-            }
-        })
+/// A block without any header. What follows its end is not looked at.
+fn inflate(state: &mut flate2::Decompress, block: &[u8], limit: usize) -> Result<Vec<u8>, AvroError> {
+    state.reset(false);
+    let mut out = Vec::with_capacity(block.len().saturating_mul(INFLATED_GUESS).min(limit));
+    loop {
+        let (read, had) = (state.total_in(), out.len());
+        let left = block.get(read as usize..).unwrap_or_default();
+        let status =
+            state.decompress_vec(left, &mut out, flate2::FlushDecompress::None).map_err(|_| UNREADABLE)?;
+        if status == flate2::Status::StreamEnd {
+            return Ok(out);
+        }
+        if out.len() > limit {
+            return Err(AvroError::TooLarge { limit });
+        }
+        if out.len() == out.capacity() {
+            out.reserve(out.len().clamp(INFLATED_STEP_BYTES, limit.max(INFLATED_STEP_BYTES)));
+        } else if (state.total_in(), out.len()) == (read, had) {
+            return Err(UNREADABLE); // it ends before its end
+        }
     }
 }
 
 fn read(from: impl Read, limit: usize) -> Result<Vec<u8>, AvroError> {
     let mut out = Vec::new();
-    from.take(limit as u64 + 1)
-        .read_to_end(&mut out)
-        .map_err(|_| AvroError::Malformed("block cannot be decompressed"))?;
+    from.take((limit as u64).saturating_add(1)).read_to_end(&mut out).map_err(|_| UNREADABLE)?;
     Ok(out)
 }
 
@@ -102,12 +149,19 @@ mod tests {
         for name in ["null", "deflate", "snappy", "zstandard"] {
             let codec = Codec::by_name(Some(name.as_bytes())).unwrap();
             let block = codec.compress(content.clone()).unwrap();
-            assert_eq!(codec.decompress(&block, content.len()).unwrap(), content, "{name}");
+            // One after another, also after one that was damaged.
+            let mut decoder = codec.decoder();
+            assert_eq!(decoder.decompress(&block, content.len()).unwrap(), content, "{name}");
             let limit = content.len() - 1;
-            assert_eq!(codec.decompress(&block, limit), Err(AvroError::TooLarge { limit }), "{name}");
+            assert_eq!(decoder.decompress(&block, limit), Err(AvroError::TooLarge { limit }), "{name}");
             if codec != Codec::Null {
-                assert!(codec.decompress(&block[..block.len() / 2], content.len()).is_err(), "{name}");
+                for cut in [1, block.len() / 2, block.len() - 1] {
+                    assert!(decoder.decompress(&block[..cut], content.len()).is_err(), "{name}, {cut}");
+                }
             }
+            let few = codec.compress(b"few".to_vec()).unwrap();
+            assert_eq!(decoder.decompress(&few, 3).unwrap(), b"few", "{name}");
+            assert_eq!(decoder.decompress(&block, 1 << 30).unwrap(), content, "{name}");
         }
         assert_eq!(Codec::by_name(None), Ok(Codec::Null));
         assert_eq!(Codec::by_name(Some(b"bzip2")), Err(AvroError::Codec("bzip2".into())));
@@ -117,8 +171,13 @@ mod tests {
     fn snappy_checks_its_sum_and_what_it_claims() {
         let mut block = Codec::Snappy.compress(b"content".to_vec()).unwrap();
         *block.last_mut().unwrap() ^= 1;
-        assert!(Codec::Snappy.decompress(&block, 100).is_err());
+        assert!(Codec::Snappy.decoder().decompress(&block, 100).is_err());
         // A length of a gigabyte in front of nothing.
-        assert!(Codec::Snappy.decompress(&[0x80, 0x80, 0x80, 0x80, 0x04, 0, 0, 0, 0], usize::MAX).is_err());
+        assert!(
+            Codec::Snappy
+                .decoder()
+                .decompress(&[0x80, 0x80, 0x80, 0x80, 0x04, 0, 0, 0, 0], usize::MAX)
+                .is_err()
+        );
     }
 }

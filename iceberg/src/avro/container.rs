@@ -7,6 +7,9 @@ const MAGIC: &[u8; 4] = b"Obj\x01";
 const SYNC_BYTES: usize = 16;
 /// The most content of one block. Writers begin a new one after 64 KiB or so.
 const BLOCK_MAX_BYTES: usize = 256 << 20;
+/// What is written anew has blocks of at least so much content, but for the last: PyIceberg makes one for each record,
+/// which takes its readers ten times as long.
+const BLOCK_BYTES: usize = 64 << 10;
 /// The most content of one file.
 const CONTENT_MAX_BYTES: usize = 2 << 30;
 /// The most entries of a header.
@@ -35,10 +38,10 @@ impl Edits {
         self.0.push((range, by));
     }
 
-    fn apply(&mut self, content: &[u8]) -> Result<Vec<u8>, AvroError> {
+    /// Adds the block with its replacements to what there is.
+    fn apply(&mut self, content: &[u8], out: &mut Vec<u8>) -> Result<(), AvroError> {
         self.0.sort_by_key(|(range, _)| range.start);
-        let mut out =
-            Vec::with_capacity(content.len() + self.0.iter().map(|(_, by)| by.len()).sum::<usize>());
+        out.reserve(content.len() + self.0.iter().map(|(_, by)| by.len()).sum::<usize>());
         let mut at = 0;
         for (range, by) in self.0.drain(..) {
             if range.start < at {
@@ -49,7 +52,7 @@ impl Edits {
             at = range.end;
         }
         out.extend_from_slice(&content[at..]);
-        Ok(out)
+        Ok(())
     }
 }
 
@@ -108,32 +111,46 @@ impl<'a> Container<'a> {
     }
 
     /// The same file with changes: `each` goes through a record as in [`records`](Self::records), and says what
-    /// to replace. Header, order, blocks and codec stay.
+    /// to replace. Header, order and codec stay; small blocks become larger ones.
     pub fn rewrite(
         &self,
         mut each: impl FnMut(&[u8], usize, &mut Edits) -> Result<usize, AvroError>,
     ) -> Result<Vec<u8>, AvroError> {
         let mut out = self.bytes[..self.body].to_vec();
         let mut edits = Edits::default();
+        let (mut gathered, mut records) = (Vec::new(), 0);
         self.blocks(|count, content| {
             let mut at = 0;
             for _ in 0..count {
                 at = each(&content, at, &mut edits)?;
             }
             finished(at, &content)?;
-            let block = self.codec.compress(edits.apply(&content)?)?;
-            put_long(&mut out, count as i64);
-            put_long(&mut out, block.len() as i64);
-            out.extend_from_slice(&block);
-            out.extend_from_slice(self.sync);
+            edits.apply(&content, &mut gathered)?;
+            records += count;
+            if gathered.len() >= BLOCK_BYTES {
+                self.put_block(&mut out, std::mem::take(&mut records), std::mem::take(&mut gathered))?;
+            }
             Ok(())
         })?;
+        if records > 0 {
+            self.put_block(&mut out, records, gathered)?;
+        }
         Ok(out)
+    }
+
+    fn put_block(&self, out: &mut Vec<u8>, records: u64, content: Vec<u8>) -> Result<(), AvroError> {
+        let block = self.codec.compress(content)?;
+        put_long(out, records as i64);
+        put_long(out, block.len() as i64);
+        out.extend_from_slice(&block);
+        out.extend_from_slice(self.sync);
+        Ok(())
     }
 
     fn blocks(&self, mut each: impl FnMut(u64, Vec<u8>) -> Result<(), AvroError>) -> Result<(), AvroError> {
         let mut at = self.body;
         let mut left = CONTENT_MAX_BYTES;
+        let mut decoder = self.codec.decoder();
         while at < self.bytes.len() {
             let count = u64::try_from(number(self.bytes, &mut at)?)
                 .map_err(|_| AvroError::Malformed("block has a negative count"))?;
@@ -143,7 +160,7 @@ impl<'a> Container<'a> {
                 return Err(AvroError::Malformed("block does not end in the mark of the file"));
             }
             at += SYNC_BYTES;
-            let content = self.codec.decompress(&self.bytes[block], BLOCK_MAX_BYTES.min(left))?;
+            let content = decoder.decompress(&self.bytes[block], BLOCK_MAX_BYTES.min(left))?;
             left -= content.len();
             // No record of Iceberg is without bytes.
             if count > content.len() as u64 {
@@ -250,7 +267,41 @@ mod tests {
                 .unwrap();
             assert_eq!(values(&out).unwrap(), ["<a>", "<bb>", "<ccc>"], "{codec}");
             assert!(out.starts_with(&bytes[..container.body]), "{codec}");
-            assert_eq!(out, file(codec, &[&["<a>", "<bb>"], &["<ccc>"]]), "{codec}");
+            assert_eq!(out, file(codec, &[&["<a>", "<bb>", "<ccc>"]]), "{codec}");
+        }
+    }
+
+    /// As PyIceberg writes them: a block for each record.
+    #[test]
+    fn small_blocks_become_larger_ones_and_large_ones_stay() {
+        let small = ["x".repeat(1 << 10), "y".repeat(1 << 10)];
+        let large = "z".repeat(BLOCK_BYTES);
+        let mut blocks: Vec<&[&str]> = Vec::new();
+        let (one, other, big) = ([&*small[0]], [&*small[1]], [&*large]);
+        for _ in 0..100 {
+            blocks.extend([&one[..], &other[..]]);
+        }
+        blocks.extend([&big[..], &big[..], &[][..], &one[..]]);
+        for codec in ["null", "deflate", "snappy", "zstandard"] {
+            let bytes = file(codec, &blocks);
+            let container = Container::parse(&bytes).unwrap();
+            let end = |content: &[u8], at| {
+                walk(&container.schema, container.schema.root(), content, at, |_, _| Ok(()))
+            };
+            let out = container.rewrite(|content, at, _| end(content, at)).unwrap();
+            assert_eq!(values(&out).unwrap(), values(&bytes).unwrap(), "{codec}");
+            let mut found = Vec::new();
+            Container::parse(&out)
+                .unwrap()
+                .blocks(|count, content| {
+                    found.push((count, content.len()));
+                    Ok(())
+                })
+                .unwrap();
+            // 3 full ones of 64, the rest with the first large one, the second large one, the last.
+            let counts: Vec<u64> = found.iter().map(|(count, _)| *count).collect();
+            assert_eq!(counts, [64, 64, 64, 9, 1, 1], "{codec}");
+            assert!(found.iter().rev().skip(1).all(|(_, bytes)| *bytes >= BLOCK_BYTES), "{codec}");
         }
     }
 

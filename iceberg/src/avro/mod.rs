@@ -3,7 +3,7 @@
 //! Lists and manifests are changed in a few strings and numbers; everything else must stay as its writer left it,
 //! also what no version of the specification knows. So a file is not decoded into values and written again: its
 //! own schema says where each field lies, and the fields that change are cut out of the bytes and replaced. Header
-//! (schema, user metadata, codec), blocks and all other bytes stay.
+//! (schema, user metadata, codec), order and all other bytes stay; small blocks become larger ones.
 //!
 //! Every length is checked against what is left before anything is done with it.
 mod codec;

@@ -205,21 +205,15 @@ impl Lake {
             || mapping::TABLES.to_owned(),
             |name| format!("{}/{}", mapping::TABLES, mapping::escape_name(name)),
         );
-        let (mut found, mut folders) = (Vec::new(), BTreeSet::from([top.clone()]));
-        let mut namespaces = catalog.namespaces().await?;
-        namespaces.push(Vec::new()); // tables without any
-        for namespace in namespaces {
+        let (mut found, mut folders) = (BTreeSet::new(), BTreeSet::from([top.clone()]));
+        for (namespace, tables) in catalog.names().await? {
             let levels = namespace.iter().map(|level| mapping::escape_name(level));
             let mut folder = top.clone();
             for level in levels {
                 folder = format!("{folder}/{level}");
                 folders.insert(folder.clone());
             }
-            match catalog.tables(&namespace).await {
-                Ok(tables) => found.extend(tables),
-                Err(CatalogError::NotFound { .. }) => {} // it went, or nothing stands at the top
-                Err(error) => return Err(error),
-            }
+            found.extend(tables);
         }
         let mut names = self.names.write();
         names.tables.retain(|_, slot| slot.catalog != number || found.contains(&slot.id));

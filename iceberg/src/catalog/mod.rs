@@ -45,6 +45,20 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
     async fn namespaces(&self) -> Result<Vec<Vec<String>>, CatalogError>;
     /// The tables of one namespace, without those of the namespaces in it and without views, in order.
     async fn tables(&self, namespace: &[String]) -> Result<Vec<TableId>, CatalogError>;
+    /// All namespaces with their tables, those without a namespace last, in as few questions as this kind can.
+    async fn names(&self) -> Result<Vec<(Vec<String>, Vec<TableId>)>, CatalogError> {
+        let mut namespaces = self.namespaces().await?;
+        namespaces.push(Vec::new());
+        let mut names = Vec::with_capacity(namespaces.len());
+        for namespace in namespaces {
+            let tables = match self.tables(&namespace).await {
+                Err(CatalogError::NotFound { .. }) => Vec::new(), // it went, or nothing stands at the top
+                tables => tables?,
+            };
+            names.push((namespace, tables));
+        }
+        Ok(names)
+    }
     /// The current version of a table.
     async fn load(&self, table: &TableId) -> Result<Table, CatalogError>;
     /// Which of these tables have another version than the one named, as cheaply as this kind can tell.

@@ -12,7 +12,7 @@ pub(super) use sqlite::Sqlite;
 use super::{Catalog, CatalogError, Change, Changes, Options};
 use crate::table::{Table, TableId, Token};
 use async_trait::async_trait;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// A row of `iceberg_tables`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,16 +90,9 @@ impl<D: Database> SqlCatalog<D> {
         });
         Ok(rows)
     }
-}
 
-fn levels(namespace: &str) -> Vec<String> {
-    if namespace.is_empty() { Vec::new() } else { namespace.split('.').map(str::to_owned).collect() }
-}
-
-#[async_trait]
-impl<D: Database> Catalog for SqlCatalog<D> {
-    async fn namespaces(&self) -> Result<Vec<Vec<String>>, CatalogError> {
-        let rows = self.rows().await?;
+    /// The namespaces of these rows, and those that have no tables.
+    async fn namespaces_with(&self, rows: &[Row]) -> Result<Vec<Vec<String>>, CatalogError> {
         let with_properties = self.database.namespaces().await?;
         let chosen = match rows.first() {
             Some(row) => row.catalog.clone(),
@@ -111,11 +104,35 @@ impl<D: Database> Catalog for SqlCatalog<D> {
         );
         Ok(found.into_iter().collect())
     }
+}
+
+fn levels(namespace: &str) -> Vec<String> {
+    if namespace.is_empty() { Vec::new() } else { namespace.split('.').map(str::to_owned).collect() }
+}
+
+#[async_trait]
+impl<D: Database> Catalog for SqlCatalog<D> {
+    async fn namespaces(&self) -> Result<Vec<Vec<String>>, CatalogError> {
+        self.namespaces_with(&self.rows().await?).await
+    }
 
     async fn tables(&self, namespace: &[String]) -> Result<Vec<TableId>, CatalogError> {
         let rows = self.rows().await?;
         let own = rows.into_iter().filter(|row| levels(&row.namespace) == namespace);
         Ok(own.map(|row| TableId { namespace: namespace.to_vec(), name: row.name }).collect())
+    }
+
+    async fn names(&self) -> Result<Vec<(Vec<String>, Vec<TableId>)>, CatalogError> {
+        let rows = self.rows().await?;
+        let namespaces = self.namespaces_with(&rows).await?;
+        let mut names: BTreeMap<Vec<String>, Vec<TableId>> =
+            namespaces.into_iter().map(|namespace| (namespace, Vec::new())).collect();
+        for row in rows {
+            let id = TableId { namespace: levels(&row.namespace), name: row.name };
+            names.entry(id.namespace.clone()).or_default().push(id);
+        }
+        let top = names.remove(&Vec::new()).unwrap_or_default();
+        Ok(names.into_iter().chain([(Vec::new(), top)]).collect())
     }
 
     async fn load(&self, id: &TableId) -> Result<Table, CatalogError> {
@@ -203,6 +220,16 @@ mod tests {
         );
         let (t, u) = (id(&["a", "b"], "t"), id(&["a", "b"], "u"));
         assert_eq!(catalog.tables(&t.namespace).await.unwrap(), [t.clone(), u.clone()]);
+        // Namespaces of two kinds and tables of all: one question of each kind.
+        let before = catalog.database.0.lock().2;
+        let names = catalog.names().await.unwrap();
+        assert_eq!(catalog.database.0.lock().2, before + 1);
+        let all = [
+            (t.namespace.clone(), vec![t.clone(), u.clone()]),
+            (vec!["empty".into()], vec![]),
+            (vec![], vec![]),
+        ];
+        assert_eq!(names, all);
         let known = [
             (t.clone(), catalog.load(&t).await.unwrap().token),
             (u.clone(), catalog.load(&u).await.unwrap().token),

@@ -144,8 +144,7 @@ pub(super) fn settings(
     })?;
     // A sandbox begins with an empty /tmp. Where there is a state that outlives the directory it is not made: an empty one
     // would be one of which everything was removed.
-    let state = flags.merge(context, None)?.get("state-dir").map(|value| value.value.clone());
-    if is_function && state.is_none_or(|state| state == place::NO_STATE) && !dir.exists() {
+    if is_function && !dir.exists() && !has_state(&dir, flags, context)? {
         make(&dir)?;
     }
     let dir = mount::directory(&dir, context)?;
@@ -166,6 +165,13 @@ pub(super) fn settings(
         mount::prepare(&settings)?;
     }
     Ok((settings, merged))
+}
+
+fn has_state(dir: &Path, flags: &Flags<MountScope>, context: &Context) -> Result<bool> {
+    Ok(match flags.merge(context, None)?.get("state-dir") {
+        Some(given) => given.value != place::NO_STATE,
+        None => place::default_state_dir(dir, &context.environment).is_ok_and(|state| state.exists()),
+    })
 }
 
 fn make(dir: &Path) -> Result<()> {

@@ -21,6 +21,8 @@ mod head_document;
 mod iceberg_avro;
 #[path = "../fuzz/fuzz_targets/iceberg_metadata.rs"]
 mod iceberg_metadata;
+#[path = "../fuzz/fuzz_targets/iceberg_parquet.rs"]
+mod iceberg_parquet;
 #[path = "../fuzz/fuzz_targets/journal_records.rs"]
 mod journal_records;
 #[path = "../fuzz/fuzz_targets/layer_index.rs"]
@@ -71,6 +73,7 @@ targets! {
     head_document,
     iceberg_avro,
     iceberg_metadata,
+    iceberg_parquet,
     journal_records,
     layer_index,
     layer_reader,
@@ -109,6 +112,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
         "head_document" => vec![std::fs::read(root.join("src/state/head/golden.json")).unwrap()],
         "iceberg_avro" => of_tables(&["avro"]),
         "iceberg_metadata" => of_tables(&["json", "puffin"]),
+        "iceberg_parquet" => of_tables(&["parquet"]),
         _ => vec![Vec::new()],
     }
 }

@@ -193,11 +193,7 @@ impl Shared {
         let path = self.root.join(key);
         // A FIFO would be waited for.
         match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path) {
-            // Nor is a directory an object: keys lie beneath it.
-            Ok(file) => match file.metadata() {
-                Ok(meta) if meta.is_dir() => Err(RemoteError::NotFound { key: key.to_owned() }),
-                _ => Ok((file, path)),
-            },
+            Ok(file) => Ok((file, path)),
             // Certain, unlike most errors: no such name, or an object where a directory would have to be.
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
                 self.require_root()?;
@@ -434,6 +430,10 @@ impl ObjectStore for DirectoryStore {
         let key = key.to_owned();
         self.blocking(move |shared| {
             let (file, path) = shared.open_object(&key)?;
+            // Keys lie beneath a directory; it is no object. Whoever reads one for an object is told what is there.
+            if file.metadata().is_ok_and(|meta| meta.is_dir()) {
+                return Err(RemoteError::NotFound { key });
+            }
             let (tag, length, _) = identify(&file, &path)?;
             let modified = file.metadata().and_then(|meta| meta.modified());
             let modified = modified.map_err(|e| failed("look at", &path, &e))?.into();

@@ -92,13 +92,13 @@ impl Source {
         let (sender, pieces) = mpsc::channel(AHEAD_MAX / PIECE);
         let (store, counters, key) =
             (Arc::clone(&self.store), Arc::clone(&self.counters), source.key.clone());
-        let recent = self.recent.clone();
+        let keeps = self.recent.clone().zip(range.clone()).filter(|(_, range)| Recent::takes(range));
+        let begun = keeps.as_ref().map_or(0, |(recent, _)| recent.begin());
         let task = self.handle.spawn(async move {
-            let keeps = recent.zip(range.clone()).filter(|(_, range)| Recent::takes(range));
             let mut kept = keeps.as_ref().map(|_| Vec::new());
             let end = fetch(&store, &source, range, &sender, &counters, kept.as_mut()).await;
             if let (Ok(()), Some((recent, range)), Some(kept)) = (&end, keeps, kept) {
-                recent.put(&source.key, range, kept.into());
+                recent.put(begun, &source.key, range, kept.into());
             }
             // The empty piece says that all is well; without it the stream broke off.
             drop(sender.send(end.map(|()| Bytes::new())).await);

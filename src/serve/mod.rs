@@ -1,6 +1,7 @@
 //! What runs for a mount and how others talk to it: the daemon, its start-up pipe, its control socket
 //! and the registry by which a verb finds it.
 #[cfg(feature = "http")]
+#[cfg_attr(not(feature = "redis"), allow(unused, reason = "nobody is there to be heard"))]
 mod changes;
 pub mod control;
 #[cfg(feature = "fuse")]

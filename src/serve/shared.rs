@@ -15,6 +15,7 @@ pub struct Exchange(Option<AbortHandle>);
 
 /// What one of the others says.
 #[derive(Debug)]
+#[cfg_attr(not(feature = "redis"), allow(dead_code, reason = "nobody is there to be heard"))]
 pub enum Heard<T> {
     /// This.
     Said(T),

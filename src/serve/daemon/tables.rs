@@ -3,6 +3,7 @@
 //! The former has no remote of its own and nothing to save: it ends when the kernel ends the mount.
 mod controller;
 mod desk;
+#[cfg_attr(not(feature = "redis"), allow(unused, reason = "nobody is there to be heard"))]
 mod hints;
 mod shelf;
 

@@ -17,7 +17,7 @@ pub struct Config {
     pub directory: PathBuf,
     /// The most bytes on the disk, each file rounded up to 4096. Default 10 GiB.
     pub max_bytes: u64,
-    /// The most entries (files and objects). Default 1,048,576; one takes up to 850 bytes of memory
+    /// The most entries (files and objects). Default 1,048,576; one takes up to 900 bytes of memory
     /// right after a start, the cache of the journal included (`scripts/bench/cache rehydrate`).
     pub max_entries: u64,
     /// So many bytes of the disk stay free for others. Default 256 MiB.

@@ -12,7 +12,7 @@ use super::file_entry::{FileEntry, Parts};
 use super::key::Identity;
 use super::record::{BLOCKS, BlockRecord, ENTRIES, EntryRecord, Used, block_key, entry_key};
 use super::stats::Meters;
-use super::store::{Found, Name, Place, Store};
+use super::store::{Found, Name, Place};
 use super::witness::Witness;
 use std::collections::HashSet;
 use std::path::Path;
@@ -91,7 +91,7 @@ fn check_directory(core: &Arc<Core>, number: u8, directory: &Path) -> std::io::R
     let (mut entries, mut witnesses) = (HashSet::new(), Vec::new());
     for entry in std::fs::read_dir(directory)? {
         let entry = entry?;
-        match Store::parse(number, &entry.file_name()) {
+        match Found::parse(number, &entry.file_name()) {
             Found::Bytes(name) if name.generation < core.first_generation => {
                 entries.insert(name);
             }

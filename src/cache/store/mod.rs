@@ -10,17 +10,21 @@
 //! The name is the digest of the identity; the generation makes each entry's path its own, so that a key
 //! can be used anew while somebody still reads what it named before.
 use super::error::CacheError;
-use super::key::Identity;
-use super::witness::{SLOT_BYTES, Witness, slot};
-use crate::cache::digest::Digest;
+use super::witness::{SLOT_BYTES, Witness};
+use name::SIDECAR;
 use rustix::fs::{FallocateFlags, Mode, OFlags, XattrFlags};
-use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+mod foreign;
+mod name;
+mod slots;
+
+pub use name::{Found, Name};
+pub use slots::Slots;
 
 /// The attribute that holds a witness.
 pub const ATTRIBUTE: &str = "user.icecache";
@@ -29,37 +33,8 @@ pub const ATTRIBUTE_MAX_BYTES: usize = 2048;
 /// Objects that nobody reads are kept open up to a number within these bounds: a quarter of the descriptors.
 const OPEN_MIN: usize = 16;
 const OPEN_MAX: usize = 4096;
-/// The end of the names of witnesses that are files.
-const SIDECAR: &str = ".w";
-/// The longest witness that is read: that of [`super::witness::BLOCKS_MAX`] blocks.
-const WITNESS_MAX_BYTES: u64 = (super::witness::BLOCKS_MAX + 103) * SLOT_BYTES as u64;
-
-/// Which files are an entry's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Name {
-    /// The digest of its identity.
-    pub digest: Digest,
-    /// Its generation.
-    pub generation: u64,
-}
-
-impl Name {
-    /// The name of this generation of an entry.
-    pub fn new(identity: &Identity, generation: u64) -> Self {
-        Self { digest: identity.digest(), generation }
-    }
-}
-
-/// A file found in `objects/`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Found {
-    /// An entry's bytes.
-    Bytes(Name),
-    /// An entry's witness.
-    Witness(Name),
-    /// Nothing of ours.
-    Foreign,
-}
+/// The longest witness that is read: that of [`crate::cache::witness::BLOCKS_MAX`] blocks.
+const WITNESS_MAX_BYTES: u64 = (crate::cache::witness::BLOCKS_MAX + 103) * SLOT_BYTES as u64;
 
 /// Where a witness is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,61 +76,9 @@ pub struct Store {
     open_max: usize,
 }
 
-/// What a cache has in its directory; one that another program moved aside has more in its name.
-const OURS: [&str; 4] = ["objects", "tmp", "journal", "journal.lock"];
-
-/// Whether a journal of ours was here, by what only we put into a directory.
-fn had_journal(root: &Path) -> bool {
-    let is_file = |name: &str| root.join(name).symlink_metadata().is_ok_and(|found| found.is_file());
-    // What keeps the state of a mount has a journal of that name, too.
-    let has_objects = root.join("objects").is_dir();
-    has_objects && is_file("journal.lock") && (is_file("journal/conf") || is_file("journal/db"))
-}
-
 /// Whether it is one itself, and no link to one.
 fn is_directory(path: &Path) -> bool {
     path.symlink_metadata().is_ok_and(|found| found.is_dir())
-}
-
-/// Refuses a directory that holds something and is no cache: what a cache does not know it deletes.
-fn refuse_foreign(root: &Path) -> Result<(), CacheError> {
-    let names = |path: &Path| match std::fs::read_dir(path) {
-        Ok(entries) => entries.map(|entry| Ok(entry?.file_name().into_encoded_bytes())).collect(),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(e) => Err(e),
-    };
-    let names = |path: &Path| -> Result<Vec<Vec<u8>>, CacheError> {
-        names(path).map_err(|e: std::io::Error| CacheError::io("read directory", path, e))
-    };
-    let has_hex = |name: &[u8], digits: usize| {
-        name.len() == digits && name.iter().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(c))
-    };
-    let here = names(root)?;
-    let is_ours = |name: &Vec<u8>| OURS.iter().any(|ours| ours.as_bytes() == name.as_slice());
-    if had_journal(root) {
-        return Ok(());
-    }
-    // Whoever took its journal away may have it back; but nobody else's folders of these names.
-    let is_of_sled = |name: &[u8]| matches!(name, b"conf" | b"db" | b"blobs") || name.starts_with(b"snap.");
-    let is_ours = |name: &Vec<u8>| is_ours(name) || name.starts_with(b"journal.corrupt-");
-    let mut foreign = !here.iter().all(|name| is_ours(name) || name == b"lost+found")
-        || !names(&root.join("tmp"))?.iter().all(|name| has_hex(name, 16))
-        || !names(&root.join("journal"))?.iter().all(|name| is_of_sled(name));
-    for name in names(&root.join("objects"))? {
-        let number = std::str::from_utf8(&name).ok().and_then(|text| u8::from_str_radix(text, 16).ok());
-        let (Some(number), true) = (number, has_hex(&name, 2)) else {
-            foreign = true;
-            break;
-        };
-        let directory = root.join("objects").join(OsStr::from_bytes(&name));
-        let is_foreign = |name: &Vec<u8>| Store::parse(number, OsStr::from_bytes(name)) == Found::Foreign;
-        foreign |= names(&directory)?.iter().any(is_foreign);
-    }
-    if foreign {
-        let what = format!("a cache in a directory that holds something else: {}", root.display());
-        return Err(CacheError::Invalid { what });
-    }
-    Ok(())
 }
 
 impl Store {
@@ -164,12 +87,15 @@ impl Store {
     /// # Errors
     /// [`CacheError::Invalid`] if the directory holds something and is no cache.
     pub fn open_directory(root: &Path) -> Result<Self, CacheError> {
-        refuse_foreign(root)?;
+        foreign::refuse(root)?;
         let make = |path: PathBuf| match rustix::fs::mkdir(&path, Mode::RWXU) {
             Ok(()) => Ok(()),
             // Where a link leads it is not ours to delete what we do not know.
             Err(rustix::io::Errno::EXIST) if path != root && !is_directory(&path) => {
-                let what = format!("a cache of which a directory is something else: {}", path.display());
+                let what = format!(
+                    "a cache of which a directory is a link or no directory (remove that): {}",
+                    path.display()
+                );
                 Err(CacheError::Invalid { what })
             }
             Err(rustix::io::Errno::EXIST) => Ok(()),
@@ -202,16 +128,21 @@ impl Store {
         self.open.load(Relaxed) > self.open_max
     }
 
-    /// Removes what was being filled when the last process ended. Only by whoever has the journal.
-    pub fn empty_tmp(&self) -> Result<(), CacheError> {
+    /// Removes what was being filled when the last process ended; how many files that were. Only by whoever has the
+    /// lock of the journal.
+    pub fn empty_tmp(&self) -> Result<u64, CacheError> {
         let tmp = self.root.join("tmp");
         let entries = std::fs::read_dir(&tmp).map_err(|e| CacheError::io("read directory", &tmp, e))?;
+        let mut removed = 0;
         for entry in entries.flatten() {
-            if let Err(error) = std::fs::remove_file(entry.path()) {
-                tracing::warn!(path = %entry.path().display(), %error, "cannot remove an unfinished file");
+            match std::fs::remove_file(entry.path()) {
+                Ok(()) => removed += 1,
+                Err(error) => {
+                    tracing::warn!(path = %entry.path().display(), %error, "cannot remove an unfinished file");
+                }
             }
         }
-        Ok(())
+        Ok(removed)
     }
 
     /// The directory.
@@ -252,31 +183,9 @@ impl Store {
                 Found::Bytes(name) | Found::Witness(name) => name.generation,
                 Found::Foreign => 0,
             };
-            names.map(|name| generation(Self::parse(number, &name))).max()
+            names.map(|name| generation(Found::parse(number, &name))).max()
         });
         newest.max().map_or(0, |generation| (generation >> 32) as u32)
-    }
-
-    /// What a name in one of the directories means.
-    pub fn parse(directory: u8, name: &OsStr) -> Found {
-        let whole = name.as_bytes();
-        let stem = whole.strip_suffix(SIDECAR.as_bytes());
-        let read = |text: &[u8]| {
-            let text = std::str::from_utf8(text).ok()?;
-            let (rest, generation) = text.split_once('-')?;
-            let lower = |s: &str| s.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-            if rest.len() != 62 || generation.len() != 16 || !lower(rest) || !lower(generation) {
-                return None;
-            }
-            let digest = blake3::Hash::from_hex(format!("{directory:02x}{rest}")).ok()?;
-            let generation = u64::from_str_radix(generation, 16).ok()?;
-            Some(Name { digest: *digest.as_bytes(), generation })
-        };
-        match read(stem.unwrap_or(whole)) {
-            Some(name) if stem.is_some() => Found::Witness(name),
-            Some(name) => Found::Bytes(name),
-            None => Found::Foreign,
-        }
     }
 
     /// Creates a file that must not exist, for reading and writing.
@@ -372,64 +281,6 @@ fn beside(mut path: PathBuf) -> PathBuf {
     path
 }
 
-/// The witness of an open object: slots are written one by one.
-#[derive(Debug)]
-pub enum Slots {
-    /// The whole of it, as it is in the attribute.
-    Attribute {
-        /// Its bytes.
-        image: Vec<u8>,
-        /// Where the slots begin.
-        start: usize,
-    },
-    /// The file, and where its slots begin.
-    Sidecar {
-        /// The witness.
-        file: File,
-        /// Where the slots begin.
-        start: usize,
-    },
-}
-
-impl Slots {
-    /// Of this witness, which is already written at `place`.
-    pub fn open(store: &Store, name: &Name, witness: &Witness, place: Place) -> Result<Self, CacheError> {
-        let image = witness.encode();
-        let start = image.len() - witness.slots.len() * SLOT_BYTES;
-        match place {
-            Place::Attribute => Ok(Self::Attribute { image, start }),
-            Place::Sidecar => {
-                let path = store.sidecar(name);
-                let file = Store::open_file(&path, true).map_err(|e| CacheError::io("open", path, e))?;
-                Ok(Self::Sidecar { file, start })
-            }
-        }
-    }
-
-    /// Writes the slot of a block of the object whose bytes are in `bytes`.
-    pub fn set(
-        &mut self,
-        bytes: &File,
-        generation: u64,
-        block: u32,
-        digest: Option<&Digest>,
-    ) -> std::io::Result<()> {
-        let slot = slot(generation, block, digest);
-        match self {
-            Self::Attribute { image, start } => {
-                let at = *start + block as usize * SLOT_BYTES;
-                if let Some(place) = image.get_mut(at..at + SLOT_BYTES) {
-                    place.copy_from_slice(&slot);
-                }
-                Ok(rustix::fs::fsetxattr(bytes, ATTRIBUTE, image, XattrFlags::empty())?)
-            }
-            Self::Sidecar { file, start } => {
-                file.write_all_at(&slot, (*start + block as usize * SLOT_BYTES) as u64)
-            }
-        }
-    }
-}
-
 /// The kernel is not to bring what nobody asked for: what is in the page cache without having been read by
 /// us would be trusted.
 pub fn without_readahead(file: &File) {
@@ -439,35 +290,13 @@ pub fn without_readahead(file: &File) {
 /// Gives the room of a range back; the file keeps its length.
 pub fn punch(file: impl AsFd, offset: u64, length: u64) -> std::io::Result<()> {
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    Ok(rustix::fs::fallocate(file, flags, offset, super::budget::on_disk(length))?)
+    Ok(rustix::fs::fallocate(file, flags, offset, crate::cache::budget::on_disk(length))?)
 }
 
 #[cfg(test)]
 #[allow(clippy::expect_used)] // a test may panic
 mod tests {
     use super::*;
-    use crate::cache::key::Key;
-
-    #[test]
-    fn a_directory_of_somebody_else_is_refused_whatever_its_names() {
-        for names in [
-            &["journal.txt", "tmp/important"][..],
-            &["journal/notes", "objects/ab/mine"],
-            &["objects/ab/mine"],
-            &["journal.lock", "journal/notes", "tmp/0123456789abcdef"],
-            &["journal.lock", "tmp/x", "objects/00/y"],
-            &["journal.lock", "journal/conf", "journal/db", "settings"],
-        ] {
-            let dir = tempfile::tempdir().expect("dir");
-            for name in names {
-                let path = dir.path().join(name);
-                std::fs::create_dir_all(path.parent().expect("a folder")).expect("makes");
-                std::fs::write(path, b"mine").expect("writes");
-            }
-            let refused = Store::open_directory(dir.path()).expect_err("refused");
-            assert!(matches!(refused, CacheError::Invalid { .. }), "{names:?}: {refused}");
-        }
-    }
 
     #[test]
     fn a_link_in_place_of_a_directory_is_not_followed() {
@@ -489,28 +318,11 @@ mod tests {
     }
 
     #[test]
-    fn names_are_read_as_they_were_written() {
-        let dir = tempfile::tempdir().expect("dir");
-        let store = Store::open_directory(dir.path()).expect("opens");
-        let identity = Identity::File { key: Key::new("k").expect("a key"), size: 1 };
-        let name = Name::new(&identity, 0xabc);
-        let parse = |path: PathBuf| {
-            let directory = path.parent().and_then(|p| p.file_name()).and_then(OsStr::to_str).expect("named");
-            Store::parse(u8::from_str_radix(directory, 16).expect("hex"), path.file_name().expect("named"))
-        };
-        assert_eq!(parse(store.path(&name)), Found::Bytes(name));
-        assert_eq!(parse(store.sidecar(&name)), Found::Witness(name));
-        for other in ["", "x", "a.w", "-", "journal", &format!("{}-{}", "A".repeat(62), "0".repeat(16))] {
-            assert_eq!(Store::parse(0, OsStr::new(other)), Found::Foreign, "{other}");
-        }
-    }
-
-    #[test]
     fn what_was_being_filled_is_gone_at_the_next_start() {
         let dir = tempfile::tempdir().expect("dir");
         let store = Store::open_directory(dir.path()).expect("opens");
         store.create(&store.tmp(1)).expect("creates");
-        store.empty_tmp().expect("empties");
+        assert_eq!(store.empty_tmp().expect("empties"), 1);
         assert!(!store.tmp(1).exists());
     }
 }

@@ -23,10 +23,9 @@ use super::stats::Meters;
 use super::store::Store;
 use super::watch::watch_fills;
 use crate::clock::SystemClock;
-use crate::journal::{Batch, Journal, JournalError, SledJournal};
+use crate::journal::{Batch, Journal, JournalError, SledJournal, move_aside};
 use crate::sync::{Mutex, RwLock};
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -58,7 +57,9 @@ pub fn open(config: &Config, runtime: &Handle) -> Result<(Arc<Core>, Weak<SledJo
             // It opens, and yet it cannot be read: aside with it, once.
             Err(CacheError::Journal(e)) if matches!(*e, JournalError::Corrupt { .. }) && !moved => {
                 moved = true;
-                move_aside(&path, &e)?;
+                let moved_to = move_aside(&path)?;
+                tracing::warn!(reason = %e, moved_to = %moved_to.display(),
+                    "the journal of the cache cannot be read; it is rebuilt from the files");
             }
             Err(e) => return Err(e),
         }
@@ -81,15 +82,6 @@ pub fn assemble(
 ) -> Result<Arc<Core>, CacheError> {
     let store = Arc::new(Store::open_directory(&config.directory)?);
     Builder::new(config, store, journal, runtime)?.assemble()
-}
-
-fn move_aside(path: &Path, why: &JournalError) -> Result<(), CacheError> {
-    let time = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%.9fZ").to_string();
-    let target = path.with_file_name(format!("journal.corrupt-{time}"));
-    std::fs::rename(path, &target).map_err(|e| CacheError::io("move aside", path, e))?;
-    tracing::warn!(reason = %why, moved_to = %target.display(),
-        "the journal of the cache cannot be read; it is rebuilt from the files");
-    Ok(())
 }
 
 /// The limits that the journal remembers.

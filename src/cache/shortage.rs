@@ -2,6 +2,7 @@
 //! and without the journal nothing can be thrown out in good order.
 use super::budget::Disk;
 use super::store::Store;
+use crate::journal::moved_aside;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -13,35 +14,63 @@ const JOURNAL_FILES: u64 = 16;
 /// `st_blocks` counts in these.
 const STAT_BLOCK: u64 = 512;
 
-/// Gives up what was admitted longest ago until the journal, which could not be opened, has room for that; `false` if
-/// it had. Only by whoever has its lock: so nobody holds anything. The check after the start finds what is missing.
+/// What is missing of the room that is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Missing {
+    bytes: u64,
+    files: u64,
+}
+
+impl Missing {
+    const NOTHING: Self = Self { bytes: 0, files: 0 };
+
+    fn of(disk: &dyn Disk, wanted: u64) -> Self {
+        Self {
+            bytes: disk.free().map_or(0, |free| wanted.saturating_sub(free)),
+            files: disk.free_files().map_or(0, |free| JOURNAL_FILES.saturating_sub(free)),
+        }
+    }
+}
+
+/// Makes room for the journal, which could not be opened; `false` if it had what it needs, or nothing could be done.
+/// Half a file and a damaged journal go first, then what was admitted longest ago until there is enough. Only by whoever
+/// has the lock of the journal: so nobody holds anything. The check after the start finds what is missing.
 pub fn relieve(store: &Store, journal: &Path, disk: &dyn Disk) -> bool {
     let snapshots: u64 = plain(journal).filter(|file| file.is_snapshot()).map(|file| file.bytes).sum();
     let wanted = JOURNAL_BYTES + 2 * snapshots;
-    let mut missing = disk.free().map_or(0, |free| wanted.saturating_sub(free));
-    let mut missing_files = disk.free_files().map_or(0, |free| JOURNAL_FILES.saturating_sub(free));
-    if (missing, missing_files) == (0, 0) {
+    if Missing::of(disk, wanted) == Missing::NOTHING {
         return false;
+    }
+    let mut useless = store.empty_tmp().unwrap_or_default();
+    useless +=
+        moved_aside(journal).iter().filter(|path| std::fs::remove_dir_all(path).is_ok()).count() as u64;
+    let removed = give_up_oldest(store, Missing::of(disk, wanted));
+    if removed > 0 {
+        tracing::warn!(removed, directory = %store.root().display(),
+            "the disk is full: the oldest files of the cache were removed so that its journal can be opened");
+    }
+    useless + removed > 0
+}
+
+/// How many files it took to make that room.
+fn give_up_oldest(store: &Store, mut missing: Missing) -> u64 {
+    if missing == Missing::NOTHING {
+        return 0;
     }
     let mut oldest: Vec<_> = store.directories().flat_map(|(_, directory)| plain(&directory)).collect();
     oldest.sort_by(|a, b| (a.modified, &a.path).cmp(&(b.modified, &b.path)));
     let mut removed = 0_u64;
     for file in oldest {
-        if (missing, missing_files) == (0, 0) {
+        if missing == Missing::NOTHING {
             break;
         }
         if std::fs::remove_file(&file.path).is_ok() {
-            missing = missing.saturating_sub(file.bytes);
-            missing_files = missing_files.saturating_sub(1);
+            missing.bytes = missing.bytes.saturating_sub(file.bytes);
+            missing.files = missing.files.saturating_sub(1);
             removed += 1;
         }
     }
-    if removed == 0 {
-        return false;
-    }
-    tracing::warn!(removed, directory = %store.root().display(),
-        "the disk is full: the oldest files of the cache were removed so that its journal can be opened");
-    true
+    removed
 }
 
 struct Plain {
@@ -120,5 +149,45 @@ mod tests {
         assert!(relieve(&store, &journal, &Free(Some(0), None)));
         assert_eq!(there(), [false; 4]);
         assert!(journal.join("db").exists());
+    }
+
+    /// A disk with so many bytes free, and as many more when these are gone.
+    #[derive(Debug)]
+    struct Filled(u64, Vec<std::path::PathBuf>);
+
+    impl Disk for Filled {
+        fn free(&self) -> Option<u64> {
+            let gone = self.1.iter().filter(|path| !path.exists()).count();
+            Some(self.0 + gone as u64 * JOURNAL_BYTES / 2)
+        }
+
+        fn free_files(&self) -> Option<u64> {
+            None
+        }
+    }
+
+    #[test]
+    fn what_is_of_no_use_goes_first() {
+        let dir = tempfile::tempdir().expect("directory");
+        let store = Store::open_directory(dir.path()).expect("opens");
+        let journal = dir.path().join("journal");
+        let key = Key::new("good").expect("a key");
+        let good = store.path(&Name::new(&Identity::File { key, size: 4 }, 1));
+        let (half, damaged) = (store.tmp(2), dir.path().join("journal.corrupt-then"));
+        let fill = || {
+            std::fs::write(&good, b"good").expect("writes");
+            std::fs::write(&half, b"half").expect("writes");
+            std::fs::create_dir(&damaged).expect("makes");
+            std::fs::write(damaged.join("db"), b"damaged").expect("writes");
+            vec![half.clone(), damaged.clone()]
+        };
+        let disk = Filled(0, fill());
+        assert!(relieve(&store, &journal, &disk));
+        assert_eq!((good.exists(), half.exists(), damaged.exists()), (true, false, false));
+        assert!(!relieve(&store, &journal, &disk), "there is room now");
+        let mut disk = Filled(0, fill());
+        disk.1.pop();
+        assert!(relieve(&store, &journal, &disk));
+        assert_eq!((good.exists(), half.exists(), damaged.exists()), (false, false, false));
     }
 }

@@ -14,6 +14,7 @@ mod threads;
 use super::{Batch, Journal, JournalError, Pairs, Tree, full_key};
 use database::{Missing, fenced};
 use keeper::{Keeper, MANNERS};
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -175,13 +176,39 @@ impl Journal for SledJournal {
     }
 }
 
-fn move_aside(path: &Path) -> Result<PathBuf, JournalError> {
+/// Gives a journal that is of no use another name, for whoever wants to know what happened to it. Of those only the
+/// newest stays: each may be as large as what it described.
+///
+/// # Errors
+/// [`JournalError::Io`] if it cannot be renamed.
+pub fn move_aside(path: &Path) -> Result<PathBuf, JournalError> {
+    for earlier in moved_aside(path) {
+        if let Err(error) = std::fs::remove_dir_all(&earlier) {
+            tracing::warn!(path = %earlier.display(), %error, "cannot remove a damaged journal of before");
+        }
+    }
     let time = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%.9fZ").to_string();
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".corrupt-{time}"));
-    let target = path.with_file_name(name);
+    let mut target = aside(path);
+    target.push(time);
+    let target = path.with_file_name(target);
     std::fs::rename(path, &target).map_err(|source| JournalError::Io { action: "move aside", source })?;
     Ok(target)
+}
+
+/// How the names begin of those that were moved aside.
+fn aside(path: &Path) -> OsString {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(".corrupt-");
+    name
+}
+
+/// The journals that were moved aside for this one.
+pub fn moved_aside(path: &Path) -> Vec<PathBuf> {
+    let entries = path.parent().and_then(|parent| std::fs::read_dir(parent).ok());
+    let prefix = aside(path);
+    let is_one = |name: &OsStr| name.as_encoded_bytes().starts_with(prefix.as_encoded_bytes());
+    let entries = entries.into_iter().flatten().flatten();
+    entries.filter(|entry| is_one(&entry.file_name())).map(|entry| entry.path()).collect()
 }
 
 #[cfg(test)]

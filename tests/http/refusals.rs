@@ -95,6 +95,36 @@ fn who_speaks_1_0_is_not_given_some_for_all() {
     served.stop();
 }
 
+/// HTTP, Writing: what would not be what was sent is refused, whole: RFC 9112, 6.1, RFC 9110, 8.4, RFC 1945, 8.3.
+#[test]
+fn bytes_of_which_it_is_not_known_what_they_are_make_no_file() {
+    let (dir, _, _) = site();
+    let token = dir.path().join("token");
+    let served = Served::start(dir.path(), &["--token-file", token.to_str().unwrap()], &[]);
+    let chunked = "5\r\nhello\r\n0\r\n\r\n";
+    for (lines, body, status) in [
+        ("HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n", chunked, 501),
+        ("HTTP/1.1\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n", chunked, 501),
+        ("HTTP/1.1\r\nContent-Encoding: gzip\r\nContent-Length: 5\r\n", "hello", 415),
+        ("HTTP/1.0\r\n", "hello", 411),
+        ("HTTP/1.0\r\nContent-Length: 5\r\n", "hello", 201),
+        ("HTTP/1.1\r\nTransfer-Encoding: Chunked\r\n", chunked, 201),
+    ] {
+        let authorized = "Host: x\r\nAuthorization: Bearer se cret\r\nConnection: close\r\n";
+        let request = format!("PUT /files/new {lines}{authorized}\r\n{body}");
+        let (told, reply) = said(&served, &request);
+        assert_eq!(told, status, "{lines:?}: {reply}");
+        let found = served.get("new");
+        assert_eq!(found.status, if status == 201 { 200 } else { 404 }, "{lines:?}");
+        if status == 201 {
+            assert_eq!(found.body, b"hello", "{lines:?}");
+            let removed = served.curl("new", &["-X", "DELETE", "-H", "Authorization: Bearer se cret"]);
+            assert_eq!(removed.status, 204, "{lines:?}");
+        }
+    }
+    served.stop();
+}
+
 /// RFC 9112, 3.2.
 #[test]
 fn a_request_has_one_host() {

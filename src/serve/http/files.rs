@@ -120,7 +120,7 @@ impl Files {
             Method::GET | Method::HEAD => self.read(&key, &head).await,
             Method::PUT => match token::refusal(self.token.as_ref(), &head.headers) {
                 Some(refusal) => Ok(refusal),
-                None => self.write(&key, &head.headers, body).await,
+                None => self.write(&key, &head, body).await,
             },
             Method::DELETE => match token::refusal(self.token.as_ref(), &head.headers) {
                 Some(refusal) => Ok(refusal),

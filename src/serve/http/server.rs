@@ -194,6 +194,11 @@ fn objection<B>(request: &Request<B>, limits: Limits) -> Option<Response<Body>> 
     if head_bytes(request) > limits.head_bytes {
         return Some(words(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "the request has too long a head"));
     }
+    // RFC 9112, section 6.1. What another coding has made of the content would be taken for it.
+    let codings = request.headers().get_all(header::TRANSFER_ENCODING).iter();
+    if codings.map(HeaderValue::as_bytes).any(|coding| !coding.eq_ignore_ascii_case(b"chunked")) {
+        return Some(words(StatusCode::NOT_IMPLEMENTED, "no transfer coding is understood but chunked"));
+    }
     // RFC 9112, section 3.2. Who reads it otherwise than a proxy before us did may be led astray.
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let is_host = |host: &HeaderValue| {

@@ -7,7 +7,8 @@ use crate::serve::http::reply::{self, Body, words};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap};
-use hyper::{Response, StatusCode};
+use hyper::http::request::Parts;
+use hyper::{Response, StatusCode, Version};
 use std::time::Duration;
 
 /// Of an upload nothing comes for so long: it is given up.
@@ -17,13 +18,13 @@ impl Files {
     pub(super) async fn write(
         &self,
         key: &Key,
-        headers: &HeaderMap,
+        head: &Parts,
         body: Incoming,
     ) -> Result<Response<Body>, Failure> {
-        if headers.contains_key(header::CONTENT_RANGE) {
-            // RFC 9110, section 14.5: who means a part must not make it the whole.
-            return Err(Failure::Bad("a part of a file cannot be put, only all of it"));
+        if let Some(refusal) = refusal(head) {
+            return Ok(refusal);
         }
+        let headers = &head.headers;
         let size = headers.get(header::CONTENT_LENGTH);
         let size = size.and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
         let options = FillOptions { size, filler: "http".into() };
@@ -133,6 +134,27 @@ impl Files {
             _ => reply::empty(StatusCode::NO_CONTENT),
         }
     }
+}
+
+/// What is said where the body is not what the key is to have from then on.
+fn refusal(head: &Parts) -> Option<Response<Body>> {
+    let has = |name| head.headers.contains_key(name);
+    if has(header::CONTENT_RANGE) {
+        // RFC 9110, section 14.5: who means a part must not make it the whole.
+        return Some(words(StatusCode::BAD_REQUEST, "a part of a file cannot be put, only all of it"));
+    }
+    if has(header::CONTENT_ENCODING) {
+        // Section 8.4: forgotten, it would make the bytes something else.
+        return Some(words(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "how a file is encoded is not kept: put it as it is",
+        ));
+    }
+    if head.version < Version::HTTP_11 && !has(header::CONTENT_LENGTH) {
+        // RFC 1945, section 8.3: its end cannot be told from a connection that broke off.
+        return Some(words(StatusCode::LENGTH_REQUIRED, "an upload by HTTP/1.0 has a Content-Length"));
+    }
+    None
 }
 
 /// What is there is not what whoever writes has in mind.

@@ -48,12 +48,7 @@ fn populate(dir: &Path) {
 
 /// A machine that has just got a populated directory back, and what the tree is.
 fn arrived(mode: Mode) -> (Lab, Tree) {
-    let mut lab = Lab::new(setup(mode));
-    populate(&lab.dir());
-    let tree = Tree::take(&lab.dir(), KEPT);
-    lab.flush();
-    lab.elsewhere();
-    (lab, tree)
+    Lab::arrived(setup(mode), populate)
 }
 
 /// SEMANTICS, Restore: "names, attributes, extended attributes and links are there without a request for content".

@@ -29,11 +29,7 @@ fn populate(dir: &Path) {
 
 /// A machine that has just got a directory back; nothing of it is here.
 fn arrived(mode: Mode) -> Lab {
-    let mut lab = Lab::new(Setup::mode(mode).with(&["--no-prefetch"]));
-    populate(&lab.dir());
-    lab.flush();
-    lab.elsewhere();
-    lab
+    Lab::arrived(Setup::mode(mode).with(&["--no-prefetch"]), populate).0
 }
 
 /// One more machine that shares the remote of a lab.

@@ -39,19 +39,12 @@ fn populate(dir: &Path) {
 }
 
 fn arrived(mode: Mode) -> Lab {
-    let mut lab = Lab::new(Setup::mode(mode).with(&["--no-prefetch"]));
-    populate(&lab.dir());
-    lab.flush();
-    lab.elsewhere();
-    lab
+    Lab::arrived(Setup::mode(mode).with(&["--no-prefetch"]), populate).0
 }
 
 /// What the same does to a directory of this machine.
 fn twin(work: impl Fn(&Path)) -> Tree {
-    let twin = tempfile::tempdir().unwrap();
-    populate(twin.path());
-    work(twin.path());
-    Tree::take(twin.path(), TIMELESS)
+    Tree::made_by(populate, work)
 }
 
 /// SEMANTICS, Restore: "costs no request, and neither does moving a directory, whatever is in it".

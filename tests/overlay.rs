@@ -27,18 +27,11 @@ fn populate(dir: &Path) {
 }
 
 fn arrived(mode: Mode) -> Lab {
-    let mut lab = Lab::new(Setup::mode(mode).with(&["--no-prefetch"]));
-    populate(&lab.dir());
-    lab.flush();
-    lab.elsewhere();
-    lab
+    Lab::arrived(Setup::mode(mode).with(&["--no-prefetch"]), populate).0
 }
 
 fn twin(work: impl Fn(&Path)) -> Tree {
-    let twin = tempfile::tempdir().unwrap();
-    populate(twin.path());
-    work(twin.path());
-    Tree::take(twin.path(), TIMELESS)
+    Tree::made_by(populate, work)
 }
 
 fn long_ago() -> SystemTime {

@@ -25,14 +25,8 @@ fn noise(length: usize, seed: u64) -> Vec<u8> {
     (0..length.div_ceil(8) as u64).flat_map(word).take(length).collect()
 }
 
-/// A machine that has just got back what `populate` made, and the tree as it was.
 fn arrived(mode: Mode, populate: impl FnOnce(&Path)) -> (Lab, Tree) {
-    let mut lab = Lab::new(Setup::mode(mode).with(&["--no-prefetch"]));
-    populate(&lab.dir());
-    let tree = Tree::take(&lab.dir(), KEPT);
-    lab.flush();
-    lab.elsewhere();
-    (lab, tree)
+    Lab::arrived(Setup::mode(mode).with(&["--no-prefetch"]), populate)
 }
 
 /// The same with one large file.

@@ -265,16 +265,22 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_full_disk_delays_and_loses_nothing() {
+    /// A ledger with one record that could not be written, and where it says at its end whether it has written all.
+    fn on_a_full_disk(complete: bool) -> (Arc<Full>, Ledger, Arc<AtomicBool>) {
         let journal = Arc::new(Full::default());
-        let complete = Arc::new(AtomicBool::new(false));
+        let complete = Arc::new(AtomicBool::new(complete));
         let told = complete.clone();
         let recency: Recency = Box::new(move |_, _, complete| told.store(complete, SeqCst));
         let ledger = Ledger::new(journal.clone(), Duration::from_millis(1), recency).expect("starts");
         journal.is_full.store(true, SeqCst);
         ledger.record(|batch| batch.put(Tree("t"), b"a", b"1"));
         ledger.flush().expect_err("the disk is full");
+        (journal, ledger, complete)
+    }
+
+    #[test]
+    fn a_full_disk_delays_and_loses_nothing() {
+        let (journal, ledger, complete) = on_a_full_disk(false);
         ledger.record(|batch| batch.delete(Tree("t"), b"a"));
         ledger.record(|batch| batch.put(Tree("t"), b"b", b"2"));
         ledger.flush().expect_err("it is still full");
@@ -289,14 +295,7 @@ mod tests {
 
     #[test]
     fn what_is_too_much_to_keep_makes_no_good_end() {
-        let journal = Arc::new(Full::default());
-        let complete = Arc::new(AtomicBool::new(true));
-        let told = complete.clone();
-        let recency: Recency = Box::new(move |_, _, complete| told.store(complete, SeqCst));
-        let ledger = Ledger::new(journal.clone(), Duration::from_millis(1), recency).expect("starts");
-        journal.is_full.store(true, SeqCst);
-        ledger.record(|batch| batch.put(Tree("t"), b"a", b"1"));
-        ledger.flush().expect_err("the disk is full");
+        let (journal, ledger, complete) = on_a_full_disk(true);
         for n in 0..=RECORDS_KEPT as u32 {
             ledger.record(|batch| batch.put(Tree("t"), &n.to_be_bytes(), b"1"));
         }

@@ -153,7 +153,7 @@ mod tests {
 
     /// A disk with so many bytes free, and as many more when these are gone.
     #[derive(Debug)]
-    struct Filled(u64, Vec<std::path::PathBuf>);
+    struct Filled(u64, Vec<PathBuf>);
 
     impl Disk for Filled {
         fn free(&self) -> Option<u64> {

@@ -9,7 +9,7 @@ use super::flags::{Flags, MountScope};
 use super::kept::{self, End, Kept, Unreadable};
 use super::output::{safe, safe_os, safe_path};
 use super::{Context, Exit, mount};
-use crate::config::{MountSettings, OnConflict, RemoteSettings, text};
+use crate::config::{MountSettings, OnConflict, RemoteSettings, text, words};
 use crate::serve::directory::Stray;
 use crate::serve::run::probe::{Probe, Way, probe};
 use crate::serve::run::{Ended, SpawnError, Supervisor, namespace};
@@ -21,7 +21,6 @@ use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
-use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -53,24 +52,15 @@ pub struct Exec {
     command: Vec<OsString>,
 }
 
-/// How the directory is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mode {
-    Auto,
-    Mount,
-    Directory,
-}
-
-impl FromStr for Mode {
-    type Err = String;
-
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "mount" => Ok(Self::Mount),
-            "directory" => Ok(Self::Directory),
-            _ => Err(format!("expected one of auto, mount, directory: {text}")),
-        }
+words! {
+    /// How the directory is kept.
+    Mode {
+        /// Mounted if that can be done.
+        Auto = "auto",
+        /// Mounted.
+        Mount = "mount",
+        /// Restored before, scanned and saved after.
+        Directory = "directory",
     }
 }
 

@@ -3,7 +3,7 @@ use super::flags::{Flags, MountScope};
 use super::output::{bytes, safe, safe_path};
 use super::progress::View;
 use super::{Context, Output, locate, mount};
-use crate::config::{Environment, Merged, MountSettings, place};
+use crate::config::{Environment, Merged, MountSettings, place, words};
 use crate::remote::open_configured;
 use crate::serve::control::Client;
 use crate::serve::directory::{Saved, Session, Stray};
@@ -17,7 +17,6 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -29,22 +28,13 @@ const FUNCTION_DIR: &str = "/tmp";
 /// How long a daemon that has said everything may take to end.
 const EXIT_MAX: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
-/// What to do when nobody knows what the remote has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unreadable {
-    Run,
-    Fail,
-}
-
-impl FromStr for Unreadable {
-    type Err = String;
-
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
-        match text {
-            "run" => Ok(Self::Run),
-            "fail" => Ok(Self::Fail),
-            _ => Err(format!("expected one of run, fail: {text}")),
-        }
+words! {
+    /// What to do when nobody knows what the remote has.
+    pub(super) Unreadable {
+        /// Run the command without its state, and save nothing over it.
+        Run = "run",
+        /// Do not run it.
+        Fail = "fail",
     }
 }
 

@@ -15,6 +15,7 @@ pub mod tables;
 pub mod text;
 pub mod types;
 pub mod wire;
+mod word;
 
 pub use choice::Choice;
 pub use file::ConfigFile;
@@ -25,6 +26,8 @@ pub use types::{
     Access, FsyncMode, Layout, MountFlags, Name, OnConflict, OnExisting, Passthrough, Restore, Scan,
     Transport, Xattr,
 };
+
+pub(crate) use word::words;
 
 use std::path::PathBuf;
 

@@ -1,49 +1,12 @@
 //! The values a setting can have.
+use super::words;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// Declares an enum of words: text ↔ variant in one place.
-macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-        pub enum $name {
-            $($(#[$vdoc])* #[serde(rename = $word)] $variant,)+
-        }
-
-        impl $name {
-            /// The words of all variants.
-            pub const WORDS: &'static [&'static str] = &[$($word),+];
-
-            /// The word of this variant.
-            pub fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $word,)+ }
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = String;
-
-            fn from_str(text: &str) -> Result<Self, String> {
-                match text {
-                    $($word => Ok(Self::$variant),)+
-                    _ => Err(format!("expected one of {}: {text}", Self::WORDS.join(", "))),
-                }
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(self.as_str())
-            }
-        }
-    };
-}
-
 words! {
     /// How versions lie in the remote.
-    Layout {
+    pub Layout {
         /// One layer per flush and a HEAD that lists them.
         Layered = "layered",
         /// The same, and no object but HEAD is ever deleted or replaced.
@@ -54,7 +17,7 @@ words! {
 }
 words! {
     /// What happens when directory and remote both have content and no journal knows why.
-    OnExisting {
+    pub OnExisting {
         /// Show the union; the remote wins, the local file of the same path is kept aside.
         Merge = "merge",
         /// The local content becomes the next version.
@@ -65,7 +28,7 @@ words! {
 }
 words! {
     /// What a flush does when another writer moved HEAD.
-    OnConflict {
+    pub OnConflict {
         /// Commit to a fork named after host and time.
         Fork = "fork",
         /// Put what changed here on top of what the other one changed; of a path that both changed this is newer, and
@@ -79,7 +42,7 @@ words! {
 }
 words! {
     /// When fsync returns.
-    FsyncMode {
+    pub FsyncMode {
         /// When the backing's own fsync did.
         Local = "local",
         /// When a flush that contains the data is committed.
@@ -88,7 +51,7 @@ words! {
 }
 words! {
     /// Who may enter the mount.
-    Access {
+    pub Access {
         /// For root: all, where others could enter before. Else the owner.
         Auto = "auto",
         /// The user who mounted.
@@ -99,7 +62,7 @@ words! {
 }
 words! {
     /// Whether extended attributes are served.
-    Xattr {
+    pub Xattr {
         /// As the backing has them.
         On = "on",
         /// Refused; saves requests.
@@ -108,7 +71,7 @@ words! {
 }
 words! {
     /// Whether the kernel serves file data by itself.
-    Passthrough {
+    pub Passthrough {
         /// Where kernel and privileges allow.
         Auto = "auto",
         /// Never.
@@ -117,7 +80,7 @@ words! {
 }
 words! {
     /// How requests travel between kernel and daemon.
-    Transport {
+    pub Transport {
         /// By io_uring where the kernel offers it.
         Auto = "auto",
         /// By the device alone.
@@ -126,7 +89,7 @@ words! {
 }
 words! {
     /// When the content of a version comes to an empty directory.
-    Restore {
+    pub Restore {
         /// When it is touched, and in the background.
         Lazy = "lazy",
         /// Before the mount is usable.
@@ -135,7 +98,7 @@ words! {
 }
 words! {
     /// When the backing is compared with the clean records.
-    Scan {
+    pub Scan {
         /// After an unclean stop.
         Auto = "auto",
         /// At every start.

@@ -1,6 +1,6 @@
 //! What comes back after a stop, a crash, and the loss of the journal.
 use crate::common::{
-    BLOCK, Small, Source, assert_budget, config, content, files, key, object, place, read, taken,
+    BLOCK, Small, Source, assert_budget, config, content, key, object, place, read, taken,
 };
 use bytes::Bytes;
 use icecache::cache::{Begun, Cache, CacheError, Config, FillOptions, Recall, Removed};

@@ -2,6 +2,7 @@
 use super::command::{Finished, LIMIT, eventually, run, wait_pid};
 pub use super::process::signal;
 use super::process::{is_ours, processes};
+use super::snapshot::{KEPT, Tree};
 use super::subject::Subject;
 use serde_json::Value;
 use std::ffi::{OsStr, OsString};
@@ -109,6 +110,17 @@ impl Lab {
         let lab = Self::prepare(setup);
         lab.mount();
         lab
+    }
+
+    /// The mount of a machine that has just got back what `populate` made on another one, and the tree as it was there.
+    #[track_caller]
+    pub fn arrived(setup: Setup, populate: impl FnOnce(&Path)) -> (Self, Tree) {
+        let mut lab = Self::new(setup);
+        populate(&lab.dir());
+        let tree = Tree::take(&lab.dir(), KEPT);
+        lab.flush();
+        lab.elsewhere();
+        (lab, tree)
     }
 
     /// Where everything of this lab is.

@@ -71,6 +71,14 @@ impl Tree {
         Self::try_take(root, look).unwrap_or_else(|e| panic!("cannot read tree: {e}: {}", root.display()))
     }
 
+    /// What `populate` and then `work` make of a directory of this machine; without times.
+    pub fn made_by(populate: impl FnOnce(&Path), work: impl FnOnce(&Path)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        populate(dir.path());
+        work(dir.path());
+        Self::take(dir.path(), TIMELESS)
+    }
+
     /// Reads the tree at `root`, or says at which path that failed.
     pub fn try_take(root: &Path, look: Look) -> Result<Self, String> {
         let mut walk = Walk { look, nodes: BTreeMap::new(), names: HashMap::new() };

@@ -1,4 +1,5 @@
 //! [`Stray`]: what to do with files that were there before and that the version does not have.
+use crate::config::words;
 use crate::error::{Error, Result};
 use crate::layer::extract::remove_all;
 use crate::state::dirty::Marks;
@@ -8,27 +9,14 @@ use crate::state::record::Records;
 use rustix::fs::{AtFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::str::FromStr;
 
-/// See the module.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Stray {
-    /// They stay, and the next version has them.
-    #[default]
-    Keep,
-    /// They are removed. Never where the remote has no version yet, nor what a session here has left unsaved.
-    Delete,
-}
-
-impl FromStr for Stray {
-    type Err = String;
-
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
-        match text {
-            "keep" => Ok(Self::Keep),
-            "delete" => Ok(Self::Delete),
-            _ => Err(format!("expected one of keep, delete: {text}")),
-        }
+words! {
+    /// See the module.
+    pub Stray {
+        /// They stay, and the next version has them.
+        Keep = "keep",
+        /// They are removed. Never where the remote has no version yet, nor what a session here has left unsaved.
+        Delete = "delete",
     }
 }
 

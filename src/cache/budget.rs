@@ -50,6 +50,16 @@ pub enum Short {
     Free,
 }
 
+impl std::fmt::Display for Short {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Bytes => "max-bytes is reached",
+            Self::Entries => "max-entries is reached",
+            Self::Free => "the disk would have less than min-free left",
+        })
+    }
+}
+
 /// Says how many bytes of the disk are free.
 pub trait Disk: Send + Sync + std::fmt::Debug {
     /// Bytes that this process may still write; `None` if nobody can say.
@@ -134,18 +144,21 @@ impl Budget {
         self.disk.free().map_or(0, missing)
     }
 
-    /// Whether so many bytes would not fit if everything else went.
-    pub fn is_hopeless(&self, bytes: u64) -> bool {
-        if bytes < LARGE_BYTES || bytes > self.limits.max_bytes {
-            return bytes > self.limits.max_bytes;
+    /// The limit that does not permit so many bytes even if everything else went.
+    pub fn forbids(&self, bytes: u64) -> Option<Short> {
+        if bytes > self.limits.max_bytes {
+            return Some(Short::Bytes);
         }
-        let Some(free) = self.disk.free() else { return false };
+        if bytes < LARGE_BYTES {
+            return None;
+        }
+        let free = self.disk.free()?;
         let (used, unwritten) = {
             let totals = self.totals.lock();
             (totals.used.bytes, totals.unwritten)
         };
         let most = free.saturating_add(used).saturating_sub(unwritten);
-        most < self.limits.min_free.saturating_add(bytes)
+        (most < self.limits.min_free.saturating_add(bytes)).then_some(Short::Free)
     }
 
     /// A charge of `bytes` for `entries`, or the limit that does not permit it.

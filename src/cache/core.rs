@@ -106,8 +106,8 @@ impl Core {
 
     /// A charge of so much; if need be others have to go. Blocks for a moment.
     pub fn reserve(&self, bytes: u64, entries: u64) -> Result<Charge, CacheError> {
-        if self.budget.is_hopeless(bytes) {
-            return Err(CacheError::NoRoom { bytes }); // for this nobody needs to go
+        if let Some(short) = self.budget.forbids(bytes) {
+            return Err(CacheError::NoRoom { bytes, short }); // for this nobody needs to go
         }
         let mut passed_over = Vec::new();
         let result = loop {
@@ -115,7 +115,7 @@ impl Core {
                 Ok(charge) => break Ok(charge),
                 Err(short) => {
                     if !self.evict_one(cause_of(short), &mut passed_over) {
-                        break Err(CacheError::NoRoom { bytes });
+                        break Err(CacheError::NoRoom { bytes, short });
                     }
                 }
             }

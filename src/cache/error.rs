@@ -1,5 +1,6 @@
 //! [`CacheError`]: why the cache did not do what was asked. It can be cloned, because all who wait for one
 //! fill are told the same.
+use super::budget::Short;
 use super::tier::FetchError;
 use crate::journal::JournalError;
 use std::path::PathBuf;
@@ -42,11 +43,13 @@ pub enum CacheError {
         /// Why it failed.
         source: Arc<std::io::Error>,
     },
-    /// There is no room, and nothing that may be evicted; or the disk is full.
-    #[error("no room in the cache for {bytes} bytes")]
+    /// There is no room, and nothing that may be evicted.
+    #[error("no room in the cache for {bytes} bytes: {short}")]
     NoRoom {
-        /// How many were wanted.
+        /// How many were wanted; of a content of unknown size the next piece.
         bytes: u64,
+        /// The limit that does not permit them.
+        short: Short,
     },
     /// The admission filter does not let it in.
     #[error("not admitted to the cache: {why}")]
@@ -93,7 +96,7 @@ pub enum CacheError {
 
 impl CacheError {
     /// Whether the process or the system was short of something, which says nothing of what is on the disk.
-    pub(super) fn is_shortage(&self) -> bool {
+    pub(crate) fn is_shortage(&self) -> bool {
         let Self::Io { source, .. } = self else { return false };
         let short = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EAGAIN, libc::EINTR];
         source.raw_os_error().is_some_and(|errno| short.contains(&errno))

@@ -98,6 +98,20 @@ impl Fill {
         self.filling.write(&self.core, bytes).inspect_err(|e| self.end(e.clone()))
     }
 
+    /// So much will come: where that has no room, however much were thrown out, nothing is. An error ends the fill.
+    pub(super) fn foresee(&mut self, size: u64) -> Result<(), CacheError> {
+        let core = self.core.clone();
+        let forbidden = core.budget.forbids(room(&self.filling.key, size, core.config.block_bytes));
+        let foreseen = match forbidden {
+            Some(short) => Err(CacheError::NoRoom { bytes: size, short }),
+            None => core.admit_size(size),
+        };
+        foreseen.inspect_err(|e| {
+            core.meters.refused(e);
+            self.end(e.clone());
+        })
+    }
+
     /// All is there: from now on the key names the file.
     pub async fn finish(mut self) -> Result<File, CacheError> {
         self.ended = true;

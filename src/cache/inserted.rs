@@ -135,6 +135,10 @@ fn copy(mut fill: Fill, path: &Path) -> Result<File, CacheError> {
     use std::io::Read;
     let io = |e| CacheError::io("read", path, e);
     let mut source = std::fs::File::open(path).map_err(io)?;
+    let found = source.metadata().map_err(io)?;
+    if found.is_file() {
+        fill.foresee(found.len())?;
+    }
     let mut buffer = vec![0; 1 << 20];
     loop {
         match source.read(&mut buffer) {

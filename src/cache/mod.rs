@@ -114,6 +114,7 @@ mod watch;
 pub mod witness;
 
 pub use blob::Blob;
+pub use budget::Short;
 pub use cache::{Cache, Found};
 pub use config::{Admission, Config, Recall};
 pub use error::CacheError;

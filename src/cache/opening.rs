@@ -3,7 +3,7 @@ use super::blob_entry::BlobEntry;
 use super::budget::{Budget, FileSystem, Limits};
 use super::buffers::Pool;
 use super::check;
-use super::config::Config;
+use super::config::{Config, Recall};
 use super::core::{Core, Slot};
 use super::error::CacheError;
 use super::events::Events;
@@ -84,13 +84,13 @@ pub fn assemble(
     Builder::new(config, store, journal, runtime)?.assemble()
 }
 
-/// The limits that the journal remembers.
-fn last_limits(journal: &dyn Journal) -> Result<Option<Limits>, JournalError> {
-    let value = journal.get(META, LIMITS)?;
-    Ok(value.and_then(|value| match decode_limits(&value) {
+/// The limits that were given last: as the journal has them, or what is kept beside it.
+fn last_limits(journal: &dyn Journal, store: &Store) -> Result<Option<Limits>, JournalError> {
+    let kept = [journal.get(META, LIMITS)?, store.get_limits()];
+    Ok(kept.into_iter().flatten().find_map(|value| match decode_limits(&value) {
         Ok(limits) => Some(limits),
         Err(why) => {
-            tracing::warn!(%why, "the limits that the cache remembers are of no use");
+            tracing::warn!(%why, "limits that the cache remembers are of no use");
             None
         }
     }))
@@ -119,7 +119,8 @@ impl Builder {
     ) -> Result<Self, CacheError> {
         let start = Instant::now();
         store.empty_tmp()?;
-        if let Some(last) = last_limits(&*journal)? {
+        let last = last_limits(&*journal, &store)?;
+        if let Some(last) = last {
             config.recalled(last);
         }
         let budget = Budget::new(config.limits(), Box::new(FileSystem(config.directory.clone())));
@@ -134,9 +135,20 @@ impl Builder {
             blobs: &blobs,
             now: now(),
         })?;
+        if came_back.rebuilt && last.is_none() && config.recall != Recall::default() {
+            let Limits { max_bytes, max_entries, min_free } = config.limits();
+            tracing::warn!(
+                max_bytes,
+                max_entries,
+                min_free,
+                "the limits that the cache was given are lost with its journal; these hold now"
+            );
+        }
         if config.remember {
+            let limits = encode_limits(&config.limits());
+            store.put_limits(&limits);
             let mut batch = Batch::new();
-            batch.put(META, LIMITS, encode_limits(&config.limits()));
+            batch.put(META, LIMITS, limits);
             journal.apply(batch)?;
         }
         let took = start.elapsed();

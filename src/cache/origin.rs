@@ -1,23 +1,24 @@
 //! [`OriginFiles`]: the objects of a store, by what the store says they are, and read through the cache.
+mod absence;
+
 use super::cache::Cache;
 use super::{Blob, CacheError, EntryName, ObjectId, Origin};
 use crate::clock::Timestamp;
 use crate::remote::{Properties, RemoteError, Store, Tag};
 use crate::sync::Mutex;
+use absence::Absence;
 use lru::LruCache;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
-use tokio::sync::broadcast;
+use tokio::sync::{Semaphore, broadcast};
 
 /// Of so many objects it is remembered what they are.
 const KNOWN_MAX: NonZeroUsize = NonZeroUsize::new(1 << 16).unwrap();
 
 /// A store that does not answer within this time is away.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// So long one that is away is not asked about what is known.
-const AWAY: Duration = Duration::from_secs(5);
 
 /// When an object was changed last, if nobody has said.
 const UNKNOWN: Timestamp = Timestamp { sec: -1, nsec: 0 };
@@ -31,7 +32,7 @@ struct Known {
     answer: tokio::sync::Mutex<Option<Answer>>,
     /// Grows with each time that somebody says that it is another one by now.
     epoch: AtomicU64,
-    /// When asking failed last, and why: that goes for all who waited for the answer meanwhile.
+    /// When asking failed last, and why, until there is an answer: that goes for all who waited for it meanwhile.
     failed: Mutex<Option<(Instant, String)>>,
 }
 
@@ -61,6 +62,13 @@ impl Answer {
     }
 }
 
+/// What came of a question.
+struct Settled {
+    found: Option<(ObjectId, Properties)>,
+    /// The version that was known until then.
+    outdated: Option<ObjectId>,
+}
+
 /// See the module.
 pub struct OriginFiles {
     cache: Cache,
@@ -72,8 +80,9 @@ pub struct OriginFiles {
     fresh: Duration,
     /// Owner of its lock.
     known: Mutex<LruCache<String, Arc<Known>>>,
-    /// Until when the store is taken to be away. Owner of its lock.
-    away: Mutex<Option<Instant>>,
+    absence: Absence,
+    /// Of whoever asks in the background.
+    turn: Arc<Semaphore>,
     /// Keys of objects that turned out to be others than was known.
     changes: broadcast::Sender<Arc<str>>,
 }
@@ -91,7 +100,8 @@ impl OriginFiles {
         let bucket = store.identity();
         let known = Mutex::new(LruCache::new(KNOWN_MAX));
         let changes = broadcast::Sender::new(CHANGES_MAX);
-        let this = Self { cache, store, origin, bucket, fresh, known, away: Mutex::default(), changes };
+        let (absence, turn) = (Absence::default(), Arc::new(Semaphore::new(1)));
+        let this = Self { cache, store, origin, bucket, fresh, known, absence, turn, changes };
         this.remember();
         this
     }
@@ -121,68 +131,107 @@ impl OriginFiles {
         of_key.max_by_key(|(used, _)| *used).map(|(_, id)| Answer::of_cached(&id))
     }
 
-    /// The object of this key, if there is one, as the store says it is, or said lately.
+    /// The object of this key, if there is one, as the store says it is, or said lately. Of what is known nobody waits
+    /// for a store that is away.
     ///
     /// # Errors
     /// The store does not answer, and nothing is known of the object.
-    pub async fn object(&self, key: &str) -> Result<Option<(ObjectId, Properties)>, RemoteError> {
+    pub async fn object(self: &Arc<Self>, key: &str) -> Result<Option<(ObjectId, Properties)>, RemoteError> {
         let shared = self.known.lock().get_or_insert(key.to_owned(), Arc::default).clone();
         let came = Instant::now();
         let mut known = shared.answer.lock().await;
         let epoch = shared.epoch.load(SeqCst);
-        let is_fresh =
-            |answer: &&Answer| answer.epoch == epoch && answer.at.is_some_and(|at| at.elapsed() < self.fresh);
-        if let Some(Answer { properties, .. }) = known.as_ref().filter(is_fresh) {
-            return Ok(Some(self.identified(key, properties)));
-        }
-        if let Some((at, message)) = &*shared.failed.lock()
+        if let Some(Answer { properties, at, epoch: asked_in }) = &*known {
+            let is_fresh = *asked_in == epoch && at.is_some_and(|at| at.elapsed() < self.fresh);
+            let in_vain = || shared.failed.lock().is_some() || self.absence.is_away();
+            if is_fresh || in_vain() {
+                if !is_fresh {
+                    self.look_again(key, &shared);
+                }
+                return Ok(Some(self.identified(key, properties)));
+            }
+        } else if let Some((at, message)) = &*shared.failed.lock()
             && *at >= came
-            && known.is_none()
         {
             return Err(RemoteError::Unavailable { message: message.clone() });
         }
-        if let Some(Answer { properties, .. }) = &*known
-            && self.away.lock().is_some_and(|until| Instant::now() < until)
-        {
-            return Ok(Some(self.identified(key, properties)));
-        }
-        let asked = tokio::time::timeout(PATIENCE, self.store.head(key)).await;
+        let asked = self.ask(key).await;
+        let settled = self.settle(key, &shared, &mut known, epoch, asked);
+        drop(known);
+        self.concluded(key, settled?).await
+    }
+
+    /// Asks about what somebody was given although it may be another version by now; one question at a time.
+    fn look_again(self: &Arc<Self>, key: &str, shared: &Arc<Known>) {
+        let Ok(turn) = self.turn.clone().try_acquire_owned() else { return };
+        let (this, shared, key) = (self.clone(), shared.clone(), key.to_owned());
+        tokio::spawn(async move {
+            let _turn = turn;
+            let epoch = shared.epoch.load(SeqCst);
+            let asked = this.ask(&key).await;
+            let settled = this.settle(&key, &shared, &mut *shared.answer.lock().await, epoch, asked);
+            if let Ok(settled) = settled {
+                let _nobody_waits = this.concluded(&key, settled).await;
+            }
+        });
+    }
+
+    async fn ask(&self, key: &str) -> Result<Properties, RemoteError> {
         let late = |_| Err(RemoteError::Unavailable { message: "the origin does not answer".into() });
-        let (before, now) = match asked.unwrap_or_else(late) {
+        tokio::time::timeout(PATIENCE, self.store.head(key)).await.unwrap_or_else(late)
+    }
+
+    /// What is known of an object after the store was asked, in this epoch.
+    fn settle(
+        &self,
+        key: &str,
+        shared: &Arc<Known>,
+        known: &mut Option<Answer>,
+        epoch: u64,
+        asked: Result<Properties, RemoteError>,
+    ) -> Result<Settled, RemoteError> {
+        let (before, found) = match asked {
             Ok(properties) => {
                 let found = self.identified(key, &properties);
                 (known.replace(Answer { properties, at: Some(Instant::now()), epoch }), Some(found))
             }
             Err(RemoteError::NotFound { .. }) => {
                 let mut all = self.known.lock();
-                if all.peek(key).is_some_and(|found| Arc::ptr_eq(found, &shared)) {
+                if all.peek(key).is_some_and(|found| Arc::ptr_eq(found, shared)) {
                     all.pop(key); // what is not there takes no room among what is
                 }
                 (known.take(), None)
             }
             Err(e) if e.is_transient() => {
-                *self.away.lock() = Some(Instant::now() + AWAY);
+                self.absence.unanswered(key);
+                *shared.failed.lock() = Some((Instant::now(), e.to_string()));
                 if known.is_none() {
                     *known = self.recall(key);
                 }
-                let Some(Answer { properties, .. }) = &*known else {
-                    *shared.failed.lock() = Some((Instant::now(), e.to_string()));
-                    return Err(e);
-                };
+                let Some(Answer { properties, .. }) = &*known else { return Err(e) };
                 tracing::warn!(error = %e, key, "served as it was when the origin was last heard of");
-                return Ok(Some(self.identified(key, properties)));
+                return Ok(Settled { found: Some(self.identified(key, properties)), outdated: None });
             }
             Err(e) => return Err(e),
         };
-        drop(known);
-        *self.away.lock() = None;
-        // Of what came before nobody is given any more, nor is it taken for the newest after a restart.
+        *shared.failed.lock() = None;
+        self.absence.answered();
         let before = before.map(|answer| self.identified(key, &answer.properties).0);
-        if let Some(before) = before.filter(|before| now.as_ref().is_none_or(|(id, _)| id != before)) {
+        let outdated = before.filter(|before| found.as_ref().is_none_or(|(id, _)| id != before));
+        Ok(Settled { found, outdated })
+    }
+
+    /// Of what came before nobody is given any more, nor is it taken for the newest after a restart.
+    async fn concluded(
+        &self,
+        key: &str,
+        settled: Settled,
+    ) -> Result<Option<(ObjectId, Properties)>, RemoteError> {
+        if let Some(outdated) = settled.outdated {
             self.tell(key);
-            self.cache.remove_object(&before).await;
+            self.cache.remove_object(&outdated).await;
         }
-        Ok(now)
+        Ok(settled.found)
     }
 
     fn tell(&self, key: &str) {

@@ -109,7 +109,12 @@ pub fn rehydrate(ground: &Ground<'_>) -> Result<Rehydrated, CacheError> {
                     Identity::File { .. } => returned.file(ground, generation, record),
                     Identity::Object(_) => {
                         let found = blocks.of(generation, &mut useless)?;
-                        returned.object(ground, generation, record, found)
+                        if found.is_empty() {
+                            useless.delete(ENTRIES, key); // a kill came before its first block, or after its last
+                            Ok(())
+                        } else {
+                            returned.object(ground, generation, record, found)
+                        }
                     }
                 },
                 Err(why) => Err(why),
@@ -218,9 +223,6 @@ impl Returned {
         blocks: Vec<(u32, BlockRecord)>,
     ) -> Result<(), Malformed> {
         let Identity::Object(id) = record.identity else { return Err(Malformed("it is no object")) };
-        if blocks.is_empty() {
-            return Err(Malformed("nothing is there of the object"));
-        }
         let id = Arc::new(id);
         let blob =
             BlobEntry::new(id.clone(), generation, record.created, record.block_bytes, ground.store.clone());

@@ -2,7 +2,7 @@
 //! and without the journal nothing can be thrown out in good order.
 use super::budget::Disk;
 use super::store::Store;
-use crate::journal::moved_aside;
+use crate::journal::{moved_aside, remove_aside};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -42,8 +42,7 @@ pub fn relieve(store: &Store, journal: &Path, disk: &dyn Disk) -> bool {
         return false;
     }
     let mut useless = store.empty_tmp().unwrap_or_default();
-    useless +=
-        moved_aside(journal).iter().filter(|path| std::fs::remove_dir_all(path).is_ok()).count() as u64;
+    useless += moved_aside(journal).iter().filter(|path| remove_aside(path).is_ok()).count() as u64;
     let removed = give_up_oldest(store, Missing::of(disk, wanted));
     if removed > 0 {
         tracing::warn!(removed, directory = %store.root().display(),

@@ -21,7 +21,7 @@ const PARTICULAR: [(&str, &str); 6] = [
 ];
 
 /// What helps with one error of a cache alone, likewise.
-const PARTICULAR_OF_CACHES: [(&str, &str); 4] = [
+const PARTICULAR_OF_CACHES: [(&str, &str); 7] = [
     (
         "there is no cache: ",
         "'icecache cache put' and 'icecache serve' make one; '--cache DIR' says which is meant",
@@ -30,6 +30,12 @@ const PARTICULAR_OF_CACHES: [(&str, &str); 4] = [
         "no file but an object",
         "'icecache serve --origin URL' gives its bytes; 'icecache cache stat KEY' says how much is here",
     ),
+    ("max-bytes is reached", "permit more with --max-bytes, or take something out: 'icecache cache rm KEY'"),
+    (
+        "max-entries is reached",
+        "permit more with --max-entries, or take something out: 'icecache cache rm KEY'",
+    ),
+    ("less than min-free left", "free some space on that disk, or permit less to be free with --min-free"),
     ("the origin is not there: ", "correct the URL, or see whether its disk is mounted"),
     ("longer than 4096 bytes, which is no token", "--token-file names a file with the token alone"),
 ];
@@ -86,7 +92,7 @@ fn of_cache(error: &Error) -> Option<&'static str> {
             Some("an origin: check credentials and the bucket's policy; a path: check its owner and modes")
         }
         ErrorKind::Corrupt => Some("'icecache cache verify' drops what is damaged; objects are fetched anew"),
-        ErrorKind::Full => Some("free some space, or permit more with --max-bytes"),
+        ErrorKind::Full => Some("free some space on that disk"),
         ErrorKind::Unsupported => Some("docs/CACHE.md says what a cache needs"),
         ErrorKind::Io => None,
     }

@@ -194,10 +194,20 @@ where
             Progress { phase, bytes, bytes_total: stats.used.bytes, entries }
         })
         .await;
+        let thrown_out = damaged(&cache);
+        if thrown_out > 0 {
+            output.warn(&format!("damaged entries were found and thrown out: {thrown_out}"));
+        }
         let done = work(cache.clone()).await;
         let closed = cache.close().await;
         done.and_then(|done| Ok(closed.map(|()| done)?))
     })
+}
+
+/// How much was not as it had been written, since the cache was opened.
+fn damaged(cache: &Cache) -> u64 {
+    let totals = cache.stats().totals;
+    totals.corrupt_drops + totals.vanished
 }
 
 /// Waits; what takes longer than a moment is shown.

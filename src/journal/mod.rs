@@ -11,7 +11,7 @@ mod sled;
 mod tests;
 
 pub use self::memory::MemoryJournal;
-pub use self::sled::{Damage, Opened, SledJournal, move_aside, moved_aside};
+pub use self::sled::{Damage, Opened, SledJournal, move_aside, moved_aside, remove_aside};
 
 use std::path::PathBuf;
 

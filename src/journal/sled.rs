@@ -5,16 +5,18 @@
 //! be opened is moved aside and begun anew; the caller is told, and rebuilds.
 //!
 //! An idle journal costs no wake-up and little memory; see `keeper`.
+mod aside;
 mod database;
 mod garbage;
 mod keeper;
 mod lock;
 mod threads;
 
+pub use aside::{move_aside, moved_aside, remove_aside};
+
 use super::{Batch, Journal, JournalError, Pairs, Tree, full_key};
 use database::{Missing, fenced};
 use keeper::{Keeper, MANNERS};
-use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -73,9 +75,9 @@ impl SledJournal {
         };
         let (db, damage) = match opened {
             Ok(db) => (db, None),
-            Err(JournalError::Corrupt { message }) => {
+            Err(e) if is_lost(&e) => {
                 let moved_to = move_aside(path)?;
-                (database::open(path, Missing::New)?, Some(Damage { moved_to, reason: message }))
+                (database::open(path, Missing::New)?, Some(Damage { moved_to, reason: e.to_string() }))
             }
             Err(e) => return Err(e),
         };
@@ -176,39 +178,34 @@ impl Journal for SledJournal {
     }
 }
 
-/// Gives a journal that is of no use another name, for whoever wants to know what happened to it. Of those only the
-/// newest stays: each may be as large as what it described.
-///
-/// # Errors
-/// [`JournalError::Io`] if it cannot be renamed.
-pub fn move_aside(path: &Path) -> Result<PathBuf, JournalError> {
-    for earlier in moved_aside(path) {
-        if let Err(error) = std::fs::remove_dir_all(&earlier) {
-            tracing::warn!(path = %earlier.display(), %error, "cannot remove a damaged journal of before");
-        }
+/// Whether a journal that cannot be opened will not be another time either: its bytes are not what they should be, or
+/// the disk does not give them, or what is there is no journal. To be short of something passes, and so do rights.
+fn is_lost(e: &JournalError) -> bool {
+    use std::io::ErrorKind::{
+        Interrupted, Other, OutOfMemory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull,
+        WouldBlock,
+    };
+    let source = match e {
+        JournalError::Corrupt { .. } => return true,
+        JournalError::Busy { .. } | JournalError::Version { .. } => return false,
+        JournalError::Io { source, .. } => source,
+    };
+    // What the library has put into words may be of that kind, too.
+    let descriptors = std::io::Error::from_raw_os_error(libc::EMFILE).kind();
+    let passing = [
+        StorageFull,
+        QuotaExceeded,
+        OutOfMemory,
+        PermissionDenied,
+        ReadOnlyFilesystem,
+        Interrupted,
+        WouldBlock,
+    ];
+    match source.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE) => false,
+        Some(_) => !passing.contains(&source.kind()),
+        None => ![&passing[..], &[Other, descriptors]].concat().contains(&source.kind()),
     }
-    let time = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%.9fZ").to_string();
-    let mut target = aside(path);
-    target.push(time);
-    let target = path.with_file_name(target);
-    std::fs::rename(path, &target).map_err(|source| JournalError::Io { action: "move aside", source })?;
-    Ok(target)
-}
-
-/// How the names begin of those that were moved aside.
-fn aside(path: &Path) -> OsString {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".corrupt-");
-    name
-}
-
-/// The journals that were moved aside for this one.
-pub fn moved_aside(path: &Path) -> Vec<PathBuf> {
-    let entries = path.parent().and_then(|parent| std::fs::read_dir(parent).ok());
-    let prefix = aside(path);
-    let is_one = |name: &OsStr| name.as_encoded_bytes().starts_with(prefix.as_encoded_bytes());
-    let entries = entries.into_iter().flatten().flatten();
-    entries.filter(|entry| is_one(&entry.file_name())).map(|entry| entry.path()).collect()
 }
 
 #[cfg(test)]
@@ -265,6 +262,39 @@ mod tests {
         assert!(damage.moved_to.join("db").exists());
         put(&opened.journal, b"k", b"v");
         assert_eq!(opened.journal.get(T, b"k").expect("reads"), Some(b"v".to_vec()));
+    }
+
+    #[test]
+    fn what_is_no_journal_is_moved_aside_whatever_it_is() {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = dir.path().join("journal");
+        let directory_in_place_of_a_file = |path: &Path| std::fs::create_dir_all(path.join("db"));
+        let pipe = |path: &Path| {
+            std::fs::create_dir(path)?;
+            let (at, kind) = (rustix::fs::CWD, rustix::fs::FileType::Fifo);
+            Ok(rustix::fs::mknodat(at, path.join("db"), kind, rustix::fs::Mode::RWXU, 0)?)
+        };
+        let file = |path: &Path| std::fs::write(path, b"");
+        for make in [&directory_in_place_of_a_file as &dyn Fn(&Path) -> std::io::Result<()>, &pipe, &file] {
+            make(&path).expect("makes");
+            let opened = open(&path);
+            let damage = opened.damage.expect("reported");
+            assert_eq!(moved_aside(&path), [damage.moved_to], "the newest is kept");
+            put(&opened.journal, b"k", b"v");
+            drop(opened.journal);
+            assert_eq!(open(&path).damage, None);
+            std::fs::remove_dir_all(&path).expect("removes");
+        }
+    }
+
+    #[test]
+    fn a_link_in_place_of_the_lock_is_not_followed() {
+        let dir = tempfile::tempdir().expect("dir");
+        let (path, victim) = (dir.path().join("journal"), dir.path().join("thesis"));
+        std::fs::write(&victim, b"mine").expect("writes");
+        std::os::unix::fs::symlink(&victim, dir.path().join("journal.lock")).expect("links");
+        SledJournal::open(&path, Duration::ZERO).expect_err("refused");
+        assert_eq!(std::fs::read(&victim).expect("reads"), b"mine");
     }
 
     #[test]

@@ -76,6 +76,8 @@ fn join<T>(joined: Result<Result<T, RemoteError>, tokio::task::JoinError>) -> Re
 fn failed(what: &str, path: &Path, error: &std::io::Error) -> RemoteError {
     let message = format!("cannot {what} {}: {error}", path.display());
     match error.kind() {
+        // A loop of links is no matter of time.
+        _ if error.raw_os_error() == Some(libc::ELOOP) => RemoteError::Refused { message },
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => RemoteError::Denied { message },
         ErrorKind::NotADirectory
         | ErrorKind::IsADirectory

@@ -38,7 +38,7 @@ pub struct Stores {
 
 struct Bucket {
     store: Store,
-    files: OriginFiles,
+    files: Arc<OriginFiles>,
 }
 
 impl std::fmt::Debug for Stores {
@@ -84,7 +84,7 @@ impl Stores {
         let store = store.map_err(|e| failed(e.to_string()))?;
         let asked = Hedged::new(Arc::new(StoreOrigin::new(store.clone())), self.hedges.clone());
         let origin = Chain::new(self.tiers.clone(), Arc::new(asked));
-        let files = OriginFiles::new(self.cache.clone(), store.clone(), Arc::new(origin), FRESH);
+        let files = Arc::new(OriginFiles::new(self.cache.clone(), store.clone(), Arc::new(origin), FRESH));
         let bucket = Arc::new(Bucket { store, files });
         buckets.insert(key.to_owned(), bucket.clone());
         Ok(bucket)

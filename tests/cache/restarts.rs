@@ -1,7 +1,5 @@
 //! What comes back after a stop, a crash, and the loss of the journal.
-use crate::common::{
-    BLOCK, Small, Source, assert_budget, config, content, key, object, place, read, taken,
-};
+use crate::common::{BLOCK, Small, Source, assert_budget, config, content, key, object, place, read, taken};
 use bytes::Bytes;
 use icecache::cache::{Begun, Cache, CacheError, Config, FillOptions, Recall, Removed};
 use icecache::journal::{Batch, Journal, JournalError, MemoryJournal, Pairs, Tree};
@@ -398,6 +396,14 @@ async fn the_limits_of_the_last_time_are_remembered() {
         open(Config { max_bytes: 1, max_entries: 60, min_free: 1 << 50, recall, ..given }).await.unwrap();
     let Config { max_bytes, max_entries, min_free, .. } = *cache.config();
     assert_eq!((max_bytes, max_entries, min_free), (3 << 20, 60, 1 << 20));
+    all_there(&cache, 0..10).await;
+    cache.close().await.unwrap();
+    // By another witness, too: the journal is lost.
+    let cache = Cache::open_on(Config { recall, ..config(dir.path()) }, Arc::new(MemoryJournal::new()))
+        .await
+        .unwrap();
+    assert_eq!((cache.config().max_bytes, cache.config().min_free), (3 << 20, 1 << 20));
+    cache.settled().await;
     all_there(&cache, 0..10).await;
     cache.close().await.unwrap();
 }

@@ -2,7 +2,7 @@
 use crate::harness::lab::BIN;
 use crate::harness::served::Served;
 use crate::harness::{Finished, LIMIT, is_root, run, skip};
-use crate::{content, site, write};
+use crate::{content, of_length, site, write};
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::fs;
@@ -101,10 +101,46 @@ fn advice_is_of_what_went_wrong() {
     // Named twice is meant once.
     assert_eq!(json(&cache, &["rm", "key", "key"])["removed"], 1);
     fs::write(origin.join("data/object"), content(1, 1000)).unwrap();
-    verb(&cache, &["warm", "--origin", &url]).must("warm");
+    // So it is where two prefixes begin alike.
+    assert_eq!(json(&cache, &["warm", "--origin", &url, "data/o", "data/"])["objects"], 1);
     let object = verb(&cache, &["get", "data/object"]);
     assert!(object.code == 5 && object.stderr.contains("object of a remote"), "{object:?}");
     assert!(object.stderr.contains("serve --origin") && !object.stderr.contains("cache ls"), "{object:?}");
+}
+
+/// The hint is of the limit that was reached, which is remembered; the size is that of the whole.
+#[test]
+fn the_limit_that_is_named_is_the_one_that_was_reached() {
+    let (dir, _, _) = site();
+    let (cache, file) = (dir.path().join("cache"), dir.path().join("large"));
+    fs::write(&file, content(1, 5_000_000)).unwrap();
+    let put = |options: &[&str]| verb(&cache, &[&["put", "key", file.to_str().unwrap()], options].concat());
+    for (options, hint) in [
+        (&["--max-bytes", "1MiB", "--min-free", "0"][..], "with --max-bytes"),
+        (&["--max-bytes", "1GiB", "--min-free", "100TiB"], "with --min-free"),
+        (&[], "with --min-free"),
+    ] {
+        let full = put(options);
+        assert!(full.code == 1 && full.stderr.contains(hint), "{options:?}: {full:?}");
+    }
+    let larger = put(&["--max-bytes", "1MiB", "--min-free", "0"]);
+    assert!(larger.stderr.contains("5000000 bytes"), "{larger:?}");
+    put(&["--max-bytes", "1GiB"]).must("put");
+}
+
+/// CACHE: what is damaged is thrown out, and whoever asked for it is told that it was there.
+#[test]
+fn what_is_thrown_out_as_damaged_is_told_from_what_never_was() {
+    let (dir, _, _) = site();
+    let cache = with_file(dir.path(), "key", &content(1, 54_321));
+    let stored = of_length(&cache, 54_321);
+    let mut bytes = fs::read(&stored).unwrap();
+    bytes[1000] ^= 1;
+    fs::write(&stored, &bytes).unwrap();
+    let damaged = verb(&cache, &["get", "key"]);
+    assert!(damaged.code == 9 && damaged.stdout.is_empty(), "{damaged:?}");
+    assert!(damaged.stderr.contains("damaged"), "{damaged:?}");
+    assert_eq!(verb(&cache, &["get", "key"]).code, 5, "it is gone for good");
 }
 
 /// An origin that is not there is not an empty one, and a prefix that nothing begins with was mistyped.

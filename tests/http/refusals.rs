@@ -144,6 +144,9 @@ fn a_request_has_one_host() {
         let request = format!("GET /files/none {lines}Connection: close\r\n\r\n");
         assert_eq!(said(&served, &request).0, status, "{lines:?}");
     }
+    // Section 3.2.4: a question about the server.
+    let (status, reply) = said(&served, "OPTIONS * HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    assert!(status == 204 && reply.contains("allow: GET, HEAD, PUT, DELETE"), "{reply}");
     served.stop();
 }
 

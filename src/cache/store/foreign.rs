@@ -30,15 +30,27 @@ fn is_hex(name: &[u8], digits: usize) -> bool {
     name.len() == digits && name.iter().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(c))
 }
 
+/// Whether nothing says that the journal is somebody else's.
+fn is_journal(root: &Path) -> Result<bool, CacheError> {
+    let journal = root.join("journal");
+    if journal.symlink_metadata().is_ok_and(|found| !found.is_dir()) {
+        // It stands where one of ours was.
+        let is = |name: &str| root.join(name).symlink_metadata();
+        return Ok(is("journal.lock").is_ok_and(|found| found.is_file())
+            && is("objects").is_ok_and(|found| found.is_dir()));
+    }
+    let is_of_sled = |name: &[u8]| matches!(name, b"conf" | b"db" | b"blobs") || name.starts_with(b"snap.");
+    Ok(names(&journal)?.iter().all(|name| is_of_sled(name)))
+}
+
 /// Whoever took a cache's journal away may have it back; but nobody else's folders of these names.
 fn has_foreign(root: &Path) -> Result<bool, CacheError> {
     let is_ours = |name: &[u8]| {
         OURS.iter().any(|ours| ours.as_bytes() == name) || name.starts_with(b"journal.corrupt-")
     };
-    let is_of_sled = |name: &[u8]| matches!(name, b"conf" | b"db" | b"blobs") || name.starts_with(b"snap.");
     if !names(root)?.iter().all(|name| is_ours(name) || name == b"lost+found")
         || !names(&root.join("tmp"))?.iter().all(|name| is_hex(name, 16))
-        || !names(&root.join("journal"))?.iter().all(|name| is_of_sled(name))
+        || !is_journal(root)?
     {
         return Ok(true);
     }

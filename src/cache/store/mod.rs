@@ -28,6 +28,9 @@ pub use slots::Slots;
 
 /// The attribute that holds a witness.
 pub const ATTRIBUTE: &str = "user.icecache";
+/// The attribute of `objects/` that holds the limits that were given last.
+const LIMITS_ATTRIBUTE: &str = "user.icecache.limits";
+const LIMITS_MAX_BYTES: usize = 256;
 /// The longest witness kept in an attribute: file systems give all attributes of a file 4 KiB or less.
 pub const ATTRIBUTE_MAX_BYTES: usize = 2048;
 /// Objects that nobody reads are kept open up to a number within these bounds: a quarter of the descriptors.
@@ -196,10 +199,14 @@ impl Store {
         Ok(fd.into())
     }
 
-    /// Opens a plain file of the cache.
+    /// Opens a plain file of the cache, and does not wait for the other end of what is none.
     pub fn open_file(path: &Path, writable: bool) -> std::io::Result<File> {
         let access = if writable { OFlags::RDWR } else { OFlags::RDONLY };
-        let fd = rustix::fs::open(path, access | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?;
+        let fd = rustix::fs::open(
+            path,
+            access | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK,
+            Mode::empty(),
+        )?;
         let file = File::from(fd);
         if !file.metadata()?.is_file() {
             return Err(std::io::Error::from(std::io::ErrorKind::InvalidData));
@@ -227,6 +234,22 @@ impl Store {
             return Err(CacheError::io("write", path, e));
         }
         Ok(())
+    }
+
+    /// Keeps the limits where they outlive the journal, if the file system has attributes.
+    pub fn put_limits(&self, limits: &[u8]) {
+        let path = self.root.join("objects");
+        if let Err(error) = rustix::fs::setxattr(&path, LIMITS_ATTRIBUTE, limits, XattrFlags::empty()) {
+            tracing::debug!(%error, "the limits of the cache are in its journal alone");
+        }
+    }
+
+    /// What [`put_limits`](Self::put_limits) kept.
+    pub fn get_limits(&self) -> Option<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(LIMITS_MAX_BYTES);
+        let spare = rustix::buffer::spare_capacity(&mut bytes);
+        rustix::fs::getxattr(self.root.join("objects"), LIMITS_ATTRIBUTE, spare).ok()?;
+        Some(bytes)
     }
 
     /// The witness of an entry, and where it was.
@@ -297,6 +320,8 @@ pub fn punch(file: impl AsFd, offset: u64, length: u64) -> std::io::Result<()> {
 #[allow(clippy::expect_used)] // a test may panic
 mod tests {
     use super::*;
+    use crate::cache::key::{Identity, Key};
+    use rustix::fs::FileType;
 
     #[test]
     fn a_link_in_place_of_a_directory_is_not_followed() {
@@ -315,6 +340,17 @@ mod tests {
         let link = link.path().join("cache");
         std::os::unix::fs::symlink(dir.path(), &link).expect("links");
         Store::open_directory(&link).expect("the whole of it may lie elsewhere");
+    }
+
+    #[test]
+    fn nobody_waits_for_what_stands_in_place_of_a_witness() {
+        let dir = tempfile::tempdir().expect("dir");
+        let store = Store::open_directory(dir.path()).expect("opens");
+        let identity = Identity::File { key: Key::new("k").expect("a key"), size: 1 };
+        let name = Name::new(&identity, 1);
+        rustix::fs::mknodat(rustix::fs::CWD, store.sidecar(&name), FileType::Fifo, Mode::RWXU, 0)
+            .expect("a pipe");
+        assert!(matches!(store.get_witness(&name), Err(NoWitness::Unread(_))));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `icecache cache get`, `put` and `rm`.
 use super::name::{KeyText, Typing};
-use super::{CacheArgs, CacheDir, absent, named, with_cache};
+use super::{CacheArgs, CacheDir, absent, damaged, named, with_cache};
 use crate::cache::{EntryName, File, Inserted, Key, Removed};
 use crate::cli::output::{bytes, safe_bytes};
 use crate::cli::{Context, Exit};
@@ -56,7 +56,10 @@ impl Get {
         let name = key.clone();
         let file = with_cache(config, &context.output, |cache| async move {
             let Some(file) = cache.look_up_file(&name).await? else {
-                return Err(not_a_file(&name, !named(&cache, &name).is_empty()));
+                return Err(match damaged(&cache) {
+                    0 => not_a_file(&name, !named(&cache, &name).is_empty()),
+                    _ => thrown_out(&name),
+                });
             };
             match &to {
                 Some(path) => Target::create(path)?.take(&file)?,
@@ -70,6 +73,12 @@ impl Get {
         }
         Ok(Exit::Done)
     }
+}
+
+fn thrown_out(name: &[u8]) -> Error {
+    let message =
+        format!("there is no such entry any more, damaged ones were thrown out: {}", safe_bytes(name));
+    Error::new(ErrorKind::Corrupt, message)
 }
 
 fn not_a_file(name: &[u8], is_object: bool) -> Error {

@@ -10,6 +10,7 @@ use crate::remote::list::{self, Listed};
 use crate::remote::{Store, open_configured};
 use crate::serve::startup::Progress;
 use futures::StreamExt;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 #[derive(Debug, clap::Args)]
@@ -50,7 +51,7 @@ impl Warm {
                 let store = open_configured(&url, &s3, Arc::default()).await?;
                 let origin = Arc::new(StoreOrigin::new(store.clone()));
                 let mut warmed = Warmed::default();
-                let mut brought = Vec::new();
+                let (mut seen, mut brought) = (HashSet::new(), Vec::new());
                 for prefix in &prefixes {
                     let mut is_matched = prefix.is_empty(); // all of nothing is nothing
                     let mut objects = std::pin::pin!(list::objects(&*store, prefix, None));
@@ -59,6 +60,9 @@ impl Warm {
                         is_matched = true;
                         if length == 0 && key.ends_with('/') {
                             continue; // by which some programs mark a folder
+                        }
+                        if !seen.insert(key.clone()) {
+                            continue; // two of the prefixes begin alike
                         }
                         match bring(&cache, &store, &origin, &key).await {
                             Ok(blob) => {

@@ -17,7 +17,7 @@ pub fn take(path: &Path, patience: Duration) -> Result<File, JournalError> {
     name.push(".lock");
     let fd: OwnedFd = rustix::fs::open(
         path.with_file_name(name),
-        OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC,
+        OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK,
         Mode::RUSR | Mode::WUSR,
     )
     .map_err(io)?;

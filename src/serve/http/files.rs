@@ -57,6 +57,9 @@ impl Failure {
                 (StatusCode::SERVICE_UNAVAILABLE, text.to_owned())
             }
             Self::Cache(e @ CacheError::Stalled { .. }) => (StatusCode::SERVICE_UNAVAILABLE, e.to_string()),
+            Self::Cache(e) if e.is_shortage() => {
+                (StatusCode::SERVICE_UNAVAILABLE, "the server is short of descriptors or memory".to_owned())
+            }
             // The words of errors are for the log: there are paths of this machine in them.
             Self::Cache(CacheError::Fetch(e)) => {
                 let (status, text) = meaning_of_fetch(e);
@@ -111,6 +114,9 @@ impl Files {
 
     async fn route(&self, request: Request<Incoming>) -> Result<Response<Body>, Failure> {
         let (head, body) = request.into_parts();
+        if head.method == Method::OPTIONS && head.uri.path() == "*" {
+            return Ok(allowed(reply::empty(StatusCode::NO_CONTENT)));
+        }
         let Some(name) = head.uri.path().strip_prefix(PREFIX) else {
             return Ok(words(StatusCode::NOT_FOUND, "there is nothing but /files/<key>"));
         };

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// Counted where things happen.
 #[derive(Debug, Default)]
 pub struct HttpMeters {
-    /// Answers by the first digit of their status, from 1 to 5.
-    answers: [AtomicU64; 5],
+    /// Answers by the first digit of their status, from 2 to 5.
+    answers: [AtomicU64; 4],
     bytes_sent: AtomicU64,
     connections: AtomicU64,
     connections_cut: AtomicU64,
@@ -14,8 +14,8 @@ pub struct HttpMeters {
 /// The totals since the start, and what is now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct HttpTotals {
-    /// Answers by the first digit of their status, from 1 to 5.
-    pub answers: [u64; 5],
+    /// Answers by the first digit of their status, from 2 to 5.
+    pub answers: [u64; 4],
     /// Bytes of bodies that were sent.
     pub bytes_sent: u64,
     /// Connections that are open now.
@@ -36,8 +36,8 @@ impl HttpMeters {
     }
 
     pub(super) fn answered(&self, status: hyper::StatusCode) {
-        let class = usize::from(status.as_u16() / 100).clamp(1, 5);
-        self.answers[class - 1].fetch_add(1, Relaxed);
+        let class = usize::from(status.as_u16() / 100).clamp(2, 5);
+        self.answers[class - 2].fetch_add(1, Relaxed);
     }
 
     pub(super) fn sent(&self, bytes: usize) {

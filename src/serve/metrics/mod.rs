@@ -14,11 +14,14 @@ pub use tables::{TablesTotals, of_tables};
 use super::http::{Answer, Body, text};
 use async_trait::async_trait;
 use hyper::body::Incoming;
+use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use std::sync::Arc;
 
 /// The content type of the format.
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+const METHODS: &str = "GET, HEAD";
 
 /// Answers `GET /metrics`.
 pub struct Metrics {
@@ -45,7 +48,9 @@ impl Answer for Metrics {
             return text(StatusCode::NOT_FOUND, CONTENT_TYPE, "there is nothing but /metrics\n".into());
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            return text(StatusCode::METHOD_NOT_ALLOWED, CONTENT_TYPE, "GET\n".into());
+            let mut reply = text(StatusCode::METHOD_NOT_ALLOWED, CONTENT_TYPE, format!("{METHODS}\n"));
+            reply.headers_mut().insert(header::ALLOW, HeaderValue::from_static(METHODS));
+            return reply;
         }
         let gather = self.gather.clone();
         match tokio::task::spawn_blocking(move || encode(&gather())).await {

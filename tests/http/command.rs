@@ -2,7 +2,7 @@
 use crate::harness::lab::BIN;
 use crate::harness::served::Served;
 use crate::harness::{Finished, LIMIT, is_root, run, skip};
-use crate::{content, of_length, site, write};
+use crate::{BLOCK, content, of_length, site, write};
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::fs;
@@ -170,4 +170,103 @@ fn a_token_is_not_cut_off() {
     serve.args(["serve", "--http", "127.0.0.1:0", "--cache"]).arg(dir.path().join("cache"));
     let refused = run(serve.arg("--token-file").arg(&token).env("ICECACHE_CONFIG", "/dev/null"), LIMIT);
     assert!(refused.code == 2 && refused.stderr.contains("4096"), "{refused:?}");
+}
+
+/// Issue: "`icecache cache {ls,stat,get,put,rm,verify,gc,warm}`; `--json` on each".
+#[test]
+fn the_command_line_looks_after_a_cache() {
+    let (dir, origin, url) = site();
+    let cache = dir.path().join("cache");
+    let verb = |args: &[&str]| {
+        let mut command = Command::new(BIN);
+        command.arg("cache").args(args).arg("--cache").arg(&cache).env("ICECACHE_CONFIG", "/dev/null");
+        run(&mut command, LIMIT)
+    };
+    let json = |args: &[&str]| -> Value {
+        let mut all = vec!["--json"];
+        all.extend(args);
+        serde_json::from_str(&verb(&all).must("cache").stdout).unwrap()
+    };
+    assert_eq!(verb(&["ls"]).code, 5, "there is none yet");
+    let file = dir.path().join("file");
+    fs::write(&file, content(6, 5000)).unwrap();
+    let told = json(&["put", "b", file.to_str().unwrap()]);
+    let sum = blake3::hash(&content(6, 5000)).to_hex().to_string();
+    assert_eq!(told, serde_json::json!({ "key": "b", "size": 5000, "checksum": sum }));
+    fs::write(&file, content(7, 50_000)).unwrap();
+    verb(&["put", "a", file.to_str().unwrap()]).must("put");
+    assert_eq!(verb(&["put", "a", file.to_str().unwrap()]).code, 8, "it is there");
+    fs::write(origin.join("data/one"), content(8, 2 * BLOCK)).unwrap();
+    fs::write(origin.join("data/two"), content(9, 10)).unwrap();
+    fs::write(origin.join("else"), content(9, 10)).unwrap();
+    let warmed = json(&["warm", "--origin", &url, "data/"]);
+    assert_eq!((&warmed["objects"], &warmed["cached"]), (&2.into(), &(2 * BLOCK + 10).into()));
+    let keys = |args: &[&str]| -> Vec<String> {
+        json(args).as_array().unwrap().iter().map(|line| line["key"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(keys(&["ls"]), ["a", "b", "data/one", "data/two"]);
+    assert_eq!(keys(&["ls", "--sort", "size", "--limit", "2"]), ["data/one", "a"]);
+    assert_eq!(keys(&["ls", "data/"]), ["data/one", "data/two"]);
+    let stat = &json(&["stat", "data/one"])[0];
+    assert_eq!(
+        (&stat["blocks"], &stat["blocks_total"], &stat["size"]),
+        (&2.into(), &2.into(), &(2 * BLOCK).into())
+    );
+    assert!(verb(&["ls"]).must("ls").stdout.contains("KEY"));
+    let to = dir.path().join("got");
+    verb(&["get", "a", "--to", to.to_str().unwrap()]).must("get");
+    assert!(fs::read(&to).unwrap() == content(7, 50_000));
+    assert_eq!(verb(&["get", "none"]).code, 5);
+    fs::remove_file(&to).unwrap();
+    assert_eq!(json(&["get", "b", "--to", to.to_str().unwrap()])["checksum"], sum);
+
+    let well = json(&["verify"]);
+    assert_eq!((&well["entries"], &well["dropped"]), (&4.into(), &0.into()));
+    // A byte of a file flips.
+    let damaged = fs::File::options().write(true).open(of_length(&cache, 50_000)).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&damaged, &[content(7, 101)[100] ^ 1], 100).unwrap();
+    let found = verb(&["--json", "verify"]);
+    assert_eq!(found.code, 9, "{found:?}");
+    assert_eq!(keys(&["ls"]), ["b", "data/one", "data/two"]);
+    // What opening itself sees counts as well: a file that is too short.
+    fs::File::options().write(true).open(of_length(&cache, 5000)).unwrap().set_len(4000).unwrap();
+    let found = verb(&["--json", "verify"]);
+    let told: Value = serde_json::from_str(&found.stdout).unwrap();
+    assert_eq!((found.code, &told["dropped"], &told["entries"]), (9, &1.into(), &2.into()), "{found:?}");
+    // A bit of a block's digest, in the attribute that is the witness of an object.
+    let (object, name) = (of_length(&cache, 2 * BLOCK as u64), "user.icecache");
+    let mut witness = vec![0; 4096];
+    let length = rustix::fs::getxattr(&object, name, &mut witness[..]).unwrap();
+    witness[length - 20] ^= 1;
+    rustix::fs::setxattr(&object, name, &witness[..length], rustix::fs::XattrFlags::REPLACE).unwrap();
+    let found = verb(&["--json", "verify"]);
+    let told: Value = serde_json::from_str(&found.stdout).unwrap();
+    assert_eq!((found.code, &told["dropped"], &told["missing"]), (9, &1.into(), &0.into()), "{found:?}");
+    verb(&["warm", "--origin", &url, "data/"]).must("warm");
+    // One that is gone is no damage: a kill while it was thrown out leaves that.
+    verb(&["put", "b", file.to_str().unwrap()]).must("put");
+    fs::remove_file(of_length(&cache, 50_000)).unwrap();
+    let told = json(&["verify"]);
+    assert_eq!((&told["dropped"], &told["missing"]), (&0.into(), &1.into()));
+    verb(&["put", "b", file.to_str().unwrap()]).must("put");
+    // What does not fit is said.
+    let small = dir.path().join("small");
+    let mut warm = Command::new(BIN);
+    warm.args(["--json", "cache", "warm", "--origin", &url, "--max-bytes", "1200KiB", "--cache"]);
+    let warm = run(warm.arg(&small).args(["data/one"]).env("ICECACHE_CONFIG", "/dev/null"), LIMIT);
+    let told: Value = serde_json::from_str(&warm.stdout).unwrap();
+    assert_eq!((warm.code, &told["bytes"], &told["cached"]), (1, &(2 * BLOCK).into(), &BLOCK.into()));
+    assert!(warm.stderr.contains("--max-bytes"), "{warm:?}");
+    // The least recently used go first: what was brought before the last put.
+    assert_eq!(json(&["gc", "--max-bytes", "1050KiB"])["entries"], 1);
+    let left = json(&["ls"]);
+    let bytes: u64 = left.as_array().unwrap().iter().map(|line| line["on_disk"].as_u64().unwrap()).sum();
+    assert!(bytes <= 1050 << 10 && keys(&["ls"]) == ["b"], "{left}");
+    let held = Served::start(dir.path(), &[], &[]);
+    let refused = verb(&["ls"]);
+    let pid = held.pid().to_string();
+    assert!(refused.code == 4 && refused.stderr.contains(&pid), "{refused:?}");
+    held.stop();
+    assert_eq!(json(&["rm", "b"])["removed"], 1);
+    assert_eq!(verb(&["rm", "b"]).code, 5);
 }

@@ -8,7 +8,8 @@ fn read(bytes: &[u8]) {
     let Ok(read) = Witness::decode(bytes) else { return };
     assert_eq!(read.slots.len() as u64, read.header.slots());
     if read.slots.len() < 4096 {
-        assert_eq!(Witness::decode(&read.encode()).as_ref(), Ok(&read));
+        // What was not right is written as what is not there.
+        assert_eq!(Witness::decode(&read.encode()), Ok(Witness { wrong: 0, ..read }));
     }
 }
 

@@ -1,8 +1,9 @@
 //! The same against a real S3: what is asked of it, what is damaged there, and what is merely out of reach.
 use super::cloud::Cloud;
 use super::harness::{Dice, Finished, Subject};
+use super::shown::Shown;
 use super::support::s3server::{Fault, Request};
-use super::{Shown, json, make_three_versions, offline};
+use super::{json, make_three_versions, offline};
 use s3s::S3ErrorCode;
 use std::fs;
 use std::process::Stdio;
@@ -231,12 +232,12 @@ fn a_tag_is_set_whatever_becomes_of_its_requests() {
             let mut command = cloud.lab.command(args);
             command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
         };
-        super::eventually("the PUT of the tag", super::LIMIT, || {
+        super::harness::eventually("the PUT of the tag", super::harness::LIMIT, || {
             (struck.load(Ordering::Relaxed) > 0 || tagging.try_wait().unwrap().is_some()).then_some(())
         });
         fs::write(&place, &text).unwrap();
         assert_eq!(cloud.lab.flush(), text);
-        assert_eq!(super::harness::wait_for(&mut tagging, super::LIMIT), Some(0));
+        assert_eq!(super::harness::wait_for(&mut tagging, super::harness::LIMIT), Some(0));
         cloud.server.control().clear_hook();
         let log = json(&offline(&cloud.lab, "log", &["--json"]));
         assert_eq!(log[0]["version"], text.as_str(), "the version was lost: {log}");

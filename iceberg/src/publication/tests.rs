@@ -1,6 +1,7 @@
 //! Tables that Spark and PyIceberg have written (scripts/fixtures/tables), published and looked through.
 use super::*;
 use crate::avro::Container;
+use crate::manifest::{Status, read_list, read_manifest};
 use crate::objects::LocalObjects;
 use crate::table::{TableId, Token};
 use crate::{ChangeKind, difference};

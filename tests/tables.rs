@@ -25,6 +25,8 @@ mod kills;
 mod lake;
 #[path = "tables/late.rs"]
 mod late;
+#[path = "tables/now.rs"]
+mod now;
 #[cfg(feature = "redis")]
 #[path = "redis/server.rs"]
 #[allow(dead_code)]

@@ -4,31 +4,68 @@ use icecache_iceberg::Location;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
+/// A file.
+#[derive(Debug, Clone)]
+struct File {
+    location: Location,
+    /// In bytes.
+    size: u64,
+    /// The version that is shown has it; else one of before, of which somebody may still read.
+    is_live: bool,
+}
+
 /// See the module. Owner of its lock.
 #[derive(Debug, Default)]
-pub(super) struct Known(RwLock<BTreeMap<String, (Location, u64)>>);
+pub(super) struct Known(RwLock<BTreeMap<String, File>>);
 
 impl Known {
-    /// Adds files: paths below the mount, where they are, and their sizes in bytes.
-    pub(super) fn add(&self, files: impl IntoIterator<Item = (String, Location, u64)>) {
-        let files = files.into_iter().map(|(path, location, size)| (path, (location, size)));
-        self.0.write().extend(files);
+    /// Adds files: paths below the mount, where they are, and their sizes in bytes. What is live stays so.
+    pub(super) fn add(&self, files: impl IntoIterator<Item = (String, Location, u64)>, is_live: bool) {
+        let mut known = self.0.write();
+        for (path, location, size) in files {
+            let was_live = known.get(&path).is_some_and(|file| file.is_live);
+            known.insert(path, File { location, size, is_live: is_live || was_live });
+        }
+    }
+
+    /// The version that is shown has them no longer: they are found, and not listed.
+    pub(super) fn retire(&self, paths: impl IntoIterator<Item = String>) {
+        let mut known = self.0.write();
+        for path in paths {
+            if let Some(file) = known.get_mut(&path) {
+                file.is_live = false;
+            }
+        }
+    }
+
+    /// Forgets what lies below a folder, or of that only what is not live; where it is.
+    pub(super) fn forget(&self, folder: &str, live_too: bool) -> Vec<Location> {
+        let mut known = self.0.write();
+        let below = (Bound::Included(format!("{folder}/")), Bound::Excluded(format!("{folder}0")));
+        let found = known.range::<String, _>(below).filter(|(_, file)| live_too || !file.is_live);
+        let paths: Vec<String> = found.map(|(path, _)| path.clone()).collect();
+        paths.iter().filter_map(|path| known.remove(path)).map(|file| file.location).collect()
+    }
+
+    /// Forgets the file of a path.
+    pub(super) fn forget_file(&self, path: &str) {
+        self.0.write().remove(path);
     }
 
     /// The file of a path.
     pub(super) fn file(&self, path: &str) -> Option<(Location, u64)> {
-        self.0.read().get(path).cloned()
+        self.0.read().get(path).map(|file| (file.location.clone(), file.size))
     }
 
     /// Whether files lie below a path.
     pub(super) fn is_folder(&self, path: &str) -> bool {
-        self.below(path, "").is_some()
+        self.below(path, "", false).is_some()
     }
 
-    /// The names that stand in a folder, each once; whether it is a folder.
+    /// The names of what is live that stand in a folder, each once; whether it is a folder.
     pub(super) fn children(&self, folder: &str) -> Vec<(String, bool)> {
         let (mut names, mut after) = (Vec::new(), String::new());
-        while let Some((name, is_folder)) = self.below(folder, &after) {
+        while let Some((name, is_folder)) = self.below(folder, &after, true) {
             // Past all that lies below it: a slash is followed by a zero.
             after = if is_folder { format!("{name}0") } else { format!("{name}\u{1}") };
             names.push((name, is_folder));
@@ -37,10 +74,13 @@ impl Known {
         names
     }
 
-    fn below(&self, folder: &str, after: &str) -> Option<(String, bool)> {
+    fn below(&self, folder: &str, after: &str, live_only: bool) -> Option<(String, bool)> {
         let start = format!("{folder}/{after}");
         let known = self.0.read();
-        let (path, _) = known.range::<str, _>((Bound::Included(start.as_str()), Bound::Unbounded)).next()?;
+        let below = known.range::<str, _>((Bound::Included(start.as_str()), Bound::Unbounded));
+        let (path, _) = below
+            .take_while(|(path, _)| path.starts_with(folder))
+            .find(|(_, file)| file.is_live || !live_only)?;
         let rest = path.strip_prefix(folder)?.strip_prefix('/')?;
         Some(match rest.split_once('/') {
             Some((name, _)) => (name.to_owned(), true),
@@ -60,7 +100,7 @@ mod tests {
         let at = |path: &str| -> (String, Location, u64) {
             (path.to_owned(), "s3://b/k".parse().expect("a location"), 1)
         };
-        known.add(["o/b/a.x", "o/b/a/1", "o/b/a/2", "o/b/a-b", "o/b/z", "p"].map(at));
+        known.add(["o/b/a.x", "o/b/a/1", "o/b/a/2", "o/b/a-b", "o/b/z", "p"].map(at), true);
         let names = |folder| -> Vec<String> { known.children(folder).into_iter().map(|(n, _)| n).collect() };
         assert_eq!(names("o"), ["b"]);
         assert_eq!(names("o/b"), ["a-b", "a.x", "a", "z"]);
@@ -68,5 +108,26 @@ mod tests {
         assert!(known.is_folder("o/b/a") && !known.is_folder("o/b/z") && !known.is_folder("o/b/a/1"));
         assert!(known.file("o/b/a/1").is_some() && known.file("o/b/a").is_none());
         assert!(names("q").is_empty());
+    }
+
+    #[test]
+    fn what_the_shown_version_has_no_more_is_found_and_not_listed() {
+        let known = Known::default();
+        let at = |path: &str| -> (String, Location, u64) {
+            (path.to_owned(), format!("s3://b/{path}").parse().expect("a location"), 1)
+        };
+        known.add(["t/data/a/1", "t/data/b/2", "t/data/b/3", "t0/data/4", "ta"].map(at), true);
+        known.add(["t/data/a/1", "t/data/c/5"].map(at), false);
+        let names = |folder| -> Vec<String> { known.children(folder).into_iter().map(|(n, _)| n).collect() };
+        assert_eq!(names("t/data"), ["a", "b"], "one of an older version is not of this one");
+        known.retire(["t/data/a/1", "t/data/b/3"].map(str::to_owned));
+        assert_eq!((names("t/data"), names("t/data/b")), (vec!["b".to_owned()], vec!["2".to_owned()]));
+        assert!(
+            known.file("t/data/a/1").is_some() && known.is_folder("t/data/a") && known.is_folder("t/data/c")
+        );
+        assert_eq!(known.forget("t", false).len(), 3);
+        assert!(known.file("t/data/b/2").is_some() && !known.is_folder("t/data/a"));
+        assert_eq!(known.forget("t", true).len(), 1);
+        assert!(known.file("t0/data/4").is_some() && known.file("ta").is_some() && !known.is_folder("t"));
     }
 }

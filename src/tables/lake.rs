@@ -2,6 +2,7 @@
 use super::feed::Feed;
 use super::keeper::Keeper;
 use super::known::Known;
+use super::names::{Asking, Names};
 use super::pins::Pins;
 use super::slot::{Brought, Shown, Slot, State};
 use super::stores::Stores;
@@ -10,16 +11,13 @@ use crate::sync::{Mutex, RwLock};
 use icecache_iceberg::catalog::Options;
 use icecache_iceberg::publication::{LiveFile, Retention};
 use icecache_iceberg::{
-    Catalog, CatalogAddress, CatalogError, Location, Mapping, Objects, Publication, TableId, Token, mapping,
+    Catalog, CatalogAddress, CatalogError, Location, Mapping, Objects, Publication, TableId, Token,
 };
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
-
-/// The names of tables are asked for anew no more often.
-const NAMES_FRESH: Duration = Duration::from_secs(1);
 
 /// What a lake is made of.
 #[derive(Debug)]
@@ -39,6 +37,7 @@ pub(super) struct Named {
     pub(super) name: String,
     pub(super) catalog: Arc<dyn Catalog>,
     heard: Mutex<Heard>,
+    pub(super) asking: Asking,
 }
 
 /// When a catalog answered last, and why it does not now.
@@ -72,8 +71,6 @@ pub struct Lake {
     pub(super) folder: PathBuf,
     pub(super) retention: Retention,
     pub(super) names: RwLock<Names>,
-    /// When the names were asked for last; held by who asks.
-    asked: tokio::sync::Mutex<Option<Instant>>,
     known: Known,
     feed: Feed,
     /// What is to stay in the cache.
@@ -90,13 +87,6 @@ impl std::fmt::Debug for Lake {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Lake").field("catalogs", &self.catalogs).finish_non_exhaustive()
     }
-}
-
-/// Tables by their paths below the mount, and the folders above them.
-#[derive(Debug, Default)]
-pub(super) struct Names {
-    pub(super) tables: BTreeMap<String, Arc<Slot>>,
-    folders: BTreeSet<String>,
 }
 
 impl Lake {
@@ -116,7 +106,12 @@ impl Lake {
             let catalog = address.open(&options, objects).map_err(|e| {
                 Error::new(ErrorKind::Invalid, format!("cannot use catalog: {address}")).with_source(e)
             })?;
-            named.push(Named { name: address.name, catalog, heard: Mutex::default() });
+            named.push(Named {
+                name: address.name,
+                catalog,
+                heard: Mutex::default(),
+                asking: Asking::default(),
+            });
         }
         let folder = folder.join(mapping.id());
         let pins = Pins::open(&folder)?;
@@ -127,7 +122,6 @@ impl Lake {
             folder,
             retention,
             names: RwLock::default(),
-            asked: tokio::sync::Mutex::default(),
             known: Known::default(),
             feed: Feed::default(),
             pins,
@@ -177,85 +171,6 @@ impl Lake {
         self.catalogs.len()
     }
 
-    /// Asks all catalogs which tables they have. One that does not answer keeps those that it had.
-    ///
-    /// # Errors
-    /// The first failure; the others were asked all the same.
-    pub async fn ask_names(&self) -> Result<(), CatalogError> {
-        let mut asked = self.asked.lock().await;
-        if asked.is_some_and(|at| at.elapsed() < NAMES_FRESH) {
-            return Ok(());
-        }
-        let mut failed = None;
-        for number in 0..self.catalogs.len() {
-            let answer = self.ask_names_of(number).await;
-            if let Err(error) = self.catalogs[number].hear(answer) {
-                tracing::warn!(catalog = self.catalogs[number].name, %error, "cannot ask for names of tables");
-                failed = failed.or(Some(error));
-            }
-        }
-        *asked = Some(Instant::now());
-        failed.map_or(Ok(()), Err)
-    }
-
-    async fn ask_names_of(&self, number: usize) -> Result<(), CatalogError> {
-        let Named { name, catalog, .. } = &self.catalogs[number];
-        let prefix = (self.catalogs.len() > 1).then_some(name.as_str());
-        let top = prefix.map_or_else(
-            || mapping::TABLES.to_owned(),
-            |name| format!("{}/{}", mapping::TABLES, mapping::escape_name(name)),
-        );
-        let (mut found, mut folders) = (BTreeSet::new(), BTreeSet::from([top.clone()]));
-        for (namespace, tables) in catalog.names().await? {
-            let levels = namespace.iter().map(|level| mapping::escape_name(level));
-            let mut folder = top.clone();
-            for level in levels {
-                folder = format!("{folder}/{level}");
-                folders.insert(folder.clone());
-            }
-            found.extend(tables);
-        }
-        let mut names = self.names.write();
-        names.tables.retain(|_, slot| slot.catalog != number || found.contains(&slot.id));
-        for id in found {
-            let path = self.mapping.table_path(prefix, &id);
-            names.tables.entry(path.clone()).or_insert_with(|| Arc::new(Slot::new(number, id, path)));
-        }
-        let below = format!("{top}/");
-        names.folders.retain(|folder| prefix.is_some() && *folder != top && !folder.starts_with(&below));
-        names.folders.extend(folders);
-        Ok(())
-    }
-
-    /// The table at a path, or the one that a path leads into, and the rest of the path.
-    pub(super) fn table<'a>(&self, path: &'a str) -> Option<(Arc<Slot>, &'a str)> {
-        let names = self.names.read();
-        let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
-        for end in ends {
-            if let Some(slot) = names.tables.get(&path[..end]) {
-                return Some((slot.clone(), path[end..].trim_start_matches('/')));
-            }
-        }
-        None
-    }
-
-    /// Whether a path is a folder above tables.
-    pub(super) fn is_folder(&self, path: &str) -> bool {
-        self.names.read().folders.contains(path)
-    }
-
-    /// What stands in a folder above tables.
-    pub(super) fn children(&self, folder: &str) -> Vec<String> {
-        let names = self.names.read();
-        let below = format!("{folder}/");
-        let all = names.tables.keys().chain(&names.folders);
-        let names: BTreeSet<&str> = all
-            .filter_map(|path| path.strip_prefix(&below))
-            .map(|rest| rest.split('/').next().unwrap_or(rest))
-            .collect();
-        names.into_iter().map(str::to_owned).collect()
-    }
-
     /// The version of a table that is shown; who comes first publishes it.
     ///
     /// # Errors
@@ -274,23 +189,49 @@ impl Lake {
         if let Some(shown) = slot.shown()? {
             return Ok(shown);
         }
+        let had_failed = matches!(slot.state(), State::Failed { .. });
         let opened = self.publish_first(slot).await;
-        if let Err(why) = &opened {
-            tracing::warn!(table = %slot.id, why, "a table cannot be shown");
-            slot.set(State::Failed { why: why.clone(), at: Instant::now() });
+        match &opened {
+            Ok(_) if had_failed => self.turned(&slot.path), // there is more than ERROR now
+            Ok(_) => {}
+            Err(why) => {
+                tracing::warn!(table = %slot.id, why, "a table cannot be shown");
+                slot.set(State::Failed { why: why.clone(), at: Instant::now() });
+            }
         }
         opened
     }
 
     /// Remembers files: what they are called below the mount.
-    pub(super) fn learn(&self, publication: &Publication, files: &[LiveFile]) {
-        let own = |file: &LiveFile| publication.data_path(&file.location);
-        let path = &publication.place().path;
-        self.known.add(files.iter().flat_map(|file| {
-            let object = self.mapping.object_path(&file.location);
-            let own = own(file).map(|data| format!("{path}/{data}"));
-            [Some(object), own].into_iter().flatten().map(|path| (path, file.location.clone(), file.size))
-        }));
+    pub(super) fn learn(&self, publication: &Publication, files: &[LiveFile], are_live: bool) {
+        let all = files.iter().flat_map(|file| {
+            let paths = self.paths(publication, &file.location);
+            paths.into_iter().map(|path| (path, file.location.clone(), file.size))
+        });
+        self.known.add(all, are_live);
+    }
+
+    /// The version that is shown has these files no longer.
+    pub(super) fn retire(&self, publication: &Publication, files: &[LiveFile]) {
+        self.known.retire(files.iter().flat_map(|file| self.paths(publication, &file.location)));
+    }
+
+    /// What a file of a table is called below the mount.
+    fn paths(&self, publication: &Publication, location: &Location) -> Vec<String> {
+        let own = publication.data_path(location).map(|data| format!("{}/{data}", publication.place().path));
+        [Some(self.mapping.object_path(location)), own].into_iter().flatten().collect()
+    }
+
+    /// Forgets the files of a table, or of these only what the version that is shown has not.
+    pub(super) fn forget_files(&self, table: &str, live_too: bool) {
+        for location in self.known.forget(table, live_too) {
+            let object = self.mapping.object_path(&location);
+            match location.file_path() {
+                // Another table may have it, and then nobody but that table could tell.
+                Some(_) => self.known.retire([object]),
+                None => self.known.forget_file(&object),
+            }
+        }
     }
 
     /// Tables that were looked into, and how long ago the last was.

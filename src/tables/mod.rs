@@ -25,6 +25,7 @@ mod keeper;
 mod known;
 mod lake;
 mod lent;
+mod names;
 mod pins;
 pub mod report;
 mod slot;

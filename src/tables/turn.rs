@@ -29,7 +29,7 @@ impl Lake {
         let publish = async {
             new.publication.write().await?;
             if let Some(current) = new.publication.metadata().current_snapshot {
-                self.learn(&new.publication, &new.publication.files(current).await?);
+                self.learn(&new.publication, &new.publication.files(current).await?, true);
             }
             self.flip(slot, &new).await
         };
@@ -77,7 +77,12 @@ impl Lake {
             return Ok(0);
         }
         let catalog = &self.catalogs[number];
-        let polled = catalog.hear(catalog.catalog.poll(&known).await)?;
+        // Some are asked about each table by itself: who answers about none is away.
+        let answer = catalog.catalog.poll(&known).await.and_then(|mut polled| match polled.failed.len() {
+            failed if failed < known.len() => Ok(polled),
+            _ => Err(polled.failed.swap_remove(0).1),
+        });
+        let polled = catalog.hear(answer)?;
         for (id, error) in polled.failed {
             tracing::debug!(table = %id, %error, "cannot ask whether a table has changed");
         }
@@ -120,10 +125,20 @@ impl Lake {
     }
 
     fn drop_table(&self, slot: &Slot) {
-        self.names.write().tables.remove(&slot.path);
+        // Whoever asks for names may have noticed it first.
+        if self.names.write().tables.remove(&slot.path).is_some() {
+            self.forget_table(slot);
+        }
+    }
+
+    /// The catalog has a table no longer, and neither have the names.
+    pub(super) fn forget_table(&self, slot: &Slot) {
         self.pins.let_go(&slot.path, |_| false);
-        self.turned(&slot.path);
-        self.feed().tell(&slot.path, What::Dropped);
+        self.forget_files(&slot.path, true);
+        self.turned(slot.path.rsplit_once('/').map_or(&slot.path, |(folder, _)| folder));
+        if slot.current().is_some() {
+            self.feed().tell(&slot.path, What::Dropped);
+        }
     }
 
     async fn turn_over(&self, slot: &Slot) -> Result<(), String> {
@@ -157,9 +172,19 @@ impl Lake {
         let publish = async {
             new.publication.write().await?;
             let difference = difference(&old.publication, &new.publication).await?;
-            self.learn(&new.publication, &difference.added);
-            new.learned.lock().extend(old.learned.lock().iter());
+            self.learn(&new.publication, &difference.added, true);
+            let is_there = |id: &i64| new.publication.metadata().snapshot(*id).is_some();
+            let keeps_all =
+                old.publication.metadata().snapshots.iter().all(|snapshot| is_there(&snapshot.id));
+            if keeps_all {
+                new.learned.lock().extend(old.learned.lock().iter());
+            }
             self.flip(slot, &new).await?;
+            self.retire(&old.publication, &difference.removed);
+            if !keeps_all {
+                // What is left of older snapshots is learned again when somebody looks.
+                self.forget_files(&slot.path, false);
+            }
             Ok(difference)
         };
         let difference = publish.await.map_err(|error: TableError| {

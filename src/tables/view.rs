@@ -43,6 +43,13 @@ pub enum Found {
     Link(String),
 }
 
+impl Found {
+    /// Whether nothing else will ever stand there.
+    pub fn is_final(&self) -> bool {
+        !matches!(self, Self::Folder | Self::Link(_))
+    }
+}
+
 /// How long an answer stays true.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stays {
@@ -132,7 +139,7 @@ impl View {
             return Ok(None);
         }
         if self.lake.table(path).is_none() && !self.lake.is_folder(path) {
-            let _stays_as_it_is = self.lake.ask_names().await; // it may be new
+            self.lake.look_around(path).await; // it may be new
         }
         match self.lake.table(path) {
             Some((slot, "")) => {
@@ -162,7 +169,7 @@ impl View {
         match first {
             _ if FOLDERS.contains(&rest) => Ok(Some((Found::Folder, Stays::Moment))),
             "data" => match publication.data_location(rest) {
-                Some(location) => self.object(path, location).await,
+                Some(location) => self.data(&shown, path, location).await,
                 None => Ok(None),
             },
             "snapshots" => self.find_in_snapshot(&shown, rest, below).await,
@@ -181,6 +188,23 @@ impl View {
             }
             _ => self.published(&shown, rest).await,
         }
+    }
+
+    async fn data(
+        &self,
+        shown: &Shown,
+        path: &str,
+        location: Location,
+    ) -> Result<Option<(Found, Stays)>, ViewError> {
+        let found = self.object(path, location.clone()).await?;
+        if found.is_some() || !location.file_path().is_some_and(|file| std::path::Path::new(file).exists()) {
+            return Ok(found);
+        }
+        // An older snapshot may name it that nobody has looked into since others were expired.
+        for snapshot in &shown.publication.metadata().snapshots {
+            self.learn(shown, Some(snapshot.id)).await?;
+        }
+        self.object(path, location).await
     }
 
     async fn find_in_snapshot(
@@ -216,7 +240,7 @@ impl View {
             && shown.learned.lock().insert(snapshot)
         {
             let files = shown.publication.files(snapshot).await?;
-            self.lake.learn(&shown.publication, &files);
+            self.lake.learn(&shown.publication, &files, false);
         }
         Ok(())
     }
@@ -298,7 +322,7 @@ impl View {
             return self.list_objects(path).await;
         }
         if self.lake.table(path).is_none() {
-            let _stays_as_it_is = self.lake.ask_names().await;
+            self.lake.look_around(path).await;
             return Ok(folders(self.lake.children(path)));
         }
         let Some((slot, rest)) = self.lake.table(path) else { return Ok(Vec::new()) };

@@ -24,10 +24,10 @@ pub fn commit(lake: &Lake, keys: &[String]) {
 }
 
 /// Ended when dropped.
-struct Watcher(Child, BufReader<std::process::ChildStdout>);
+pub struct Watcher(Child, BufReader<std::process::ChildStdout>);
 
 impl Watcher {
-    fn start(lake: &Lake) -> Self {
+    pub fn start(lake: &Lake) -> Self {
         let args = ["tables".as_ref(), "watch".as_ref(), lake.dir.as_os_str()];
         let mut command = lake.cloud.lab.command(args);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -38,7 +38,7 @@ impl Watcher {
         Self(child, stdout)
     }
 
-    fn next(&mut self) -> Value {
+    pub fn next(&mut self) -> Value {
         let mut line = String::new();
         self.1.read_line(&mut line).unwrap();
         serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line:?}"))

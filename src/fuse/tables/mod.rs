@@ -28,7 +28,6 @@ use rustix::fs::FileType;
 use std::ffi::CString;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::runtime::Handle as Runtime;
@@ -124,13 +123,21 @@ impl TablesAdapter {
     /// What stands at a path and below it may be other things now.
     pub fn turned(&self, path: &str) {
         let Some(kernel) = self.0.kernel.get() else { return };
-        for node in self.0.nodes.within(path) {
+        let nodes = self.0.nodes.within(path);
+        for node in &nodes {
             if node.changes {
                 kernel.forget_attr(node.id);
             }
-            if node.listed.load(Ordering::Relaxed) {
-                kernel.forget_listing(node.id);
-            }
+        }
+        nodes.iter().for_each(|node| self.forget_listing(node));
+    }
+
+    /// The kernel keeps a listing as long as nobody says otherwise.
+    fn forget_listing(&self, node: &Node) {
+        if node.is_listed_no_more()
+            && let Some(kernel) = self.0.kernel.get()
+        {
+            kernel.forget_listing(node.id);
         }
     }
 }
@@ -221,9 +228,7 @@ impl TablesAdapter {
             return reply.send(Ok(Brief(None, EVER)));
         }
         let (path, own) = (parent.child(name), self.clone());
-        if let Some(known) =
-            self.0.nodes.at(&path).filter(|node| !node.changes && node.found != Found::Folder)
-        {
+        if let Some(known) = self.0.nodes.at(&path).filter(|node| !node.changes && node.found.is_final()) {
             let node = self.0.nodes.intern(&path, known.found.clone(), false);
             return reply.send(self.0.attr(&node).map(|attr| Brief(Some((node.id, attr)), EVER)));
         }
@@ -250,7 +255,13 @@ impl TablesAdapter {
         if let Some(names) = node.names.lock().clone().filter(|_| offset > 0) {
             return write_list(&names, (offset, size), plus, reply);
         }
-        node.lists();
+        if node.lists() {
+            let (own, node) = (self.clone(), node.clone());
+            self.0.runtime.spawn(async move {
+                tokio::time::sleep(MOMENT).await;
+                own.forget_listing(&node);
+            });
+        }
         let own = self.clone();
         self.0.runtime.spawn(async move {
             match own.0.view.list(&node.path).await {

@@ -25,7 +25,7 @@ pub struct Node {
     /// How it is open: the kernel serves a file in one way at a time.
     pub opened: Mutex<Opened>,
     /// Whether the kernel may have listed it.
-    pub listed: AtomicBool,
+    listed: AtomicBool,
     /// The tag of the object whose bytes the kernel may have of it.
     version: OnceLock<String>,
 }
@@ -150,9 +150,14 @@ impl Node {
         if self.path.is_empty() { name.to_owned() } else { format!("{}/{name}", self.path) }
     }
 
-    /// A listing begins: the kernel may keep it.
-    pub fn lists(&self) {
-        self.listed.store(true, Ordering::Relaxed);
+    /// A listing begins: the kernel may keep it. Whether it has none yet.
+    pub fn lists(&self) -> bool {
+        !self.listed.swap(true, Ordering::Relaxed)
+    }
+
+    /// The kernel is to ask again. Whether it may have a listing.
+    pub fn is_listed_no_more(&self) -> bool {
+        self.listed.swap(false, Ordering::Relaxed)
     }
 }
 

@@ -25,6 +25,9 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+/// A mount waits no longer for catalogs: their tables are there as soon as they answer.
+const CATALOGS_PATIENCE: Duration = Duration::from_secs(10);
+
 /// See the module.
 pub struct Shelf {
     adapter: TablesAdapter,
@@ -58,8 +61,10 @@ impl Shelf {
         let shared = runtime.block_on(Shared::open(tables.redis.as_deref()))?;
         let lake = Arc::new(lake(settings, tables, &cache, &requests, shared.tiers())?);
         status.progress(Progress { phase: "asking catalogs".into(), ..Progress::default() });
-        if let Err(error) = runtime.block_on(lake.ask_names()) {
-            status.notice(format!("not all catalogs answer yet: {error}"));
+        match runtime.block_on(async { tokio::time::timeout(CATALOGS_PATIENCE, lake.ask_names()).await }) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => status.notice(format!("not all catalogs answer yet: {error}")),
+            Err(_) => status.notice("not all catalogs answer yet".to_owned()),
         }
 
         let disk = open_directory(&cache_dir)?;

@@ -1,0 +1,168 @@
+//! [`Names`]: which tables there are, as the catalogs have said, and when they are asked again.
+use super::lake::{Lake, Named};
+use super::slot::Slot;
+use crate::sync::Mutex;
+use icecache_iceberg::{CatalogError, mapping};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A catalog is asked no more often.
+const FRESH: Duration = Duration::from_secs(1);
+/// One that did not answer is asked again after this time.
+const AGAIN: Duration = Duration::from_secs(10);
+/// Whoever looks at a folder or a name waits no longer for a catalog: what is known is shown.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Tables by their paths below the mount, and the folders above them.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    pub(super) tables: BTreeMap<String, Arc<Slot>>,
+    folders: BTreeSet<String>,
+}
+
+/// When a catalog was asked for its names. Owner of its locks.
+#[derive(Debug, Default)]
+pub(super) struct Asking {
+    /// When last, and whether it did not answer. Held by who asks.
+    last: tokio::sync::Mutex<Option<(Instant, bool)>>,
+    /// Since when somebody asks.
+    since: Mutex<Option<Instant>>,
+}
+
+impl Asking {
+    /// Whether an answer has not come for so long that nobody else should wait for it.
+    fn is_late(&self) -> bool {
+        self.since.lock().is_some_and(|since| since.elapsed() >= PATIENCE)
+    }
+}
+
+impl Lake {
+    /// Asks all catalogs which tables they have, at the same time. One that does not answer keeps those that it had,
+    /// and is not asked again for a while.
+    ///
+    /// # Errors
+    /// The first failure; the others were asked all the same.
+    pub async fn ask_names(&self) -> Result<(), CatalogError> {
+        let all = (0..self.catalogs.len()).map(|number| self.ask_names_of(number));
+        futures::future::join_all(all).await.into_iter().collect()
+    }
+
+    /// Whoever looks at this path wants to know what is there now, but does not wait long, and not for catalogs of
+    /// other folders.
+    pub(super) async fn look_around(self: &Arc<Self>, path: &str) {
+        let of_path = |named: &Named| match self.prefix(named) {
+            // Below the folder of a catalog, or above it.
+            Some(_) => {
+                path.strip_prefix(&self.top(named))
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+                    || path == mapping::TABLES
+            }
+            None => true,
+        };
+        let all = (0..self.catalogs.len()).filter(|number| {
+            let named = &self.catalogs[*number];
+            of_path(named) && !named.asking.is_late()
+        });
+        // What nobody waits for any more is heard all the same.
+        let asking: Vec<_> = all
+            .map(|number| {
+                let lake = self.clone();
+                tokio::spawn(async move { drop(lake.ask_names_of(number).await) })
+            })
+            .collect();
+        let _in_time = tokio::time::timeout(PATIENCE, futures::future::join_all(asking)).await;
+    }
+
+    async fn ask_names_of(&self, number: usize) -> Result<(), CatalogError> {
+        let named = &self.catalogs[number];
+        let mut last = named.asking.last.lock().await;
+        let fresh = |failed| if failed { AGAIN } else { FRESH };
+        if last.is_some_and(|(at, failed)| at.elapsed() < fresh(failed)) {
+            return Ok(());
+        }
+        *named.asking.since.lock() = Some(Instant::now());
+        let answer = named.hear(self.take_names_of(number).await);
+        *named.asking.since.lock() = None;
+        *last = Some((Instant::now(), answer.is_err()));
+        if let Err(error) = &answer {
+            tracing::warn!(catalog = named.name, %error, "cannot ask for names of tables");
+        }
+        answer
+    }
+
+    /// What stands between the folder of all tables and the namespaces of a catalog.
+    fn prefix<'a>(&self, named: &'a Named) -> Option<&'a str> {
+        (self.catalogs.len() > 1).then_some(named.name.as_str())
+    }
+
+    /// The folder of the namespaces of a catalog.
+    fn top(&self, named: &Named) -> String {
+        match self.prefix(named) {
+            Some(name) => format!("{}/{}", mapping::TABLES, mapping::escape_name(name)),
+            None => mapping::TABLES.to_owned(),
+        }
+    }
+
+    async fn take_names_of(&self, number: usize) -> Result<(), CatalogError> {
+        let named = &self.catalogs[number];
+        let (prefix, top) = (self.prefix(named), self.top(named));
+        let (mut found, mut folders) = (BTreeSet::new(), BTreeSet::from([top.clone()]));
+        for (namespace, tables) in named.catalog.names().await? {
+            let levels = namespace.iter().map(|level| mapping::escape_name(level));
+            let mut folder = top.clone();
+            for level in levels {
+                folder = format!("{folder}/{level}");
+                folders.insert(folder.clone());
+            }
+            found.extend(tables);
+        }
+        let mut names = self.names.write();
+        let is_gone = |slot: &Slot| slot.catalog == number && !found.contains(&slot.id);
+        let gone: Vec<Arc<Slot>> = names.tables.values().filter(|slot| is_gone(slot)).cloned().collect();
+        for slot in &gone {
+            names.tables.remove(&slot.path);
+        }
+        for id in found {
+            let path = self.mapping().table_path(prefix, &id);
+            names.tables.entry(path.clone()).or_insert_with(|| Arc::new(Slot::new(number, id, path)));
+        }
+        let below = format!("{top}/");
+        names.folders.retain(|folder| prefix.is_some() && *folder != top && !folder.starts_with(&below));
+        names.folders.extend(folders);
+        drop(names);
+        for slot in gone {
+            self.forget_table(&slot);
+        }
+        Ok(())
+    }
+
+    /// The table at a path, or the one that a path leads into, and the rest of the path.
+    pub(super) fn table<'a>(&self, path: &'a str) -> Option<(Arc<Slot>, &'a str)> {
+        let names = self.names.read();
+        let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
+        for end in ends {
+            if let Some(slot) = names.tables.get(&path[..end]) {
+                return Some((slot.clone(), path[end..].trim_start_matches('/')));
+            }
+        }
+        None
+    }
+
+    /// Whether a path is a folder above tables.
+    pub(super) fn is_folder(&self, path: &str) -> bool {
+        self.names.read().folders.contains(path)
+    }
+
+    /// What stands in a folder above tables.
+    pub(super) fn children(&self, folder: &str) -> Vec<String> {
+        let names = self.names.read();
+        let below = format!("{folder}/");
+        let all = names.tables.keys().chain(&names.folders);
+        let names: BTreeSet<&str> = all
+            .filter_map(|path| path.strip_prefix(&below))
+            .map(|rest| rest.split('/').next().unwrap_or(rest))
+            .collect();
+        names.into_iter().map(str::to_owned).collect()
+    }
+}

@@ -82,6 +82,7 @@
 //!     pack: PackOptions::default(),
 //!     dictionary: false,
 //!     log: false,
+//!     at_once: false,
 //!     lost: Lost::Fork,
 //! };
 //! let (committer, _opening) = Committer::open(store.clone(), records.clone(), options).await?;

@@ -109,7 +109,9 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
         }
         "layer_index" => vec![golden("layer-v2.tar.zst")],
         "tar_headers" => vec![zstd::decode_all(&golden("layer-v1.tar.zst")[..]).unwrap()],
-        "head_document" => vec![std::fs::read(root.join("src/state/head/golden.json")).unwrap()],
+        "head_document" => ["golden.json", "golden-inline.json"]
+            .map(|name| std::fs::read(root.join("src/state/head").join(name)).unwrap())
+            .into(),
         "iceberg_avro" => of_tables(&["avro"]),
         "iceberg_metadata" => of_tables(&["json", "puffin"]),
         "iceberg_parquet" => of_tables(&["parquet"]),

@@ -154,6 +154,10 @@ impl ObjectStore for Counted {
         self.counters.list.fetch_add(1, Relaxed);
         self.counters.failed(self.inner.list(prefix, after).await)
     }
+
+    fn hand(&self, key: &str, bytes: &Bytes) {
+        self.inner.hand(key, bytes);
+    }
 }
 
 struct CountedUpload {

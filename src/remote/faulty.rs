@@ -182,6 +182,10 @@ impl ObjectStore for Faulty {
         let page = self.inner.list(prefix, after_key).await?;
         after(fault, page)
     }
+
+    fn hand(&self, key: &str, bytes: &Bytes) {
+        self.inner.hand(key, bytes);
+    }
 }
 
 struct FaultyUpload {

@@ -9,6 +9,7 @@ mod body;
 pub mod counted;
 pub mod directory;
 pub mod faulty;
+pub mod handed;
 pub mod key;
 pub mod list;
 pub mod memory;
@@ -22,6 +23,7 @@ pub mod url;
 pub use counted::{Counted, Counters, Snapshot};
 pub use directory::DirectoryStore;
 pub use faulty::{Fault, Faulty};
+pub use handed::Handed;
 pub use list::{Listed, Page};
 pub use memory::MemoryStore;
 pub use open::{open, open_borrowing, open_configured, open_counted};
@@ -192,6 +194,9 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug {
     /// order of their bytes: one [`Page`]; [`list::objects`] goes through all. What is written or removed
     /// between two pages may or may not be seen. Errors as for [`delete`](Self::delete).
     async fn list(&self, prefix: &str, after: Option<&str>) -> Result<Page, RemoteError>;
+    /// Somebody has the bytes of an object that never changes, and vouches for them: [`Handed`] reads it from there.
+    /// Other stores do nothing.
+    fn hand(&self, _key: &str, _bytes: &Bytes) {}
 }
 
 /// A store shared by the tasks of a daemon.

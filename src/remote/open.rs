@@ -1,6 +1,6 @@
 //! From a URL to a store that is ready for use.
 use super::url::UrlError;
-use super::{Counted, Counters, DirectoryStore, KeySource, MemoryStore, RemoteError, RemoteUrl};
+use super::{Counted, Counters, DirectoryStore, Handed, KeySource, MemoryStore, RemoteError, RemoteUrl};
 use super::{Retry, RetryPolicy, S3Options, S3Store, Store};
 use crate::config::S3Settings;
 use crate::{Error, ErrorKind};
@@ -50,10 +50,10 @@ fn unusable(url: &RemoteUrl, error: RemoteError) -> Error {
     }
 }
 
-/// Counted and retried.
+/// Counted and retried, and what is handed over is read from there.
 fn patient(bare: Store, counters: Arc<Counters>) -> Store {
     let counted: Store = Arc::new(Counted::new(bare, counters));
-    Arc::new(Retry::new(counted, RetryPolicy::default()))
+    Arc::new(Handed::new(Arc::new(Retry::new(counted, RetryPolicy::default()))))
 }
 
 /// Opens a remote: retried and counted (see [`open_counted`] to see the counts). Sends no request; whether

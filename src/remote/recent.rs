@@ -14,6 +14,22 @@ const OBJECT_BYTES_MAX: usize = 128 << 10;
 /// All of them together; the oldest go first.
 const BYTES_MAX: usize = 2 << 20;
 
+impl Object {
+    /// It, or a range of it, as a store would send it. `None` for a range of which it has nothing: the store has words
+    /// for that.
+    pub(super) fn part(self, range: Option<Range<u64>>) -> Option<Download> {
+        let Self { bytes, tag } = self;
+        let length = bytes.len() as u64;
+        let range = range.map_or(0..length, |range| range.start..range.end.min(length));
+        if range.is_empty() && length > 0 {
+            return None;
+        }
+        let part = bytes.slice(range.start as usize..range.end as usize);
+        let body: ByteStream = futures::stream::once(std::future::ready(Ok(part))).boxed();
+        Some(Download { length: range.end - range.start, tag, body })
+    }
+}
+
 /// A store of which some objects never change once they are written: the small ones among them that this
 /// process has written last are read without a request.
 #[derive(Debug)]
@@ -105,18 +121,10 @@ impl ObjectStore for Recent {
     }
 
     async fn download(&self, key: &str, range: Option<Range<u64>>) -> Result<Download, RemoteError> {
-        let Some(Object { bytes, tag }) = self.kept.get(key) else {
-            return self.inner.download(key, range).await;
-        };
-        let length = bytes.len() as u64;
-        let range = range.map_or(0..length, |range| range.start..range.end.min(length));
-        if range.is_empty() && length > 0 {
-            // As the store says it.
-            return self.inner.download(key, Some(range)).await;
+        match self.kept.get(key).and_then(|object| object.part(range.clone())) {
+            Some(part) => Ok(part),
+            None => self.inner.download(key, range).await,
         }
-        let part = bytes.slice(range.start as usize..range.end as usize);
-        let body: ByteStream = futures::stream::once(std::future::ready(Ok(part))).boxed();
-        Ok(Download { length: range.end - range.start, tag, body })
     }
 
     async fn put(&self, key: &str, bytes: Bytes, condition: Condition) -> Result<Tag, RemoteError> {
@@ -143,6 +151,10 @@ impl ObjectStore for Recent {
 
     async fn list(&self, prefix: &str, after: Option<&str>) -> Result<Page, RemoteError> {
         self.inner.list(prefix, after).await
+    }
+
+    fn hand(&self, key: &str, bytes: &Bytes) {
+        self.inner.hand(key, bytes);
     }
 }
 

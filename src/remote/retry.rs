@@ -148,6 +148,10 @@ impl ObjectStore for Retry {
     async fn list(&self, prefix: &str, after: Option<&str>) -> Result<Page, RemoteError> {
         self.policy.run(|_| self.inner.list(prefix, after)).await
     }
+
+    fn hand(&self, key: &str, bytes: &Bytes) {
+        self.inner.hand(key, bytes);
+    }
 }
 
 /// A download that goes on by range where it broke off, as long as the object is the same.

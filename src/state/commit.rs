@@ -14,10 +14,11 @@ use crate::state::record::{Base, Pending, RecordError, Records};
 use crate::state::source::ContentSource;
 use crate::sync::Mutex;
 use pack::Packed;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use uuid::Uuid;
 
+mod at_once;
 mod compress;
 mod fork;
 mod layered;
@@ -65,6 +66,9 @@ pub struct CommitOptions {
     pub dictionary: bool,
     /// Whether nothing but HEAD may ever be deleted or replaced (layered only).
     pub log: bool,
+    /// Whether a small layer goes with HEAD and at the same time as its object, so that a version takes as long as one
+    /// request (layered, and not where nothing is deleted).
+    pub at_once: bool,
     /// What becomes of changes when another writer moved the name.
     pub lost: Lost,
 }
@@ -306,6 +310,8 @@ pub struct Committer {
     state: Mutex<State>,
     /// What small layers are compressed with, once it was made or read.
     dictionary: Mutex<Option<Dictionary>>,
+    /// Keys of layers that are inline in HEAD and known to be there as objects.
+    stored: Mutex<HashSet<String>>,
 }
 
 impl Committer {

@@ -8,11 +8,13 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 mod chain;
+mod inline;
 mod tags;
 #[cfg(test)]
 #[allow(clippy::expect_used)] // a test may panic
 pub(crate) mod tests;
 
+pub use inline::{INLINE_BYTES_MAX, Inline};
 pub use tags::{TAG_BYTES_MAX, TAGS_MAX, check_tag};
 
 /// What the field `format` says.
@@ -135,6 +137,9 @@ pub struct LayerRef {
     /// How many of its files were mapped for writing and may not be of one instant.
     #[serde(default)]
     pub fuzzy: u64,
+    /// The object itself, if it is small and may not be there yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inline: Option<Inline>,
     /// Fields this version does not know.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
@@ -389,6 +394,7 @@ pub async fn read_head(store: &dyn ObjectStore, name: &str) -> Result<Option<(He
     if head.name != name {
         return Err(HeadError::Invalid(format!("it belongs to another name: {:?}", head.name)));
     }
+    head.hand_over(store);
     Ok(Some((head, object.tag)))
 }
 

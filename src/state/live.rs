@@ -1,10 +1,12 @@
 //! [`Live`]: what a cut needs of the living tree. The mounted file system implements it; a cut of
 //! an unmounted directory uses one on which every call is trivial.
 use super::dirty::DirtySet;
+use super::plan::Plan;
 use crate::layer::content::Content;
 use crate::path::RelPath;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// A file that a handle or a mapping may still write.
@@ -31,6 +33,11 @@ pub trait Live: Send + Sync {
     /// leave this list by a mark in the dirty set, so that they are looked at once more.
     /// `find` gives a name to the inode number of a file that has lost every name known here.
     fn writers(&self, find: &dyn Fn(u64) -> Option<RelPath>) -> Vec<Writer>;
+    /// Whether [`writers`](Self::writers) takes long and mostly finds nobody. Then a cut asks once, when nothing moves,
+    /// and only if there are any it begins anew and copies ahead.
+    fn writers_are_rare(&self) -> bool {
+        false
+    }
     /// The helper of the cut is gone: its process number may become anybody's.
     fn without_helper(&self);
     /// Closes the gate: no operation that changes the tree runs until [`open`](Self::open). `false`
@@ -56,6 +63,8 @@ pub trait Live: Send + Sync {
     fn content(&self, path: &RelPath, ino: u64) -> io::Result<Box<dyn Content>>;
     /// The content of this file is needed no more.
     fn unshelter(&self, ino: u64);
+    /// All content of this plan has been read; its commit goes on in the remote.
+    fn all_read(&self, _plan: &Arc<Plan>) {}
     /// Ends every shelter.
     fn abandon(&self);
 }

@@ -9,7 +9,9 @@ use crate::state::backing::reach;
 use crate::state::dirty::DirtySet;
 use crate::state::live::{Live, Writer};
 use crate::state::mapped::mapped_files;
+use crate::state::plan::Plan;
 use crate::state::source::Vanished;
+use crate::sync::Mutex;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use std::fs::File;
@@ -18,11 +20,11 @@ use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// See the module.
-#[derive(Debug)]
 pub struct Plain {
     root: OwnedFd,
     /// Where it is, as `/proc/PID/maps` names it.
@@ -30,6 +32,16 @@ pub struct Plain {
     dirty: DirtySet,
     /// A file that loses its end while it is read is taken as it is then.
     lenient: AtomicBool,
+    when_read: Mutex<Option<WhenRead>>,
+}
+
+/// Called when all content of a plan has been read. It must not block.
+pub type WhenRead = Box<dyn FnMut(&Arc<Plan>) + Send>;
+
+impl std::fmt::Debug for Plain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Plain").field("dir", &self.dir).finish_non_exhaustive()
+    }
 }
 
 /// A file that has as many bytes as anybody wants: what is beyond its end is zero.
@@ -58,7 +70,18 @@ impl Content for Endless {
 impl Plain {
     /// The directory `root`, whose canonical path is `dir`.
     pub fn new(root: OwnedFd, dir: &Path) -> Self {
-        Self { root, dir: dir.to_owned(), dirty: DirtySet::new(), lenient: AtomicBool::new(false) }
+        Self {
+            root,
+            dir: dir.to_owned(),
+            dirty: DirtySet::new(),
+            lenient: AtomicBool::new(false),
+            when_read: Mutex::default(),
+        }
+    }
+
+    /// Whom to tell when a plan needs nothing more of the directory.
+    pub fn when_read(&self, call: WhenRead) {
+        *self.when_read.lock() = Some(call);
     }
 
     /// Whether a file that loses its end while it is read is saved all the same, with zeros in place of that. Else
@@ -90,6 +113,11 @@ impl Live for Plain {
     /// moves it each time.
     fn writers(&self, _: &dyn Fn(u64) -> Option<RelPath>) -> Vec<Writer> {
         mapped_files(&self.dir).into_iter().filter_map(|(path, ino)| self.writer(&path, ino)).collect()
+    }
+
+    /// Each look reads the mappings of all processes.
+    fn writers_are_rare(&self) -> bool {
+        true
     }
 
     fn without_helper(&self) {}
@@ -133,6 +161,12 @@ impl Live for Plain {
     }
 
     fn unshelter(&self, _: u64) {}
+
+    fn all_read(&self, plan: &Arc<Plan>) {
+        if let Some(call) = &mut *self.when_read.lock() {
+            call(plan);
+        }
+    }
 
     fn abandon(&self) {}
 }

@@ -21,6 +21,9 @@ pub trait ContentSource: Send + Sync {
     /// The content has been read (or left out, or is empty): what kept it unchanged may be released. Not called
     /// for the rest of the plan when a commit fails.
     fn done(&self, _path: &RelPath, _captured: &Captured) {}
+
+    /// All content of the plan has been read. What the commit still does is done in the remote and in the records.
+    fn all_read(&self) {}
 }
 
 /// A planned file is no longer there. Where nothing keeps files for us that says something of that one alone.

@@ -113,6 +113,7 @@ fn first_head(remote: &RemoteSettings, key: String, summary: &Summary) -> Head {
         changed: summary.entries,
         removed: 0,
         fuzzy: 0,
+        inline: None,
         extra: serde_json::Map::new(),
     };
     let mut head = Head::empty(remote.name.as_str(), writer, &host).next(writer, &host, layer);

@@ -4,6 +4,7 @@
 //! otherwise. Nobody tells of changes here, so each save begins with a [scan](crate::state::scan) of all
 //! metadata against the records. What a scan finds unchanged has not moved its change time, which nobody can
 //! set back; a save sees to it that no two changes share one.
+mod beside;
 mod stray;
 
 pub use stray::Stray;
@@ -20,7 +21,7 @@ use crate::journal::MemoryJournal;
 use crate::path::RelPath;
 use crate::remote::{self, Counters};
 use crate::state::absent::{Hydrator, Pace, Source};
-use crate::state::commit::{Committer, Merge, Receipt, Relation, Tidy};
+use crate::state::commit::{CommitOptions, Committer, Merge, Receipt, Relation, Tidy};
 use crate::state::cut::{CutOptions, Cutter};
 use crate::state::dirty::Marks;
 use crate::state::flusher::{Flusher, Timing};
@@ -29,12 +30,12 @@ use crate::state::live::Live;
 use crate::state::plain::Plain;
 use crate::state::plan::{LookOptions, change_tick};
 use crate::state::record::Records;
-use crate::state::scan::{Seen, scan_again};
 use crate::state::staging::Staging;
-use crate::sync::Mutex;
+use beside::Beside;
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -55,7 +56,7 @@ pub struct Session {
     records: Arc<Records>,
     requests: Arc<Counters>,
     look: LookOptions,
-    seen: Mutex<Seen>,
+    beside: Arc<Beside>,
     /// It has files of another version, but not all of them.
     torn: AtomicBool,
     /// Last, so that they outlive what needs them.
@@ -161,7 +162,8 @@ impl Session {
         let store = remote::open_configured(&settings.remote, &settings.s3, requests.clone());
         let store = runtime.block_on(store)?;
         let check = StoreCheck::begin(&runtime, &settings, &store, &records);
-        let options = commit_options(&settings);
+        let at_once = settings.layout == Layout::Layered;
+        let options = CommitOptions { at_once, ..commit_options(&settings) };
         let opened = Committer::open(store.clone(), records.clone(), options.clone());
         let opened = runtime.block_on(within(limit, opened))?;
         let (committer, opening) = match opened {
@@ -233,9 +235,10 @@ impl Session {
             ..LookOptions::default()
         };
         let flusher = flusher(&settings, &live, &look, (records.clone(), committer), &runtime)?;
-        let (seen, torn) = (Mutex::default(), AtomicBool::new(false));
+        let beside = Beside::new(&live, records.clone(), look.clone(), settings.dir.clone());
+        let torn = AtomicBool::new(false);
         let session =
-            Self { settings, live, flusher, records, requests, look, seen, torn, _runtime: runtime, locks };
+            Self { settings, live, flusher, records, requests, look, beside, torn, _runtime: runtime, locks };
         if opening.relation == Relation::Moved {
             session.settle(Some(Timestamp::now())); // of what was restored as well
         }
@@ -270,6 +273,10 @@ impl Session {
         let mut made: Option<Receipt> = None;
         let mut restless = false;
         for round in 1..=ROUNDS_MAX {
+            if made.is_some() && self.committer().is_settled() && self.beside.found_nothing(&self.live)? {
+                restless = false;
+                break;
+            }
             let (marks, newest) = self.changed()?;
             let stuck = self.flusher.status().stuck;
             let is_new = marks.keys().any(|path| !stuck.contains_key(path));
@@ -319,32 +326,13 @@ impl Session {
         self.committer().has_given_way() || limit.is_some_and(|limit| Instant::now() >= limit)
     }
 
-    /// Fails if the directory is no longer where it was: then what we have open is nobody's, and empty.
-    fn require_place(&self) -> Result<()> {
-        let (dir, failed) =
-            (&self.settings.dir, |e: Errno| Error::io("cannot look at the directory", e.into()));
-        let ours = Identity::from(&rustix::fs::fstat(self.live.root()).map_err(failed)?);
-        let there = match rustix::fs::stat(dir.as_path()) {
-            Err(Errno::NOENT | Errno::NOTDIR) => None,
-            other => Some(Identity::from(&other.map_err(failed)?)),
-        };
-        if there.is_some_and(|there| (there.dev, there.ino) == (ours.dev, ours.ino)) {
-            return Ok(());
-        }
-        let message = format!(
-            "the directory was removed or replaced since it was restored, nothing is saved over what the remote has \
-             (the next start saves what is there then): {}",
-            dir.display()
-        );
-        Err(Error::new(ErrorKind::NotFound, message))
-    }
-
     /// What differs from the records, and when the newest of it changed.
     fn changed(&self) -> Result<(Marks, Option<Timestamp>)> {
-        self.require_place()?;
+        self.beside.forget();
+        require_place(&self.live, &self.settings.dir)?;
         let mut marks = self.live.dirty().take();
         self.live.dirty().saved();
-        let found = scan_again(self.live.root(), &self.records, &self.look, &mut self.seen.lock())?;
+        let found = self.beside.scan(&self.live)?;
         for (path, error) in &found.unreadable {
             tracing::warn!(%path, %error, "cannot look at entry");
         }
@@ -365,6 +353,25 @@ impl Session {
             std::thread::sleep(left.min(tick) + Duration::from_millis(1));
         }
     }
+}
+
+/// Fails if the directory is no longer where it was: then what we have open is nobody's, and empty.
+fn require_place(live: &Plain, dir: &Path) -> Result<()> {
+    let failed = |e: Errno| Error::io("cannot look at the directory", e.into());
+    let ours = Identity::from(&rustix::fs::fstat(live.root()).map_err(failed)?);
+    let there = match rustix::fs::stat(dir) {
+        Err(Errno::NOENT | Errno::NOTDIR) => None,
+        other => Some(Identity::from(&other.map_err(failed)?)),
+    };
+    if there.is_some_and(|there| (there.dev, there.ino) == (ours.dev, ours.ino)) {
+        return Ok(());
+    }
+    let message = format!(
+        "the directory was removed or replaced since it was restored, nothing is saved over what the remote has \
+         (the next start saves what is there then): {}",
+        dir.display()
+    );
+    Err(Error::new(ErrorKind::NotFound, message))
 }
 
 fn torn() -> Error {

@@ -51,6 +51,7 @@ pub fn commit_options(settings: &MountSettings) -> CommitOptions {
         pack: PackOptions { level: settings.level as i32, ..PackOptions::default() },
         dictionary: settings.dictionary,
         log: settings.layout == config::Layout::Log,
+        at_once: false,
         lost: match settings.on_conflict {
             OnConflict::Fork => Lost::Fork,
             OnConflict::Merge => Lost::Merge,

@@ -99,6 +99,7 @@ impl Source {
             let message = format!("what is only in the remote cannot be told: {} is damaged", file.display());
             Error::new(ErrorKind::Io, message).with_source(e)
         })?;
+        head.hand_over(&*self.store);
         let tables = self.tables(&head).await?;
         let (tree, layers, lenders) = lay_out(&head, &tables)?;
         let file = self.place.join("log");

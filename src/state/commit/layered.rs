@@ -1,6 +1,7 @@
 //! Layout layered: one layer a version, and HEAD.
+use super::at_once::Along;
 use super::merge::MERGE_ATTEMPTS;
-use super::pack::Material;
+use super::pack::{Copied, Material};
 use super::*;
 use crate::remote::Condition;
 use crate::state::chunk::Borrowing;
@@ -30,14 +31,25 @@ impl Committer {
         let options = self.options.pack;
         let dictionary = self.dictionary(state.head.as_ref(), &plan, &source).await;
         let needed = dictionary.as_ref().map(|dictionary| Digest(dictionary.digest()));
+        let reader = Arc::clone(&source);
         let material = Material { plan: Arc::clone(&plan), source, dictionary };
-        let (upload, packed) =
-            pack::send(&*self.store, &key, Condition::Always, material, options, Some(borrowing)).await?;
+        let (borrowing, mut copied) = (Some(borrowing), Copied::default());
+        let sent =
+            pack::send(&*self.store, &key, Condition::Always, material, options, borrowing, &mut copied);
+        let (upload, packed) = sent.await?;
         if packed.summary.entries == 0 {
             upload.abort().await;
             return Ok(self.nothing(&state, packed.skipped));
         }
-        upload.finish().await?;
+        reader.all_read();
+        let small = copied.whole().filter(|_| self.goes_along(state.head.as_ref()));
+        let mut along = match small {
+            Some(bytes) => Some(Along { upload, bytes }),
+            None => {
+                upload.finish().await?;
+                None
+            }
+        };
         let mut pending = self.stage(&state, &key, &packed, Arc::clone(&plan)).await?;
 
         let writer = self.records.meta().writer;
@@ -53,8 +65,17 @@ impl Committer {
         let line = base.clone();
         let (mut attempt, mut merges, mut merged) = (1, 0, None);
         let theirs = loop {
-            let next = base.next(writer, &host, layer.clone());
-            match self.attempt(&next, &key, condition, &state).await? {
+            let mut next = base.next(writer, &host, layer.clone());
+            self.lighten(&mut next);
+            let swapped = match along.take() {
+                Some(along) => {
+                    along.enter(&mut next);
+                    let swap = self.attempt(&next, &key, condition, &state);
+                    tokio::join!(self.publish(along, &key, swap), self.make_up(&base)).0
+                }
+                None => tokio::join!(self.attempt(&next, &key, condition, &state), self.make_up(&base)).0,
+            };
+            match swapped? {
                 Swap::Done(tag, there) => {
                     self.promote(&pending, Some(there.map_or(next, |there| *there)), tag).await?;
                     let receipt = self.receipt(&state.name, pending.version, packed, None);
@@ -276,6 +297,7 @@ fn layer_ref(key: &str, packed: &Packed, writer: Uuid, time: Timestamp) -> Layer
         changed: packed.changed,
         removed: packed.removed,
         fuzzy: packed.fuzzy,
+        inline: None,
         extra: serde_json::Map::new(),
     }
 }

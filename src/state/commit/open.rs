@@ -49,6 +49,19 @@ impl State {
 }
 
 impl Committer {
+    fn at(store: Store, records: Arc<Records>, options: CommitOptions, state: State) -> Self {
+        Self {
+            // Small layers are merged soon: what was just written need not be read.
+            store: Arc::new(Recent::new(store, head::LAYERS)),
+            records,
+            options,
+            turn: tokio::sync::Mutex::new(()),
+            state: Mutex::new(state),
+            dictionary: Mutex::default(),
+            stored: Mutex::default(),
+        }
+    }
+
     /// Reads HEAD (or looks at the archive), finds the end of flushes cut off by the last stop, and
     /// tells how both stand to each other. Any failure to read is an error, never an empty start.
     pub async fn open(
@@ -60,11 +73,7 @@ impl Committer {
         head::check_name(&name)?;
         let version = records.meta().base.as_ref().map_or(0, |b| b.version);
         let state = State::at(name, version);
-        let turn = tokio::sync::Mutex::new(());
-        // Small layers are merged soon: what was just written need not be read.
-        let store: Store = Arc::new(Recent::new(store, head::LAYERS));
-        let committer =
-            Self { store, records, options, turn, state: Mutex::new(state), dictionary: Mutex::default() };
+        let committer = Self::at(store, records, options, state);
         committer.resolve().await?;
         let meta = committer.records.meta();
         let name = committer.records.current_name();
@@ -118,10 +127,7 @@ impl Committer {
     pub fn unread(store: Store, records: Arc<Records>, options: CommitOptions) -> (Self, Opening) {
         let name = records.current_name();
         let state = State { unsettled: false, unread: true, ..State::at(name.clone(), 0) };
-        let turn = tokio::sync::Mutex::new(());
-        let store: Store = Arc::new(Recent::new(store, head::LAYERS));
-        let committer =
-            Self { store, records, options, turn, state: Mutex::new(state), dictionary: Mutex::default() };
+        let committer = Self::at(store, records, options, state);
         (committer, Opening { name, head: None, tag: None, relation: Relation::Fresh })
     }
 

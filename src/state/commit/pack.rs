@@ -7,9 +7,10 @@ use crate::layer::{
 use crate::path::RelPath;
 use crate::remote::{Condition, ObjectStore, Upload};
 use crate::state::chunk::{Borrowing, Digested};
+use crate::state::head::INLINE_BYTES_MAX;
 use crate::state::plan::Plan;
 use crate::state::source::{ContentSource, is_of_one_file};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::ops::Range;
@@ -48,7 +49,32 @@ pub(super) struct Material {
     pub(super) dictionary: Option<Dictionary>,
 }
 
-/// Packs and sends. The object is complete but not yet published: that is `Upload::finish`.
+/// A copy of what is sent, if that is small.
+#[derive(Debug, Default)]
+pub(super) struct Copied {
+    bytes: BytesMut,
+    /// No longer all of it.
+    is_cut: bool,
+}
+
+impl Copied {
+    fn add(&mut self, bytes: &Bytes) {
+        self.is_cut |= self.bytes.len() + bytes.len() > INLINE_BYTES_MAX;
+        if self.is_cut {
+            self.bytes = BytesMut::new();
+        } else {
+            self.bytes.extend_from_slice(bytes);
+        }
+    }
+
+    /// The object; `None` if it is too long for a copy.
+    pub(super) fn whole(self) -> Option<Bytes> {
+        (!self.is_cut).then(|| self.bytes.freeze())
+    }
+}
+
+/// Packs and sends, and copies what it sends. The object is complete but not yet published: that is
+/// `Upload::finish`.
 pub(super) async fn send(
     store: &dyn ObjectStore,
     key: &str,
@@ -56,12 +82,13 @@ pub(super) async fn send(
     material: Material,
     options: PackOptions,
     borrowing: Option<Borrowing>,
+    copied: &mut Copied,
 ) -> Result<(Box<dyn Upload>, Packed), CommitError> {
     let write = move |sink| {
         let Material { plan, source, dictionary } = material;
         pack_into(&plan, &*source, LayerWriter::with_dictionary(sink, options, dictionary), borrowing)
     };
-    send_by(store, key, condition, write).await
+    send_by(store, key, condition, Some(copied), write).await
 }
 
 /// The same of whatever `write` writes, on a thread that may wait.
@@ -69,6 +96,7 @@ pub(super) async fn send_by<T: Send + 'static>(
     store: &dyn ObjectStore,
     key: &str,
     condition: Condition,
+    mut copied: Option<&mut Copied>,
     write: impl FnOnce(Sink) -> Result<T, CommitError> + Send + 'static,
 ) -> Result<(Box<dyn Upload>, T), CommitError> {
     let mut upload = store.upload(key, condition).await?;
@@ -77,6 +105,9 @@ pub(super) async fn send_by<T: Send + 'static>(
         tokio::task::spawn_blocking(move || write(Sink { sender, buffer: Vec::with_capacity(CHUNK) }));
     let mut sent = Ok(());
     while let Some(bytes) = receiver.recv().await {
+        if let Some(copied) = &mut copied {
+            copied.add(&bytes);
+        }
         sent = upload.write(bytes).await;
         if sent.is_err() {
             break;

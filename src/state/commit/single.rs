@@ -20,8 +20,16 @@ impl Committer {
             None => Condition::IfAbsent,
         };
         let material = pack::Material { plan: Arc::clone(&plan), source, dictionary: None };
-        let (upload, packed) =
-            pack::send(&*self.store, &key, condition, material, self.options.pack, None).await?;
+        let (upload, packed) = pack::send(
+            &*self.store,
+            &key,
+            condition,
+            material,
+            self.options.pack,
+            None,
+            &mut pack::Copied::default(),
+        )
+        .await?;
         let pending = self.stage(&state, &key, &packed, plan).await?;
         self.state.lock().unsettled = true;
         let failure = match upload.finish().await {

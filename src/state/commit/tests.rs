@@ -12,6 +12,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
+mod at_once;
 mod content;
 mod merge;
 mod race;
@@ -59,6 +60,7 @@ impl Site {
             pack: PackOptions::default(),
             dictionary: false,
             log: false,
+            at_once: false,
             lost: Lost::Fork,
         };
         let (committer, opening) = Committer::open(store, Arc::clone(&records), options).await?;

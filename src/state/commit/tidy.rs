@@ -102,6 +102,7 @@ impl Committer {
             let mut next = base.merged(run.clone(), layer.clone(), stored.clone());
             let since = tidy.keep_for.and_then(|age| now.checked_sub(age).ok());
             let unneeded = next.retain(next.kept(tidy.keep, since), &local, now);
+            self.lighten(&mut next);
             match self.swap(&next, Some(&key), Condition::IfMatch(stored)).await? {
                 Swap::Done(tag, there) => {
                     self.replaced(there.map_or(next, |there| *there), tag, unneeded).await?;
@@ -188,7 +189,7 @@ impl Committer {
             known.settle()?;
             Ok(written)
         };
-        pack::send_by(&*self.store, &head::layer_key(id), Condition::Always, write).await
+        pack::send_by(&*self.store, &head::layer_key(id), Condition::Always, None, write).await
     }
 
     /// The tail of a layer, as HEAD says it is.
@@ -252,6 +253,7 @@ fn merged_ref(key: &str, run: &[LayerRef], written: &compact::Rewritten) -> Laye
         changed: written.changed,
         removed: written.removed,
         fuzzy: written.fuzzy,
+        inline: None,
         extra: serde_json::Map::new(),
     }
 }

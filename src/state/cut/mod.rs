@@ -121,6 +121,10 @@ impl ContentSource for Cut {
     fn done(&self, _path: &RelPath, captured: &Captured) {
         self.live.unshelter(captured.ident.ino);
     }
+
+    fn all_read(&self) {
+        self.live.all_read(&self.plan);
+    }
 }
 
 impl Drop for Cut {
@@ -256,7 +260,7 @@ impl Cutter {
         look_options: LookOptions,
         along: &[RelPath],
     ) -> Result<Cut, CutError> {
-        let writers = self.writers(records); // first: files nobody writes any more become marks
+        let writers = self.writers_ahead(records, 1); // first: files nobody writes any more become marks
         let marks = self.live.dirty().take();
         let mut look = with_writers(marks.clone(), &writers);
         if look_options.whole {
@@ -281,8 +285,7 @@ impl Cutter {
         let mut progress =
             Progress { plan, marks, late, copies, uncopied: HashMap::new(), look: look_options };
         for attempt in 1..=ATTEMPTS_MAX {
-            let last = attempt == ATTEMPTS_MAX;
-            match self.attempt(records, &mut progress, last) {
+            match self.attempt(records, &mut progress, attempt) {
                 Ok(instant) => return Ok(self.stand(progress, instant)),
                 Err(Attempt::GiveUp) => self.stats.lock().retries += 1,
                 Err(Attempt::Failed(e)) => {
@@ -315,9 +318,9 @@ impl Cutter {
         &self,
         records: &Records,
         progress: &mut Progress<'_>,
-        last: bool,
+        number: u32,
     ) -> Result<Timestamp, Attempt> {
-        let writers = self.writers(records);
+        let writers = self.writers_ahead(records, number);
         let mapped = match &writers[..] {
             [] => HashSet::new(),
             some => mapped_writers(self.options.mount_dev, some),
@@ -334,6 +337,7 @@ impl Cutter {
             self.live.expect_held(helper.len());
         }
 
+        let last = number == ATTEMPTS_MAX;
         let allowed = self.options.deadline * if last { LAST_ATTEMPT_FACTOR } else { 1 };
         let deadline = Instant::now() + allowed;
         if !self.live.close(deadline) {
@@ -341,7 +345,7 @@ impl Cutter {
             return Err(Attempt::GiveUp);
         }
         let began = Instant::now();
-        let result = self.closed(records, progress, &mut helper, &mapped, deadline, last);
+        let result = self.closed(records, progress, &mut helper, &mapped, deadline, number);
         self.live.release_all();
         self.live.open();
         let pause = began.elapsed();
@@ -400,9 +404,12 @@ impl Cutter {
         helper: &mut Helper<'_>,
         mapped: &HashSet<u64>,
         deadline: Instant,
-        last: bool,
+        number: u32,
     ) -> Result<Timestamp, Attempt> {
-        let writers = self.writers(records);
+        let (writers, last) = (self.writers(records), number == ATTEMPTS_MAX);
+        if !writers.is_empty() && self.looks_late(number) {
+            return Err(Attempt::GiveUp);
+        }
         for (path, extent) in self.live.dirty().take() {
             for marks in [&mut progress.marks, &mut progress.late] {
                 let slot = marks.entry(path.clone()).or_insert(extent);
@@ -464,6 +471,16 @@ impl Cutter {
         let rest = progress.plan.puts().filter(|(_, c)| c.has_content() && !is_elsewhere(c.ident.ino));
         self.live.shelter(rest.map(|(path, c)| (path.clone(), c.ident.ino)).collect());
         Ok(instant)
+    }
+
+    /// Whether the attempt of this number takes it that nobody writes unseen, until nothing moves.
+    fn looks_late(&self, number: u32) -> bool {
+        number == 1 && self.live.writers_are_rare()
+    }
+
+    /// The files that may be written unseen, as far as an attempt wants to know before nothing moves.
+    fn writers_ahead(&self, records: &Records, number: u32) -> Vec<Writer> {
+        if self.looks_late(number) { Vec::new() } else { self.writers(records) }
     }
 
     /// The files that may be written unseen. Where none of the names is left that the mount knows,

@@ -210,6 +210,7 @@ impl Head {
             if layer.table.as_ref().is_some_and(|table| table.bytes == 0 || table.bytes > layer.bytes) {
                 return invalid(format!("length of the table of layer {:?}", layer.key));
             }
+            layer.check_inline()?;
         }
         for unneeded in &self.unneeded {
             if !is_key(&unneeded.key) || keys.contains(unneeded.key.as_str()) {

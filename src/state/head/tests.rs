@@ -19,6 +19,7 @@ pub(crate) fn layer(key: &str) -> LayerRef {
         changed: 2,
         removed: 1,
         fuzzy: 0,
+        inline: None,
         extra: Map::new(),
     }
 }
@@ -72,6 +73,59 @@ fn golden_document_with_a_table() {
     let mut parsed = Head::parse(&bytes).expect("parses");
     parsed.checksum.clear();
     assert_eq!(parsed, head);
+}
+
+/// A layer that HEAD itself holds.
+fn with_inline(bytes: &[u8]) -> Head {
+    let key = layer_key(Uuid::from_u128(5));
+    let digest = Digest(*blake3::hash(bytes).as_bytes());
+    let inline = Some(Inline(bytes::Bytes::copy_from_slice(bytes)));
+    let layer = LayerRef { bytes: bytes.len() as u64, digest, inline, ..layer(&key) };
+    Head::empty("work", Uuid::from_u128(7), "box").next(Uuid::from_u128(7), "box", layer)
+}
+
+#[test]
+fn golden_document_with_a_layer_in_it() {
+    let head = with_inline(b"a layer\xff");
+    let bytes = head.to_bytes().expect("bytes");
+    assert_eq!(String::from_utf8_lossy(&bytes), include_str!("golden-inline.json").trim_end());
+    let mut parsed = Head::parse(&bytes).expect("parses");
+    parsed.checksum.clear();
+    assert_eq!(parsed, head);
+    // It is held and lighter like any other.
+    let mut merged = head.next(Uuid::from_u128(8), "b", layer("layers/2.tar.zst")).merged(
+        0..1,
+        LayerRef { version: 1, ..layer("layers/m.tar.zst") },
+        Tag("t".into()),
+    );
+    assert_eq!(merged.inlined().count(), 1);
+    merged.lighten(|_| false);
+    assert_eq!(merged.inlined().count(), 1);
+    merged.lighten(|key| key == layer_key(Uuid::from_u128(5)));
+    assert_eq!(merged.inlined().count(), 0);
+    assert_eq!(merged.held[0].digest, head.layers[0].digest);
+}
+
+/// What stands in HEAD is read in place of an object: it must be the one that is listed, and a layer's key, since HEAD is
+/// an object, too.
+#[test]
+fn a_layer_in_a_document_is_what_the_document_says() {
+    let long = with_inline(&vec![7; INLINE_BYTES_MAX]);
+    assert!(Head::parse(&long.to_bytes().expect("as long as it may be")).is_ok());
+    assert!(with_inline(&vec![7; INLINE_BYTES_MAX + 1]).to_bytes().is_err());
+    let wrong = |edit: &dyn Fn(&mut LayerRef)| {
+        let mut head = with_inline(b"a layer");
+        edit(&mut head.layers[0]);
+        assert!(matches!(head.to_bytes(), Err(HeadError::Invalid(_))), "{head:?}");
+    };
+    wrong(&|layer| layer.bytes += 1);
+    wrong(&|layer| layer.digest = Digest([1; 32]));
+    wrong(&|layer| layer.key = "work/HEAD".into());
+    wrong(&|layer| layer.key = "layers/1.tar.zst".into());
+    for text in ["YQ", "Y Q==", "YQ==YQ==", &"A".repeat(INLINE_BYTES_MAX * 2)] {
+        let bytes = reseal(|v| v["layers"][0]["inline"] = text.into());
+        assert!(matches!(Head::parse(&bytes), Err(HeadError::Invalid(_))), "{}", text.len());
+    }
 }
 
 #[test]

@@ -57,6 +57,7 @@ fn pack_with(entries: &[Entry], dense: &str) -> Packed {
         changed: 0,
         removed: 0,
         fuzzy: 0,
+        inline: None,
         extra: serde_json::Map::new(),
     };
     (bytes, layer)

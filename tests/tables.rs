@@ -202,6 +202,7 @@ fn catalogs_stand_side_by_side() {
     for (options, told) in [
         (&["--catalog", "a=hadoop:s3://lake/wh", "--catalog", "a=hadoop:s3://lake/py"][..], "same name"),
         (&["--catalog", "nonsense"], "NAME=KIND"),
+        (&["--catalog", "a=hadoop:s3://lake/wh", "--catalog-option", "b.token=x"], "b.token"),
         (&[], "--catalog"),
         (&["--catalog", "a=hadoop:s3://lake/wh", "--version", "1"], "--tables-only"),
     ] {

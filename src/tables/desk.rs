@@ -99,7 +99,7 @@ impl Lake {
         for file in files {
             all.add(file.size);
             if let Some(info) = stock.of(&file.location) {
-                cached.add(info.on_disk);
+                cached.add(info.on_disk.min(file.size));
             }
             if self.pins.holds(&slot.path, &file.location) {
                 held.add(file.size);
@@ -112,8 +112,8 @@ impl Lake {
         };
         TableDetails {
             line: self.line(slot),
-            metadata: shown.from.to_string(),
-            location: metadata.location.to_string(),
+            metadata: shown.from.as_str().to_owned(),
+            location: metadata.location.as_str().to_owned(),
             uuid: metadata.uuid.clone(),
             format_version: metadata.format_version,
             updated: jiff::Timestamp::from_millisecond(metadata.updated_ms).ok(),
@@ -148,7 +148,7 @@ impl Lake {
             });
             line.files.add(file.size);
             let Some(info) = stock.of(&file.location) else { continue };
-            line.cached.add(info.on_disk);
+            line.cached.add(info.on_disk.min(file.size));
             line.uses += info.hits;
             let why = match brought.get(&file.location) {
                 _ if self.pins.holds(&slot.path, &file.location) => Why::Pinned,
@@ -156,10 +156,10 @@ impl Lake {
                 None => Why::Read,
             };
             cached_files.push(FileLine {
-                location: file.location.to_string(),
+                location: file.location.as_str().to_owned(),
                 partition: file.partition.to_string(),
                 size: file.size,
-                cached_bytes: info.on_disk,
+                cached_bytes: info.on_disk.min(file.size),
                 blocks: info.blocks,
                 uses: info.hits,
                 why,
@@ -180,9 +180,7 @@ impl Lake {
         let slots = match name {
             Some(name) => vec![self.meant(name).await?],
             None => {
-                self.ask_names().await.map_err(|e| {
-                    Error::new(ErrorKind::Unavailable, "cannot ask for the names of tables").with_source(e)
-                })?;
+                let _said_by_status = self.ask_names().await; // the others are asked all the same
                 self.slots().into_iter().filter(|slot| slot.current().is_some()).collect()
             }
         };
@@ -205,7 +203,7 @@ impl Lake {
     /// The folder that a table has in its store, as other machines know it; `None` if it is not shown.
     pub fn location_of(&self, path: &str) -> Option<String> {
         let (slot, _) = self.table(path)?;
-        Some(slot.current()?.publication.metadata().location.to_string())
+        Some(slot.current()?.publication.metadata().location.as_str().to_owned())
     }
 
     /// Somebody elsewhere says that the table in this folder has changed: the catalog is asked, if it is shown here.
@@ -228,7 +226,22 @@ impl Lake {
     pub async fn warm(&self, name: &str, partition: Option<&str>) -> Result<Outcome> {
         let (_, shown) = self.shown(name).await?;
         let files = part(live(&shown).await?, partition)?;
-        Ok(self.bring(&files, Brought::Warmed).await)
+        let mut outcome = self.bring(&files, Brought::Warmed).await;
+        let stock = Stock::take(self.stores()).await;
+        let is_gone = |file: &&LiveFile| {
+            let is_here = |location| stock.of(location).is_some_and(|info| info.on_disk >= file.size);
+            file.location.file_path().is_none() && file.size > 0 && !is_here(&file.location)
+        };
+        let gone: Vec<&LiveFile> = files.iter().filter(is_gone).collect();
+        if outcome.failed_files == 0 && !gone.is_empty() {
+            let why =
+                format!("the cache has no room for {} of {} files (--tables-cache)", gone.len(), files.len());
+            outcome.failed.push(why);
+            outcome.failed_files = gone.len() as u64;
+            outcome.there.files -= gone.len() as u64;
+            outcome.there.bytes -= gone.iter().map(|file| file.size).sum::<u64>();
+        }
+        Ok(outcome)
     }
 
     /// Keeps a table, or a partition of it, in the cache: what is there now, and what comes.

@@ -6,6 +6,7 @@ use super::names::{Asking, Names};
 use super::pins::Pins;
 use super::slot::{Brought, Shown, Slot, State};
 use super::stores::Stores;
+use super::tracker::LATELY;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::{Mutex, RwLock};
 use icecache_iceberg::catalog::Options;
@@ -18,6 +19,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 
 /// What a lake is made of.
 #[derive(Debug)]
@@ -38,6 +40,8 @@ pub(super) struct Named {
     pub(super) catalog: Arc<dyn Catalog>,
     heard: Mutex<Heard>,
     pub(super) asking: Asking,
+    /// Somebody looks where nobody had looked lately.
+    pub(super) wanted: Notify,
 }
 
 /// When a catalog answered last, and why it does not now.
@@ -48,6 +52,11 @@ struct Heard {
 }
 
 impl Named {
+    /// Why it does not answer now.
+    pub(super) fn error(&self) -> Option<String> {
+        self.heard.lock().error.clone()
+    }
+
     /// It has answered, or not.
     pub(super) fn hear<T>(&self, answer: Result<T, CatalogError>) -> Result<T, CatalogError> {
         let mut heard = self.heard.lock();
@@ -111,6 +120,7 @@ impl Lake {
                 catalog,
                 heard: Mutex::default(),
                 asking: Asking::default(),
+                wanted: Notify::new(),
             });
         }
         let folder = folder.join(mapping.id());
@@ -176,7 +186,10 @@ impl Lake {
     /// # Errors
     /// Why it cannot be shown.
     pub(super) async fn open(&self, slot: &Slot) -> Result<Arc<Shown>, String> {
-        slot.used_ms.store(self.now_ms(), Ordering::Relaxed);
+        let before = slot.used_ms.swap(self.now_ms(), Ordering::Relaxed);
+        if before == 0 || self.ago(before) >= LATELY {
+            self.catalogs[slot.catalog].wanted.notify_one();
+        }
         self.show(slot).await
     }
 
@@ -204,7 +217,10 @@ impl Lake {
 
     /// Remembers files: what they are called below the mount.
     pub(super) fn learn(&self, publication: &Publication, files: &[LiveFile], are_live: bool) {
-        let all = files.iter().flat_map(|file| {
+        // What lies in a bucket may be written by somebody who must not read the files of this machine.
+        let is_here = publication.metadata().location.file_path().is_some();
+        let files = files.iter().filter(|file| is_here || file.location.file_path().is_none());
+        let all = files.flat_map(|file| {
             let paths = self.paths(publication, &file.location);
             paths.into_iter().map(|path| (path, file.location.clone(), file.size))
         });

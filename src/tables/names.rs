@@ -51,18 +51,9 @@ impl Lake {
     /// Whoever looks at this path wants to know what is there now, but does not wait long, and not for catalogs of
     /// other folders.
     pub(super) async fn look_around(self: &Arc<Self>, path: &str) {
-        let of_path = |named: &Named| match self.prefix(named) {
-            // Below the folder of a catalog, or above it.
-            Some(_) => {
-                path.strip_prefix(&self.top(named))
-                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-                    || path == mapping::TABLES
-            }
-            None => true,
-        };
         let all = (0..self.catalogs.len()).filter(|number| {
             let named = &self.catalogs[*number];
-            of_path(named) && !named.asking.is_late()
+            self.concerns(named, path) && !named.asking.is_late()
         });
         // What nobody waits for any more is heard all the same.
         let asking: Vec<_> = all
@@ -72,6 +63,20 @@ impl Lake {
             })
             .collect();
         let _in_time = tokio::time::timeout(PATIENCE, futures::future::join_all(asking)).await;
+    }
+
+    /// Whether a path lies in the folder of a catalog, or is the one above those of all catalogs.
+    fn concerns(&self, named: &Named, path: &str) -> bool {
+        let below = |folder: &str| {
+            path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        self.prefix(named).is_none() || path == mapping::TABLES || below(&self.top(named))
+    }
+
+    /// Why nobody can say that nothing stands at a path: its catalog does not answer.
+    pub(super) fn doubt(&self, path: &str) -> Option<String> {
+        let mut concerned = self.catalogs.iter().filter(|named| self.concerns(named, path));
+        concerned.find_map(|named| Some(format!("{}: {}", named.name, named.error()?)))
     }
 
     async fn ask_names_of(&self, number: usize) -> Result<(), CatalogError> {

@@ -26,8 +26,33 @@ pub struct Slot {
     pub(super) references: Mutex<BTreeSet<String>>,
     /// Milliseconds after the start at which it was last looked into; 0: never.
     pub(super) used_ms: AtomicU64,
+    /// After a new version could not be shown: when it is tried again.
+    pub(super) retry: Mutex<Retry>,
     /// What was done for it.
     pub(super) account: Mutex<Account>,
+}
+
+/// How often a new version could not be shown, one time after the other.
+#[derive(Debug, Default)]
+pub(super) struct Retry {
+    failures: u32,
+    at: Option<Instant>,
+}
+
+impl Retry {
+    /// Whether it is too soon to try again.
+    pub(super) fn is_early(&self) -> bool {
+        self.at.is_some_and(|at| Instant::now() < at)
+    }
+
+    /// It could be shown, or not: then it is left alone twice as long each time.
+    pub(super) fn note(&mut self, is_shown: bool) {
+        if is_shown {
+            return *self = Self::default();
+        }
+        let pause = TRY_AGAIN * (1 << self.failures.min(4));
+        *self = Self { failures: self.failures + 1, at: Some(Instant::now() + pause) };
+    }
 }
 
 /// What was done for a table since the start.
@@ -83,6 +108,7 @@ impl Slot {
             state: RwLock::default(),
             references: Mutex::default(),
             used_ms: AtomicU64::new(0),
+            retry: Mutex::default(),
             account: Mutex::default(),
         }
     }
@@ -120,8 +146,13 @@ impl Slot {
         Some(self.used_ms.load(Ordering::Relaxed)).filter(|ms| *ms > 0)
     }
 
-    /// From now on this branch or tag moves with the table.
-    pub(super) fn follow(&self, reference: &str) -> bool {
-        self.references.lock().insert(reference.to_owned())
+    /// Whether this branch or tag moves with the table.
+    pub(super) fn follows(&self, reference: &str) -> bool {
+        self.references.lock().contains(reference)
+    }
+
+    /// From now on this branch or tag does.
+    pub(super) fn follow(&self, reference: &str) {
+        self.references.lock().insert(reference.to_owned());
     }
 }

@@ -33,7 +33,7 @@ pub struct Stores {
     /// What catalogs lend, by prefix.
     lent: RwLock<BTreeMap<String, Lent>>,
     /// By authority, or by the prefix that credentials were lent for.
-    buckets: tokio::sync::Mutex<HashMap<String, Arc<Bucket>>>,
+    buckets: tokio::sync::Mutex<HashMap<(String, String), Arc<Bucket>>>,
 }
 
 struct Bucket {
@@ -71,9 +71,11 @@ impl Stores {
             return Err(failed(format!("no store for {}://", location.scheme())));
         }
         let lent = self.lent_for(location);
-        let key = lent.as_ref().map_or(location.authority(), |lent| &lent.prefix);
+        // What is lent may be for several buckets.
+        let prefix = lent.as_ref().map(|lent| lent.prefix.clone()).unwrap_or_default();
+        let key = (location.authority().to_owned(), prefix);
         let mut buckets = self.buckets.lock().await;
-        if let Some(bucket) = buckets.get(key) {
+        if let Some(bucket) = buckets.get(&key) {
             return Ok(bucket.clone());
         }
         let (url, counters) = (format!("s3://{}", location.authority()), self.counters.clone());
@@ -86,7 +88,7 @@ impl Stores {
         let origin = Chain::new(self.tiers.clone(), Arc::new(asked));
         let files = Arc::new(OriginFiles::new(self.cache.clone(), store.clone(), Arc::new(origin), FRESH));
         let bucket = Arc::new(Bucket { store, files });
-        buckets.insert(key.to_owned(), bucket.clone());
+        buckets.insert(key, bucket.clone());
         Ok(bucket)
     }
 
@@ -105,7 +107,7 @@ impl Stores {
     /// The credentials that were lent for a location: the longest prefix is the one.
     fn lent_for(&self, location: &Location) -> Option<Lent> {
         let all = self.lent.read();
-        let lent = all.values().filter(|lent| location.as_str().starts_with(&lent.prefix));
+        let lent = all.values().filter(|lent| covers(&lent.prefix, location.as_str()));
         lent.max_by_key(|lent| lent.prefix.len()).cloned()
     }
 
@@ -183,6 +185,14 @@ impl Stores {
     pub(super) fn failed(&self, location: &Location, error: &CacheError) -> ObjectError {
         ObjectError::Failed { location: location.clone(), why: error.to_string() }
     }
+}
+
+/// Whether what is lent for a prefix is for a location. It ends between two names: `s3://b/t` is not for `s3://b/t2`.
+fn covers(prefix: &str, location: &str) -> bool {
+    let ends = |rest: &str| {
+        prefix.ends_with('/') || rest.is_empty() || rest.starts_with('/') || rest.starts_with("://")
+    };
+    prefix.is_empty() || location.strip_prefix(prefix).is_some_and(ends)
 }
 
 fn told(location: &Location, error: &RemoteError) -> ObjectError {
@@ -289,5 +299,23 @@ impl Objects for Stores {
                 return Ok(listing);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::covers;
+
+    #[test]
+    fn what_is_lent_ends_between_two_names() {
+        for (prefix, inside, outside) in [
+            ("s3://lake", "s3://lake/k", "s3://lake2/k"),
+            ("s3://lake/wh/t", "s3://lake/wh/t/data/f", "s3://lake/wh/t2/data/f"),
+            ("s3://lake/wh/", "s3://lake/wh/t", "s3://lake/wh"),
+            ("s3", "s3://any/k", "s3x://any/k"),
+        ] {
+            assert!(covers(prefix, inside) && !covers(prefix, outside), "{prefix}");
+        }
+        assert!(covers("", "s3://any/k") && covers("s3://lake/wh/t", "s3://lake/wh/t"));
     }
 }

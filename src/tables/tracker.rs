@@ -14,7 +14,7 @@ pub struct Pace {
 }
 
 /// So long after the last look tables are hot.
-const LATELY: Duration = Duration::from_secs(60);
+pub(super) const LATELY: Duration = Duration::from_secs(60);
 /// How often the names of tables are asked for.
 const NAMES: Duration = Duration::from_secs(60);
 
@@ -25,7 +25,9 @@ pub async fn track(lake: Arc<Lake>, pace: Pace, mut stop: watch::Receiver<bool>)
         async move {
             let mut pause = pace.hot;
             loop {
-                tokio::time::sleep(jittered(pause, number)).await;
+                // Whoever begins to look finds what is current soon, however long nobody had.
+                let wanted = lake.catalogs[number].wanted.notified();
+                let _sooner = tokio::time::timeout(jittered(pause, number), wanted).await;
                 pause = match lake.poll(number).await {
                     Ok(changed) => pace.next(pause, changed > 0, lake.watched(number).1),
                     Err(error) => {

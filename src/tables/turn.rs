@@ -86,15 +86,19 @@ impl Lake {
         for (id, error) in polled.failed {
             tracing::debug!(table = %id, %error, "cannot ask whether a table has changed");
         }
-        let changed = polled.changes.len();
+        let mut changed = 0;
         for change in polled.changes {
             let (Change::Changed(id) | Change::Dropped(id)) = &change;
             let slot =
                 self.names.read().tables.values().find(|s| s.catalog == number && s.id == *id).cloned();
             let Some(slot) = slot else { continue };
             match change {
-                Change::Changed(_) => drop(self.turn_over(&slot).await),
-                Change::Dropped(_) => self.drop_table(&slot),
+                Change::Changed(_) if slot.retry.lock().is_early() => {}
+                Change::Changed(_) => changed += usize::from(self.turn_over(&slot).await.is_ok()),
+                Change::Dropped(_) => {
+                    self.drop_table(&slot);
+                    changed += 1;
+                }
             }
         }
         Ok(changed)
@@ -145,6 +149,7 @@ impl Lake {
         let turn = slot.turn.lock().await;
         let turned = self.turn_to_next(slot).await;
         drop(turn);
+        slot.retry.lock().note(turned.is_ok());
         match turned {
             Ok(()) => {
                 self.keeper.call(slot);

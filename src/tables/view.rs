@@ -46,7 +46,7 @@ pub enum Found {
 impl Found {
     /// Whether nothing else will ever stand there.
     pub fn is_final(&self) -> bool {
-        !matches!(self, Self::Folder | Self::Link(_))
+        !matches!(self, Self::Folder | Self::Link(_) | Self::Object { stated: false, .. })
     }
 }
 
@@ -85,6 +85,12 @@ pub enum ViewError {
     /// An object.
     #[error(transparent)]
     Object(#[from] ObjectError),
+    /// A catalog that would know does not answer.
+    #[error("a catalog does not answer: {why}")]
+    Catalog {
+        /// Which, and why.
+        why: String,
+    },
     /// A file of this machine.
     #[error("cannot look at what is published: {0}")]
     Io(#[from] std::io::Error),
@@ -97,7 +103,7 @@ impl ViewError {
             Self::Object(ObjectError::Denied { .. })
             | Self::Table(TableError::Object(ObjectError::Denied { .. })) => libc::EACCES,
             Self::Io(e) => e.raw_os_error().unwrap_or(libc::EIO),
-            Self::Object(_) | Self::Table(_) => libc::EIO,
+            Self::Object(_) | Self::Table(_) | Self::Catalog { .. } => libc::EIO,
         }
     }
 }
@@ -147,7 +153,12 @@ impl View {
                 Ok(Some((Found::Folder, Stays::Moment)))
             }
             Some((slot, rest)) => self.find_in_table(&slot, path, rest).await,
-            None => Ok(self.lake.is_folder(path).then_some((Found::Folder, Stays::Moment))),
+            None if self.lake.is_folder(path) => Ok(Some((Found::Folder, Stays::Moment))),
+            None => match self.lake.doubt(path) {
+                // That there is no such table would be taken for certain.
+                Some(why) => Err(ViewError::Catalog { why }),
+                None => Ok(None),
+            },
         }
     }
 
@@ -176,13 +187,17 @@ impl View {
             "refs" => {
                 let (name, _) = below.split_once('/').unwrap_or((below, ""));
                 let Some(name) = unescape_name(name) else { return Ok(None) };
-                if slot.follow(&name) {
+                if !slot.follows(&name) {
+                    let _turn = slot.turn.lock().await; // of the version that is shown by then
+                    let shown = slot.current().unwrap_or_else(|| shown.clone());
+                    let publication = &shown.publication;
                     match publication.reference(&name).await {
                         Ok(_) => {}
                         Err(TableError::NoSuch { .. }) => return Ok(None),
                         Err(e) => return Err(e.into()),
                     }
                     self.learn(&shown, publication.metadata().refs.get(&name).map(|r| r.snapshot)).await?;
+                    slot.follow(&name);
                 }
                 self.published(&shown, rest).await
             }
@@ -289,6 +304,13 @@ impl View {
 
     async fn object(&self, path: &str, location: Location) -> Result<Option<(Found, Stays)>, ViewError> {
         if let Some((location, size)) = self.lake.known().file(path) {
+            if let Some(file) = location.file_path()
+                && let Ok(there) = std::fs::metadata(file)
+                && there.len() != size
+            {
+                let why = format!("the table says that it has {size} bytes, it has {}", there.len());
+                return Err(ObjectError::Failed { location, why }.into());
+            }
             return Ok(Some((found(location, size, true), Stays::Ever)));
         }
         if self.lake.known().is_folder(path) {
@@ -299,7 +321,7 @@ impl View {
         }
         let stores = self.lake.stores();
         match stores.head(&location).await {
-            Ok(info) => return Ok(Some((found(location, info.size, false), Stays::Ever))),
+            Ok(info) => return Ok(Some((found(location, info.size, false), Stays::Moment))),
             Err(ObjectError::NotFound { .. }) => {}
             Err(e) => return Err(e.into()),
         }

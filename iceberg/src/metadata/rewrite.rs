@@ -3,8 +3,8 @@ use super::{Manifests, Metadata, Reference};
 use crate::document::Object;
 use crate::error::TableError;
 use crate::location::Location;
-use serde_json::json;
-use std::collections::BTreeMap;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The property by which a rewritten file tells what it was made from.
 pub(crate) const SOURCE_PROPERTY: &str = "icecache.source";
@@ -42,6 +42,54 @@ pub(crate) trait Paths {
     fn object(&self, location: &Location) -> String;
     /// What the metadata is made from, in words that are no URI.
     fn source(&self) -> String;
+}
+
+/// Leaves of the partition specs and sort orders those that a schema of before has the columns of: several readers bind
+/// all of them to the current schema. A snapshot's files know no others, which came with later columns.
+fn bind(out: &mut Object, ids: &BTreeSet<i64>) -> Result<(), String> {
+    let has_all = |of: &Value| {
+        let mut fields = of["fields"].as_array().into_iter().flatten();
+        let source = |field: &Value| field["source-id"].as_i64().is_none_or(|id| ids.contains(&id));
+        fields.all(|field| field["transform"] == "void" || source(field))
+    };
+    if let Some(mut specs) = out.get::<Vec<Value>>("partition-specs")? {
+        specs.retain(has_all);
+        let default = out.get::<i64>("default-spec-id")?;
+        let is_left = |spec: &&Value| spec["spec-id"].as_i64() == default;
+        let newest = || specs.iter().max_by_key(|spec| spec["spec-id"].as_i64());
+        if let Some(spec) = specs.iter().find(is_left).or_else(newest) {
+            out.set("default-spec-id", &spec["spec-id"])?;
+            if out.raw("partition-spec").is_some() {
+                out.set("partition-spec", &spec["fields"])?;
+            }
+            out.set("partition-specs", &specs)?;
+        }
+    }
+    if let Some(mut orders) = out.get::<Vec<Value>>("sort-orders")? {
+        orders.retain(has_all);
+        let default = out.get::<i64>("default-sort-order-id")?;
+        if !orders.iter().any(|order| order["order-id"].as_i64() == default) {
+            if !orders.iter().any(|order| order["order-id"] == 0) {
+                orders.push(json!({ "order-id": 0, "fields": [] }));
+            }
+            out.set("default-sort-order-id", &0)?;
+        }
+        out.set("sort-orders", &orders)?;
+    }
+    Ok(())
+}
+
+/// The numbers of all columns, nested ones too.
+fn field_ids(part: &Value, ids: &mut BTreeSet<i64>) {
+    match part {
+        Value::Array(parts) => parts.iter().for_each(|part| field_ids(part, ids)),
+        Value::Object(part) => {
+            let numbers = ["id", "element-id", "key-id", "value-id"];
+            ids.extend(numbers.iter().filter_map(|name| part.get(*name)?.as_i64()));
+            part.values().for_each(|part| field_ids(part, ids));
+        }
+        _ => {}
+    }
 }
 
 impl Metadata {
@@ -119,6 +167,9 @@ impl Metadata {
                 if out.raw("schema").is_some() {
                     out.set("schema", &schema)?;
                 }
+                let mut ids = BTreeSet::new();
+                field_ids(&json!(schema.get::<Vec<Value>>("fields")?), &mut ids);
+                bind(out, &ids)?;
             }
         }
         Ok(())

@@ -150,3 +150,35 @@ fn what_cannot_be_shown_is_refused_by_name() {
         assert!(matches!(result, Err(TableError::Malformed { .. })), "{from}: {result:?}");
     }
 }
+
+/// Partitioned, then sorted, by columns that came later; what is nested counts.
+#[test]
+fn a_snapshot_has_no_specs_and_orders_of_later_columns() {
+    let text = r#"{"format-version":2,"location":"s3://b/t","last-sequence-number":2,"last-updated-ms":2,"last-column-id":6,
+"current-schema-id":1,"schemas":[{"schema-id":0,"type":"struct","fields":[{"id":1,"name":"s","type":{"type":"struct","fields":[{"id":2,"name":"n","type":"long"}]}}]},
+{"schema-id":1,"type":"struct","fields":[{"id":1,"name":"s","type":{"type":"struct","fields":[{"id":2,"name":"n","type":"long"}]}},{"id":3,"name":"d","type":"date"}]}],
+"default-spec-id":2,"partition-specs":[{"spec-id":0,"fields":[]},{"spec-id":1,"fields":[{"source-id":2,"field-id":1000,"transform":"identity","name":"n"}]},
+{"spec-id":2,"fields":[{"source-id":3,"field-id":1001,"transform":"day","name":"d"}]}],"last-partition-id":1001,
+"default-sort-order-id":1,"sort-orders":[{"order-id":1,"fields":[{"source-id":3,"transform":"identity","direction":"asc","null-order":"nulls-first"}]}],
+"odd":12345678901234567890123,"current-snapshot-id":2,
+"snapshots":[{"snapshot-id":1,"timestamp-ms":1,"sequence-number":1,"summary":{"operation":"append"},"manifest-list":"s3://b/1.avro","schema-id":0},
+{"snapshot-id":2,"timestamp-ms":2,"sequence-number":2,"summary":{"operation":"append"},"manifest-list":"s3://b/2.avro","schema-id":1}]}"#;
+    let table = parse(text).unwrap();
+    let specs = |json: &serde_json::Value| -> Vec<i64> {
+        json["partition-specs"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|spec| spec["spec-id"].as_i64().unwrap())
+            .collect()
+    };
+    let before = rewritten(&table, View::Snapshot(1));
+    assert_eq!((specs(&before), &before["default-spec-id"]), (vec![0, 1], &1.into()));
+    assert_eq!(before["default-sort-order-id"], 0);
+    assert_eq!(before["sort-orders"], serde_json::json!([{ "order-id": 0, "fields": [] }]));
+    for view in [View::Snapshot(2), View::Current] {
+        let now = rewritten(&table, view);
+        assert_eq!((specs(&now), &now["default-spec-id"]), (vec![0, 1, 2], &2.into()));
+        assert_eq!(now["default-sort-order-id"], 1);
+    }
+}

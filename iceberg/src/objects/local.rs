@@ -167,7 +167,11 @@ fn walk(
         if !name.starts_with(begin) {
             continue;
         }
-        let kind = entry.path().metadata().map_err(error(prefix))?;
+        let kind = match entry.path().metadata() {
+            // Removed meanwhile, or a link to nothing.
+            Err(e) if e.kind() == ErrorKind::NotFound => continue,
+            kind => kind.map_err(error(prefix))?,
+        };
         let at = |key: &str| {
             Location::from_parts(prefix.scheme(), prefix.authority(), key)
                 .map_err(|e| failed(prefix, e.to_string()))

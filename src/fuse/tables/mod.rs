@@ -132,6 +132,12 @@ impl TablesAdapter {
         nodes.iter().for_each(|node| self.forget_listing(node));
     }
 
+    /// What comes of something within the time that a program waits; `None` if nothing does.
+    async fn in_time<T>(&self, path: &str, work: impl Future<Output = T>) -> Option<T> {
+        let done = tokio::time::timeout(self.0.how.patience, work).await;
+        done.inspect_err(|_| tracing::warn!(path, "nothing was heard of it for too long")).ok()
+    }
+
     /// The kernel keeps a listing as long as nobody says otherwise.
     fn forget_listing(&self, node: &Node) {
         if node.is_listed_no_more()
@@ -233,7 +239,10 @@ impl TablesAdapter {
             return reply.send(self.0.attr(&node).map(|attr| Brief(Some((node.id, attr)), EVER)));
         }
         self.0.runtime.spawn(async move {
-            match own.0.view.find(&path).await {
+            let Some(found) = own.in_time(&path, own.0.view.find(&path)).await else {
+                return reply.error(libc::EIO);
+            };
+            match found {
                 Ok(Some((found, stays))) => {
                     let node = own.0.nodes.intern(&path, found, stays == Stays::Now);
                     let stays = match stays {
@@ -264,7 +273,10 @@ impl TablesAdapter {
         }
         let own = self.clone();
         self.0.runtime.spawn(async move {
-            match own.0.view.list(&node.path).await {
+            let Some(listed) = own.in_time(&node.path, own.0.view.list(&node.path)).await else {
+                return reply.error(libc::EIO);
+            };
+            match listed {
                 Ok(names) => {
                     let names = Arc::new(names);
                     *node.names.lock() = Some(names.clone());

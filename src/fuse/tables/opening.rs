@@ -6,6 +6,7 @@ use crate::cache::Blob;
 use crate::fuse::abi::answer::Opened;
 use crate::fuse::transport::Reply;
 use crate::tables::{Ahead, Found, Known as Columns, ViewError};
+use icecache_iceberg::ObjectError;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -18,14 +19,11 @@ impl TablesAdapter {
             return self.passed(node, passed, reply);
         }
         match &node.found {
-            Found::Local(file) => {
-                let opened = std::fs::File::open(file);
-                match opened {
-                    Ok(file) if node.changes => self.opened(node, Content::Local(file), reply),
-                    Ok(file) => self.opened_whole(node, Whole::Local(file), reply),
-                    Err(e) => reply.send(Err(e)),
-                }
-            }
+            Found::Local(file) => match open_plain(file) {
+                Ok(file) if node.changes => self.opened(node, Content::Local(file), reply),
+                Ok(file) => self.opened_whole(node, Whole::Local(file), reply),
+                Err(e) => reply.send(Err(e)),
+            },
             Found::Text(text) => {
                 let text = text.clone();
                 self.opened(node, Content::Text(text), reply);
@@ -35,7 +33,17 @@ impl TablesAdapter {
                 let stated = stated.then_some(size);
                 self.0.view.lake().opened(&location);
                 self.0.runtime.spawn(async move {
-                    match own.0.view.lake().stores().blob(&location, stated).await {
+                    let stores = own.0.view.lake().stores();
+                    let found = async {
+                        if stated.is_none() {
+                            stores.changed(&location).await; // no table says that it never changes
+                        }
+                        stores.blob(&location, stated).await
+                    };
+                    let Some(found) = own.in_time(&node.path, found).await else {
+                        return reply.error(libc::EIO);
+                    };
+                    match found {
                         // The kernel may have bytes of the one before under this number, and looks the path up
                         // again: it gets another number.
                         Ok(blob) if blob.size() != size || !node.is_still(&blob.id().tag) => {
@@ -47,6 +55,10 @@ impl TablesAdapter {
                             reply.error(libc::ESTALE);
                         }
                         Ok(blob) => own.open_object(node, blob, reply).await,
+                        Err(ObjectError::NotFound { .. }) => {
+                            own.0.nodes.retire(&node);
+                            reply.error(libc::ENOENT);
+                        }
                         Err(error) => {
                             tracing::warn!(%error, "an object cannot be opened");
                             reply.error(ViewError::from(error).errno());
@@ -144,6 +156,17 @@ impl TablesAdapter {
         let fresh = node.changes;
         let handle = self.0.handles.add(node, content);
         reply.send(Ok(if fresh { Opened::Fresh(handle) } else { Opened::Handle(handle) }));
+    }
+}
+
+/// Opens a plain file. Waits for nobody where it is none, and follows no link: we may read more than who asks.
+fn open_plain(path: &std::path::Path) -> io::Result<std::fs::File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let file =
+        std::fs::File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::from_raw_os_error(libc::EIO)),
     }
 }
 

@@ -170,7 +170,13 @@ fn lake(
     let mapping = Mapping::new(&settings.dir)
         .map_err(|e| Error::new(ErrorKind::Invalid, "cannot show tables here").with_source(e))?;
     let stores = Arc::new(Stores::new(settings.s3.clone(), cache.clone(), tiers, requests.clone()));
-    let catalogs = addresses(tables)?
+    let addresses = addresses(tables)?;
+    let is_named = |catalog: &String| addresses.iter().any(|address| address.name == *catalog);
+    if let Some((catalog, key, _)) = tables.options.iter().find(|(catalog, ..)| !is_named(catalog)) {
+        let message = format!("an option of a catalog that is not there: {catalog}.{key}");
+        return Err(Error::new(ErrorKind::Invalid, message));
+    }
+    let catalogs = addresses
         .into_iter()
         .map(|address| {
             let own = tables.options.iter().filter(|(catalog, ..)| *catalog == address.name);

@@ -16,7 +16,7 @@ use icecache_iceberg::{
 };
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -40,6 +40,8 @@ pub(super) struct Named {
     pub(super) catalog: Arc<dyn Catalog>,
     heard: Mutex<Heard>,
     pub(super) asking: Asking,
+    /// When somebody looked into one of its tables last, in milliseconds after the start.
+    used_ms: AtomicU64,
     /// Somebody looks where nobody had looked lately.
     pub(super) wanted: Notify,
 }
@@ -120,6 +122,7 @@ impl Lake {
                 catalog,
                 heard: Mutex::default(),
                 asking: Asking::default(),
+                used_ms: AtomicU64::new(0),
                 wanted: Notify::new(),
             });
         }
@@ -186,9 +189,11 @@ impl Lake {
     /// # Errors
     /// Why it cannot be shown.
     pub(super) async fn open(&self, slot: &Slot) -> Result<Arc<Shown>, String> {
-        let before = slot.used_ms.swap(self.now_ms(), Ordering::Relaxed);
+        let (catalog, now) = (&self.catalogs[slot.catalog], self.now_ms());
+        slot.used_ms.store(now, Ordering::Relaxed);
+        let before = catalog.used_ms.swap(now, Ordering::Relaxed);
         if before == 0 || self.ago(before) >= LATELY {
-            self.catalogs[slot.catalog].wanted.notify_one();
+            catalog.wanted.notify_one(); // it is asked seldom by now
         }
         self.show(slot).await
     }

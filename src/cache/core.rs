@@ -4,7 +4,7 @@
 //! Order of locks: a part of an index, then the policy or an object's blocks, then the journal's batch.
 use super::blob_entry::{BlobEntry, Taken};
 use super::block::Block;
-use super::budget::{Budget, Charge, Short};
+use super::budget::{Budget, Charge, DISK_UNIT, Short};
 use super::buffers::Pool;
 use super::check::CHECKS;
 use super::config::Config;
@@ -30,8 +30,8 @@ use std::sync::{Arc, Weak};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, watch};
 
-/// On a full disk so many others go, one by one, before a file is given up.
-const MAKE_ATTEMPTS: u32 = 4;
+/// On a full disk so many others go, one by one, for what takes no bytes, as a new file, before it is given up.
+const SQUEEZES_MIN: u64 = 4;
 /// So many entries in use are passed over to find one that can go. They go to the end of the order, so the
 /// next attempt finds others.
 const PASSED_OVER_MAX: usize = 256;
@@ -137,19 +137,24 @@ impl Core {
         false
     }
 
-    /// Makes something; where the disk has no room for it, not even for a file without bytes, others have to go.
-    pub fn make<T>(&self, make: impl Fn() -> Result<T, CacheError>) -> Result<T, CacheError> {
+    /// Does what takes so many bytes of the disk. Where that is fuller than it said others have to go, one by one: as
+    /// many as would surely do, for each gives back a page at least.
+    pub fn squeeze<T>(
+        &self,
+        bytes: u64,
+        mut attempt: impl FnMut() -> Result<T, CacheError>,
+    ) -> Result<T, CacheError> {
         let mut passed_over = Vec::new();
-        let mut made = make();
-        for _ in 0..MAKE_ATTEMPTS {
-            let is_full = made.as_ref().is_err_and(CacheError::is_full);
+        let mut done = attempt();
+        for _ in 0..SQUEEZES_MIN + bytes.div_ceil(DISK_UNIT) {
+            let is_full = done.as_ref().is_err_and(CacheError::is_disk_full);
             if !is_full || !self.evict_one(Cause::Free, &mut passed_over) {
                 break;
             }
-            made = make();
+            done = attempt();
         }
         self.put_back(passed_over);
-        made
+        done
     }
 
     /// Those that could not go are ordered again.

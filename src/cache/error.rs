@@ -118,6 +118,12 @@ impl CacheError {
             _ => false,
         }
     }
+
+    /// Whether the disk has no room, which others might give back.
+    pub(super) fn is_disk_full(&self) -> bool {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self, Self::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
+    }
 }
 
 /// Whether an error of the disk says that it has no room.

@@ -5,8 +5,8 @@
 use super::budget::{Charge, on_disk};
 use super::core::{Core, Slot};
 use super::digest::Digester;
-use super::error::{CacheError, full};
-use super::events::{Cause, Event};
+use super::error::CacheError;
+use super::events::Event;
 use super::evictor::Held;
 use super::file::File;
 use super::file_entry::{FileEntry, Parts};
@@ -163,7 +163,7 @@ impl Filling {
     ) -> Result<Self, CacheError> {
         let generation = core.generation();
         let path = core.store.tmp(generation);
-        let file = core.make(|| core.store.create(&path))?;
+        let file = core.squeeze(0, || core.store.create(&path))?;
         let io = |e| CacheError::io("open", &path, e);
         let tmp = Temporary { file: file.try_clone().map_err(io)?, path: path.clone(), renamed: false };
         let (digester, admitted) = (Digester::new(core.config.block_bytes), options.size.unwrap_or(0));
@@ -210,19 +210,16 @@ impl Filling {
                 core.meters.refused(e);
             })?);
         }
-        if let Err(e) = self.file.write_all_at(bytes, work.written) {
-            // The disk is fuller than it said: somebody goes, once.
-            let mut passed_over = Vec::new();
-            let again = full(&e) && core.evict_one(Cause::Free, &mut passed_over);
-            core.put_back(passed_over);
-            let written = if again { self.file.write_all_at(bytes, work.written) } else { Err(e) };
-            written.map_err(|e| CacheError::io("write", &work.tmp.path, e)).inspect_err(|e| {
-                if e.is_full() {
-                    Meters::count(&core.meters.not_kept_full);
-                }
-                core.meters.refused(e);
-            })?;
-        }
+        let write = || {
+            let written = self.file.write_all_at(bytes, work.written);
+            written.map_err(|e| CacheError::io("write", &work.tmp.path, e))
+        };
+        core.squeeze(bytes.len() as u64, write).inspect_err(|e| {
+            if e.is_full() {
+                Meters::count(&core.meters.not_kept_full);
+            }
+            core.meters.refused(e);
+        })?;
         work.charge.written(on_disk(after) - on_disk(work.written));
         core.gate.written(after.saturating_sub(work.admitted));
         work.admitted = work.admitted.max(after);
@@ -332,7 +329,7 @@ fn publish(core: &Arc<Core>, filling: &Arc<Filling>, work: Work) -> Result<File,
     let place = if Store::put_attribute(bytes, &witness) {
         Place::Attribute
     } else {
-        core.make(|| core.store.put_sidecar(&name, &witness))?;
+        core.squeeze(witness.len() as u64, || core.store.put_sidecar(&name, &witness))?;
         Place::Sidecar
     };
     charge.written(u64::MAX);

@@ -4,7 +4,7 @@ use super::budget::on_disk;
 use super::buffers::{Buffer, Pool};
 use super::core::Core;
 use super::error::CacheError;
-use super::events::{Cause, Event};
+use super::events::Event;
 use super::evictor::Held;
 use super::flight::Pilot;
 use super::record::{BLOCKS, BlockRecord, ENTRIES, Used, block_key, entry_key};
@@ -187,21 +187,10 @@ pub fn keep(core: &Arc<Core>, entry: &Arc<BlobEntry>, number: u32, bytes: &Bytes
     let kept = core.enter().and_then(|_open| {
         core.admit_object(entry.id.size)?;
         core.admit_write(length)?;
-        let (file, entries) = entry.price_of_file();
-        match entry.put(new, core.reserve(on_disk(length) + file, entries)?) {
-            Err(e) if e.is_full() => {
-                // The disk is fuller than it said: somebody goes, once.
-                let mut passed_over = Vec::new();
-                let freed = core.evict_one(Cause::Free, &mut passed_over);
-                core.put_back(passed_over);
-                if !freed {
-                    return Err(e);
-                }
-                let (file, entries) = entry.price_of_file();
-                entry.put(new, core.reserve(on_disk(length) + file, entries)?)
-            }
-            put => put,
-        }
+        core.squeeze(length, || {
+            let (file, entries) = entry.price_of_file();
+            entry.put(new, core.reserve(on_disk(length) + file, entries)?)
+        })
     });
     match kept {
         Ok(block) => {

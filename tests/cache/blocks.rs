@@ -265,6 +265,39 @@ async fn enospc_evicts_and_never_fails_a_reader() {
     cache.close().await.unwrap();
 }
 
+/// What is large takes the place of many that are small, also where only the disk says that there is no room.
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_full_disk_as_many_go_as_it_takes() {
+    if !crate::harness::is_root() {
+        return crate::harness::skip("ENOSPC", "only root may mount a small file system");
+    }
+    let small = Small::new(2);
+    let cache = open(config(small.path())).await;
+    let mut small_ones = 0;
+    while small.free() > 0 && small_ones < 1000 {
+        let inserted =
+            cache.insert(&crate::common::key(small_ones), content(small_ones, 0..5000).into()).await;
+        inserted.unwrap().file().await.unwrap();
+        small_ones += 1;
+    }
+    for n in 1000..1010 {
+        let inserted = cache.insert(&crate::common::key(n), content(n, 0..4 * BLOCK).into()).await;
+        drop(inserted.unwrap().file().await.unwrap());
+        assert_budget(&cache, "while large ones take the place of small ones");
+    }
+    // The same for a block.
+    small.fill();
+    let source = Arc::new(Source::default());
+    let blob = cache.blob(&object(1, BLOCK), source.clone()).unwrap();
+    for _ in 0..2 {
+        assert_eq!(blob.read(0, BLOCK as usize).await.unwrap(), content(1, 0..BLOCK));
+        cache.quiet().await;
+    }
+    assert_eq!((source.fetches(), blob.blocks()), (1, (1, 1)), "it was kept");
+    drop(blob);
+    cache.close().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sequential_reader_is_read_ahead_of_and_a_random_one_is_not() {
     let dir = place();

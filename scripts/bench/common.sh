@@ -1,6 +1,9 @@
 # What the benchmarks of the daemon share. Sourced after scripts/lib.sh, never run.
 # shellcheck shell=bash
 
+# What is measured is our own code as it is shipped; tests build it for less time.
+export ICECACHE_BUILD="--config profile.ci.package.icecache.opt-level=3 --config profile.ci.package.icecache-iceberg.opt-level=3"
+
 # daemon_tree PID: the process and its children (the helper of the cut is one).
 daemon_tree() { printf '%s\n' "$1" "$(cat /proc/"$1"/task/*/children 2>/dev/null)" | tr -s ' ' '\n' | sed '/^$/d'; }
 
@@ -54,7 +57,8 @@ machine() {
 
 # build_bench NAME: builds an example and copies it into $work, out of reach of a build that somebody starts meanwhile.
 build_bench() {
-  (cd "$ICECACHE_ROOT" && cargo build --locked --profile ci --config profile.ci.package.icecache.opt-level=3 --example "$1" >&2) || die "the build failed"
+  # shellcheck disable=SC2086
+  (cd "$ICECACHE_ROOT" && cargo build --locked --profile ci $ICECACHE_BUILD --workspace --example "$1" >&2) || die "the build failed"
   cp "$CARGO_TARGET_DIR/ci/examples/$1" "$work/$1"
 }
 

@@ -33,6 +33,8 @@ mod layer_reader;
 mod redis_value;
 #[path = "../fuzz/fuzz_targets/table_pins.rs"]
 mod table_pins;
+#[path = "../fuzz/fuzz_targets/table_remembered.rs"]
+mod table_remembered;
 #[path = "../fuzz/fuzz_targets/tar_headers.rs"]
 mod tar_headers;
 #[path = "../fuzz/fuzz_targets/trace.rs"]
@@ -79,6 +81,7 @@ targets! {
     layer_reader,
     redis_value,
     table_pins,
+    table_remembered,
     tar_headers,
     trace,
 }

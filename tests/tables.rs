@@ -25,6 +25,8 @@ mod kills;
 mod lake;
 #[path = "tables/late.rs"]
 mod late;
+#[path = "tables/named.rs"]
+mod named;
 #[path = "tables/now.rs"]
 mod now;
 #[cfg(feature = "redis")]

@@ -1,5 +1,8 @@
 //! What a table is called, and which of its versions one is.
+use crate::error::TableError;
 use crate::location::Location;
+use crate::metadata::METADATA_MAX_BYTES;
+use crate::objects::Objects;
 use bytes::Bytes;
 use std::fmt;
 
@@ -40,6 +43,19 @@ pub struct Table {
     pub token: Token,
     /// What opens its files, where the catalog lends it. Empty otherwise.
     pub credentials: Vec<StorageCredential>,
+}
+
+impl Table {
+    /// The same with its metadata, fetched where the catalog has not sent it.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub async fn with_metadata(mut self, objects: &dyn Objects) -> Result<Self, TableError> {
+        if self.metadata.is_none() {
+            self.metadata = Some(objects.get(&self.metadata_location, METADATA_MAX_BYTES).await?);
+        }
+        Ok(self)
+    }
 }
 
 impl fmt::Debug for Table {

@@ -4,6 +4,7 @@ use super::keeper::Keeper;
 use super::known::Known;
 use super::names::{Asking, Names};
 use super::pins::Pins;
+use super::remembered::{Remembered, identity};
 use super::slot::{Brought, Shown, Slot, State};
 use super::stores::Stores;
 use super::tracker::LATELY;
@@ -37,6 +38,8 @@ pub struct LakeOptions {
 #[derive(Debug)]
 pub(super) struct Named {
     pub(super) name: String,
+    /// What it is called where it is remembered.
+    pub(super) identity: String,
     pub(super) catalog: Arc<dyn Catalog>,
     heard: Mutex<Heard>,
     pub(super) asking: Asking,
@@ -82,6 +85,8 @@ pub struct Lake {
     pub(super) folder: PathBuf,
     pub(super) retention: Retention,
     pub(super) names: RwLock<Names>,
+    /// What is known of a catalog that is away.
+    pub(super) remembered: Remembered,
     known: Known,
     feed: Feed,
     /// What is to stay in the cache.
@@ -118,6 +123,7 @@ impl Lake {
                 Error::new(ErrorKind::Invalid, format!("cannot use catalog: {address}")).with_source(e)
             })?;
             named.push(Named {
+                identity: identity(&address, &options),
                 name: address.name,
                 catalog,
                 heard: Mutex::default(),
@@ -128,13 +134,15 @@ impl Lake {
         }
         let folder = folder.join(mapping.id());
         let pins = Pins::open(&folder)?;
-        Ok(Self {
+        let remembered = Remembered::new(folder.clone());
+        let lake = Self {
             catalogs: named,
             stores,
             mapping,
             folder,
             retention,
             names: RwLock::default(),
+            remembered,
             known: Known::default(),
             feed: Feed::default(),
             pins,
@@ -142,7 +150,9 @@ impl Lake {
             brought: Mutex::default(),
             turned: OnceLock::new(),
             start: Instant::now(),
-        })
+        };
+        lake.remember_names();
+        Ok(lake)
     }
 
     /// Where objects come from.
@@ -245,7 +255,8 @@ impl Lake {
 
     /// Forgets the files of a table, or of these only what the version that is shown has not.
     pub(super) fn forget_files(&self, table: &str, live_too: bool) {
-        for location in self.known.forget(table, live_too) {
+        // What lies beside it there is of tables in a namespace of its name.
+        for location in self.known.forget(&format!("{table}/data"), live_too) {
             let object = self.mapping.object_path(&location);
             match location.file_path() {
                 // Another table may have it, and then nobody but that table could tell.
@@ -262,7 +273,7 @@ impl Lake {
         let (mut known, mut last) = (Vec::new(), None);
         for slot in slots {
             let Some(shown) = slot.current() else { continue };
-            known.push((slot.id.clone(), shown.token.clone()));
+            known.push((slot.id.clone(), shown.asked_with()));
             last = last.max(slot.used());
         }
         (known, last.map(|ms| self.ago(ms)))

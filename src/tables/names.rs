@@ -2,7 +2,7 @@
 use super::lake::{Lake, Named};
 use super::slot::Slot;
 use crate::sync::Mutex;
-use icecache_iceberg::{CatalogError, mapping};
+use icecache_iceberg::{CatalogError, TableId, mapping};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,6 +19,22 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct Names {
     pub(super) tables: BTreeMap<String, Arc<Slot>>,
     folders: BTreeSet<String>,
+}
+
+impl Names {
+    /// A table, and the folders above it.
+    fn add(&mut self, catalog: usize, path: String, id: TableId) {
+        self.folders.extend(path.match_indices('/').map(|(at, _)| path[..at].to_owned()));
+        self.tables.entry(path.clone()).or_insert_with(|| Arc::new(Slot::new(catalog, id, path)));
+    }
+}
+
+/// What stands in the folder of a table, whatever tables there are in a namespace of its name.
+const OWN: [&str; 6] = ["ERROR", "data", "deletes", "metadata", "refs", "snapshots"];
+
+/// Whether a path below the folder of a table leads to what the table has itself.
+pub(super) fn is_own(rest: &str) -> bool {
+    OWN.contains(&rest.split('/').next().unwrap_or(rest))
 }
 
 /// When a catalog was asked for its names. Owner of its locks.
@@ -122,19 +138,19 @@ impl Lake {
             }
             found.extend(tables);
         }
+        self.remembered.keep_names(&named.identity, &found);
         let mut names = self.names.write();
         let is_gone = |slot: &Slot| slot.catalog == number && !found.contains(&slot.id);
         let gone: Vec<Arc<Slot>> = names.tables.values().filter(|slot| is_gone(slot)).cloned().collect();
         for slot in &gone {
             names.tables.remove(&slot.path);
         }
-        for id in found {
-            let path = self.mapping().table_path(prefix, &id);
-            names.tables.entry(path.clone()).or_insert_with(|| Arc::new(Slot::new(number, id, path)));
-        }
         let below = format!("{top}/");
         names.folders.retain(|folder| prefix.is_some() && *folder != top && !folder.starts_with(&below));
         names.folders.extend(folders);
+        for id in found {
+            names.add(number, self.mapping().table_path(prefix, &id), id);
+        }
         drop(names);
         for slot in gone {
             self.forget_table(&slot);
@@ -142,16 +158,43 @@ impl Lake {
         Ok(())
     }
 
-    /// The table at a path, or the one that a path leads into, and the rest of the path.
-    pub(super) fn table<'a>(&self, path: &'a str) -> Option<(Arc<Slot>, &'a str)> {
-        let names = self.names.read();
-        let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
-        for end in ends {
-            if let Some(slot) = names.tables.get(&path[..end]) {
-                return Some((slot.clone(), path[end..].trim_start_matches('/')));
+    /// What the catalogs had when they were asked last, until they are asked now.
+    pub(super) fn remember_names(&self) {
+        let mut names = self.names.write();
+        for (number, named) in self.catalogs.iter().enumerate() {
+            for id in self.remembered.names(&named.identity) {
+                names.add(number, self.mapping().table_path(self.prefix(named), &id), id);
             }
         }
-        None
+    }
+
+    /// The table at a path, or the one that a path leads into, and the rest of the path. A namespace may have the name
+    /// of a table: what the table has itself comes first, then the tables of the namespace.
+    pub(super) fn table<'a>(&self, path: &'a str) -> Option<(Arc<Slot>, &'a str)> {
+        let names = self.names.read();
+        let mut found: Option<(&Arc<Slot>, &str)> = None;
+        for end in path.match_indices('/').map(|(at, _)| at).chain([path.len()]) {
+            let rest = path[end..].trim_start_matches('/');
+            match names.tables.get(&path[..end]) {
+                Some(slot) => found = Some((slot, rest)),
+                None => continue,
+            }
+            if is_own(rest) {
+                break;
+            }
+        }
+        found.map(|(slot, rest)| (slot.clone(), rest))
+    }
+
+    /// Whether a path leads into a table, and to nothing else, or to a folder above tables of which all names are known.
+    pub(super) fn is_known(&self, path: &str) -> bool {
+        match self.table(path) {
+            // Other tables may be in a namespace of its name.
+            Some((slot, rest)) => {
+                rest.is_empty() || is_own(rest) || !self.is_folder(&slot.path) || self.is_folder(path)
+            }
+            None => self.is_folder(path),
+        }
     }
 
     /// Whether a path is a folder above tables.

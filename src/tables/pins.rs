@@ -1,6 +1,7 @@
 //! [`Pins`]: which tables and partitions are to stay in the cache, also after a restart.
 //!
 //! docs/FORMAT.md has the bytes of the file.
+use super::sealed::{Lasting, Seal, write};
 use super::slot::Slot;
 use crate::cache::File;
 use crate::error::{Error, ErrorKind, Result};
@@ -9,14 +10,11 @@ use icecache_iceberg::Location;
 use icecache_iceberg::publication::LiveFile;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashMap};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// The file's name, beside the folders of the tables.
 const NAME: &str = "pins";
-/// What the first line begins with; then come the version and the checksum of all that follows.
-const MAGIC: &str = "icecache-pins";
-const VERSION: &str = "1";
+const SEAL: Seal = Seal { magic: "icecache-pins", version: "1" };
 /// A list that is longer, in bytes, was not written by these rules.
 const LIST_MAX_BYTES: u64 = 16 << 20;
 /// The most pins.
@@ -127,7 +125,7 @@ impl Pins {
         let mut next = pins.clone();
         let changed = change(&mut next)?;
         if changed {
-            write(&self.path, &encode(&next)).map_err(|e| failed("write", &self.path, e))?;
+            write(&self.path, &encode(&next), Lasting::Yes).map_err(|e| failed("write", &self.path, e))?;
             *pins = next;
         }
         Ok(changed)
@@ -189,33 +187,17 @@ fn damaged(path: &Path) -> Error {
 fn encode(pins: &BTreeSet<Pin>) -> Vec<u8> {
     let lines: String =
         pins.iter().map(|pin| serde_json::json!([pin.table, pin.partition]).to_string() + "\n").collect();
-    format!("{MAGIC} {VERSION} {}\n{lines}", blake3::hash(lines.as_bytes()).to_hex()).into_bytes()
+    SEAL.seal(lines.as_bytes())
 }
 
 /// `None` if they were not written by these rules.
 pub fn decode(bytes: &[u8]) -> Option<BTreeSet<Pin>> {
-    let (head, lines) = std::str::from_utf8(bytes).ok()?.split_once('\n')?;
-    let checksum = head.strip_prefix(MAGIC)?.strip_prefix(' ')?.strip_prefix(VERSION)?.strip_prefix(' ')?;
-    if checksum != blake3::hash(lines.as_bytes()).to_hex().as_str() {
-        return None;
-    }
+    let lines = std::str::from_utf8(SEAL.content(bytes)?).ok()?;
     let pin = |line| {
         let (table, partition) = serde_json::from_str(line).ok()?;
         Some(Pin { table, partition })
     };
     lines.lines().map(pin).collect()
-}
-
-/// Writes beside it, then renames: the old list or the new one is there, whole. Only the daemon of the mount writes.
-fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    std::fs::create_dir_all(folder)?;
-    let aside = path.with_extension("new");
-    let mut file = std::fs::File::create(&aside)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&aside, path)?;
-    std::fs::File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

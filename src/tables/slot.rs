@@ -4,7 +4,7 @@ use crate::sync::{Mutex, RwLock};
 use icecache_iceberg::{Difference, Location, Publication, TableId, Token};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// A table that could not be shown is tried again after so long.
@@ -96,6 +96,16 @@ pub struct Shown {
     pub(super) from: Location,
     /// Snapshots whose files are known.
     pub(super) learned: Mutex<BTreeSet<i64>>,
+    /// It is what was shown before the start; its catalog, or the store, has not answered since.
+    pub(super) is_remembered: AtomicBool,
+}
+
+impl Shown {
+    /// What its catalog is asked with whether it has changed: of one that is remembered all is to be said again, also
+    /// what opens its files.
+    pub(super) fn asked_with(&self) -> Token {
+        if self.is_remembered.load(Ordering::Acquire) { Token(String::new()) } else { self.token.clone() }
+    }
 }
 
 impl Slot {

@@ -6,50 +6,130 @@ use super::counted::Counted;
 use super::feed::{What, changes};
 use super::lake::Lake;
 use super::lent::lent;
+use super::remembered::Remembered;
 use super::report::LastChange;
 use super::slot::{Shown, Slot, State};
 use crate::sync::Mutex;
 use icecache_iceberg::catalog::Change;
 use icecache_iceberg::{
-    CatalogError, ChangeKind, Difference, Objects, Place, Publication, Table, TableError, difference,
+    CatalogError, ChangeKind, Difference, ObjectError, Objects, Place, Publication, Table, TableError,
+    difference,
 };
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// What the keeper has not looked at yet is bounded: it is of use only soon.
 const DIFFERENCES_MAX: usize = 16;
 
+/// A version that can be published.
+struct Prepared {
+    new: Arc<Shown>,
+    /// With its metadata.
+    table: Table,
+    counted: Arc<Counted>,
+}
+
+/// Whether a catalog has not answered what is so: then what it said before is all there is.
+fn is_away(error: &CatalogError) -> bool {
+    match error {
+        CatalogError::Unavailable { .. } | CatalogError::Refused { .. } => true,
+        CatalogError::Object(error) => is_out_of_reach(error),
+        _ => false,
+    }
+}
+
+/// The same of the store of a table.
+fn is_store_away(error: &TableError) -> bool {
+    matches!(error, TableError::Object(error) if is_out_of_reach(error))
+}
+
+fn is_out_of_reach(error: &ObjectError) -> bool {
+    matches!(error, ObjectError::Unavailable { .. } | ObjectError::Failed { .. })
+}
+
 impl Lake {
     /// Shows the version of a table that is current, after a start or a failure.
     pub(super) async fn publish_first(&self, slot: &Slot) -> Result<Arc<Shown>, String> {
-        let loaded = self.catalogs[slot.catalog].catalog.load(&slot.id).await;
-        let table = loaded.map_err(|error| error.to_string())?;
-        let (new, _) = self.prepare(slot, table).await.map_err(|error| error.to_string())?;
-        let publish = async {
-            new.publication.write().await?;
-            if let Some(current) = new.publication.metadata().current_snapshot {
-                self.learn(&new.publication, &new.publication.files(current).await?, true);
-            }
-            self.flip(slot, &new).await
+        let catalog = &self.catalogs[slot.catalog];
+        let loaded =
+            catalog.catalog.load(&slot.id).await.map_err(|error| (is_away(&error), error.to_string()));
+        let first = match loaded {
+            Ok(table) => self
+                .publish_version(slot, table, false)
+                .await
+                .map_err(|error| (is_store_away(&error), error.to_string())),
+            Err(error) => Err(error),
         };
-        publish.await.map_err(|error: TableError| error.to_string())?;
+        let shown = match first {
+            Err((true, why)) => {
+                let folder = self.folder_of(slot);
+                let Some(table) = Remembered::shown(&folder, &catalog.identity, &slot.id) else {
+                    return Err(why);
+                };
+                tracing::warn!(table = %slot.id, why, "shown is what was shown before the start");
+                let _away = catalog.hear::<()>(Err(CatalogError::Unavailable { why: why.clone() }));
+                // What it takes is here; if not, that is not what is to be mended.
+                self.publish_version(slot, table, true).await.map_err(|_| why)
+            }
+            first => first.map_err(|(_, why)| why),
+        }?;
         if self.pins.has(&slot.path) {
             self.keeper.call(slot);
         }
+        Ok(shown)
+    }
+
+    /// Shows a version where none is shown.
+    async fn publish_version(
+        &self,
+        slot: &Slot,
+        table: Table,
+        is_remembered: bool,
+    ) -> Result<Arc<Shown>, TableError> {
+        let Prepared { new, table, .. } = self.prepare(slot, table).await?;
+        new.is_remembered.store(is_remembered, Ordering::Release);
+        new.publication.write().await?;
+        if let Some(current) = new.publication.metadata().current_snapshot {
+            self.learn(&new.publication, &new.publication.files(current).await?, true);
+        }
+        self.remember(slot, &new, table).await;
+        self.flip(slot, &new).await?;
         Ok(new)
     }
 
-    async fn prepare(&self, slot: &Slot, table: Table) -> Result<(Arc<Shown>, Arc<Counted>), TableError> {
-        let folder = slot.path.split('/').fold(self.folder.clone(), |folder, name| folder.join(name));
-        let place = Place { mapping: self.mapping().clone(), path: slot.path.clone(), folder };
+    fn folder_of(&self, slot: &Slot) -> PathBuf {
+        slot.path.split('/').fold(self.folder.clone(), |folder, name| folder.join(name))
+    }
+
+    async fn prepare(&self, slot: &Slot, table: Table) -> Result<Prepared, TableError> {
+        let (folder, path) = (self.folder_of(slot), slot.path.clone());
+        let place = Place { mapping: self.mapping().clone(), path, folder };
         self.stores().lend(lent(&self.catalogs[slot.catalog].catalog, &table));
         let counted = Arc::new(Counted::new(self.stores().clone()));
+        let table = table.with_metadata(&*counted).await?;
         let objects: Arc<dyn Objects> = counted.clone();
         let publication = Publication::prepare(objects, place, &table).await?;
         let learned = Mutex::new(publication.metadata().current_snapshot.into_iter().collect());
-        let from = table.metadata_location;
-        Ok((Arc::new(Shown { publication, token: table.token, from, learned }), counted))
+        let (token, from) = (table.token.clone(), table.metadata_location.clone());
+        let is_remembered = AtomicBool::new(false);
+        Ok(Prepared {
+            new: Arc::new(Shown { publication, token, from, learned, is_remembered }),
+            table,
+            counted,
+        })
+    }
+
+    /// Everything that the version names is there: a start while nobody answers may show it from now on.
+    async fn remember(&self, slot: &Slot, new: &Shown, table: Table) {
+        if new.is_remembered.load(Ordering::Acquire) {
+            return;
+        }
+        let (folder, catalog) = (self.folder_of(slot), self.catalogs[slot.catalog].identity.clone());
+        let kept = tokio::task::spawn_blocking(move || Remembered::keep_shown(&folder, &catalog, &table));
+        let _ended = kept.await;
     }
 
     /// Everything that the version names is there, and known: from now on it is the current one.
@@ -113,7 +193,7 @@ impl Lake {
             return self.show(slot).await.map(|_| true);
         };
         let catalog = &self.catalogs[slot.catalog].catalog;
-        let known = [(slot.id.clone(), shown.token.clone())];
+        let known = [(slot.id.clone(), shown.asked_with())];
         let mut polled = catalog.poll(&known).await.map_err(|error| error.to_string())?;
         if let Some((_, error)) = polled.failed.pop() {
             return Err(error.to_string());
@@ -171,11 +251,16 @@ impl Lake {
             return self.publish_first(slot).await.map(drop);
         };
         if table.token == old.token {
-            return Ok(()); // somebody else was told of it first
+            // Somebody else was told of it first; or it is what was remembered.
+            self.stores().lend(lent(&self.catalogs[slot.catalog].catalog, &table));
+            old.is_remembered.store(false, Ordering::Release);
+            return Ok(());
         }
-        let (new, counted) = self.prepare(slot, table).await.map_err(|error| error.to_string())?;
+        let prepared = self.prepare(slot, table).await.map_err(|error| error.to_string())?;
+        let Prepared { new, table, counted } = prepared;
         let publish = async {
             new.publication.write().await?;
+            self.remember(slot, &new, table).await;
             let difference = difference(&old.publication, &new.publication).await?;
             self.learn(&new.publication, &difference.added, true);
             let is_there = |id: &i64| new.publication.metadata().snapshot(*id).is_some();

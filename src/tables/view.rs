@@ -3,6 +3,7 @@
 //! A path never changes its bytes but for `version-hint.text`, `ERROR` and listings; how long an answer stays true
 //! is [`Stays`].
 use super::lake::Lake;
+use super::names::is_own;
 use super::slot::{Shown, Slot};
 use bytes::Bytes;
 use icecache_iceberg::mapping::{OBJECTS, TABLES, unescape_name};
@@ -144,12 +145,15 @@ impl View {
         if path.strip_prefix(TABLES).is_none_or(|rest| !rest.starts_with('/')) {
             return Ok(None);
         }
-        if self.lake.table(path).is_none() && !self.lake.is_folder(path) {
+        if !self.lake.is_known(path) {
             self.lake.look_around(path).await; // it may be new
         }
         match self.lake.table(path) {
             Some((slot, "")) => {
                 let _begun = self.lake.open(&slot).await;
+                Ok(Some((Found::Folder, Stays::Moment)))
+            }
+            Some((_, rest)) if !is_own(rest) && self.lake.is_folder(path) => {
                 Ok(Some((Found::Folder, Stays::Moment)))
             }
             Some((slot, rest)) => self.find_in_table(&slot, path, rest).await,
@@ -201,7 +205,8 @@ impl View {
                 }
                 self.published(&shown, rest).await
             }
-            _ => self.published(&shown, rest).await,
+            _ if is_own(first) => self.published(&shown, rest).await,
+            _ => Ok(None),
         }
     }
 
@@ -343,14 +348,24 @@ impl View {
         if path == OBJECTS || path.starts_with(&format!("{OBJECTS}/")) {
             return self.list_objects(path).await;
         }
-        if self.lake.table(path).is_none() {
+        let is_above = |rest: &str| !is_own(rest) && self.lake.is_folder(path);
+        if self.lake.table(path).is_none_or(|(_, rest)| is_above(rest)) {
             self.lake.look_around(path).await;
-            return Ok(folders(self.lake.children(path)));
         }
-        let Some((slot, rest)) = self.lake.table(path) else { return Ok(Vec::new()) };
+        let (slot, rest) = match self.lake.table(path) {
+            Some((slot, rest)) if rest.is_empty() || !is_above(rest) => (slot, rest),
+            _ => return Ok(folders(self.lake.children(path))),
+        };
+        // Of a namespace that has the table's name.
+        let beside = || self.lake.children(path).into_iter().filter(|name| rest.is_empty() && !is_own(name));
         let shown = match self.lake.open(&slot).await {
             Ok(shown) => shown,
-            Err(_) if rest.is_empty() => return Ok(vec![(ERROR.to_owned(), Kind::File)]),
+            Err(_) if rest.is_empty() => {
+                let mut names = folders(beside().collect());
+                names.push((ERROR.to_owned(), Kind::File));
+                names.sort();
+                return Ok(names);
+            }
             Err(_) => return Ok(Vec::new()),
         };
         let publication = &shown.publication;
@@ -368,7 +383,9 @@ impl View {
         }
         let mut names = local(&publication.place().folder.join(rest))?;
         if rest.is_empty() {
+            names.retain(|(name, _)| is_own(name));
             names.extend(FOLDERS.map(|name| (name.to_owned(), Kind::Folder)));
+            names.extend(folders(beside().collect()));
             names.sort();
             names.dedup();
         }

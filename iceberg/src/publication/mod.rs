@@ -32,7 +32,7 @@ pub use sweep::{Retention, Swept};
 use crate::error::TableError;
 use crate::location::Location;
 use crate::mapping::{Mapping, escape_key, escape_name, unescape_key};
-use crate::metadata::{METADATA_MAX_BYTES, Manifests, Metadata, Paths, Snapshot, View};
+use crate::metadata::{Manifests, Metadata, Paths, Snapshot, View};
 use crate::objects::Objects;
 use crate::table::Table;
 use folder::Folder;
@@ -131,10 +131,7 @@ impl Publication {
     /// [`TableError::Encrypted`], [`TableError::Unsupported`] and [`TableError::Malformed`] say that this table
     /// cannot be shown; the folder keeps the version it has.
     pub async fn prepare(objects: Arc<dyn Objects>, place: Place, table: &Table) -> Result<Self, TableError> {
-        let bytes = match &table.metadata {
-            Some(bytes) => bytes.clone(),
-            None => objects.get(&table.metadata_location, METADATA_MAX_BYTES).await?,
-        };
+        let bytes = table.clone().with_metadata(&*objects).await?.metadata.unwrap_or_default();
         let from = table.metadata_location.clone();
         blocking(move || {
             let metadata = Metadata::parse(&bytes, from.name())?;

@@ -5,6 +5,7 @@
 use super::budget::{Charge, on_disk};
 use super::core::{Core, Slot};
 use super::digest::Digester;
+use super::disk;
 use super::error::CacheError;
 use super::events::Event;
 use super::evictor::Held;
@@ -210,8 +211,10 @@ impl Filling {
                 core.meters.refused(e);
             })?);
         }
+        // Goes on where it was stopped: on a full disk it may be tried as often as there are pages.
+        let mut done = 0;
         let write = || {
-            let written = self.file.write_all_at(bytes, work.written);
+            let written = disk::write_on(&self.file, bytes, work.written, &mut done);
             written.map_err(|e| CacheError::io("write", &work.tmp.path, e))
         };
         core.squeeze(bytes.len() as u64, write).inspect_err(|e| {

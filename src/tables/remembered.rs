@@ -28,7 +28,7 @@ pub(super) struct Remembered {
 
 /// A catalog as what is remembered knows it: another address, or another warehouse there, is another one.
 pub(super) fn identity(address: &CatalogAddress, options: &Options) -> String {
-    let which = WHICH.iter().filter_map(|key| Some(format!(" {key}={}", options.get(*key)?)));
+    let which = WHICH.iter().filter_map(|key| Some(format!(" {key}={}", options.get(key)?)));
     format!("{address}{}", which.collect::<String>())
 }
 
@@ -56,7 +56,7 @@ impl Remembered {
         match write(&path, &encode_names(catalog, names), Lasting::No) {
             Ok(()) => drop(written.insert(catalog.to_owned(), names.clone())),
             Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "cannot remember the names of tables")
+                tracing::warn!(path = %path.display(), %error, "cannot remember the names of tables");
             }
         }
     }

@@ -85,8 +85,9 @@ impl Ls {
     pub fn run(self, context: &Context) -> Result<Exit> {
         let config = self.cache.unlimited(context)?;
         let mut entries = with_cache(config, &context.output, |cache| async move { Ok(cache.entries()) })?;
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
         match self.sort {
-            Sort::Key => entries.sort_by(|a, b| a.name.cmp(&b.name)),
+            Sort::Key => {}
             Sort::Size => entries.sort_by_key(|info| std::cmp::Reverse(info.on_disk)),
             Sort::Age => entries.sort_by_key(|info| info.created),
             Sort::Hits => entries.sort_by_key(|info| std::cmp::Reverse(info.hits)),

@@ -137,8 +137,8 @@ impl Core {
         false
     }
 
-    /// Does what takes so many bytes of the disk. Where that is fuller than it said others have to go, one by one: as
-    /// many as would surely do, for each gives back a page at least.
+    /// Does what takes so many bytes of the disk. Where that is fuller than it said others have to go, one by one, until
+    /// they have given back twice as much: where that does not help, somebody else takes it.
     pub fn squeeze<T>(
         &self,
         bytes: u64,
@@ -146,9 +146,13 @@ impl Core {
     ) -> Result<T, CacheError> {
         let mut passed_over = Vec::new();
         let mut done = attempt();
-        for _ in 0..SQUEEZES_MIN + bytes.div_ceil(DISK_UNIT) {
+        let before = self.budget.used().bytes;
+        // Each gives back a page at least, whatever others are charged for meanwhile.
+        for victims in 0..SQUEEZES_MIN + bytes.div_ceil(DISK_UNIT) {
+            let given_back = before.saturating_sub(self.budget.used().bytes);
+            let enough = victims >= SQUEEZES_MIN && given_back >= bytes.saturating_mul(2);
             let is_full = done.as_ref().is_err_and(CacheError::is_disk_full);
-            if !is_full || !self.evict_one(Cause::Free, &mut passed_over) {
+            if !is_full || enough || !self.evict_one(Cause::Free, &mut passed_over) {
                 break;
             }
             done = attempt();

@@ -18,10 +18,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
-/// How much the look goes behind everybody else (nice(2)): whoever takes the answer of the remote meanwhile is not to
-/// wait for it.
-const MODESTY: i32 = 10;
-
 /// Looks at a directory, again and again.
 pub(super) struct Beside {
     live: Weak<Plain>,
@@ -58,8 +54,6 @@ impl Beside {
         let thread = std::thread::Builder::new().name("look".into());
         // Without a thread it is looked afterwards. One that goes on still is of an attempt that failed.
         let begun = thread.spawn(move || {
-            // Of this thread and of those that it begins, on Linux. Where it is refused it looks all the same.
-            let _refused = rustix::process::nice(MODESTY);
             let Some(live) = looks.live.upgrade() else { return Ok(Scan::default()) };
             require_place(&live, &looks.dir)?;
             looks.scan(&live)

@@ -14,8 +14,9 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// So many files are brought at once; the cache bounds how many of their blocks are.
-const FILES_AT_ONCE: usize = 4;
+/// So many files are brought at once, each of which waits for two answers of the store; the cache bounds how many of
+/// their blocks are.
+const FILES_AT_ONCE: usize = 16;
 /// So many parts in a hundred of the cache may be pinned: who reads something else needs room, too.
 const PINNED_MAX_PERCENT: u64 = 80;
 /// What could not be brought is tried again after so long.

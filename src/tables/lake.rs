@@ -62,6 +62,14 @@ impl Named {
         self.heard.lock().error.clone()
     }
 
+    /// It was asked, and has said nothing so far.
+    pub(super) fn doubt_if_silent(&self) {
+        let mut heard = self.heard.lock();
+        if heard.at.is_none() && heard.error.is_none() {
+            heard.error = Some("no answer so far".to_owned());
+        }
+    }
+
     /// It has answered, or not.
     pub(super) fn hear<T>(&self, answer: Result<T, CatalogError>) -> Result<T, CatalogError> {
         let mut heard = self.heard.lock();
@@ -86,7 +94,7 @@ pub struct Lake {
     pub(super) retention: Retention,
     pub(super) names: RwLock<Names>,
     /// What is known of a catalog that is away.
-    pub(super) remembered: Remembered,
+    pub(super) remembered: Arc<Remembered>,
     known: Known,
     feed: Feed,
     /// What is to stay in the cache.
@@ -123,7 +131,7 @@ impl Lake {
                 Error::new(ErrorKind::Invalid, format!("cannot use catalog: {address}")).with_source(e)
             })?;
             named.push(Named {
-                identity: identity(&address, &options),
+                identity: identity(&address, &options, stores.endpoint()),
                 name: address.name,
                 catalog,
                 heard: Mutex::default(),
@@ -134,7 +142,7 @@ impl Lake {
         }
         let folder = folder.join(mapping.id());
         let pins = Pins::open(&folder)?;
-        let remembered = Remembered::new(folder.clone());
+        let remembered = Arc::new(Remembered::new(folder.clone()));
         let lake = Self {
             catalogs: named,
             stores,

@@ -24,20 +24,26 @@ pub(super) struct Lent {
     pub source: Arc<Lenders>,
 }
 
-/// What a catalog lends along with a table.
-pub(super) fn lent(catalog: &Arc<dyn Catalog>, table: &Table) -> Vec<Lent> {
-    let with_keys = table.credentials.iter().filter_map(|credential| Some((credential, keys(credential)?)));
-    let lent = with_keys.map(|(credential, keys)| Lent {
+/// What a catalog lends along with a table. What was lent before the start comes without its keys (`is_remembered`): the
+/// catalog is asked for new ones by whoever needs any.
+pub(super) fn lent(catalog: &Arc<dyn Catalog>, table: &Table, is_remembered: bool) -> Vec<Lent> {
+    let all = table.credentials.iter().map(|credential| (credential, keys(credential)));
+    let lent = all.filter(|(_, keys)| is_remembered || keys.is_some()).map(|(credential, keys)| Lent {
         prefix: prefix(credential, &table.metadata_location),
         s3: settings(credential),
         source: Arc::new(Lenders(Mutex::new(vec![Arc::new(Lender {
             catalog: catalog.clone(),
             id: table.id.clone(),
             prefix: credential.prefix.clone(),
-            first: Mutex::new(Some(keys)),
+            first: Mutex::new(keys),
         })]))),
     });
     lent.collect()
+}
+
+/// Whether it opens anything.
+pub(super) fn has_keys(credential: &StorageCredential) -> bool {
+    keys(credential).is_some()
 }
 
 /// Where credentials are good: below their prefix; or, if that names no bucket, in the folder of the table, above that

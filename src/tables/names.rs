@@ -21,10 +21,15 @@ pub(super) struct Names {
     folders: BTreeSet<String>,
 }
 
+/// The folders above a path.
+fn above(path: &str) -> impl Iterator<Item = String> {
+    path.match_indices('/').map(|(at, _)| path[..at].to_owned())
+}
+
 impl Names {
     /// A table, and the folders above it.
     fn add(&mut self, catalog: usize, path: String, id: TableId) {
-        self.folders.extend(path.match_indices('/').map(|(at, _)| path[..at].to_owned()));
+        self.folders.extend(above(&path));
         self.tables.entry(path.clone()).or_insert_with(|| Arc::new(Slot::new(catalog, id, path)));
     }
 }
@@ -32,9 +37,9 @@ impl Names {
 /// What stands in the folder of a table, whatever tables there are in a namespace of its name.
 const OWN: [&str; 6] = ["ERROR", "data", "deletes", "metadata", "refs", "snapshots"];
 
-/// Whether a path below the folder of a table leads to what the table has itself.
+/// Whether a path below the folder of a table leads to what the table has itself, shown or not.
 pub(super) fn is_own(rest: &str) -> bool {
-    OWN.contains(&rest.split('/').next().unwrap_or(rest))
+    rest.starts_with('.') || OWN.contains(&rest.split('/').next().unwrap_or(rest))
 }
 
 /// When a catalog was asked for its names. Owner of its locks.
@@ -46,7 +51,21 @@ pub(super) struct Asking {
     since: Mutex<Option<Instant>>,
 }
 
+/// Somebody asks, for as long as this lives: whoever asks may be given up.
+struct Begun<'a>(&'a Asking);
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        *self.0.since.lock() = None;
+    }
+}
+
 impl Asking {
+    fn begin(&self) -> Begun<'_> {
+        *self.since.lock() = Some(Instant::now());
+        Begun(self)
+    }
+
     /// Whether an answer has not come for so long that nobody else should wait for it.
     fn is_late(&self) -> bool {
         self.since.lock().is_some_and(|since| since.elapsed() >= PATIENCE)
@@ -102,9 +121,9 @@ impl Lake {
         if last.is_some_and(|(at, failed)| at.elapsed() < fresh(failed)) {
             return Ok(());
         }
-        *named.asking.since.lock() = Some(Instant::now());
+        let asking = named.asking.begin();
         let answer = named.hear(self.take_names_of(number).await);
-        *named.asking.since.lock() = None;
+        drop(asking);
         *last = Some((Instant::now(), answer.is_err()));
         if let Err(error) = &answer {
             tracing::warn!(catalog = named.name, %error, "cannot ask for names of tables");
@@ -131,14 +150,14 @@ impl Lake {
         let (mut found, mut folders) = (BTreeSet::new(), BTreeSet::from([top.clone()]));
         for (namespace, tables) in named.catalog.names().await? {
             let levels = namespace.iter().map(|level| mapping::escape_name(level));
-            let mut folder = top.clone();
-            for level in levels {
-                folder = format!("{folder}/{level}");
-                folders.insert(folder.clone());
+            let folder = levels.fold(top.clone(), |folder, level| format!("{folder}/{level}"));
+            if !namespace.is_empty() {
+                folders.extend(above(&folder));
+                folders.insert(folder);
             }
             found.extend(tables);
         }
-        self.remembered.keep_names(&named.identity, &found);
+        self.remember_names_of(number, found.clone()).await;
         let mut names = self.names.write();
         let is_gone = |slot: &Slot| slot.catalog == number && !found.contains(&slot.id);
         let gone: Vec<Arc<Slot>> = names.tables.values().filter(|slot| is_gone(slot)).cloned().collect();
@@ -156,6 +175,20 @@ impl Lake {
             self.forget_table(&slot);
         }
         Ok(())
+    }
+
+    /// A catalog has these tables now.
+    pub(super) async fn remember_names_of(&self, number: usize, names: BTreeSet<TableId>) {
+        let (remembered, catalog) = (self.remembered.clone(), self.catalogs[number].identity.clone());
+        let kept = tokio::task::spawn_blocking(move || remembered.keep_names(&catalog, &names));
+        let _ended = kept.await;
+    }
+
+    /// Catalogs that were asked, and have said nothing so far, are away until they do.
+    pub fn doubt_who_is_silent(&self) {
+        for named in &self.catalogs {
+            named.doubt_if_silent();
+        }
     }
 
     /// What the catalogs had when they were asked last, until they are asked now.
@@ -206,7 +239,10 @@ impl Lake {
     pub(super) fn children(&self, folder: &str) -> Vec<String> {
         let names = self.names.read();
         let below = format!("{folder}/");
-        let all = names.tables.keys().chain(&names.folders);
+        let tables = names.tables.range(below.clone()..).map(|(path, _)| path);
+        let folders = names.folders.range(below.clone()..);
+        let inside = |path: &&String| path.starts_with(&below);
+        let all = tables.take_while(inside).chain(folders.take_while(inside));
         let names: BTreeSet<&str> = all
             .filter_map(|path| path.strip_prefix(&below))
             .map(|rest| rest.split('/').next().unwrap_or(rest))

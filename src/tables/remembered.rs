@@ -3,33 +3,48 @@
 //!
 //! docs/FORMAT.md has the bytes of the files. They are hints: what is missing or not whole is as if it had never been
 //! said, and what a catalog says now counts.
+use super::lent::has_keys;
 use super::sealed::{Lasting, Seal, write};
 use crate::sync::Mutex;
 use bytes::Bytes;
 use icecache_iceberg::catalog::Options;
-use icecache_iceberg::{CatalogAddress, Table, TableId, Token};
+use icecache_iceberg::{CatalogAddress, StorageCredential, Table, TableId, Token};
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 const NAMES: Seal = Seal { magic: "icecache-names", version: "1" };
 const SHOWN: Seal = Seal { magic: "icecache-shown", version: "1" };
-/// In the folder of a table; the mount shows no name that begins with a dot.
+/// In the folder of a table, where the mount shows nothing whose name begins with a dot.
 const FILE: &str = ".shown";
 /// Options that say which of several catalogs at one address is meant.
 const WHICH: [&str; 3] = ["warehouse", "prefix", "catalog-name"];
+/// Of what a catalog lends, what says where the store is. Keys are no one's to write down.
+const WHERE: [&str; 4] = ["s3.endpoint", "client.region", "s3.region", "s3.path-style-access"];
 
 /// See the module. Owner of its lock.
 #[derive(Debug)]
 pub(super) struct Remembered {
     folder: PathBuf,
-    /// The names that are on the disk, by catalog.
-    written: Mutex<HashMap<String, BTreeSet<TableId>>>,
+    /// Checksums of the lists of names that are on the disk, by catalog.
+    written: Mutex<HashMap<String, blake3::Hash>>,
 }
 
-/// A catalog as what is remembered knows it: another address, or another warehouse there, is another one.
-pub(super) fn identity(address: &CatalogAddress, options: &Options) -> String {
-    let which = WHICH.iter().filter_map(|key| Some(format!(" {key}={}", options.get(key)?)));
-    format!("{address}{}", which.collect::<String>())
+/// A catalog as what is remembered knows it: another address, or another warehouse there, is another one, and so is one
+/// whose buckets are in another store, or that is asked in the name of somebody else.
+pub(super) fn identity(address: &CatalogAddress, options: &Options, endpoint: Option<&str>) -> String {
+    let mut identity = address.to_string();
+    for key in WHICH {
+        if let Some(value) = options.get(key) {
+            identity.push_str(&format!(" {key}={value}"));
+        }
+    }
+    let id = options.get("credential").and_then(|credential| credential.split_once(':')).map(|(id, _)| id);
+    for (key, value) in [("as", id), ("store", endpoint)] {
+        if let Some(value) = value {
+            identity.push_str(&format!(" {key}={value}"));
+        }
+    }
+    identity
 }
 
 impl Remembered {
@@ -40,21 +55,23 @@ impl Remembered {
 
     /// The tables that a catalog had when it was asked last.
     pub fn names(&self, catalog: &str) -> BTreeSet<TableId> {
-        let read = std::fs::read(self.names_file(catalog)).ok();
-        let names = read.and_then(|bytes| decode_names(&bytes, catalog)).unwrap_or_default();
-        self.written.lock().insert(catalog.to_owned(), names.clone());
+        let Ok(bytes) = std::fs::read(self.names_file(catalog)) else { return BTreeSet::new() };
+        let Some(names) = decode_names(&bytes, catalog) else { return BTreeSet::new() };
+        self.written.lock().insert(catalog.to_owned(), blake3::hash(&bytes));
         names
     }
 
     /// These are the tables of a catalog. Blocks for a moment, if they are not those of before.
     pub fn keep_names(&self, catalog: &str, names: &BTreeSet<TableId>) {
+        let bytes = encode_names(catalog, names);
+        let checksum = blake3::hash(&bytes);
         let mut written = self.written.lock();
-        if written.get(catalog) == Some(names) {
+        if written.get(catalog) == Some(&checksum) {
             return;
         }
         let path = self.names_file(catalog);
-        match write(&path, &encode_names(catalog, names), Lasting::No) {
-            Ok(()) => drop(written.insert(catalog.to_owned(), names.clone())),
+        match write(&path, &bytes, Lasting::No) {
+            Ok(()) => drop(written.insert(catalog.to_owned(), checksum)),
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "cannot remember the names of tables");
             }
@@ -70,13 +87,19 @@ impl Remembered {
         decode_shown(&std::fs::read(folder.join(FILE)).ok()?, catalog, id)
     }
 
-    /// This version is shown from this folder; its metadata is there. Blocks for a moment.
+    /// This version is shown from this folder from now on, and all that it needs is there. Blocks for a moment.
     pub fn keep_shown(folder: &Path, catalog: &str, table: &Table) {
         let Some(bytes) = encode_shown(catalog, table) else { return };
         let path = folder.join(FILE);
         if let Err(error) = write(&path, &bytes, Lasting::No) {
             tracing::warn!(path = %path.display(), %error, "cannot remember which version is shown");
+            Self::forget_shown(folder); // none is better than one of before
         }
+    }
+
+    /// Nothing is shown from this folder any more.
+    pub fn forget_shown(folder: &Path) {
+        let _was_none = std::fs::remove_file(folder.join(FILE));
     }
 }
 
@@ -107,6 +130,15 @@ struct Version {
     name: String,
     location: String,
     token: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    lent: Vec<Place>,
+}
+
+/// Where files are for which the catalog lends keys.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Place {
+    prefix: String,
+    properties: Vec<(String, String)>,
 }
 
 fn encode_shown(catalog: &str, table: &Table) -> Option<Vec<u8>> {
@@ -117,6 +149,7 @@ fn encode_shown(catalog: &str, table: &Table) -> Option<Vec<u8>> {
         name: table.id.name.clone(),
         location: table.metadata_location.as_str().to_owned(),
         token: table.token.0.clone(),
+        lent: table.credentials.iter().filter(|credential| has_keys(credential)).map(place_of).collect(),
     };
     let mut content = serde_json::to_vec(&version).ok()?;
     content.push(b'\n');
@@ -137,8 +170,17 @@ fn decode_shown(bytes: &[u8], catalog: &str, id: &TableId) -> Option<Table> {
         metadata_location: version.location.parse().ok()?,
         metadata: Some(Bytes::copy_from_slice(&content[end + 1..])),
         token: Token(version.token),
-        credentials: Vec::new(), // what was lent has expired, and is no one's to write down
+        credentials: version
+            .lent
+            .into_iter()
+            .map(|Place { prefix, properties }| StorageCredential { prefix, properties })
+            .collect(),
     })
+}
+
+fn place_of(credential: &StorageCredential) -> Place {
+    let properties = credential.properties.iter().filter(|(key, _)| WHERE.contains(&key.as_str()));
+    Place { prefix: credential.prefix.clone(), properties: properties.cloned().collect() }
 }
 
 /// Whatever these files hold, reading them ends in a table, in names, or in none: for fuzzing.
@@ -162,6 +204,11 @@ mod tests {
         }
     }
 
+    fn credential(prefix: &str, properties: &[(&str, &str)]) -> StorageCredential {
+        let properties = properties.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        StorageCredential { prefix: prefix.to_owned(), properties: properties.collect() }
+    }
+
     #[track_caller]
     fn sealed(magic: &str, content: &str) -> String {
         format!("{magic} 1 {}\n{content}", blake3::hash(content.as_bytes()).to_hex())
@@ -180,17 +227,25 @@ mod tests {
             metadata_location: "s3://b/t/metadata/1.metadata.json".parse().expect("a location"),
             metadata: Some(Bytes::from_static(b"{\n}")),
             token: Token("e\nl".to_owned()),
-            credentials: Vec::new(),
+            credentials: vec![
+                credential(
+                    "s3://b/t",
+                    &[("s3.access-key-id", "a"), ("s3.secret-access-key", "b"), ("s3.region", "r")],
+                ),
+                credential("", &[("s3.region", "none")]),
+            ],
         };
         let text = sealed(
             "icecache-shown",
             "{\"catalog\":\"c\",\"namespace\":[\"db\"],\"name\":\"t\",\
-             \"location\":\"s3://b/t/metadata/1.metadata.json\",\"token\":\"e\\nl\"}\n{\n}",
+             \"location\":\"s3://b/t/metadata/1.metadata.json\",\"token\":\"e\\nl\",\
+             \"lent\":[{\"prefix\":\"s3://b/t\",\"properties\":[[\"s3.region\",\"r\"]]}]}\n{\n}",
         );
         assert_eq!(String::from_utf8(encode_shown("c", &table).expect("has metadata")).expect("text"), text);
         let again = decode_shown(text.as_bytes(), "c", &table.id).expect("is whole");
         assert_eq!(again.metadata_location, table.metadata_location);
         assert_eq!((again.metadata, again.token), (table.metadata, table.token));
+        assert_eq!(again.credentials, [credential("s3://b/t", &[("s3.region", "r")])], "and no key");
         assert!(decode_shown(text.as_bytes(), "d", &table.id).is_none());
         assert!(decode_shown(text.as_bytes(), "c", &id(&["db"], "u")).is_none());
         for wrong in [&text[1..], &text[..text.len() - 1], "", &text.replace(" 1 ", " 2 ")] {

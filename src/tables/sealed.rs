@@ -1,4 +1,4 @@
-//! [`seal`]: a small file that says what it is and whether it is whole.
+//! [`Seal`]: a file that says what it is and whether it is whole.
 //!
 //! Its first line is what it is, the version of its rules, and the BLAKE3 checksum of all that follows.
 use std::fs::{self, File};
@@ -45,12 +45,18 @@ pub(super) fn write(path: &Path, bytes: &[u8], lasting: Lasting) -> io::Result<(
     let folder = path.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(folder)?;
     let aside = path.with_extension("new");
-    let mut file = File::create(&aside)?;
-    file.write_all(bytes)?;
-    if lasting == Lasting::Yes {
-        file.sync_all()?;
+    let written = File::create(&aside).and_then(|mut file| {
+        file.write_all(bytes)?;
+        if lasting == Lasting::Yes {
+            file.sync_all()?;
+        }
+        fs::rename(&aside, path)
+    });
+    if written.is_err() {
+        // The error counts, not what becomes of the remains.
+        let _gone = fs::remove_file(&aside);
     }
-    fs::rename(&aside, path)?;
+    written?;
     if lasting == Lasting::Yes {
         File::open(folder)?.sync_all()?;
     }

@@ -60,6 +60,11 @@ impl Stores {
         &self.hedges
     }
 
+    /// Where buckets are that no catalog lends keys for, if that is said.
+    pub(super) fn endpoint(&self) -> Option<&str> {
+        self.s3.endpoint.as_deref()
+    }
+
     /// What objects are read through.
     pub fn cache(&self) -> &Cache {
         &self.cache

@@ -32,49 +32,45 @@ struct Prepared {
     counted: Arc<Counted>,
 }
 
-/// Whether a catalog has not answered what is so: then what it said before is all there is.
-fn is_away(error: &CatalogError) -> bool {
-    match error {
-        CatalogError::Unavailable { .. } | CatalogError::Refused { .. } => true,
-        CatalogError::Object(error) => is_out_of_reach(error),
-        _ => false,
+/// Why a table cannot be shown.
+#[derive(Debug, thiserror::Error)]
+enum Unshown {
+    /// Its catalog does not say what is current.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// What is current cannot be published.
+    #[error(transparent)]
+    Table(#[from] TableError),
+}
+
+impl Unshown {
+    /// Whether a catalog or a store is away: then what they said before is all there is.
+    fn is_away(&self) -> bool {
+        match self {
+            Self::Catalog(error) => error.is_transient(),
+            Self::Table(error) => matches!(error, TableError::Object(ObjectError::Unavailable { .. })),
+        }
     }
-}
-
-/// The same of the store of a table.
-fn is_store_away(error: &TableError) -> bool {
-    matches!(error, TableError::Object(error) if is_out_of_reach(error))
-}
-
-fn is_out_of_reach(error: &ObjectError) -> bool {
-    matches!(error, ObjectError::Unavailable { .. } | ObjectError::Failed { .. })
 }
 
 impl Lake {
     /// Shows the version of a table that is current, after a start or a failure.
     pub(super) async fn publish_first(&self, slot: &Slot) -> Result<Arc<Shown>, String> {
-        let catalog = &self.catalogs[slot.catalog];
-        let loaded =
-            catalog.catalog.load(&slot.id).await.map_err(|error| (is_away(&error), error.to_string()));
-        let first = match loaded {
-            Ok(table) => self
-                .publish_version(slot, table, false)
-                .await
-                .map_err(|error| (is_store_away(&error), error.to_string())),
-            Err(error) => Err(error),
-        };
-        let shown = match first {
-            Err((true, why)) => {
-                let folder = self.folder_of(slot);
-                let Some(table) = Remembered::shown(&folder, &catalog.identity, &slot.id) else {
-                    return Err(why);
-                };
-                tracing::warn!(table = %slot.id, why, "shown is what was shown before the start");
-                let _away = catalog.hear::<()>(Err(CatalogError::Unavailable { why: why.clone() }));
-                // What it takes is here; if not, that is not what is to be mended.
-                self.publish_version(slot, table, true).await.map_err(|_| why)
-            }
-            first => first.map_err(|(_, why)| why),
+        if !self.table(&slot.path).is_some_and(|(found, rest)| rest.is_empty() && found.id == slot.id) {
+            return Err("another table has this path for what it has itself".to_owned());
+        }
+        // Of a catalog that is known to be away nobody waits for what is known already; it is asked by the poll.
+        let is_away = self.catalogs[slot.catalog].error().is_some();
+        if is_away && let Ok(Some(shown)) = self.publish_remembered(slot).await {
+            return Ok(shown);
+        }
+        let shown = match self.publish_current(slot).await {
+            Err(away) if away.is_away() => match self.publish_remembered(slot).await {
+                Ok(Some(shown)) => Ok(shown),
+                Ok(None) => Err(away.to_string()),
+                Err(error) => Err(format!("{away}; and what was shown before: {error}")),
+            },
+            current => current.map_err(|error| error.to_string()),
         }?;
         if self.pins.has(&slot.path) {
             self.keeper.call(slot);
@@ -82,15 +78,33 @@ impl Lake {
         Ok(shown)
     }
 
+    async fn publish_current(&self, slot: &Slot) -> Result<Arc<Shown>, Unshown> {
+        let catalog = &self.catalogs[slot.catalog];
+        let table = match catalog.catalog.load(&slot.id).await {
+            Err(error) if error.is_transient() => catalog.hear(Err(error)),
+            loaded => loaded,
+        }?;
+        Ok(self.publish_version(slot, self.prepare(slot, table, false).await?).await?)
+    }
+
+    /// Shows what was shown before the start, if that is known, and whole.
+    async fn publish_remembered(&self, slot: &Slot) -> Result<Option<Arc<Shown>>, TableError> {
+        let (folder, catalog, id) =
+            (self.folder_of(slot), self.catalogs[slot.catalog].identity.clone(), slot.id.clone());
+        let read = tokio::task::spawn_blocking(move || Remembered::shown(&folder, &catalog, &id));
+        let Some(table) = read.await.ok().flatten() else { return Ok(None) };
+        let prepared = self.prepare(slot, table, true).await?;
+        if !prepared.new.publication.is_there().await? {
+            return Ok(None); // something newer was published, of which nothing is known
+        }
+        let shown = self.publish_version(slot, prepared).await?;
+        tracing::warn!(table = %slot.id, "shown is what was shown before the start");
+        Ok(Some(shown))
+    }
+
     /// Shows a version where none is shown.
-    async fn publish_version(
-        &self,
-        slot: &Slot,
-        table: Table,
-        is_remembered: bool,
-    ) -> Result<Arc<Shown>, TableError> {
-        let Prepared { new, table, .. } = self.prepare(slot, table).await?;
-        new.is_remembered.store(is_remembered, Ordering::Release);
+    async fn publish_version(&self, slot: &Slot, prepared: Prepared) -> Result<Arc<Shown>, TableError> {
+        let Prepared { new, table, .. } = prepared;
         new.publication.write().await?;
         if let Some(current) = new.publication.metadata().current_snapshot {
             self.learn(&new.publication, &new.publication.files(current).await?, true);
@@ -104,17 +118,17 @@ impl Lake {
         slot.path.split('/').fold(self.folder.clone(), |folder, name| folder.join(name))
     }
 
-    async fn prepare(&self, slot: &Slot, table: Table) -> Result<Prepared, TableError> {
+    async fn prepare(&self, slot: &Slot, table: Table, is_remembered: bool) -> Result<Prepared, TableError> {
         let (folder, path) = (self.folder_of(slot), slot.path.clone());
         let place = Place { mapping: self.mapping().clone(), path, folder };
-        self.stores().lend(lent(&self.catalogs[slot.catalog].catalog, &table));
+        self.stores().lend(lent(&self.catalogs[slot.catalog].catalog, &table, is_remembered));
         let counted = Arc::new(Counted::new(self.stores().clone()));
         let table = table.with_metadata(&*counted).await?;
         let objects: Arc<dyn Objects> = counted.clone();
         let publication = Publication::prepare(objects, place, &table).await?;
         let learned = Mutex::new(publication.metadata().current_snapshot.into_iter().collect());
         let (token, from) = (table.token.clone(), table.metadata_location.clone());
-        let is_remembered = AtomicBool::new(false);
+        let is_remembered = AtomicBool::new(is_remembered);
         Ok(Prepared {
             new: Arc::new(Shown { publication, token, from, learned, is_remembered }),
             table,
@@ -124,7 +138,9 @@ impl Lake {
 
     /// Everything that the version names is there: a start while nobody answers may show it from now on.
     async fn remember(&self, slot: &Slot, new: &Shown, table: Table) {
-        if new.is_remembered.load(Ordering::Acquire) {
+        // One that was dropped meanwhile is not to come back.
+        let is_named = self.table(&slot.path).is_some_and(|(found, _)| std::ptr::eq(&*found, slot));
+        if !is_named || new.is_remembered.load(Ordering::Acquire) {
             return;
         }
         let (folder, catalog) = (self.folder_of(slot), self.catalogs[slot.catalog].identity.clone());
@@ -176,7 +192,7 @@ impl Lake {
                 Change::Changed(_) if slot.retry.lock().is_early() => {}
                 Change::Changed(_) => changed += usize::from(self.turn_over(&slot).await.is_ok()),
                 Change::Dropped(_) => {
-                    self.drop_table(&slot);
+                    self.drop_table(&slot).await;
                     changed += 1;
                 }
             }
@@ -202,21 +218,25 @@ impl Lake {
             None => Ok(false),
             Some(Change::Changed(_)) => self.turn_over(slot).await.map(|()| true),
             Some(Change::Dropped(_)) => {
-                self.drop_table(slot);
+                self.drop_table(slot).await;
                 Ok(true)
             }
         }
     }
 
-    fn drop_table(&self, slot: &Slot) {
+    async fn drop_table(&self, slot: &Slot) {
         // Whoever asks for names may have noticed it first.
-        if self.names.write().tables.remove(&slot.path).is_some() {
+        let is_first = self.names.write().tables.remove(&slot.path).is_some();
+        if is_first {
             self.forget_table(slot);
+            let left = self.slots().into_iter().filter(|other| other.catalog == slot.catalog);
+            self.remember_names_of(slot.catalog, left.map(|other| other.id.clone()).collect()).await;
         }
     }
 
     /// The catalog has a table no longer, and neither have the names.
     pub(super) fn forget_table(&self, slot: &Slot) {
+        Remembered::forget_shown(&self.folder_of(slot));
         self.pins.let_go(&slot.path, |_| false);
         self.forget_files(&slot.path, true);
         self.turned(slot.path.rsplit_once('/').map_or(&slot.path, |(folder, _)| folder));
@@ -252,11 +272,11 @@ impl Lake {
         };
         if table.token == old.token {
             // Somebody else was told of it first; or it is what was remembered.
-            self.stores().lend(lent(&self.catalogs[slot.catalog].catalog, &table));
+            self.stores().lend(lent(&self.catalogs[slot.catalog].catalog, &table, false));
             old.is_remembered.store(false, Ordering::Release);
             return Ok(());
         }
-        let prepared = self.prepare(slot, table).await.map_err(|error| error.to_string())?;
+        let prepared = self.prepare(slot, table, false).await.map_err(|error| error.to_string())?;
         let Prepared { new, table, counted } = prepared;
         let publish = async {
             new.publication.write().await?;

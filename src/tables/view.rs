@@ -156,9 +156,11 @@ impl View {
             Some((_, rest)) if !is_own(rest) && self.lake.is_folder(path) => {
                 Ok(Some((Found::Folder, Stays::Moment)))
             }
-            Some((slot, rest)) => self.find_in_table(&slot, path, rest).await,
+            Some((slot, rest)) if is_own(rest) || !self.lake.is_folder(&slot.path) => {
+                self.find_in_table(&slot, path, rest).await
+            }
             None if self.lake.is_folder(path) => Ok(Some((Found::Folder, Stays::Moment))),
-            None => match self.lake.doubt(path) {
+            _ => match self.lake.doubt(path) {
                 // That there is no such table would be taken for certain.
                 Some(why) => Err(ViewError::Catalog { why }),
                 None => Ok(None),
@@ -357,7 +359,11 @@ impl View {
             _ => return Ok(folders(self.lake.children(path))),
         };
         // Of a namespace that has the table's name.
-        let beside = || self.lake.children(path).into_iter().filter(|name| rest.is_empty() && !is_own(name));
+        let has_any = rest.is_empty() && self.lake.is_folder(path);
+        let beside = || {
+            let names = if has_any { self.lake.children(path) } else { Vec::new() };
+            names.into_iter().filter(|name| !is_own(name))
+        };
         let shown = match self.lake.open(&slot).await {
             Ok(shown) => shown,
             Err(_) if rest.is_empty() => {
@@ -380,6 +386,9 @@ impl View {
             }
             _ if rest == "data" || rest.starts_with("data/") => return Ok(self.known(path)),
             _ => {}
+        }
+        if !rest.is_empty() && !is_own(rest) {
+            return Ok(Vec::new()); // of a namespace that has gone
         }
         let mut names = local(&publication.place().folder.join(rest))?;
         if rest.is_empty() {

@@ -65,7 +65,7 @@ fn hint(table: &Path) -> String {
     fs::read_to_string(table.join("metadata/version-hint.text")).unwrap()
 }
 
-/// TABLES: a namespace that has the name of a table stands in its folder, beside what the table has itself.
+/// TABLES: "A namespace that has the name of a table stands in the folder of that table, beside what the table has itself".
 #[test]
 fn a_namespace_may_have_the_name_of_a_table() {
     let sql = Sql::prepare(&[
@@ -97,7 +97,7 @@ fn a_namespace_may_have_the_name_of_a_table() {
     sql.lake.unmount();
 }
 
-/// TABLES: what the catalog names in more than 255 bytes is a folder in a folder.
+/// TABLES: "A name of more than 255 bytes is a folder in a folder".
 #[test]
 fn a_name_may_be_longer_than_a_path_component() {
     let long = "x".repeat(400);
@@ -116,8 +116,8 @@ fn a_name_may_be_longer_than_a_path_component() {
     sql.lake.unmount();
 }
 
-/// TABLES: while catalog and store are away a start shows what was shown before it; what the catalog says counts as
-/// soon as it is back.
+/// TABLES: "After a start the same goes for what was shown before it", catalog and store being away, and "as soon as the
+/// catalog answers, what it says counts".
 #[test]
 fn a_start_while_nobody_answers_shows_what_was_there() {
     let sql = Sql::prepare(&[("db", "seen", "evolved", 5), ("db", "unseen", "refs", 7)]);

@@ -102,5 +102,22 @@ fn what_a_catalog_lends_opens_its_tables() {
     assert!(catalog.lent.load(Ordering::SeqCst) > 1, "what has expired is lent again");
     // Another bucket is none of this catalog's.
     assert!(fs::read_dir(lake.dir.join("objects/s3/other/somewhere")).is_err());
+    let all = files(&data);
     lake.unmount();
+    // TABLES: "what the cache has of its files is read": also if only the catalog could lend what opens them.
+    drop(catalog);
+    let said = lake.mount_with(&["--catalog", &named]).must("mount").said();
+    assert!(said.contains("not all catalogs answer yet"), "{said}");
+    assert_eq!(files(&data), all);
+    for file in &all {
+        let key = format!("wh/db/refs/data/{}", file.strip_prefix(&data).unwrap().display());
+        assert_eq!(fs::read(file).unwrap(), lake.objects[&key], "{key}");
+    }
+    lake.unmount();
+    let state = lake.cloud.lab.root().join("tables-state");
+    let written = files(&state).into_iter().filter(|file| file.is_file());
+    let of_keys = |file: &std::path::PathBuf| {
+        fs::read(file).unwrap().windows(SECRET_KEY.len()).any(|part| part == SECRET_KEY.as_bytes())
+    };
+    assert_eq!(written.filter(of_keys).count(), 0, "no key is written down");
 }

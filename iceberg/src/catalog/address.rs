@@ -177,7 +177,13 @@ impl fmt::Display for CatalogAddress {
             CatalogKind::Rest(uri) => write!(f, "rest:{uri}"),
             CatalogKind::Sqlite(path) => write!(f, "sql:sqlite://{}", path.display()),
             CatalogKind::Postgres(uri) => {
-                let place = uri.rsplit_once('@').map_or(uri.split_once("//").map_or("", |x| x.1), |x| x.1);
+                let rest = uri.split_once("//").map_or("", |x| x.1);
+                let place = match (rest.rfind('@'), rest.find('?')) {
+                    // A password may have a question mark, and one among the parameters an at sign: nobody can tell.
+                    (Some(at), Some(question)) if question < at => "…",
+                    (Some(at), _) => &rest[at + 1..],
+                    (None, _) => rest,
+                };
                 write!(f, "sql:postgres://{}", place.split('?').next().unwrap_or_default())
             }
             CatalogKind::Hadoop(location) => write!(f, "hadoop:{location}"),

@@ -152,6 +152,14 @@ impl Publication {
         self.number
     }
 
+    /// Whether this very version is the newest in its folder, whole, whether the hint names it or not.
+    ///
+    /// # Errors
+    /// [`TableError::Io`].
+    pub async fn is_there(&self) -> Result<bool, TableError> {
+        Ok(self.writer.size(&format!("metadata/{}", metadata_name(self.number))).await?.is_some())
+    }
+
     /// Where it is published.
     pub fn place(&self) -> &Place {
         &self.writer.place

@@ -54,9 +54,12 @@ where
 {
     if let Some(credentials) = find_cause::<CredentialsError>(error) {
         let message = chain(credentials);
-        return match credentials {
-            CredentialsError::ProviderTimedOut(_) => RemoteError::Unavailable { message },
-            _ => RemoteError::Denied { message: format!("no usable credentials: {message}") },
+        // Who lends them may be away for a while.
+        let may_come = matches!(credentials, CredentialsError::ProviderTimedOut(_))
+            || find_cause::<RemoteError>(credentials).is_some_and(RemoteError::is_transient);
+        return match may_come {
+            true => RemoteError::Unavailable { message },
+            false => RemoteError::Denied { message: format!("no usable credentials: {message}") },
         };
     }
     match error {

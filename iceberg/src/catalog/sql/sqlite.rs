@@ -42,7 +42,8 @@ impl Sqlite {
         let shown = self.path.display();
         match answer {
             Ok(answer) => answer.map_err(|error| match error.sqlite_error_code() {
-                Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                // A file that cannot be opened may be of a disk that is not mounted yet.
+                Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::CannotOpen) => {
                     CatalogError::Unavailable { why: format!("{shown}: {error}") }
                 }
                 Some(ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied) => {
@@ -109,7 +110,7 @@ mod tests {
             assert_eq!(tables.len(), usize::from(value.is_empty()), "{file}");
         }
         let none = SqlCatalog::new(Sqlite::new(dir.path().join("none.db")), "mine", &Options::default());
-        assert!(matches!(none.namespaces().await, Err(CatalogError::Refused { .. })));
+        assert!(matches!(none.namespaces().await, Err(CatalogError::Unavailable { .. })));
         assert!(!dir.path().join("none.db").exists());
     }
 }

@@ -64,7 +64,10 @@ impl Shelf {
         match runtime.block_on(async { tokio::time::timeout(CATALOGS_PATIENCE, lake.ask_names()).await }) {
             Ok(Ok(())) => {}
             Ok(Err(error)) => status.notice(format!("not all catalogs answer yet: {error}")),
-            Err(_) => status.notice("not all catalogs answer yet".to_owned()),
+            Err(_) => {
+                lake.doubt_who_is_silent();
+                status.notice("not all catalogs answer yet".to_owned());
+            }
         }
 
         let disk = open_directory(&cache_dir)?;

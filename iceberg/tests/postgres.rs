@@ -157,7 +157,9 @@ async fn a_catalog_in_postgresql_is_read_and_followed() {
     assert_eq!(catalog.namespaces().await.unwrap(), [["db"], ["empty"]]);
 
     // A connection that is cut is made again.
-    server.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'icecache'");
+    server.run(
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = 'icecache'",
+    );
     let first = catalog.load(&id("t")).await;
     assert!(first.as_ref().is_ok() || first.as_ref().is_err_and(CatalogError::is_transient), "{first:?}");
     assert_eq!(catalog.load(&id("t")).await.unwrap().metadata_location.as_str(), "s3://b/t/2.metadata.json");

@@ -120,7 +120,7 @@ pub(crate) fn metadata(parent: BorrowedFd<'_>, name: &[u8], stat: &Stat) -> io::
 }
 
 /// Reads into a buffer that is large enough for every attribute Linux has.
-fn list(read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
+pub(super) fn list(read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
     let mut buf = vec![0; 256];
     loop {
         match read(&mut buf) {

@@ -8,10 +8,15 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::copy::list;
 use crate::sync::Mutex;
 
 /// What a new entry inherits from its directory, whatever it is meant to have.
 const ACLS: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"];
+
+/// Which other attributes an entry that was there before loses, unless it is meant to have them. What the system labels
+/// files with stays.
+const OURS: [&[u8]; 3] = [b"user.", b"trusted.", b"security.capability"];
 
 /// What could not be kept, said once however many entries it concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -314,6 +319,9 @@ impl Placer {
         for inherited in ACLS.into_iter().filter(|acl| !has_xattr(meta, acl)) {
             ignore_missing(rustix::fs::fremovexattr(fd, inherited))?;
         }
+        for left in left_over(&list(|buf| rustix::fs::flistxattr(fd, buf)), meta) {
+            ignore_missing(rustix::fs::fremovexattr(fd, left))?;
+        }
         for (name, value) in &meta.xattrs {
             let result = rustix::fs::fsetxattr(fd, name.as_slice(), value, XattrFlags::empty());
             result.or_else(|e| self.excuse_xattr(e))?;
@@ -338,6 +346,10 @@ impl Placer {
         }
         for inherited in ACLS.into_iter().filter(|acl| !is_symlink && !has_xattr(meta, acl)) {
             ignore_missing(rustix::fs::lremovexattr(by_descriptor(parent, name), inherited))?;
+        }
+        let there = list(|buf| rustix::fs::llistxattr(by_descriptor(parent, name), buf));
+        for left in left_over(&there, meta) {
+            ignore_missing(rustix::fs::lremovexattr(by_descriptor(parent, name), left))?;
         }
         for (attribute, value) in &meta.xattrs {
             let path = by_descriptor(parent, name);
@@ -371,8 +383,14 @@ impl Placer {
     }
 }
 
-fn has_xattr(meta: &Metadata, name: &str) -> bool {
-    meta.xattrs.iter().any(|(other, _)| other == name.as_bytes())
+fn has_xattr(meta: &Metadata, name: impl AsRef<[u8]>) -> bool {
+    meta.xattrs.iter().any(|(other, _)| other == name.as_ref())
+}
+
+/// Of the attributes that are there those of before.
+fn left_over<'a>(there: &'a Result<Vec<u8>, Errno>, meta: &Metadata) -> Vec<&'a [u8]> {
+    let names = there.as_ref().map_or(&[][..], Vec::as_slice).split(|b| *b == 0);
+    names.filter(|name| OURS.iter().any(|ours| name.starts_with(ours)) && !has_xattr(meta, name)).collect()
 }
 
 /// It has none, can have none (a default one is of directories only), or may not lose it.

@@ -117,6 +117,28 @@ fn a_directory_entry_over_a_link_replaces_the_link() {
     assert_eq!(std::fs::read_dir(outside.path()).expect("list").count(), 0);
 }
 
+/// A directory that is there stays; what it has of before does not.
+#[test]
+fn a_directory_has_the_attributes_of_its_entry_alone() {
+    use rustix::fs::{XattrFlags, lgetxattr, setxattr};
+    let dir = tempfile::tempdir().expect("directory");
+    let there = dir.path().join("d");
+    std::fs::create_dir(&there).expect("mkdir");
+    for name in ["user.old", "user.kept"] {
+        match setxattr(&there, name, b"before", XattrFlags::empty()) {
+            Err(rustix::io::Errno::OPNOTSUPP) => return, // nothing to lose
+            set => set.expect("sets"),
+        }
+    }
+    let mut directory = entry("d", Kind::Directory);
+    directory.meta.xattrs = vec![(b"user.kept".to_vec(), b"now".to_vec())];
+    extract(dir.path(), &[(directory, Vec::new())]).expect("extracts");
+    let mut value = [0; 16];
+    assert_eq!(lgetxattr(&there, "user.old", &mut value), Err(rustix::io::Errno::NODATA));
+    let length = lgetxattr(&there, "user.kept", &mut value).expect("is there");
+    assert_eq!(&value[..length], b"now");
+}
+
 #[test]
 fn devices_are_refused_to_ordinary_users() {
     let dir = tempfile::tempdir().expect("directory");

@@ -126,7 +126,7 @@ fn a_directory_has_the_attributes_of_its_entry_alone() {
     std::fs::create_dir(&there).expect("mkdir");
     for name in ["user.old", "user.kept"] {
         match setxattr(&there, name, b"before", XattrFlags::empty()) {
-            Err(rustix::io::Errno::OPNOTSUPP) => return, // nothing to lose
+            Err(Errno::OPNOTSUPP) => return, // nothing to lose
             set => set.expect("sets"),
         }
     }
@@ -134,7 +134,7 @@ fn a_directory_has_the_attributes_of_its_entry_alone() {
     directory.meta.xattrs = vec![(b"user.kept".to_vec(), b"now".to_vec())];
     extract(dir.path(), &[(directory, Vec::new())]).expect("extracts");
     let mut value = [0; 16];
-    assert_eq!(lgetxattr(&there, "user.old", &mut value), Err(rustix::io::Errno::NODATA));
+    assert_eq!(lgetxattr(&there, "user.old", &mut value), Err(Errno::NODATA));
     let length = lgetxattr(&there, "user.kept", &mut value).expect("is there");
     assert_eq!(&value[..length], b"now");
 }

@@ -1,9 +1,9 @@
 //! Copies a tree between two directories: for moves between file systems.
-use super::place::{Placer, by_descriptor, numbered};
-use crate::clock::Timestamp;
-use crate::layer::entry::{Kind, Metadata};
+use super::attributes::metadata;
+use super::place::{Placer, numbered};
+use crate::layer::entry::Kind;
 use crate::layer::tar::SparseMap;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io;
@@ -93,44 +93,4 @@ fn copy_data(from: &File, to: &File, size: u64) -> io::Result<()> {
         }
     }
     to.set_len(size)
-}
-
-/// The attributes of what stands at `name`, as an entry has them.
-pub(crate) fn metadata(parent: BorrowedFd<'_>, name: &[u8], stat: &Stat) -> io::Result<Metadata> {
-    let path = by_descriptor(parent, name);
-    let mut xattrs = Vec::new();
-    for attribute in list(|buf| rustix::fs::llistxattr(&path, buf))?.split(|b| *b == 0) {
-        if attribute.is_empty() {
-            continue;
-        }
-        match list(|buf| rustix::fs::lgetxattr(&path, attribute, buf)) {
-            Ok(value) => xattrs.push((attribute.to_vec(), value)),
-            Err(Errno::NODATA) => {} // removed meanwhile
-            Err(e) => return Err(e.into()),
-        }
-    }
-    xattrs.sort();
-    Ok(Metadata {
-        mode: stat.st_mode & 0o7777,
-        uid: stat.st_uid,
-        gid: stat.st_gid,
-        mtime: Timestamp { sec: stat.st_mtime, nsec: stat.st_mtime_nsec as u32 },
-        xattrs,
-    })
-}
-
-/// Reads into a buffer that is large enough for every attribute Linux has.
-pub(super) fn list(read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
-    let mut buf = vec![0; 256];
-    loop {
-        match read(&mut buf) {
-            Ok(n) => {
-                buf.truncate(n);
-                return Ok(buf);
-            }
-            Err(Errno::RANGE) if buf.len() < 64 << 10 => buf.resize(64 << 10, 0),
-            Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
-            Err(e) => return Err(e),
-        }
-    }
 }

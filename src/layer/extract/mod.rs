@@ -1,4 +1,5 @@
 //! [`Extractor`]: puts the entries of layers on a disk, beneath one directory and nowhere else.
+pub(crate) mod attributes;
 pub(crate) mod copy;
 mod dirs;
 mod place;
@@ -18,8 +19,8 @@ use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+pub use attributes::Note;
 pub(crate) use dirs::Dirs;
-pub use place::Note;
 pub(crate) use place::{NewFile, Placer, move_to_free_name, remove_all};
 pub use pool::Placed;
 

@@ -199,7 +199,7 @@ fn attributes_are_exact_and_directories_get_theirs_last() {
     for (entry, _) in &items {
         let name = if entry.path.is_root() { b"." } else { entry.path.as_bytes() };
         let stat = rustix::fs::statat(&fd, name, AtFlags::SYMLINK_NOFOLLOW).expect("stat");
-        let mut found = copy::metadata(fd.as_fd(), name, &stat).expect("metadata");
+        let mut found = attributes::metadata(fd.as_fd(), name, &stat).expect("metadata");
         if matches!(entry.kind, Kind::Symlink { .. }) {
             found.mode = entry.meta.mode; // always 0777 on Linux
         }
@@ -293,7 +293,7 @@ fn a_copied_tree_is_the_same_tree() {
         let both = ["t", "t.~1~"].map(|t| {
             let name = format!("{t}{p}");
             let stat = rustix::fs::statat(&fd, &name, AtFlags::SYMLINK_NOFOLLOW).expect("stat");
-            (copy::metadata(fd.as_fd(), name.as_bytes(), &stat).expect("metadata"), stat.st_size)
+            (attributes::metadata(fd.as_fd(), name.as_bytes(), &stat).expect("metadata"), stat.st_size)
         });
         if p.is_empty() {
             assert_eq!(both[0].0, both[1].0);
@@ -399,7 +399,7 @@ proptest! {
                 prop_assert_eq!(stat.st_ino, of.st_ino);
                 continue;
             }
-            let mut found = copy::metadata(fd.as_fd(), name, &stat).expect("metadata");
+            let mut found = attributes::metadata(fd.as_fd(), name, &stat).expect("metadata");
             found.xattrs.retain(|(name, _)| name.starts_with(b"user."));
             if let Kind::Symlink { target } = &entry.kind {
                 let read = rustix::fs::readlinkat(&fd, name, Vec::new()).expect("readlink");

@@ -4,7 +4,8 @@
 use super::Standing;
 use super::seen::Seen;
 use crate::layer::content::Content;
-use crate::layer::extract::copy::{copy_to_free_name, metadata};
+use crate::layer::extract::attributes::metadata;
+use crate::layer::extract::copy::copy_to_free_name;
 use crate::layer::extract::{Dirs, Extractor, NewFile, Note, Placer, move_to_free_name, remove_all};
 use crate::layer::{Entry, Kind, LayerError, LayerReader};
 use crate::path::RelPath;

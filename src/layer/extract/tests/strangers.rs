@@ -88,7 +88,7 @@ fn compare_with_stranger(program: &str, arguments: &[&str], xattrs: bool) {
         });
         let [mut x, mut y] = [0, 1].map(|i| {
             let fd = [&a, &b][i];
-            copy::metadata(fd.as_fd(), name, &stats[i]).expect("metadata")
+            attributes::metadata(fd.as_fd(), name, &stats[i]).expect("metadata")
         });
         if entry.path.is_root() {
             y.mtime = x.mtime; // not every tar sets that of the directory it extracts into

@@ -1,12 +1,14 @@
 use super::*;
 use crate::journal::{self, Batch, Journal, JournalError, MemoryJournal, Pairs};
 use crate::state::dirty::DirtySet;
+use crate::state::live::Writer;
 use crate::state::plan::Change;
 use crate::state::record::Base;
 use rustix::fs::{Mode, OFlags};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::process::Command;
+use std::time::Instant;
 
 /// A tree with one file that is open for writing until the gate closes.
 struct Tree {

@@ -1,7 +1,7 @@
 //! What the control socket asks of a mount.
 use super::ending::Ending;
 use super::hydrating;
-use super::mounting::Served;
+use super::served::Served;
 use super::tables::Desk;
 use crate::config::MountSettings;
 use crate::error::{Error, ErrorKind, Result};

@@ -1,5 +1,5 @@
 //! [`Ending`]: how a mount ends without losing anything, whoever asks for it.
-use super::mounting::Served;
+use super::served::Served;
 use crate::config::MountSettings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::serve::control::{UNSAVED_LISTED_MAX, UnmountReply, Unsaved};

@@ -1,5 +1,5 @@
 //! Stands where metrics would, in a build without the feature `http`.
-use super::mounting::Served;
+use super::served::Served;
 use super::tables::Desk;
 use crate::config::MountSettings;
 use crate::error::{Error, ErrorKind, Result};

@@ -1,5 +1,5 @@
 //! `mount --metrics ADDRESS`: the address is taken before anything is mounted, and given back at the end.
-use super::mounting::Served;
+use super::served::Served;
 use super::tables::Desk;
 use crate::clock::Timestamp;
 use crate::config::MountSettings;

@@ -12,6 +12,7 @@ mod metricless;
 mod metrics;
 mod mounting;
 mod owner;
+mod served;
 mod signals;
 #[cfg(not(feature = "tables"))]
 mod tableless;
@@ -37,7 +38,8 @@ use ending::{Content, Ending};
 #[cfg(not(feature = "http"))]
 use metricless as metrics;
 use metrics::Listening;
-use mounting::{Mounting, Served};
+use mounting::Mounting;
+use served::Served;
 use std::sync::Arc;
 use std::time::Duration;
 #[cfg(not(feature = "tables"))]

@@ -1,16 +1,17 @@
-//! [`Mounting`] and [`Served`]: a mounted directory, and the threads behind it.
+//! [`Mounting`]: a directory on its way from what was found to being served.
+use super::served::{Parts, Served};
 use super::tables::Shelf;
 use crate::config::{
     Access, FsyncMode, Layout, MountSettings, OnConflict, Passthrough, Transport as TransportSetting, Xattr,
 };
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::fs::{Volume, VolumeOptions};
 use crate::fuse::adapter::{Adapter, Durable, io_bytes, wanted};
 use crate::fuse::connection::Connection;
 use crate::fuse::mount::{
     Backing, MountOptions, Mounted, NoPassthrough, Restrictions, mount, probe_passthrough,
 };
-use crate::fuse::transport::{Handler, Offer, Transport, attach};
+use crate::fuse::transport::{Handler, Offer, attach};
 use crate::remote::Store;
 use crate::serve::start::lock::Locks;
 use crate::serve::start::reconcile::Found;
@@ -22,12 +23,10 @@ use crate::state::flusher::{Flusher, StartBarrier, Timing, WhenLost};
 use crate::state::plan::{LookOptions, change_tick};
 use crate::state::record::Records;
 use crate::state::staging::Staging;
-use crate::sync::Mutex;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::sync::Arc;
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::runtime::Handle;
 
 /// How long a `--fsync remote` waits after a failed flush before it asks for another.
@@ -42,9 +41,8 @@ fn withheld(fsync: FsyncMode, lazy: bool) -> usize {
     }
 }
 
-/// What was read first is written once so long after the mount, and at its end, where it may take so long.
+/// What was read first is written once so long after the mount, and at its end.
 const LEARNED_AFTER: Duration = Duration::from_secs(60);
-const LEARNED_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long the background waits after a failure, at first and at most.
 const PREFETCH_PAUSE: Duration = Duration::from_secs(1);
@@ -52,22 +50,6 @@ const PREFETCH_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// Any right for others than the owner.
 const FOR_OTHERS: u32 = 0o077;
-
-/// A mounted directory, being served.
-pub struct Served {
-    volume: Arc<Volume>,
-    /// Saves what changes; a mount that shows a version has none.
-    flusher: Option<Arc<Flusher>>,
-    mounted: Mounted,
-    /// Why file data passes us, if it does.
-    classic: Option<NoPassthrough>,
-    transport: &'static str,
-    hydrator: Option<Arc<Hydrator>>,
-    /// What was read first.
-    learned: Option<Arc<Learned>>,
-    threads: Mutex<Threads>,
-    started: Instant,
-}
 
 /// A directory that is mounted, but not answered yet.
 pub struct Mounting {
@@ -79,18 +61,6 @@ pub struct Mounting {
     rings: Option<Offer>,
     device: OwnedFd,
     mounted: Mounted,
-}
-
-#[derive(Default)]
-struct Threads {
-    session: Option<JoinHandle<std::io::Result<()>>>,
-    flusher: Option<JoinHandle<()>>,
-}
-
-impl std::fmt::Debug for Served {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Served").field("mounted", &self.mounted).finish_non_exhaustive()
-    }
 }
 
 impl Mounting {
@@ -252,22 +222,9 @@ impl Mounting {
         if let Some(shelf) = shelf {
             shelf.set_kernel(attached.link);
         }
-        let served = Served {
-            volume,
-            flusher,
-            mounted,
-            classic,
-            transport: attached.transport.name(),
-            hydrator: hydrator.clone(),
-            learned,
-            threads: Mutex::default(),
-            started: Instant::now(),
-        };
-        if let Err(e) = served.start_threads(attached.transport) {
-            let _detached = served.mounted.unmount(true); // else a dead mount hides the files
-            return Err(e);
-        }
-        let learned = served.learned.clone();
+        let of =
+            Parts { volume, flusher, mounted, classic, hydrator: hydrator.clone(), learned: learned.clone() };
+        let served = Served::start(of, attached.transport)?;
         if let Some(learned) = learned.clone() {
             runtime.spawn(async move {
                 tokio::time::sleep(LEARNED_AFTER).await;
@@ -278,88 +235,6 @@ impl Mounting {
             runtime.spawn(prefetch(hydrator, learned));
         }
         Ok(Arc::new(served))
-    }
-}
-
-impl Served {
-    fn start_threads(&self, transport: Box<dyn Transport>) -> Result<()> {
-        let failed = |e| Error::io("cannot start thread", e);
-        let session = std::thread::Builder::new().name("session".into()).spawn(move || transport.run());
-        let flushing = self.flusher.clone().map(|flusher| {
-            std::thread::Builder::new().name("flush".into()).spawn(move || flusher.run()).map_err(failed)
-        });
-        *self.threads.lock() =
-            Threads { session: Some(session.map_err(failed)?), flusher: flushing.transpose()? };
-        Ok(())
-    }
-
-    /// The volume that is shown.
-    pub fn volume(&self) -> &Arc<Volume> {
-        &self.volume
-    }
-
-    /// What saves its changes; a mount that shows a version has none.
-    #[cfg(feature = "http")]
-    pub fn flusher(&self) -> Option<&Arc<Flusher>> {
-        self.flusher.as_ref()
-    }
-
-    /// Since when.
-    pub fn started(&self) -> Instant {
-        self.started
-    }
-
-    /// `passthrough` or `classic`, and why.
-    pub fn mode(&self) -> (String, String) {
-        match &self.classic {
-            None => ("passthrough".into(), "kernel and privileges allow it".into()),
-            Some(why) => ("classic".into(), why.to_string()),
-        }
-    }
-
-    /// Brings what is not on the disk yet, if there was anything at the start.
-    pub fn hydrator(&self) -> Option<&Arc<Hydrator>> {
-        self.hydrator.as_ref()
-    }
-
-    /// Writes what was read first since the mount, for the next one.
-    pub fn save_learned(&self) {
-        if let (Some(learned), Some(hydrator)) = (&self.learned, &self.hydrator) {
-            let saved = async { tokio::time::timeout(LEARNED_PATIENCE, learned.save()).await };
-            if hydrator.handle().block_on(saved).is_err() {
-                tracing::warn!("what was read first could not be saved in time");
-            }
-        }
-    }
-
-    /// How requests arrive: `io_uring` or `device`.
-    pub fn transport(&self) -> &'static str {
-        self.transport
-    }
-
-    /// Unmounts; see [`Mounted::unmount`].
-    pub fn unmount(&self, lazy: bool) -> std::io::Result<()> {
-        self.mounted.unmount(lazy)
-    }
-
-    /// Waits until the kernel has ended the mount.
-    pub fn wait_unmounted(&self) -> Result<()> {
-        let session = self.threads.lock().session.take();
-        match session.map(JoinHandle::join) {
-            None | Some(Ok(Ok(()))) => Ok(()),
-            Some(Ok(Err(e))) => Err(Error::io("serving the mount failed", e)),
-            Some(Err(_)) => Err(Error::new(ErrorKind::Io, "serving the mount failed: a thread panicked")),
-        }
-    }
-
-    /// Stops flushing in the background; nothing is mounted any more.
-    pub fn stop_flusher(&self) {
-        let Some(flusher) = &self.flusher else { return };
-        flusher.stop();
-        if let Some(thread) = self.threads.lock().flusher.take() {
-            let _panicked = thread.join();
-        }
-        flusher.unmounted();
     }
 }
 

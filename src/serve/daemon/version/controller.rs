@@ -10,7 +10,7 @@ use crate::serve::control::{
 use crate::serve::daemon::controller::blocking;
 use crate::serve::daemon::ending::Ending;
 use crate::serve::daemon::hydrating::{hydrate, lost};
-use crate::serve::daemon::mounting::Served;
+use crate::serve::daemon::served::Served;
 use crate::serve::history;
 use crate::state::commit::pack::pack;
 use crate::state::cut::{CutOptions, Cutter};

@@ -73,6 +73,7 @@ mod check;
 pub(crate) mod codec;
 pub mod config;
 mod core;
+mod departure;
 pub mod digest;
 mod disk;
 pub mod error;

@@ -1,7 +1,8 @@
 //! [`Client`]: requests to the API of the sandbox, a connection for each.
 //!
 //! A connection that was open while the sandbox was frozen may be dead without either side knowing, and a new one
-//! costs microseconds there.
+//! costs microseconds there. Who knows that a request will follow soon, and no freeze before it, may
+//! [connect](Client::connect) ahead.
 use crate::error::{Error, ErrorKind, Result};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -10,6 +11,7 @@ use hyper::client::conn::http1;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
 /// What a request or an answer carries. One that breaks off ends its connection, so that nobody takes it for whole.
@@ -39,6 +41,16 @@ pub(super) fn strip(headers: &mut HeaderMap) {
     }
 }
 
+/// What is older and was not used yet may be closed by the other side at any moment.
+const UNUSED_MAX: Duration = Duration::from_secs(1);
+
+/// A connection that nothing was sent over.
+#[derive(Debug)]
+pub(super) struct Connection {
+    sender: http1::SendRequest<Body>,
+    since: Instant,
+}
+
 /// See the module.
 #[derive(Debug, Clone)]
 pub(super) struct Client {
@@ -54,19 +66,46 @@ impl Client {
         Ok(Self { api: api.to_owned(), host })
     }
 
-    /// Sends a request whose URI is a path. Waits for the head of the answer as long as it takes.
-    pub(super) async fn send(&self, mut request: Request<Body>) -> Result<Response<Incoming>> {
-        let failed = |e: Box<dyn std::error::Error + Send + Sync>| {
-            let message = format!("cannot talk to the API of the function: {}", self.api);
-            Error::new(ErrorKind::Unavailable, message).with_source(e)
-        };
-        request.headers_mut().insert(header::HOST, self.host.clone());
-        let stream = TcpStream::connect(&self.api).await.map_err(|e| failed(e.into()))?;
+    /// Connects, for one request.
+    pub(super) async fn connect(&self) -> Result<Connection> {
+        let stream = TcpStream::connect(&self.api).await.map_err(|e| self.failed(e))?;
         let _small_requests_at_once = stream.set_nodelay(true);
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|e| failed(e.into()))?;
+        let (sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|e| self.failed(e))?;
         tokio::spawn(connection); // it ends with the answer, or fails it
-        sender.send_request(request).await.map_err(|e| failed(e.into()))
+        Ok(Connection { sender, since: Instant::now() })
+    }
+
+    /// Sends a request whose URI is a path. Waits for the head of the answer as long as it takes.
+    pub(super) async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>> {
+        self.send_over(None, request).await
+    }
+
+    /// The same over a connection that was made for it, if that still stands.
+    pub(super) async fn send_over(
+        &self,
+        connection: Option<Connection>,
+        mut request: Request<Body>,
+    ) -> Result<Response<Incoming>> {
+        request.headers_mut().insert(header::HOST, self.host.clone());
+        if let Some(Connection { mut sender, since }) = connection
+            && since.elapsed() < UNUSED_MAX
+        {
+            match sender.try_send_request(request).await {
+                Ok(response) => return Ok(response),
+                Err(mut e) => match e.take_message() {
+                    Some(unsent) => request = unsent,
+                    None => return Err(self.failed(e.into_error())),
+                },
+            }
+        }
+        let mut sender = self.connect().await?.sender;
+        sender.send_request(request).await.map_err(|e| self.failed(e))
+    }
+
+    fn failed(&self, e: impl std::error::Error + Send + Sync + 'static) -> Error {
+        let message = format!("cannot talk to the API of the function: {}", self.api);
+        Error::new(ErrorKind::Unavailable, message).with_source(e)
     }
 
     /// The same, and the whole of a small answer.

@@ -2,7 +2,7 @@
 //!
 //! Everything is handed on as it is, in both directions and as it comes. Only time passes: before an answer is handed
 //! on, or before the runtime asks for the next invocation, after which the sandbox may be frozen.
-use super::client::{self, Body, Client, strip};
+use super::client::{self, Body, Client, Connection, strip};
 use super::environment::Function;
 use super::keeper::{Keeper, When};
 use super::reply::{self, Deadline};
@@ -146,9 +146,17 @@ impl Shared {
         })
     }
 
-    async fn forward(&self, mut request: Request<Body>) -> Result<Response<Body>> {
+    async fn forward(&self, request: Request<Body>) -> Result<Response<Body>> {
+        self.forward_over(None, request).await
+    }
+
+    async fn forward_over(
+        &self,
+        connection: Option<Connection>,
+        mut request: Request<Body>,
+    ) -> Result<Response<Body>> {
         strip(request.headers_mut());
-        let mut response = self.client.send(request).await?;
+        let mut response = self.client.send_over(connection, request).await?;
         strip(response.headers_mut());
         Ok(response.map(Incoming::boxed_unsync))
     }
@@ -223,13 +231,16 @@ impl Shared {
         if request.headers().get(RESPONSE_MODE).is_some_and(|mode| mode == "streaming") {
             return self.stream(request, deadline).await;
         }
-        match self.save(deadline).await {
-            Ok(()) => self.forward(request.map(Incoming::boxed_unsync)).await,
+        // Nobody is frozen before the answer is there.
+        let (saved, connection) = tokio::join!(self.save(deadline), self.client.connect());
+        let answer = match saved {
+            Ok(()) => request.map(Incoming::boxed_unsync),
             Err(why) => {
                 swallow(request.into_body()).await;
-                self.forward(reply::not_saved(id, &why)).await
+                reply::not_saved(id, &why)
             }
-        }
+        };
+        self.forward_over(connection.ok(), answer).await
     }
 
     /// The handler has failed. What it wrote before is state all the same.

@@ -2,8 +2,12 @@
 use crate::error::TableError;
 use crate::metadata::Metadata;
 use crate::publication::{LiveFile, Publication};
+use futures::stream::{self, StreamExt, TryStreamExt};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+
+/// So many manifests of one version are read at once.
+const READ_AT_ONCE: usize = 4;
 
 /// What kind of change leads from one version to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,8 +76,8 @@ pub async fn difference(old: &Publication, new: &Publication) -> Result<Differen
     let same_folder = old.place().folder == new.place().folder;
     let common: HashSet<&String> = if same_folder { before.iter().collect() } else { HashSet::new() };
     let common: HashSet<&String> = after.iter().filter(|path| common.contains(path)).collect();
-    let mut removed = files(old, &before, &common).await?;
-    let mut added = files(new, &after, &common).await?;
+    let (mut removed, mut added) =
+        futures::try_join!(files(old, &before, &common), files(new, &after, &common))?;
     let gone: HashSet<_> = removed.iter().map(|file| file.location.clone()).collect();
     let came: HashSet<_> = added.iter().map(|file| file.location.clone()).collect();
     removed.retain(|file| !came.contains(&file.location));
@@ -93,11 +97,9 @@ async fn files(
     manifests: &[String],
     but: &HashSet<&String>,
 ) -> Result<Vec<LiveFile>, TableError> {
-    let mut out = Vec::new();
-    for manifest in manifests.iter().filter(|path| !but.contains(path)) {
-        out.extend(of.files_of(manifest).await?);
-    }
-    Ok(out)
+    let own: Vec<&String> = manifests.iter().filter(|path| !but.contains(path)).collect();
+    let found = stream::iter(own.into_iter().map(|manifest| of.files_of(manifest))).buffered(READ_AT_ONCE);
+    found.try_concat().await
 }
 
 fn change_kind(old: &Metadata, new: &Metadata) -> ChangeKind {

@@ -117,8 +117,9 @@ fn inflate(state: &mut flate2::Decompress, block: &[u8], limit: usize) -> Result
     loop {
         let (read, had) = (state.total_in(), out.len());
         let left = block.get(read as usize..).unwrap_or_default();
+        // All of it is here: nothing need be kept for what follows.
         let status =
-            state.decompress_vec(left, &mut out, flate2::FlushDecompress::None).map_err(|_| UNREADABLE)?;
+            state.decompress_vec(left, &mut out, flate2::FlushDecompress::Finish).map_err(|_| UNREADABLE)?;
         if status == flate2::Status::StreamEnd {
             return Ok(out);
         }

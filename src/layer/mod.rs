@@ -23,6 +23,7 @@ pub mod reader;
 pub mod reference;
 pub mod section;
 pub mod table;
+mod tap;
 pub mod tar;
 #[cfg(test)]
 mod tests;
@@ -39,4 +40,5 @@ pub use locate::{Located, locate};
 pub use reader::LayerReader;
 pub use reference::{Reference, References};
 pub use section::Section;
+pub use tap::{Part, Tap};
 pub use writer::{Appended, LayerWriter, PackOptions, Summary, Tail};

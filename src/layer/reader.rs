@@ -5,6 +5,7 @@ use super::entry::Entry;
 use super::frames_in::FramesIn;
 use super::index::LayerIndex;
 use super::section::Section;
+use super::tap::{Tap, Through};
 use super::tar::{Decoder, Dialect, Extent, SparseMap, padding};
 use super::{LayerError, frame, writer};
 use std::fs::File;
@@ -46,6 +47,7 @@ impl<R: Read> Read for Stream<R> {
 /// [`next_entry`](Self::next_entry) has returned `None`.
 pub struct LayerReader<R: Read> {
     stream: Stream<R>,
+    tap: Tap,
     decoder: Decoder,
     map: SparseMap,
     /// The next extent of `map`, and how much of it was read.
@@ -143,9 +145,22 @@ impl<R: Read + Send> LayerReader<R> {
         self
     }
 
+    /// Hands parts of the stream to whoever wants them while it is read; to be called before anything is read.
+    #[must_use]
+    pub fn with_tap(mut self, tap: Tap) -> Self {
+        self.tap = tap;
+        self
+    }
+
+    /// The tap, when all was read.
+    pub fn take_tap(&mut self) -> Tap {
+        std::mem::take(&mut self.tap)
+    }
+
     fn of(stream: Stream<R>, dialect: Dialect) -> Self {
         Self {
             stream,
+            tap: Tap::default(),
             decoder: Decoder::new(dialect),
             map: SparseMap::dense(0),
             extent: 0,
@@ -181,14 +196,16 @@ impl<R: Read + Send> LayerReader<R> {
         while self.next_data()?.is_some() {}
         let padding = std::mem::take(&mut self.padding);
         let mut zeros = [0; super::tar::BLOCK];
-        self.stream
+        let mut stream = Through { stream: &mut self.stream, tap: &mut self.tap };
+        stream
             .read_exact(&mut zeros[..padding])
             .map_err(|e| LayerError::from_stream("padding of an entry", e))?;
         if matches!(&self.stream, Stream::Section(s) if s.is_over()) {
             self.ended = true;
             return Ok(None);
         }
-        if let Some(next) = self.decoder.next(&mut self.stream)? {
+        let mut stream = Through { stream: &mut self.stream, tap: &mut self.tap };
+        if let Some(next) = self.decoder.next(&mut stream)? {
             self.entries += 1;
             self.padding = padding_of(&next.map);
             (self.map, self.extent, self.within) = (next.map, 0, 0);
@@ -212,7 +229,8 @@ impl<R: Read + Send> LayerReader<R> {
         let Some(&Extent { offset, len }) = self.map.extents.get(self.extent) else { return Ok(None) };
         let n = (len - self.within).min(COPY_BUFFER as u64) as usize;
         self.buffer.resize(n, 0);
-        if let Err(e) = self.stream.read_exact(&mut self.buffer) {
+        let mut stream = Through { stream: &mut self.stream, tap: &mut self.tap };
+        if let Err(e) = stream.read_exact(&mut self.buffer) {
             self.failed = true;
             return Err(LayerError::from_stream("content of a file", e));
         }

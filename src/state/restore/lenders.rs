@@ -40,7 +40,8 @@ pub struct Want {
     pub layer: Uuid,
     /// Where it begins in the tar stream of that layer.
     pub from: u64,
-    length: u64,
+    /// How many bytes.
+    pub length: u64,
 }
 
 impl Want {

@@ -7,8 +7,9 @@ use super::seen::{Seen, Verdict};
 use super::{Counters, Existing, LayerSource, Policy, RestoreError, Restored, RestoredPath, Standing};
 use crate::clock::Timestamp;
 use crate::layer::extract::{Extractor, Note, Placed};
-use crate::layer::{Dictionary, Entry, Kind, LayerError, LayerReader, Metadata, References};
+use crate::layer::{Dictionary, Entry, Kind, LayerError, LayerReader, Metadata, Part, References, Tap};
 use crate::path::RelPath;
+use crate::state::head::layer_id;
 use crate::state::identity::Identity;
 use rustix::fs::Stat;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -17,6 +18,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use uuid::Uuid;
 
 /// The most layers whose bytes are under way: with [`AHEAD_MAX`](super::fetch::AHEAD_MAX) this bounds memory.
 const LAYERS_AHEAD: usize = 4;
@@ -24,6 +26,8 @@ const LAYERS_AHEAD: usize = 4;
 const BATCH_MAX: usize = 1024;
 /// The most files that are completed at once: each has a descriptor.
 const PARTIAL_AT_ONCE: usize = 128;
+/// The most files that get parts of a layer while it goes by; others get them in the end.
+const TAPPED_AT_ONCE: usize = 128;
 
 /// One restore, on its blocking thread.
 pub(super) struct Run {
@@ -44,6 +48,8 @@ struct Partial {
     path: RelPath,
     meta: Metadata,
     refs: References,
+    /// The layers whose parts it has got.
+    got: Vec<Uuid>,
 }
 
 impl Run {
@@ -73,7 +79,8 @@ impl Run {
             }
             let Some(mut bytes) = ahead.pop_front() else { break };
             let dictionary = self.source.dictionary(layer)?;
-            let result = self.layer(index, &mut bytes, dictionary.as_ref());
+            let result =
+                self.tap(layer).and_then(|tap| self.layer(index, &mut bytes, dictionary.as_ref(), tap));
             self.settle(layer, &mut bytes, result)?;
             let orphans = self.seen.take_orphans();
             if !orphans.is_empty() {
@@ -123,13 +130,34 @@ impl Run {
         Ok(reader?.with_dictionary(dictionary))
     }
 
+    /// What files of newer layers want of one that is about to go by: what is read for its entries need not be read
+    /// again for them.
+    fn tap(&mut self, layer: &LayerSource) -> Result<Tap, LayerError> {
+        let Some(id) = layer_id(&layer.key) else { return Ok(Tap::default()) };
+        let wanting = self.partial.iter_mut().filter(|partial| partial.refs.iter().any(|r| r.layer == id));
+        let mut parts = Vec::new();
+        for partial in wanting.take(TAPPED_AT_ONCE) {
+            let file = Arc::new(self.extractor.open(&partial.path)?);
+            let wants = Want::all(0, &partial.refs).filter(|want| want.layer == id);
+            parts.extend(wants.map(|Want { from, length, at, .. }| Part {
+                from,
+                length,
+                at,
+                file: file.clone(),
+            }));
+            partial.got.push(id);
+        }
+        Ok(Tap::new(parts))
+    }
+
     fn layer(
         &mut self,
         index: usize,
         bytes: &mut Fetched,
         dictionary: Option<&Dictionary>,
+        tap: Tap,
     ) -> Result<(), LayerError> {
-        let mut reader = self.reader(bytes, dictionary)?;
+        let mut reader = self.reader(bytes, dictionary)?.with_tap(tap);
         while let Some(entry) = reader.next_entry()? {
             if self.counters.stop.load(Ordering::Relaxed) {
                 return Ok(());
@@ -147,6 +175,7 @@ impl Run {
                 self.hand_over(placed, index);
             }
         }
+        reader.take_tap().finish().map_err(|e| LayerError::from_stream("parts of files", e))?;
         self.extractor.end_layer()?;
         let placed = self.extractor.take_placed();
         self.hand_over(placed, index);
@@ -199,19 +228,21 @@ impl Run {
         let unfinished = Metadata { mtime: Timestamp::default(), ..entry.meta.clone() };
         self.extractor.place(&Entry { meta: unfinished, ..entry.clone() }, reader)?;
         let (path, meta, refs) = (entry.path.clone(), entry.meta.clone(), refs.clone());
-        self.partial.push(Partial { path, meta, refs });
+        self.partial.push(Partial { path, meta, refs, got: Vec::new() });
         Ok(())
     }
 
-    /// Gives files the parts that stand in other layers. All layers were extracted, so that links are made
-    /// and what was read of the store until now was proven.
+    /// Gives files the parts that stand in other layers and did not go by after them, and their attributes. All
+    /// layers were extracted, so that links are made and what was read of the store until now was proven.
     fn complete(&mut self) -> Result<(), RestoreError> {
         let partial = std::mem::take(&mut self.partial);
         for group in partial.chunks(PARTIAL_AT_ONCE) {
             let failed = |source| RestoreError::Finish { source };
             let opened = group.iter().map(|partial| self.extractor.open(&partial.path));
             let files: Vec<File> = opened.collect::<Result<_, _>>().map_err(failed)?;
-            let wants = group.iter().enumerate().flat_map(|(n, partial)| Want::all(n, &partial.refs));
+            let wants = group.iter().enumerate().flat_map(|(n, partial)| {
+                Want::all(n, &partial.refs).filter(|want| !partial.got.contains(&want.layer))
+            });
             let stop = &self.counters.stop;
             self.policy.lenders.read(&self.source, wants, |want, bytes| {
                 if stop.load(Ordering::Relaxed) {

@@ -1,8 +1,9 @@
 #![allow(clippy::expect_used, reason = "a test that cannot go on fails")]
 use super::*;
 use crate::clock::Timestamp;
-use crate::layer::{Kind, LayerWriter, Metadata, PackOptions, References};
+use crate::layer::{Kind, LayerWriter, Metadata, PackOptions, Reference, References};
 use crate::remote::{Condition, Download, Object, ObjectStore, Page, Properties, Tag, Upload};
+use crate::state::head::layer_key;
 use crate::sync::Mutex;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
+use uuid::Uuid;
 
 /// Objects in memory, with ways to spoil them.
 #[derive(Debug, Default)]
@@ -443,4 +445,53 @@ fn many_layers_are_restored_in_order_with_few_of_them_under_way() {
     assert_eq!(done.expect("restores").entries, 31);
     assert_eq!(std::fs::read(to.path().join("same")).expect("read"), b"0");
     assert_eq!(std::fs::read(to.path().join("own-29")).expect("read"), b"29");
+}
+
+#[test]
+fn parts_that_older_layers_have_are_taken_as_they_go_by() {
+    let content: Vec<u8> = (0..900_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let sized = |p: &str, size, refs| entry(p, Kind::File { size, fuzzy: false, refs });
+    let pack = |items: &[(Entry, &[u8])]| {
+        let mut writer = LayerWriter::new(Vec::new(), PackOptions::default());
+        for (entry, bytes) in items {
+            let content = tempfile::tempfile().expect("temporary file");
+            content.write_all_at(bytes, 0).expect("write");
+            writer.append(entry, Some(&content)).expect("append");
+        }
+        writer.finish().expect("finish")
+    };
+    let old = pack(&[(sized("old", content.len() as u64, References::none()), &content)]);
+    let stream = zstd::decode_all(&old.0[..]).expect("tar stream");
+    let begin = stream.windows(64).position(|bytes| bytes == &content[..64]).expect("content") as u64;
+    let (id, own) = (Uuid::from_u128(7), b"of its own");
+    let parts = |parts: [(u64, u64, u64); 2], size| {
+        let part = |(at, length, from)| Reference { at, length, layer: id, from: begin + from };
+        References::new(parts.map(part), size).expect("references")
+    };
+    let first = parts([(10, 400_000, 50), (400_010, 5, 800_000)], 400_015);
+    let second = parts([(0, 300_000, 100_000), (300_000, 100, 0)], 300_100);
+    let filled = [&own[..], &[0; 400_005]].concat();
+    let new = pack(&[
+        (sized("first", 400_015, first), &filled),
+        (entry("old", Kind::Whiteout), b""),
+        (sized("second", 300_100, second), &[0; 300_100]),
+    ]);
+    let (shelf, mut sources) = (Shelf::default(), Vec::new());
+    for (key, (bytes, summary)) in [(layer_key(Uuid::from_u128(8)), new), (layer_key(id), old)] {
+        let digest = Some(summary.digest);
+        sources.push(LayerSource { key: key.clone(), bytes: summary.bytes, digest, dictionary: None });
+        shelf.objects.lock().insert(key, bytes.into());
+    }
+    let (shelf, to) = (Arc::new(shelf), tempfile::tempdir().expect("directory"));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build();
+    let restored = restore(shelf.clone(), sources, fd(to.path()), Policy::default(), &NoProgress);
+    runtime.expect("runtime").block_on(restored).expect("restores");
+    let read = |name: &str| std::fs::read(to.path().join(name)).expect("read");
+    let expected = [&own[..], &content[50..400_050], &content[800_000..800_005]].concat();
+    assert!(read("first") == expected, "a file with parts of its own");
+    assert!(read("second") == [&content[100_000..400_000], &content[..100]].concat(), "one without");
+    assert!(!to.path().join("old").exists());
+    let time = std::fs::metadata(to.path().join("first")).expect("stat");
+    assert_eq!((time.mtime(), time.mtime_nsec()), (MTIME.sec, i64::from(MTIME.nsec)));
+    assert_eq!(shelf.downloads.load(Ordering::Relaxed), 2, "each layer once");
 }

@@ -37,7 +37,12 @@ def published(mount):
                     line["error"] = text(path, "ERROR")
                 else:
                     line["number"] = int(text(path, "metadata", "version-hint.text"))
+                    metadata = json.loads(text(path, "metadata", f"v{line['number']}.metadata.json"))
                     line["snapshots"] = {name: f"snapshots/{name}" for name in names(path, "snapshots")}
+                    # When which snapshot became the current one.
+                    line["times"] = {f"@{entry['timestamp-ms']}": str(entry["snapshot-id"])
+                                     for entry in metadata.get("snapshot-log", [])
+                                     if str(entry["snapshot-id"]) in line["snapshots"]}
                     line["refs"] = {name.replace("~2f", "/"): f"refs/{name}" for name in names(path, "refs")}
                 print(json.dumps(line))
 

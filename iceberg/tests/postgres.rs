@@ -1,4 +1,4 @@
-//! A catalog in a PostgreSQL of the test's own: on a socket in its folder, nowhere else.
+//! A catalog in a PostgreSQL of the test's own: on a socket in its folder, and on a port of the loopback.
 #![cfg(feature = "postgres")]
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests say what they expect")]
 
@@ -7,17 +7,22 @@ use icecache_iceberg::objects::LocalObjects;
 use icecache_iceberg::{Catalog, CatalogAddress, CatalogError, TableId, Token};
 use rustix::process::{Signal, geteuid, set_parent_process_death_signal};
 use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
 
 /// A server, for as long as this lives.
 struct Server {
     child: Child,
     bin: PathBuf,
     dir: tempfile::TempDir,
+    port: u16,
+    /// What it logs.
+    lines: Receiver<String>,
 }
 
 impl Drop for Server {
@@ -84,9 +89,11 @@ impl Server {
             .output()
             .unwrap();
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut child = command(&bin, "postgres", dir.path())
-            .args(["-c", "listen_addresses=", "-c", "fsync=off", "-c"])
+            .args(["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-c", "log_statement=all", "-c"])
             .arg(format!("unix_socket_directories={}", dir.path().display()))
+            .args(["-p", &port.to_string()])
             .arg("-D")
             .arg(&data)
             .stderr(Stdio::piped())
@@ -96,26 +103,42 @@ impl Server {
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let ready =
             lines.by_ref().map_while(Result::ok).any(|line| line.contains("ready to accept connections"));
-        // Whatever else it says must not fill the pipe.
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
-        let server = Self { child, bin, dir };
+        let (log, logged) = channel();
+        std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| log.send(line)));
+        let server = Self { child, bin, dir, port, lines: logged };
         assert!(ready, "the server ends before it is ready");
         Some(server)
     }
 
-    fn run(&self, sql: &str) {
+    /// What psql prints.
+    fn run(&self, sql: &str) -> String {
         let done = command(&self.bin, "psql", self.dir.path())
-            .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", "postgres", "-c", sql])
+            .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", "postgres", "-c", sql])
+            .args(["-p", &self.port.to_string()])
             .output()
             .unwrap();
         assert!(done.status.success(), "{sql}: {}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8_lossy(&done.stdout).trim().to_owned()
+    }
+
+    /// How many queries there were since this was asked last.
+    fn queries(&self) -> usize {
+        self.run("SELECT 'as far as this'");
+        let before = self.lines.iter().take_while(|line| !line.contains("as far as this"));
+        before.filter(|line| line.contains("execute") && line.contains("iceberg_tables")).count()
     }
 
     fn open(&self) -> Arc<dyn Catalog> {
         let socket = self.dir.path().to_str().unwrap().replace('/', "%2F");
+        self.open_at(&socket, "").unwrap()
+    }
+
+    fn open_at(&self, host: &str, parameters: &str) -> Result<Arc<dyn Catalog>, CatalogError> {
         let address: CatalogAddress =
-            format!("prod=sql:postgres://postgres@{socket}/postgres").parse().unwrap();
-        address.open(&Options::default(), Arc::new(LocalObjects::new())).unwrap()
+            format!("prod=sql:postgres://postgres@{host}:{}/postgres{parameters}", self.port)
+                .parse()
+                .unwrap();
+        address.open(&Options::default(), Arc::new(LocalObjects::new()))
     }
 }
 
@@ -140,6 +163,10 @@ async fn a_catalog_in_postgresql_is_read_and_followed() {
         known.push((id(name), catalog.load(&id(name)).await.unwrap().token));
     }
     assert_eq!(catalog.poll(&known).await.unwrap().changes, []);
+    // Names and changes are one query, also where there is no table of namespaces.
+    server.queries();
+    let (names, changes) = catalog.names_and_changes(&known).await.unwrap();
+    assert_eq!((names[0].1.len(), changes.changes, server.queries()), (2, vec![], 1));
 
     server.run(
         "ALTER TABLE iceberg_tables ADD COLUMN iceberg_type VARCHAR(5);
@@ -155,6 +182,9 @@ async fn a_catalog_in_postgresql_is_read_and_followed() {
     );
     assert_eq!(catalog.tables(&["db".into()]).await.unwrap(), [id("t")]);
     assert_eq!(catalog.namespaces().await.unwrap(), [["db"], ["empty"]]);
+    server.queries();
+    let (names, changes) = catalog.names_and_changes(&known).await.unwrap();
+    assert_eq!((names.len(), changes.changes.len(), server.queries()), (3, 2, 1));
 
     // A connection that is cut is made again.
     server.run(

@@ -2,7 +2,8 @@
 use super::lake::{Lake, Named};
 use super::slot::Slot;
 use crate::sync::Mutex;
-use icecache_iceberg::{CatalogError, TableId, mapping};
+use icecache_iceberg::catalog::{self, Changes};
+use icecache_iceberg::{CatalogError, TableId, Token, mapping};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -66,6 +67,11 @@ impl Asking {
         Begun(self)
     }
 
+    /// How old what is known of it is; it is being asked for while somebody asks.
+    pub(super) fn age(&self) -> Duration {
+        self.last.try_lock().map_or(Duration::ZERO, |last| last.map_or(Duration::MAX, |(at, _)| at.elapsed()))
+    }
+
     /// Whether an answer has not come for so long that nobody else should wait for it.
     fn is_late(&self) -> bool {
         self.since.lock().is_some_and(|since| since.elapsed() >= PATIENCE)
@@ -114,7 +120,7 @@ impl Lake {
         concerned.find_map(|named| Some(format!("{}: {}", named.name, named.error()?)))
     }
 
-    async fn ask_names_of(&self, number: usize) -> Result<(), CatalogError> {
+    pub(super) async fn ask_names_of(&self, number: usize) -> Result<(), CatalogError> {
         let named = &self.catalogs[number];
         let mut last = named.asking.last.lock().await;
         let fresh = |failed| if failed { AGAIN } else { FRESH };
@@ -122,13 +128,49 @@ impl Lake {
             return Ok(());
         }
         let asking = named.asking.begin();
-        let answer = named.hear(self.take_names_of(number).await);
+        let answer = named.hear(named.catalog.names().await);
+        self.heard_names_of(number, answer, asking, &mut last).await
+    }
+
+    /// Asks a catalog which tables it has and which of these have changed, by one question.
+    pub(super) async fn ask_all_of(
+        &self,
+        number: usize,
+        known: &[(TableId, Token)],
+    ) -> Result<Changes, CatalogError> {
+        let named = &self.catalogs[number];
+        let mut last = named.asking.last.lock().await;
+        let asking = named.asking.begin();
+        let answer = named.hear(named.catalog.names_and_changes(known).await);
+        let (answer, changes) = match answer {
+            Ok((names, changes)) => (Ok(names), changes),
+            Err(error) => (Err(error), Changes::default()),
+        };
+        self.heard_names_of(number, answer, asking, &mut last).await?;
+        Ok(changes)
+    }
+
+    /// A catalog has said its names, or not.
+    async fn heard_names_of(
+        &self,
+        number: usize,
+        answer: Result<catalog::Names, CatalogError>,
+        asking: Begun<'_>,
+        last: &mut Option<(Instant, bool)>,
+    ) -> Result<(), CatalogError> {
+        let failed = match answer {
+            Ok(names) => {
+                self.take_names_of(number, names).await;
+                None
+            }
+            Err(error) => {
+                tracing::warn!(catalog = self.catalogs[number].name, %error, "cannot ask for names of tables");
+                Some(error)
+            }
+        };
         drop(asking);
-        *last = Some((Instant::now(), answer.is_err()));
-        if let Err(error) = &answer {
-            tracing::warn!(catalog = named.name, %error, "cannot ask for names of tables");
-        }
-        answer
+        *last = Some((Instant::now(), failed.is_some()));
+        failed.map_or(Ok(()), Err)
     }
 
     /// What stands between the folder of all tables and the namespaces of a catalog.
@@ -144,11 +186,11 @@ impl Lake {
         }
     }
 
-    async fn take_names_of(&self, number: usize) -> Result<(), CatalogError> {
+    async fn take_names_of(&self, number: usize, all: catalog::Names) {
         let named = &self.catalogs[number];
         let (prefix, top) = (self.prefix(named), self.top(named));
         let (mut found, mut folders) = (BTreeSet::new(), BTreeSet::from([top.clone()]));
-        for (namespace, tables) in named.catalog.names().await? {
+        for (namespace, tables) in all {
             let levels = namespace.iter().map(|level| mapping::escape_name(level));
             let folder = levels.fold(top.clone(), |folder, level| format!("{folder}/{level}"));
             if !namespace.is_empty() {
@@ -174,7 +216,6 @@ impl Lake {
         for slot in gone {
             self.forget_table(&slot);
         }
-        Ok(())
     }
 
     /// A catalog has these tables now.

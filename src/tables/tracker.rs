@@ -1,5 +1,6 @@
 //! The tracker: asks catalogs what has changed, often where somebody reads, seldom elsewhere.
 use super::lake::Lake;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -22,35 +23,45 @@ const NAMES: Duration = Duration::from_secs(60);
 pub async fn track(lake: Arc<Lake>, pace: Pace, mut stop: watch::Receiver<bool>) {
     let catalogs = (0..lake.catalogs()).map(|number| {
         let lake = lake.clone();
-        async move {
-            let mut pause = pace.hot;
-            loop {
-                // Whoever begins to look finds what is current soon, however long nobody had.
-                let wanted = lake.catalogs[number].wanted.notified();
-                let _sooner = tokio::time::timeout(jittered(pause, number), wanted).await;
-                pause = match lake.poll(number).await {
-                    Ok(changed) => pace.next(pause, changed > 0, lake.watched(number).1),
-                    Err(error) => {
-                        tracing::warn!(%error, "a catalog does not answer; what is shown stays");
-                        (pause * 2).min(pace.idle)
-                    }
-                };
-            }
-        }
+        async move { tokio::join!(ask_changes(&lake, number, pace), ask_names(&lake, number, pace)) }
     });
-    let names = async {
-        loop {
-            tokio::time::sleep(NAMES).await;
-            let _logged = lake.ask_names().await;
-        }
-    };
     tokio::select! {
         _ = futures::future::join_all(catalogs) => {}
-        () = names => {}
         () = lake.keep() => {}
         _ = stop.wait_for(|stop| *stop) => {}
     }
     lake.feed().end();
+}
+
+async fn ask_changes(lake: &Lake, number: usize, pace: Pace) -> Infallible {
+    let named = &lake.catalogs[number];
+    let mut pause = pace.hot;
+    loop {
+        // Whoever begins to look finds what is current soon, however long nobody had.
+        let _sooner = tokio::time::timeout(jittered(pause, number), named.wanted.notified()).await;
+        let with_names = named.catalog.has_one_question() && pace.brings_names(pause, named.asking.age());
+        pause = match lake.poll(number, with_names).await {
+            Ok(changed) => pace.next(pause, changed > 0, lake.watched(number).1),
+            Err(error) => {
+                tracing::warn!(%error, "a catalog does not answer; what is shown stays");
+                (pause * 2).min(pace.idle)
+            }
+        };
+    }
+}
+
+/// Asks for names by questions of their own, unless others bring them often enough.
+async fn ask_names(lake: &Lake, number: usize, pace: Pace) -> Infallible {
+    let named = &lake.catalogs[number];
+    if named.catalog.has_one_question() && pace.idle <= NAMES {
+        return std::future::pending().await;
+    }
+    loop {
+        tokio::time::sleep(NAMES.saturating_sub(named.asking.age())).await;
+        if named.asking.age() >= NAMES {
+            let _logged = lake.ask_names_of(number).await;
+        }
+    }
 }
 
 impl Pace {
@@ -58,11 +69,17 @@ impl Pace {
         let hot = changed || used.is_some_and(|ago| ago < LATELY);
         if hot { self.hot } else { (pause * 2).min(self.idle) }
     }
+
+    /// Whether names of this age are asked for now: by the question after this one, which comes after twice the pause
+    /// at most, they would be too old.
+    fn brings_names(self, pause: Duration, age: Duration) -> bool {
+        age.saturating_add((pause * 2).min(self.idle)) > NAMES
+    }
 }
 
 /// So that many catalogs are not asked at one moment.
 fn jittered(pause: Duration, number: usize) -> Duration {
-    pause + pause / 16 * (number % 4) as u32
+    pause - pause / 16 * (number % 4) as u32
 }
 
 #[cfg(test)]
@@ -77,6 +94,29 @@ mod tests {
         assert_eq!(pace.next(idle, true, None), hot);
         assert_eq!(pace.next(hot, false, Some(hour)), hot * 2);
         assert_eq!(pace.next(idle, false, None), idle);
-        assert!(jittered(hot, 3) < hot * 2 && jittered(hot, 0) == hot);
+        assert!(jittered(hot, 3) > hot / 2 && jittered(hot, 0) == hot);
+    }
+
+    /// TABLES: "one query for all tables, and for new ones": no question for names stands between two others, and
+    /// names are no older than a minute.
+    #[test]
+    fn names_come_with_the_changes() {
+        let seconds = Duration::from_secs;
+        for (hot, idle) in [(1, 60), (2, 2), (1, 7), (60, 60), (30, 45)] {
+            let pace = Pace { hot: seconds(hot), idle: seconds(idle) };
+            for looks in [false, true] {
+                let (mut pause, mut age, mut asked) = (pace.hot, Duration::MAX, 0);
+                for question in 0..1000 {
+                    age = age.saturating_add(pause);
+                    if pace.brings_names(pause, age) {
+                        (age, asked) = (Duration::ZERO, asked + 1);
+                    }
+                    assert!(age <= NAMES, "{pace:?}: question {question} leaves names of {age:?}");
+                    let used = looks.then_some(Duration::ZERO);
+                    pause = pace.next(pause, question % 100 == 0, used);
+                }
+                assert!(asked > 0 && (!looks || hot > 1 || asked < 20), "{pace:?}: {asked}");
+            }
+        }
     }
 }

@@ -10,10 +10,10 @@ use super::remembered::Remembered;
 use super::report::LastChange;
 use super::slot::{Shown, Slot, State};
 use crate::sync::Mutex;
-use icecache_iceberg::catalog::Change;
+use icecache_iceberg::catalog::{Change, Changes};
 use icecache_iceberg::{
     CatalogError, ChangeKind, Difference, ObjectError, Objects, Place, Publication, Table, TableError,
-    difference,
+    TableId, Token, difference,
 };
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -163,22 +163,18 @@ impl Lake {
         new.publication.flip().await
     }
 
-    /// Asks a catalog what has changed of what is shown, and shows it; how many tables have changed.
+    /// Asks a catalog what has changed of what is shown, and shows it; how many tables have changed. `with_names`: by
+    /// the same question also which tables there are.
     ///
     /// # Errors
     /// The catalog does not answer: what is shown stays.
-    pub(super) async fn poll(&self, number: usize) -> Result<usize, CatalogError> {
+    pub(super) async fn poll(&self, number: usize, with_names: bool) -> Result<usize, CatalogError> {
         let (known, _) = self.watched(number);
-        if known.is_empty() {
-            return Ok(0);
-        }
-        let catalog = &self.catalogs[number];
-        // Some are asked about each table by itself: who answers about none is away.
-        let answer = catalog.catalog.poll(&known).await.and_then(|mut polled| match polled.failed.len() {
-            failed if failed < known.len() => Ok(polled),
-            _ => Err(polled.failed.swap_remove(0).1),
-        });
-        let polled = catalog.hear(answer)?;
+        let polled = match (with_names, known.is_empty()) {
+            (true, _) => self.ask_all_of(number, &known).await?,
+            (false, true) => return Ok(0),
+            (false, false) => self.ask_changes_of(number, &known).await?,
+        };
         for (id, error) in polled.failed {
             tracing::debug!(table = %id, %error, "cannot ask whether a table has changed");
         }
@@ -198,6 +194,20 @@ impl Lake {
             }
         }
         Ok(changed)
+    }
+
+    async fn ask_changes_of(
+        &self,
+        number: usize,
+        known: &[(TableId, Token)],
+    ) -> Result<Changes, CatalogError> {
+        let catalog = &self.catalogs[number];
+        // Some are asked about each table by itself: who answers about none is away.
+        let answer = catalog.catalog.poll(known).await.and_then(|mut polled| match polled.failed.len() {
+            failed if failed < known.len() => Ok(polled),
+            _ => Err(polled.failed.swap_remove(0).1),
+        });
+        catalog.hear(answer)
     }
 
     /// Asks the catalog about one table now, and shows what has changed; whether anything has.

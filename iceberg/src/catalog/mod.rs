@@ -38,6 +38,9 @@ pub struct Changes {
     pub failed: Vec<(TableId, CatalogError)>,
 }
 
+/// Namespaces with their tables.
+pub type Names = Vec<(Vec<String>, Vec<TableId>)>;
+
 /// Who says which tables there are, and which version of each is the current one.
 #[async_trait]
 pub trait Catalog: Send + Sync + std::fmt::Debug {
@@ -46,7 +49,7 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
     /// The tables of one namespace, without those of the namespaces in it and without views, in order.
     async fn tables(&self, namespace: &[String]) -> Result<Vec<TableId>, CatalogError>;
     /// All namespaces with their tables, those without a namespace last, in as few questions as this kind can.
-    async fn names(&self) -> Result<Vec<(Vec<String>, Vec<TableId>)>, CatalogError> {
+    async fn names(&self) -> Result<Names, CatalogError> {
         let mut namespaces = self.namespaces().await?;
         namespaces.push(Vec::new());
         let mut names = Vec::with_capacity(namespaces.len());
@@ -64,6 +67,14 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
     /// Which of these tables have another version than the one named, as cheaply as this kind can tell.
     /// An error says that none could be asked.
     async fn poll(&self, known: &[(TableId, Token)]) -> Result<Changes, CatalogError>;
+    /// Whether one question brings both names and changes.
+    fn has_one_question(&self) -> bool {
+        false
+    }
+    /// What [`names`](Self::names) and [`poll`](Self::poll) say.
+    async fn names_and_changes(&self, known: &[(TableId, Token)]) -> Result<(Names, Changes), CatalogError> {
+        Ok((self.names().await?, self.poll(known).await?))
+    }
 }
 
 /// The most namespaces, and the most tables of one namespace, that a catalog is asked for.

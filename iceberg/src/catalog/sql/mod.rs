@@ -9,7 +9,7 @@ pub(super) use postgres::Postgres;
 #[cfg(feature = "sqlite")]
 pub(super) use sqlite::Sqlite;
 
-use super::{Catalog, CatalogError, Change, Changes, Options};
+use super::{Catalog, CatalogError, Change, Changes, Names, Options};
 use crate::table::{Table, TableId, Token};
 use async_trait::async_trait;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -30,16 +30,21 @@ pub(super) struct Row {
 
 /// Columns are found by name: older databases have fewer.
 pub(super) const TABLES_QUERY: &str = "SELECT * FROM iceberg_tables ORDER BY table_namespace, table_name";
-pub(super) const NAMESPACES_QUERY: &str =
-    "SELECT DISTINCT catalog_name, namespace FROM iceberg_namespace_properties ORDER BY namespace";
+/// The same, and the namespaces that have properties: beside their tables, or in rows of their own.
+pub(super) const ALL_QUERY: &str = "SELECT t.*, n.catalog_name AS named_catalog, n.namespace AS named_namespace \
+     FROM iceberg_tables t FULL JOIN (SELECT DISTINCT catalog_name, namespace FROM iceberg_namespace_properties) n \
+     ON t.catalog_name = n.catalog_name AND t.table_namespace = n.namespace ORDER BY t.table_namespace, t.table_name";
+
+/// Rows of `iceberg_tables`, and catalogs with the namespaces that have properties.
+pub(super) type Contents = (Vec<Row>, Vec<(String, String)>);
 
 /// A database that holds catalogs.
 #[async_trait]
 pub(super) trait Database: Send + Sync + std::fmt::Debug {
     /// All rows of `iceberg_tables`, by one query.
     async fn tables(&self) -> Result<Vec<Row>, CatalogError>;
-    /// Catalogs and the namespaces that have properties; none if the database has no such table.
-    async fn namespaces(&self) -> Result<Vec<(String, String)>, CatalogError>;
+    /// The same with namespaces, by one query; none of these if the database has no table of them.
+    async fn contents(&self) -> Result<Contents, CatalogError>;
 }
 
 /// A catalog in a database. Every question is one query for everything: a row is a name and a location.
@@ -81,8 +86,8 @@ impl<D: Database> SqlCatalog<D> {
         }
     }
 
-    async fn rows(&self) -> Result<Vec<Row>, CatalogError> {
-        let mut rows = self.database.tables().await?;
+    /// The tables among these rows that are ours.
+    fn own(&self, mut rows: Vec<Row>) -> Result<Vec<Row>, CatalogError> {
         let chosen = self.choose(&rows.iter().map(|row| row.catalog.as_str()).collect())?;
         rows.retain(|row| {
             let is_table = row.kind.as_deref().is_none_or(|kind| kind.eq_ignore_ascii_case("table"));
@@ -91,19 +96,49 @@ impl<D: Database> SqlCatalog<D> {
         Ok(rows)
     }
 
-    /// The namespaces of these rows, and those that have no tables.
-    async fn namespaces_with(&self, rows: &[Row]) -> Result<Vec<Vec<String>>, CatalogError> {
-        let with_properties = self.database.namespaces().await?;
+    async fn rows(&self) -> Result<Vec<Row>, CatalogError> {
+        self.own(self.database.tables().await?)
+    }
+
+    /// Our tables, and our namespaces: those of the tables, and those that have none.
+    async fn rows_and_namespaces(&self) -> Result<(Vec<Row>, BTreeSet<Vec<String>>), CatalogError> {
+        let (rows, with_properties) = self.database.contents().await?;
+        let rows = self.own(rows)?;
         let chosen = match rows.first() {
             Some(row) => row.catalog.clone(),
             None => self.choose(&with_properties.iter().map(|(catalog, _)| catalog.as_str()).collect())?,
         };
-        let mut found: BTreeSet<Vec<String>> = rows.iter().map(|row| levels(&row.namespace)).collect();
-        found.extend(
+        let mut namespaces: BTreeSet<Vec<String>> = rows.iter().map(|row| levels(&row.namespace)).collect();
+        namespaces.extend(
             with_properties.iter().filter(|(c, _)| *c == chosen).map(|(_, namespace)| levels(namespace)),
         );
-        Ok(found.into_iter().collect())
+        Ok((rows, namespaces))
     }
+}
+
+fn names(rows: &[Row], namespaces: BTreeSet<Vec<String>>) -> Names {
+    let mut names: BTreeMap<Vec<String>, Vec<TableId>> =
+        namespaces.into_iter().map(|namespace| (namespace, Vec::new())).collect();
+    for row in rows {
+        let id = TableId { namespace: levels(&row.namespace), name: row.name.clone() };
+        names.entry(id.namespace.clone()).or_default().push(id);
+    }
+    let top = names.remove(&Vec::new()).unwrap_or_default();
+    names.into_iter().chain([(Vec::new(), top)]).collect()
+}
+
+fn changes(rows: Vec<Row>, known: &[(TableId, Token)]) -> Changes {
+    let now: HashMap<(Vec<String>, String), Option<String>> =
+        rows.into_iter().map(|row| ((levels(&row.namespace), row.name), row.metadata)).collect();
+    let mut changes = Changes::default();
+    for (id, token) in known {
+        match now.get(&(id.namespace.clone(), id.name.clone())) {
+            Some(Some(metadata)) if *metadata == token.0 => {}
+            Some(_) => changes.changes.push(Change::Changed(id.clone())),
+            None => changes.changes.push(Change::Dropped(id.clone())),
+        }
+    }
+    changes
 }
 
 fn levels(namespace: &str) -> Vec<String> {
@@ -113,7 +148,7 @@ fn levels(namespace: &str) -> Vec<String> {
 #[async_trait]
 impl<D: Database> Catalog for SqlCatalog<D> {
     async fn namespaces(&self) -> Result<Vec<Vec<String>>, CatalogError> {
-        self.namespaces_with(&self.rows().await?).await
+        Ok(self.rows_and_namespaces().await?.1.into_iter().collect())
     }
 
     async fn tables(&self, namespace: &[String]) -> Result<Vec<TableId>, CatalogError> {
@@ -122,17 +157,9 @@ impl<D: Database> Catalog for SqlCatalog<D> {
         Ok(own.map(|row| TableId { namespace: namespace.to_vec(), name: row.name }).collect())
     }
 
-    async fn names(&self) -> Result<Vec<(Vec<String>, Vec<TableId>)>, CatalogError> {
-        let rows = self.rows().await?;
-        let namespaces = self.namespaces_with(&rows).await?;
-        let mut names: BTreeMap<Vec<String>, Vec<TableId>> =
-            namespaces.into_iter().map(|namespace| (namespace, Vec::new())).collect();
-        for row in rows {
-            let id = TableId { namespace: levels(&row.namespace), name: row.name };
-            names.entry(id.namespace.clone()).or_default().push(id);
-        }
-        let top = names.remove(&Vec::new()).unwrap_or_default();
-        Ok(names.into_iter().chain([(Vec::new(), top)]).collect())
+    async fn names(&self) -> Result<Names, CatalogError> {
+        let (rows, namespaces) = self.rows_and_namespaces().await?;
+        Ok(names(&rows, namespaces))
     }
 
     async fn load(&self, id: &TableId) -> Result<Table, CatalogError> {
@@ -151,18 +178,16 @@ impl<D: Database> Catalog for SqlCatalog<D> {
     }
 
     async fn poll(&self, known: &[(TableId, Token)]) -> Result<Changes, CatalogError> {
-        let rows = self.rows().await?;
-        let now: HashMap<(Vec<String>, String), Option<String>> =
-            rows.into_iter().map(|row| ((levels(&row.namespace), row.name), row.metadata)).collect();
-        let mut changes = Changes::default();
-        for (id, token) in known {
-            match now.get(&(id.namespace.clone(), id.name.clone())) {
-                Some(Some(metadata)) if *metadata == token.0 => {}
-                Some(_) => changes.changes.push(Change::Changed(id.clone())),
-                None => changes.changes.push(Change::Dropped(id.clone())),
-            }
-        }
-        Ok(changes)
+        Ok(changes(self.rows().await?, known))
+    }
+
+    fn has_one_question(&self) -> bool {
+        true
+    }
+
+    async fn names_and_changes(&self, known: &[(TableId, Token)]) -> Result<(Names, Changes), CatalogError> {
+        let (rows, namespaces) = self.rows_and_namespaces().await?;
+        Ok((names(&rows, namespaces), changes(rows, known)))
     }
 }
 
@@ -171,7 +196,7 @@ mod tests {
     use super::*;
     use parking_lot::Mutex;
 
-    /// Rows, namespaces, and how often the rows were asked for.
+    /// Rows, namespaces, and how many questions there were.
     type State = (Vec<Row>, Vec<(String, String)>, usize);
 
     #[derive(Debug, Default)]
@@ -184,8 +209,10 @@ mod tests {
             state.2 += 1;
             Ok(state.0.clone())
         }
-        async fn namespaces(&self) -> Result<Vec<(String, String)>, CatalogError> {
-            Ok(self.0.lock().1.clone())
+        async fn contents(&self) -> Result<Contents, CatalogError> {
+            let mut state = self.0.lock();
+            state.2 += 1;
+            Ok((state.0.clone(), state.1.clone()))
         }
     }
 
@@ -220,7 +247,7 @@ mod tests {
         );
         let (t, u) = (id(&["a", "b"], "t"), id(&["a", "b"], "u"));
         assert_eq!(catalog.tables(&t.namespace).await.unwrap(), [t.clone(), u.clone()]);
-        // Namespaces of two kinds and tables of all: one question of each kind.
+        // Namespaces of two kinds and tables of all, and what has changed of them: one question.
         let before = catalog.database.0.lock().2;
         let names = catalog.names().await.unwrap();
         assert_eq!(catalog.database.0.lock().2, before + 1);
@@ -237,6 +264,12 @@ mod tests {
         let before = catalog.database.0.lock().2;
         assert_eq!(catalog.poll(&known).await.unwrap().changes, []);
         assert_eq!(catalog.database.0.lock().2, before + 1);
+        assert!(catalog.has_one_question());
+        let (names, unchanged) = catalog.names_and_changes(&known).await.unwrap();
+        assert_eq!(
+            (catalog.database.0.lock().2, names, unchanged.changes),
+            (before + 2, all.to_vec(), vec![])
+        );
         {
             let mut state = catalog.database.0.lock();
             state.0[0].metadata = Some("s3://w/t/2.metadata.json".into());

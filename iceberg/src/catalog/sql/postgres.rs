@@ -1,8 +1,9 @@
 //! [`Postgres`]: a catalog in PostgreSQL.
-use super::{Database, NAMESPACES_QUERY, Row, TABLES_QUERY};
+use super::{ALL_QUERY, Contents, Database, Row, TABLES_QUERY};
 use crate::catalog::{CatalogError, NAMES_MAX};
 use async_trait::async_trait;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio_postgres::config::SslMode;
@@ -12,10 +13,16 @@ use tokio_postgres::{Client, Config, NoTls};
 /// So long connecting and each question may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Where there is no table of namespaces, every row of the tables says whether there is one by now.
+const TABLES_ALONE_QUERY: &str = "SELECT *, to_regclass('iceberg_namespace_properties') IS NOT NULL AS has_namespaces \
+     FROM iceberg_tables ORDER BY table_namespace, table_name";
+
 /// A database of PostgreSQL: one connection, made when it is needed, and again when it is lost.
 pub(in crate::catalog) struct Postgres {
     config: Config,
     client: Mutex<Option<Client>>,
+    /// Whether it has a table of namespaces, as far as anybody knows.
+    has_namespaces: AtomicBool,
 }
 
 impl std::fmt::Debug for Postgres {
@@ -37,7 +44,7 @@ impl Postgres {
             return Err(CatalogError::Refused { why: why.into() });
         }
         config.connect_timeout(PATIENCE).application_name("icecache");
-        Ok(Self { config, client: Mutex::new(None) })
+        Ok(Self { config, client: Mutex::new(None), has_namespaces: AtomicBool::new(true) })
     }
 
     async fn query(&self, query: &str) -> Result<Vec<tokio_postgres::Row>, Fault> {
@@ -117,32 +124,52 @@ fn column<'a, T: tokio_postgres::types::FromSql<'a>>(
         .map_err(|error| CatalogError::Refused { why: format!("PostgreSQL: column {name}: {error}") })
 }
 
+fn table(row: &tokio_postgres::Row, has_kind: bool) -> Result<Row, CatalogError> {
+    Ok(Row {
+        catalog: column(row, "catalog_name")?,
+        namespace: column(row, "table_namespace")?,
+        name: column(row, "table_name")?,
+        metadata: column(row, "metadata_location")?,
+        kind: if has_kind { column(row, "iceberg_type")? } else { None },
+    })
+}
+
+/// What rows hold. In those of a namespace without tables there is no table.
+fn contents(rows: &[tokio_postgres::Row]) -> Result<Contents, CatalogError> {
+    let has =
+        |name: &str| rows.first().is_some_and(|row| row.columns().iter().any(|column| column.name() == name));
+    let (has_kind, has_namespaces) = (has("iceberg_type"), has("named_namespace"));
+    let (mut tables, mut namespaces) = (Vec::new(), Vec::new());
+    for row in rows.iter().take(NAMES_MAX) {
+        if has_namespaces && let Some(namespace) = column(row, "named_namespace")? {
+            namespaces.push((column(row, "named_catalog")?, namespace));
+        }
+        if column::<Option<&str>>(row, "table_name")?.is_some() {
+            tables.push(table(row, has_kind)?);
+        }
+    }
+    Ok((tables, namespaces))
+}
+
 #[async_trait]
 impl Database for Postgres {
     async fn tables(&self) -> Result<Vec<Row>, CatalogError> {
-        let rows = self.ask(TABLES_QUERY).await?;
-        let read = |row: &tokio_postgres::Row| {
-            let has_kind = row.columns().iter().any(|column| column.name() == "iceberg_type");
-            Ok(Row {
-                catalog: column(row, "catalog_name")?,
-                namespace: column(row, "table_namespace")?,
-                name: column(row, "table_name")?,
-                metadata: column(row, "metadata_location")?,
-                kind: if has_kind { column(row, "iceberg_type")? } else { None },
-            })
-        };
-        rows.iter().take(NAMES_MAX).map(read).collect()
+        Ok(contents(&self.ask(TABLES_QUERY).await?)?.0)
     }
 
-    async fn namespaces(&self) -> Result<Vec<(String, String)>, CatalogError> {
-        let rows = match self.ask(NAMESPACES_QUERY).await {
-            Err(Fault::Postgres(error)) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => {
-                return Ok(Vec::new());
+    async fn contents(&self) -> Result<Contents, CatalogError> {
+        if self.has_namespaces.load(Relaxed) {
+            match self.ask(ALL_QUERY).await {
+                Err(Fault::Postgres(error)) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => {}
+                rows => return contents(&rows?),
             }
-            rows => rows?,
-        };
-        let read = |row: &tokio_postgres::Row| Ok((column(row, "catalog_name")?, column(row, "namespace")?));
-        rows.iter().take(NAMES_MAX).map(read).collect()
+        }
+        let rows = self.ask(TABLES_ALONE_QUERY).await?;
+        let has_namespaces = rows.first().map(|row| column(row, "has_namespaces")).transpose()?;
+        // Without a row nobody has said so.
+        self.has_namespaces.store(has_namespaces != Some(false), Relaxed);
+        let rows = if has_namespaces == Some(true) { self.ask(ALL_QUERY).await? } else { rows };
+        contents(&rows)
     }
 }
 

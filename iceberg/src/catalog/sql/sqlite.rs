@@ -1,8 +1,8 @@
 //! [`Sqlite`]: a catalog in a file.
-use super::{Database, NAMESPACES_QUERY, Row, TABLES_QUERY};
+use super::{ALL_QUERY, Contents, Database, Row, TABLES_QUERY};
 use crate::catalog::{CatalogError, NAMES_MAX};
 use async_trait::async_trait;
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Statement};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -56,31 +56,42 @@ impl Sqlite {
     }
 }
 
+/// What the rows of a statement hold. In those of a namespace without tables there is no table.
+fn contents(mut statement: Statement<'_>) -> rusqlite::Result<Contents> {
+    let has_kind = statement.column_index("iceberg_type").is_ok();
+    let has_namespaces = statement.column_index("named_namespace").is_ok();
+    let (mut tables, mut namespaces) = (Vec::new(), Vec::new());
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()?
+        && tables.len().max(namespaces.len()) < NAMES_MAX
+    {
+        if has_namespaces && let Some(namespace) = row.get("named_namespace")? {
+            namespaces.push((row.get("named_catalog")?, namespace));
+        }
+        if let Some(name) = row.get("table_name")? {
+            tables.push(Row {
+                catalog: row.get("catalog_name")?,
+                namespace: row.get("table_namespace")?,
+                name,
+                metadata: row.get("metadata_location")?,
+                kind: if has_kind { row.get("iceberg_type")? } else { None },
+            });
+        }
+    }
+    Ok((tables, namespaces))
+}
+
 #[async_trait]
 impl Database for Sqlite {
     async fn tables(&self) -> Result<Vec<Row>, CatalogError> {
-        self.ask(|connection| {
-            let mut statement = connection.prepare(TABLES_QUERY)?;
-            let has_kind = statement.column_index("iceberg_type").is_ok();
-            let rows = statement.query_map([], |row| {
-                Ok(Row {
-                    catalog: row.get("catalog_name")?,
-                    namespace: row.get("table_namespace")?,
-                    name: row.get("table_name")?,
-                    metadata: row.get("metadata_location")?,
-                    kind: if has_kind { row.get("iceberg_type")? } else { None },
-                })
-            })?;
-            rows.take(NAMES_MAX).collect()
-        })
-        .await
+        self.ask(|connection| Ok(contents(connection.prepare(TABLES_QUERY)?)?.0)).await
     }
 
-    async fn namespaces(&self) -> Result<Vec<(String, String)>, CatalogError> {
+    async fn contents(&self) -> Result<Contents, CatalogError> {
         self.ask(|connection| {
-            let Ok(mut statement) = connection.prepare(NAMESPACES_QUERY) else { return Ok(Vec::new()) };
-            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-            rows.take(NAMES_MAX).collect()
+            // Databases of old have no table of namespaces.
+            let statement = connection.prepare(ALL_QUERY).or_else(|_| connection.prepare(TABLES_QUERY))?;
+            contents(statement)
         })
         .await
     }
@@ -108,6 +119,22 @@ mod tests {
             let catalog = SqlCatalog::new(Sqlite::new(path), "mine", &Options::default());
             let tables = catalog.tables(&["db".into()]).await.unwrap();
             assert_eq!(tables.len(), usize::from(value.is_empty()), "{file}");
+            let names = catalog.names().await.unwrap();
+            assert_eq!(names.iter().map(|(_, tables)| tables.len()).sum::<usize>(), tables.len());
+            connection
+                .execute_batch(
+                    "CREATE TABLE iceberg_namespace_properties (catalog_name VARCHAR(255), namespace VARCHAR(255), property_key VARCHAR(255), property_value VARCHAR(1000));
+                     INSERT INTO iceberg_namespace_properties VALUES ('c', 'db', 'a', '1'), ('c', 'db', 'b', '2'), ('c', 'none', 'a', '1'), ('d', 'other', 'a', '1');",
+                )
+                .unwrap();
+            // A view is of the catalog, too.
+            let open =
+                |name: &str| SqlCatalog::new(Sqlite::new(dir.path().join(file)), name, &Options::default());
+            let (names, changes) = open("c").names_and_changes(&[]).await.unwrap();
+            let namespaces: Vec<&[String]> =
+                names.iter().map(|(namespace, _)| namespace.as_slice()).collect();
+            assert_eq!(namespaces, [&["db".to_owned()][..], &["none".to_owned()], &[]], "{file}");
+            assert_eq!((names[0].1.len(), changes.changes.len()), (tables.len(), 0));
         }
         let none = SqlCatalog::new(Sqlite::new(dir.path().join("none.db")), "mine", &Options::default());
         assert!(matches!(none.namespaces().await, Err(CatalogError::Unavailable { .. })));

@@ -19,6 +19,9 @@ mod common;
 #[path = "tables/fleet.rs"]
 mod fleet;
 mod harness;
+#[cfg(feature = "http")]
+#[path = "tables/hinted.rs"]
+mod hinted;
 #[path = "tables/kills.rs"]
 mod kills;
 #[path = "tables/lake.rs"]

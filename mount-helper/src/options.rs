@@ -56,6 +56,8 @@ const SETTINGS: &[&str] = &[
     "tables-cache",
     "keep-snapshots",
     "tables-redis",
+    "tables-hints",
+    "tables-hints-token",
     "tables-poll",
     "tables-poll-idle",
     "tables-timeout",

@@ -201,6 +201,9 @@ fn report_ready(ready: &Ready, shows: bool, context: &Context) -> Result<()> {
     if let Some(metrics) = ready.metrics {
         context.output.say(&format!("metrics are at http://{metrics}/metrics"));
     }
+    if let Some(hints) = ready.hints {
+        context.output.say(&format!("hints are taken at http://{hints}/tables/TABLE/refresh"));
+    }
     Ok(())
 }
 

@@ -128,6 +128,9 @@ fn about_tables(tables: &control::TablesStatus) -> Vec<(&'static str, String)> {
         let why = catalog.error.as_deref().map(|why| format!(", but not now: {}", safe(why)));
         rows.push(("catalog", format!("{}: {answered}{}", safe(&catalog.name), why.unwrap_or_default())));
     }
+    if let Some(hints) = tables.hints {
+        rows.push(("hints", format!("at http://{hints}/tables/TABLE/refresh")));
+    }
     rows
 }
 

@@ -119,6 +119,16 @@ pub const KEYS: &[Key] = &[
          (12h, 7d, 8w), or until their metadata has so many bytes (500MB); several of these: what all permit",
     ),
     key("tables-redis", None, "ask this Redis before the object store, as redis[s]://HOST:PORT"),
+    key(
+        "tables-hints",
+        None,
+        "take hints that tables have changed at this address, as HOST:PORT: POST /tables/TABLE/refresh",
+    ),
+    key(
+        "tables-hints-token",
+        None,
+        "who hints must show this token, as Authorization: Bearer; env:VARIABLE or file:PATH",
+    ),
     key("tables-poll", Some("1s"), "how often catalogs are asked while somebody looks into their tables"),
     key("tables-poll-idle", Some("60s"), "how often catalogs are asked at least"),
     key(

@@ -151,7 +151,7 @@ impl Merged {
 /// The value as anybody may see it.
 fn shown(key: &Key, value: &Value<OsString>) -> Value<OsString> {
     match key.name {
-        "catalog" | "catalog-option" | "tables-redis" => {
+        "catalog" | "catalog-option" | "tables-redis" | "tables-hints-token" => {
             value.clone().map(|text| super::tables::masked(key.name, &text.to_string_lossy()).into())
         }
         _ => value.clone(),

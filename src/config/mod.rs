@@ -21,7 +21,7 @@ pub use choice::Choice;
 pub use file::ConfigFile;
 pub use merge::{Environment, Merged, Origin, Value};
 pub use settings::{MountSettings, RemoteSettings, S3Settings};
-pub use tables::{KeepVersions, TablesSettings};
+pub use tables::{HintsSettings, KeepVersions, TablesSettings};
 pub use types::{
     Access, FsyncMode, Layout, MountFlags, Name, OnConflict, OnExisting, Passthrough, Restore, Scan,
     Transport, Xattr,

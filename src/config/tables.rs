@@ -27,12 +27,30 @@ pub struct TablesSettings {
     pub keep: KeepVersions,
     /// A Redis that machines share; may hold a password.
     pub redis: Option<String>,
+    /// Where hints that tables have changed are taken by HTTP.
+    #[serde(default)]
+    pub hints: Option<HintsSettings>,
     /// How often a catalog is asked for tables that are looked into.
     pub poll: Duration,
     /// The same at least, whoever looks; not shorter than `poll`.
     pub poll_idle: Duration,
     /// A read that has brought nothing for so long fails.
     pub timeout: Duration,
+}
+
+/// Where hints are taken, and of whom.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HintsSettings {
+    /// As `HOST:PORT`.
+    pub address: String,
+    /// What whoever hints must show; `None`: nothing.
+    pub token: Option<String>,
+}
+
+impl std::fmt::Debug for HintsSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HintsSettings").field("address", &self.address).finish_non_exhaustive()
+    }
 }
 
 /// Which older versions of a table stay readable: those that each of these permits. None of them: the usual number.
@@ -74,6 +92,16 @@ impl TablesSettings {
             let message = format!("tables-poll is longer than tables-poll-idle: {poll} and {idle}");
             return Err(ConfigError::Conflict { message });
         }
+        let token = reader.parse("tables-hints-token", |text| token(text, environment))?;
+        let hints = match (reader.text("tables-hints")?, token) {
+            (Some(address), token) => Some(HintsSettings { address, token }),
+            (None, None) => None,
+            (None, Some(_)) => {
+                let message =
+                    "tables-hints-token without an address to take hints at: give tables-hints".to_owned();
+                return Err(ConfigError::Conflict { message });
+            }
+        };
         Ok(Some(Self {
             catalogs,
             options: reader.parse("catalog-option", options)?.unwrap_or_default(),
@@ -81,6 +109,7 @@ impl TablesSettings {
             cache_bytes: reader.always("tables-cache", size)?,
             keep: reader.parse("keep-snapshots", keep)?.unwrap_or_default(),
             redis: reader.text("tables-redis")?,
+            hints,
             poll,
             poll_idle,
             timeout: reader.always("tables-timeout", pause)?,
@@ -138,23 +167,31 @@ fn option(text: &str, environment: &Environment) -> Result<(String, String, Stri
     let Some((catalog, key, value)) = parsed else {
         return Err("an option of a catalog is NAME.KEY=VALUE, as in prod.warehouse=main".to_owned());
     };
-    let value = if let Some(variable) = value.strip_prefix(FROM_ENVIRONMENT) {
+    let found = elsewhere(value, environment).map_err(|why| format!("option {catalog}.{key}: {why}"))?;
+    Ok((catalog.to_owned(), key.to_owned(), found.unwrap_or_else(|| value.to_owned())))
+}
+
+/// A value that stands in a variable or in a file; `None` if this is not where it stands, but the value itself.
+fn elsewhere(value: &str, environment: &Environment) -> Result<Option<String>, String> {
+    if let Some(variable) = value.strip_prefix(FROM_ENVIRONMENT) {
         let value = environment.get(variable).and_then(|value| value.to_str());
-        let none = || {
-            format!(
-                "option {catalog}.{key}: the environment has no such variable: {}",
-                variable.escape_debug()
-            )
-        };
-        value.ok_or_else(none)?.to_owned()
-    } else if let Some(path) = value.strip_prefix(FROM_FILE).filter(|path| !path.starts_with("//")) {
-        let read = std::fs::read_to_string(path);
-        let failed = |e| format!("option {catalog}.{key}: cannot read its file: {path}: {e}");
-        read.map_err(failed)?.trim_end().to_owned()
-    } else {
-        value.to_owned()
+        let none = || format!("the environment has no such variable: {}", variable.escape_debug());
+        return value.map(|value| Some(value.to_owned())).ok_or_else(none);
+    }
+    let Some(path) = value.strip_prefix(FROM_FILE).filter(|path| !path.starts_with("//")) else {
+        return Ok(None);
     };
-    Ok((catalog.to_owned(), key.to_owned(), value))
+    let read = std::fs::read_to_string(path);
+    Ok(Some(read.map_err(|e| format!("cannot read its file: {path}: {e}"))?.trim_end().to_owned()))
+}
+
+/// A token is never typed: lists of processes show what is.
+fn token(text: &str, environment: &Environment) -> Result<String, String> {
+    match elsewhere(text, environment)? {
+        Some(token) if !token.is_empty() => Ok(token),
+        Some(_) => Err("the token is empty".to_owned()),
+        None => Err("expected where the token is: env:VARIABLE or file:PATH".to_owned()),
+    }
 }
 
 /// What may be shown of a value that may hold secrets: options of catalogs by their names, URLs without passwords.
@@ -166,6 +203,9 @@ pub(super) fn masked(key: &str, text: &str) -> String {
             format!("{name}=…")
         }
         ("catalog-option", None) => "…".to_owned(),
+        ("tables-hints-token", _) if !line.starts_with(FROM_ENVIRONMENT) && !line.starts_with(FROM_FILE) => {
+            "…".to_owned()
+        }
         _ => without_password(line),
     };
     lines_of(text).map(shown).collect::<Vec<_>>().join("\n")
@@ -209,6 +249,10 @@ mod tests {
             assert!(error.contains("NAME.KEY=VALUE") && !error.contains("secret"), "{error}");
         }
         assert!(option("p.token=env:NO_SUCH", &environment).is_err());
+        assert_eq!(token("env:TOKEN", &environment).as_deref(), Ok("secret"));
+        assert_eq!(token(&format!("file:{}", file.path().display()), &environment).as_deref(), Ok("secret"));
+        let typed = token("secret", &environment).expect_err("typed");
+        assert!(typed.contains("env:VARIABLE") && !typed.contains("secret"), "{typed}");
     }
 
     #[test]
@@ -230,6 +274,8 @@ mod tests {
             masked("catalog", "a=sql:postgres://u:secret@h/d\nb=hadoop:s3://bucket/wh"),
             "a=sql:postgres://u:…@h/d\nb=hadoop:s3://bucket/wh"
         );
+        assert_eq!(masked("tables-hints-token", "secret"), "…");
+        assert_eq!(masked("tables-hints-token", "env:TOKEN"), "env:TOKEN");
         assert_eq!(masked("tables-redis", "redis://:se@cret@h:1"), "redis://:…@h:1");
     }
 }

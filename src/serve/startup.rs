@@ -66,6 +66,9 @@ pub struct Ready {
     /// Where metrics are, if anywhere: a port of 0 has become one by then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics: Option<SocketAddr>,
+    /// Where hints that tables have changed are taken, if anywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hints: Option<SocketAddr>,
 }
 
 /// An [`Error`] that crosses a process border: kind and the whole message.
@@ -184,8 +187,8 @@ mod tests {
         status.progress(Progress { phase: "restoring".into(), bytes: 5, bytes_total: 9, entries: 1 });
         let dir = PathBuf::from("/tmp");
         let metrics = Some(([127, 0, 0, 1], 9000).into());
-        let ready =
-            Ready { pid: 7, mode: "classic".into(), mode_reason: "x".into(), version: None, dir, metrics };
+        let (mode, mode_reason) = ("classic".into(), "x".into());
+        let ready = Ready { pid: 7, mode, mode_reason, version: None, dir, metrics, hints: None };
         status.ready(ready.clone());
         status.failed(&Error::new(ErrorKind::Io, "too late"));
         let lines: Vec<StartupLine> = BufReader::new(read)

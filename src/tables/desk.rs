@@ -46,18 +46,9 @@ impl Lake {
         }
     }
 
-    /// The table that a person means: its path below the mount, that path without `iceberg/`, or the name that the
-    /// catalog has for it, alone or behind that of the catalog.
+    /// The table that a person means.
     async fn meant(&self, name: &str) -> Result<Arc<Slot>> {
-        let name = name.trim_matches('/');
-        let means = |slot: &Slot| {
-            let id = slot.id.to_string();
-            slot.path == name
-                || slot.path.strip_prefix(TABLES).and_then(|rest| rest.strip_prefix('/')) == Some(name)
-                || id == name
-                || format!("{}.{id}", self.catalogs[slot.catalog].name) == name
-        };
-        let find = || self.slots().into_iter().filter(|slot| means(slot)).collect::<Vec<_>>();
+        let find = || self.slots().into_iter().filter(|slot| self.means(slot, name)).collect::<Vec<_>>();
         let mut found = find();
         if found.is_empty() {
             let _stays_as_it_is = self.ask_names().await; // it may be new
@@ -73,6 +64,16 @@ impl Lake {
                 Err(Error::new(ErrorKind::Invalid, message))
             }
         }
+    }
+
+    /// Whether a table is called so: by its path below the mount, that path without `iceberg/`, or the name that the
+    /// catalog has for it, alone or behind that of the catalog.
+    pub(super) fn means(&self, slot: &Slot, name: &str) -> bool {
+        let (name, id) = (name.trim_matches('/'), slot.id.to_string());
+        slot.path == name
+            || slot.path.strip_prefix(TABLES).and_then(|rest| rest.strip_prefix('/')) == Some(name)
+            || id == name
+            || format!("{}.{id}", self.catalogs[slot.catalog].name) == name
     }
 
     async fn shown(&self, name: &str) -> Result<(Arc<Slot>, Arc<Shown>)> {
@@ -204,18 +205,6 @@ impl Lake {
     pub fn location_of(&self, path: &str) -> Option<String> {
         let (slot, _) = self.table(path)?;
         Some(slot.current()?.publication.metadata().location.as_str().to_owned())
-    }
-
-    /// Somebody elsewhere says that the table in this folder has changed: the catalog is asked, if it is shown here.
-    pub async fn hint(&self, location: &str) {
-        for slot in self.slots() {
-            let shown = slot.current();
-            if shown.is_some_and(|shown| shown.publication.metadata().location.as_str() == location)
-                && let Err(why) = self.refresh(&slot).await
-            {
-                tracing::debug!(table = slot.path, why, "a hint came to nothing");
-            }
-        }
     }
 
     /// Brings the files of a table, or of a partition, into the cache.

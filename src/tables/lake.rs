@@ -1,5 +1,6 @@
 //! [`Lake`]: which tables there are, and which version of each is shown.
 use super::feed::Feed;
+use super::hinted::{HintCounts, Hinted};
 use super::keeper::Keeper;
 use super::known::Known;
 use super::names::{Asking, Names};
@@ -47,6 +48,8 @@ pub(super) struct Named {
     used_ms: AtomicU64,
     /// Somebody looks where nobody had looked lately.
     pub(super) wanted: Notify,
+    /// Somebody says that its tables have changed.
+    pub(super) hinted: Hinted,
 }
 
 /// When a catalog answered last, and why it does not now.
@@ -97,6 +100,7 @@ pub struct Lake {
     pub(super) remembered: Arc<Remembered>,
     known: Known,
     feed: Feed,
+    pub(super) hints: HintCounts,
     /// What is to stay in the cache.
     pub(super) pins: Pins,
     /// Who brings what is to be there.
@@ -138,6 +142,7 @@ impl Lake {
                 asking: Asking::default(),
                 used_ms: AtomicU64::new(0),
                 wanted: Notify::new(),
+                hinted: Hinted::default(),
             });
         }
         let folder = folder.join(mapping.id());
@@ -153,6 +158,7 @@ impl Lake {
             remembered,
             known: Known::default(),
             feed: Feed::default(),
+            hints: HintCounts::default(),
             pins,
             keeper: Keeper::default(),
             brought: Mutex::default(),

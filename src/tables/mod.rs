@@ -21,6 +21,7 @@ mod ahead;
 mod counted;
 mod desk;
 mod feed;
+mod hinted;
 mod keeper;
 mod known;
 mod lake;
@@ -39,6 +40,7 @@ mod view;
 
 pub use ahead::{Ahead, Known};
 pub use feed::{Batch, Event, Feed, What};
+pub use hinted::HintCounts;
 pub use lake::{Lake, LakeOptions};
 pub use pins::{Pin, decode as decode_pins};
 pub use remembered::decode as decode_remembered;

@@ -23,7 +23,10 @@ const NAMES: Duration = Duration::from_secs(60);
 pub async fn track(lake: Arc<Lake>, pace: Pace, mut stop: watch::Receiver<bool>) {
     let catalogs = (0..lake.catalogs()).map(|number| {
         let lake = lake.clone();
-        async move { tokio::join!(ask_changes(&lake, number, pace), ask_names(&lake, number, pace)) }
+        async move {
+            let (changes, names) = (ask_changes(&lake, number, pace), ask_names(&lake, number, pace));
+            tokio::join!(changes, names, lake.follow_hints(number))
+        }
     });
     tokio::select! {
         _ = futures::future::join_all(catalogs) => {}

@@ -194,6 +194,9 @@ pub struct TablesStatus {
     pub cache_max_bytes: u64,
     /// The catalogs.
     pub catalogs: Vec<CatalogStatus>,
+    /// Where hints that tables have changed are taken by HTTP.
+    #[serde(default)]
+    pub hints: Option<std::net::SocketAddr>,
 }
 
 /// How a catalog stands.

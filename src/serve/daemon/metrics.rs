@@ -5,7 +5,7 @@ use crate::clock::Timestamp;
 use crate::config::MountSettings;
 use crate::error::{Error, Result};
 use crate::remote::Counters;
-use crate::serve::http::{Limits, listen, serve};
+use crate::serve::http::{Answer, Limits, listen, serve};
 use crate::serve::metrics::{Metrics, MountTotals, of_mount, of_tables};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// Who scrapes is one or two; at the end nobody waits for them.
+/// Who scrapes or hints is one or two; at the end nobody waits for them.
 const LIMITS: Limits = Limits { connections: 64, drain: Duration::from_secs(1), ..Limits::DEFAULT };
 
 /// An address that is held.
@@ -24,7 +24,7 @@ pub struct Listening {
     address: SocketAddr,
 }
 
-/// Metrics that are served.
+/// What is served there.
 pub struct Serving {
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
@@ -33,11 +33,15 @@ pub struct Serving {
 impl Listening {
     /// Takes the address of the settings, if they have one.
     pub fn begin(runtime: &Runtime, settings: &MountSettings) -> Result<Option<Self>> {
-        let Some(address) = &settings.metrics else { return Ok(None) };
+        settings.metrics.as_ref().map(|address| Self::at(runtime, address)).transpose()
+    }
+
+    /// Takes an address.
+    pub fn at(runtime: &Runtime, address: &str) -> Result<Self> {
         let listener = runtime.block_on(listen(address))?;
         let address =
             listener.local_addr().map_err(|e| Error::io("cannot tell the address that is listened at", e))?;
-        Ok(Some(Self { listener, address }))
+        Ok(Self { listener, address })
     }
 
     /// Where that is: a port of 0 has become one.
@@ -60,18 +64,19 @@ impl Listening {
             all.extend(tables.iter().flat_map(|desk| of_tables(&desk.totals())));
             all
         };
-        self.answer(runtime, Metrics::new(all))
+        self.answer(runtime, Arc::new(Metrics::new(all)))
     }
 
     /// Answers for a mount of tables.
     #[cfg(feature = "tables")]
     pub fn serve_tables(self, runtime: &Runtime, desk: Desk) -> Serving {
-        self.answer(runtime, Metrics::new(move || of_tables(&desk.totals())))
+        self.answer(runtime, Arc::new(Metrics::new(move || of_tables(&desk.totals()))))
     }
 
-    fn answer(self, runtime: &Runtime, metrics: Metrics) -> Serving {
+    /// Answers in this way.
+    pub fn answer(self, runtime: &Runtime, answers: Arc<dyn Answer>) -> Serving {
         let (stop, stopped) = watch::channel(false);
-        let task = runtime.spawn(serve(self.listener, Arc::new(metrics), LIMITS, Arc::default(), stopped));
+        let task = runtime.spawn(serve(self.listener, answers, LIMITS, Arc::default(), stopped));
         Serving { stop, task }
     }
 }

@@ -110,6 +110,7 @@ pub fn run(settings: MountSettings, status: &StatusPipe) -> Result<Ended> {
     let mut mounted = ready(&settings, &served, version);
     mounted.metrics = metered.as_ref().map(Listening::address);
     let desk = tables.as_ref().map(tables::Shown::desk);
+    mounted.hints = desk.as_ref().and_then(tables::Desk::hints);
     let metrics =
         metered.map(|at| at.serve(&runtime, settings.clone(), served.clone(), counters.clone(), desk));
     tracing::info!(
@@ -206,7 +207,8 @@ impl Prepared<'_> {
 
 fn ready(settings: &MountSettings, served: &Served, version: Option<String>) -> Ready {
     let (mode, mode_reason) = served.mode();
-    Ready { pid: std::process::id(), mode, mode_reason, version, dir: settings.dir.clone(), metrics: None }
+    let (pid, dir) = (std::process::id(), settings.dir.clone());
+    Ready { pid, mode, mode_reason, version, dir, metrics: None, hints: None }
 }
 
 fn serve_control(

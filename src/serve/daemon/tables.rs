@@ -5,7 +5,14 @@ mod controller;
 mod desk;
 #[cfg_attr(not(feature = "redis"), allow(unused, reason = "nobody is there to be heard"))]
 mod hints;
+#[cfg(feature = "http")]
+mod notification;
 mod shelf;
+#[cfg(feature = "http")]
+mod webhook;
+#[cfg(not(feature = "http"))]
+#[path = "tables/webhookless.rs"]
+mod webhook;
 
 use super::metrics::Listening;
 use super::mounting::allow_other;
@@ -110,6 +117,7 @@ pub(super) fn run(settings: &Arc<MountSettings>, status: &StatusPipe) -> Result<
         version: None,
         dir: settings.dir.clone(),
         metrics: metered.as_ref().map(Listening::address),
+        hints: shown.desk().hints(),
     });
     let metrics = metered.map(|at| at.serve_tables(&runtime, shown.desk()));
 

@@ -3,7 +3,7 @@ mod reading;
 mod token;
 mod writing;
 
-pub use token::Token;
+pub use token::{Token, unauthorized};
 
 use super::conditions::Validators;
 use super::content::Content;

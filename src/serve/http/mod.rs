@@ -18,7 +18,7 @@ mod range;
 mod reply;
 mod server;
 
-pub use files::{Files, Token};
+pub use files::{Files, Token, unauthorized};
 pub use meters::{HttpMeters, HttpTotals};
-pub use reply::{Body, text};
+pub use reply::{Body, text, words};
 pub use server::{Answer, Limits, listen, serve};

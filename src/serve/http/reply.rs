@@ -31,7 +31,7 @@ pub fn text(status: StatusCode, content_type: &'static str, text: String) -> Res
 }
 
 /// An answer in words, a line of plain text.
-pub(super) fn words(status: StatusCode, line: &str) -> Response<Body> {
+pub fn words(status: StatusCode, line: &str) -> Response<Body> {
     text(status, "text/plain; charset=utf-8", format!("{line}\n"))
 }
 

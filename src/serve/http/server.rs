@@ -147,14 +147,15 @@ async fn connection(
     let service = service_fn(|request: Request<Incoming>| {
         let owing = owing.clone();
         async move {
-            let (is_put, rest) = (request.method() == Method::PUT, request.body().size_hint());
+            let brings = matches!(*request.method(), Method::PUT | Method::POST);
+            let rest = request.body().size_hint();
             let has_body = !request.body().is_end_stream();
             let mut reply = match objection(&request, limits) {
                 Some(reply) => reply,
                 None => answers.answer(request).await,
             };
-            // What was put has been read to its end; whatever else comes is read by nobody.
-            let is_unread = has_body && !(is_put && reply.status().is_success());
+            // What was brought and taken has been read to its end; whatever else comes is read by nobody.
+            let is_unread = has_body && !(brings && reply.status().is_success());
             owing.store(is_unread, Relaxed);
             if is_unread && rest.upper().is_none_or(|bytes| bytes > DRAINED_BYTES) {
                 reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

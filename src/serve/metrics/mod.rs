@@ -86,6 +86,7 @@ mod tests {
             tables: [("known", 0), ("shown", 0), ("failed", 0)],
             catalogs: vec![("lake".into(), Some(Duration::from_secs(3)), true)],
             hedged: (0, 0),
+            hints: [("asked", 0), ("merged", 0), ("refused", 0)],
             cache: cache.stats(),
             journal_bytes: cache.journal_bytes(),
         };

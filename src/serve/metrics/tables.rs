@@ -13,6 +13,8 @@ pub struct TablesTotals {
     pub catalogs: Vec<(String, Option<Duration>, bool)>,
     /// Requests that were sent a second time, and those whose second answer was first.
     pub hedged: (u64, u64),
+    /// What became of hints.
+    pub hints: [(&'static str, u64); 3],
     /// The cache that they are read through.
     pub cache: Stats,
     /// The size of its journal.
@@ -50,6 +52,12 @@ pub fn of_tables(totals: &TablesTotals) -> Vec<Family> {
             "Requests for blocks that were sent a second time because the answer was late, and whether that came first.",
             "result",
             &[("won", totals.hedged.1), ("lost", totals.hedged.0.saturating_sub(totals.hedged.1))],
+        ),
+        Family::by(
+            "icecache_tables_hints_total",
+            "Hints that tables have changed, from other machines and by HTTP.",
+            "result",
+            &totals.hints,
         ),
     ]);
     all

@@ -8,6 +8,8 @@ use crate::serve::metrics::TablesTotals;
 use crate::tables::Lake;
 use serde::Serialize;
 use serde_json::Value;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,11 +23,18 @@ pub struct Desk {
     pub(super) catalogs: String,
     pub(super) lake: Arc<Lake>,
     pub(super) requests: Arc<Counters>,
+    /// Where hints are taken.
+    pub(super) hints: Option<SocketAddr>,
 }
 
 impl Desk {
     fn cache(&self) -> &Cache {
         self.lake.stores().cache()
+    }
+
+    /// Where hints are taken, if anywhere.
+    pub fn hints(&self) -> Option<SocketAddr> {
+        self.hints
     }
 
     /// How they stand.
@@ -43,6 +52,7 @@ impl Desk {
             cached_bytes: self.cache().stats().used.bytes,
             cache_max_bytes: self.cache().config().max_bytes,
             catalogs: catalogs.collect(),
+            hints: self.hints,
         }
     }
 
@@ -52,6 +62,7 @@ impl Desk {
         serde_json::json!({
             "requests": self.requests.snapshot(),
             "hedged": { "sent": sent, "won": won },
+            "hints": BTreeMap::from(self.lake.hints().all()),
             "cache": self.cache().stats(),
         })
     }
@@ -65,6 +76,7 @@ impl Desk {
             tables: [("known", known), ("shown", shown), ("failed", failed)],
             catalogs: catalogs.map(|(name, ago, error)| (name, ago, error.is_none())).collect(),
             hedged: self.lake.stores().hedges().counts(),
+            hints: self.lake.hints().all(),
             cache: self.cache().stats(),
             journal_bytes: self.cache().journal_bytes(),
         }

@@ -42,8 +42,8 @@ async fn hear(lake: &Lake, peers: &Peers) {
     let mut listener = peers.listen(TOPIC);
     loop {
         match listener.next::<Hint>().await {
-            Ok(Heard::Said(hint)) => lake.hint(&hint.location).await,
-            Ok(Heard::Gap) => drop(lake.refresh_now(None).await),
+            Ok(Heard::Said(hint)) => lake.hint_folder(&hint.location),
+            Ok(Heard::Gap) => lake.hint_all(),
             Err(error) => {
                 tracing::warn!(%error, "no hints from other machines; catalogs are asked all the same");
                 return;

@@ -1,6 +1,7 @@
 //! [`Shelf`]: tables that are ready to be shown, on a mount of their own or beside a directory.
 use super::desk::Desk;
 use super::hints;
+use super::webhook::{Taking, Webhook};
 use crate::cache::{Cache, Config, Tier};
 use crate::config::{MountSettings, Passthrough, TablesSettings};
 use crate::error::{Error, ErrorKind, Result};
@@ -38,6 +39,7 @@ pub struct Shelf {
     desk: Desk,
     shared: Shared,
     pace: Pace,
+    webhook: Option<Webhook>,
 }
 
 /// Tables that follow their catalogs.
@@ -47,6 +49,7 @@ pub struct Shown {
     stop: watch::Sender<bool>,
     tracker: JoinHandle<()>,
     hints: Exchange,
+    taking: Option<Taking>,
 }
 
 impl Shelf {
@@ -54,6 +57,7 @@ impl Shelf {
     pub fn open(settings: &MountSettings, runtime: &Runtime, status: &StatusPipe) -> Result<Option<Self>> {
         let Some(tables) = &settings.tables else { return Ok(None) };
         let requests: Arc<Counters> = Arc::default();
+        let webhook = Webhook::begin(tables, runtime, status)?;
         own_directory(&settings.tables_dir())?;
         let cache_dir = settings.tables_dir().join("cache");
         let config = Config { max_bytes: tables.cache_bytes, ..Config::new(&cache_dir) };
@@ -79,9 +83,10 @@ impl Shelf {
             Backing::probe(&disk).map_err(|e| Error::io("cannot look at the disk of the cache", e))?.depth;
         let how = Serving { passthrough: classic.is_none(), beside: !tables.only, patience: tables.timeout };
         let adapter = TablesAdapter::new(View::new(lake.clone()), runtime.handle().clone(), how, disk);
-        let desk = Desk { catalogs: shown(tables)?, lake, requests };
+        let hints = webhook.as_ref().map(Webhook::address);
+        let desk = Desk { catalogs: shown(tables)?, lake, requests, hints };
         let pace = Pace { hot: tables.poll, idle: tables.poll_idle };
-        Ok(Some(Self { adapter, classic, depth, cache, desk, shared, pace }))
+        Ok(Some(Self { adapter, classic, depth, cache, desk, shared, pace, webhook }))
     }
 
     /// What the kernel does not serve by itself, and why.
@@ -136,13 +141,14 @@ impl Shelf {
 
     /// From now on the tables follow their catalogs.
     pub fn show(self, runtime: &Runtime) -> Shown {
-        let Self { adapter, cache, desk, shared, pace, .. } = self;
+        let Self { adapter, cache, desk, shared, pace, webhook, .. } = self;
         let (stop, stopping) = watch::channel(false);
         desk.lake.on_turn(move |path| adapter.turned(path));
         let tracker = runtime.spawn(track(desk.lake.clone(), pace, stopping));
         let lake = desk.lake.clone();
         let hints = shared.exchange(runtime.handle(), |peers| hints::exchange(lake, peers));
-        Shown { cache, desk, stop, tracker, hints }
+        let taking = webhook.map(|webhook| webhook.serve(runtime, desk.lake.clone()));
+        Shown { cache, desk, stop, tracker, hints, taking }
     }
 }
 
@@ -154,6 +160,9 @@ impl Shown {
 
     /// Nothing is mounted any more, and nobody asks.
     pub fn end(self, runtime: &Runtime) {
+        if let Some(taking) = self.taking {
+            taking.end(runtime);
+        }
         let _told = self.stop.send(true);
         let _ended = runtime.block_on(self.tracker);
         drop(self.hints);

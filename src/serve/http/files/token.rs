@@ -12,6 +12,15 @@ impl Token {
     pub fn new(text: &str) -> Self {
         Self(blake3::hash(text.as_bytes()))
     }
+
+    /// Whether a request shows it.
+    pub fn is_shown(&self, headers: &HeaderMap) -> bool {
+        let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let shown = shown.and_then(|value| value.split_once(' '));
+        shown.is_some_and(|(scheme, text)| {
+            scheme.eq_ignore_ascii_case("bearer") && Self::new(text.trim()) == *self
+        })
+    }
 }
 
 impl std::fmt::Debug for Token {
@@ -25,14 +34,12 @@ pub fn refusal(token: Option<&Token>, headers: &HeaderMap) -> Option<Response<Bo
     let Some(token) = token else {
         return Some(words(StatusCode::FORBIDDEN, "nothing may be written here (serve with --token-file)"));
     };
-    let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let shown = shown.and_then(|value| value.split_once(' '));
-    let shown =
-        shown.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, text)| text.trim());
-    if shown.is_some_and(|text| Token::new(text) == *token) {
-        return None;
-    }
-    let mut reply = words(StatusCode::UNAUTHORIZED, "whoever writes must show the token");
+    (!token.is_shown(headers)).then(|| unauthorized("whoever writes must show the token"))
+}
+
+/// What those are told who have not shown the token.
+pub fn unauthorized(line: &str) -> Response<Body> {
+    let mut reply = words(StatusCode::UNAUTHORIZED, line);
     reply.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    Some(reply)
+    reply
 }

@@ -148,6 +148,20 @@ pub fn unescape_name(component: &str) -> Option<String> {
     (escape_name(&name) == component).then_some(name)
 }
 
+/// The name, as [`escape_name`] gives it, that a path begins with, and the rest of the path; `None` if the path ends
+/// before the name does.
+pub fn split_name(path: &str) -> Option<(&str, &str)> {
+    let mut end = 0;
+    for piece in path.split('/') {
+        end += piece.len();
+        if !piece.ends_with("~+") {
+            return Some((&path[..end], path.get(end + 1..).unwrap_or_default()));
+        }
+        end += 1;
+    }
+    None
+}
+
 /// The name of what `location` becomes when it is rewritten: its own name, and a digest of where it was before
 /// the extension. So two files of one name stay apart, and one file has the same name in every version.
 pub fn rewritten_name(location: &Location) -> String {
@@ -317,6 +331,11 @@ mod tests {
             assert_eq!(unescape_name(&escape_name(name)).as_deref(), Some(name));
         }
         assert_eq!(unescape_name("a/b"), None);
+        let long = escape_name(&"x".repeat(600));
+        assert_eq!(split_name(&long), Some((&*long, "")));
+        assert_eq!(split_name(&format!("{long}/metadata/v1")), Some((&*long, "metadata/v1")));
+        assert_eq!(split_name("a/b/c"), Some(("a", "b/c")));
+        assert_eq!(split_name(&long[..255]), None);
     }
 
     #[test]

@@ -6,8 +6,9 @@ use super::lake::Lake;
 use super::names::is_own;
 use super::slot::{Shown, Slot};
 use bytes::Bytes;
-use icecache_iceberg::mapping::{OBJECTS, TABLES, unescape_name};
+use icecache_iceberg::mapping::{OBJECTS, TABLES, escape_name, split_name, unescape_name};
 use icecache_iceberg::{Location, ObjectError, Objects, TableError};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -191,7 +192,10 @@ impl View {
             },
             "snapshots" => self.find_in_snapshot(&shown, rest, below).await,
             "refs" => {
-                let (name, _) = below.split_once('/').unwrap_or((below, ""));
+                let Some((name, _)) = split_name(below) else {
+                    let is_part = !references(&shown, below).is_empty();
+                    return Ok(is_part.then_some((Found::Folder, Stays::Moment)));
+                };
                 let Some(name) = unescape_name(name) else { return Ok(None) };
                 if !slot.follows(&name) {
                     let _turn = slot.turn.lock().await; // of the version that is shown by then
@@ -380,9 +384,9 @@ impl View {
                 let ids = publication.metadata().snapshots.iter().map(|snapshot| snapshot.id.to_string());
                 return Ok(folders(ids.collect()));
             }
-            "refs" => {
-                let names = publication.metadata().refs.keys();
-                return Ok(folders(names.map(|name| icecache_iceberg::mapping::escape_name(name)).collect()));
+            "refs" => return Ok(folders(references(&shown, ""))),
+            _ if rest.strip_prefix("refs/").is_some_and(|part| split_name(part).is_none()) => {
+                return Ok(folders(references(&shown, &rest["refs/".len()..])));
             }
             _ if rest == "data" || rest.starts_with("data/") => return Ok(self.known(path)),
             _ => {}
@@ -435,6 +439,17 @@ impl View {
         names.dedup_by(|a, b| a.0 == b.0);
         Ok(names)
     }
+}
+
+/// What stands in the folder of all branches and tags, or in that of a part of long names.
+fn references(shown: &Shown, part: &str) -> Vec<String> {
+    let names = shown.publication.metadata().refs.keys().map(|name| escape_name(name));
+    let below = |name: String| {
+        let rest = if part.is_empty() { &*name } else { name.strip_prefix(part)?.strip_prefix('/')? };
+        rest.split('/').next().map(str::to_owned)
+    };
+    let pieces: BTreeSet<String> = names.filter_map(below).collect();
+    pieces.into_iter().collect()
 }
 
 fn found(location: Location, size: u64, stated: bool) -> Found {

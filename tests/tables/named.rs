@@ -116,6 +116,44 @@ fn a_name_may_be_longer_than_a_path_component() {
     sql.lake.unmount();
 }
 
+/// The same of branches and tags, of which two begin alike.
+#[test]
+fn a_reference_may_have_a_longer_name_too() {
+    let sql = Sql::prepare(&[("db", "t", "refs", 8)]);
+    let (one, two) = (format!("{}/1", "x".repeat(400)), format!("{}/2", "x".repeat(400)));
+    let commit = |version: u32, names: &[&String]| {
+        let mut metadata: serde_json::Value =
+            serde_json::from_slice(&sql.lake.objects["wh/db/refs/metadata/v7.metadata.json"]).unwrap();
+        let first = metadata["refs"]["first"].clone();
+        names.iter().for_each(|name| metadata["refs"][name.as_str()] = first.clone());
+        let key = format!("wh/db/refs/metadata/v{version}.metadata.json");
+        sql.lake.cloud.server.put_into("lake", &key, metadata.to_string());
+    };
+    commit(8, &[&one, &two]);
+    sql.mount();
+    let refs = sql.at("db/t/refs");
+    let all = names(&refs);
+    assert_eq!((all.len(), &all[..3]), (4, &["dev~2ftwo".into(), "first".into(), "main".into()][..]));
+    let part = refs.join(&all[3]);
+    assert!(all[3].ends_with("~+") && all[3].len() == 255 && part.is_dir(), "{}", all[3]);
+    let rest = "x".repeat(400 - 253);
+    assert_eq!(names(&part), [format!("{rest}~2f1"), format!("{rest}~2f2")]);
+    let view = part.join(format!("{rest}~2f2"));
+    assert_eq!(names(&view), ["metadata"]);
+    let metadata = fs::read_to_string(view.join(format!("metadata/v{}.metadata.json", hint(&view)))).unwrap();
+    assert!(metadata.contains(&format!("\"location\":\"file://{}\"", view.display())), "{metadata}");
+    assert!(!part.join(&rest).exists() && !refs.join(format!("{}~+", "y".repeat(253))).exists());
+    // One goes with the next version.
+    commit(9, &[&two]);
+    let now =
+        "UPDATE iceberg_tables SET metadata_location = 's3://lake/wh/db/refs/metadata/v9.metadata.json'";
+    assert_eq!(sql.open().execute(now, []).unwrap(), 1);
+    eventually("one is gone", LIMIT, || (names(&part) == [format!("{rest}~2f2")]).then_some(()));
+    assert_eq!(hint(&view), "9");
+    assert!(!part.join(format!("{rest}~2f1")).exists());
+    sql.lake.unmount();
+}
+
 /// TABLES: "After a start the same goes for what was shown before it", catalog and store being away, and "as soon as the
 /// catalog answers, what it says counts".
 #[test]

@@ -5,7 +5,7 @@ use super::{Content, HINT, Place};
 use crate::document::Object;
 use crate::error::TableError;
 use crate::manifest::{Status, read_list, read_manifest};
-use crate::mapping::escape_name;
+use crate::mapping::{escape_name, split_name};
 use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, SystemTime};
 
@@ -82,7 +82,7 @@ pub(super) fn sweep<'a>(
         }
     }
     let refs: HashSet<String> = refs.map(|name| escape_name(name)).collect();
-    for name in folder.names("refs")? {
+    for name in references(folder)? {
         let path = format!("refs/{name}");
         if !refs.contains(&name) {
             remove_view(folder, &path, &mut swept)?;
@@ -102,6 +102,21 @@ impl Swept {
         self.files += 1;
         self.bytes += bytes;
     }
+}
+
+/// The branches and tags that are there, as their folders are called: a long name is a folder in a folder.
+fn references(folder: &Folder) -> Result<Vec<String>, TableError> {
+    let (mut found, mut parts) = (Vec::new(), vec![String::new()]);
+    while let Some(part) = parts.pop() {
+        for name in folder.names(&format!("refs/{part}"))? {
+            let name = format!("{part}{name}");
+            match split_name(&name) {
+                Some(_) => found.push(name),
+                None => parts.push(format!("{name}/")),
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// The numbers of the versions in a folder `metadata`.

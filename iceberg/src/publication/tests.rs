@@ -485,7 +485,14 @@ async fn a_sweep_leaves_what_is_needed_and_nothing_else() {
     let empty =
         Publication::prepare(Arc::new(LocalObjects::with_buckets(lake.raw())), other, &empty).await.unwrap();
     empty.publish().await.unwrap();
+    // Two branches whose names are longer than that of a folder, and begin alike.
+    for end in ["a", "b"] {
+        let branch = folder.join("refs").join(escape_name(&format!("{}{end}", "x".repeat(600))));
+        std::fs::create_dir_all(branch.join("metadata")).unwrap();
+        std::fs::write(branch.join("metadata/version-hint.text"), "1").unwrap();
+    }
     empty.sweep(newest).await.unwrap();
+    assert!(!folder.join("refs").exists());
     let mut left: Vec<_> = files_below(folder)
         .iter()
         .map(|path| path.strip_prefix(folder).unwrap().display().to_string())

@@ -140,6 +140,34 @@ impl Server {
                 .unwrap();
         address.open(&Options::default(), Arc::new(LocalObjects::new()))
     }
+
+    /// A key and a certificate for it in the folder: of who vouches for others, or for the name `localhost` by that one.
+    fn certify(&self, name: &str, by: Option<&str>) -> PathBuf {
+        let file = |name: &str, kind: &str| self.dir.path().join(format!("{name}.{kind}"));
+        let config = "[req]\ndistinguished_name=dn\n[dn]\n[ca]\nbasicConstraints=critical,CA:TRUE\n\
+                      [server]\nbasicConstraints=critical,CA:FALSE\nsubjectAltName=DNS:localhost\n";
+        std::fs::write(file("openssl", "cnf"), config).unwrap();
+        let mut openssl = Command::new("openssl");
+        openssl.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj"]);
+        openssl.arg(format!("/CN={name}")).arg("-config").arg(file("openssl", "cnf"));
+        openssl.arg("-keyout").arg(file(name, "key")).arg("-out").arg(file(name, "crt"));
+        match by {
+            None => openssl.args(["-extensions", "ca"]),
+            Some(by) => openssl
+                .args(["-extensions", "server", "-CA"])
+                .arg(file(by, "crt"))
+                .arg("-CAkey")
+                .arg(file(by, "key")),
+        };
+        let made = openssl.output().unwrap();
+        assert!(made.status.success(), "openssl: {}", String::from_utf8_lossy(&made.stderr));
+        if geteuid().is_root()
+            && let Some((uid, gid)) = user("postgres").or_else(|| user("nobody"))
+        {
+            chown(file(name, "key"), Some(uid), Some(gid)).unwrap();
+        }
+        file(name, "crt")
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -193,4 +221,63 @@ async fn a_catalog_in_postgresql_is_read_and_followed() {
     let first = catalog.load(&id("t")).await;
     assert!(first.as_ref().is_ok() || first.as_ref().is_err_and(CatalogError::is_transient), "{first:?}");
     assert_eq!(catalog.load(&id("t")).await.unwrap().metadata_location.as_str(), "s3://b/t/2.metadata.json");
+}
+
+/// TABLES: "The URI of a PostgreSQL may say `sslmode` and `sslrootcert` as libpq has them".
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_may_be_a_secret() {
+    let Some(server) = Server::start() else { return };
+    if Command::new("openssl").arg("version").output().is_err() {
+        eprintln!("SKIPPED: no certificate can be made without openssl");
+        return;
+    }
+    server.run(
+        "CREATE TABLE iceberg_tables (catalog_name VARCHAR(255), table_namespace VARCHAR(255), table_name VARCHAR(255),
+         metadata_location VARCHAR(1000));
+         INSERT INTO iceberg_tables VALUES ('prod', 'db', 't', 's3://b/t/1.metadata.json')",
+    );
+    // Whether the connection is one under TLS; or why there is none.
+    let ask = async |host: &str, parameters: &str| -> Result<bool, String> {
+        let catalog = server.open_at(host, parameters).map_err(|error| error.to_string())?;
+        let tables = catalog.tables(&["db".into()]).await.map_err(|error| error.to_string())?;
+        assert_eq!(tables.len(), 1);
+        let ours = "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
+                    WHERE application_name = 'icecache' AND state = 'idle'";
+        let is_secret = server.run(ours);
+        server.run("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = 'icecache'");
+        Ok(is_secret == "t")
+    };
+    assert_eq!(ask("localhost", "").await, Ok(false));
+    let none = ask("localhost", "?sslmode=require").await.unwrap_err();
+    assert!(none.contains("does not support TLS"), "{none}");
+
+    let (ours, theirs) = (server.certify("ours", None), server.certify("theirs", None));
+    let own = server.certify("server", Some("ours"));
+    for (setting, file) in [("ssl_cert_file", &own), ("ssl_key_file", &own.with_extension("key"))] {
+        server.run(&format!("ALTER SYSTEM SET {setting} = '{}'", file.display()));
+    }
+    server.run("ALTER SYSTEM SET ssl = on");
+    server.run("SELECT pg_reload_conf()");
+    while server.run("SHOW ssl") != "on" {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let by = |mode: &str, roots: &Path| format!("?sslmode={mode}&sslrootcert={}", roots.display());
+    assert_eq!(ask("localhost", "").await, Ok(true), "what the server offers is taken");
+    assert_eq!(ask("localhost", "?sslmode=disable").await, Ok(false));
+    assert_eq!(ask("localhost", "?sslmode=require").await, Ok(true), "whoever that is");
+    assert_eq!(ask("localhost", &by("verify-full", &ours)).await, Ok(true));
+    assert_eq!(ask("127.0.0.1", &by("verify-ca", &ours)).await, Ok(true));
+    assert_eq!(ask("localhost", &by("verify-full", &own)).await, Ok(true), "its own certificate");
+    for (host, parameters, why) in [
+        ("127.0.0.1", by("verify-full", &ours), "not valid for name"),
+        ("localhost", by("verify-full", &theirs), "UnknownIssuer"),
+        ("localhost", by("verify-ca", &theirs), "UnknownIssuer"),
+        ("localhost", by("require", &theirs), "UnknownIssuer"),
+        ("localhost", "?sslmode=verify-full".to_owned(), "UnknownIssuer"),
+        ("localhost", by("verify-full", Path::new("/none.pem")), "/none.pem"),
+        ("localhost", by("verify-full", &own.with_extension("key")), "no certificate"),
+    ] {
+        let told = ask(host, &parameters).await.unwrap_err();
+        assert!(told.contains(why), "{parameters}: {told}");
+    }
 }

@@ -1,14 +1,16 @@
 //! [`Postgres`]: a catalog in PostgreSQL.
+mod tls;
+
 use super::{ALL_QUERY, Contents, Database, Row, TABLES_QUERY};
 use crate::catalog::{CatalogError, NAMES_MAX};
 use async_trait::async_trait;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
+use tls::{Tls, Wish};
 use tokio::sync::Mutex;
-use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::{Client, Config};
 
 /// So long connecting and each question may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -20,6 +22,7 @@ const TABLES_ALONE_QUERY: &str = "SELECT *, to_regclass('iceberg_namespace_prope
 /// A database of PostgreSQL: one connection, made when it is needed, and again when it is lost.
 pub(in crate::catalog) struct Postgres {
     config: Config,
+    tls: Tls,
     client: Mutex<Option<Client>>,
     /// Whether it has a table of namespaces, as far as anybody knows.
     has_namespaces: AtomicBool,
@@ -35,22 +38,19 @@ impl Postgres {
     /// Understands the URI; connects to nobody yet.
     pub fn new(uri: &str) -> Result<Self, CatalogError> {
         // The text of the error could hold a part of the URI.
-        let mut config = Config::from_str(uri).map_err(|_| CatalogError::Refused {
+        let wish = Wish::of(uri);
+        let mut config = Config::from_str(&wish.uri).map_err(|_| CatalogError::Refused {
             why: "not a URI of PostgreSQL: postgres://USER@HOST/DATABASE".into(),
         })?;
-        if config.get_ssl_mode() == SslMode::Require {
-            let why = "connections to PostgreSQL by TLS are not supported; connect through a proxy on this machine \
-                       (stunnel, cloud-sql-proxy) with sslmode=disable";
-            return Err(CatalogError::Refused { why: why.into() });
-        }
-        config.connect_timeout(PATIENCE).application_name("icecache");
-        Ok(Self { config, client: Mutex::new(None), has_namespaces: AtomicBool::new(true) })
+        let (mode, tls) = wish.open()?;
+        config.ssl_mode(mode).connect_timeout(PATIENCE).application_name("icecache");
+        Ok(Self { config, tls, client: Mutex::new(None), has_namespaces: AtomicBool::new(true) })
     }
 
     async fn query(&self, query: &str) -> Result<Vec<tokio_postgres::Row>, Fault> {
         let mut client = self.client.lock().await;
         if client.as_ref().is_none_or(Client::is_closed) {
-            let (new, connection) = self.config.connect(NoTls).await?;
+            let (new, connection) = self.config.connect(self.tls.clone()).await?;
             // Ends with the client.
             tokio::spawn(async move { drop(connection.await) });
             *client = Some(new);
@@ -183,8 +183,8 @@ mod tests {
         assert!(!format!("{postgres:?}").contains("secret"));
         let bad = Postgres::new("postgres://u:secret@h:port/d").unwrap_err().to_string();
         assert!(!bad.contains("secret") && bad.contains("postgres://USER@HOST/DATABASE"), "{bad}");
-        let tls = Postgres::new("postgres://u:secret@h/d?sslmode=require").unwrap_err().to_string();
-        assert!(tls.contains("TLS"), "{tls}");
+        let mode = Postgres::new("postgres://u:secret@h/d?sslmode=secret").unwrap_err().to_string();
+        assert!(!mode.contains("secret") && mode.contains("verify-full"), "{mode}");
     }
 
     #[tokio::test]

@@ -40,6 +40,33 @@ const PARTICULAR_OF_CACHES: [(&str, &str); 7] = [
     ("longer than 4096 bytes, which is no token", "--token-file names a file with the token alone"),
 ];
 
+/// What helps with one error about tables alone, likewise.
+const PARTICULAR_OF_TABLES: [(&str, &str); 8] = [
+    ("no catalog has such a table", "'icecache tables ls DIR' lists those there are"),
+    ("no such partition", "'icecache --json tables explain DIR TABLE' lists those there are"),
+    (
+        "was not pinned",
+        "'icecache tables ls DIR' says what is pinned, 'icecache tables show DIR TABLE' which part of it",
+    ),
+    ("not mounted by icecache", "'icecache status' lists what is mounted"),
+    (
+        "gone without unmounting",
+        "mount it again: 'icecache mount DIR --catalog …'; what is cached is there again",
+    ),
+    (
+        "no tables are shown",
+        "show some: 'icecache mount DIR --catalog …'; docs/TABLES.md has the kinds of catalogs",
+    ),
+    (
+        "too much is pinned",
+        "permit more with --tables-cache, or take pins away: 'icecache tables unpin DIR TABLE'",
+    ),
+    (
+        "pins already",
+        "pin whole tables instead of partitions, or take pins away: 'icecache tables unpin DIR TABLE'",
+    ),
+];
+
 /// How it reads that what is copied out of a cache cannot be written.
 const WRITING_OUT: &str = "cannot write to ";
 
@@ -54,6 +81,9 @@ pub enum About {
     Directory,
     /// A cache.
     Cache,
+    /// The tables of a mount.
+    #[cfg_attr(not(feature = "tables"), allow(dead_code, reason = "nobody asks about any"))]
+    Tables,
 }
 
 /// One line for each kind that has a usual way out.
@@ -64,6 +94,22 @@ pub fn advice(error: &Error, about: About) -> Option<&'static str> {
         }
         (_, About::Directory) => of_directory(error),
         (_, About::Cache) => of_cache(error),
+        (_, About::Tables) => of_tables(error),
+    }
+}
+
+fn of_tables(error: &Error) -> Option<&'static str> {
+    let text = error.to_string();
+    if let Some((_, advice)) = PARTICULAR_OF_TABLES.iter().find(|(part, _)| text.contains(part)) {
+        return Some(advice);
+    }
+    match error.kind() {
+        ErrorKind::Unavailable => {
+            Some("'icecache status DIR' says who does not answer, and why; what is shown stays as it is")
+        }
+        // The message says which table is which, or why one cannot be shown.
+        ErrorKind::Invalid | ErrorKind::Io => None,
+        _ => of_directory(error),
     }
 }
 
@@ -145,6 +191,23 @@ mod tests {
         }
         let denied = Error::new(ErrorKind::Denied, "remote denies access");
         assert!(advice(&denied, About::Directory).is_some_and(|advice| advice.contains("credentials")));
+    }
+
+    #[test]
+    fn who_looks_after_tables_is_told_of_tables() {
+        for (kind, text, word) in [
+            (ErrorKind::NotFound, "no catalog has such a table: db.t", "tables ls"),
+            (ErrorKind::NotFound, "the table has no such partition: day=1 (one is day=2)", "explain"),
+            (ErrorKind::NotFound, "it was not pinned: db.t", "tables show"),
+            (ErrorKind::NotFound, "not mounted by icecache: /x", "icecache status"),
+            (ErrorKind::Full, "too much is pinned: 2 GiB of db.t", "unpin"),
+            (ErrorKind::Unavailable, "catalog unavailable: it hangs", "icecache status DIR"),
+        ] {
+            let advice = advice(&Error::new(kind, text), About::Tables).expect("advice");
+            assert!(advice.contains(word) && !advice.contains("icecache log"), "{text}: {advice}");
+        }
+        let several = Error::new(ErrorKind::Invalid, "several tables are called so, give one of these: a, b");
+        assert_eq!(advice(&several, About::Tables), None);
     }
 
     #[test]

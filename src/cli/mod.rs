@@ -117,6 +117,8 @@ impl Verb {
             Self::Cache(_) => About::Cache,
             #[cfg(feature = "http")]
             Self::Serve(_) => About::Cache,
+            #[cfg(feature = "tables")]
+            Self::Tables(_) => About::Tables,
             _ => About::Directory,
         }
     }

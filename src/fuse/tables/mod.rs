@@ -264,13 +264,6 @@ impl TablesAdapter {
         if let Some(names) = node.names.lock().clone().filter(|_| offset > 0) {
             return write_list(&names, (offset, size), plus, reply);
         }
-        if node.lists() {
-            let (own, node) = (self.clone(), node.clone());
-            self.0.runtime.spawn(async move {
-                tokio::time::sleep(MOMENT).await;
-                own.forget_listing(&node);
-            });
-        }
         let own = self.clone();
         self.0.runtime.spawn(async move {
             let Some(listed) = own.in_time(&node.path, own.0.view.list(&node.path)).await else {
@@ -281,6 +274,11 @@ impl TablesAdapter {
                     let names = Arc::new(names);
                     *node.names.lock() = Some(names.clone());
                     write_list(&names, (offset, size), plus, reply);
+                    // However long that took: it is kept from now on.
+                    if node.lists() {
+                        tokio::time::sleep(MOMENT).await;
+                        own.forget_listing(&node);
+                    }
                 }
                 Err(error) => reply.error(told(&error)),
             }

@@ -150,7 +150,7 @@ impl Node {
         if self.path.is_empty() { name.to_owned() } else { format!("{}/{name}", self.path) }
     }
 
-    /// A listing begins: the kernel may keep it. Whether it has none yet.
+    /// The kernel has a listing, and may keep it. Whether it had none yet.
     pub fn lists(&self) -> bool {
         !self.listed.swap(true, Ordering::Relaxed)
     }

@@ -30,6 +30,8 @@ pub struct Slot {
     pub(super) retry: Mutex<Retry>,
     /// What was done for it.
     pub(super) account: Mutex<Account>,
+    /// Whether its catalog has it no longer. Held while what is remembered of it changes: nothing of it comes back.
+    pub(super) is_dropped: Arc<Mutex<bool>>,
 }
 
 /// How often a new version could not be shown, one time after the other.
@@ -120,6 +122,7 @@ impl Slot {
             used_ms: AtomicU64::new(0),
             retry: Mutex::default(),
             account: Mutex::default(),
+            is_dropped: Arc::default(),
         }
     }
 

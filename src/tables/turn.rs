@@ -56,7 +56,10 @@ impl Unshown {
 impl Lake {
     /// Shows the version of a table that is current, after a start or a failure.
     pub(super) async fn publish_first(&self, slot: &Slot) -> Result<Arc<Shown>, String> {
-        if !self.table(&slot.path).is_some_and(|(found, rest)| rest.is_empty() && found.id == slot.id) {
+        if *slot.is_dropped.lock() {
+            return Err("the catalog has no such table any more".to_owned());
+        }
+        if self.table(&slot.path).is_some_and(|(_, rest)| !rest.is_empty()) {
             return Err("another table has this path for what it has itself".to_owned());
         }
         // Of a catalog that is known to be away nobody waits for what is known already; it is asked by the poll.
@@ -138,13 +141,17 @@ impl Lake {
 
     /// Everything that the version names is there: a start while nobody answers may show it from now on.
     async fn remember(&self, slot: &Slot, new: &Shown, table: Table) {
-        // One that was dropped meanwhile is not to come back.
-        let is_named = self.table(&slot.path).is_some_and(|(found, _)| std::ptr::eq(&*found, slot));
-        if !is_named || new.is_remembered.load(Ordering::Acquire) {
+        if new.is_remembered.load(Ordering::Acquire) {
             return;
         }
         let (folder, catalog) = (self.folder_of(slot), self.catalogs[slot.catalog].identity.clone());
-        let kept = tokio::task::spawn_blocking(move || Remembered::keep_shown(&folder, &catalog, &table));
+        let is_dropped = slot.is_dropped.clone();
+        let kept = tokio::task::spawn_blocking(move || {
+            let is_dropped = is_dropped.lock();
+            if !*is_dropped {
+                Remembered::keep_shown(&folder, &catalog, &table);
+            }
+        });
         let _ended = kept.await;
     }
 
@@ -246,7 +253,10 @@ impl Lake {
 
     /// The catalog has a table no longer, and neither have the names.
     pub(super) fn forget_table(&self, slot: &Slot) {
+        let mut is_dropped = slot.is_dropped.lock();
+        *is_dropped = true;
         Remembered::forget_shown(&self.folder_of(slot));
+        drop(is_dropped);
         self.pins.let_go(&slot.path, |_| false);
         self.forget_files(&slot.path, true);
         self.turned(slot.path.rsplit_once('/').map_or(&slot.path, |(folder, _)| folder));

@@ -170,6 +170,7 @@ fn what_was_read_stays_when_the_store_goes() {
 fn a_table_that_cannot_be_shown_says_why() {
     let lake = Lake::prepare(|_| false);
     lake.cloud.server.put_into("lake", "wh/db/v1/metadata/v4.metadata.json", "{ no table");
+    lake.break_deletes();
     lake.mount();
     let broken = lake.table("v1");
     assert_eq!(names(&broken), ["ERROR"]);

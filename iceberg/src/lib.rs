@@ -28,6 +28,7 @@ mod manifest;
 pub mod mapping;
 pub mod metadata;
 pub mod objects;
+mod orc;
 pub mod publication;
 mod puffin;
 pub mod rewrite;

@@ -165,11 +165,23 @@ pub fn split_name(path: &str) -> Option<(&str, &str)> {
 /// The name of what `location` becomes when it is rewritten: its own name, and a digest of where it was before
 /// the extension. So two files of one name stay apart, and one file has the same name in every version.
 pub fn rewritten_name(location: &Location) -> String {
-    let name = location.name();
-    let (stem, extension) = match name.rsplit_once('.') {
+    let (stem, extension) = stem_and_extension(location.name());
+    named(location, stem, extension)
+}
+
+/// The same for what becomes a file of another kind: with this extension in place of its own.
+pub fn rewritten_name_as(location: &Location, extension: &str) -> String {
+    named(location, stem_and_extension(location.name()).0, extension)
+}
+
+fn stem_and_extension(name: &str) -> (&str, &str) {
+    match name.rsplit_once('.') {
         Some((stem, extension)) if !stem.is_empty() && extension.len() <= 16 => (stem, extension),
         _ => (name, ""),
-    };
+    }
+}
+
+fn named(location: &Location, stem: &str, extension: &str) -> String {
     let mut out = String::new();
     for c in stem.chars() {
         if out.len() > STEM_MAX_BYTES {
@@ -358,6 +370,9 @@ mod tests {
         assert_ne!(rewritten_name(&one), rewritten_name(&two));
         let name = rewritten_name(&one);
         assert!(name.starts_with("snap-1.") && name.ends_with(".avro"), "{name}");
+        assert_eq!(rewritten_name_as(&one, "avro"), name);
+        assert_eq!(rewritten_name_as(&one, "parquet"), name.replace(".avro", ".parquet"));
+        assert!(rewritten_name_as(&"s3://b/deletes".parse().unwrap(), "parquet").ends_with(".parquet"));
         let long: Location = format!("s3://b/{}.{}", "~".repeat(900), "x".repeat(16)).parse().unwrap();
         assert!(rewritten_name(&long).len() <= NAME_MAX_BYTES);
         assert!(!rewritten_name(&"s3://b/t/".parse().unwrap()).contains('/'));

@@ -1,9 +1,12 @@
 //! The rewriters alone, bytes to bytes: what fuzzing calls. A [`Publication`](crate::Publication) puts them
 //! together.
-use crate::deletes::{facts, rewrite_deletes};
+use crate::deletes::{facts, new_format, rewrite_deletes};
 use crate::error::TableError;
 use crate::location::Location;
-use crate::manifest::{Bounds, Entry, EntryChange, read_list, read_manifest, rewrite_list, rewrite_manifest};
+use crate::manifest::{
+    Bounds, Entry, EntryChange, FILE_PATH_FIELD, MetricsChange, read_list, read_manifest, rewrite_list,
+    rewrite_manifest,
+};
 use crate::metadata::{Manifests, Metadata, Paths, View};
 use bytes::Bytes;
 
@@ -55,7 +58,7 @@ pub fn manifest_list(bytes: &[u8]) -> Result<Vec<u8>, TableError> {
     rewrite_list(bytes, "list.avro", &moved)
 }
 
-/// A manifest, every file moved, its bounds set or dropped in turn.
+/// A manifest, every file moved, what is told of its columns changed or dropped in turn.
 ///
 /// # Errors
 /// As [`manifest_list`].
@@ -65,21 +68,29 @@ pub fn manifest(bytes: &[u8]) -> Result<Vec<u8>, TableError> {
         path: format!("file:///m/{}", entry.path),
         size: Some(entry.size.wrapping_add(1)),
         referenced: entry.referenced.as_ref().map(|path| format!("file:///m/{path}")),
-        bounds: [Bounds::Drop, Bounds::Keep, Bounds::Set("file:///a".into(), "file:///b".into())][n % 3]
-            .clone(),
+        format: (n % 2 == 1).then_some("PARQUET"),
         splits: Some(vec![4; n % 3]),
+        metrics: MetricsChange {
+            bounds: [Bounds::Drop, Bounds::Keep, Bounds::Set("file:///a".into(), "file:///b".into())][n % 3]
+                .clone(),
+            sizes: (n % 4 > 0).then(|| vec![(1, 7), (FILE_PATH_FIELD, 1 << 40)]),
+            fewer: n % 4 > 1,
+        },
     };
     let changes: Vec<_> = entries.iter().enumerate().map(change).collect();
     rewrite_manifest(bytes, "manifest.avro", &changes)
 }
 
-/// A file of position deletes, every path in it moved; `format` as a manifest says it.
+/// So many rows of deletes in ORC are read: as many as a manifest counts, and fuzzing should not read more.
+const ROWS_MAX: u64 = 1 << 20;
+
+/// A file of position deletes, every path in it moved; `format` as a manifest says it. What was in ORC is in Parquet.
 ///
 /// # Errors
 /// As [`manifest_list`].
 pub fn deletes(format: &str, bytes: &[u8]) -> Result<Vec<u8>, TableError> {
-    let out = rewrite_deletes(format, &Bytes::copy_from_slice(bytes), "deletes", moved)?;
-    facts(format, Bytes::copy_from_slice(&out), "deletes")?;
+    let out = rewrite_deletes(format, &Bytes::copy_from_slice(bytes), ROWS_MAX, "deletes", moved)?;
+    facts(new_format(format).unwrap_or(format), Bytes::copy_from_slice(&out), "deletes")?;
     Ok(out)
 }
 
@@ -117,6 +128,7 @@ mod tests {
                 let rewrite: fn(&[u8]) -> Result<Vec<u8>, TableError> = match name.rsplit('.').next() {
                     Some("avro") if name.starts_with("snap-") => manifest_list,
                     Some("avro") if name.contains("deletes") => |bytes| deletes("AVRO", bytes),
+                    Some("orc") if name.ends_with("-deletes.orc") => |bytes| deletes("ORC", bytes),
                     Some("avro") if path.to_str().unwrap().contains("/metadata/") => manifest,
                     Some("json") => metadata,
                     Some("puffin") => |bytes| deletes("PUFFIN", bytes),

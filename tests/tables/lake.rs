@@ -96,6 +96,13 @@ impl Lake {
         keys.iter().for_each(|key| self.cloud.server.put_into("lake", key, self.objects[*key].clone()));
     }
 
+    /// The deletes of the table `orc_deletes` are no ORC any more, so it cannot be shown.
+    pub fn break_deletes(&self) {
+        let of_it =
+            |key: &&String| key.starts_with("wh/db/orc_deletes/data/") && key.ends_with("-deletes.orc");
+        self.cloud.server.put_into("lake", self.objects.keys().find(of_it).unwrap(), "something else");
+    }
+
     pub fn stats(&self) -> Value {
         let asked = self.cloud.lab.call([OsStr::new("stats"), self.dir.as_os_str(), OsStr::new("--json")]);
         serde_json::from_str(&asked.must("stats").stdout).unwrap()

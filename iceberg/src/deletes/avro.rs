@@ -62,5 +62,5 @@ pub(super) fn facts(bytes: &[u8], name: &str) -> Result<Facts, TableError> {
         Ok(end)
     })
     .map_err(&fault)?;
-    Ok(Facts { bounds, splits: None })
+    Ok(Facts { bounds, splits: None, sizes: None })
 }

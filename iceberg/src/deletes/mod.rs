@@ -1,5 +1,6 @@
 //! Files of position deletes and deletion vectors: they name data files inside, so they are rewritten too.
 mod avro;
+mod orc;
 mod parquet;
 
 use crate::error::TableError;
@@ -16,12 +17,22 @@ pub(crate) struct Facts {
     pub bounds: Option<(String, String)>,
     /// Where its row groups begin; `None` if the format has none.
     pub splits: Option<Vec<i64>>,
+    /// How many bytes each column takes, by field id: all there are; `None` if the format does not tell.
+    pub sizes: Option<Vec<(i32, i64)>>,
 }
 
-/// The same file with every path in it mapped by `map`. `format` is the manifest's, `name` is for the errors.
+/// The format of a rewritten file, if that is not the one that it had. Engines that read Iceberg's deletes read them in
+/// Parquet, few of them in ORC.
+pub(crate) fn new_format(format: &str) -> Option<&'static str> {
+    format.eq_ignore_ascii_case("ORC").then_some("PARQUET")
+}
+
+/// The same deletes with every path mapped by `map`, in the [new format](new_format). `format` and `rows` are the
+/// manifest's, `name` is for the errors.
 pub(crate) fn rewrite_deletes(
     format: &str,
     bytes: &Bytes,
+    rows: u64,
     name: &str,
     map: impl FnMut(&str) -> Result<String, String>,
 ) -> Result<Vec<u8>, TableError> {
@@ -29,11 +40,12 @@ pub(crate) fn rewrite_deletes(
         "PUFFIN" => rewrite_puffin(bytes, name, map),
         "PARQUET" => parquet::rewrite(bytes, name, map),
         "AVRO" => avro::rewrite(bytes, name, map),
+        "ORC" => orc::rewrite(bytes, rows, name, map),
         other => Err(unsupported(other, name)),
     }
 }
 
-/// What a manifest must tell of a file that was rewritten.
+/// What a manifest must tell of a file that was rewritten. `format` is the one it has now.
 pub(crate) fn facts(format: &str, bytes: Bytes, name: &str) -> Result<Facts, TableError> {
     match format.to_ascii_uppercase().as_str() {
         "PUFFIN" => Ok(Facts::default()),

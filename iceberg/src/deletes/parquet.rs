@@ -8,10 +8,11 @@ use ::parquet::column::writer::{ColumnCloseResult, ColumnWriter};
 use ::parquet::data_type::ByteArray;
 use ::parquet::errors::ParquetError;
 use ::parquet::file::metadata::ParquetMetaData;
-use ::parquet::file::properties::{EnabledStatistics, WriterProperties};
+use ::parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use ::parquet::file::reader::{FileReader, RowGroupReader, SerializedFileReader};
 use ::parquet::file::writer::{SerializedColumnWriter, SerializedFileWriter};
 use bytes::Bytes;
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -27,15 +28,22 @@ pub(super) fn rewrite(
     guarded(name, || rewrite_file(bytes, map))
 }
 
-/// The bounds of the paths in it, and where its row groups begin.
+/// The bounds of the paths in it, where its row groups begin, and how many bytes its columns take.
 pub(super) fn facts(bytes: Bytes, name: &str) -> Result<Facts, TableError> {
     guarded(name, || {
         let file = SerializedFileReader::new(bytes)?;
         let column = path_column(file.metadata())?;
         let mut bounds: Option<(String, String)> = None;
-        let mut splits = Vec::new();
+        let (mut splits, mut sizes) = (Vec::new(), BTreeMap::new());
         for group in file.metadata().row_groups() {
             splits.push(group.column(0).byte_range().0 as i64);
+            for chunk in group.columns() {
+                let info = chunk.column_descr().self_type().get_basic_info();
+                if info.has_id() {
+                    let size: &mut i64 = sizes.entry(info.id()).or_default();
+                    *size = size.saturating_add(chunk.compressed_size());
+                }
+            }
             let Some(statistics) = group.column(column).statistics() else { continue };
             let text = |bytes: Option<&[u8]>| bytes.and_then(|b| String::from_utf8(b.to_vec()).ok());
             let (Some(low), Some(high)) =
@@ -48,7 +56,7 @@ pub(super) fn facts(bytes: Bytes, name: &str) -> Result<Facts, TableError> {
                 None => (low, high),
             });
         }
-        Ok(Facts { bounds, splits: Some(splits) })
+        Ok(Facts { bounds, splits: Some(splits), sizes: Some(sizes.into_iter().collect()) })
     })
 }
 
@@ -59,6 +67,16 @@ fn guarded<T>(name: &str, work: impl FnOnce() -> Result<T, ParquetError>) -> Res
         Ok(result) => result.map_err(|error| fault(error.to_string())),
         Err(_) => Err(fault("its numbers do not fit each other".into())),
     }
+}
+
+/// How files of deletes are written.
+pub(super) fn properties(compression: Compression) -> WriterPropertiesBuilder {
+    WriterProperties::builder()
+        .set_compression(compression)
+        // Bounds are read from here, so they must be whole; an index of pages would be there for one column only.
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_statistics_truncate_length(None)
+        .set_offset_index_disabled(true)
 }
 
 /// Which column holds the paths.
@@ -84,14 +102,8 @@ fn rewrite_file(
     let info = metadata.file_metadata();
     let compression =
         metadata.row_groups().first().map_or(Compression::UNCOMPRESSED, |g| g.column(column).compression());
-    let properties = WriterProperties::builder()
-        .set_compression(compression)
-        .set_key_value_metadata(info.key_value_metadata().cloned())
-        // Bounds are read from here, so they must be whole; an index of pages would be there for one column only.
-        .set_statistics_enabled(EnabledStatistics::Chunk)
-        .set_statistics_truncate_length(None)
-        .set_offset_index_disabled(true)
-        .build();
+    let properties =
+        properties(compression).set_key_value_metadata(info.key_value_metadata().cloned()).build();
     let schema = info.schema_descr().root_schema_ptr();
     let mut out = SerializedFileWriter::new(Vec::new(), schema, Arc::new(properties))?;
     for n in 0..metadata.num_row_groups() {
@@ -216,6 +228,13 @@ mod tests {
             let facts = facts(new, "d").unwrap();
             assert_eq!(facts.bounds, Some(("file:///m/b/x".into(), "file:///m/b/z".into())));
             assert_eq!(facts.splits.unwrap().len(), 2);
+            let sizes: Vec<(i32, i64)> = (0..3)
+                .map(|n| {
+                    let id = metadata.row_group(0).column(n).column_descr().self_type().get_basic_info().id();
+                    (id, metadata.row_groups().iter().map(|group| group.column(n).compressed_size()).sum())
+                })
+                .collect();
+            assert_eq!(facts.sizes, Some(vec![sizes[2], sizes[1], sizes[0]]), "by their ids");
         }
     }
 

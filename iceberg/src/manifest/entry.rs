@@ -1,12 +1,10 @@
 //! Manifests: entries, each a data file or a file of deletes.
+use super::metrics::{Metrics, MetricsChange};
 use super::partition::partition_text;
-use super::{ENTRIES_MAX, FILE_PATH_FIELD, fault};
-use crate::avro::{
-    AvroError, Container, Edits, Item, Kind, Schema, elements, long, put_bytes, put_long, text, walk,
-};
+use super::{ENTRIES_MAX, fault};
+use crate::avro::{AvroError, Container, Edits, Item, Schema, long, put_bytes, put_long, text, walk};
 use crate::error::TableError;
 use crate::publication::Content;
-use std::ops::Range;
 
 const STATUS: i32 = 0;
 const DATA_FILE: i32 = 2;
@@ -15,8 +13,6 @@ const FORMAT: i32 = 101;
 const PARTITION: i32 = 102;
 const ROWS: i32 = 103;
 const SIZE: i32 = 104;
-const LOWER: i32 = 125;
-const UPPER: i32 = 128;
 const KEY: i32 = 131;
 const SPLITS: i32 = 132;
 const CONTENT: i32 = 134;
@@ -64,21 +60,12 @@ pub(crate) struct EntryChange {
     pub size: Option<u64>,
     /// The new path of the data file that its deletes are for.
     pub referenced: Option<String>,
-    /// The new bounds of the paths in it.
-    pub bounds: Bounds,
+    /// Its new format, if that changes.
+    pub format: Option<&'static str>,
     /// The new places where it may be split, if they change.
     pub splits: Option<Vec<i64>>,
-}
-
-/// What becomes of the bounds of the paths in a file of position deletes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Bounds {
-    /// There are none, or they stay.
-    Keep,
-    /// They become these.
-    Set(String, String),
-    /// Not known: readers must not leave the file out.
-    Drop,
+    /// What becomes of what is told of its columns.
+    pub metrics: MetricsChange,
 }
 
 /// Where the parts of an entry lie.
@@ -91,8 +78,7 @@ struct Parts {
     partition: Option<Item>,
     rows: Option<Item>,
     size: Option<Item>,
-    lower: Option<Item>,
-    upper: Option<Item>,
+    metrics: Metrics,
     splits: Option<Item>,
     referenced: Option<Item>,
     offset: Option<Item>,
@@ -120,13 +106,12 @@ fn parts(schema: &Schema, content: &[u8], at: usize) -> Result<(Parts, usize), A
             Some(PARTITION) => parts.partition = item,
             Some(ROWS) => parts.rows = item,
             Some(SIZE) => parts.size = item,
-            Some(LOWER) => parts.lower = item,
-            Some(UPPER) => parts.upper = item,
             Some(SPLITS) => parts.splits = item,
             Some(REFERENCED) => parts.referenced = item,
             Some(OFFSET) => parts.offset = item,
             Some(KEY) => parts.encrypted = item.is_some(),
-            _ => {}
+            Some(id) => parts.metrics.found(id, item),
+            None => {}
         }
         Ok(())
     })?;
@@ -233,6 +218,9 @@ impl EntryChange {
             put_long(&mut out, size as i64);
             edits.replace(item.range.clone(), out);
         }
+        if let (Some(item), Some(format)) = (&parts.format, self.format) {
+            edits.replace(item.range.clone(), string(format));
+        }
         if let (Some(item), Some(referenced)) = (&parts.referenced, &self.referenced) {
             edits.replace(item.range.clone(), string(referenced));
         }
@@ -245,59 +233,6 @@ impl EntryChange {
             put_long(&mut out, 0);
             edits.replace(item.range.clone(), out);
         }
-        let (lower, upper) = match &self.bounds {
-            Bounds::Keep => return Ok(()),
-            Bounds::Set(lower, upper) => (Some(lower.as_str()), Some(upper.as_str())),
-            Bounds::Drop => (None, None),
-        };
-        for (item, bound) in [(&parts.lower, lower), (&parts.upper, upper)] {
-            if let Some(item) = item {
-                change_bound(schema, content, item, bound, edits)?;
-            }
-        }
-        Ok(())
+        self.metrics.apply(schema, content, &parts.metrics, edits)
     }
-}
-
-/// Replaces the bound of the paths in a map of bounds, or takes it out.
-fn change_bound(
-    schema: &Schema,
-    content: &[u8],
-    map: &Item,
-    bound: Option<&str>,
-    edits: &mut Edits,
-) -> Result<(), AvroError> {
-    let mut kept: Vec<Range<usize>> = Vec::new();
-    let mut value = None;
-    elements(schema, map, content, |element| {
-        let (mut key, mut at) = (None, None);
-        walk(schema, element.node, content, element.range.start, |field, item| {
-            match (field.name.as_str(), schema.kind(item.node)) {
-                ("key", Kind::Long) => key = Some(long(schema, &item, content)?),
-                ("value", Kind::Bytes) => at = Some(item.range),
-                _ => {}
-            }
-            Ok(())
-        })?;
-        if key == Some(i64::from(FILE_PATH_FIELD)) {
-            value = at;
-        } else {
-            kept.push(element.range);
-        }
-        Ok(())
-    })?;
-    let (Some(value), bound) = (value, bound) else { return Ok(()) };
-    let mut out = Vec::new();
-    if let Some(bound) = bound {
-        put_bytes(&mut out, bound.as_bytes());
-        edits.replace(value, out);
-        return Ok(());
-    }
-    if !kept.is_empty() {
-        put_long(&mut out, kept.len() as i64);
-        kept.iter().for_each(|range| out.extend_from_slice(&content[range.clone()]));
-    }
-    put_long(&mut out, 0);
-    edits.replace(map.range.clone(), out);
-    Ok(())
 }

@@ -4,11 +4,13 @@
 mod entry;
 mod inline;
 mod list;
+mod metrics;
 mod partition;
 
-pub(crate) use entry::{Bounds, Entry, EntryChange, Status, read_manifest, rewrite_manifest};
+pub(crate) use entry::{Entry, EntryChange, Status, read_manifest, rewrite_manifest};
 pub(crate) use inline::inline_list;
 pub(crate) use list::{read_list, rewrite_list};
+pub(crate) use metrics::{Bounds, MetricsChange};
 
 /// The largest list or manifest, in bytes. Writers end a manifest at 8 MiB.
 pub(crate) const MANIFEST_MAX_BYTES: u64 = 512 << 20;
@@ -18,6 +20,8 @@ pub(crate) const MANIFESTS_MAX: usize = 1 << 20;
 pub(crate) const ENTRIES_MAX: usize = 8 << 20;
 /// The field of position deletes that names the data file, in files and in bounds.
 pub(crate) const FILE_PATH_FIELD: i32 = 2_147_483_546;
+/// The field that says which of its rows.
+pub(crate) const POSITION_FIELD: i32 = 2_147_483_545;
 
 use crate::avro::AvroError;
 use crate::error::TableError;

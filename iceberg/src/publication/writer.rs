@@ -2,14 +2,14 @@
 use super::folder::Folder;
 use super::progress::{Halt, Progress};
 use super::{Content, Place, Step, StepKind};
-use crate::deletes::{DELETES_MAX_BYTES, Facts, facts, rewrite_deletes};
+use crate::deletes::{DELETES_MAX_BYTES, Facts, facts, new_format, rewrite_deletes};
 use crate::error::TableError;
 use crate::location::Location;
 use crate::manifest::{
-    Bounds, Entry, EntryChange, MANIFEST_MAX_BYTES, Status, inline_list, read_list, read_manifest,
-    rewrite_list, rewrite_manifest,
+    Bounds, Entry, EntryChange, MANIFEST_MAX_BYTES, MetricsChange, Status, inline_list, read_list,
+    read_manifest, rewrite_list, rewrite_manifest,
 };
-use crate::mapping::{Mapping, rewritten_name};
+use crate::mapping::{Mapping, rewritten_name, rewritten_name_as};
 use crate::metadata::{Manifests, Snapshot};
 use crate::objects::Objects;
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -50,9 +50,13 @@ fn manifest_path(location: &Location) -> String {
     format!("metadata/{}", rewritten_name(location))
 }
 
-/// The path of a rewritten file of deletes below the folder.
-fn deletes_path(location: &Location) -> String {
-    format!("deletes/{}", rewritten_name(location))
+/// The path of a rewritten file of deletes below the folder. `format` is the one it has before that.
+fn deletes_path(location: &Location, format: &str) -> String {
+    let name = match new_format(format) {
+        Some(format) => rewritten_name_as(location, &format.to_ascii_lowercase()),
+        None => rewritten_name(location),
+    };
+    format!("deletes/{name}")
 }
 
 /// A location in a file of the table.
@@ -174,9 +178,10 @@ impl Writer {
         progress: &Progress<'_>,
     ) -> Result<(u64, Facts), Halt> {
         let from = location(&entry.path, manifest.as_str())?;
-        let path = deletes_path(&from);
+        let path = deletes_path(&from, &entry.format);
+        let becomes = new_format(&entry.format).map_or_else(|| entry.format.clone(), str::to_owned);
         let _turn = self.deletes.acquire().await;
-        let (folder, own, format) = (self.folder.clone(), path.clone(), entry.format.clone());
+        let (folder, own, format) = (self.folder.clone(), path.clone(), becomes.clone());
         let there = blocking(move || {
             let Some(bytes) = folder.read(&own)? else { return Ok(None) };
             Ok(Some((bytes.len() as u64, facts(&format, bytes, &own)?)))
@@ -186,12 +191,12 @@ impl Writer {
             return Ok(there);
         }
         let raw = self.objects.get(&from, DELETES_MAX_BYTES).await.map_err(TableError::from)?;
-        let (mapping, name, format) =
-            (self.place.mapping.clone(), from.as_str().to_owned(), entry.format.clone());
+        let (mapping, name) = (self.place.mapping.clone(), from.as_str().to_owned());
+        let (format, rows) = (entry.format.clone(), entry.rows);
         let (bytes, facts) = blocking(move || {
             let map = |path: &str| object_uri(&mapping, path).map_err(|error| error.to_string());
-            let bytes = bytes::Bytes::from(rewrite_deletes(&format, &raw, &name, map)?);
-            let facts = facts(&format, bytes.clone(), &name)?;
+            let bytes = bytes::Bytes::from(rewrite_deletes(&format, &raw, rows, &name, map)?);
+            let facts = facts(&becomes, bytes.clone(), &name)?;
             Ok((bytes, facts))
         })
         .await?;
@@ -241,19 +246,21 @@ fn change(
         .transpose()
         .map_err(fault)?;
     if entry.content != Content::PositionDeletes {
-        let path = place.mapping.object_uri(&own);
-        return Ok(EntryChange { path, size: None, referenced, bounds: Bounds::Keep, splits: None });
+        let (path, metrics) = (place.mapping.object_uri(&own), MetricsChange::default());
+        return Ok(EntryChange { path, size: None, format: None, referenced, splits: None, metrics });
     }
-    let path = place.mapping.uri(&format!("{}/{}", place.path, deletes_path(&own)));
+    let path = place.mapping.uri(&format!("{}/{}", place.path, deletes_path(&own, &entry.format)));
+    let format = new_format(&entry.format);
     Ok(match deletes {
-        Some((size, facts)) => EntryChange {
-            path,
-            size: Some(*size),
-            referenced,
-            bounds: facts.bounds.clone().map_or(Bounds::Drop, |(low, high)| Bounds::Set(low, high)),
-            splits: facts.splits.clone(),
-        },
+        Some((size, facts)) => {
+            let bounds = facts.bounds.clone().map_or(Bounds::Drop, |(low, high)| Bounds::Set(low, high));
+            let metrics = MetricsChange { bounds, sizes: facts.sizes.clone(), fewer: format.is_some() };
+            EntryChange { path, size: Some(*size), format, referenced, splits: facts.splits.clone(), metrics }
+        }
         // It is gone, and its file may be: nobody opens it.
-        None => EntryChange { path, size: None, referenced, bounds: Bounds::Drop, splits: None },
+        None => {
+            let metrics = MetricsChange { bounds: Bounds::Drop, ..MetricsChange::default() };
+            EntryChange { path, size: None, format, referenced, splits: None, metrics }
+        }
     })
 }

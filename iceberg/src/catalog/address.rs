@@ -1,12 +1,15 @@
 //! [`CatalogAddress`]: what a person types to name a catalog.
 use super::hadoop::{HadoopCatalog, SingleTable};
-use super::{Catalog, CatalogError, Options};
+use super::{Aws, Catalog, CatalogError, NoAws, Options};
 use crate::location::{Location, LocationError};
 use crate::objects::Objects;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
+
+/// The port of a metastore of which none is named.
+const METASTORE_PORT: u16 = 9083;
 
 /// A catalog and what it is called here: `NAME=KIND:…`.
 #[derive(Clone, PartialEq, Eq)]
@@ -27,6 +30,10 @@ pub enum CatalogKind {
     Sqlite(PathBuf),
     /// `sql:postgres://user@host/database`; a password may be in it.
     Postgres(String),
+    /// `glue:`, or `glue:region`.
+    Glue(Option<String>),
+    /// `hive:thrift://host:port`, several of them separated by commas: `host:port` of each.
+    Hive(Vec<String>),
     /// `hadoop:s3://bucket/warehouse`, `hadoop:file:///warehouse`.
     Hadoop(Location),
     /// `s3://bucket/table` or `s3://bucket/….metadata.json`: one table, without a catalog, under this name.
@@ -43,8 +50,8 @@ pub enum AddressError {
     NoName,
     /// Not one of the kinds.
     #[error(
-        "kind of catalog '{name}' is none of rest:http(s)://…, sql:sqlite:///PATH, sql:postgres://…, \
-         hadoop:s3://BUCKET/PATH, hadoop:file:///PATH, s3://BUCKET/TABLE"
+        "kind of catalog '{name}' is none of rest:http(s)://…, sql:sqlite:///PATH, sql:postgres://…, glue:[REGION], \
+         hive:thrift://HOST:PORT[,thrift://…], hadoop:s3://BUCKET/PATH, hadoop:file:///PATH, s3://BUCKET/TABLE"
     )]
     Kind {
         /// The name of the catalog.
@@ -58,9 +65,10 @@ pub enum AddressError {
         /// Why not.
         why: LocationError,
     },
-    /// A user or password in the URI of a REST catalog.
+    /// A user or password in the URI of a REST catalog or a metastore.
     #[error(
-        "catalog '{name}': credentials do not belong into the URI; set the option 'credential' or 'token'"
+        "catalog '{name}': credentials do not belong into the URI; set the option 'credential' or 'token' (REST) or \
+         'ugi' (Hive)"
     )]
     Credentials {
         /// The name of the catalog.
@@ -99,6 +107,15 @@ impl FromStr for CatalogAddress {
             .filter(|uri| uri.starts_with("postgres://") || uri.starts_with("postgresql://"))
         {
             CatalogKind::Postgres(uri.to_owned())
+        } else if let Some(region) = rest.strip_prefix("glue:") {
+            let is_region =
+                region.contains('-') && region.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'));
+            if !is_region && !region.is_empty() {
+                return Err(AddressError::Kind { name });
+            }
+            CatalogKind::Glue(Some(region.to_owned()).filter(|region| !region.is_empty()))
+        } else if let Some(uris) = rest.strip_prefix("hive:") {
+            CatalogKind::Hive(uris.split(',').map(|uri| metastore(uri, &name)).collect::<Result<_, _>>()?)
         } else if let Some(rest) = rest.strip_prefix("hadoop:") {
             CatalogKind::Hadoop(place(rest)?)
         } else if rest.contains("://") || rest.starts_with('/') {
@@ -115,6 +132,26 @@ impl FromStr for CatalogAddress {
     }
 }
 
+/// The `host:port` of a metastore's URI.
+fn metastore(uri: &str, name: &str) -> Result<String, AddressError> {
+    let wrong = || AddressError::Kind { name: name.to_owned() };
+    let server = uri.trim().strip_prefix("thrift://").ok_or_else(wrong)?.trim_end_matches('/');
+    if server.contains('@') {
+        return Err(AddressError::Credentials { name: name.to_owned() });
+    }
+    // Of an address of version 6 the colons are in brackets.
+    let (host, port) = match server.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')) {
+        Some((host, port)) => (host, port.parse::<u16>().map_err(|_| wrong())?),
+        None => (server, METASTORE_PORT),
+    };
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    let is_v6 = host.starts_with('[') && host.ends_with(']');
+    if host.is_empty() || !(is_v6 || host.chars().all(is_plain)) {
+        return Err(wrong());
+    }
+    Ok(format!("{host}:{port}"))
+}
+
 impl CatalogAddress {
     /// Connects, as far as this kind connects; whether anybody is there shows at the first question.
     ///
@@ -124,6 +161,19 @@ impl CatalogAddress {
         &self,
         options: &Options,
         objects: Arc<dyn Objects>,
+    ) -> Result<Arc<dyn Catalog>, CatalogError> {
+        self.open_with(options, objects, Arc::new(NoAws))
+    }
+
+    /// The same with what is known of AWS.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub fn open_with(
+        &self,
+        options: &Options,
+        objects: Arc<dyn Objects>,
+        aws: Arc<dyn Aws>,
     ) -> Result<Arc<dyn Catalog>, CatalogError> {
         match &self.kind {
             CatalogKind::Hadoop(warehouse) => Ok(Arc::new(HadoopCatalog::new(objects, warehouse.clone()))),
@@ -144,10 +194,20 @@ impl CatalogAddress {
             ))),
             #[cfg(feature = "rest")]
             CatalogKind::Rest(uri) => Ok(Arc::new(super::rest::RestCatalog::new(uri, options)?)),
+            #[cfg(feature = "glue")]
+            CatalogKind::Glue(region) => {
+                let glue = super::glue::Glue::new(region.as_deref(), options, aws)?;
+                Ok(Arc::new(super::metastore::MetastoreCatalog::new(glue)))
+            }
+            #[cfg(feature = "hive")]
+            CatalogKind::Hive(servers) => {
+                let hive = super::hive::Hive::new(servers, options)?;
+                Ok(Arc::new(super::metastore::MetastoreCatalog::new(hive)))
+            }
             #[allow(unreachable_patterns, reason = "with all features there is no other kind")]
             kind => {
                 // Nobody needs them then.
-                let _ = options;
+                let _ = (options, aws);
                 Err(CatalogError::Refused {
                     why: format!("catalogs of kind {} are not in this build", kind.name()),
                 })
@@ -163,6 +223,8 @@ impl CatalogKind {
             Self::Rest(_) => "rest",
             Self::Sqlite(_) => "sqlite",
             Self::Postgres(_) => "postgres",
+            Self::Glue(_) => "glue",
+            Self::Hive(_) => "hive",
             Self::Hadoop(_) => "hadoop",
             Self::Table(_) => "table",
         }
@@ -185,6 +247,11 @@ impl fmt::Display for CatalogAddress {
                     (None, _) => rest,
                 };
                 write!(f, "sql:postgres://{}", place.split('?').next().unwrap_or_default())
+            }
+            CatalogKind::Glue(region) => write!(f, "glue:{}", region.as_deref().unwrap_or_default()),
+            CatalogKind::Hive(servers) => {
+                let uris: Vec<String> = servers.iter().map(|server| format!("thrift://{server}")).collect();
+                write!(f, "hive:{}", uris.join(","))
             }
             CatalogKind::Hadoop(location) => write!(f, "hadoop:{location}"),
             CatalogKind::Table(location) => write!(f, "{location}"),
@@ -219,6 +286,11 @@ mod tests {
         assert_eq!(kind("a=sql:postgres://u:p@h/d"), Ok(CatalogKind::Postgres("postgres://u:p@h/d".into())));
         assert_eq!(kind("a=hadoop:s3a://b/wh"), Ok(CatalogKind::Hadoop("s3://b/wh".parse().unwrap())));
         assert_eq!(kind("a=hadoop:file:///wh"), Ok(CatalogKind::Hadoop("/wh".parse().unwrap())));
+        assert_eq!(kind("a=glue:"), Ok(CatalogKind::Glue(None)));
+        assert_eq!(kind("a=glue:eu-west-1"), Ok(CatalogKind::Glue(Some("eu-west-1".into()))));
+        assert_eq!(kind("a=hive:thrift://h:1/"), Ok(CatalogKind::Hive(vec!["h:1".into()])));
+        let several = CatalogKind::Hive(vec!["a.b:9083".into(), "[::1]:7".into(), "[::2]:9083".into()]);
+        assert_eq!(kind("a=hive:thrift://a.b,thrift://[::1]:7, thrift://[::2]"), Ok(several));
         assert_eq!(kind("t=s3://b/wh/t"), Ok(CatalogKind::Table("s3://b/wh/t".parse().unwrap())));
         assert_eq!(kind("t=/wh/t"), Ok(CatalogKind::Table("/wh/t".parse().unwrap())));
     }
@@ -234,12 +306,20 @@ mod tests {
             "a=rest:http://",
             "a=sql:sqlite://x.db",
             "a=sql:mysql://h/d",
-            "a=glue:",
+            "a=glue:Region",
+            "a=glue:eu-west-1/x",
+            "a=glue",
+            "a=hive:h:9083",
+            "a=hive:thrift://",
+            "a=hive:thrift://h:x",
+            "a=hive:thrift://a:1,",
+            "a=hive:http://h:1/metastore",
             "a=https://h/x",
         ] {
             assert!(matches!(kind(text), Err(AddressError::Kind { .. })), "{text}");
         }
         assert!(matches!(kind("a=rest:https://u:p@h/x"), Err(AddressError::Credentials { .. })));
+        assert!(matches!(kind("a=hive:thrift://u:p@h:1"), Err(AddressError::Credentials { .. })));
         assert!(matches!(kind("a=hadoop:warehouse"), Err(AddressError::Location { .. })));
     }
 
@@ -249,6 +329,9 @@ mod tests {
         assert_eq!(address.to_string(), "a=sql:postgres://h/d");
         assert_eq!(format!("{address:?}"), "a=sql:postgres://h/d");
         assert_eq!(format!("{:?}", address.kind), "postgres");
+        for text in ["a=glue:", "a=glue:eu-west-1", "a=hive:thrift://a:1,thrift://b:2"] {
+            assert_eq!(text.parse::<CatalogAddress>().unwrap().to_string(), text);
+        }
         let plain: CatalogAddress = "a=sql:postgres://h/d".parse().unwrap();
         assert_eq!(plain.to_string(), "a=sql:postgres://h/d");
     }

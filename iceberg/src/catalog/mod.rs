@@ -1,10 +1,19 @@
 //! [`Catalog`]: who says which tables there are, and which version of each is the current one.
 //!
 //! Kinds, and what a poll of them costs: REST (one conditional request for each table, answered by 304), SQL (one
-//! query for all tables), Hadoop (two HEADs for each table), and single tables. [`parse`](CatalogAddress) reads
-//! `NAME=KIND:…`, [`CatalogAddress::open`] connects.
+//! query for all tables), Glue and Hive (one question for each hundred tables of a database), Hadoop (two HEADs for each
+//! table), and single tables. [`parse`](CatalogAddress) reads `NAME=KIND:…`, [`CatalogAddress::open`] connects.
 mod address;
+mod aws;
+#[cfg(feature = "glue")]
+mod glue;
 mod hadoop;
+#[cfg(feature = "hive")]
+mod hive;
+#[cfg(feature = "rest")]
+mod http;
+#[cfg(any(feature = "hive", feature = "glue"))]
+mod metastore;
 mod options;
 #[cfg(feature = "rest")]
 mod rest;
@@ -12,6 +21,9 @@ mod rest;
 mod sql;
 
 pub use address::{AddressError, CatalogAddress, CatalogKind};
+pub use aws::{Aws, AwsKeys, NoAws};
+#[cfg(feature = "hive")]
+pub use hive::metastore_reply;
 pub use options::Options;
 
 use crate::location::LocationError;
@@ -109,8 +121,19 @@ async fn ask<F: Future<Output = Result<bool, CatalogError>>>(
     changes
 }
 
+/// Of what a server says of an error, so much is passed on.
+#[cfg(any(feature = "rest", feature = "hive"))]
+const MESSAGE_MAX_CHARS: usize = 500;
+
+/// What a server said of an error, as it may be passed on.
+#[cfg(any(feature = "rest", feature = "hive"))]
+fn passed_on(text: &str) -> String {
+    let text: String = text.chars().take(MESSAGE_MAX_CHARS).collect();
+    text.escape_debug().to_string()
+}
+
 /// Why a catalog did not answer. Never holds a secret.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum CatalogError {
     /// There is no such table or namespace.
@@ -120,7 +143,7 @@ pub enum CatalogError {
         what: String,
     },
     /// Credentials are missing, wrong or do not permit the call.
-    #[error("catalog denies access: {why}; check the options 'credential' and 'token' of the catalog")]
+    #[error("catalog denies access: {why}")]
     Denied {
         /// What it said.
         why: String,

@@ -1,5 +1,5 @@
 //! [`Auth`]: bearer tokens, given or asked for by OAuth2's client credentials.
-use super::http::Http;
+use super::http::{Http, denied, success};
 use crate::catalog::{CatalogError, Options};
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
@@ -82,9 +82,9 @@ impl Auth {
         }
         let answer = http.post_form(uri, &form, None).await?;
         let status = answer.status;
-        let answer = answer.success("token").map_err(|error| match error {
+        let answer = success(answer, "token").map_err(|error| match error {
             // By OAuth2 a wrong secret is a bad request.
-            CatalogError::Refused { why } if status == 400 => CatalogError::Denied { why },
+            CatalogError::Refused { why } if status == 400 => denied(&why),
             error => error,
         })?;
         let object = answer.object()?;

@@ -8,12 +8,13 @@ mod http;
 #[cfg(test)]
 mod tests;
 
+use super::http::Answer;
 use super::{Catalog, CatalogError, Changes, NAMES_MAX, Options, ask};
 use crate::document::Object;
 use crate::table::{StorageCredential, Table, TableId, Token};
 use async_trait::async_trait;
 use auth::Auth;
-use http::{Answer, Http, Query, segment};
+use http::{Http, Query, segment, success};
 use std::collections::{BTreeMap, VecDeque};
 use tokio::sync::OnceCell;
 
@@ -61,7 +62,7 @@ impl RestCatalog {
             .get_or_try_init(|| async {
                 let query: Query =
                     self.warehouse.iter().map(|warehouse| ("warehouse", warehouse.clone())).collect();
-                let answer = self.ask("v1/config", &query, &[]).await?.success("configuration")?;
+                let answer = success(self.ask("v1/config", &query, &[]).await?, "configuration")?;
                 let object = answer.object()?;
                 let mut properties: BTreeMap<String, String> = read(&object, "defaults")?.unwrap_or_default();
                 if let Some(prefix) = &self.own_prefix {
@@ -103,7 +104,7 @@ impl RestCatalog {
         let mut found = Vec::new();
         query.push(("pageToken", String::new()));
         for _ in 0..PARTS_MAX {
-            let answer = self.ask(path, &query, &[]).await?.success(what)?;
+            let answer = success(self.ask(path, &query, &[]).await?, what)?;
             let object = answer.object()?;
             found.extend(read::<Vec<Listed>>(&object, member)?.unwrap_or_default());
             if found.len() > NAMES_MAX {
@@ -133,7 +134,7 @@ impl RestCatalog {
         if answer.status == 304 {
             return Ok(false);
         }
-        let answer = answer.success(&format!("table {id}"))?;
+        let answer = success(answer, &format!("table {id}"))?;
         let now = read::<String>(&answer.object()?, "metadata-location")?;
         Ok(now.as_deref() != Some(location))
     }
@@ -212,17 +213,17 @@ impl Catalog for RestCatalog {
         let path = self.table_path(id).await?;
         // The version first, without credentials: the tag of the next poll must be of that same request.
         let query = vec![("snapshots", "refs".to_owned())];
-        let tagged = self.ask(&path, &query, &[]).await?.success(&format!("table {id}"))?;
+        let tagged = success(self.ask(&path, &query, &[]).await?, &format!("table {id}"))?;
         let object = tagged.object()?;
         let location: String = read(&object, "metadata-location")?.ok_or_else(|| CatalogError::Refused {
             why: format!("table {id} has no metadata-location: it was created, but never committed"),
         })?;
-        let token = join(tagged.etag.as_deref(), &location);
+        let token = join(tagged.header("etag"), &location);
         let mut credentials = Vec::new();
         let mut config: BTreeMap<String, String> = read(&object, "config")?.unwrap_or_default();
         if self.vended {
             let headers = [("x-iceberg-access-delegation", "vended-credentials")];
-            let answer = self.ask(&path, &query, &headers).await?.success(&format!("table {id}"))?;
+            let answer = success(self.ask(&path, &query, &headers).await?, &format!("table {id}"))?;
             let object = answer.object()?;
             config = read(&object, "config")?.unwrap_or_default();
             for credential in read::<Vec<Object>>(&object, "storage-credentials")?.unwrap_or_default() {

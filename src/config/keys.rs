@@ -100,7 +100,8 @@ pub const KEYS: &[Key] = &[
     list(
         "catalog",
         "show the tables of this catalog below iceberg/, read-only: NAME=rest:http://…, NAME=sql:sqlite:///PATH, \
-         NAME=sql:postgres://…, NAME=hadoop:s3://BUCKET/PATH or NAME=hadoop:file:///PATH; may be repeated",
+         NAME=sql:postgres://…, NAME=glue:[REGION], NAME=hive:thrift://HOST:PORT, NAME=hadoop:s3://BUCKET/PATH or \
+         NAME=hadoop:file:///PATH; may be repeated",
     ),
     list(
         "table",

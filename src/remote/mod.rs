@@ -30,7 +30,7 @@ pub use open::{open, open_borrowing, open_configured, open_counted};
 pub use probe::supports_conditional_writes;
 pub use recent::Recent;
 pub use retry::{Retry, RetryPolicy};
-pub use s3::{KeySource, LentKeys, S3Keys, S3Options, S3Store};
+pub use s3::{KeySource, Keyring, LentKeys, S3Keys, S3Options, S3Store};
 pub use url::{RemoteUrl, url_of};
 
 use crate::clock::Timestamp;

@@ -9,9 +9,11 @@
 //! * Downloads are not checked against stored checksums (a range has none, and the digest in HEAD is
 //!   stronger); `get` is.
 mod answer;
+mod keyring;
 mod options;
 mod upload;
 
+pub use keyring::Keyring;
 pub use options::{KeySource, LentKeys, S3Keys, S3Options};
 
 use super::{ByteStream, RetryPolicy};

@@ -125,13 +125,14 @@ impl Lake {
     pub fn new(options: LakeOptions, stores: Arc<Stores>) -> Result<Self> {
         let LakeOptions { catalogs, mapping, folder, retention } = options;
         let mut named: Vec<Named> = Vec::new();
+        let account = Arc::new(stores.account());
         for (address, options) in catalogs {
             if named.iter().any(|other| other.name == address.name) {
                 let message = format!("two catalogs have the same name: {}", address.name);
                 return Err(Error::new(ErrorKind::Invalid, message));
             }
             let objects: Arc<dyn Objects> = stores.clone();
-            let catalog = address.open(&options, objects).map_err(|e| {
+            let catalog = address.open_with(&options, objects, account.clone()).map_err(|e| {
                 Error::new(ErrorKind::Invalid, format!("cannot use catalog: {address}")).with_source(e)
             })?;
             named.push(Named {

@@ -18,6 +18,7 @@
 //! What tables and their files are is known by the crate `icecache-iceberg`; here it meets the stores, the cache
 //! and the clock. docs/TABLES.md has what is shown, and the rules.
 mod ahead;
+mod aws;
 mod counted;
 mod desk;
 mod feed;

@@ -16,8 +16,20 @@ const NAMES: Seal = Seal { magic: "icecache-names", version: "1" };
 const SHOWN: Seal = Seal { magic: "icecache-shown", version: "1" };
 /// In the folder of a table, where the mount shows nothing whose name begins with a dot.
 const FILE: &str = ".shown";
-/// Options that say which of several catalogs at one address is meant.
-const WHICH: [&str; 3] = ["warehouse", "prefix", "catalog-name"];
+/// Options that say which of several catalogs at one address is meant, or in whose name it is asked.
+const WHICH: [&str; 11] = [
+    "warehouse",
+    "prefix",
+    "catalog-name",
+    "glue.id",
+    "glue.region",
+    "client.region",
+    "glue.endpoint",
+    "glue.profile-name",
+    "client.profile-name",
+    "ugi",
+    "hive.ugi",
+];
 /// Of what a catalog lends, what says where the store is. Keys are no one's to write down.
 const WHERE: [&str; 4] = ["s3.endpoint", "client.region", "s3.region", "s3.path-style-access"];
 

@@ -1,4 +1,5 @@
 //! [`Stores`]: the buckets that tables lie in, opened when they are first named.
+use super::aws::Account;
 use super::lent::Lent;
 use crate::cache::{
     Blob, Cache, CacheError, Chain, FetchError, Hedged, Hedges, ObjectId, OriginFiles, Removed, StoreOrigin,
@@ -63,6 +64,11 @@ impl Stores {
     /// Where buckets are that no catalog lends keys for, if that is said.
     pub(super) fn endpoint(&self) -> Option<&str> {
         self.s3.endpoint.as_deref()
+    }
+
+    /// What catalogs at AWS must be told.
+    pub(super) fn account(&self) -> Account {
+        Account::new(&self.s3)
     }
 
     /// What objects are read through.

@@ -47,20 +47,25 @@ fn find_cause<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) ->
         .find_map(|e: &'a (dyn StdError + 'static)| e.downcast_ref())
 }
 
+/// There are no credentials.
+pub(super) fn without(credentials: &CredentialsError) -> RemoteError {
+    let message = chain(credentials);
+    // Who lends them may be away for a while.
+    let may_come = matches!(credentials, CredentialsError::ProviderTimedOut(_))
+        || find_cause::<RemoteError>(credentials).is_some_and(RemoteError::is_transient);
+    match may_come {
+        true => RemoteError::Unavailable { message },
+        false => RemoteError::Denied { message: format!("no usable credentials: {message}") },
+    }
+}
+
 /// The one place that decides what a failed call means.
 pub(super) fn meaning<E>(error: &SdkError<E, HttpResponse>, call: &Call<'_>) -> RemoteError
 where
     E: ProvideErrorMetadata + StdError + 'static,
 {
     if let Some(credentials) = find_cause::<CredentialsError>(error) {
-        let message = chain(credentials);
-        // Who lends them may be away for a while.
-        let may_come = matches!(credentials, CredentialsError::ProviderTimedOut(_))
-            || find_cause::<RemoteError>(credentials).is_some_and(RemoteError::is_transient);
-        return match may_come {
-            true => RemoteError::Unavailable { message },
-            false => RemoteError::Denied { message: format!("no usable credentials: {message}") },
-        };
+        return without(credentials);
     }
     match error {
         SdkError::ServiceError(answer) => {

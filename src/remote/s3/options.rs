@@ -1,6 +1,7 @@
 //! [`S3Options`]: where an S3 is and how to talk to it.
 use super::super::RemoteError;
 use async_trait::async_trait;
+use aws_config::ConfigLoader;
 use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::ProvideRegion;
 use aws_config::profile::ProfileFileRegionProvider;
@@ -125,34 +126,42 @@ impl S3Options {
         Err(RemoteError::Refused { message })
     }
 
-    async fn region(&self) -> Region {
+    /// The region, if somebody says one.
+    pub(super) async fn region(&self) -> Option<Region> {
         if let Some(region) = self.region.clone().filter(|r| !r.is_empty()) {
-            return Region::new(region);
+            return Some(Region::new(region));
         }
         if let Some(region) = EnvironmentVariableRegionProvider::new().region().await {
-            return region;
+            return Some(region);
         }
         // Not the SDK's own search: it ends with a request to the instance metadata service.
         let mut profile = ProfileFileRegionProvider::builder();
         if let Some(name) = &self.profile {
             profile = profile.profile_name(name);
         }
-        profile.build().region().await.unwrap_or(Region::from_static(DEFAULT_REGION))
+        profile.build().region().await
+    }
+
+    /// What clients of all services need, without a request.
+    pub(super) async fn shared(&self) -> ConfigLoader {
+        let region = self.region().await.unwrap_or(Region::from_static(DEFAULT_REGION));
+        // A dated version, so that an update of the SDK changes no default of retries or checksums.
+        let loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
+            .region(region)
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build())
+            // Bodies and answers have time limits of their own, see `within`.
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
+        match &self.profile {
+            Some(profile) => loader.profile_name(profile),
+            None => loader,
+        }
     }
 
     /// Everything a client needs, without a request. `keys` instead of the usual search for credentials.
     pub(super) async fn load(&self, keys: Option<SharedCredentialsProvider>) -> Result<Builder, RemoteError> {
         let endpoint = self.endpoint()?;
-        // A dated version, so that an update of the SDK changes no default of retries or checksums.
-        let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
-            .region(self.region().await)
-            .retry_config(RetryConfig::disabled())
-            .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build())
-            // Bodies and answers have time limits of their own, see `within`.
-            .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
-        if let Some(profile) = &self.profile {
-            loader = loader.profile_name(profile);
-        }
+        let mut loader = self.shared().await;
         if let Some(keys) = keys {
             loader = loader.credentials_provider(keys);
         }

@@ -97,9 +97,10 @@ async fn files(
     manifests: &[String],
     but: &HashSet<&String>,
 ) -> Result<Vec<LiveFile>, TableError> {
-    let own: Vec<&String> = manifests.iter().filter(|path| !but.contains(path)).collect();
-    let found = stream::iter(own.into_iter().map(|manifest| of.files_of(manifest))).buffered(READ_AT_ONCE);
-    found.try_concat().await
+    // Owned, so that the stream borrows nothing that it hands on.
+    let own: Vec<String> = manifests.iter().filter(|path| !but.contains(path)).cloned().collect();
+    let found = stream::iter(own.into_iter().map(|manifest| async move { of.files_of(&manifest).await }));
+    found.buffered(READ_AT_ONCE).try_concat().await
 }
 
 fn change_kind(old: &Metadata, new: &Metadata) -> ChangeKind {

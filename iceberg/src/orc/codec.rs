@@ -40,7 +40,8 @@ impl Codec {
 /// Reads the chunks of one stream. What a codec needs for that is made with the first of them.
 pub(super) struct Decoder {
     codec: Codec,
-    inflate: Option<flate2::Decompress>,
+    /// Some hundred bytes, which most streams do without.
+    inflate: Option<Box<flate2::Decompress>>,
     zstd: Option<zstd::bulk::Decompressor<'static>>,
 }
 
@@ -51,7 +52,7 @@ impl Decoder {
         match self.codec {
             Codec::None => out.extend_from_slice(chunk),
             Codec::Zlib => {
-                let state = self.inflate.get_or_insert_with(|| flate2::Decompress::new(false));
+                let state = self.inflate.get_or_insert_with(|| Box::new(flate2::Decompress::new(false)));
                 state.reset(false);
                 // One byte more than there may be: the end of the content is met then, too.
                 out.reserve_exact(limit + 1);

@@ -8,7 +8,7 @@
 //! | an empty component | `~-` |
 //! | `.` and `..` as a component | `~2e` and `~2e~2e` |
 //! | `~`, `?`, `#`, control characters | `~` and two hexadecimal digits |
-//! | more than 255 bytes between two slashes | pieces, each but the last ending in `~+`, one folder in the other |
+//! | more than 255 bytes between two slashes | pieces, each but the last ending in `~+`, one folder in the other; a dot that begins one is `~2e` |
 //!
 //! (`?` and `#` because readers parse what they open as a URI.)
 use crate::location::Location;
@@ -250,6 +250,10 @@ fn push_component(out: &mut String, component: &str, slash: bool) {
         if out.len() - start + piece.len() > NAME_MAX_BYTES - 2 {
             out.push_str("~+/");
             start = out.len();
+            // What goes on is a name of its own, and may be neither hidden nor the folder above.
+            if c == '.' {
+                "~2e".clone_into(&mut piece);
+            }
         }
         out.push_str(&piece);
     }
@@ -331,6 +335,16 @@ mod tests {
             "objects/s3/b/~é",
         ] {
             assert_eq!(mapping().location(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn no_piece_of_a_long_name_is_hidden_or_leads_upward() {
+        for rest in [".", "..", ".x", ".x.y"] {
+            let name = format!("{}{rest}", "a".repeat(NAME_MAX_BYTES - 2));
+            let path = mapping().object_path(&format!("s3://b/{name}/f").parse().unwrap());
+            assert!(!path.contains("/."), "{path}");
+            assert_eq!(mapping().location(&path).unwrap().as_str(), format!("s3://b/{name}/f"));
         }
     }
 

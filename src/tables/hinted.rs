@@ -7,7 +7,7 @@ use crate::sync::Mutex;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use icecache_iceberg::Location;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -20,7 +20,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// So many tables of one catalog are asked about at once.
 const AT_ONCE: usize = 8;
 /// Where the metadata of a table is, below its folder.
-const METADATA: &str = "metadata/";
+const METADATA: &str = "/metadata/";
+/// So many objects are looked at one by one.
+const OBJECTS_MAX: usize = 1000;
 
 /// The hints about one catalog that nobody has followed yet. Owner of its lock; bounded by the tables that are shown.
 #[derive(Debug, Default)]
@@ -77,15 +79,22 @@ impl Lake {
         });
     }
 
-    /// Somebody says that there is a new object: a table has changed if it is of its metadata.
-    pub fn hint_object(&self, object: &Location) {
-        let folder =
-            |location: &Location| location.as_str().rsplit_once('/').map(|(folder, _)| folder.to_owned());
-        let own = folder(object);
+    /// Somebody says that there are new objects: tables have changed if they are of their metadata. Of more than can be
+    /// looked at, all tables may have.
+    pub fn hint_objects(&self, objects: &[Location]) {
+        if objects.len() > OBJECTS_MAX {
+            return self.hint_all();
+        }
+        let mut folders = HashSet::new();
+        for object in objects.iter().map(Location::as_str) {
+            folders.extend(object.rsplit_once('/').map(|(folder, _)| folder));
+            folders.extend(object.match_indices(METADATA).map(|(at, _)| &object[..at]));
+        }
         self.hint_where(|slot| {
             slot.current().is_some_and(|shown| {
-                let below = object.below(&shown.publication.metadata().location);
-                below.is_some_and(|below| below.starts_with(METADATA)) || own == folder(&shown.from)
+                let from = shown.from.as_str().rsplit_once('/').map(|(folder, _)| folder);
+                let table = shown.publication.metadata().location.as_str().trim_end_matches('/');
+                folders.contains(table) || from.is_some_and(|from| folders.contains(from))
             })
         });
     }
@@ -153,7 +162,9 @@ impl Lake {
     }
 
     async fn ask_about(&self, slot: Arc<Slot>) {
+        // What could not be shown is tried again in its time, whoever says what.
         if slot.current().is_some()
+            && !slot.retry.lock().is_early()
             && let Err(why) = self.refresh(&slot).await
         {
             tracing::debug!(table = slot.path, why, "a hint came to nothing");

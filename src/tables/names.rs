@@ -4,8 +4,8 @@ use super::slot::Slot;
 use crate::sync::Mutex;
 use icecache_iceberg::catalog::{self, Changes};
 use icecache_iceberg::{CatalogError, TableId, Token, mapping};
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 /// A catalog is asked no more often.
@@ -15,11 +15,16 @@ const AGAIN: Duration = Duration::from_secs(10);
 /// Whoever looks at a folder or a name waits no longer for a catalog: what is known is shown.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// So many paths that have no table any more may be known.
+const TURNS_MIN: usize = 1000;
+
 /// Tables by their paths below the mount, and the folders above them.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     pub(super) tables: BTreeMap<String, Arc<Slot>>,
     folders: BTreeSet<String>,
+    /// Who publishes at a path, for as long as somebody knows a table of it: one that was dropped may still be at it.
+    turns: HashMap<String, Weak<tokio::sync::Mutex<()>>>,
 }
 
 /// The folders above a path.
@@ -31,7 +36,15 @@ impl Names {
     /// A table, and the folders above it.
     fn add(&mut self, catalog: usize, path: String, id: TableId) {
         self.folders.extend(above(&path));
-        self.tables.entry(path.clone()).or_insert_with(|| Arc::new(Slot::new(catalog, id, path)));
+        if self.tables.contains_key(&path) {
+            return;
+        }
+        if self.turns.len() > 2 * self.tables.len() + TURNS_MIN {
+            self.turns.retain(|_, turn| turn.strong_count() > 0);
+        }
+        let turn = self.turns.get(&path).and_then(Weak::upgrade).unwrap_or_default();
+        self.turns.insert(path.clone(), Arc::downgrade(&turn));
+        self.tables.insert(path.clone(), Arc::new(Slot::new(catalog, id, path, turn)));
     }
 }
 

@@ -17,7 +17,7 @@ const SHOWN: Seal = Seal { magic: "icecache-shown", version: "1" };
 /// In the folder of a table, where the mount shows nothing whose name begins with a dot.
 const FILE: &str = ".shown";
 /// Options that say which of several catalogs at one address is meant, or in whose name it is asked.
-const WHICH: [&str; 11] = [
+const WHICH: [&str; 13] = [
     "warehouse",
     "prefix",
     "catalog-name",
@@ -27,6 +27,8 @@ const WHICH: [&str; 11] = [
     "glue.endpoint",
     "glue.profile-name",
     "client.profile-name",
+    "glue.access-key-id",
+    "client.access-key-id",
     "ugi",
     "hive.ugi",
 ];

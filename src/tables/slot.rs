@@ -19,8 +19,8 @@ pub struct Slot {
     pub(super) id: TableId,
     /// Its path below the mount.
     pub(super) path: String,
-    /// Held by who publishes.
-    pub(super) turn: tokio::sync::Mutex<()>,
+    /// Held by who publishes; another table that takes the path has the same one.
+    pub(super) turn: Arc<tokio::sync::Mutex<()>>,
     state: RwLock<State>,
     /// Branches and tags that somebody has looked into: they move with the table.
     pub(super) references: Mutex<BTreeSet<String>>,
@@ -111,12 +111,12 @@ impl Shown {
 }
 
 impl Slot {
-    pub(super) fn new(catalog: usize, id: TableId, path: String) -> Self {
+    pub(super) fn new(catalog: usize, id: TableId, path: String, turn: Arc<tokio::sync::Mutex<()>>) -> Self {
         Self {
             catalog,
             id,
             path,
-            turn: tokio::sync::Mutex::default(),
+            turn,
             state: RwLock::default(),
             references: Mutex::default(),
             used_ms: AtomicU64::new(0),

@@ -267,6 +267,9 @@ impl Lake {
 
     async fn turn_over(&self, slot: &Slot) -> Result<(), String> {
         let turn = slot.turn.lock().await;
+        if *slot.is_dropped.lock() {
+            return Ok(()); // what has its path now is another table
+        }
         let turned = self.turn_to_next(slot).await;
         drop(turn);
         slot.retry.lock().note(turned.is_ok());

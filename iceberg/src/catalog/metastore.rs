@@ -6,7 +6,7 @@ use crate::table::{Table, TableId, Token};
 use async_trait::async_trait;
 use futures::stream::{self, StreamExt};
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 /// The parameter that says what kind of table one is, and what it says of those that count here, in any case.
 pub(super) const TABLE_TYPE: &str = "table_type";
@@ -39,8 +39,8 @@ pub(super) type Found = HashMap<String, Result<String, CatalogError>>;
 #[derive(Debug)]
 pub(super) struct MetastoreCatalog<M> {
     metastore: M,
-    /// Databases that have named their tables before.
-    open: Mutex<HashSet<String>>,
+    /// What databases have named before.
+    open: Mutex<HashMap<String, Vec<TableId>>>,
 }
 
 impl<M: Metastore> MetastoreCatalog<M> {
@@ -51,9 +51,10 @@ impl<M: Metastore> MetastoreCatalog<M> {
     async fn tables_of(&self, database: &str) -> Result<Vec<TableId>, CatalogError> {
         let mut names = self.metastore.tables(database).await?;
         names.sort();
-        self.open.lock().insert(database.to_owned());
         let id = |name| TableId { namespace: vec![database.to_owned()], name };
-        Ok(names.into_iter().map(id).collect())
+        let tables: Vec<TableId> = names.into_iter().map(id).collect();
+        self.open.lock().insert(database.to_owned(), tables.clone());
+        Ok(tables)
     }
 }
 
@@ -102,11 +103,10 @@ impl<M: Metastore> Catalog for MetastoreCatalog<M> {
             let tables = match tables {
                 Err(CatalogError::NotFound { .. }) => Vec::new(), // it went
                 // Somebody else's, among some of ours. Of one that was open before, what is shown stays.
-                Err(error @ CatalogError::Denied { .. })
-                    if !namespace.first().is_some_and(|database| self.open.lock().contains(database)) =>
-                {
+                Err(error @ (CatalogError::Denied { .. } | CatalogError::Refused { .. })) => {
+                    let known = namespace.first().and_then(|name| self.open.lock().get(name).cloned());
                     shut = Some(error);
-                    names.push((namespace, Vec::new()));
+                    names.push((namespace, known.unwrap_or_default()));
                     continue;
                 }
                 tables => tables?,

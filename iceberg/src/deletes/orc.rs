@@ -133,6 +133,8 @@ impl Output {
             .set_key_value_metadata(Some(vec![KeyValue::new("delete-type".into(), "position".to_owned())]))
             // Positions hardly ever repeat themselves.
             .set_column_dictionary_enabled(ColumnPath::from("pos"), false)
+            // Paths do, however long they are: beyond the limit each row would have its own.
+            .set_dictionary_page_size_limit(2 * GROUP_PATHS_BYTES)
             .build();
         let schema = Arc::new(parse_message_type(SCHEMA)?);
         let file = SerializedFileWriter::new(Vec::new(), schema, Arc::new(properties))?;

@@ -4,7 +4,7 @@ use super::integers::Integers;
 use super::stream::Stream;
 
 /// The longest string: a path is shorter.
-const STRING_MAX_BYTES: u64 = 64 << 10;
+const STRING_MAX_BYTES: u64 = 8 << 10;
 /// All strings of a dictionary together.
 const DICTIONARY_MAX_BYTES: usize = 256 << 20;
 /// The most strings of a dictionary.

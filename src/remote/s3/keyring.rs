@@ -11,6 +11,8 @@ use std::time::{Duration, Instant, SystemTime};
 /// Credentials are looked for again so long before they end, and after so long in any case.
 const MARGIN: Duration = Duration::from_secs(60);
 const FRESH: Duration = Duration::from_secs(15 * 60);
+/// Whoever has them must answer by then.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// See the module. Owner of its lock.
 #[derive(Debug)]
@@ -68,8 +70,14 @@ impl Keyring {
         if let Some(known) = known.filter(|known| refused != Some(&known.keys.access_key)) {
             return Ok(known.keys.clone());
         }
-        let provider = self.search(profile).await?;
-        let found = provider.provide_credentials().await.map_err(|error| answer::without(&error))?;
+        let search = async {
+            let provider = self.search(profile).await?;
+            provider.provide_credentials().await.map_err(|error| answer::without(&error))
+        };
+        // A program that is asked for them may wait for somebody who is not there.
+        let late =
+            |_| RemoteError::Unavailable { message: format!("credentials did not come in {PATIENCE:?}") };
+        let found = tokio::time::timeout(PATIENCE, search).await.map_err(late)??;
         let left = found
             .expiry()
             .map(|end| end.duration_since(SystemTime::now()).unwrap_or_default().saturating_sub(MARGIN));

@@ -1,7 +1,7 @@
 //! [`Client`]: connections to the metastores of one catalog.
 use super::reply::{Reply, Shape};
 use super::wire::{CALL, Fault, Input, LIST, Output, STRING};
-use crate::catalog::{CatalogError, Options};
+use crate::catalog::{CatalogError, Options, passed_on};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -170,9 +170,11 @@ impl Connection {
         let question = Question { method: "set_ugi", arguments: arguments.bytes(), shape: Shape::Names };
         match self.ask(question).await? {
             Reply::Names(_) => Ok(()),
-            Reply::Thrown(_, why) | Reply::Failed(_, why) => {
-                Err(Fault::Malformed(format!("it does not take the user {}: {why}", user.escape_debug())))
-            }
+            Reply::Thrown(_, why) | Reply::Failed(_, why) => Err(Fault::Malformed(format!(
+                "it does not take the user {}: {}",
+                user.escape_debug(),
+                passed_on(&why)
+            ))),
             Reply::Tables(_) => Err(Fault::Malformed("it answers another question".into())),
         }
     }

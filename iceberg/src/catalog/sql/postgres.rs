@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 use tls::{Tls, Wish};
 use tokio::sync::Mutex;
+use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config};
 
@@ -42,6 +43,9 @@ impl Postgres {
         let mut config = Config::from_str(&wish.uri).map_err(|_| CatalogError::Refused {
             why: "not a URI of PostgreSQL: postgres://USER@HOST/DATABASE".into(),
         })?;
+        if config.get_ssl_mode() != SslMode::Prefer {
+            return Err(CatalogError::Refused { why: "sslmode is said where nobody looks for it".into() });
+        }
         let (mode, tls) = wish.open()?;
         config.ssl_mode(mode).connect_timeout(PATIENCE).application_name("icecache");
         Ok(Self { config, tls, client: Mutex::new(None), has_namespaces: AtomicBool::new(true) })

@@ -3,6 +3,9 @@ use icecache_iceberg::Location;
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 
+/// No address of SNS is longer.
+const URL_MAX_BYTES: usize = 2 << 10;
+
 /// All three forms in one; each has some of it.
 #[derive(Deserialize)]
 struct Message {
@@ -50,12 +53,26 @@ pub(super) fn objects(body: &[u8]) -> Option<Vec<Location>> {
             bare(inner.as_bytes())
         }
         Message { kind: Some(kind), confirm: Some(url), .. } if kind == "SubscriptionConfirmation" => {
+            if !is_of_sns(&url) {
+                return None;
+            }
             // Whoever could have it opened by us could have any URL opened.
             tracing::warn!(url, "a topic of SNS waits to be confirmed: open this URL");
             Some(Vec::new())
         }
         message => of(message),
     }
+}
+
+/// Whoever may hint could else have anything written into the log.
+fn is_of_sns(url: &str) -> bool {
+    let host = url.strip_prefix("https://sns.").and_then(|rest| rest.split('/').next());
+    let region = host.and_then(|host| {
+        host.strip_suffix(".amazonaws.com").or_else(|| host.strip_suffix(".amazonaws.com.cn"))
+    });
+    url.len() <= URL_MAX_BYTES
+        && url.bytes().all(|byte| byte.is_ascii_graphic())
+        && region.is_some_and(|region| region.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'))
 }
 
 fn bare(body: &[u8]) -> Option<Vec<Location>> {
@@ -109,7 +126,7 @@ mod tests {
         assert_eq!(told(&bridge), Some(vec!["s3://b/a+b%20".to_owned()]), "which encodes nothing");
         for nothing in [
             json!({ "Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "b" }),
-            json!({ "Type": "SubscriptionConfirmation", "SubscribeURL": "https://sns", "Message": "confirm" }),
+            json!({ "Type": "SubscriptionConfirmation", "SubscribeURL": "https://sns.eu-west-1.amazonaws.com/?Token=1", "Message": "confirm" }),
             json!({ "Records": [] }),
         ] {
             assert_eq!(told(&nothing), Some(Vec::new()), "{nothing}");

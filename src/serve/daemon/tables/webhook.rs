@@ -115,7 +115,7 @@ impl Ear {
                         "the body is no notification of a bucket; without one it is about all tables",
                     )
                 })?;
-                objects.iter().for_each(|object| self.lake.hint_object(object));
+                self.lake.hint_objects(&objects);
             }
         }
         Ok(words(StatusCode::ACCEPTED, "the catalogs are asked"))

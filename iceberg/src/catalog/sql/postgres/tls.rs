@@ -47,7 +47,10 @@ pub(super) struct Wish {
 impl Wish {
     /// Takes it out of a URI.
     pub fn of(uri: &str) -> Self {
-        let (place, parameters) = uri.split_once('?').unwrap_or((uri, ""));
+        // A password may hold a question mark; it ends at the first @.
+        let host = uri.find('@').unwrap_or(0);
+        let mark = uri[host..].find('?').map(|at| host + at);
+        let (place, parameters) = mark.map_or((uri, ""), |at| (&uri[..at], &uri[at + 1..]));
         let (mut mode, mut roots) = (None, None);
         let rest: Vec<&str> = parameters
             .split('&')
@@ -72,7 +75,13 @@ impl Wish {
     /// # Errors
     /// A mode that nobody knows, certificates that cannot be read.
     pub fn open(&self) -> Result<(SslMode, Tls), CatalogError> {
+        // As libpq has it: whom all the world vouches for must at least have the right name.
+        let is_of_all = self.roots.as_deref() == Some("system");
+        if is_of_all && !matches!(self.mode.as_deref(), None | Some("verify-full")) {
+            return Err(refused("sslrootcert=system wants sslmode=verify-full"));
+        }
         let (mode, certainty) = match self.mode.as_deref() {
+            None if is_of_all => (SslMode::Require, Certainty::Named),
             Some("disable") => (SslMode::Disable, Certainty::Nothing),
             None | Some("prefer") => (SslMode::Prefer, Certainty::Nothing),
             // As libpq has it: who names certificates wants one of them.
@@ -294,6 +303,14 @@ mod tests {
                 ("postgres://h/d", Some(begins))
             );
         }
+        let marked = Wish::of("postgres://u:pa?ss@h/d?sslmode=require");
+        assert_eq!(
+            (marked.uri.as_str(), marked.mode.as_deref()),
+            ("postgres://u:pa?ss@h/d", Some("require"))
+        );
+        // Of all the world's certificates only one of the right name will do.
+        let all = |mode: &str| Wish::of(&format!("postgres://h/d?sslrootcert=system{mode}"));
+        assert!(all("&sslmode=require").open().is_err() && all("&sslmode=prefer").open().is_err());
         let unknown = Wish::of("postgres://h/d?sslmode=maybe").open().err().unwrap().to_string();
         assert!(unknown.contains("verify-full"), "{unknown}");
         assert_eq!(decoded("%41%4%zz%"), "A%4%zz%");

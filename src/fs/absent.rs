@@ -9,8 +9,6 @@ use crate::state::absent::ranges::WHOLE_BYTES_MAX;
 use crate::state::absent::tree::{FileRow, Node, What, XattrsOf};
 use crate::state::absent::{Absent, Shown};
 use crate::state::dirty::Extent;
-use crate::state::live::Live;
-use crate::state::reach;
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::ffi::CStr;
@@ -25,8 +23,8 @@ pub enum Need {
     Nothing,
     /// These files.
     Files(Vec<u32>),
-    /// This file, but of its content no more than so many bytes, to which it is about to be cut.
-    Shortened(u32, u64),
+    /// This file, but not its content.
+    Empty(u32),
     /// Nothing, but it waits for the disk: no thread that serves requests may do it.
     Disk,
 }
@@ -99,10 +97,6 @@ impl Volume {
         let (absent, file) = self.absent.as_ref().zip(inode.absent_file())?;
         if !absent.wants(file) {
             // It has just come to the disk, or has no name any more.
-            let orphan = inode.open.lock().orphan.clone();
-            if let Some(fd) = orphan {
-                return Attr::at(&fd, c"").ok().map(|attr| inode.told(attr));
-            }
             let attr = inode.at(|dir, name| Attr::at(dir, name)).ok().filter(Attr::is_file);
             if let Some(attr) = attr {
                 return Some(inode.told(attr));
@@ -131,17 +125,16 @@ impl Volume {
         });
     }
 
-    /// What an operation on an inode needs. With a `length` it cuts or extends it to that.
-    pub fn need(&self, inode: u64, length: Option<u64>) -> Need {
-        let found = self.absent.as_ref().zip(self.inodes.get(inode).ok());
-        let Some((absent, inode)) = found else { return Need::Nothing };
-        let Some(file) = inode.absent_file() else { return Need::Nothing };
-        let size = absent.tree().file(file).size;
-        let shorter = length.filter(|length| *length == 0 || *length < size && size > WHOLE_BYTES_MAX);
-        match shorter {
-            // A program that runs is not cut.
-            Some(length) if inode.open.lock().running == 0 => Need::Shortened(file, length),
-            _ => Need::Files(vec![file]),
+    /// What an operation on an inode needs. `emptied`: its content does not matter.
+    pub fn need(&self, inode: u64, emptied: bool) -> Need {
+        let inode = self.absent.as_ref().and_then(|_| self.inodes.get(inode).ok());
+        match inode.as_ref().and_then(|inode| inode.absent_file()) {
+            None => Need::Nothing,
+            // A program that runs is not emptied.
+            Some(file) if emptied && inode.as_ref().is_some_and(|inode| inode.open.lock().running == 0) => {
+                Need::Empty(file)
+            }
+            Some(file) => Need::Files(vec![file]),
         }
     }
 
@@ -266,19 +259,11 @@ impl Shown for Volume {
     fn arrived(&self, file: u32, stat: &Stat) {
         // Its birth time, which tells it from later files of that number, is not in a stat.
         let Some(inode) = self.inodes.find_absent(file) else { return };
-        let seen = match inode.at(|dir, name| Attr::at(dir, name)) {
-            Ok(attr) => Some((attr, None)),
-            Err(_) => self.seen_elsewhere(file),
-        };
-        if let Some((attr, unasked)) = seen
+        let attr = inode.at(|dir, name| Attr::at(dir, name));
+        if let Ok(attr) = attr
             && attr.key.ino == stat.st_ino
         {
             self.inodes.arrive(file, &attr);
-            if unasked.is_some()
-                && let Some(arrived) = self.inodes.find_absent(file)
-            {
-                arrived.open.lock().unasked = unasked;
-            }
             // What it takes on the disk was a guess.
             if let (Some(absent), Some(kernel)) = (&self.absent, self.kernel.get())
                 && blocks_of(absent, file, absent.tree().file(file)) != attr.blocks
@@ -286,15 +271,6 @@ impl Shown for Volume {
                 kernel.forget_attr(inode.id);
             }
         }
-    }
-}
-
-impl Volume {
-    /// A file that is open and has lost the names that were asked for, by another that it has.
-    fn seen_elsewhere(&self, file: u32) -> Option<(Attr, Option<RelPath>)> {
-        let path = self.absent.as_ref()?.path_of_file(file)?;
-        let attr = reach(Live::root(self), &path, |dir, name| Ok(Attr::at(dir, name))).ok()?.ok()?;
-        Some((attr, Some(path)))
     }
 }
 

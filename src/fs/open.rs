@@ -31,11 +31,6 @@ impl fmt::Debug for Registration {
     }
 }
 
-/// How a handle is counted that was opened with these flags and writes nothing yet.
-pub(super) fn idle(flags: OFlags) -> OFlags {
-    flags - OFlags::RWMODE
-}
-
 /// Whether a handle opened with these flags can write.
 pub(super) fn writes(flags: OFlags) -> bool {
     flags & OFlags::RWMODE != OFlags::RDONLY
@@ -66,13 +61,6 @@ impl Opening {
     /// Whether it can change the tree, so that it must pass the gate.
     pub fn changes(&self) -> bool {
         writes(self.flags) || self.empties()
-    }
-
-    /// Whether it may be answered before the file is here: nothing is read by it, and who appends does not do so to
-    /// empty it. A file that is to be appended to comes at once, and the kernel serves it.
-    pub fn can_wait(&self) -> bool {
-        self.flags & OFlags::RWMODE == OFlags::WRONLY
-            && !self.flags.intersects(OFlags::TRUNC | OFlags::APPEND)
     }
 
     /// Whether it empties the file.
@@ -253,9 +241,6 @@ pub enum Data {
     File(File),
     /// A large file that was not on the disk at the open; only read.
     Reader(Arc<Reader>),
-    /// The same, opened to be written: what is written first brings it. Until then it counts as no writer, and
-    /// emptying it costs nothing.
-    Deferred(Arc<Reader>),
 }
 
 /// A file opened on the classic path.
@@ -277,9 +262,7 @@ impl Handle {
     pub(super) fn file(&self) -> io::Result<&File> {
         match &self.data {
             Data::File(file) => Ok(file),
-            Data::Reader(reader) | Data::Deferred(reader) => {
-                reader.file().ok_or_else(|| rustix::io::Errno::OPNOTSUPP.into())
-            }
+            Data::Reader(reader) => reader.file().ok_or_else(|| rustix::io::Errno::OPNOTSUPP.into()),
         }
     }
 }
@@ -307,13 +290,6 @@ impl Handles {
 
     pub(super) fn get(&self, number: u64) -> Option<Arc<Handle>> {
         self.open.read().get(&number).cloned()
-    }
-
-    /// Puts another in the place of `before`. `false`: it is not there any more.
-    pub(super) fn replace(&self, number: u64, before: &Arc<Handle>, handle: Handle) -> bool {
-        let mut open = self.open.write();
-        let found = open.get_mut(&number).filter(|found| Arc::ptr_eq(found, before));
-        found.map(|found| *found = Arc::new(handle)).is_some()
     }
 
     pub(super) fn remove(&self, number: u64) -> Option<Arc<Handle>> {

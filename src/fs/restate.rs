@@ -58,7 +58,7 @@ impl Volume {
         };
         match set.size {
             None if self.inodes.get(id).ok().as_ref().and_then(overlaid).is_some() => Need::Nothing,
-            size => self.need(id, size),
+            size => self.need(id, size == Some(0)),
         }
     }
 
@@ -73,7 +73,7 @@ impl Volume {
         };
         match self.inodes.get(id).ok().as_ref().and_then(overlaid) {
             Some(()) => Need::Nothing,
-            None => self.need(id, None),
+            None => self.need(id, false),
         }
     }
 
@@ -81,7 +81,7 @@ impl Volume {
     pub fn need_to_link(&self, id: u64) -> Need {
         match self.inodes.get(id).ok().as_ref().and_then(|inode| self.restatable(inode)) {
             Some(_) => Need::Disk,
-            None => self.need(id, None),
+            None => self.need(id, false),
         }
     }
 

@@ -2,7 +2,6 @@
 //! returns plain values; errors are the backing's own.
 mod create;
 pub(super) mod data;
-mod deferred;
 mod lookup;
 mod readdir;
 mod remove;

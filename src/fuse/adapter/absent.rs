@@ -111,10 +111,13 @@ async fn bring(hydrator: &Arc<Hydrator>, need: Need) -> Result<(), Unbrought> {
     match need {
         Need::Nothing | Need::Disk => Ok(()),
         Need::Files(files) => all(files).await,
-        Need::Shortened(file, length) => {
+        Need::Empty(file) => {
             let own = hydrator.clone();
-            blocking(move || own.may_cut(file).map_err(|e| Unbrought::refused(&e))).await?;
-            hydrator.shorten(file, length).await.map_err(|e| Unbrought::of(&*e))
+            blocking(move || {
+                own.may_empty(file).map_err(|e| Unbrought::refused(&e))?;
+                own.empty(file).map_err(|e| Unbrought::of(&e))
+            })
+            .await
         }
     }
 }

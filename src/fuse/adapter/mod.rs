@@ -3,7 +3,6 @@
 //! Operations that change the tree pass the gate first; at a closed gate they are parked together
 //! with their reply (`gated`). Whatever may wait for a disk goes to the pool.
 mod absent;
-mod deferred;
 mod durable;
 mod gated;
 mod list;
@@ -128,8 +127,8 @@ impl Handler for Adapter {
 
 impl Adapter {
     fn open(&self, id: u64, how: Opening, reply: Reply<super::abi::answer::Opened>) {
-        let need = self.volume.need(id, how.flags.contains(OFlags::TRUNC).then_some(0));
-        if let (Need::Files(files), true) = (&need, !how.changes() || how.can_wait())
+        let need = self.volume.need(id, how.flags.contains(OFlags::TRUNC));
+        if let (Need::Files(files), false) = (&need, how.changes())
             && let [file] = files[..]
             && let Some(hydrator) = self.hydrator.as_ref().filter(|h| h.ranges().serves(file))
         {
@@ -152,11 +151,6 @@ impl Adapter {
         match operation {
             Operation::Setattr { handle, set } => {
                 let need = self.volume.need_to_set(id, &set);
-                if let Some(handle) = handle.filter(|handle| self.volume.deferred(*handle).is_some())
-                    && (set.size.is_some() || need != Need::Nothing)
-                {
-                    return self.set_deferred(id, handle, set, &need, pending.reply());
-                }
                 self.when_here(need, pending.reply(), move |this, reply: Reply<Attributes>| {
                     let op =
                         move |volume: &Volume| reply.send(attributes(id, volume.setattr(id, handle, set)));
@@ -220,15 +214,6 @@ impl Adapter {
     fn change_data(&self, header: &InHeader, operation: Operation<'_>, pending: Pending) {
         let (caller, id, volume) = (caller(header, 0), header.nodeid, &self.volume);
         match operation {
-            Operation::Write { handle, offset, data, kill_privileges }
-                if volume.deferred(handle).is_some() =>
-            {
-                let data = data.to_vec();
-                self.write_deferred(id, handle, pending.reply(), move |volume| {
-                    let written = volume.write(handle, offset, &data, kill_privileges);
-                    written.map(|()| Written(data.len() as u32))
-                });
-            }
             Operation::Write { handle, offset, data, kill_privileges } => {
                 self.gated(pending.reply(), data, &|_| vec![id], move |volume, reply, data| {
                     let written = volume.write(handle, offset, data, kill_privileges);
@@ -236,14 +221,8 @@ impl Adapter {
                 });
             }
             Operation::Fallocate { handle, offset, length, mode } => {
-                let allocate = move |volume: &Volume| {
-                    volume.fallocate(caller, id, handle, (offset, length), mode as i32)
-                };
-                if volume.deferred(handle).is_some() {
-                    return self.write_deferred(id, handle, pending.reply(), allocate);
-                }
                 self.gated(pending.reply(), &(), &|_| vec![id], move |volume, reply, ()| {
-                    reply.send(allocate(volume));
+                    reply.send(volume.fallocate(caller, id, handle, (offset, length), mode as i32));
                 });
             }
             Operation::CopyFileRange { handle, offset, to, length } => {
@@ -253,18 +232,14 @@ impl Adapter {
                 if !volume.options().copy_file_range {
                     return reply.error(libc::ENOSYS); // the kernel asks once, and copies by itself
                 }
-                self.when_settled(to.1, None, reply, move |this, reply| {
-                    let own = this.volume.clone();
-                    // As long as it takes: not on a thread that serves requests.
-                    this.pool.run(move || {
-                        let copy = move |volume: &Volume, reply: Reply<Written>, (): &()| {
-                            let copied = volume.begin_writing(to.1).and_then(|()| {
-                                volume.copy_file_range(caller, (id, handle, offset), to, length)
-                            });
-                            reply.send(copied.map(|n| Written(n as u32)));
-                        };
-                        gated::through(&own, reply, &(), &|_| vec![to.0], copy);
-                    });
+                let own = self.volume.clone();
+                // As long as it takes: not on a thread that serves requests.
+                self.pool.run(move || {
+                    let copy = move |volume: &Volume, reply: Reply<Written>, (): &()| {
+                        let copied = volume.copy_file_range(caller, (id, handle, offset), to, length);
+                        reply.send(copied.map(|n| Written(n as u32)));
+                    };
+                    gated::through(&own, reply, &(), &|_| vec![to.0], copy);
                 });
             }
             Operation::Setxattr { name, value, flags } => {

@@ -13,7 +13,7 @@ use std::io;
 use std::sync::Arc;
 
 impl Adapter {
-    /// Opens it for reading, or to be written later. If it cannot be read by range, or is here by now, as any other.
+    /// Opens it for reading. If it cannot be read by range, or is here by now, as any other.
     pub(super) fn open_absent(
         &self,
         hydrator: &Arc<Hydrator>,
@@ -32,7 +32,7 @@ impl Adapter {
             match opened {
                 Ok(Some(opened)) => reply.send(told(&opened, 0)),
                 Ok(None) => {
-                    let need = this.volume.need(id, None);
+                    let need = this.volume.need(id, false);
                     this.when_here(need, reply, move |this, reply| this.open_here(id, how, reply));
                 }
                 Err(e) => reply.send(Err(e)),

@@ -43,8 +43,8 @@ pub(super) struct Arrivals<'a> {
     absent: &'a Absent,
     waiting: Vec<Arrival>,
     bytes: u64,
-    /// They come without some or all of their content, which nobody wants: the version has them otherwise.
-    cut: bool,
+    /// They come without their content, to be emptied: the version has them otherwise.
+    emptied: bool,
     /// Somebody waits for these; others only come along.
     wanted: Range<u32>,
     /// Told as soon as the only wanted one is here, whatever comes along after it.
@@ -55,7 +55,7 @@ pub(super) struct Arrivals<'a> {
 
 impl<'a> Arrivals<'a> {
     pub(super) fn new(absent: &'a Absent, wanted: Range<u32>) -> Self {
-        Self { absent, waiting: Vec::new(), bytes: 0, cut: false, wanted, here: None, failed: None }
+        Self { absent, waiting: Vec::new(), bytes: 0, emptied: false, wanted, here: None, failed: None }
     }
 
     /// Tells `here` when the only wanted one is in its place; it is dropped if that fails.
@@ -157,7 +157,7 @@ impl<'a> Arrivals<'a> {
             }
             others.extend(absent.other_name(arrival.number).map(|other| (arrival.number, other)));
         }
-        if !self.cut && absent.records.is_some() {
+        if !self.emptied && absent.records.is_some() {
             let mut coming = Vec::new();
             for (arrival, node) in names.values().flatten() {
                 let ident = Identity::from(&rustix::fs::fstat(&arrival.new.file)?);
@@ -209,7 +209,7 @@ impl<'a> Arrivals<'a> {
             }
         }
         let mut witnesses: HashMap<Node, Witness> = HashMap::new();
-        if self.cut {
+        if self.emptied {
             absent.differ(&here);
         } else {
             witnesses.extend(records.iter().map(|(node, ident)| (*node, Witness::of(ident))));
@@ -379,39 +379,27 @@ impl Absent {
         Ok(opened?)
     }
 
-    /// A large file is whole, or with a `length` about to be cut to that, which is less: it gets its attributes and
-    /// names.
-    pub(super) fn adopt(&self, partial: &Partial, length: Option<u64>) -> Result<(), LayerError> {
+    /// A large file is whole, or with `emptied` about to be emptied: it gets its attributes and names.
+    pub(super) fn adopt(&self, partial: &Partial, emptied: bool) -> Result<(), LayerError> {
         let number = partial.number();
         let failed = |e| self.cannot_make(number, e);
-        if !self.wants(number) {
-            return Ok(());
-        }
-        if let Some(content) = partial.content().filter(|_| length.is_none()) {
-            self.saw_whole(partial, content).map_err(failed)?;
-        }
-        // Whoever cuts it meanwhile does so before or after: never is what was cut taken for the whole.
-        let _one_after_another = partial.placing();
         let Some(home) = self.directories(number).map_err(failed)? else { return Ok(()) };
+        if let Some(content) = partial.content().filter(|_| !emptied) {
+            self.saw_whole(partial.file(), content).map_err(failed)?;
+        }
         let look = self.tree.look(number);
-        let cut = self.end_partial(partial, length)?;
+        partial.end(&self.ground.placer, &self.metadata(number), emptied)?;
         let file = partial.file().try_clone().map_err(failed)?;
         let mut arrivals = Arrivals::new(self, number..number + 1);
-        arrivals.cut = cut;
+        arrivals.emptied = emptied;
         arrivals.waiting.push(Arrival { number, new: NewFile::nameless(file), home, look });
         arrivals.finish()
-    }
-
-    /// The same of one that has lost its names: only who has it open can reach it.
-    pub(super) fn end_partial(&self, partial: &Partial, length: Option<u64>) -> Result<bool, LayerError> {
-        let meta = self.metadata(partial.number());
-        partial.end(&self.ground.placer, &meta, length.unwrap_or(u64::MAX))
     }
 
     /// A file that has no content, or with `emptied` is about to have none.
     pub(super) fn arrive_empty(&self, number: u32, emptied: bool) -> Result<(), LayerError> {
         let mut arrivals = Arrivals::new(self, number..number + 1);
-        arrivals.cut = emptied;
+        arrivals.emptied = emptied;
         arrivals.add(number, &self.metadata(number), |_| Ok(()))?;
         arrivals.finish()
     }

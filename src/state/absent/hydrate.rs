@@ -8,10 +8,10 @@ use super::Absent;
 use super::lost::{Lost, LostFiles};
 use super::outcome::Outcome;
 use super::pace::Pace;
-use super::ranges::{self, Ranges, Reader};
+use super::ranges::{Ranges, Reader};
 use super::tree::Place;
-use crate::layer::Buffers;
 use crate::layer::frame::FRAME_RAW_MAX;
+use crate::layer::{Buffers, LayerError};
 use crate::remote::Store;
 use crate::state::restore::fetch::Source;
 use crate::state::restore::{Counters, RestoreError};
@@ -169,16 +169,13 @@ impl Hydrator {
 
     /// Brings a large file; in the background (`yields`) those who wait go first.
     async fn whole(&self, file: u32, yields: bool) -> Result<(), Failure> {
+        let turn = async |bytes| {
+            let background = if yields { Some(self.wait_turn(bytes).await) } else { None };
+            (!self.is_stopped()).then_some(background)
+        };
         let step = self.step(yields);
-        let came = self.ranges.whole(file, step, async |bytes| self.turn(bytes, yields).await).await;
+        let came = self.ranges.whole(file, step, turn).await;
         came.inspect_err(|failure| self.lost.note_whole(&self.absent, file..file + 1, failure))
-    }
-
-    /// Waits until a step of so many bytes may begin; `None` if none may any more. What it returns is kept until
-    /// the step is over.
-    async fn turn(&self, bytes: u64, yields: bool) -> Option<impl Sized> {
-        let background = if yields { Some(self.wait_turn(bytes).await) } else { None };
-        (!self.is_stopped()).then_some(background)
     }
 
     /// Opens a file that is read by range, if it is large enough and absent.
@@ -259,36 +256,17 @@ impl Hydrator {
         first..last + 1
     }
 
-    /// Whether a program may cut a file; else the error it is told.
-    pub fn may_cut(&self, file: u32) -> std::io::Result<()> {
+    /// Whether a program may empty a file; else the error it is told.
+    pub fn may_empty(&self, file: u32) -> std::io::Result<()> {
         self.absent.may_be_written(file)
     }
 
-    /// Makes a file that is about to be cut to a `length`, which is less than it has, with no more content than
-    /// that. What it is until then no version has.
-    pub async fn shorten(self: &Arc<Self>, file: u32, length: u64) -> Result<(), Failure> {
+    /// Makes a file without its content, which is about to be emptied. What it is until then no version has.
+    pub fn empty(&self, file: u32) -> Result<(), LayerError> {
         if self.ranges.serves(file) {
-            let _waiting = self.turns.wait();
-            let turn = async |bytes| self.turn(bytes, false).await;
-            let came = self.ranges.shorten(file, length, RUN_BYTES, turn).await;
-            return came
-                .inspect_err(|failure| self.lost.note(&self.absent, file..file + 1, &(0..length), failure));
+            return self.ranges.empty(file);
         }
-        if length > 0 {
-            return self.bring(vec![file]).await;
-        }
-        let absent = self.absent.clone();
-        let made = ranges::blocking(move || absent.arrive_empty(file, true)).await?;
-        made.map_err(|source| Arc::new(RestoreError::Finish { source }))
-    }
-
-    /// Brings a large file that somebody has open and is about to write, or to cut to a `length`.
-    pub async fn settle(self: &Arc<Self>, reader: &Reader, length: Option<u64>) -> Result<(), Failure> {
-        let _waiting = self.turns.wait();
-        let turn = async |bytes| self.turn(bytes, false).await;
-        let came = self.ranges.settle(reader.partial(), length, RUN_BYTES, turn).await;
-        let (file, range) = (reader.file_number(), 0..length.unwrap_or(u64::MAX));
-        came.inspect_err(|failure| self.lost.note(&self.absent, file..file + 1, &range, failure))
+        self.absent.arrive_empty(file, true)
     }
 
     /// Nothing more is put on the disk.

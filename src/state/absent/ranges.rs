@@ -8,7 +8,6 @@ mod fetch;
 mod partial;
 mod present;
 
-pub(super) use fetch::blocking;
 pub use partial::Partial;
 
 use super::Absent;
@@ -19,7 +18,7 @@ use crate::remote::Store;
 use crate::state::restore::{Counters, RestoreError};
 use crate::sync::Mutex;
 use ahead::Ahead;
-use fetch::{Flight, Frames};
+use fetch::{Flight, Frames, blocking};
 use futures::{StreamExt, TryStreamExt};
 use std::collections::HashMap;
 use std::io;
@@ -173,8 +172,8 @@ impl Ranges {
     /// All of a file was read: it is as if it had been brought.
     async fn end(&self, partial: &Arc<Partial>) {
         let (own, absent) = (partial.clone(), self.absent.clone());
-        match blocking(move || absent.adopt(&own, None)).await {
-            Ok(Ok(())) => self.forget(partial),
+        match blocking(move || absent.adopt(&own, false)).await {
+            Ok(Ok(())) => drop(self.partials.lock().remove(&partial.number())),
             Ok(Err(error)) => tracing::debug!(%error, "what was read cannot take its place yet"),
             Err(_) => {}
         }
@@ -217,75 +216,22 @@ impl Ranges {
         if !self.absent.wants(file) {
             return Ok(()); // nothing, not even for who has it open without a name
         }
-        let Some(partial) = self.found(file).await? else { return Ok(()) };
-        self.gather(&partial, u64::MAX, step, turn).await?;
-        self.place(&partial, None).await
-    }
-
-    /// Brings all of a file that somebody is about to write, or with a `length` only so much of its beginning, to
-    /// which it is about to be cut. It comes to its places, or to none if it has lost its names.
-    pub(super) async fn settle<T, F: Future<Output = Option<T>>>(
-        self: &Arc<Self>,
-        partial: &Arc<Partial>,
-        length: Option<u64>,
-        step: u64,
-        turn: impl Fn(u64) -> F,
-    ) -> Result<(), Failure> {
-        self.gather(partial, length.unwrap_or(u64::MAX), step, turn).await?;
-        self.place(partial, length).await?;
-        if partial.is_whole() {
-            return Ok(());
-        }
-        let (own, absent) = (partial.clone(), self.absent.clone());
-        let ended = blocking(move || absent.end_partial(&own, length)).await?;
-        ended.map(drop).map_err(|e| self.failed(partial, e))
-    }
-
-    /// The same of one that may not be open; nothing if it is not absent.
-    pub(super) async fn shorten<T, F: Future<Output = Option<T>>>(
-        self: &Arc<Self>,
-        file: u32,
-        length: u64,
-        step: u64,
-        turn: impl Fn(u64) -> F,
-    ) -> Result<(), Failure> {
-        match self.found(file).await? {
-            Some(partial) => self.settle(&partial, Some(length), step, turn).await,
-            None => Ok(()),
-        }
-    }
-
-    async fn found(self: &Arc<Self>, file: u32) -> Result<Option<Arc<Partial>>, Failure> {
         let own = self.clone();
-        match blocking(move || own.partial(file)).await? {
-            Ok(partial) => Ok(Some(partial)),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        let partial = match blocking(move || own.partial(file)).await? {
+            Ok(partial) => partial,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(e) => {
                 let source = LayerError::io("cannot make a file", e);
-                Err(Arc::new(RestoreError::Finish { source }))
+                return Err(Arc::new(RestoreError::Finish { source }));
             }
-        }
-    }
-
-    /// Brings so much of the beginning of a file as is missing.
-    async fn gather<T, F: Future<Output = Option<T>>>(
-        &self,
-        partial: &Arc<Partial>,
-        length: u64,
-        step: u64,
-        turn: impl Fn(u64) -> F,
-    ) -> Result<(), Failure> {
-        if length == 0 || partial.is_whole() {
-            return Ok(());
-        }
-        let content = self.frames.content(partial).await?.clone();
-        let length = length.min(content.size());
+        };
+        let content = self.frames.content(&partial).await?.clone();
         let discards = partial.discards();
-        let steps = (0..length).step_by(step as usize);
+        let steps = (0..content.size()).step_by(step as usize);
         let steps = futures::stream::iter(steps).map(|start| {
-            let (content, turn) = (&content, &turn);
+            let (partial, content, turn) = (&partial, &content, &turn);
             async move {
-                let range = start..(start + step).min(length);
+                let range = start..(start + step).min(content.size());
                 let bytes = partial.missing(range.clone()).iter().map(|r| r.end - r.start).sum();
                 if bytes == 0 {
                     return Ok(());
@@ -302,26 +248,13 @@ impl Ranges {
         steps.buffer_unordered(STEPS).try_collect::<()>().await?;
         if partial.discards() != discards {
             let full = LayerError::io("cannot write file", rustix::io::Errno::NOSPC);
-            return Err(self.failed(partial, full));
+            return Err(self.failed(&partial, full));
         }
-        Ok(())
-    }
-
-    /// Puts a file in its places, with all of its content or so much of it.
-    async fn place(&self, partial: &Arc<Partial>, length: Option<u64>) -> Result<(), Failure> {
         let (own, absent) = (partial.clone(), self.absent.clone());
-        let ended = blocking(move || absent.adopt(&own, length)).await?;
-        ended.map_err(|e| self.failed(partial, e))?;
-        self.forget(partial);
+        let ended = blocking(move || absent.adopt(&own, false)).await?;
+        ended.map_err(|e| self.failed(&partial, e))?;
+        self.partials.lock().remove(&file);
         Ok(())
-    }
-
-    /// What has come is found on the disk; what has lost its names is found here alone.
-    fn forget(&self, partial: &Partial) {
-        let number = partial.number();
-        if self.absent.standing_names(number) > 0 {
-            self.partials.lock().remove(&number);
-        }
     }
 
     /// Brings ranges of a file that nobody reads yet; it keeps them for who will.
@@ -334,6 +267,19 @@ impl Ranges {
             flight.await?;
         }
         Ok(())
+    }
+
+    /// Puts a file in its places without its content, which is about to be emptied.
+    pub(super) fn empty(&self, file: u32) -> Result<(), LayerError> {
+        match self.partial(file) {
+            Ok(partial) => {
+                self.absent.adopt(&partial, true)?;
+                self.partials.lock().remove(&file);
+                Ok(())
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(LayerError::io("cannot make a file", e)),
+        }
     }
 
     fn failed(&self, partial: &Partial, source: LayerError) -> Failure {

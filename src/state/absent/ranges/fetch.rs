@@ -190,10 +190,6 @@ impl Frames {
         let dictionary = self.dictionary(layer).await?;
         let mut stored = Stored::open(self, layer, frames.clone()).await?;
         for frame in frames {
-            if partial.is_whole() {
-                done(frame); // somebody has cut it: nobody wants the rest
-                continue;
-            }
             let bytes = stored.frame(frame).await?;
             let (own, content, absent) = (partial.clone(), content.clone(), self.absent.clone());
             let dictionary = dictionary.clone();
@@ -211,7 +207,7 @@ impl Frames {
     }
 }
 
-pub(in crate::state::absent) async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, RestoreError> {
     tokio::task::spawn_blocking(work).await.map_err(|_| RestoreError::Stopped)

@@ -8,7 +8,7 @@ use crate::layer::extract::Placer;
 use crate::layer::{LayerError, Metadata};
 use crate::state::absent::content::Content;
 use crate::state::absent::tree::FileRow;
-use crate::sync::{Mutex, MutexGuard, RwLock};
+use crate::sync::{Mutex, RwLock};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::fs::File;
@@ -26,8 +26,6 @@ pub(super) type Frame = (u32, usize);
 struct State {
     /// All of it is there: it is a file like any other.
     whole: bool,
-    /// It was made shorter than the version has it.
-    cut: bool,
     present: Present,
 }
 
@@ -44,8 +42,6 @@ pub struct Partial {
     pub(super) flights: Mutex<HashMap<Frame, Flight>>,
     /// Somebody has begun to give it its names because all of it is there.
     ending: AtomicBool,
-    /// Held by who gives it its names: as what, the first of them decides.
-    placing: Mutex<()>,
     /// How often a full disk made it forget what was there.
     discards: AtomicU64,
 }
@@ -66,7 +62,6 @@ impl Partial {
             state: RwLock::default(),
             flights: Mutex::default(),
             ending: AtomicBool::new(false),
-            placing: Mutex::default(),
             discards: AtomicU64::new(0),
         }
     }
@@ -92,19 +87,6 @@ impl Partial {
     /// Whether all of it is there.
     pub fn is_whole(&self) -> bool {
         self.state.read().whole
-    }
-
-    /// Held while it is given its names.
-    pub(in crate::state::absent) fn placing(&self) -> MutexGuard<'_, ()> {
-        self.placing.lock()
-    }
-
-    /// Does something that is only right while nobody but this module has written it.
-    pub(in crate::state::absent) fn unless_whole(&self, work: impl FnOnce()) {
-        let state = self.state.read();
-        if !state.whole {
-            work();
-        }
     }
 
     /// Whether all of it is there and nobody has begun to give it its names: the caller does.
@@ -210,30 +192,26 @@ impl Partial {
         Ok(())
     }
 
-    /// It is about to get its names: its first `length` bytes are there, and more is not wanted. Whether it is
-    /// shorter now than the version has it; who ended it first has decided that.
+    /// It is about to get its name: all of it is there, or with `emptied` none of it is wanted.
     pub(in crate::state::absent) fn end(
         &self,
         placer: &Placer,
         meta: &Metadata,
-        length: u64,
-    ) -> Result<bool, LayerError> {
+        emptied: bool,
+    ) -> Result<(), LayerError> {
         let mut state = self.state.write();
         if state.whole {
-            return Ok(state.cut);
+            return Ok(());
         }
         let failed = |e| LayerError::io("cannot end a file", e);
-        if !state.present.has(&(0..length.min(self.row.size))) {
+        if emptied {
+            self.file.set_len(0).map_err(failed)?;
+        } else if !state.present.has(&(0..self.row.size)) {
             return Err(failed(io::ErrorKind::Interrupted.into()));
         }
         placer.apply(&self.file, meta).map_err(|e| failed(e.into()))?;
-        let cut = length < self.row.size;
-        if cut {
-            // Last: until then what is read of it is as it was.
-            self.file.set_len(length).map_err(failed)?;
-        }
-        (state.whole, state.cut) = (true, cut);
-        Ok(cut)
+        state.whole = true;
+        Ok(())
     }
 }
 
@@ -283,30 +261,23 @@ mod tests {
         assert_eq!(read(&partial, 30..71), None);
         assert_eq!(read(&partial, 100..200), Some(vec![]));
         let meta = Metadata { mode: 0o640, ..Metadata::default() };
-        assert!(partial.end(&Placer::default(), &meta, 100).is_err(), "parts are missing");
-        assert!(partial.end(&Placer::default(), &meta, 20).is_err(), "so they are of its beginning");
+        assert!(partial.end(&Placer::default(), &meta, false).is_err(), "parts are missing");
         partial.store(&content, 0, 500..520, &[6; 20]).expect("store");
         partial.store(&content, 0, 540..570, &[8; 30]).expect("store");
         assert_eq!(read(&partial, 90..200), Some(vec![8; 10]));
-        assert!(!partial.end(&Placer::default(), &meta, u64::MAX).expect("end"));
+        partial.end(&Placer::default(), &meta, false).expect("end");
         assert!(partial.is_whole());
     }
 
     #[test]
     fn what_is_whole_is_written_no_more() {
-        for length in [100, 45, 0] {
+        for emptied in [false, true] {
             let (partial, content) = (partial(100), content());
             partial.lay_out(&content).expect("length");
-            match length {
-                100 => partial.store(&content, 0, 500..570, &[1; 70]).expect("store"),
-                45 => partial.store(&content, 0, 500..530, &[1; 30]).expect("store"),
-                _ => {}
+            if !emptied {
+                partial.store(&content, 0, 500..570, &[1; 70]).expect("store");
             }
-            let end = |length| partial.end(&Placer::default(), &Metadata::default(), length).expect("end");
-            assert_eq!(end(length), length < 100, "{length}");
-            assert_eq!(partial.file().metadata().expect("stat").len(), length);
-            assert_eq!(end(7), length < 100, "{length}: it has ended");
-            assert_eq!(partial.file().metadata().expect("stat").len(), length);
+            partial.end(&Placer::default(), &Metadata::default(), emptied).expect("end");
             partial.file().set_len(5).expect("somebody truncates it");
             partial.store(&content, 0, 500..570, &[2; 70]).expect("too late");
             partial.lay_out(&content).expect("too late");

@@ -17,6 +17,8 @@ mod cache_witness;
 mod fuse_request;
 #[path = "../fuzz/fuzz_targets/head_document.rs"]
 mod head_document;
+#[path = "../fuzz/fuzz_targets/hive_reply.rs"]
+mod hive_reply;
 #[path = "../fuzz/fuzz_targets/iceberg_avro.rs"]
 mod iceberg_avro;
 #[path = "../fuzz/fuzz_targets/iceberg_metadata.rs"]
@@ -29,6 +31,8 @@ mod journal_records;
 mod layer_index;
 #[path = "../fuzz/fuzz_targets/layer_reader.rs"]
 mod layer_reader;
+#[path = "../fuzz/fuzz_targets/orc_deletes.rs"]
+mod orc_deletes;
 #[path = "../fuzz/fuzz_targets/redis_value.rs"]
 mod redis_value;
 #[path = "../fuzz/fuzz_targets/table_pins.rs"]
@@ -73,12 +77,14 @@ targets! {
     cache_witness,
     fuse_request,
     head_document,
+    hive_reply,
     iceberg_avro,
     iceberg_metadata,
     iceberg_parquet,
     journal_records,
     layer_index,
     layer_reader,
+    orc_deletes,
     redis_value,
     table_pins,
     table_remembered,
@@ -118,6 +124,10 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
         "iceberg_avro" => of_tables(&["avro"]),
         "iceberg_metadata" => of_tables(&["json", "puffin"]),
         "iceberg_parquet" => of_tables(&["parquet"]),
+        "orc_deletes" => std::fs::read_dir(root.join("iceberg/tests/fixtures/orc"))
+            .unwrap()
+            .map(|entry| std::fs::read(entry.unwrap().path()).unwrap())
+            .collect(),
         _ => vec![Vec::new()],
     }
 }

@@ -18,7 +18,8 @@ fuzz_target!(|data: &[u8]| {
     let mut file = b"ORC".to_vec();
     file.extend_from_slice(data);
     // 1: the length of the footer, in three bytes; 2: no compression; 8000: magic.
-    let mut postscript = vec![0x08, footer as u8 | 0x80, (footer >> 7) as u8 | 0x80, (footer >> 14) as u8 & 0x7f, 0x10, 0];
+    let mut postscript =
+        vec![0x08, footer as u8 | 0x80, (footer >> 7) as u8 | 0x80, (footer >> 14) as u8 & 0x7f, 0x10, 0];
     postscript.extend_from_slice(b"\x82\xf4\x03\x03ORC");
     file.extend_from_slice(&postscript);
     file.push(postscript.len() as u8);

@@ -281,6 +281,9 @@ impl<'a> Look<'a> {
                 return self.refer(path, file);
             }
         }
+        if self.has_come(path)? {
+            return Ok(());
+        }
         let mut top = path.clone();
         while let Some(parent) = top.parent() {
             if self.standing.as_ref() == Some(&parent) {
@@ -301,6 +304,19 @@ impl<'a> Look<'a> {
             }
         }
         self.remove(&top)
+    }
+
+    /// Whether what was not on the disk a moment ago is there now, because a lazy restore has brought it since: that is no
+    /// removal. It was looked at, then.
+    fn has_come(&mut self, path: &RelPath) -> Result<bool, PlanError> {
+        if self.records.absent().is_none() {
+            return Ok(false);
+        }
+        match self.stat(path) {
+            Ok(Some(ident)) => self.present(path, &ident, Extent::Subtree).map(|()| true),
+            Ok(None) => Ok(false),
+            Err(e) => self.unreadable(path, e).map(|()| true),
+        }
     }
 
     fn remove(&mut self, top: &RelPath) -> Result<(), PlanError> {
@@ -407,7 +423,8 @@ impl<'a> Look<'a> {
     /// A recorded name in a directory that is not on the disk: one of those that were `moved` may stand all
     /// the same.
     fn gone_in(&mut self, dir: &RelPath, name: &[u8], moved: &BTreeMap<&[u8], u32>) -> Result<(), PlanError> {
-        if moved.contains_key(name) { Ok(()) } else { self.remove(&dir.join(name)) }
+        let path = dir.join(name);
+        if moved.contains_key(name) || self.has_come(&path)? { Ok(()) } else { self.remove(&path) }
     }
 
     /// Looks at every known name of an inode, so that all that still stand are in the plan.

@@ -5,9 +5,10 @@
 mod harness;
 
 use harness::{KEPT, Lab, Mode, Setup, Subject, TIMELESS, Tree};
-use rustix::fs::{CWD, FileType, Mode as Bits, RenameFlags, XattrFlags};
+use rustix::fs::{CWD, FileType, Mode as Bits, OFlags, RawDir, RenameFlags, XattrFlags};
 use std::fs::{self, OpenOptions};
 use std::io::Write;
+use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
@@ -97,6 +98,56 @@ fn what_is_not_content_costs_no_request() {
             (before + 1, files - 1),
             "{mode:?}: one file, one request"
         );
+    }
+}
+
+/// POSIX readdir: an entry that is in the directory all the time is returned once.
+#[test]
+fn a_name_is_listed_once_whatever_a_version_says_of_it_meanwhile() {
+    const FILES: usize = 400;
+    let name = |n: usize| format!("{n:0>200}");
+    for mode in [Mode::Passthrough, Mode::Classic] {
+        let (lab, _) = Lab::arrived(setup(mode), |dir| {
+            fs::create_dir(dir.join("d")).unwrap();
+            for n in 0..FILES {
+                fs::write(dir.join("d").join(name(n)), format!("content {n}")).unwrap();
+            }
+        });
+        let dir = lab.dir().join("d");
+        // Ones that come, to be replaced; one that is replaced before it comes; one that comes and stays.
+        for n in [0, 3, FILES - 1] {
+            fs::read(dir.join(name(n))).unwrap();
+        }
+        for n in [0, 1, FILES - 1] {
+            fs::remove_file(dir.join(name(n))).unwrap();
+        }
+        let fd = rustix::fs::open(&dir, OFlags::RDONLY | OFlags::DIRECTORY, Bits::empty()).unwrap();
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut pass = RawDir::new(fd, &mut buffer);
+        let mut names: Vec<Vec<u8>> = Vec::new();
+        for n in [0, 1, FILES - 1] {
+            fs::write(dir.join(name(n)), "another").unwrap();
+        }
+        while names.len() < 8 {
+            names.push(pass.next().unwrap().unwrap().file_name().to_bytes().to_vec());
+        }
+        // Each is gone in one version and back in the next.
+        for n in [0, 1, FILES - 1] {
+            fs::rename(dir.join(name(n)), lab.dir().join(name(n))).unwrap();
+        }
+        lab.verb("flush", &[]).must("flush");
+        for n in [0, 1, FILES - 1] {
+            fs::rename(lab.dir().join(name(n)), dir.join(name(n))).unwrap();
+        }
+        while let Some(entry) = pass.next() {
+            names.push(entry.unwrap().file_name().to_bytes().to_vec());
+        }
+        names.retain(|name| name != b"." && name != b"..");
+        names.sort();
+        let expected: Vec<Vec<u8>> = (0..FILES).map(|n| name(n).into_bytes()).collect();
+        let twice: Vec<_> = names.windows(2).filter(|pair| pair[0] == pair[1]).collect();
+        assert_eq!(twice, Vec::<&[Vec<u8>]>::new(), "{mode:?}");
+        assert_eq!(names, expected, "{mode:?}");
     }
 }
 

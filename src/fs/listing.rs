@@ -23,7 +23,7 @@ pub type InTree<'a> = Option<(&'a Absent, Node)>;
 pub struct DirEntry {
     /// The name.
     pub name: CString,
-    /// The backing's inode number; 0 if it is still to be asked for, and may then be gone.
+    /// The backing's inode number; 0 if it is still to be asked for, and may then not be there.
     pub ino: u64,
     /// The backing's idea of the type (`DT_*` as a file type).
     pub file_type: FileType,
@@ -71,9 +71,15 @@ impl Listing {
     }
 }
 
-/// The entry of a node of the tree.
-fn tree_entry((tree, node): (&Absent, Node), place: u64) -> Option<DirEntry> {
-    let name = CString::new(tree.tree().name(node)).ok()?;
+/// The entry of a node of the tree, told at the place of the first that has its name.
+fn tree_entry(tree: &Absent, (dir, child): (Node, Node), place: u64) -> Option<DirEntry> {
+    let bytes = tree.tree().name(child);
+    let name = CString::new(bytes).ok()?;
+    let node = match tree.tree().namesakes(dir, bytes)[..] {
+        [only] => only,
+        [first, .., newest] if first == child => newest,
+        _ => return None,
+    };
     let what = tree.tree().what(node);
     let ino = match what {
         What::File(file) if tree.is_absent(node) => absent_id(file),
@@ -90,8 +96,9 @@ fn tree_entry((tree, node): (&Absent, Node), place: u64) -> Option<DirEntry> {
 /// Calls `add` for each entry from cookie `at` on, until it returns `false` (that entry was not
 /// taken) or the directory ends.
 ///
-/// What stands in the tree comes first and in its order, whether it is on the disk or not: so a name
-/// that comes to the disk meanwhile is neither left out nor listed twice.
+/// Names of the tree come first and in its order, whatever became of their entries: one that is not absent is asked
+/// for on the disk, where it may be gone or another have taken the name. So a name that comes to the disk meanwhile,
+/// or of which a version is told that it is gone, is neither left out nor listed twice.
 pub fn list(
     dir: &Inode,
     mut at: u64,
@@ -105,8 +112,7 @@ pub fn list(
     {
         let first = place.unwrap_or(0);
         for (place, child) in (0..).zip(tree.tree().children(node)).skip(first as usize) {
-            if tree.stands(child)
-                && let Some(entry) = tree_entry((tree, child), place)
+            if let Some(entry) = tree_entry(tree, (node, child), place)
                 && !add(&entry.name, &entry)
             {
                 return Ok(());
@@ -114,7 +120,8 @@ pub fn list(
         }
         at = 0;
     }
-    let named = |name: &CStr| in_tree.is_some_and(|(tree, node)| tree.stands_at(node, name.to_bytes()));
+    let named =
+        |name: &CStr| in_tree.is_some_and(|(tree, node)| tree.tree().child(node, name.to_bytes()).is_some());
     let directory = dir.directory().ok_or(Errno::NOTDIR)?;
     let kept = directory.listing.lock().take().filter(|l| l.at == at && at != 0);
     let mut listing = match kept {

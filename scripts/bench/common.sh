@@ -48,11 +48,18 @@ percentile() {
   sort -g | awk -v p="$1" '{ v[NR] = $1 } END { if (!NR) exit 1; i = int((NR - 1) * p / 100 + 0.5) + 1; print v[i] }'
 }
 
+# set_aside DIRECTORY TO: out of the way, and its files emptied, so that they take no room. They are not removed: ext4 goes
+# around the inodes of what was removed in the last minutes, one by one, when it makes new ones. In memory they are.
+set_aside() {
+  mv "$1" "$2"
+  if [ "$(stat -f -c %T "$2")" = tmpfs ]; then rm -rf "$2"; else find "$2" -type f -print0 | xargs -0 -r truncate -s 0; fi
+}
+
 # machine: one line that says where the figures come from. $work is set by work_dir.
 # shellcheck disable=SC2154
 machine() {
   printf 'Linux %s, %s cores, %s, %s\n' "$(uname -r | cut -d- -f1)" "$(nproc)" \
-    "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)" "$(findmnt -n -o FSTYPE -T "$work")"
+    "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)" "$(findmnt -n -o FSTYPE -T "$work" | tail -n 1)"
 }
 
 # build_bench NAME: builds an example and copies it into $work, out of reach of a build that somebody starts meanwhile.

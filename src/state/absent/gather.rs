@@ -65,21 +65,25 @@ impl Absent {
             },
             _ => None,
         };
-        let (mut files, mut paths, mut bytes) = (BTreeSet::new(), Vec::new(), 0);
+        let (mut files, mut paths, mut wanted, mut bytes) = (BTreeSet::new(), Vec::new(), 0, 0);
         let again = last.iter().filter_map(|path| Some((*path, number(path)?)));
         let mut seen = 0;
         for (path, file) in again {
             seen += 1;
             let row = self.tree.file(file);
-            if row.size <= FILE_MAX && bytes + row.place.length <= GATHERED_MAX && files.insert(file) {
-                bytes += row.place.length;
-                paths.push(path.clone());
+            if row.size <= FILE_MAX && files.insert(file) {
+                wanted += row.place.length;
+                if bytes + row.place.length <= GATHERED_MAX {
+                    bytes += row.place.length;
+                    paths.push(path.clone());
+                }
             }
         }
         // Until then it is still at it.
         let is_known = seen * 2 >= last.len();
+        // Of all that is wanted, whether there is room for it or not: who reads most of a layer wants it as it is.
         let cost = self.frames(&files).len() as u64 * FRAME_RAW_MAX as u64;
-        if is_known && cost >= bytes * WASTE_FACTOR + WASTE_MIN { paths } else { Vec::new() }
+        if is_known && cost >= wanted * WASTE_FACTOR + WASTE_MIN { paths } else { Vec::new() }
     }
 
     /// The frames that these files stand in, by layer.

@@ -25,6 +25,10 @@ pub const FORMAT_VERSION: u32 = 1;
 pub const HEAD_BYTES_MAX: usize = 32 << 20;
 /// The most layers one version may have.
 pub const LAYERS_MAX: usize = 65_536;
+/// The most versions that are kept, tagged ones besides.
+pub const VERSIONS_MAX: usize = 10_000;
+/// A document that is longer keeps fewer versions: whoever flushes reads and writes it each time.
+pub const HEAD_BYTES_AIM: usize = 8 << 20;
 /// The most unneeded layers that are written down.
 pub const UNNEEDED_MAX: usize = 8192;
 /// The longest key of a layer and the longest name, in bytes.
@@ -298,7 +302,12 @@ impl Head {
         let mut sealed = self.clone();
         sealed.checksum = sum;
         sealed.check()?;
-        serde_json::to_vec(&sealed).map_err(invalid)
+        let bytes = serde_json::to_vec(&sealed).map_err(invalid)?;
+        // What nobody could read must not take the place of what can be read.
+        if bytes.len() > HEAD_BYTES_MAX {
+            return Err(HeadError::Invalid(format!("longer than {HEAD_BYTES_MAX} bytes")));
+        }
+        Ok(bytes)
     }
 
     /// Reads a document; refuses whatever is not whole, known and consistent.

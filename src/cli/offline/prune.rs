@@ -3,7 +3,7 @@ use super::import::require_conditions;
 use super::{Opened, unknown};
 use crate::config::{Layout, RemoteSettings};
 use crate::remote::{Condition, RemoteError};
-use crate::state::head::{Head, head_key, read_head};
+use crate::state::head::{Head, VERSIONS_MAX, head_key, read_head};
 use crate::state::prune::{self, Candidate, Deleted, Needed};
 use crate::{Error, ErrorKind, Result};
 use bytes::Bytes;
@@ -133,7 +133,7 @@ impl Work<'_> {
                 return false;
             }
             let since = self.rules.keep_for.and_then(|age| self.now.checked_sub(age).ok());
-            let kept = head.kept(self.rules.keep.unwrap_or(1), since);
+            let kept = head.kept((self.rules.keep.unwrap_or(1), VERSIONS_MAX), since);
             count = head.retain(kept, &HashSet::new(), self.now);
             count > 0
         });

@@ -3,6 +3,7 @@ use super::layered::{self, Swap};
 use super::*;
 use crate::remote::Condition;
 use crate::state::compact::{self, Aim, Waste};
+use crate::state::head::{HEAD_BYTES_AIM, VERSIONS_MAX};
 use crate::state::restore::fetch::Source;
 use crate::state::restore::{Counters, Lenders};
 use bytes::Bytes;
@@ -101,7 +102,20 @@ impl Committer {
             let now = jiff::Timestamp::now();
             let mut next = base.merged(run.clone(), layer.clone(), stored.clone());
             let since = tidy.keep_for.and_then(|age| now.checked_sub(age).ok());
-            let unneeded = next.retain(next.kept(tidy.keep, since), &local, now);
+            let (mut most, mut unneeded) = (VERSIONS_MAX, 0);
+            loop {
+                unneeded += next.retain(next.kept((tidy.keep, most), since), &local, now);
+                let bytes = next.to_bytes().map_or(usize::MAX, |bytes| bytes.len());
+                if bytes <= HEAD_BYTES_AIM || most == 1 {
+                    break;
+                }
+                most = next.versions().len().min(most).div_ceil(2);
+                tracing::warn!(
+                    bytes,
+                    most,
+                    "HEAD would be too long: fewer versions are kept than was asked for"
+                );
+            }
             self.lighten(&mut next);
             match self.swap(&next, Some(&key), Condition::IfMatch(stored)).await? {
                 Swap::Done(tag, there) => {

@@ -7,7 +7,7 @@ use std::ops::Range;
 use uuid::Uuid;
 
 /// A restore may read this many hundredths of what it needs for nothing.
-const DEAD_MAX_PERCENT: u64 = 30;
+const DEAD_MAX_PERCENT: u64 = 20;
 
 /// In bytes of tar streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -98,11 +98,31 @@ impl Head {
 
     /// The keys of the layers that these versions need, and those they refer to.
     pub fn needed(&self, versions: impl IntoIterator<Item = VersionId>) -> BTreeSet<String> {
-        let mut needed = BTreeSet::new();
-        for layer in versions.into_iter().filter_map(|version| self.chain(version)).flatten() {
+        let (by_version, mut needed) = (self.by_version(), BTreeSet::new());
+        let mut need = |layer: &LayerRef| {
             needed.extend(layer.refers.iter().cloned());
             needed.insert(layer.key.clone());
+        };
+        // Chains have most of their layers in common: each is followed down to where another was.
+        let (mut newest, mut followed) = (0, HashSet::from([0]));
+        for version in versions {
+            if let Ok(last) = self.layers.binary_search_by_key(&version, |layer| layer.version) {
+                newest = newest.max(last + 1);
+                continue;
+            }
+            let (mut chain, mut at) = (Vec::new(), version);
+            while !followed.contains(&at)
+                && let Some((base, layer)) = by_version.get(&at)
+            {
+                chain.push(*layer);
+                at = *base;
+            }
+            if followed.contains(&at) {
+                followed.extend(chain.iter().map(|layer| layer.version));
+                chain.into_iter().for_each(&mut need);
+            }
         }
+        self.layers.iter().take(newest).for_each(need);
         needed
     }
 
@@ -170,11 +190,13 @@ impl Head {
         keys.iter().all(|key| self.layer(key).is_some())
     }
 
-    /// The versions that are kept: the newest `count`, those not older than `since`, and tagged ones.
-    pub fn kept(&self, count: usize, since: Option<jiff::Timestamp>) -> BTreeSet<VersionId> {
+    /// The versions that are kept: of the newest `most` the newest `count` and those not older than `since`; and tagged
+    /// ones.
+    pub fn kept(&self, (count, most): (usize, usize), since: Option<jiff::Timestamp>) -> BTreeSet<VersionId> {
         let young = |time: jiff::Timestamp| since.is_some_and(|since| time >= since);
         let versions = self.versions();
-        let kept = versions.iter().enumerate().filter(|(n, (layer, _))| *n < count || young(layer.time));
+        let kept = versions.iter().take(most).enumerate();
+        let kept = kept.filter(|(n, (layer, _))| *n < count || young(layer.time));
         kept.map(|(_, (layer, _))| layer.version).chain(self.tags.values().copied()).collect()
     }
 

@@ -1,6 +1,6 @@
 //! HEAD documents: bytes, refusals, history.
 use super::*;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 pub(crate) fn layer(key: &str) -> LayerRef {
     LayerRef {
@@ -59,7 +59,7 @@ fn golden_field_of_the_archive_log() {
     let next = head.next(Uuid::from_u128(8), "b", layer("layers/2.tar.zst"));
     assert!(next.log && next.fork("work.fork-b").log);
     let mut merged = next.merged(0..1, LayerRef { version: 1, ..layer("layers/m.tar.zst") }, Tag("t".into()));
-    assert_eq!(merged.retain(merged.kept(1, None), &HashSet::new(), merged.time), 1);
+    assert_eq!(merged.retain(merged.kept((1, VERSIONS_MAX), None), &HashSet::new(), merged.time), 1);
     assert!(merged.unneeded.is_empty() && merged.held.is_empty());
 }
 
@@ -271,7 +271,7 @@ fn merged_layers_leave_every_kept_version_its_chain() {
     );
     assert!(merged.is_version_of(&before) && merged.was(6, &Tag("t".into())));
     // All are kept: version 4 is the merged one's, the others have their own layers.
-    assert_eq!(merged.retain(merged.kept(9, None), &HashSet::new(), merged.time), 1);
+    assert_eq!(merged.retain(merged.kept((9, VERSIONS_MAX), None), &HashSet::new(), merged.time), 1);
     assert_eq!(merged.unneeded.iter().map(|u| u.key.as_str()).collect::<Vec<_>>(), ["layers/4.tar.zst"]);
     assert_eq!(
         merged.versions().iter().map(|(l, n)| (l.version, *n)).collect::<Vec<_>>(),
@@ -285,13 +285,50 @@ fn merged_layers_leave_every_kept_version_its_chain() {
     let mut few = merged.clone();
     few.tags.insert("good".into(), 2);
     let local = ["layers/3.tar.zst".to_owned()].into();
-    assert_eq!(few.retain(few.kept(2, None), &local, few.time), 0);
-    assert_eq!(few.retain(few.kept(2, None), &HashSet::new(), few.time), 1);
+    assert_eq!(few.retain(few.kept((2, VERSIONS_MAX), None), &local, few.time), 0);
+    assert_eq!(few.retain(few.kept((2, VERSIONS_MAX), None), &HashSet::new(), few.time), 1);
     assert_eq!(few.versions().iter().map(|(l, _)| l.version).collect::<Vec<_>>(), [6, 5, 4, 2, 1]);
     assert!(few.at(3).is_none());
     // The next version goes on from there.
     let next = few.next(writer, "box", layer("layers/7.tar.zst"));
     assert_eq!((next.version, next.layers.len(), next.held.len()), (7, 5, few.held.len()));
+}
+
+#[test]
+fn several_versions_need_what_each_of_them_needs() {
+    let writer = Uuid::from_u128(7);
+    let mut head = head();
+    for n in 2..=9 {
+        head = head.next(writer, "box", layer(&format!("layers/{n}.tar.zst")));
+    }
+    head.layers[4].refers = vec!["layers/2.tar.zst".into()];
+    for (run, version) in [(1..4, 4), (2..4, 6), (1..3, 6)] {
+        let key = format!("layers/m{}-{version}.tar.zst", head.held.len());
+        head = head.merged(run, LayerRef { version, ..layer(&key) }, Tag("t".into()));
+    }
+    head.check_layers().expect("valid");
+    let alone = |version: u64| -> BTreeSet<String> {
+        let chain = head.chain(version).into_iter().flatten();
+        chain.flat_map(|layer| layer.refers.iter().cloned().chain([layer.key.clone()])).collect()
+    };
+    for some in 0u32..1 << 11 {
+        let versions: Vec<u64> = (0..11).filter(|n| some & (1 << n) != 0).collect();
+        let each: BTreeSet<String> = versions.iter().copied().flat_map(alone).collect();
+        assert_eq!(head.needed(versions.iter().copied()), each, "{versions:?}");
+    }
+    assert!(head.kept((9, 2), None).len() == 2, "no more than the most");
+}
+
+/// What was written could not be read by anybody.
+#[test]
+fn a_document_that_is_too_long_is_not_written() {
+    let mut head = head();
+    let long = "k".repeat(KEY_BYTES_MAX - 20);
+    let held = |n: u64| LayerRef { base: Some(0), version: 1, ..layer(&format!("layers/{long}{n}")) };
+    head.held = (0..HEAD_BYTES_MAX as u64 / KEY_BYTES_MAX as u64).map(held).collect();
+    assert!(matches!(head.to_bytes(), Err(HeadError::Invalid(why)) if why.contains("longer")));
+    head.held.truncate(10);
+    assert!(head.to_bytes().is_ok());
 }
 
 #[test]

@@ -126,6 +126,7 @@ pub mod path;
 #[cfg(feature = "redis")]
 pub mod redis;
 pub mod remote;
+pub mod runtime;
 pub mod serve;
 pub mod state;
 pub mod sync;

@@ -7,9 +7,9 @@ mod harness;
 mod support;
 
 use cloud::Cloud;
-use harness::{Dice, Finished, KEPT, LIMIT, Lab, Setup, Tree, is_root, run, slice};
+use harness::{Dice, Finished, KEPT, LIMIT, Lab, Setup, Tree, is_root, run, skip, slice};
 use icecache::config::{ConfigFile, Environment, Merged, MountSettings};
-use icecache::serve::directory::{Saved, Session, Stray};
+use icecache::serve::directory::{Claim, Saved, Session, Stray};
 use icecache::serve::startup::StatusPipe;
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -17,7 +17,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 #[track_caller]
 fn exec(lab: &Lab, options: &[&str], script: &str) -> Finished {
@@ -277,12 +277,73 @@ fn a_directory_that_was_replaced_is_not_taken_for_an_empty_one() {
         assert!(done.stderr.contains("removed or replaced"), "{}", done.said());
         assert_eq!(read(lab.restored(None).join("file")), "good\n");
         if here.exists() {
+            // Nobody has removed what was in the other one.
             exec(&lab, &[], "true").must("what is there now");
             let restored = lab.restored(None);
-            assert!(!restored.join("file").exists() && restored.join("other").exists());
-            exec(&lab, &[], "echo good > file; rm other").must("exec");
+            assert!(restored.join("file").exists() && restored.join("other").exists());
+            exec(&lab, &[], "rm other").must("exec");
         }
     }
+}
+
+/// The same where nobody could read the remote when the command began.
+#[test]
+fn a_session_that_joins_late_does_not_take_another_directory_for_its_own() {
+    let lab = Lab::prepare(Setup::default());
+    exec(&lab, &[], "echo good > file").must("exec");
+    fs::remove_dir_all(lab.place()).unwrap();
+    fs::create_dir(lab.place()).unwrap();
+    let silent = StatusPipe::new(Box::new(|_| {}));
+    let joined = Claim::take(&settings(&lab)).unwrap().join_late(None, &silent);
+    assert_eq!(joined.unwrap_err().kind(), icecache::ErrorKind::Conflict);
+    assert_eq!(read(lab.restored(None).join("file")), "good\n");
+}
+
+/// FUNCTIONS, Directory: "The chain of versions is shortened when nobody waits any more."
+#[test]
+fn saves_do_not_wait_until_layers_are_merged() {
+    let lab = Lab::prepare(Setup::default());
+    let session = Session::open(
+        &MountSettings { chain: 4, ..settings(&lab) },
+        Stray::Keep,
+        &StatusPipe::new(Box::new(|_| {})),
+    )
+    .unwrap();
+    for n in 0..8 {
+        fs::write(lab.place().join(format!("{n}")), format!("{n}")).unwrap();
+        assert!(save(&session).committed);
+    }
+    let layers = || session.committer().head().unwrap().layers.len();
+    assert_eq!(layers(), 8);
+    session.tidy(Some(Instant::now()));
+    assert_eq!(layers(), 8, "there was no time for it");
+    fs::write(lab.place().join("more"), "").unwrap();
+    save(&session);
+    session.tidy(None);
+    assert!(layers() <= 4, "{}", layers());
+    drop(session);
+    assert_eq!(fs::read_dir(lab.restored(None)).unwrap().count(), 9);
+}
+
+/// FUNCTIONS, Directory: "another file system that is mounted there".
+#[test]
+fn no_other_file_system_is_emptied_for_being_stray() {
+    if !is_root() {
+        return skip("stray", "only root may mount a tmpfs");
+    }
+    let mut lab = Lab::prepare(Setup::default());
+    exec(&lab, &[], "echo 1 > n").must("exec");
+    lab.wipe();
+    let at = lab.place().join("mnt");
+    fs::create_dir(&at).unwrap();
+    let none: Option<&std::ffi::CStr> = None;
+    rustix::mount::mount("stray", &at, "tmpfs", rustix::mount::MountFlags::empty(), none).unwrap();
+    fs::write(at.join("precious"), "mine").unwrap();
+    let done = exec(&lab, &["--stray", "delete"], "cat n");
+    let there = fs::read_to_string(at.join("precious"));
+    rustix::mount::unmount(&at, rustix::mount::UnmountFlags::DETACH).unwrap();
+    assert_eq!(there.unwrap(), "mine", "{}", done.said());
+    assert!(done.must("exec").stderr.contains("not deleted: mnt"));
 }
 
 /// One change, as far as the file system allows it.

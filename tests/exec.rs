@@ -355,6 +355,49 @@ fn a_state_that_cannot_be_read_is_not_overwritten() {
     assert_eq!(read(lab.restored(None).join("file")), "good\n");
 }
 
+/// FUNCTIONS, Start: "A state that outlives its directory brings it back."
+#[test]
+fn a_directory_that_was_made_anew_is_not_one_of_which_everything_was_removed() {
+    for mode in MODES {
+        let lab = Lab::prepare(Setup::default());
+        exec(&lab, mode, "mkdir d; echo good > d/file; echo 1 > n").must("exec");
+        for scan in ["auto", "always"] {
+            fs::remove_dir_all(lab.place()).unwrap();
+            fs::create_dir(lab.place()).unwrap();
+            let options = [mode, &["--scan", scan]].concat();
+            let done = exec(&lab, &options, "cat d/file").must("exec");
+            assert!(done.stderr.contains("was made anew"), "{mode:?} {scan}: {}", done.said());
+            assert_eq!(done.stdout, "good\n", "{mode:?} {scan}");
+            assert_eq!(read(lab.restored(None).join("d/file")), "good\n", "{mode:?} {scan}");
+        }
+        // What is removed in the directory that it is, is removed.
+        exec(&lab, mode, "rm -r d").must("exec");
+        fs::remove_file(lab.place().join("n")).unwrap();
+        let done = exec(&lab, &[mode, &["--scan", "always"]].concat(), "true").must("exec");
+        assert!(!done.stderr.contains("was made anew"), "{mode:?}: {}", done.said());
+        assert_eq!(fs::read_dir(lab.restored(None)).unwrap().count(), 0, "{mode:?}");
+    }
+}
+
+/// FUNCTIONS, Directory: "nor where an earlier session here has left something unsaved".
+#[test]
+fn what_a_session_without_its_state_has_made_is_no_stray_file() {
+    let cloud = Cloud::prepare();
+    let mut lab = cloud.lab;
+    let options = ["--mode", "directory", "--stray", "delete"];
+    exec(&lab, &options, "echo good > file").must("exec");
+    lab.wipe();
+    cloud.server.control().set_hook(|request| match request.operation {
+        "GetObject" | "HeadObject" => Fault::FailBefore(s3s::S3ErrorCode::AccessDenied),
+        _ => Fault::None,
+    });
+    assert_eq!(exec(&lab, &options, "echo hours > result").code, 125);
+    cloud.server.control().clear_hook();
+    let done = exec(&lab, &options, "cat file result").must("exec");
+    assert_eq!(done.stdout, "good\nhours\n", "{}", done.said());
+    assert_eq!(read(lab.restored(None).join("result")), "hours\n");
+}
+
 /// FUNCTIONS, Start: "With `s3:GetObject` and `s3:PutObject` alone a missing object looks like a forbidden one".
 #[test]
 fn a_first_version_is_made_where_missing_looks_like_forbidden() {

@@ -13,6 +13,7 @@ use super::{Context, Exit};
 use crate::cache::{CHECKS, Cache, Config, EntryName, Info, PolicyKind, Recall};
 use crate::config::{S3Settings, place};
 use crate::remote::{RemoteUrl, url_of};
+use crate::runtime::{self, Threads};
 use crate::serve::startup::Progress;
 use crate::{Error, ErrorKind, Result};
 use bytesize::ByteSize;
@@ -22,7 +23,6 @@ use serde::Serialize;
 use std::future::Future;
 use std::path::PathBuf;
 use std::time::Duration;
-use tokio::runtime::Runtime;
 
 /// What ends within it needs no progress bar.
 const SILENCE: Duration = Duration::from_secs(1);
@@ -174,18 +174,12 @@ pub fn origin_settings(url: &str, s3: &Flags<S3Scope>, context: &Context) -> Res
     Ok((url.to_owned(), S3Settings::resolve(&s3.merge(context, None)?)?))
 }
 
-/// What caches and servers run on.
-pub fn runtime() -> Result<Runtime> {
-    let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    built.map_err(|e| Error::io("cannot start runtime", e))
-}
-
 /// Opens the cache, does something with it, and closes it in good order.
 fn with_cache<T, F>(config: Config, output: &Output, work: impl FnOnce(Cache) -> F) -> Result<T>
 where
     F: Future<Output = Result<T>>,
 {
-    runtime()?.block_on(async {
+    runtime::start("cache", Threads::Processors)?.block_on(async {
         let cache = Cache::open(config).await?;
         shown(output, cache.settled(), || {
             let stats = cache.stats();

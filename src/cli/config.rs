@@ -19,7 +19,7 @@ pub struct Config {
 impl Config {
     pub fn run(self, context: &Context) -> Result<Exit> {
         let dir = match &self.dir {
-            Some(dir) => Some(locate::canonical(dir, &Registry::of(&context.environment)?)?),
+            Some(dir) => Some(locate::canonical(dir, &Registry::of(&context.environment))?),
             None => None,
         };
         let mut merged = self.flags.merge(context, dir.as_deref())?;

@@ -115,7 +115,7 @@ impl Exec {
                 (true, e) if self.unreadable == Unreadable::Run => {
                     context.output.error(&e);
                     context.output.warn(kept::UNREADABLE);
-                    Kept::unread(&settings, json)
+                    Kept::unread(&settings, stray, json)?
                 }
                 (_, e) => return Err(e),
             },

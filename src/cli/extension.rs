@@ -5,6 +5,7 @@ use super::output::safe;
 use super::{Context, Exit, mount};
 use crate::lambda::environment::{Function, is_wrapped};
 use crate::lambda::{Keeper, extension};
+use crate::runtime::{self, Threads};
 use crate::serve::directory::Stray;
 use crate::serve::run::probe::Way;
 use crate::{Error, ErrorKind, Result};
@@ -32,8 +33,7 @@ impl Extension {
         let function = Function::of(&context.environment)?.ok_or_else(|| {
             Error::new(ErrorKind::Invalid, "this is no function: AWS_LAMBDA_RUNTIME_API is not set")
         })?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|e| Error::io("cannot start runtime", e))?;
+        let runtime = runtime::start("extension", Threads::Caller)?;
         if is_wrapped(&context.environment) {
             // The wrapper keeps it. That an extension is there gives it time at the end.
             let ended = runtime.block_on(async {
@@ -72,7 +72,7 @@ impl Extension {
                 (true, e) if self.unreadable == Unreadable::Run => {
                     context.output.error(&e);
                     context.output.warn(kept::UNREADABLE);
-                    Ok(Kept::unread(&settings, json))
+                    Kept::unread(&settings, stray, json)
                 }
                 (_, e) => Err(e),
             },

@@ -5,8 +5,9 @@ use super::progress::View;
 use super::{Context, Output, locate, mount};
 use crate::config::{Environment, Merged, MountSettings, place, words};
 use crate::remote::open_configured;
+use crate::runtime::{self, Threads};
 use crate::serve::control::Client;
-use crate::serve::directory::{Saved, Session, Stray};
+use crate::serve::directory::{Claim, Saved, Session, Stray};
 use crate::serve::run::probe::Way;
 use crate::serve::startup::{StartupLine, StatusPipe};
 use crate::state::head::read_head;
@@ -51,6 +52,7 @@ pub(super) struct Start {
 /// See the module.
 pub(super) struct Kept {
     settings: MountSettings,
+    stray: Stray,
     json: bool,
     state: Mutex<State>,
 }
@@ -61,7 +63,16 @@ enum State {
     /// It was restored.
     Restored(Box<Session>),
     /// Nobody knows what the remote has.
-    Unread,
+    Unread(Box<Unread>),
+}
+
+/// A directory that nobody else can work on either.
+struct Unread {
+    claim: Claim,
+    /// Somebody may have worked on it.
+    used: bool,
+    /// The remote has versions after all: nothing that was done here will be saved.
+    overtaken: bool,
 }
 
 /// How a save went, or the end.
@@ -115,7 +126,7 @@ impl Start {
                 None => return Err(Error::new(ErrorKind::Unavailable, "a signal ended the start")),
             }
         };
-        Ok(Kept { settings: self.settings, json: self.json, state: Mutex::new(state) })
+        Ok(Kept { settings: self.settings, stray: self.stray, json: self.json, state: Mutex::new(state) })
     }
 }
 
@@ -200,8 +211,7 @@ pub(super) fn unreadable(settings: &MountSettings, error: Error) -> (bool, Error
     if !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Denied) {
         return (false, error);
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let Ok(runtime) = runtime else { return (false, error) };
+    let Ok(runtime) = runtime::start("remote", Threads::Caller) else { return (false, error) };
     let read = runtime.block_on(async {
         let store = open_configured(&settings.remote, &settings.s3, Arc::default()).await?;
         read_head(&*store, settings.name.as_str()).await.map_err(Error::from)
@@ -214,8 +224,19 @@ pub(super) fn unreadable(settings: &MountSettings, error: Error) -> (bool, Error
 
 impl Kept {
     /// A directory whose state in the remote cannot be read.
-    pub(super) fn unread(settings: &MountSettings, json: bool) -> Self {
-        Self { settings: settings.clone(), json, state: Mutex::new(State::Unread) }
+    pub(super) fn unread(settings: &MountSettings, stray: Stray, json: bool) -> Result<Self> {
+        let unread = Unread { claim: Claim::take(settings)?, used: false, overtaken: false };
+        Ok(Self {
+            settings: settings.clone(),
+            stray,
+            json,
+            state: Mutex::new(State::Unread(Box::new(unread))),
+        })
+    }
+
+    /// Whether it is one.
+    pub(super) fn is_unread(&self) -> bool {
+        matches!(&*self.state.lock(), State::Unread(_))
     }
 
     /// The process that shows it.
@@ -229,11 +250,13 @@ impl Kept {
     /// Saves what changed. If nobody could read the remote before, that is tried again first.
     pub(super) fn save(&self, limit: Option<Instant>) -> Result<End> {
         let mut state = self.state.lock();
-        match &*state {
+        match &mut *state {
             State::Mounted(_) => flush(&self.settings, limit),
             State::Restored(session) => session.save(limit).map(End::from),
-            State::Unread => {
-                let session = Session::open_late(&self.settings, &status(self.json))?;
+            State::Unread(unread) => {
+                let joined = unread.claim.join_late(limit, &status(self.json));
+                unread.overtaken = joined.as_ref().is_err_and(|e| e.kind() == ErrorKind::Conflict);
+                let session = joined?;
                 // If that fails it is looked again the next time.
                 let saved = session.save(limit)?;
                 *state = State::Restored(Box::new(session));
@@ -246,7 +269,18 @@ impl Kept {
     pub(super) fn end(&self, limit: Option<Instant>) -> Result<End> {
         match self.daemon() {
             Some(pid) => unmount(&self.settings, pid),
-            None => self.save(limit),
+            None => {
+                let end = self.save(limit)?;
+                self.tidy(limit);
+                Ok(end)
+            }
+        }
+    }
+
+    /// Puts in order what saves have left in the remote. A mount does that by itself.
+    fn tidy(&self, limit: Option<Instant>) {
+        if let State::Restored(session) = &*self.state.lock() {
+            session.tidy(limit);
         }
     }
 }
@@ -261,21 +295,42 @@ impl crate::lambda::Keep for Kept {
         if let Some(fork) = &end.fork {
             tracing::warn!("{}", super::forked(fork));
         }
-        Ok(())
+        match end.unsaved.first() {
+            None => Ok(()),
+            Some(first) => {
+                let more = end.unsaved.len() - 1;
+                let more = if more == 0 { String::new() } else { format!(" (and {more} more)") };
+                Err(Error::new(ErrorKind::Io, format!("not everything is saved: {first}{more}")))
+            }
+        }
+    }
+
+    fn tidy(&self, limit: Option<Instant>) {
+        Self::tidy(self, limit);
     }
 
     fn renew(&self, limit: Option<Instant>) -> Result<()> {
         let mut state = self.state.lock();
-        // A mount finds out when it saves; who could not read the remote looks at it before each save.
-        if let State::Restored(session) = &*state {
-            let anew = session.anew(&status(self.json), limit)?;
-            *state = State::Restored(Box::new(anew));
-        }
+        let renewed = match &mut *state {
+            State::Mounted(_) => return Ok(()), // it finds out when it saves
+            State::Restored(session) => session.anew(&status(self.json), limit)?,
+            // Who could not read the remote looks at it before each save.
+            State::Unread(unread) if unread.used => return Ok(()),
+            State::Unread(unread) => {
+                unread.used = true;
+                unread.claim.restore(self.stray, limit, &status(self.json))?
+            }
+        };
+        *state = State::Restored(Box::new(renewed));
         Ok(())
     }
 
     fn is_torn(&self) -> bool {
-        matches!(&*self.state.lock(), State::Restored(session) if session.is_torn())
+        match &*self.state.lock() {
+            State::Mounted(_) => false,
+            State::Restored(session) => session.is_torn(),
+            State::Unread(unread) => unread.overtaken,
+        }
     }
 }
 

@@ -26,7 +26,7 @@ pub fn canonical(dir: &Path, registry: &Registry) -> Result<PathBuf> {
 
 /// The daemon of a directory.
 pub fn daemon(dir: &Path, context: &Context) -> Result<(Registered, Client)> {
-    let registry = Registry::of(&context.environment)?;
+    let registry = Registry::of(&context.environment);
     registry.client(&canonical(dir, &registry)?)
 }
 

@@ -89,7 +89,7 @@ impl Mount {
 
 /// The directory that was typed, canonical, once no icecache shows it and no dead mount hides it.
 pub(super) fn directory(dir: &Path, context: &Context) -> Result<PathBuf> {
-    let registry = Registry::of(&context.environment)?;
+    let registry = Registry::of(&context.environment);
     let dir = locate::canonical(dir, &registry)?;
     match registry.find(&dir) {
         // Of an `exec` that was killed. Numbers of processes say something only where they are those of here.

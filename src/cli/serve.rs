@@ -3,6 +3,7 @@ use super::cache::{CacheArgs, origin_settings};
 use super::flags::{Flags, S3Scope};
 use super::{Context, Exit};
 use crate::config::text;
+use crate::runtime::{self, Threads};
 use crate::serve::http::{Limits, Token};
 use crate::serve::proxy::{Addresses, ProxySettings, run};
 use crate::{Error, ErrorKind, Result};
@@ -74,7 +75,7 @@ impl Serve {
                 stop.send_replace(true);
             }
         });
-        let runtime = super::cache::runtime()?;
+        let runtime = runtime::start("serve", Threads::Processors)?;
         let served = runtime.block_on(run(settings, stopped, |addresses| ready(addresses, context)));
         // What still waits for a disk, or an origin on one, is waited for by nobody.
         runtime.shutdown_timeout(ENDING);

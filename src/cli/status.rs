@@ -151,7 +151,7 @@ fn state(status: &control::Status) -> String {
 
 fn all(context: &Context) -> Result<()> {
     let mut mounts = Vec::new();
-    for (entry, mut client) in Registry::of(&context.environment)?.list() {
+    for (entry, mut client) in Registry::of(&context.environment).list() {
         match client.status() {
             Ok(status) => mounts.push(status),
             Err(e) => context.output.warn(&format!("{}: {}", safe_path(&entry.dir), safe(&e.to_string()))),

@@ -21,7 +21,7 @@ pub struct Unmount {
 
 impl Unmount {
     pub fn run(self, context: &Context) -> Result<Exit> {
-        let registry = Registry::of(&context.environment)?;
+        let registry = Registry::of(&context.environment);
         let dir = locate::canonical(&self.dir, &registry)?;
         match registry.find(&dir) {
             Found::Running(entry, mut client) => {

@@ -13,7 +13,7 @@ use hyper::header::HeaderValue;
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Deserialize;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The name we register by: that of our file in `/opt/extensions`.
 pub const NAME: &str = "icecache";
@@ -94,7 +94,7 @@ impl Extension {
             (true, None) => self.untold(keeper).await?,
             (false, telemetry) => self.parallel(keeper, telemetry.as_ref()).await?,
         };
-        let latest = std::time::Instant::now() + SHUTDOWN_TIME;
+        let latest = Instant::now() + SHUTDOWN_TIME;
         let limit = deadline.map_or(latest, |deadline| deadline.limit().min(latest));
         note(keeper.save(Some(limit)).await);
         Ok(Shutdown { reason })
@@ -118,7 +118,8 @@ impl Extension {
                 None => over.await,
             }
             if keeper.ended() {
-                note(keeper.save(deadline.map(Deadline::limit)).await);
+                let limit = deadline.map(Deadline::limit);
+                settle(keeper, limit).await?;
             }
         }
     }
@@ -133,7 +134,8 @@ impl Extension {
                 return Ok((event.shutdown_reason.unwrap_or_default(), deadline));
             }
             if std::mem::replace(&mut any, true) && keeper.ended() {
-                note(keeper.save(deadline.map(Deadline::limit)).await);
+                let limit = deadline.map(Deadline::limit);
+                settle(keeper, limit).await?;
             }
         }
     }
@@ -209,6 +211,19 @@ fn refused(what: &str, reply: &Response<Bytes>) -> Error {
     let said = String::from_utf8_lossy(reply.body()).into_owned();
     let message = format!("{what}: {}: {}", reply.status(), said.escape_debug());
     Error::new(ErrorKind::Denied, message)
+}
+
+/// Saves, and puts in order what that leaves. Fails where nothing will ever be saved.
+async fn settle(keeper: &Keeper, limit: Option<Instant>) -> Result<()> {
+    let saved = keeper.save(limit).await;
+    if let Err(error) = &saved
+        && keeper.is_torn().await
+    {
+        return Err(Error::new(error.kind(), error.to_string()));
+    }
+    note(saved);
+    keeper.tidy(limit).await;
+    Ok(())
 }
 
 fn note(saved: Result<(), Arc<Error>>) {

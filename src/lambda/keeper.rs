@@ -11,11 +11,16 @@ pub trait Keep: Send + Sync + 'static {
     /// Makes what changed the newest version, until `limit` if there is one. Says what went wrong if anything is not saved.
     fn save(&self, limit: Option<Instant>) -> Result<()>;
 
+    /// After saves that nobody waits for any more: puts in order what they left in the remote, until `limit` if there is
+    /// one. Fails without harm.
+    fn tidy(&self, _limit: Option<Instant>) {}
+
     /// The sandbox was resumed from a snapshot: brings what others have saved since that was taken, until `limit` if there
     /// is one.
     fn renew(&self, limit: Option<Instant>) -> Result<()>;
 
-    /// Whether a renewal was cut short when files had been written already: nobody may work on them.
+    /// Whether nobody may work on the directory any more: a renewal was cut short when files had been written already, or
+    /// the remote, which could not be read, turned out to have versions, so that nothing here will ever be saved.
     fn is_torn(&self) -> bool;
 }
 
@@ -126,6 +131,13 @@ impl Keeper {
         let failure = saved.err().map(Arc::new);
         *last = Last { began: Some(began), failure: failure.clone() };
         failure.map_or(Ok(()), Err)
+    }
+
+    /// Puts in order what saves have left in the remote, until `limit`.
+    pub async fn tidy(&self, limit: Option<Instant>) {
+        let _turn = self.turn.lock().await;
+        let keep = self.keep.clone();
+        let _without_harm = tokio::task::spawn_blocking(move || keep.tidy(limit)).await;
     }
 
     /// Brings what others have saved, when no save is under way; until `limit`.

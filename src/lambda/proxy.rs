@@ -48,6 +48,8 @@ struct Shared {
     deadlines: Mutex<HashMap<String, Deadline>>,
     /// Saves that the next invocation must wait for.
     under_way: Mutex<Vec<JoinHandle<()>>>,
+    /// Something was saved, by an invocation that has until then.
+    saved: Mutex<Option<Option<Deadline>>>,
     /// The sandbox was, or will be, resumed from a snapshot, and nobody has looked since what others have saved.
     resumed: AtomicBool,
 }
@@ -86,9 +88,9 @@ impl Proxy {
         let failed = |e| Error::io("cannot listen for the runtime of the function", e);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let (deadlines, under_way) = (Mutex::default(), Mutex::default());
+        let (deadlines, under_way, saved) = (Mutex::default(), Mutex::default(), Mutex::default());
         let (client, resumed) = (Client::new(&function.api)?, AtomicBool::new(function.resumes));
-        let shared = Arc::new(Shared { client, keeper, deadlines, under_way, resumed });
+        let shared = Arc::new(Shared { client, keeper, deadlines, under_way, saved, resumed });
         tokio::spawn(accept(listener, shared.clone()));
         Ok(Self { address, shared })
     }
@@ -163,6 +165,9 @@ impl Shared {
 
     async fn next(&self, request: Request<Incoming>) -> Result<Response<Body>> {
         self.finish().await;
+        if self.keeper.is_torn().await {
+            return Ok(ending("the directory cannot be saved any more: this sandbox ends"));
+        }
         let response = self.forward(request.map(Incoming::boxed_unsync)).await?;
         let invocation = invocation(response.headers()).map(|(id, deadline)| (id.to_owned(), deadline));
         let latest = invocation.as_ref().map(|(_, deadline)| deadline.latest_begin());
@@ -202,9 +207,7 @@ impl Shared {
             Ok(()) => self.resumed.store(false, Ordering::Release),
             Err(error) if self.keeper.is_torn().await => {
                 tracing::error!(%error, "resumed from a snapshot, and the newest version was brought in part only: this sandbox ends");
-                let mut reply = Response::new(client::bytes(error.to_string()));
-                *reply.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-                return Err(reply);
+                return Err(ending(&error.to_string()));
             }
             Err(error) => {
                 tracing::error!(%error, "resumed from a snapshot, and the newest version cannot be had: working on that of the snapshot");
@@ -217,6 +220,11 @@ impl Shared {
         let under_way = std::mem::take(&mut *self.under_way.lock());
         for save in under_way {
             let _told_by_itself = save.await;
+        }
+        // The answers have been handed on: only the time is left that the invocation has not used.
+        let saved = self.saved.lock().take();
+        if let Some(deadline) = saved {
+            self.keeper.tidy(deadline.map(Deadline::limit)).await;
         }
     }
 
@@ -292,8 +300,9 @@ impl Shared {
 
     async fn save(&self, deadline: Option<Deadline>) -> Result<(), Arc<Error>> {
         let saved = self.keeper.save(deadline.map(Deadline::limit)).await;
-        if let Err(error) = &saved {
-            tracing::error!(%error, "the end of an invocation is not saved");
+        match &saved {
+            Ok(()) => *self.saved.lock() = Some(deadline),
+            Err(error) => tracing::error!(%error, "the end of an invocation is not saved"),
         }
         saved
     }
@@ -314,6 +323,13 @@ fn invocation(headers: &HeaderMap) -> Option<(&str, Deadline)> {
     let text = |name: &str| headers.get(name)?.to_str().ok();
     let deadline = text("lambda-runtime-deadline-ms")?.parse().ok()?;
     Some((text("lambda-runtime-aws-request-id")?, Deadline::at(deadline)))
+}
+
+/// What makes a runtime end.
+fn ending(why: &str) -> Response<Body> {
+    let mut reply = Response::new(client::bytes(why.to_owned()));
+    *reply.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+    reply
 }
 
 /// Reads a request to its end, so that who sends it is ready for the answer.

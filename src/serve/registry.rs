@@ -67,8 +67,9 @@ pub enum Found {
 /// The directories in which registry files lie.
 #[derive(Debug, Clone)]
 pub struct Registry {
-    /// Where own mounts are registered.
-    own: PathBuf,
+    /// Where own mounts are registered; `None` for a user who has no place of his own, as in a function: then there
+    /// are none.
+    own: Option<PathBuf>,
     /// Where others' mounts may be found as well.
     others: Vec<PathBuf>,
 }
@@ -76,35 +77,40 @@ pub struct Registry {
 impl Registry {
     /// The registry of this user: `$ICECACHE_RUNTIME_DIR`; for root `/run/icecache`; else
     /// `$XDG_RUNTIME_DIR/icecache`; else a folder of the user's state.
-    pub fn of(environment: &Environment) -> Result<Self> {
+    pub fn of(environment: &Environment) -> Self {
         if let Some(own) = environment.path("ICECACHE_RUNTIME_DIR") {
-            return Ok(Self::at(own));
+            return Self::at(own);
         }
         let run = PathBuf::from("/run/icecache");
         if environment.root {
             // Not $XDG_RUNTIME_DIR: with sudo it may be a directory that another user can write.
             let users = fs::read_dir("/run/user").into_iter().flatten().flatten();
             let others = users.map(|user| user.path().join("icecache")).collect();
-            return Ok(Self { own: run, others });
+            return Self { own: Some(run), others };
         }
         let own = match environment.path("XDG_RUNTIME_DIR") {
-            Some(runtime) => runtime.join("icecache"),
-            None => place::state_home(environment)?.join("run"),
+            Some(runtime) => Some(runtime.join("icecache")),
+            None => place::state_home(environment).ok().map(|home| home.join("run")),
         };
-        Ok(Self { own, others: vec![run] })
+        Self { own, others: vec![run] }
     }
 
     /// A registry in one directory.
     pub fn at(own: impl Into<PathBuf>) -> Self {
-        Self { own: own.into(), others: Vec::new() }
+        Self { own: Some(own.into()), others: Vec::new() }
     }
 
     /// Enters a mount; it is taken out when the result is dropped.
     pub fn register(&self, entry: &Registered) -> Result<Registration> {
-        let failed = |e| Error::io(format!("cannot register mount: {}", self.own.display()), e);
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.own).map_err(failed)?;
-        let file = self.own.join(file_name(&entry.dir));
-        let temporary = self.own.join(format!("{}.{}.tmp", file_name(&entry.dir), entry.pid));
+        let Some(own) = &self.own else {
+            let message =
+                "there is no place to register the mount: set HOME, XDG_RUNTIME_DIR or ICECACHE_RUNTIME_DIR";
+            return Err(Error::new(ErrorKind::Invalid, message));
+        };
+        let failed = |e| Error::io(format!("cannot register mount: {}", own.display()), e);
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(own).map_err(failed)?;
+        let file = own.join(file_name(&entry.dir));
+        let temporary = own.join(format!("{}.{}.tmp", file_name(&entry.dir), entry.pid));
         let write = || -> io::Result<()> {
             let text = serde_json::to_vec(entry)?;
             let mut options = OpenOptions::new();
@@ -179,7 +185,7 @@ impl Registry {
     }
 
     fn places(&self) -> impl Iterator<Item = &Path> {
-        std::iter::once(&self.own).chain(&self.others).map(PathBuf::as_path)
+        self.own.iter().chain(&self.others).map(PathBuf::as_path)
     }
 }
 
@@ -283,6 +289,18 @@ mod tests {
         drop(kept);
         let error = registry.client(&entry.dir).expect_err("unknown");
         assert!(error.to_string().contains("not mounted"), "{error}");
+    }
+
+    /// A function has neither a home nor the rights of root.
+    #[test]
+    fn who_has_no_place_finds_nothing_and_registers_nothing() {
+        let temp = tempfile::tempdir().expect("temp");
+        let registry = Registry::of(&Environment::of(false, []));
+        let entry = entry(temp.path(), std::process::id());
+        assert!(matches!(registry.find(&entry.dir), Found::Unknown));
+        assert!(registry.client(&entry.dir).is_err_and(|e| e.to_string().contains("not mounted")));
+        let error = registry.register(&entry).expect_err("no place");
+        assert!(error.to_string().contains("ICECACHE_RUNTIME_DIR"), "{error}");
     }
 
     #[test]

@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 pub mod key;
 pub mod pending;
+mod place;
 #[cfg(test)]
 #[allow(clippy::expect_used)] // a test may panic
 mod tests;
@@ -26,6 +27,7 @@ mod touched;
 
 use key::{path_of, prefix_below, record_key};
 pub use pending::{Delta, Pending};
+pub use place::Place;
 use touched::Touched;
 
 const CLEAN: Tree = Tree("clean");
@@ -56,6 +58,9 @@ pub struct Meta {
     pub base: Option<Base>,
     /// Whether the last stop was orderly.
     pub clean: bool,
+    /// The directory that they describe, since it is told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
 }
 
 /// A version and the tag its HEAD (or, layout single, its archive) had.
@@ -123,6 +128,7 @@ impl Records {
             writer: Uuid::now_v7(),
             base: None,
             clean: true,
+            place: None,
         };
         let meta = match journal.get(META, META_KEY)? {
             Some(bytes) => decode_meta(&bytes)?,
@@ -300,6 +306,7 @@ impl Records {
             writer: old.map_or_else(Uuid::now_v7, |m| m.writer),
             base: None,
             clean: false,
+            place: None,
         };
         let mut batch = Batch::new();
         batch.put(META, META_KEY, encode_meta(&meta)?);
@@ -314,15 +321,33 @@ impl Records {
 
     /// Forgets the base and all that was recorded of it: the remote no longer has it.
     pub fn forget_base(&self) -> Result<(), JournalError> {
+        self.forget(&[CLEAN, LINKS])
+    }
+
+    /// The same and what was under way: they describe a directory that is not there any more.
+    pub fn forget_directory(&self) -> Result<(), JournalError> {
+        self.forget(&[CLEAN, LINKS, pending::PENDING])
+    }
+
+    fn forget(&self, trees: &[Tree]) -> Result<(), JournalError> {
         let mut writer = Writer::new(self);
-        for tree in [CLEAN, LINKS] {
-            for pair in self.journal.scan_prefix(tree, b"") {
-                writer.batch.delete(tree, &pair?.0);
+        for tree in trees {
+            for pair in self.journal.scan_prefix(*tree, b"") {
+                writer.batch.delete(*tree, &pair?.0);
                 writer.spill()?;
             }
         }
         let batch = std::mem::take(&mut writer.batch);
         self.edit_meta(batch, |meta| meta.base = None)?;
+        self.journal.flush()
+    }
+
+    /// Notes which directory they describe.
+    pub fn stand_at(&self, place: Place) -> Result<(), JournalError> {
+        if self.meta.lock().place == Some(place) {
+            return Ok(());
+        }
+        self.edit_meta(Batch::new(), |meta| meta.place = Some(place))?;
         self.journal.flush()
     }
 

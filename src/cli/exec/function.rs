@@ -1,15 +1,16 @@
 //! [`Function`]: an AWS Lambda function whose runtime is the command.
+use crate::Result;
 use crate::cli::Context;
 use crate::cli::kept::Kept;
 use crate::lambda::{self, Keeper, Proxy, environment};
-use crate::{Error, Result};
+use crate::runtime::{self, Threads};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 
 /// Threads of the runtime: it hands on what one invocation at a time says.
-const RUNTIME_THREADS: usize = 1;
+const RUNTIME_THREADS: Threads = Threads::Few(1);
 /// Connections of a runtime that has ended are over by then.
 const END_MAX: Duration = Duration::from_secs(1);
 
@@ -29,14 +30,11 @@ impl Function {
 
     /// The command will talk to us in place of the Runtime API.
     pub(super) fn stand_before(self, command: &mut Command, kept: &Arc<Kept>) -> Result<Proxied> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(RUNTIME_THREADS)
-            .thread_name("proxy")
-            .enable_all()
-            .build()
-            .map_err(|e| Error::io("cannot start runtime", e))?;
+        let runtime = runtime::start("proxy", RUNTIME_THREADS)?;
         let keeper = Arc::new(Keeper::new(kept.clone(), self.0.when));
-        let proxy = runtime.block_on(Proxy::start(&self.0, keeper))?;
+        // What could not be read is tried again before anybody works on it.
+        let function = lambda::Function { resumes: self.0.resumes || kept.is_unread(), ..self.0 };
+        let proxy = runtime.block_on(Proxy::start(&function, keeper))?;
         command.env(environment::API, proxy.address());
         Ok(Proxied { runtime, proxy })
     }

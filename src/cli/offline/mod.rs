@@ -22,6 +22,7 @@ pub use crate::config::Choice;
 
 use crate::config::RemoteSettings;
 use crate::remote::{Store, open_configured};
+use crate::runtime::{self, Threads};
 use crate::serve::startup::Progress;
 use crate::state::head::{Head, archive_key, read_head};
 use crate::state::restore as restoring;
@@ -77,11 +78,7 @@ struct Opened {
 
 impl Opened {
     fn new(remote: &RemoteSettings) -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .map_err(|e| Error::io("cannot start runtime", e))?;
+        let runtime = runtime::start("remote", Threads::Few(2))?;
         let store = runtime.block_on(open_configured(&remote.remote, &remote.s3, Arc::default()))?;
         Ok(Self { runtime, store })
     }

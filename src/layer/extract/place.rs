@@ -281,7 +281,8 @@ impl Placer {
     }
 }
 
-/// Removes `name` and everything below it, without following links.
+/// Removes `name` and everything below it, without following links. What is mounted there is no part of it: `EXDEV`, and
+/// perhaps some of the rest is gone.
 pub(crate) fn remove_all(parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
     match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
         Err(Errno::ISDIR | Errno::PERM) => {}
@@ -289,6 +290,9 @@ pub(crate) fn remove_all(parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errn
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let dir = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+    if rustix::fs::fstat(&dir)?.st_dev != rustix::fs::fstat(parent)?.st_dev {
+        return Err(Errno::XDEV);
+    }
     for child in rustix::fs::Dir::read_from(&dir)? {
         let child = child?;
         if !matches!(child.file_name().to_bytes(), b"." | b"..") {

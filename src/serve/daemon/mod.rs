@@ -30,8 +30,9 @@ use super::start::store_check::StoreCheck;
 use super::start::{ASIDE, commit_options, open_records, version};
 use super::startup::{Ended, Ready, StatusPipe};
 use crate::config::{Environment, MountSettings};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::remote::{self, Counters, Store};
+use crate::runtime::{self, Threads};
 use crate::state::commit::Committer;
 use controller::MountController;
 use ending::{Content, Ending};
@@ -53,7 +54,7 @@ const NOT_ROOT: &str = "mounted as an ordinary user: file data passes through th
                         others enter only if /etc/fuse.conf has user_allow_other and --access is all";
 
 /// Threads of the runtime: it moves bytes to and from the remote and answers the control socket.
-const RUNTIME_THREADS: usize = 2;
+const RUNTIME_THREADS: Threads = Threads::Few(2);
 
 /// Runs a mount until it ends: reports progress and readiness through `status`, returns when the
 /// directory is unmounted and the final flush is over.
@@ -66,12 +67,7 @@ pub fn run(settings: MountSettings, status: &StatusPipe) -> Result<Ended> {
     }
     let signals = signals::Signals::catch()?; // before threads start, so that all inherit the mask
     let locks = Locks::take(&settings)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(RUNTIME_THREADS)
-        .thread_name("remote")
-        .enable_all()
-        .build()
-        .map_err(|e| Error::io("cannot start runtime", e))?;
+    let runtime = runtime::start("remote", RUNTIME_THREADS)?;
 
     let metered = Listening::begin(&runtime, &settings)?;
     let counters: Arc<Counters> = Arc::default();
@@ -91,7 +87,7 @@ pub fn run(settings: MountSettings, status: &StatusPipe) -> Result<Ended> {
     };
     let (closed, shutdown) = tokio::sync::oneshot::channel::<()>();
     let socket = serve_control(&runtime, &settings, controller, shutdown)?;
-    let registration = Registry::of(&Environment::of_process())?.register(&Registered {
+    let registration = Registry::of(&Environment::of_process()).register(&Registered {
         dir: settings.dir.clone(),
         state_dir: settings.state_dir.clone(),
         pid: std::process::id(),
@@ -167,7 +163,7 @@ impl Prepared<'_> {
     /// Shows the newest version together with what the directory has, to be written to.
     fn stand(&self) -> Result<Standing> {
         let Prepared { settings, status, locks, runtime, store, requests } = *self;
-        let (records, lost) = open_records(settings, status)?;
+        let (records, lost) = open_records(settings, locks, status)?;
         let options = commit_options(settings);
         let check = StoreCheck::begin(runtime, settings, store, &records);
         let (committer, opening) =
@@ -181,7 +177,7 @@ impl Prepared<'_> {
         let aside = settings.state_dir.join(ASIDE);
         let start = Start { settings, store, records: &records, status, check: &check, aside, limit: None };
         let found = start.reconcile(runtime, &committer, &opening, locks, lost)?;
-        check.passed()?;
+        check.passed(None)?;
 
         let (committer, handle) = (Arc::new(committer), runtime.handle());
         let shelf = Shelf::open(settings, runtime, status)?;

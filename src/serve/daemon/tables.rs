@@ -22,6 +22,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fuse::connection::Connection;
 use crate::fuse::mount::{MountOptions, Mounted, Restrictions, mount};
 use crate::fuse::transport::{Offer, attach};
+use crate::runtime;
 use crate::serve::registry::{Registered, Registry};
 use crate::serve::start::lock::Locks;
 use crate::serve::startup::{Ended, Ready, StatusPipe};
@@ -49,12 +50,7 @@ enum End {
 pub(super) fn run(settings: &Arc<MountSettings>, status: &StatusPipe) -> Result<Ended> {
     let signals = signals::Signals::catch()?;
     let locks = Locks::take(settings)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(RUNTIME_THREADS)
-        .thread_name("tables")
-        .enable_all()
-        .build()
-        .map_err(|e| Error::io("cannot start runtime", e))?;
+    let runtime = runtime::start("tables", RUNTIME_THREADS)?;
     let metered = Listening::begin(&runtime, settings)?;
     let none = || Error::new(ErrorKind::Invalid, "no tables are named");
     let shelf = Shelf::open(settings, &runtime, status)?.ok_or_else(none)?;
@@ -101,7 +97,7 @@ pub(super) fn run(settings: &Arc<MountSettings>, status: &StatusPipe) -> Result<
     };
     let (closed, shutdown) = oneshot::channel::<()>();
     let socket = serve_control(&runtime, settings, Arc::new(controller), shutdown)?;
-    let registration = Registry::of(&Environment::of_process())?.register(&Registered {
+    let registration = Registry::of(&Environment::of_process()).register(&Registered {
         dir: settings.dir.clone(),
         state_dir: settings.state_dir.clone(),
         pid: std::process::id(),

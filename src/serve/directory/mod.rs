@@ -8,6 +8,7 @@ mod beside;
 mod opening;
 mod stray;
 
+pub use opening::Claim;
 pub use stray::Stray;
 
 use super::start::lock::Locks;
@@ -124,7 +125,7 @@ impl Session {
             self.settle(newest);
             self.live.dirty().restore(marks);
             self.live.be_lenient(round == ROUNDS_MAX);
-            match self.flusher.flush() {
+            match self.flusher.save() {
                 Ok(receipt) => {
                     let (goes_on, fuzzy) = (receipt.committed, receipt.fuzzy > 0);
                     made = Some(joined(made, receipt));
@@ -155,6 +156,13 @@ impl Session {
             stuck: self.flusher.status().stuck,
             restless,
         })
+    }
+
+    /// Keeps the chain of versions short and lets go what nobody needs, until `limit`, if there is one. Nobody need wait
+    /// for it, and it fails without harm.
+    pub fn tidy(&self, limit: Option<Instant>) {
+        self.flusher.give_up_at(limit);
+        self.flusher.tidy();
     }
 
     /// Whether another attempt is out of the question.
@@ -204,7 +212,7 @@ fn require_place(live: &Plain, dir: &Path) -> Result<()> {
     }
     let message = format!(
         "the directory was removed or replaced since it was restored, nothing is saved over what the remote has \
-         (the next start saves what is there then): {}",
+         (the next start brings the newest version back): {}",
         dir.display()
     );
     Err(Error::new(ErrorKind::NotFound, message))

@@ -7,6 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::journal::MemoryJournal;
 use crate::remote;
 use crate::remote::Counters;
+use crate::runtime::{self, Threads};
 use crate::serve::start::lock::Locks;
 use crate::serve::start::reconcile::{Found, Start};
 use crate::serve::start::store_check::StoreCheck;
@@ -28,9 +29,9 @@ use std::time::Instant;
 use tokio::runtime::Runtime;
 
 /// Threads of the runtime: it moves bytes to and from the remote.
-const RUNTIME_THREADS: usize = 2;
+const RUNTIME_THREADS: Threads = Threads::Few(2);
 /// Where local files go that the remote has otherwise, if there is no state directory: beneath the directory.
-const ASIDE_WITHIN: &str = ".icecache-conflicts";
+pub(super) const ASIDE_WITHIN: &str = ".icecache-conflicts";
 
 /// How a session begins.
 #[derive(Debug, Clone, Copy, Default)]
@@ -43,25 +44,46 @@ struct Begin<'a> {
     torn: Option<&'a AtomicBool>,
 }
 
-impl Session {
-    /// Restores the newest version into the directory, beside what it has. Progress goes to `status`.
-    pub fn open(settings: &MountSettings, stray: Stray, status: &StatusPipe) -> Result<Self> {
-        Self::begin(settings, stray, status, false)
-    }
+/// A directory that nobody else can work on with us, before its session begins.
+#[derive(Debug)]
+pub struct Claim {
+    settings: MountSettings,
+    locks: Arc<Locks>,
+}
 
-    /// Opens a directory that was worked in although nobody knew what the remote has. Fails with `Conflict` if
-    /// that turns out to be something else than what the directory was made from.
-    pub fn open_late(settings: &MountSettings, status: &StatusPipe) -> Result<Self> {
-        Self::begin(settings, Stray::Keep, status, true)
-    }
-
-    fn begin(settings: &MountSettings, stray: Stray, status: &StatusPipe, late: bool) -> Result<Self> {
+impl Claim {
+    /// Fails with `Busy` while another has it.
+    pub fn take(settings: &MountSettings) -> Result<Self> {
         // Whatever was done here since the last session nobody has seen.
         let settings = MountSettings { restore: Restore::Eager, scan: When::Always, ..settings.clone() };
         let locks =
             if settings.keeps_state() { Locks::take(&settings) } else { Locks::without_state(&settings) }?;
-        let known = records_of(&settings, status)?;
-        Self::on(settings, Arc::new(locks), known, stray, status, Begin { late, ..Begin::default() })
+        Ok(Self { settings, locks: Arc::new(locks) })
+    }
+
+    /// Restores the newest version into the directory, beside what it has. Fails with `Unavailable` if that cannot be had
+    /// by `limit`, if there is one. Progress goes to `status`.
+    pub fn restore(&self, stray: Stray, limit: Option<Instant>, status: &StatusPipe) -> Result<Session> {
+        self.begin(stray, status, Begin { limit, ..Begin::default() })
+    }
+
+    /// Opens a directory that was worked in although nobody knew what the remote has. Fails with `Conflict` if
+    /// that turns out to be something else than what the directory was made from, and with `Unavailable` if nobody knows
+    /// that by `limit`.
+    pub fn join_late(&self, limit: Option<Instant>, status: &StatusPipe) -> Result<Session> {
+        self.begin(Stray::Keep, status, Begin { late: true, limit, torn: None })
+    }
+
+    fn begin(&self, stray: Stray, status: &StatusPipe, begin: Begin<'_>) -> Result<Session> {
+        let known = records_of(&self.settings, &self.locks, status)?;
+        Session::on(self.settings.clone(), self.locks.clone(), known, stray, status, begin)
+    }
+}
+
+impl Session {
+    /// Restores the newest version into the directory, beside what it has. Progress goes to `status`.
+    pub fn open(settings: &MountSettings, stray: Stray, status: &StatusPipe) -> Result<Self> {
+        Claim::take(settings)?.restore(stray, None, status)
     }
 
     /// The same session anew, where this process may have been copied and resumed, and others have gone on: with what
@@ -93,12 +115,7 @@ impl Session {
         status: &StatusPipe,
         Begin { late, limit, torn }: Begin<'_>,
     ) -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(RUNTIME_THREADS)
-            .thread_name("remote")
-            .enable_all()
-            .build()
-            .map_err(|e| Error::io("cannot start runtime", e))?;
+        let runtime = runtime::start("remote", RUNTIME_THREADS)?;
         let requests: Arc<Counters> = Arc::default();
         let store = remote::open_configured(&settings.remote, &settings.s3, requests.clone());
         let store = runtime.block_on(store)?;
@@ -152,7 +169,7 @@ impl Session {
             torn.fetch_or(opening.relation == Relation::Moved, Ordering::AcqRel);
         }
         let Found { mut marks, absent } = found?;
-        check.passed()?;
+        check.passed(limit)?;
         drop(check);
         if let Some(absent) = absent {
             // A mount has left it in the remote.
@@ -166,7 +183,14 @@ impl Session {
             }
         }
         if is_first && stray == Stray::Delete {
-            stray::delete(locks.backing().as_fd(), &records, &mut marks)?;
+            // A session that ended without a word has perhaps left something that is nowhere else.
+            if records.was_clean() {
+                stray::delete(locks.backing().as_fd(), &records, &mut marks, status)?;
+            } else {
+                status.notice(
+                    "an earlier session here has ended before it saved anything: no stray file is deleted",
+                );
+            }
         }
         let live = Arc::new(Plain::new(locks.backing_fd()?, &settings.dir));
         live.dirty().restore(marks);
@@ -188,9 +212,9 @@ impl Session {
 }
 
 /// The records: in the state directory, or in memory for as long as this lives.
-fn records_of(settings: &MountSettings, status: &StatusPipe) -> Result<(Arc<Records>, bool)> {
+fn records_of(settings: &MountSettings, locks: &Locks, status: &StatusPipe) -> Result<(Arc<Records>, bool)> {
     if settings.keeps_state() {
-        return open_records(settings, status);
+        return open_records(settings, locks, status);
     }
     let journal = Arc::new(MemoryJournal::new());
     let records = Records::open(journal, &settings.remote, settings.name.as_str())?;

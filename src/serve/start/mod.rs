@@ -2,6 +2,7 @@
 //! the remote, and how the disk and the newest version become one tree.
 pub mod lock;
 pub mod reconcile;
+mod replaced;
 pub mod reports;
 pub mod store_check;
 
@@ -13,6 +14,7 @@ use crate::layer::PackOptions;
 use crate::state::commit::{CommitOptions, Layout, Lost};
 use crate::state::head::VersionId;
 use crate::state::record::Records;
+use lock::Locks;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -24,8 +26,12 @@ pub const ASIDE: &str = "conflicts";
 /// How long a start waits for the journal of another one that is still ending.
 const JOURNAL_PATIENCE: Duration = Duration::from_secs(5);
 
-/// The clean records; whether an earlier journal was damaged and had to be set aside.
-pub fn open_records(settings: &MountSettings, status: &StatusPipe) -> Result<(Arc<Records>, bool)> {
+/// The records of a directory that is locked; whether an earlier journal was damaged and had to be set aside.
+pub fn open_records(
+    settings: &MountSettings,
+    locks: &Locks,
+    status: &StatusPipe,
+) -> Result<(Arc<Records>, bool)> {
     let opened = SledJournal::open(&settings.state_dir.join("journal"), JOURNAL_PATIENCE)?;
     let lost = opened.damage.is_some();
     if let Some(damage) = opened.damage {
@@ -37,6 +43,7 @@ pub fn open_records(settings: &MountSettings, status: &StatusPipe) -> Result<(Ar
     }
     let journal: Arc<dyn Journal> = Arc::new(opened.journal);
     let records = Records::open(journal, &settings.remote, settings.name.as_str())?;
+    replaced::forget_another(settings, &records, locks, status)?;
     Ok((Arc::new(records), lost))
 }
 

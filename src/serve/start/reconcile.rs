@@ -355,7 +355,7 @@ impl Start<'_> {
     }
 
     fn adopt(&self, committer: &Committer, opening: &Opening, found: Restored) -> Result<()> {
-        self.check.passed()?;
+        self.check.passed(self.limit)?;
         let version = opening.head.as_ref().map_or(1, |head| head.version);
         let tag = opening.tag.clone().unwrap_or_else(|| Tag(String::new()));
         self.records.restored(found.into_iter(), Base { version, tag: tag.clone() }, true)?;

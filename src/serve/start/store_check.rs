@@ -1,9 +1,11 @@
 //! [`StoreCheck`]: whether the store can refuse to overwrite.
+use super::within;
 use crate::config::MountSettings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::remote::{RemoteError, Store, supports_conditional_writes};
 use crate::state::record::Records;
 use crate::sync::Mutex;
+use std::time::Instant;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
@@ -33,11 +35,11 @@ impl<'a> StoreCheck<'a> {
         Self { runtime, store, asked: Mutex::new((!known).then(ask)) }
     }
 
-    /// Waits for the answer. Nothing may be recorded of this remote before.
-    pub fn passed(&self) -> Result<()> {
+    /// Waits for the answer, until `limit` if there is one. Nothing may be recorded of this remote before.
+    pub fn passed(&self, limit: Option<Instant>) -> Result<()> {
         let Some(asked) = self.asked.lock().take() else { return Ok(()) };
         let stopped = |_| Error::new(ErrorKind::Io, "the check of the store was stopped");
-        if self.runtime.block_on(asked).map_err(stopped)?? {
+        if self.runtime.block_on(within(limit, asked))?.map_err(stopped)?? {
             return Ok(());
         }
         let message = format!(

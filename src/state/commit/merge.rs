@@ -10,7 +10,7 @@
 //! line; and the records go on to say that the tree was made from the older version, so that the next start brings
 //! the rest.
 use super::*;
-use crate::layer::{LayerIndex, Row};
+use crate::layer::{LayerIndex, Metadata, Row};
 use crate::state::plan::Change;
 use bytes::Bytes;
 use std::collections::HashSet;
@@ -56,10 +56,11 @@ impl std::fmt::Display for Merge {
 }
 
 /// What others did to a path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Theirs {
     Removed,
-    Directory,
+    /// With these attributes.
+    Directory(Metadata),
     Other,
 }
 
@@ -71,7 +72,7 @@ impl Foreign {
     fn add(&mut self, row: Row) {
         let theirs = match row.entry.kind {
             Kind::Whiteout => Theirs::Removed,
-            Kind::Directory => Theirs::Directory,
+            Kind::Directory => Theirs::Directory(row.entry.meta),
             _ => Theirs::Other,
         };
         self.0.insert(row.entry.path, theirs);
@@ -118,13 +119,17 @@ impl Foreign {
                 return None;
             }
             let theirs = self.0.get(path);
-            let (is_dir, removed) = match change {
-                Change::Put(captured) => (captured.ident.file_type().is_dir(), false),
-                Change::Remove => (false, true),
+            let (ours, removed) = match change {
+                Change::Put(captured) => (Some(captured).filter(|c| c.ident.file_type().is_dir()), false),
+                Change::Remove => (None, true),
             };
+            let is_dir = ours.is_some();
             let same = match theirs {
                 None => true,
-                Some(Theirs::Directory) => is_dir,
+                // Whoever adds or removes a name in it changes its times, and means nothing by that.
+                Some(Theirs::Directory(theirs)) => {
+                    ours.is_some_and(|ours| ours.meta.is_but_for_times(theirs))
+                }
                 Some(Theirs::Removed) => removed,
                 Some(Theirs::Other) => false,
             };

@@ -84,6 +84,11 @@ impl Site {
         fs::write(at, text).expect("writes");
     }
 
+    fn chmod(&self, name: &str, mode: u32) {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        fs::set_permissions(self.dir.path().join(name), mode).expect("changes the mode");
+    }
+
     fn remove(&self, name: &str) {
         fs::remove_file(self.dir.path().join(name)).expect("removes");
     }

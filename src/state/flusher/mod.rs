@@ -5,10 +5,12 @@
 //! whoever waits for a flush hears of the failure at once.
 mod attempt;
 mod observed;
+mod patience;
 mod pruner;
 mod status;
 
 use observed::{OBSERVE_EVERY, Observed};
+use patience::Patience;
 use pruner::Pruner;
 pub use status::{Done, Failed, FlushStatus, Unsaved};
 
@@ -80,6 +82,8 @@ pub struct Flusher {
     pruner: Arc<Pruner>,
     /// Held for the whole of one flush.
     turn: Mutex<()>,
+    /// When a merge is tried again that took too long.
+    patience: Mutex<Patience>,
 }
 
 impl std::fmt::Debug for Flusher {
@@ -118,6 +122,7 @@ impl Flusher {
             tidy,
             pruner: Arc::new(Pruner::new(tidy.delete_after)),
             turn: Mutex::new(()),
+            patience: Mutex::default(),
         }
     }
 
@@ -241,8 +246,17 @@ impl Flusher {
         Unsaved { paths: paths.into_keys().take(limit).collect(), count, bytes }
     }
 
-    /// Cuts and commits once, now. Everybody who has asked until the cut begins gets the result.
+    /// [Saves](Self::save), and [tidies](Self::tidy) what that leaves.
     pub fn flush(&self) -> Result<Receipt> {
+        let result = self.save();
+        if result.is_ok() {
+            self.tidy();
+        }
+        result
+    }
+
+    /// Cuts and commits once, now. Everybody who has asked until the cut begins gets the result.
+    pub fn save(&self) -> Result<Receipt> {
         let _turn = self.turn.lock();
         let asked = std::mem::take(&mut *self.waiting.lock());
         let began = Instant::now();
@@ -274,25 +288,40 @@ impl Flusher {
             };
             let _left = answer.send(copy);
         }
-        if result.is_ok() {
-            self.tidy_up();
-            self.pruner.wake(&self.committer, &self.runtime);
-        }
         result
     }
 
-    /// Keeps the chain short; whoever waited for the flush has been told before. A failure costs nothing
-    /// but a longer chain until the next flush.
-    fn tidy_up(&self) {
-        if !self.committer.is_due(&self.tidy) {
+    /// Keeps the chain short, and lets go what nobody needs. Nobody need wait for it: a failure costs nothing but a longer
+    /// chain until the next time. What cannot be merged in the time that there is is not tried again at once, since it
+    /// grows: the next attempts come after 1, 2, 4 and so on versions.
+    pub fn tidy(&self) {
+        let _turn = self.turn.lock();
+        self.shorten();
+        self.pruner.wake(&self.committer, &self.runtime);
+    }
+
+    fn shorten(&self) {
+        let version = self.committer.version();
+        if !self.committer.is_due(&self.tidy) || !self.patience.lock().is_over(version) {
             return;
         }
         let absent = self.records.absent();
         let layers = absent.iter().flat_map(|absent| absent.layers());
         let local: HashSet<String> = layers.map(|layer| layer.source.key.clone()).collect();
         match self.within_limit(self.committer.tidy(&self.tidy, local)) {
-            Some(Ok(Some(done))) => tracing::info!(?done, "layers merged"),
-            Some(Ok(None)) | None => {}
+            Some(Ok(done)) => {
+                *self.patience.lock() = Patience::default();
+                if let Some(done) = done {
+                    tracing::info!(?done, "layers merged");
+                }
+            }
+            None => {
+                let next = self.patience.lock().grow(version);
+                tracing::warn!(
+                    next,
+                    "layers could not be merged in the time that there was; it is tried again"
+                );
+            }
             Some(Err(e)) => tracing::warn!(error = %e, "layers could not be merged; it will be tried again"),
         }
     }

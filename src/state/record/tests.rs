@@ -75,10 +75,20 @@ fn the_meta_document_is_this_text() {
         writer: Uuid::from_u128(7),
         base: Some(base(3)),
         clean: true,
+        place: None,
     };
     let text = r#"{"meta_version":1,"url":"file:///r","name":"work","fork":null,"writer":"00000000-0000-0000-0000-000000000007","base":{"version":3,"tag":"t3"},"clean":true}"#;
     assert_eq!(String::from_utf8(encode_meta(&meta).expect("encodes")).expect("text"), text);
     assert_eq!(decode_meta(text.as_bytes()).expect("decodes"), meta);
+    let born = Some(Timestamp { sec: 9, nsec: 1 });
+    for (place, told) in
+        [(Place { ino: 5, born: None }, ""), (Place { ino: 5, born }, r#","born":{"sec":9,"nsec":1}"#)]
+    {
+        let placed = text.replace("true}", &format!(r#"true,"place":{{"ino":5{told}}}}}"#));
+        let meta = Meta { place: Some(place), ..meta.clone() };
+        assert_eq!(String::from_utf8(encode_meta(&meta).expect("encodes")).expect("text"), placed);
+        assert_eq!(decode_meta(placed.as_bytes()).expect("decodes"), meta);
+    }
     let newer = text.replace(r#""meta_version":1"#, r#""meta_version":2"#);
     assert!(decode_meta(newer.as_bytes()).is_err());
     assert!(decode_meta(b"").is_err());

@@ -57,6 +57,20 @@ async fn changes_of_different_paths_are_merged_and_go_on_to_be() {
     assert_eq!(second.opening.relation, Relation::Moved);
 }
 
+/// A new name in it is no change of a directory; its attributes are.
+#[tokio::test]
+async fn attributes_of_a_directory_are_not_undone_in_silence() {
+    let (_memory, first, second) = pair(&["d/x", "e/x"]).await;
+    first.write("d/first", "1");
+    second.write("d/second", "2");
+    first.chmod("e", 0o700);
+    second.write("e/second", "2");
+    first.flush().await.expect("flushes");
+    let merge = second.flush().await.expect("flushes").merge.expect("merged");
+    let names: Vec<String> = merge.overlapping.iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["e"]);
+}
+
 #[tokio::test]
 async fn of_a_path_that_both_changed_the_other_side_has_a_tag() {
     let (memory, first, second) = pair(&["both", "gone", "d/x"]).await;

@@ -24,6 +24,7 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 mod version;
+mod views;
 mod writer;
 
 pub use live::{Content, LiveFile};
@@ -31,7 +32,7 @@ pub use sweep::{Retention, Swept};
 
 use crate::error::TableError;
 use crate::location::Location;
-use crate::mapping::{Mapping, escape_key, escape_name, unescape_key};
+use crate::mapping::{Mapping, escape_key, unescape_key};
 use crate::metadata::{Manifests, Metadata, Paths, Snapshot, View};
 use crate::objects::Objects;
 use crate::table::Table;
@@ -229,51 +230,6 @@ impl Publication {
         self.version("", View::Current, self.number, progress).await
     }
 
-    /// Publishes `snapshots/<id>/`, the table as of that snapshot, with the schema it had then; returns its path
-    /// below the folder. Once it is there it does not change any more.
-    ///
-    /// # Errors
-    /// [`TableError::NoSuch`] if the table has no such snapshot (any more).
-    pub async fn snapshot(&self, id: i64) -> Result<String, TableError> {
-        let snapshot = self.find(id)?;
-        let path = format!("snapshots/{id}");
-        if self.writer.size(&format!("{path}/metadata/{HINT}")).await?.is_none() {
-            self.view(snapshot, &path, View::Snapshot(id), 1).await?;
-        }
-        Ok(path)
-    }
-
-    /// Publishes `refs/<name>/`, the table as a branch or tag has it; returns its path below the folder. A branch
-    /// has the schema of the table, a tag that of its snapshot. It is of this version: call it again after the
-    /// next one is published.
-    ///
-    /// # Errors
-    /// [`TableError::NoSuch`] if the table has no such branch or tag (any more).
-    pub async fn reference(&self, name: &str) -> Result<String, TableError> {
-        let reference = self.metadata.refs.get(name);
-        let reference =
-            reference.ok_or_else(|| TableError::NoSuch { what: format!("branch or tag '{name}'") })?;
-        let path = format!("refs/{}", escape_name(name));
-        self.view(self.find(reference.snapshot)?, &path, View::Reference(name), self.number).await?;
-        Ok(path)
-    }
-
-    async fn view(
-        &self,
-        snapshot: &Snapshot,
-        path: &str,
-        view: View<'_>,
-        number: u64,
-    ) -> Result<(), TableError> {
-        let progress = Progress::new(|_| ControlFlow::Continue(()));
-        let all = async {
-            self.writer.list(snapshot, &progress).await?;
-            self.version(path, view, number, &progress).await?;
-            self.hint(path, number, &progress).await
-        };
-        ended(all.await)
-    }
-
     /// Writes metadata into the folder of a view. Everything that it names is there.
     async fn version(
         &self,
@@ -315,43 +271,6 @@ impl Publication {
         self.metadata.snapshot(id).ok_or_else(|| TableError::NoSuch { what: format!("snapshot {id}") })
     }
 
-    /// The snapshot that was the current one at a time: milliseconds since 1970, or `2026-01-31T12:00:00Z`, or
-    /// `2026-01-31` (its first instant, UTC). `None` before the first, and if it has been expired.
-    ///
-    /// # Errors
-    /// [`TableError::NoSuch`] for what is no time.
-    pub fn snapshot_at(&self, time: &str) -> Result<Option<i64>, TableError> {
-        let ms = milliseconds(time).ok_or_else(|| TableError::NoSuch { what: format!("time '{time}'") })?;
-        Ok(self.metadata.snapshot_at(ms))
-    }
-
-    /// Makes sure that a file below the folder which metadata names, but nobody has asked for yet (the list of an
-    /// older snapshot), is there, and what it names.
-    ///
-    /// # Errors
-    /// [`TableError::NoSuch`] if no metadata names it.
-    pub async fn materialise(&self, path: &str) -> Result<(), TableError> {
-        if self.writer.size(path).await?.is_some() {
-            return Ok(());
-        }
-        let lists = self.lists.get_or_init(|| {
-            let lists = self.metadata.snapshots.iter().enumerate();
-            lists.map(|(n, snapshot)| (list_path(snapshot.id, &snapshot.manifests), n)).collect()
-        });
-        let n = lists.get(path).ok_or_else(|| TableError::NoSuch { what: format!("file {path}") })?;
-        self.ensure(&self.metadata.snapshots[*n]).await
-    }
-
-    async fn ensure(&self, snapshot: &Snapshot) -> Result<(), TableError> {
-        if self.writer.size(&list_path(snapshot.id, &snapshot.manifests)).await?.is_some() {
-            return Ok(());
-        }
-        let progress = Progress::new(|_| ControlFlow::Continue(()));
-        ended(self.writer.list(snapshot, &progress).await)?;
-        // Published metadata names it already.
-        self.sync(["metadata".to_owned(), "deletes".to_owned()]).await
-    }
-
     /// Removes from the folder what no version that `retention` keeps leads to (this one is always kept, if it is
     /// published): rewritten files of snapshots that were expired, views of them, older versions. Whoever has a file
     /// open goes on reading. Not while another version of the table is being published.
@@ -388,16 +307,4 @@ fn ended(outcome: Result<(), Halt>) -> Result<(), TableError> {
         Ok(()) | Err(Halt::Stopped) => Ok(()),
         Err(Halt::Error(error)) => Err(error),
     }
-}
-
-/// Milliseconds since 1970, of a number, an instant or a day.
-fn milliseconds(time: &str) -> Option<i64> {
-    if let Ok(ms) = time.parse::<i64>() {
-        return Some(ms);
-    }
-    if let Ok(at) = time.parse::<jiff::Timestamp>() {
-        return Some(at.as_millisecond());
-    }
-    let day: jiff::civil::Date = time.parse().ok()?;
-    Some(day.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_millisecond())
 }

@@ -1,0 +1,85 @@
+//! Snapshots, branches and tags, and the files of each.
+use super::lake::{Lake, follow};
+use crate::error::TableError;
+use crate::location::Location;
+use crate::manifest::read_list;
+use crate::publication::list_path;
+use serde_json::Value;
+use std::collections::HashSet;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_those_of_the_snapshot() {
+    let lake = Lake::new();
+    let table = lake.prepare("odd", lake.location("odd"), "m").await.unwrap();
+    table.publish().await.unwrap();
+    let files = table.files(table.metadata().current_snapshot.unwrap()).await.unwrap();
+    let rows: u64 = files.iter().map(|file| file.rows).sum();
+    assert_eq!(Some(rows), lake.expected["odd"]["current"]["rows"].as_u64());
+    let partitions: HashSet<&str> = files.iter().map(|file| &*file.partition).collect();
+    for partition in ["p=a%2Fb", "p=50%2525", "p=..", "p=ü ñ", "p=null", "p="] {
+        assert!(partitions.contains(partition), "{partition} in {partitions:?}");
+    }
+    for file in &files {
+        let path = table.data_path(&file.location).expect("it lies below data/");
+        assert_eq!(table.data_location(&path).as_ref(), Some(&file.location));
+    }
+    // Files elsewhere have no path below data/.
+    let table = lake.prepare("outside", lake.location("outside"), "m").await.unwrap();
+    let files = table.files(table.metadata().current_snapshot.unwrap()).await.unwrap();
+    assert!(
+        files
+            .iter()
+            .any(|file| file.location.authority() == "other" && table.data_path(&file.location).is_none())
+    );
+    assert!(table.files(1).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn older_snapshots_come_when_somebody_asks() {
+    let lake = Lake::new();
+    let table = lake.prepare("rolled", lake.location("rolled"), "m").await.unwrap();
+    table.publish().await.unwrap();
+    let first = &table.metadata().snapshots[0];
+    let list = list_path(first.id, &first.manifests);
+    assert!(!table.place().folder.join(&list).exists());
+    table.materialise(&list).await.unwrap();
+    assert!(table.place().folder.join(&list).exists());
+    assert!(matches!(table.materialise("metadata/none.avro").await, Err(TableError::NoSuch { .. })));
+    assert!(matches!(table.snapshot(7).await, Err(TableError::NoSuch { .. })));
+    assert!(matches!(table.reference("none").await, Err(TableError::NoSuch { .. })));
+    let at = first.timestamp_ms;
+    assert_eq!(table.snapshot_at(&at.to_string()).unwrap(), Some(first.id));
+    assert_eq!(table.snapshot_at(&(at - 1).to_string()).unwrap(), None);
+    assert_eq!(table.snapshot_at("2000-01-01T00:00:00Z").unwrap(), None);
+    assert_eq!(table.snapshot_at("2999-01-01").unwrap(), table.metadata().current_snapshot);
+    assert!(table.snapshot_at("yesterday").is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn manifests_in_the_metadata_itself_get_a_list() {
+    let lake = Lake::new();
+    let file = |location: &Location| lake.raw().join("s3").join(location.authority()).join(location.key());
+    let from = lake.location("v1");
+    let mut json: Value = serde_json::from_slice(&std::fs::read(file(&from)).unwrap()).unwrap();
+    for snapshot in json["snapshots"].as_array_mut().unwrap() {
+        let list: Location = snapshot["manifest-list"].as_str().unwrap().parse().unwrap();
+        let manifests = read_list(&std::fs::read(file(&list)).unwrap(), "list").unwrap();
+        let snapshot = snapshot.as_object_mut().unwrap();
+        snapshot.remove("manifest-list");
+        snapshot.insert("manifests".into(), manifests.into_iter().map(|m| m.path).collect());
+    }
+    let inline: Location = "s3://lake/wh/db/v1/metadata/v9.metadata.json".parse().unwrap();
+    std::fs::write(file(&inline), serde_json::to_vec(&json).unwrap()).unwrap();
+    let one = lake.prepare("v1", from, "one").await.unwrap();
+    let two = lake.prepare("v1", inline, "two").await.unwrap();
+    for table in [&one, &two] {
+        table.publish().await.unwrap();
+        for snapshot in &table.metadata().snapshots {
+            let path = table.snapshot(snapshot.id).await.unwrap();
+            let metadata = table.place().folder.join(path).join("metadata/v1.metadata.json");
+            assert!(follow(&lake, table.place(), &metadata, Some(snapshot.id)) > 0);
+            let files = one.files(snapshot.id).await.unwrap();
+            assert_eq!(table.files(snapshot.id).await.unwrap(), files);
+        }
+    }
+}

@@ -1,13 +1,9 @@
 //! [`Difference`]: what one version of a table has that another has not, found in the manifests they do not share.
 use crate::error::TableError;
 use crate::metadata::Metadata;
-use crate::publication::{LiveFile, Publication};
-use futures::stream::{self, StreamExt, TryStreamExt};
-use std::collections::{BTreeMap, HashSet};
+use crate::publication::{LiveFile, Publication, Sides};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// So many manifests of one version are read at once.
-const READ_AT_ONCE: usize = 4;
 
 /// What kind of change leads from one version to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,49 +54,24 @@ impl Difference {
     }
 }
 
-/// Compares the current snapshots of two versions of one table. Reads the manifests that only one of them has.
+/// [Writes](Publication::write) a version of a table, as far as it is not there, and compares its current snapshot with
+/// that of another one. Reads the manifests that only one of them has, each once.
 ///
 /// What is compared are the files that are there, not what manifests say was added or deleted: writers differ in
 /// that, and it is forgotten by the snapshot after.
 ///
 /// # Errors
-/// As [`Publication::files`].
-pub async fn difference(old: &Publication, new: &Publication) -> Result<Difference, TableError> {
+/// As [`Publication::write`] and [`Publication::files`].
+pub async fn write_next(old: &Publication, new: &Publication) -> Result<Difference, TableError> {
     let kind = change_kind(old.metadata(), new.metadata());
-    if old.metadata().current_snapshot == new.metadata().current_snapshot && kind != ChangeKind::Replaced {
-        return Ok(Difference { kind, added: Vec::new(), removed: Vec::new() });
-    }
-    let before = manifests(old).await?;
-    let after = manifests(new).await?;
-    // A rewritten manifest has one path for all versions, unless the folder is another.
-    let same_folder = old.place().folder == new.place().folder;
-    let common: HashSet<&String> = if same_folder { before.iter().collect() } else { HashSet::new() };
-    let common: HashSet<&String> = after.iter().filter(|path| common.contains(path)).collect();
-    let (mut removed, mut added) =
-        futures::try_join!(files(old, &before, &common), files(new, &after, &common))?;
-    let gone: HashSet<_> = removed.iter().map(|file| file.location.clone()).collect();
-    let came: HashSet<_> = added.iter().map(|file| file.location.clone()).collect();
-    removed.retain(|file| !came.contains(&file.location));
-    added.retain(|file| !gone.contains(&file.location));
+    let is_same = old.metadata().current_snapshot == new.metadata().current_snapshot;
+    let Sides { added, removed } = if is_same && kind != ChangeKind::Replaced {
+        new.write().await?;
+        Sides::default()
+    } else {
+        new.write_after(old).await?
+    };
     Ok(Difference { kind, added, removed })
-}
-
-async fn manifests(of: &Publication) -> Result<Vec<String>, TableError> {
-    match of.metadata().current_snapshot {
-        Some(snapshot) => of.manifests(snapshot).await,
-        None => Ok(Vec::new()),
-    }
-}
-
-async fn files(
-    of: &Publication,
-    manifests: &[String],
-    but: &HashSet<&String>,
-) -> Result<Vec<LiveFile>, TableError> {
-    // Owned, so that the stream borrows nothing that it hands on.
-    let own: Vec<String> = manifests.iter().filter(|path| !but.contains(path)).cloned().collect();
-    let found = stream::iter(own.into_iter().map(|manifest| async move { of.files_of(&manifest).await }));
-    found.buffered(READ_AT_ONCE).try_concat().await
 }
 
 fn change_kind(old: &Metadata, new: &Metadata) -> ChangeKind {

@@ -35,7 +35,7 @@ pub mod rewrite;
 mod table;
 
 pub use catalog::{Catalog, CatalogAddress, CatalogError};
-pub use diff::{ChangeKind, Difference, difference};
+pub use diff::{ChangeKind, Difference, write_next};
 pub use error::TableError;
 pub use location::{LOCATION_MAX_BYTES, Location, LocationError};
 pub use mapping::{Mapping, MappingError};

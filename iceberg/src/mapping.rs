@@ -241,6 +241,12 @@ fn push_component(out: &mut String, component: &str, slash: bool) {
         ".." => return out.push_str("~2e~2e"),
         _ => {}
     }
+    let is_escaped =
+        |byte: u8| byte.is_ascii_control() || matches!(byte, b'~' | b'?' | b'#') || (slash && byte == b'/');
+    // Nearly all of them.
+    if component.len() <= NAME_MAX_BYTES - 2 && !component.bytes().any(is_escaped) {
+        return out.push_str(component);
+    }
     let mut start = out.len();
     let mut piece = String::with_capacity(4);
     for c in component.chars() {

@@ -58,27 +58,31 @@ pub fn manifest_list(bytes: &[u8]) -> Result<Vec<u8>, TableError> {
     rewrite_list(bytes, "list.avro", &moved)
 }
 
-/// A manifest, every file moved, what is told of its columns changed or dropped in turn.
+/// A manifest, every file moved, what is told of its columns changed or dropped, as long as its path is.
 ///
 /// # Errors
 /// As [`manifest_list`].
 pub fn manifest(bytes: &[u8]) -> Result<Vec<u8>, TableError> {
-    let (_, entries) = read_manifest(bytes, "manifest.avro")?;
-    let change = |(n, entry): (usize, &Entry)| EntryChange {
-        path: format!("file:///m/{}", entry.path),
-        size: Some(entry.size.wrapping_add(1)),
-        referenced: entry.referenced.as_ref().map(|path| format!("file:///m/{path}")),
-        format: (n % 2 == 1).then_some("PARQUET"),
-        splits: Some(vec![4; n % 3]),
-        metrics: MetricsChange {
-            bounds: [Bounds::Drop, Bounds::Keep, Bounds::Set("file:///a".into(), "file:///b".into())][n % 3]
-                .clone(),
-            sizes: (n % 4 > 0).then(|| vec![(1, 7), (FILE_PATH_FIELD, 1 << 40)]),
-            fewer: n % 4 > 1,
-        },
+    let change = |entry: &Entry| {
+        let n = entry.path.len();
+        Ok(EntryChange {
+            path: format!("file:///m/{}", entry.path),
+            size: Some((entry.size + 1).min(i64::MAX as u64)),
+            referenced: entry.referenced.as_ref().map(|path| format!("file:///m/{path}")),
+            format: (n % 2 == 1).then_some("PARQUET"),
+            splits: Some(vec![4; n % 3]),
+            metrics: MetricsChange {
+                bounds: [Bounds::Drop, Bounds::Keep, Bounds::Set("file:///a".into(), "file:///b".into())]
+                    [n % 3]
+                    .clone(),
+                sizes: (!n.is_multiple_of(4)).then(|| vec![(1, 7), (FILE_PATH_FIELD, 1 << 40)]),
+                fewer: n % 4 > 1,
+            },
+        })
     };
-    let changes: Vec<_> = entries.iter().enumerate().map(change).collect();
-    rewrite_manifest(bytes, "manifest.avro", &changes)
+    let (out, made) = rewrite_manifest(bytes, "manifest.avro", change, |_| true)?;
+    debug_assert_eq!(read_manifest(&out, "rewritten.avro").ok().map(|(_, entries)| entries), Some(made));
+    Ok(out)
 }
 
 /// So many rows of deletes in ORC are read: as many as a manifest counts, and fuzzing should not read more.

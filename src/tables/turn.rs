@@ -13,7 +13,7 @@ use crate::sync::Mutex;
 use icecache_iceberg::catalog::{Change, Changes};
 use icecache_iceberg::{
     CatalogError, ChangeKind, Difference, ObjectError, Objects, Place, Publication, Table, TableError,
-    TableId, Token, difference,
+    TableId, Token, write_next,
 };
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -302,9 +302,8 @@ impl Lake {
         let prepared = self.prepare(slot, table, false).await.map_err(|error| error.to_string())?;
         let Prepared { new, table, counted } = prepared;
         let publish = async {
-            new.publication.write().await?;
+            let difference = write_next(&old.publication, &new.publication).await?;
             self.remember(slot, &new, table).await;
-            let difference = difference(&old.publication, &new.publication).await?;
             self.learn(&new.publication, &difference.added, true);
             let is_there = |id: &i64| new.publication.metadata().snapshot(*id).is_some();
             let keeps_all =

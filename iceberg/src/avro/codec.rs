@@ -76,19 +76,20 @@ pub(crate) struct Decoder {
 }
 
 impl Decoder {
-    /// The content of a block, at most `limit` bytes of it.
-    pub fn decompress(&mut self, block: &[u8], limit: usize) -> Result<Vec<u8>, AvroError> {
-        let out = match self.codec {
-            Codec::Null => block.to_vec(),
+    /// Makes `out` the content of a block, at most `limit` bytes.
+    pub fn decompress(&mut self, block: &[u8], limit: usize, out: &mut Vec<u8>) -> Result<(), AvroError> {
+        out.clear();
+        match self.codec {
+            Codec::Null => out.extend_from_slice(block),
             Codec::Deflate => match &mut self.inflate {
-                Some(state) => inflate(state, block, limit)?,
+                Some(state) => inflate(state, block, limit, out)?,
                 None => return Err(UNREADABLE),
             },
-            Codec::Zstandard => read(
-                zstd::Decoder::with_buffer(block)
-                    .map_err(|_| AvroError::Malformed("block is not zstandard"))?,
-                limit,
-            )?,
+            Codec::Zstandard => {
+                let from = zstd::Decoder::with_buffer(block)
+                    .map_err(|_| AvroError::Malformed("block is not zstandard"))?;
+                from.take((limit as u64).saturating_add(1)).read_to_end(out).map_err(|_| UNREADABLE)?;
+            }
             Codec::Snappy => {
                 let fault = AvroError::Malformed("block is not snappy, or its checksum is wrong");
                 let (data, sum) = block.split_last_chunk::<4>().ok_or(fault.clone())?;
@@ -99,29 +100,35 @@ impl Decoder {
                 if length > data.len().saturating_mul(SNAPPY_RATIO_MAX) {
                     return Err(fault);
                 }
-                let out = snap::raw::Decoder::new().decompress_vec(data).map_err(|_| fault.clone())?;
-                if crc32fast::hash(&out).to_be_bytes() != *sum {
+                out.resize(length, 0);
+                let written = snap::raw::Decoder::new().decompress(data, out).map_err(|_| fault.clone())?;
+                out.truncate(written);
+                if crc32fast::hash(out).to_be_bytes() != *sum {
                     return Err(fault);
                 }
-                out
             }
-        };
-        if out.len() > limit { Err(AvroError::TooLarge { limit }) } else { Ok(out) }
+        }
+        if out.len() > limit { Err(AvroError::TooLarge { limit }) } else { Ok(()) }
     }
 }
 
 /// A block without any header. What follows its end is not looked at.
-fn inflate(state: &mut flate2::Decompress, block: &[u8], limit: usize) -> Result<Vec<u8>, AvroError> {
+fn inflate(
+    state: &mut flate2::Decompress,
+    block: &[u8],
+    limit: usize,
+    out: &mut Vec<u8>,
+) -> Result<(), AvroError> {
     state.reset(false);
-    let mut out = Vec::with_capacity(block.len().saturating_mul(INFLATED_GUESS).min(limit));
+    out.reserve(block.len().saturating_mul(INFLATED_GUESS).min(limit));
     loop {
         let (read, had) = (state.total_in(), out.len());
         let left = block.get(read as usize..).unwrap_or_default();
         // All of it is here: nothing need be kept for what follows.
         let status =
-            state.decompress_vec(left, &mut out, flate2::FlushDecompress::Finish).map_err(|_| UNREADABLE)?;
+            state.decompress_vec(left, out, flate2::FlushDecompress::Finish).map_err(|_| UNREADABLE)?;
         if status == flate2::Status::StreamEnd {
-            return Ok(out);
+            return Ok(());
         }
         if out.len() > limit {
             return Err(AvroError::TooLarge { limit });
@@ -134,15 +141,14 @@ fn inflate(state: &mut flate2::Decompress, block: &[u8], limit: usize) -> Result
     }
 }
 
-fn read(from: impl Read, limit: usize) -> Result<Vec<u8>, AvroError> {
-    let mut out = Vec::new();
-    from.take((limit as u64).saturating_add(1)).read_to_end(&mut out).map_err(|_| UNREADABLE)?;
-    Ok(out)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn decompress(decoder: &mut Decoder, block: &[u8], limit: usize) -> Result<Vec<u8>, AvroError> {
+        let mut out = b"what was there before".to_vec();
+        decoder.decompress(block, limit, &mut out).map(|()| out)
+    }
 
     #[test]
     fn blocks_come_back_and_bombs_do_not() {
@@ -152,17 +158,17 @@ mod tests {
             let block = codec.compress(content.clone()).unwrap();
             // One after another, also after one that was damaged.
             let mut decoder = codec.decoder();
-            assert_eq!(decoder.decompress(&block, content.len()).unwrap(), content, "{name}");
+            assert_eq!(decompress(&mut decoder, &block, content.len()).unwrap(), content, "{name}");
             let limit = content.len() - 1;
-            assert_eq!(decoder.decompress(&block, limit), Err(AvroError::TooLarge { limit }), "{name}");
+            assert_eq!(decompress(&mut decoder, &block, limit), Err(AvroError::TooLarge { limit }), "{name}");
             if codec != Codec::Null {
                 for cut in [1, block.len() / 2, block.len() - 1] {
-                    assert!(decoder.decompress(&block[..cut], content.len()).is_err(), "{name}, {cut}");
+                    assert!(decompress(&mut decoder, &block[..cut], content.len()).is_err(), "{name}, {cut}");
                 }
             }
             let few = codec.compress(b"few".to_vec()).unwrap();
-            assert_eq!(decoder.decompress(&few, 3).unwrap(), b"few", "{name}");
-            assert_eq!(decoder.decompress(&block, 1 << 30).unwrap(), content, "{name}");
+            assert_eq!(decompress(&mut decoder, &few, 3).unwrap(), b"few", "{name}");
+            assert_eq!(decompress(&mut decoder, &block, 1 << 30).unwrap(), content, "{name}");
         }
         assert_eq!(Codec::by_name(None), Ok(Codec::Null));
         assert_eq!(Codec::by_name(Some(b"bzip2")), Err(AvroError::Codec("bzip2".into())));
@@ -172,13 +178,10 @@ mod tests {
     fn snappy_checks_its_sum_and_what_it_claims() {
         let mut block = Codec::Snappy.compress(b"content".to_vec()).unwrap();
         *block.last_mut().unwrap() ^= 1;
-        assert!(Codec::Snappy.decoder().decompress(&block, 100).is_err());
+        let mut decoder = Codec::Snappy.decoder();
+        assert!(decompress(&mut decoder, &block, 100).is_err());
         // A length of a gigabyte in front of nothing.
-        assert!(
-            Codec::Snappy
-                .decoder()
-                .decompress(&[0x80, 0x80, 0x80, 0x80, 0x04, 0, 0, 0, 0], usize::MAX)
-                .is_err()
-        );
+        let nothing = [0x80, 0x80, 0x80, 0x80, 0x04, 0, 0, 0, 0];
+        assert!(decompress(&mut decoder, &nothing, usize::MAX).is_err());
     }
 }

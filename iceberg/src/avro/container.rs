@@ -1,7 +1,11 @@
 //! [`Container`]: an object container file.
+#[cfg(test)]
+mod tests;
+
 use super::cursor::{number, put_long, sized};
 use super::{AvroError, Codec, Schema};
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 const MAGIC: &[u8; 4] = b"Obj\x01";
 const SYNC_BYTES: usize = 16;
@@ -10,6 +14,9 @@ const BLOCK_MAX_BYTES: usize = 256 << 20;
 /// What is written anew has blocks of at least so much content, but for the last: PyIceberg makes one for each record,
 /// which takes its readers ten times as long.
 const BLOCK_BYTES: usize = 64 << 10;
+/// What one processor gets of a file has so many bytes before it is decompressed, but for the last: enough to be worth
+/// the way to another one, and so little that all have something to do.
+const RUN_BYTES: usize = 128 << 10;
 /// The most content of one file.
 const CONTENT_MAX_BYTES: usize = 2 << 30;
 /// The most entries of a header.
@@ -26,6 +33,36 @@ pub(crate) struct Container<'a> {
     sync: &'a [u8],
     /// Where the blocks begin.
     body: usize,
+}
+
+/// Blocks that follow each other.
+#[derive(Debug, Clone)]
+pub(crate) struct Run {
+    /// Where in the file they lie.
+    bytes: Range<usize>,
+    /// How many records they count.
+    pub records: u64,
+}
+
+/// How much content of one file may still be decompressed, whoever does it.
+#[derive(Debug)]
+pub(crate) struct Room(AtomicUsize);
+
+impl Default for Room {
+    fn default() -> Self {
+        Self(AtomicUsize::new(CONTENT_MAX_BYTES))
+    }
+}
+
+impl Room {
+    fn left(&self) -> usize {
+        self.0.load(Relaxed)
+    }
+
+    fn take(&self, bytes: usize) -> Result<(), AvroError> {
+        let taken = self.0.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(bytes));
+        taken.map(drop).map_err(|_| AvroError::TooLarge { limit: CONTENT_MAX_BYTES })
+    }
 }
 
 /// Replacements within one block: which bytes, and by which. In order and apart.
@@ -95,18 +132,57 @@ impl<'a> Container<'a> {
         self.meta.iter().find(|(key, _)| *key == name).map(|(_, value)| *value)
     }
 
+    /// What stands before the blocks.
+    pub fn head(&self) -> &'a [u8] {
+        &self.bytes[..self.body]
+    }
+
+    /// All blocks.
+    fn whole(&self) -> Run {
+        Run { bytes: self.body..self.bytes.len(), records: 0 }
+    }
+
+    /// The blocks in parts that can be looked at beside each other. Where one ends is up to the file alone, and not to who
+    /// looks at it: what is made of the parts is the same on every machine.
+    pub fn runs(&self) -> Result<Vec<Run>, AvroError> {
+        let (mut runs, mut at) = (Vec::new(), self.body);
+        let mut run = Run { bytes: at..at, records: 0 };
+        while at < self.bytes.len() {
+            let (records, _) = self.block(&mut at)?;
+            run.records = run.records.saturating_add(records);
+            run.bytes.end = at;
+            if run.bytes.len() >= RUN_BYTES {
+                runs.push(std::mem::replace(&mut run, Run { bytes: at..at, records: 0 }));
+            }
+        }
+        if !run.bytes.is_empty() {
+            runs.push(run);
+        }
+        Ok(runs)
+    }
+
     /// Goes through the records: `each` is told the content of the block and where in it the record begins, and
     /// returns where it ends.
     pub fn records(
         &self,
-        mut each: impl FnMut(&[u8], usize) -> Result<usize, AvroError>,
+        each: impl FnMut(&[u8], usize) -> Result<usize, AvroError>,
     ) -> Result<(), AvroError> {
-        self.blocks(|count, content| {
+        self.records_of(&self.whole(), &Room::default(), each)
+    }
+
+    /// The same for a part. `room` is that of the file.
+    pub fn records_of<E: From<AvroError>>(
+        &self,
+        run: &Run,
+        room: &Room,
+        mut each: impl FnMut(&[u8], usize) -> Result<usize, E>,
+    ) -> Result<(), E> {
+        self.blocks(run, room, |count, content| {
             let mut at = 0;
             for _ in 0..count {
-                at = each(&content, at)?;
+                at = each(content, at)?;
             }
-            finished(at, &content)
+            Ok(finished(at, content)?)
         })
     }
 
@@ -114,23 +190,34 @@ impl<'a> Container<'a> {
     /// to replace. Header, order and codec stay; small blocks become larger ones.
     pub fn rewrite(
         &self,
-        mut each: impl FnMut(&[u8], usize, &mut Edits) -> Result<usize, AvroError>,
+        each: impl FnMut(&[u8], usize, &mut Edits) -> Result<usize, AvroError>,
     ) -> Result<Vec<u8>, AvroError> {
-        let mut out = self.bytes[..self.body].to_vec();
+        let blocks = self.rewrite_run(&self.whole(), &Room::default(), each)?;
+        Ok([self.head(), &blocks].concat())
+    }
+
+    /// The blocks of a part with changes. [`head`](Self::head) and what becomes of all parts are the file.
+    pub fn rewrite_run<E: From<AvroError>>(
+        &self,
+        run: &Run,
+        room: &Room,
+        mut each: impl FnMut(&[u8], usize, &mut Edits) -> Result<usize, E>,
+    ) -> Result<Vec<u8>, E> {
+        let mut out = Vec::with_capacity(run.bytes.len());
         let mut edits = Edits::default();
         let (mut gathered, mut records) = (Vec::new(), 0);
-        self.blocks(|count, content| {
+        self.blocks(run, room, |count, content| {
             let mut at = 0;
             for _ in 0..count {
-                at = each(&content, at, &mut edits)?;
+                at = each(content, at, &mut edits)?;
             }
-            finished(at, &content)?;
-            edits.apply(&content, &mut gathered)?;
+            finished(at, content)?;
+            edits.apply(content, &mut gathered)?;
             records += count;
             if gathered.len() >= BLOCK_BYTES {
                 self.put_block(&mut out, std::mem::take(&mut records), std::mem::take(&mut gathered))?;
             }
-            Ok(())
+            Ok::<_, E>(())
         })?;
         if records > 0 {
             self.put_block(&mut out, records, gathered)?;
@@ -147,28 +234,38 @@ impl<'a> Container<'a> {
         Ok(())
     }
 
-    fn blocks(&self, mut each: impl FnMut(u64, Vec<u8>) -> Result<(), AvroError>) -> Result<(), AvroError> {
-        let mut at = self.body;
-        let mut left = CONTENT_MAX_BYTES;
+    fn blocks<E: From<AvroError>>(
+        &self,
+        run: &Run,
+        room: &Room,
+        mut each: impl FnMut(u64, &[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut at = run.bytes.start;
         let mut decoder = self.codec.decoder();
-        while at < self.bytes.len() {
-            let count = u64::try_from(number(self.bytes, &mut at)?)
-                .map_err(|_| AvroError::Malformed("block has a negative count"))?;
-            let block = sized(self.bytes, &mut at)?;
-            let sync = self.bytes.get(at..at + SYNC_BYTES);
-            if sync != Some(self.sync) {
-                return Err(AvroError::Malformed("block does not end in the mark of the file"));
-            }
-            at += SYNC_BYTES;
-            let content = decoder.decompress(&self.bytes[block], BLOCK_MAX_BYTES.min(left))?;
-            left -= content.len();
+        let mut content = Vec::new();
+        while at < run.bytes.end {
+            let (count, block) = self.block(&mut at)?;
+            decoder.decompress(&self.bytes[block], room.left().min(BLOCK_MAX_BYTES), &mut content)?;
+            room.take(content.len())?;
             // No record of Iceberg is without bytes.
             if count > content.len() as u64 {
-                return Err(AvroError::Malformed("block counts more records than it can hold"));
+                return Err(AvroError::Malformed("block counts more records than it can hold").into());
             }
-            each(count, content)?;
+            each(count, &content)?;
         }
         Ok(())
+    }
+
+    /// The block that begins at `at`, and moves that past it: how many records it has, and where they are.
+    fn block(&self, at: &mut usize) -> Result<(u64, Range<usize>), AvroError> {
+        let count = u64::try_from(number(self.bytes, at)?)
+            .map_err(|_| AvroError::Malformed("block has a negative count"))?;
+        let block = sized(self.bytes, at)?;
+        if self.bytes.get(*at..*at + SYNC_BYTES) != Some(self.sync) {
+            return Err(AvroError::Malformed("block does not end in the mark of the file"));
+        }
+        *at += SYNC_BYTES;
+        Ok((count, block))
     }
 }
 
@@ -200,133 +297,4 @@ pub(crate) fn container(schema: &str, meta: &[(&str, &str)], records: u64, conte
         out.extend_from_slice(sync);
     }
     out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::{put_bytes, text, walk};
-    use super::*;
-
-    const SCHEMA: &str = r#"{"type":"record","name":"r","fields":[{"name":"p","type":"string","field-id":1,"odd":"kept"},{"name":"n","type":"long"}]}"#;
-
-    fn file(codec: &str, blocks: &[&[&str]]) -> Vec<u8> {
-        let mut out = container(SCHEMA, &[("own", "kept")], 0, b"");
-        let name = out.windows(4).position(|w| w == b"null").unwrap();
-        out[name - 1] = (codec.len() * 2) as u8;
-        out.splice(name..name + 4, codec.bytes());
-        let sync = out[out.len() - SYNC_BYTES..].to_vec();
-        for block in blocks {
-            let mut content = Vec::new();
-            for value in *block {
-                put_bytes(&mut content, value.as_bytes());
-                put_long(&mut content, 42);
-            }
-            let packed = Codec::by_name(Some(codec.as_bytes())).unwrap().compress(content).unwrap();
-            put_long(&mut out, block.len() as i64);
-            put_long(&mut out, packed.len() as i64);
-            out.extend_from_slice(&packed);
-            out.extend_from_slice(&sync);
-        }
-        out
-    }
-
-    fn values(bytes: &[u8]) -> Result<Vec<String>, AvroError> {
-        let file = Container::parse(bytes)?;
-        let mut out = Vec::new();
-        file.records(|content, at| {
-            walk(&file.schema, file.schema.root(), content, at, |field, item| {
-                if field.id == Some(1) {
-                    out.push(text(&file.schema, &item, content)?.to_owned());
-                }
-                Ok(())
-            })
-        })?;
-        Ok(out)
-    }
-
-    #[test]
-    fn a_rewrite_changes_what_it_is_told_to_and_nothing_else() {
-        for codec in ["null", "deflate", "snappy", "zstandard"] {
-            let bytes = file(codec, &[&["a", "bb"], &["ccc"]]);
-            let container = Container::parse(&bytes).unwrap();
-            assert_eq!(container.meta("own"), Some(&b"kept"[..]));
-            let out = container
-                .rewrite(|content, at, edits| {
-                    walk(&container.schema, container.schema.root(), content, at, |field, item| {
-                        if field.id == Some(1) {
-                            let mut by = Vec::new();
-                            put_bytes(
-                                &mut by,
-                                format!("<{}>", text(&container.schema, &item, content)?).as_bytes(),
-                            );
-                            edits.replace(item.range, by);
-                        }
-                        Ok(())
-                    })
-                })
-                .unwrap();
-            assert_eq!(values(&out).unwrap(), ["<a>", "<bb>", "<ccc>"], "{codec}");
-            assert!(out.starts_with(&bytes[..container.body]), "{codec}");
-            assert_eq!(out, file(codec, &[&["<a>", "<bb>", "<ccc>"]]), "{codec}");
-        }
-    }
-
-    /// As PyIceberg writes them: a block for each record.
-    #[test]
-    fn small_blocks_become_larger_ones_and_large_ones_stay() {
-        let small = ["x".repeat(1 << 10), "y".repeat(1 << 10)];
-        let large = "z".repeat(BLOCK_BYTES);
-        let mut blocks: Vec<&[&str]> = Vec::new();
-        let (one, other, big) = ([&*small[0]], [&*small[1]], [&*large]);
-        for _ in 0..100 {
-            blocks.extend([&one[..], &other[..]]);
-        }
-        blocks.extend([&big[..], &big[..], &[][..], &one[..]]);
-        for codec in ["null", "deflate", "snappy", "zstandard"] {
-            let bytes = file(codec, &blocks);
-            let container = Container::parse(&bytes).unwrap();
-            let end = |content: &[u8], at| {
-                walk(&container.schema, container.schema.root(), content, at, |_, _| Ok(()))
-            };
-            let out = container.rewrite(|content, at, _| end(content, at)).unwrap();
-            assert_eq!(values(&out).unwrap(), values(&bytes).unwrap(), "{codec}");
-            let mut found = Vec::new();
-            Container::parse(&out)
-                .unwrap()
-                .blocks(|count, content| {
-                    found.push((count, content.len()));
-                    Ok(())
-                })
-                .unwrap();
-            // 3 full ones of 64, the rest with the first large one, the second large one, the last.
-            let counts: Vec<u64> = found.iter().map(|(count, _)| *count).collect();
-            assert_eq!(counts, [64, 64, 64, 9, 1, 1], "{codec}");
-            assert!(found.iter().rev().skip(1).all(|(_, bytes)| *bytes >= BLOCK_BYTES), "{codec}");
-        }
-    }
-
-    #[test]
-    fn damage_is_an_error() {
-        let bytes = file("deflate", &[&["a", "bb"], &["ccc"]]);
-        let body = Container::parse(&bytes).unwrap().body;
-        let blocks_end: Vec<usize> = {
-            let mut at = body;
-            let mut ends = vec![body];
-            while at < bytes.len() {
-                number(&bytes, &mut at).unwrap();
-                sized(&bytes, &mut at).unwrap();
-                at += SYNC_BYTES;
-                ends.push(at);
-            }
-            ends
-        };
-        for cut in 0..bytes.len() {
-            if !blocks_end.contains(&cut) {
-                assert!(values(&bytes[..cut]).is_err(), "cut at {cut}");
-            }
-        }
-        let mut more = bytes;
-        more[body] = 6; // three records where there are two
-        assert!(values(&more).is_err());
-    }
 }

@@ -1,10 +1,15 @@
 //! Manifests: entries, each a data file or a file of deletes.
+use super::crew::together;
 use super::metrics::{Metrics, MetricsChange};
 use super::partition::partition_text;
 use super::{ENTRIES_MAX, fault};
-use crate::avro::{AvroError, Container, Edits, Item, Schema, long, put_bytes, put_long, text, walk};
+use crate::avro::{
+    AvroError, Container, Edits, Item, Node, Room, Run, Schema, long, put_bytes, put_long, text, walk,
+};
 use crate::error::TableError;
 use crate::publication::Content;
+use std::collections::HashMap;
+use std::sync::Arc;
 
 const STATUS: i32 = 0;
 const DATA_FILE: i32 = 2;
@@ -38,13 +43,13 @@ pub(crate) struct Entry {
     /// Where it is, as written.
     pub path: String,
     /// Its format, as written.
-    pub format: String,
+    pub format: Arc<str>,
     /// How many rows it has.
     pub rows: u64,
     /// Its size in bytes, as written.
     pub size: u64,
     /// Its partition, as text.
-    pub partition: String,
+    pub partition: Arc<str>,
     /// The data file that the deletes are for, where there is one alone.
     pub referenced: Option<String>,
     /// Where in a Puffin file the deletion vector begins.
@@ -119,7 +124,7 @@ fn parts(schema: &Schema, content: &[u8], at: usize) -> Result<(Parts, usize), A
 }
 
 impl Entry {
-    fn read(schema: &Schema, parts: &Parts, content: &[u8]) -> Result<Self, AvroError> {
+    fn read(schema: &Schema, parts: &Parts, content: &[u8], shared: &mut Shared) -> Result<Self, AvroError> {
         let need = |item: &Option<Item>, what| item.clone().ok_or(AvroError::Malformed(what));
         let count = |item: &Item| long(schema, item, content).map(|n| u64::try_from(n).unwrap_or(0));
         let path = need(&parts.path, "an entry has no path (field 100)")?;
@@ -138,13 +143,13 @@ impl Entry {
                 }
             },
             path: text(schema, &path, content)?.to_owned(),
-            format: text(schema, &format, content)?.to_owned(),
+            format: shared.format(text(schema, &format, content)?),
             rows: parts.rows.as_ref().map_or(Ok(0), count)?,
             size: count(&size)?,
-            partition: parts
-                .partition
-                .as_ref()
-                .map_or(Ok(String::new()), |p| partition_text(schema, p, content))?,
+            partition: match &parts.partition {
+                Some(item) => shared.partition(schema, item, content)?,
+                None => shared.format(""),
+            },
             referenced: match &parts.referenced {
                 Some(item) => Some(text(schema, item, content)?.to_owned()),
                 None => None,
@@ -154,50 +159,143 @@ impl Entry {
     }
 }
 
-/// A manifest: the number of its partition spec, where it says so, and its entries in order.
-pub(crate) fn read_manifest(bytes: &[u8], name: &str) -> Result<(i64, Vec<Entry>), TableError> {
-    let fault = fault("manifest", name);
-    let manifest = Container::parse(bytes).map_err(&fault)?;
-    let spec = manifest.meta("partition-spec-id").and_then(|id| std::str::from_utf8(id).ok()?.parse().ok());
-    let mut entries = Vec::new();
-    let mut encrypted = false;
-    manifest
-        .records(|content, at| {
-            let (parts, end) = parts(&manifest.schema, content, at)?;
-            encrypted |= parts.encrypted;
-            if entries.len() >= ENTRIES_MAX {
-                return Err(AvroError::Malformed("it has too many entries"));
-            }
-            entries.push(Entry::read(&manifest.schema, &parts, content)?);
-            Ok(end)
-        })
-        .map_err(&fault)?;
-    if encrypted {
-        return Err(TableError::Encrypted { by: "its files have key metadata" });
-    }
-    Ok((spec.unwrap_or(0), entries))
+/// Texts that many entries have.
+#[derive(Default)]
+struct Shared {
+    formats: HashMap<Box<str>, Arc<str>>,
+    /// By their bytes, which are all of one type.
+    partitions: HashMap<Box<[u8]>, Arc<str>>,
+    of: Option<Node>,
 }
 
-/// The same manifest with these changes, one for each entry, in order.
+impl Shared {
+    fn format(&mut self, text: &str) -> Arc<str> {
+        match self.formats.get(text) {
+            Some(known) => known.clone(),
+            None => self.formats.entry(text.into()).or_insert(text.into()).clone(),
+        }
+    }
+
+    fn partition(&mut self, schema: &Schema, item: &Item, content: &[u8]) -> Result<Arc<str>, AvroError> {
+        if self.of.replace(item.node) != Some(item.node) {
+            self.partitions.clear();
+        }
+        let bytes = &content[item.range.clone()];
+        if let Some(known) = self.partitions.get(bytes) {
+            return Ok(known.clone());
+        }
+        let text: Arc<str> = partition_text(schema, item, content)?.into();
+        self.partitions.insert(bytes.into(), text.clone());
+        Ok(text)
+    }
+}
+
+/// Why the entries of a manifest cannot be told, or not be changed.
+enum Refusal {
+    Format(AvroError),
+    Table(TableError),
+}
+
+impl From<AvroError> for Refusal {
+    fn from(error: AvroError) -> Self {
+        Self::Format(error)
+    }
+}
+
+/// A manifest whose header is understood, and that has no more entries than are possible.
+fn open<'a>(bytes: &'a [u8]) -> Result<(Container<'a>, Vec<Run>), AvroError> {
+    let manifest = Container::parse(bytes)?;
+    let runs = manifest.runs()?;
+    let entries = runs.iter().fold(0_u64, |sum, run| sum.saturating_add(run.records));
+    if entries > ENTRIES_MAX as u64 {
+        return Err(AvroError::Malformed("it has too many entries"));
+    }
+    Ok((manifest, runs))
+}
+
+/// The entry that begins at `at`, where its parts are, and where it ends.
+fn entry(
+    schema: &Schema,
+    content: &[u8],
+    at: usize,
+    shared: &mut Shared,
+) -> Result<(Entry, Parts, usize), Refusal> {
+    let (parts, end) = parts(schema, content, at)?;
+    if parts.encrypted {
+        return Err(Refusal::Table(TableError::Encrypted { by: "its files have key metadata" }));
+    }
+    Ok((Entry::read(schema, &parts, content, shared)?, parts, end))
+}
+
+/// Says which manifest it is about.
+fn told(name: &str) -> impl Fn(Refusal) -> TableError {
+    let fault = fault("manifest", name);
+    move |refusal| match refusal {
+        Refusal::Format(error) => fault(error),
+        Refusal::Table(error) => error,
+    }
+}
+
+/// A manifest: the number of its partition spec, where it says so, and its entries in order.
+pub(crate) fn read_manifest(bytes: &[u8], name: &str) -> Result<(i64, Vec<Entry>), TableError> {
+    let (manifest, runs) = open(bytes).map_err(fault("manifest", name))?;
+    let spec = manifest.meta("partition-spec-id").and_then(|id| std::str::from_utf8(id).ok()?.parse().ok());
+    let room = Room::default();
+    let entries = together(&runs, |run| {
+        let (mut entries, mut shared) = (Vec::new(), Shared::default());
+        manifest.records_of(run, &room, |content, at| {
+            let (entry, _, end) = entry(&manifest.schema, content, at, &mut shared)?;
+            entries.push(entry);
+            Ok::<_, Refusal>(end)
+        })?;
+        Ok::<_, Refusal>(entries)
+    });
+    Ok((spec.unwrap_or(0), entries.map_err(told(name))?.into_iter().flatten().collect()))
+}
+
+/// The same manifest with these changes, one for each entry, and its entries as they are then: those of which `keep`
+/// wants to know more.
 pub(crate) fn rewrite_manifest(
     bytes: &[u8],
     name: &str,
-    changes: &[EntryChange],
-) -> Result<Vec<u8>, TableError> {
-    let fault = fault("manifest", name);
-    let manifest = Container::parse(bytes).map_err(&fault)?;
-    let mut next = changes.iter();
-    manifest
-        .rewrite(|content, at, edits| {
-            let (parts, end) = parts(&manifest.schema, content, at)?;
-            let change = next.next().ok_or(AvroError::Malformed("it has changed while it was read"))?;
+    change: impl Fn(&Entry) -> Result<EntryChange, TableError> + Sync,
+    keep: impl Fn(&Entry) -> bool + Sync,
+) -> Result<(Vec<u8>, Vec<Entry>), TableError> {
+    let (manifest, runs) = open(bytes).map_err(fault("manifest", name))?;
+    let room = Room::default();
+    let parts = together(&runs, |run| {
+        let (mut kept, mut shared) = (Vec::new(), Shared::default());
+        let blocks = manifest.rewrite_run(run, &room, |content, at, edits| {
+            let (entry, parts, end) = entry(&manifest.schema, content, at, &mut shared)?;
+            let change = change(&entry).map_err(Refusal::Table)?;
             change.apply(&manifest.schema, content, &parts, edits)?;
-            Ok(end)
-        })
-        .map_err(&fault)
+            if keep(&entry) {
+                kept.push(change.made(entry));
+            }
+            Ok::<_, Refusal>(end)
+        })?;
+        Ok::<_, Refusal>((blocks, kept))
+    });
+    let (mut out, mut kept) = (manifest.head().to_vec(), Vec::new());
+    for (blocks, entries) in parts.map_err(told(name))? {
+        out.extend_from_slice(&blocks);
+        kept.extend(entries);
+    }
+    Ok((out, kept))
 }
 
 impl EntryChange {
+    /// What it makes of an entry.
+    fn made(self, entry: Entry) -> Entry {
+        Entry {
+            path: self.path,
+            size: self.size.unwrap_or(entry.size),
+            format: self.format.map_or(entry.format, Arc::from),
+            referenced: self.referenced.or(entry.referenced),
+            ..entry
+        }
+    }
+
     fn apply(
         &self,
         schema: &Schema,

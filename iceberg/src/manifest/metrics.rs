@@ -194,6 +194,10 @@ mod tests {
         )
     }
 
+    fn rewritten(manifest: &[u8], change: &EntryChange) -> Vec<u8> {
+        rewrite_manifest(manifest, "m", |_| Ok(change.clone()), |_| false).unwrap().0
+    }
+
     type Map<'a> = Option<&'a [(i64, &'a [u8])]>;
 
     /// A manifest of one entry. Maps are of two blocks, the first of which states its size.
@@ -272,8 +276,8 @@ mod tests {
                     splits: None,
                     metrics,
                 };
-                let new = rewrite_manifest(&old, "m", &[change]).unwrap();
-                assert_eq!(read_manifest(&new, "m").unwrap().1[0].format, "PARQUET");
+                let new = rewritten(&old, &change);
+                assert_eq!(&*read_manifest(&new, "m").unwrap().1[0].format, "PARQUET");
                 new
             };
             let sizes = Some(vec![(FILE_PATH_FIELD, 7), (FILE_PATH_FIELD - 1, 7)]);
@@ -318,7 +322,7 @@ mod tests {
                 fewer: true,
             },
         };
-        let new = rewrite_manifest(&old, "m", &[change]).unwrap();
+        let new = rewritten(&old, &change);
         assert_same(&new, &manifest("ORC", 8, [None, Some(&[]), None, None], false));
     }
 

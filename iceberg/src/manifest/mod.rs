@@ -1,6 +1,7 @@
 //! Manifest lists and manifests: what is in them, and what they become below a mount.
 //!
 //! Fields are found by their Iceberg field ids in the schema that each file brings along.
+mod crew;
 mod entry;
 mod inline;
 mod list;

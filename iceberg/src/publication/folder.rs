@@ -1,9 +1,12 @@
 //! [`Folder`]: the local folder that a table is published in.
 use crate::error::{TableError, io};
 use bytes::Bytes;
+use parking_lot::Mutex;
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::SystemTime;
 
@@ -20,6 +23,39 @@ const ASIDE: &str = ".aside";
 #[derive(Debug, Clone)]
 pub(super) struct Folder {
     root: PathBuf,
+    /// Folders below it that will be found after a loss of power, as far as this one has seen to it.
+    lasting: Arc<Mutex<HashSet<PathBuf>>>,
+}
+
+/// A file that is written aside, and goes if it is not [placed](Self::place).
+#[derive(Debug)]
+pub(super) struct Staged {
+    file: File,
+    aside: PathBuf,
+    path: PathBuf,
+}
+
+impl Staged {
+    /// Makes its bytes survive a loss of power.
+    pub fn sync(&self) -> Result<(), TableError> {
+        self.file.sync_all().map_err(io("sync", &self.aside))?;
+        moment();
+        Ok(())
+    }
+
+    /// From now on it is there.
+    pub fn place(self) -> Result<(), TableError> {
+        fs::rename(&self.aside, &self.path).map_err(io("rename into place", &self.path))?;
+        moment();
+        Ok(())
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        // Of what was placed nothing is left; and what cannot be removed the next start removes.
+        let _gone = fs::remove_file(&self.aside);
+    }
 }
 
 impl Folder {
@@ -35,7 +71,7 @@ impl Folder {
                 fs::remove_file(&path).map_err(io("remove", &path))?;
             }
         }
-        Ok(Self { root: root.to_owned() })
+        Ok(Self { root: root.to_owned(), lasting: Arc::default() })
     }
 
     /// The size of a file; `None` if there is none.
@@ -83,34 +119,44 @@ impl Folder {
         Ok(names)
     }
 
-    /// Writes a file: aside, synced, then renamed into place, so that it is there whole or not at all.
-    pub fn write(&self, path: &str, bytes: &[u8]) -> Result<(), TableError> {
+    /// Writes a file aside, not synced yet. The folder that it is for is there then, and the way to that survives a loss
+    /// of power.
+    pub fn stage(&self, path: &str, bytes: &[u8]) -> Result<Staged, TableError> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let aside =
             self.root.join(ASIDE).join(format!("{}.{}", std::process::id(), NEXT.fetch_add(1, Relaxed)));
         let path = self.root.join(path);
         if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).map_err(io("create folder", parent))?;
+            self.make(parent)?;
         }
+        let file = File::create(&aside).map_err(io("write", &aside))?;
+        let mut staged = Staged { file, aside, path };
         moment();
-        let done = File::create(&aside)
-            .and_then(|mut file| {
-                moment();
-                file.write_all(bytes)?;
-                moment();
-                file.sync_all()
-            })
-            .map_err(io("write", &aside))
-            .and_then(|()| {
-                moment();
-                fs::rename(&aside, &path).map_err(io("rename into place", &path))
-            });
+        staged.file.write_all(bytes).map_err(io("write", &staged.aside))?;
         moment();
-        if done.is_err() {
-            // The error counts, not what becomes of the remains: the next start removes them.
-            let _ = fs::remove_file(&aside);
+        Ok(staged)
+    }
+
+    /// Writes a file: aside, synced, then renamed into place, so that it is there whole or not at all.
+    pub fn write(&self, path: &str, bytes: &[u8]) -> Result<(), TableError> {
+        let staged = self.stage(path, bytes)?;
+        staged.sync()?;
+        staged.place()
+    }
+
+    /// Makes a folder. Who waits for the lock waits for the way to the folder that it needs, too.
+    fn make(&self, folder: &Path) -> Result<(), TableError> {
+        let mut lasting = self.lasting.lock();
+        if lasting.contains(folder) && folder.is_dir() {
+            return Ok(());
         }
-        done
+        fs::create_dir_all(folder).map_err(io("create folder", folder))?;
+        moment();
+        for above in folder.ancestors().skip(1).take_while(|above| above.starts_with(&self.root)) {
+            sync_folder(above)?;
+        }
+        lasting.insert(folder.to_owned());
+        Ok(())
     }
 
     /// Removes a file; returns how many bytes it had.
@@ -138,24 +184,20 @@ impl Folder {
         Ok(())
     }
 
-    /// Makes the names in a folder below this one, and the way to it, survive a loss of power.
+    /// Makes the names in a folder below this one, if it is there, survive a loss of power.
     pub fn sync(&self, path: &str) -> Result<(), TableError> {
-        let mut path = self.root.join(path);
-        while path.starts_with(&self.root) {
-            match File::open(&path) {
-                Ok(folder) => {
-                    folder.sync_all().map_err(io("sync", &path))?;
-                    moment();
-                }
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => return Err(io("open", &path)(error)),
-            }
-            if !path.pop() {
-                break;
-            }
-        }
-        Ok(())
+        sync_folder(&self.root.join(path))
     }
+}
+
+fn sync_folder(path: &Path) -> Result<(), TableError> {
+    match File::open(path) {
+        Ok(folder) => folder.sync_all().map_err(io("sync", path))?,
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(io("open", path)(error)),
+    }
+    moment();
+    Ok(())
 }
 
 #[cfg(test)]
@@ -175,6 +217,12 @@ mod tests {
         assert_eq!(folder.names("a/b").unwrap(), ["x"]);
         assert_eq!(folder.size("a/b").unwrap(), None);
         assert_eq!(folder.read("a/none").unwrap(), None);
+        // What is not placed goes; a folder that has gone is made again.
+        fs::remove_dir_all(dir.path().join("a")).unwrap();
+        drop(folder.stage("a/b/y", b"never").unwrap());
+        assert_eq!(folder.names("a/b").unwrap(), [""; 0]);
+        folder.write("a/b/y", b"four").unwrap();
+        assert_eq!(folder.names("a/b").unwrap(), ["y"]);
         let left = dir.path().join(ASIDE).join("0.1");
         fs::write(&left, b"half").unwrap();
         Folder::open(dir.path()).unwrap();

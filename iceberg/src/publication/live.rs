@@ -1,11 +1,11 @@
 //! [`LiveFile`]: what a snapshot is made of, read back from the manifests that were written for it.
 use super::Publication;
+use super::manifest::is_shown;
 use super::writer::{blocking, list_path};
 use crate::error::TableError;
 use crate::location::Location;
-use crate::manifest::{Entry, MANIFEST_MAX_BYTES, Status, read_list, read_manifest};
+use crate::manifest::{Entry, MANIFEST_MAX_BYTES, read_list, read_manifest};
 use crate::mapping::Mapping;
-use std::collections::HashMap;
 use std::sync::Arc;
 
 /// A file that is shown as it is: data, equality deletes.
@@ -45,7 +45,8 @@ impl Publication {
     pub async fn files(&self, snapshot: i64) -> Result<Vec<LiveFile>, TableError> {
         let mut files = Vec::new();
         for path in self.manifests(snapshot).await? {
-            files.extend(self.files_of(&path).await?);
+            let entries = self.entries_of(&path).await?;
+            files.extend(entries.iter().filter_map(|entry| live_file(&self.place().mapping, entry)));
         }
         Ok(files)
     }
@@ -59,17 +60,13 @@ impl Publication {
         list.into_iter().map(|manifest| self.own_path(&manifest.path)).collect()
     }
 
-    /// The live files of a rewritten manifest.
-    pub(crate) async fn files_of(&self, manifest: &str) -> Result<Vec<LiveFile>, TableError> {
-        let bytes = self.written(manifest).await?;
-        let (place, name) = (self.writer.place.clone(), manifest.to_owned());
+    /// The entries of a rewritten manifest whose files are shown as they are.
+    pub(super) async fn entries_of(&self, manifest: &str) -> Result<Vec<Entry>, TableError> {
+        let (bytes, name) = (self.written(manifest).await?, manifest.to_owned());
         blocking(move || {
-            let (_, entries) = read_manifest(&bytes, &name)?;
-            let mut interned = HashMap::new();
-            Ok(entries
-                .into_iter()
-                .filter_map(|entry| live_file(&place.mapping, entry, &mut interned))
-                .collect())
+            let (_, mut entries) = read_manifest(&bytes, &name)?;
+            entries.retain(is_shown);
+            Ok(entries)
         })
         .await
     }
@@ -98,19 +95,14 @@ impl Publication {
     }
 }
 
-fn live_file(mapping: &Mapping, entry: Entry, interned: &mut HashMap<String, Arc<str>>) -> Option<LiveFile> {
-    if entry.status == Status::Deleted {
-        return None;
-    }
-    let location = mapping.location(mapping.path_of(&entry.path)?)?;
-    let mut intern =
-        |text: String| interned.entry(text).or_insert_with_key(|text| text.as_str().into()).clone();
+/// The file of an entry that is [shown](is_shown) as it is; `None` if it is none.
+pub(super) fn live_file(mapping: &Mapping, entry: &Entry) -> Option<LiveFile> {
     Some(LiveFile {
-        location,
+        location: mapping.location(mapping.path_of(&entry.path)?)?,
         size: entry.size,
         rows: entry.rows,
         content: entry.content,
-        format: intern(entry.format),
-        partition: intern(entry.partition),
+        format: entry.format.clone(),
+        partition: entry.partition.clone(),
     })
 }

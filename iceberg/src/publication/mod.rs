@@ -15,19 +15,40 @@
 //! are written from the leaves up: deletes, manifests, lists, metadata, and the hint last. Whoever reads at any
 //! moment, or after a crash at any moment, finds the old version or the new one. A file is written aside, synced
 //! and renamed, and never again: its name is made from where its original is.
+//!
+//! What is there is believed after a start, whole as it was found by its name. So a file is synced before it gets its
+//! name, and the names in a folder before a file gets its name that leads to them. Only the hint is not synced: whoever
+//! is shown a table has had [`publish`](Publication::publish) compare it with the version, and written anew. While one
+//! file is on its way to the disk the next are made: what a disk takes for each adds up for those alone that name
+//! others.
+//!
+//! ```text
+//!  metadata ──► aside, synced ─────────────────────────────────────────────────┐
+//!  list ──► which manifests are new ──► rewritten, aside ──► synced, renamed ─┐ │
+//!                     │                      └─► sizes ──► list, aside ───────┴─┴─► names synced, list renamed,
+//!                     └─► what only the old version has ──► difference              names synced, metadata renamed,
+//!                                                                                   names synced, hint renamed
+//! ```
 mod folder;
 #[cfg(test)]
 mod kills;
+mod listed;
 mod live;
+mod manifest;
+mod next;
 mod progress;
+mod step;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod underway;
 mod version;
 mod views;
 mod writer;
 
 pub use live::{Content, LiveFile};
+pub(crate) use next::Sides;
+pub use step::{Step, StepKind};
 pub use sweep::{Retention, Swept};
 
 use crate::error::TableError;
@@ -43,7 +64,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use version::{HINT, metadata_name};
-use writer::{Writer, blocking, list_path};
+use writer::{Draft, Writer, blocking, list_path};
 
 /// Where the folder of a table is, and what it is called below the mount.
 #[derive(Debug, Clone)]
@@ -61,32 +82,6 @@ impl Place {
     fn own_path<'a>(&self, uri: &'a str) -> Option<&'a str> {
         self.mapping.path_of(uri)?.strip_prefix(&self.path)?.strip_prefix('/')
     }
-}
-
-/// What one step of publishing writes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum StepKind {
-    /// A file of position deletes, or a Puffin file of deletion vectors.
-    Deletes,
-    /// A manifest.
-    Manifest,
-    /// A manifest list.
-    ManifestList,
-    /// `v<N>.metadata.json`: from now on there is the new version.
-    Metadata,
-    /// `version-hint.text`: from now on it is the current one.
-    Hint,
-}
-
-/// One file that publishing has written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Step {
-    /// What it is.
-    pub kind: StepKind,
-    /// Its path below the folder of the table.
-    pub path: String,
-    /// Its exact size, in bytes.
-    pub size: u64,
 }
 
 /// One version of a table and the folder it is published in.
@@ -220,51 +215,44 @@ impl Publication {
     }
 
     async fn write_all(&self, progress: &Progress<'_>) -> Result<(), Halt> {
-        let mut ids: Vec<i64> = self.metadata.refs.values().map(|reference| reference.snapshot).collect();
-        ids.extend(self.metadata.current_snapshot);
-        ids.sort_unstable();
-        ids.dedup();
-        for id in ids {
-            self.writer.list(self.find(id)?, progress).await?;
-        }
-        self.version("", View::Current, self.number, progress).await
+        let begun = self.begin().await?;
+        let leaves = self.leaves(&begun, false, progress).await?;
+        self.finish(begun, leaves, progress).await
     }
 
-    /// Writes metadata into the folder of a view. Everything that it names is there.
-    async fn version(
+    /// The metadata of a view, written aside; `None` if it is there. It may be placed when everything that it names is.
+    async fn draft_version(
         &self,
         folder: &str,
         view: View<'_>,
         number: u64,
-        progress: &Progress<'_>,
-    ) -> Result<(), Halt> {
+    ) -> Result<Option<Draft>, TableError> {
         let path = below(folder, &format!("metadata/{}", metadata_name(number)));
-        if self.writer.size(&path).await?.is_none() {
-            let bytes = self.metadata.rewrite(view, &Views { publication: self, folder })?;
-            // Names first: after a loss of power there must be no metadata that names what is not there.
-            self.sync(["metadata".to_owned(), "deletes".to_owned()]).await?;
-            self.writer.write(StepKind::Metadata, path, bytes, progress).await?;
+        if self.writer.size(&path).await?.is_some() {
+            return Ok(None);
         }
-        Ok(())
+        let bytes = self.metadata.rewrite(view, &Views { publication: self, folder })?;
+        self.writer.draft(StepKind::Metadata, path, move || Ok(bytes)).await.map(Some)
     }
 
-    /// Makes a version of a view, whose metadata is there, the current one.
+    /// Makes a version of a view, whose metadata is there, the current one. That it is may be forgotten after a loss of
+    /// power: nobody is shown a view before this was called again.
     async fn hint(&self, folder: &str, number: u64, progress: &Progress<'_>) -> Result<(), Halt> {
-        let path = below(folder, &format!("metadata/{HINT}"));
-        let hint = number.to_string();
-        let (own, own_path) = (self.writer.folder.clone(), path.clone());
-        let old = blocking(move || own.read(&own_path)).await?;
-        if old.as_deref() != Some(hint.as_bytes()) {
-            self.sync([below(folder, "metadata")]).await?;
-            self.writer.write(StepKind::Hint, path, hint, progress).await?;
-            self.sync([below(folder, "metadata")]).await?;
-        }
-        Ok(())
-    }
-
-    async fn sync<const N: usize>(&self, paths: [String; N]) -> Result<(), TableError> {
-        let folder = self.writer.folder.clone();
-        blocking(move || paths.iter().try_for_each(|path| folder.sync(path))).await
+        progress.check()?;
+        let metadata = below(folder, "metadata");
+        let (path, hint) = (format!("{metadata}/{HINT}"), number.to_string());
+        let step = Step { kind: StepKind::Hint, path: path.clone(), size: hint.len() as u64 };
+        let own = self.writer.folder.clone();
+        let is_new = blocking(move || {
+            if own.read(&path)?.as_deref() == Some(hint.as_bytes()) {
+                return Ok(false);
+            }
+            // Its number must not be taken by another version later.
+            own.sync(&metadata)?;
+            own.stage(&path, hint.as_bytes())?.place()?;
+            Ok(true)
+        });
+        if is_new.await? { progress.done(step) } else { Ok(()) }
     }
 
     fn find(&self, id: i64) -> Result<&Snapshot, TableError> {

@@ -1,8 +1,8 @@
 //! Views: the table as of a snapshot, or as a branch or a tag has it; written once somebody asks.
 use super::progress::Progress;
 use super::version::HINT;
-use super::writer::list_path;
-use super::{Publication, below, ended};
+use super::writer::{blocking, list_path};
+use super::{Publication, ended};
 use crate::error::TableError;
 use crate::mapping::escape_name;
 use crate::metadata::{Snapshot, View};
@@ -17,7 +17,9 @@ impl Publication {
     pub async fn snapshot(&self, id: i64) -> Result<String, TableError> {
         let snapshot = self.find(id)?;
         let path = format!("snapshots/{id}");
-        if self.writer.size(&format!("{path}/metadata/{HINT}")).await?.is_none() {
+        // The hint comes last. After a loss of power it may be there, but not what it said.
+        let (folder, hint) = (self.writer.folder.clone(), format!("{path}/metadata/{HINT}"));
+        if blocking(move || folder.read(&hint)).await?.as_deref() != Some(&b"1"[..]) {
             self.view(snapshot, &path, View::Snapshot(id), 1).await?;
         }
         Ok(path)
@@ -47,8 +49,10 @@ impl Publication {
     ) -> Result<(), TableError> {
         let progress = Progress::new(|_| ControlFlow::Continue(()));
         let all = async {
-            self.writer.list(snapshot, &progress).await?;
-            self.version(path, view, number, &progress).await?;
+            self.writer.snapshot(snapshot, &progress).await?;
+            if let Some(metadata) = self.draft_version(path, view, number).await? {
+                self.writer.place(metadata, &progress).await?;
+            }
             self.hint(path, number, &progress).await
         };
         ended(all.await)
@@ -81,14 +85,15 @@ impl Publication {
         self.ensure(&self.metadata.snapshots[*n]).await
     }
 
-    async fn ensure(&self, snapshot: &Snapshot) -> Result<(), TableError> {
+    pub(super) async fn ensure(&self, snapshot: &Snapshot) -> Result<(), TableError> {
         if self.writer.size(&list_path(snapshot.id, &snapshot.manifests)).await?.is_some() {
             return Ok(());
         }
         let progress = Progress::new(|_| ControlFlow::Continue(()));
-        ended(self.writer.list(snapshot, &progress).await)?;
+        ended(self.writer.snapshot(snapshot, &progress).await)?;
         // Published metadata names it already.
-        self.sync(["metadata".to_owned(), "deletes".to_owned()]).await
+        let folder = self.writer.folder.clone();
+        blocking(move || folder.sync("metadata")).await
     }
 }
 

@@ -109,10 +109,7 @@ async fn deletes_in_orc_become_parquet() {
             let (old_entries, new_entries) =
                 (read_manifest(&old, "old").unwrap().1, read_manifest(&new, "new").unwrap().1);
             for (n, (was, is)) in old_entries.iter().zip(&new_entries).enumerate() {
-                assert_eq!(
-                    (is.format.as_str(), is.rows, &is.partition),
-                    ("PARQUET", was.rows, &was.partition)
-                );
+                assert_eq!((&*is.format, is.rows, &is.partition), ("PARQUET", was.rows, &was.partition));
                 let path = local(&lake, place, &is.path);
                 assert!(
                     path.starts_with(place.folder.join("deletes")) && path.extension().unwrap() == "parquet"
@@ -126,7 +123,7 @@ async fn deletes_in_orc_become_parquet() {
                 let rows: Vec<String> =
                     file.get_row_iter(None).unwrap().map(|row| row.unwrap().to_string()).collect();
                 assert_eq!(rows.len() as u64, is.rows);
-                if was.format == "ORC" {
+                if &*was.format == "ORC" {
                     let expected: Vec<String> = crate::orc::tests::read(&raw(&was.path.parse().unwrap()))
                         .unwrap()
                         .iter()

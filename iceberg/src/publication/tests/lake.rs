@@ -5,7 +5,7 @@ use crate::mapping::Mapping;
 use crate::objects::LocalObjects;
 use crate::publication::{Place, Publication, version};
 use crate::table::{Table, TableId, Token};
-use crate::{Location, TableError};
+use crate::{Location, Objects, TableError};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -63,6 +63,17 @@ impl Lake {
         metadata: Location,
         mount: &str,
     ) -> Result<Publication, TableError> {
+        let objects = Arc::new(LocalObjects::with_buckets(self.raw()));
+        self.prepare_with(objects, name, metadata, mount).await
+    }
+
+    pub(super) async fn prepare_with(
+        &self,
+        objects: Arc<dyn Objects>,
+        name: &str,
+        metadata: Location,
+        mount: &str,
+    ) -> Result<Publication, TableError> {
         let token = Token(metadata.as_str().into());
         let table = Table {
             id: id(name),
@@ -71,7 +82,6 @@ impl Lake {
             token,
             credentials: Vec::new(),
         };
-        let objects = Arc::new(LocalObjects::with_buckets(self.raw()));
         Publication::prepare(objects, self.place(name, mount), &table).await
     }
 
@@ -157,7 +167,12 @@ pub(super) fn files_below(folder: &Path) -> Vec<PathBuf> {
 
 /// Follows metadata down to the last file: everything is there, and as long as it is said to be. Returns how many
 /// files it has met.
-pub(in crate::publication) fn follow(lake: &Lake, place: &Place, metadata: &Path, only: Option<i64>) -> usize {
+pub(in crate::publication) fn follow(
+    lake: &Lake,
+    place: &Place,
+    metadata: &Path,
+    only: Option<i64>,
+) -> usize {
     let json: Value = serde_json::from_slice(&std::fs::read(metadata).unwrap()).unwrap();
     let mut met = 0;
     for snapshot in json["snapshots"].as_array().into_iter().flatten() {

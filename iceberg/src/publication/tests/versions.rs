@@ -1,9 +1,15 @@
 //! One version after the other: what a commit costs, what it changes, and who stops on the way.
 use super::lake::{Lake, follow, size};
+use crate::manifest::read_list;
+use crate::objects::{Listing, LocalObjects, ObjectInfo};
 use crate::publication::{Publication, StepKind};
-use crate::{ChangeKind, difference};
-use std::collections::BTreeMap;
-use std::ops::ControlFlow;
+use crate::{ChangeKind, Location, ObjectError, Objects, write_next};
+use bytes::Bytes;
+use serde_json::Value;
+use std::collections::{BTreeMap, HashSet};
+use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
+use tokio::sync::Barrier;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_stops_anywhere_leaves_the_old_version_or_the_new_one() {
@@ -77,7 +83,7 @@ async fn a_commit_costs_what_it_changed() {
     assert_eq!(kinds[4], commit[2..]);
     let mut changes = Vec::new();
     for pair in published.windows(2) {
-        let difference = difference(&pair[0].0, &pair[1].0).await.unwrap();
+        let difference = write_next(&pair[0].0, &pair[1].0).await.unwrap();
         changes.push((difference.kind, difference.added.len(), difference.removed.len()));
     }
     let append = (ChangeKind::Append, 1, 0);
@@ -100,7 +106,7 @@ async fn what_a_commit_left_alone_is_not_read() {
     assert!(old.files(snapshot).await.is_err());
     let new = lake.prepare("rolled", versions[3].clone(), "m").await.unwrap();
     new.publish().await.unwrap();
-    let difference = difference(&old, &new).await.unwrap();
+    let difference = write_next(&old, &new).await.unwrap();
     assert_eq!((difference.added.len(), difference.removed.len()), (1, 0));
 }
 
@@ -114,7 +120,7 @@ async fn changes_have_their_kinds() {
             let next = lake.prepare(name, version, "m").await.unwrap();
             // Snapshots that were expired since have no files any more: only the last two can be compared.
             let kind = match &last {
-                Some(last) if name != "expired" => Some(difference(last, &next).await.unwrap().kind),
+                Some(last) if name != "expired" => Some(write_next(last, &next).await.unwrap().kind),
                 _ => None,
             };
             kinds.entry(name).or_default().extend(kind);
@@ -127,5 +133,135 @@ async fn changes_have_their_kinds() {
     // A table that was dropped and made again is another one.
     let one = lake.prepare("recreated", lake.location("recreated"), "m").await.unwrap();
     let other = lake.prepare("rolled", lake.location("rolled"), "m").await.unwrap();
-    assert_eq!(difference(&one, &other).await.unwrap().kind, ChangeKind::Replaced);
+    assert_eq!(write_next(&one, &other).await.unwrap().kind, ChangeKind::Replaced);
+}
+
+/// What is read in order to rewrite it tells the same of a commit as what is read back.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_commit_changed_is_told_whether_it_is_there_or_not() {
+    let lake = Lake::new();
+    let mut met = 0;
+    for name in ["pos_file", "orc_pos_file", "dv", "expired", "outside", "odd", "v1", "rolled"] {
+        let versions = lake.versions(name);
+        let [.., old, new] = &versions[..] else { continue };
+        let mut told = Vec::new();
+        for mount in ["here", "there"] {
+            let before = lake.prepare(name, old.clone(), mount).await.unwrap();
+            before.publish().await.unwrap();
+            let after = lake.prepare(name, new.clone(), mount).await.unwrap();
+            if mount == "there" {
+                after.publish().await.unwrap();
+            }
+            let difference = write_next(&before, &after).await.unwrap();
+            assert_eq!(
+                after.publish().await.unwrap().len(),
+                usize::from(mount == "here"),
+                "{name}: the hint"
+            );
+            let place = after.place();
+            let metadata = place.folder.join(format!("metadata/v{}.metadata.json", after.number()));
+            follow(&lake, place, &metadata, after.metadata().current_snapshot);
+            let mut files = [difference.added, difference.removed];
+            files.iter_mut().for_each(|files| files.sort_by(|one, other| one.location.cmp(&other.location)));
+            told.push((difference.kind, files));
+        }
+        assert_eq!(told[0], told[1], "{name}");
+        met += told[0].1.iter().map(Vec::len).sum::<usize>();
+    }
+    assert!(met > 5, "{met} files");
+}
+
+/// The objects of a lake. Whoever asks for one of these waits until all of them are asked for.
+#[derive(Debug)]
+struct AllAtOnce {
+    objects: LocalObjects,
+    of: HashSet<Location>,
+    asked: Barrier,
+}
+
+#[async_trait::async_trait]
+impl Objects for AllAtOnce {
+    async fn get(&self, location: &Location, limit: u64) -> Result<Bytes, ObjectError> {
+        if self.of.contains(location) {
+            self.asked.wait().await;
+        }
+        self.objects.get(location, limit).await
+    }
+
+    async fn get_range(&self, location: &Location, range: Range<u64>) -> Result<Bytes, ObjectError> {
+        self.objects.get_range(location, range).await
+    }
+
+    async fn head(&self, location: &Location) -> Result<ObjectInfo, ObjectError> {
+        self.objects.head(location).await
+    }
+
+    async fn list(
+        &self,
+        prefix: &Location,
+        by_folder: bool,
+        after: Option<&str>,
+    ) -> Result<Listing, ObjectError> {
+        self.objects.list(prefix, by_folder, after).await
+    }
+}
+
+/// However many manifests stand between them that it left alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_manifests_that_a_commit_changed_are_asked_for_at_once() {
+    let lake = Lake::new();
+    let file = |location: &Location| lake.raw().join("s3").join(location.authority()).join(location.key());
+    let from = lake.location("v1");
+    let mut json: Value = serde_json::from_slice(&std::fs::read(file(&from)).unwrap()).unwrap();
+    let snapshot = json["snapshots"].as_array_mut().unwrap().pop().unwrap();
+    let list: Location = snapshot["manifest-list"].as_str().unwrap().parse().unwrap();
+    let listed = read_list(&std::fs::read(file(&list)).unwrap(), "list").unwrap();
+    let manifest = file(&listed[0].path.parse().unwrap());
+    let mut version = |number: u64, manifests: &[Location]| {
+        let mut snapshot = snapshot.clone();
+        snapshot.as_object_mut().unwrap().remove("manifest-list");
+        snapshot["manifests"] = manifests.iter().map(Location::as_str).collect();
+        json["snapshots"] = vec![snapshot].into();
+        let to: Location = format!("s3://lake/wh/db/v1/metadata/v{number}.metadata.json").parse().unwrap();
+        std::fs::write(file(&to), serde_json::to_vec(&json).unwrap()).unwrap();
+        to
+    };
+    let copy = |n: usize| {
+        let to: Location = format!("s3://lake/wh/db/v1/metadata/copy-{n}.avro").parse().unwrap();
+        std::fs::copy(&manifest, file(&to)).unwrap();
+        to
+    };
+    let all: Vec<Location> = (0..100).map(copy).collect();
+    let (new, kept): (Vec<_>, Vec<_>) =
+        all.iter().cloned().enumerate().partition(|(n, _)| [0, 40, 41, 99].contains(n));
+    let of: HashSet<Location> = new.into_iter().map(|(_, location)| location).collect();
+    let kept: Vec<Location> = kept.into_iter().map(|(_, location)| location).collect();
+    let old = lake.prepare("v1", version(90, &kept), "m").await.unwrap();
+    old.publish().await.unwrap();
+    let asked = Barrier::new(of.len());
+    let objects = AllAtOnce { objects: LocalObjects::with_buckets(lake.raw()), of, asked };
+    let new = lake.prepare_with(Arc::new(objects), "v1", version(91, &all), "m").await.unwrap();
+    let steps = new.publish().await.unwrap();
+    assert_eq!(steps.iter().filter(|step| step.kind == StepKind::Manifest).count(), 4);
+}
+
+/// Only the hint is not synced: a loss of power may leave the one of before, or one that says nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hint_that_was_lost_is_written_anew() {
+    let lake = Lake::new();
+    let table = lake.prepare("refs", lake.location("refs"), "m").await.unwrap();
+    table.publish().await.unwrap();
+    let snapshot = table.metadata().current_snapshot.unwrap();
+    for lost in ["", "1"] {
+        let views = ["", &table.snapshot(snapshot).await.unwrap(), &table.reference("main").await.unwrap()];
+        let hints = views.map(|view| table.place().folder.join(view).join("metadata/version-hint.text"));
+        let all = || hints.each_ref().map(|hint| std::fs::read_to_string(hint).unwrap());
+        let said = all();
+        hints.iter().for_each(|hint| std::fs::write(hint, lost).unwrap());
+        let again = lake.prepare("refs", lake.location("refs"), "m").await.unwrap();
+        again.publish().await.unwrap();
+        again.snapshot(snapshot).await.unwrap();
+        again.reference("main").await.unwrap();
+        assert_eq!(all(), said);
+    }
 }

@@ -1,0 +1,152 @@
+//! The next version of a table: what it has that the one before has not, found while it is written.
+use super::listed::{Leaves, Listed};
+use super::live::{LiveFile, live_file};
+use super::progress::{Halt, Progress};
+use super::writer::{Draft, blocking};
+use super::{Place, Publication, ended};
+use crate::error::TableError;
+use crate::manifest::Entry;
+use crate::metadata::View;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+
+/// So many manifests of one version are read at once.
+const READ_AT_ONCE: usize = 4;
+
+/// What one version has that another has not: files that are shown as they are.
+#[derive(Debug, Default)]
+pub(crate) struct Sides {
+    pub added: Vec<LiveFile>,
+    pub removed: Vec<LiveFile>,
+}
+
+/// A version of which as much is known as its metadata and the list of its current snapshot say.
+pub(super) struct Begun {
+    /// `None`: it is there.
+    listed: Option<Listed>,
+    /// The same.
+    metadata: Option<Draft>,
+}
+
+impl Publication {
+    /// The list is fetched, and meanwhile the metadata is on its way to the disk.
+    pub(super) async fn begin(&self) -> Result<Begun, TableError> {
+        let current = self.metadata.current_snapshot.map(|id| self.find(id)).transpose()?;
+        let listed = async {
+            match current {
+                Some(snapshot) => self.writer.listed(snapshot).await,
+                None => Ok(None),
+            }
+        };
+        let (listed, metadata) =
+            futures::try_join!(listed, self.draft_version("", View::Current, self.number))?;
+        Ok(Begun { listed, metadata })
+    }
+
+    pub(super) async fn leaves(
+        &self,
+        begun: &Begun,
+        keep: bool,
+        progress: &Progress<'_>,
+    ) -> Result<Leaves, Halt> {
+        match &begun.listed {
+            Some(listed) => self.writer.manifests(listed, keep, progress).await,
+            None => Ok(Leaves::default()),
+        }
+    }
+
+    /// Lists, then the metadata.
+    pub(super) async fn finish(
+        &self,
+        begun: Begun,
+        leaves: Leaves,
+        progress: &Progress<'_>,
+    ) -> Result<(), Halt> {
+        if let Some(listed) = begun.listed {
+            self.writer.list(listed, leaves, progress).await?;
+        }
+        let mut ids: Vec<i64> = self.metadata.refs.values().map(|reference| reference.snapshot).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        for id in ids {
+            self.writer.snapshot(self.find(id)?, progress).await?;
+        }
+        match begun.metadata {
+            Some(metadata) => self.writer.place(metadata, progress).await,
+            None => Ok(()),
+        }
+    }
+
+    /// [Writes](Self::write) this version, and says in what its current snapshot differs from that of `old`. Reads the
+    /// manifests that only one of them has: those of `old` while the new ones are fetched, and of these what was read in
+    /// order to rewrite them.
+    pub(crate) async fn write_after(&self, old: &Self) -> Result<Sides, TableError> {
+        let progress = Progress::new(|_| ControlFlow::Continue(()));
+        let mut sides = Sides::default();
+        let all = async {
+            let (begun, before) = futures::try_join!(self.begin(), old.current_manifests())?;
+            let after = match &begun.listed {
+                Some(listed) => listed.paths(),
+                None => self.current_manifests().await?,
+            };
+            // A rewritten manifest has one path for all versions, unless the folder is another.
+            let same_folder = old.place().folder == self.place().folder;
+            let (gone, came) = if same_folder { apart(&before, &after) } else { (before, after) };
+            let old_side = async { Ok::<_, Halt>(old.entries(gone).await?) };
+            let (mut leaves, gone) = futures::try_join!(self.leaves(&begun, true, &progress), old_side)?;
+            let (mut here, mut there) = (Vec::new(), Vec::new());
+            for path in came {
+                match leaves.entries.remove(&path) {
+                    Some(entries) => here.extend(entries),
+                    None => there.push(path),
+                }
+            }
+            here.extend(self.entries(there).await?);
+            let (places, one) = ((old.writer.place.clone(), self.writer.place.clone()), &mut sides);
+            let compared = async {
+                *one = blocking(move || Ok(compare((&places.0, gone), (&places.1, here)))).await?;
+                Ok::<_, Halt>(())
+            };
+            futures::try_join!(self.finish(begun, leaves, &progress), compared)?;
+            Ok(())
+        };
+        ended(all.await)?;
+        Ok(sides)
+    }
+
+    async fn current_manifests(&self) -> Result<Vec<String>, TableError> {
+        match self.metadata.current_snapshot {
+            Some(snapshot) => self.manifests(snapshot).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// The entries of rewritten manifests whose files are shown as they are.
+    async fn entries(&self, manifests: Vec<String>) -> Result<Vec<Entry>, TableError> {
+        let found = manifests.into_iter().map(|manifest| async move { self.entries_of(&manifest).await });
+        stream::iter(found).buffered(READ_AT_ONCE).try_concat().await
+    }
+}
+
+/// Of two lists what only one of them has, each once.
+fn apart(before: &[String], after: &[String]) -> (Vec<String>, Vec<String>) {
+    let only = |all: &[String], but: &[String]| {
+        let mut seen: HashSet<&String> = but.iter().collect();
+        all.iter().filter(|path| seen.insert(path)).cloned().collect()
+    };
+    (only(before, after), only(after, before))
+}
+
+/// What only one of two versions has, by the path of the object below the mount. Most of it both have, as a rule: only
+/// what is left is made a file of.
+fn compare((old, before): (&Place, Vec<Entry>), (new, after): (&Place, Vec<Entry>)) -> Sides {
+    let only = |place: &Place, all: &[Entry], other: &Place, but: &[Entry]| {
+        let known: HashSet<&str> =
+            but.iter().filter_map(|entry| other.mapping.path_of(&entry.path)).collect();
+        let is_only = |path: &str| !known.contains(path);
+        let own = all.iter().filter(|entry| place.mapping.path_of(&entry.path).is_some_and(is_only));
+        own.filter_map(|entry| live_file(&place.mapping, entry)).collect()
+    };
+    Sides { added: only(new, &after, old, &before), removed: only(old, &before, new, &after) }
+}

@@ -461,6 +461,58 @@ fn an_extension_beside_a_wrapper_waits_for_the_end() {
     assert_eq!(wait_for(&mut extension.0, LIMIT), Some(0));
 }
 
+/// What starts the runtime calls `exec` by itself: the bootstrap of `provided.*`, or a user's own wrapper.
+fn booted(lab: &Lab, sandbox: &Sandbox, variables: &[(&str, &str)]) -> Process {
+    let mut command = lab.command(["exec", "--"]);
+    command.args(plain());
+    in_sandbox(&mut command, lab, sandbox, variables);
+    Process::start(&mut command)
+}
+
+/// LAMBDA, Mode: "With both in one layer, wrapper and extension, only one of them keeps the directory", also where no
+/// variable says that there is a wrapper, and whoever is first.
+#[test]
+fn an_extension_gives_way_to_an_exec_that_starts_the_runtime() {
+    let mut lab = Lab::prepare(Setup::default());
+    let mut count = 0;
+    for round in 0..6 {
+        let variables = [("AWS_LAMBDA_EXEC_WRAPPER", "/opt/my-wrapper")];
+        let variables = &variables[..round / 3];
+        let sandbox = Sandbox::new(Refusals::default());
+        let (mut extension, process) = match round % 3 {
+            // As AWS does it.
+            0 => {
+                let extension = extension(&lab, &sandbox, variables);
+                assert_eq!(sandbox.wait_registered(), ["INVOKE", "SHUTDOWN"]);
+                (extension, booted(&lab, &sandbox, variables))
+            }
+            1 => {
+                let process = booted(&lab, &sandbox, variables);
+                assert!(!sandbox.invoke(&json!({ "op": "ping" })).failed);
+                let extension = extension(&lab, &sandbox, variables);
+                assert_eq!(sandbox.wait_registered(), ["SHUTDOWN"]);
+                (extension, process)
+            }
+            _ => {
+                let extension = extension(&lab, &sandbox, variables);
+                let process = booted(&lab, &sandbox, variables);
+                sandbox.wait_registered();
+                (extension, process)
+            }
+        };
+        for _ in 0..3 {
+            count += 1;
+            assert_eq!(sandbox.invoke(&add()).count(), count, "round {round}");
+            assert_eq!(saved(&lab), count, "round {round}");
+        }
+        sandbox.wait_idle();
+        sandbox.shut_down("spindown");
+        assert_eq!(wait_for(&mut extension.0, LIMIT), Some(0), "round {round}");
+        process.kill();
+        lab.wipe();
+    }
+}
+
 const SNAPSHOT: (&str, &str) = ("AWS_LAMBDA_INITIALIZATION_TYPE", "snap-start");
 
 /// LAMBDA, SnapStart: "looks for the newest version before its first invocation". A sandbox that stands still while others

@@ -102,7 +102,14 @@ impl Exec {
         let daemon: Arc<OnceLock<Pid>> = Arc::default();
         let (stray, json) = (self.stray, context.output.json);
         let work = kept::Start { settings: settings.clone(), way, stray, json, daemon: daemon.clone() };
-        let kept = Arc::new(match supervisor.during(move || work.start())? {
+        let of_function = function.is_some();
+        let start = move || {
+            if of_function {
+                Function::claim(&work.settings.dir);
+            }
+            work.start()
+        };
+        let kept = Arc::new(match supervisor.during(start)? {
             None => {
                 // It ends as soon as it can; what it has restored by then is in the directory.
                 if let Some(pid) = daemon.get() {

@@ -3,8 +3,9 @@ use super::flags::{Flags, MountScope};
 use super::kept::{self, Kept, Start, Unreadable};
 use super::output::safe;
 use super::{Context, Exit, mount};
+use crate::config::MountSettings;
 use crate::lambda::environment::{Function, is_wrapped};
-use crate::lambda::{Keeper, extension};
+use crate::lambda::{Keeper, Offer, extension};
 use crate::runtime::{self, Threads};
 use crate::serve::directory::Stray;
 use crate::serve::run::probe::Way;
@@ -34,22 +35,30 @@ impl Extension {
             Error::new(ErrorKind::Invalid, "this is no function: AWS_LAMBDA_RUNTIME_API is not set")
         })?;
         let runtime = runtime::start("extension", Threads::Caller)?;
-        if is_wrapped(&context.environment) {
-            // The wrapper keeps it. That an extension is there gives it time at the end.
+        // An `exec` keeps it. That an extension is there gives that time at the end.
+        let wait = || -> Result<Exit> {
             let ended = runtime.block_on(async {
                 extension::Extension::register(&function.api, true).await?.wait().await
             })?;
             context.output.say(&format!("the sandbox ends: {}", safe(&ended.reason)));
-            return Ok(Exit::Done);
+            Ok(Exit::Done)
+        };
+        if is_wrapped(&context.environment) {
+            return wait();
         }
+        let (settings, merged) = kept::settings(self.dir.as_deref(), &self.flags, context)?;
+        let Some(offer) = Offer::make(&settings.dir) else { return wait() };
         if function.resumes {
             context.output.warn(
                 "SnapStart: a sandbox that is resumed begins with the directory of its snapshot, and an extension cannot hold \
                  its runtime back until there is the newest version (AWS_LAMBDA_EXEC_WRAPPER=/opt/icecache does)",
             );
         }
-        let keeper = Arc::new(Keeper::new(Arc::new(self.kept(context)?), function.when));
+        mount::announce(&settings, mount::is_default(&merged, "remote"), context);
+        let keeper = Arc::new(Keeper::new(Arc::new(self.kept(&settings, context)?), function.when));
         let ended = runtime.block_on(async {
+            let gives_way = keeper.clone();
+            tokio::spawn(async move { offer.give_way(&gives_way).await });
             let extension = extension::Extension::register(&function.api, false).await?;
             let ended = extension.run(&keeper).await;
             if let Err(error) = &ended {
@@ -62,13 +71,11 @@ impl Extension {
     }
 
     /// The directory, restored.
-    fn kept(&self, context: &Context) -> Result<Kept> {
-        let (settings, merged) = kept::settings(self.dir.as_deref(), &self.flags, context)?;
-        mount::announce(&settings, mount::is_default(&merged, "remote"), context);
+    fn kept(&self, settings: &MountSettings, context: &Context) -> Result<Kept> {
         let (stray, json) = (self.stray, context.output.json);
         let way = Way::Directory;
         match (Start { settings: settings.clone(), way, stray, json, daemon: Arc::default() }).start() {
-            Err(e) => match kept::unreadable(&settings, e) {
+            Err(e) => match kept::unreadable(settings, e) {
                 (true, e) if self.unreadable == Unreadable::Run => {
                     context.output.error(&e);
                     context.output.warn(kept::UNREADABLE);

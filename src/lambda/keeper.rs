@@ -63,7 +63,8 @@ impl FromStr for When {
 
 /// See the module.
 pub struct Keeper {
-    keep: Arc<dyn Keep>,
+    /// `None`: somebody else keeps the directory.
+    keep: Mutex<Option<Arc<dyn Keep>>>,
     when: When,
     /// Held while a save goes on.
     turn: tokio::sync::Mutex<Last>,
@@ -94,6 +95,7 @@ impl Keeper {
     /// Has `keep` save at the times of `when`.
     pub fn new(keep: Arc<dyn Keep>, when: When) -> Self {
         let passed = Passed { invocations: 0, since: Instant::now() };
+        let keep = Mutex::new(Some(keep));
         Self { keep, when, turn: tokio::sync::Mutex::default(), passed: Mutex::new(passed) }
     }
 
@@ -125,7 +127,7 @@ impl Keeper {
             return last.failure.clone().map_or(Ok(()), Err);
         }
         let began = Instant::now();
-        let keep = self.keep.clone();
+        let Some(keep) = self.keep.lock().clone() else { return Ok(()) };
         let saved = tokio::task::spawn_blocking(move || keep.save(limit)).await;
         let saved = saved.unwrap_or_else(|_| Err(Error::new(crate::ErrorKind::Io, "the save was cut short")));
         let failure = saved.err().map(Arc::new);
@@ -143,7 +145,7 @@ impl Keeper {
     /// Brings what others have saved, when no save is under way; until `limit`.
     pub async fn renew(&self, limit: Instant) -> Result<()> {
         let _turn = self.turn.lock().await;
-        let keep = self.keep.clone();
+        let Some(keep) = self.keep.lock().clone() else { return Ok(()) };
         let renewed = tokio::task::spawn_blocking(move || keep.renew(Some(limit))).await;
         renewed
             .unwrap_or_else(|_| Err(Error::new(crate::ErrorKind::Io, "the look at the remote was cut short")))
@@ -152,7 +154,16 @@ impl Keeper {
     /// Whether the directory is between two versions.
     pub async fn is_torn(&self) -> bool {
         let _turn = self.turn.lock().await;
-        self.keep.is_torn()
+        self.keep.lock().clone().is_some_and(|keep| keep.is_torn())
+    }
+
+    /// Somebody else keeps the directory from now on. When no save is under way all is let go of, its locks too; what is
+    /// not saved stays in the directory.
+    pub async fn let_go(&self) {
+        let _turn = self.turn.lock().await;
+        let keep = self.keep.lock().take();
+        // It has threads that are waited for.
+        let _gone = tokio::task::spawn_blocking(move || drop(keep)).await;
     }
 }
 

@@ -13,6 +13,7 @@
 //! ```
 //!
 //! The API is AWS's, of which docs/lambda.md says what is used.
+pub mod claim;
 mod client;
 pub mod environment;
 pub mod extension;
@@ -21,6 +22,7 @@ pub mod proxy;
 mod reply;
 mod telemetry;
 
+pub use claim::Offer;
 pub use environment::Function;
 pub use keeper::{Keep, Keeper, When};
 pub use proxy::Proxy;

@@ -4,6 +4,7 @@ use crate::cli::Context;
 use crate::cli::kept::Kept;
 use crate::lambda::{self, Keeper, Proxy, environment};
 use crate::runtime::{self, Threads};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +27,13 @@ impl Function {
             crate::cli::log_to_stderr("warn");
         }
         Ok(function.map(Self))
+    }
+
+    /// The directory is ours: an extension that keeps it gives way. If none can be asked, the lock decides.
+    pub(super) fn claim(dir: &Path) {
+        if let Err(error) = lambda::claim::claim(dir) {
+            tracing::warn!(%error, "no extension could be asked for the directory");
+        }
     }
 
     /// The command will talk to us in place of the Runtime API.

@@ -2,6 +2,7 @@
 use crate::Result;
 use crate::cli::Context;
 use crate::cli::kept::Kept;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
@@ -13,6 +14,8 @@ impl Function {
     pub(super) fn of(_: &Context) -> Result<Option<Self>> {
         Ok(None)
     }
+
+    pub(super) fn claim(_: &Path) {}
 
     pub(super) fn stand_before(self, _: &mut Command, _: &Arc<Kept>) -> Result<Self> {
         match self {}

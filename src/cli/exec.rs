@@ -8,14 +8,15 @@ mod function;
 use super::flags::{Flags, MountScope};
 use super::kept::{self, End, Kept, Unreadable};
 use super::output::{safe, safe_os, safe_path};
-use super::{Context, Exit, mount};
+use super::{Context, Exit, locate, mount};
 use crate::config::{MountSettings, OnConflict, RemoteSettings, text, words};
 use crate::serve::directory::Stray;
 use crate::serve::run::probe::{Probe, Way, probe};
 use crate::serve::run::{Ended, SpawnError, Supervisor, namespace};
 use crate::{Error, ErrorKind, Result};
 use function::Function;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -23,6 +24,9 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+
+/// How long a process may take to end that was killed.
+const EXIT_MAX: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
 #[derive(Debug, clap::Args)]
 pub struct Exec {
@@ -104,36 +108,37 @@ impl Exec {
         let work = kept::Start { settings: settings.clone(), way, stray, json, daemon: daemon.clone() };
         let of_function = function.is_some();
         let start = move || {
+            let settings = work.settings.clone();
             if of_function {
-                Function::claim(&work.settings.dir);
+                Function::claim(&settings.dir);
             }
-            work.start()
+            work.start().map_err(|e| kept::unreadable(&settings, e))
         };
-        let kept = Arc::new(match supervisor.during(start)? {
+        // Nothing is to be saved yet, and a restore may be cut off anywhere. A daemon would first bring it to its end.
+        let stop = || {
+            let _gone_already = daemon.get().map(|pid| kill_child(*pid));
+        };
+        let started = supervisor.until_asked_to_end(start, stop)?;
+        let kept = match started {
             None => {
-                // It ends as soon as it can; what it has restored by then is in the directory.
-                if let Some(pid) = daemon.get() {
-                    let _gone = kill_process(*pid, Signal::TERM);
+                if locate::is_dead_mount(&settings.dir) {
+                    locate::detach_dead_mount(&settings.dir)?;
                 }
                 return Err(Error::new(ErrorKind::Unavailable, "a signal ended the start"));
             }
             Some(Ok(kept)) => kept,
-            Some(Err(e)) => match kept::unreadable(&settings, e) {
-                (true, e) if self.unreadable == Unreadable::Run => {
-                    context.output.error(&e);
-                    context.output.warn(kept::UNREADABLE);
-                    Kept::unread(&settings, stray, json)?
-                }
-                (_, e) => return Err(e),
-            },
-        });
+            Some(Err((true, e))) if self.unreadable == Unreadable::Run => {
+                context.output.error(&e);
+                context.output.warn(kept::UNREADABLE);
+                Kept::unread(&settings, stray, json)?
+            }
+            Some(Err((_, e))) => return Err(e),
+        };
+        let kept = Arc::new(kept);
         supervisor.owns(kept.daemon());
         let mut command = self.command(way, here);
         let proxied = function.map(|function| function.stand_before(&mut command, &kept)).transpose()?;
-        let ended = match supervisor.asked_to_end() {
-            Some(signal) => Ok(Ended { code: 128 + signal as u8, limit: None, left_behind: false }),
-            None => supervisor.run(&mut command),
-        };
+        let ended = supervisor.run(&mut command);
         let hurry = supervisor.hurry();
         let end = supervisor.during(move || {
             if let Some(proxied) = proxied {
@@ -259,6 +264,20 @@ impl Exec {
         let choice = super::offline::Choice::of(Some(version.clone()));
         super::offline::tag(&remote, tag, Some(&choice)).map(drop)
     }
+}
+
+/// Kills a process and waits for its end, if it is a child of ours: one that has ended may be reaped by now, and its number
+/// be another's.
+fn kill_child(pid: Pid) -> std::io::Result<()> {
+    let process = pidfd_open(pid, PidfdFlags::empty())?;
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok());
+    if parent != Some(std::process::id()) {
+        return Err(std::io::ErrorKind::NotFound.into());
+    }
+    pidfd_send_signal(&process, Signal::KILL)?;
+    poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&EXIT_MAX))?;
+    Ok(())
 }
 
 /// Tries to mount, on an empty directory that nobody sees.

@@ -79,7 +79,7 @@ impl Extension {
                 (true, e) if self.unreadable == Unreadable::Run => {
                     context.output.error(&e);
                     context.output.warn(kept::UNREADABLE);
-                    Kept::unread(&settings, stray, json)
+                    Kept::unread(settings, stray, json)
                 }
                 (_, e) => Err(e),
             },

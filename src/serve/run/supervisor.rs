@@ -10,6 +10,9 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// Signals by which somebody asks for the end before and after the command.
+const ENDS: [i32; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT];
+
 /// How the command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ended {
@@ -54,8 +57,6 @@ pub struct Supervisor {
     hurry: Hurry,
     /// Children that are none of the command's.
     own: Vec<Pid>,
-    /// A signal asked for the end before the command ran.
-    early: Option<i32>,
 }
 
 impl Supervisor {
@@ -65,7 +66,7 @@ impl Supervisor {
         let signals = Signals::catch().map_err(|e| Error::io("cannot catch signals", e))?;
         // Process 1 is that by itself; a kernel that cannot leaves them to it.
         let _as_it_is = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
-        Ok(Self { signals, grace, hurry: Hurry::default(), own: Vec::new(), early: None })
+        Ok(Self { signals, grace, hurry: Hurry::default(), own: Vec::new() })
     }
 
     /// This child is ours, and no part of the command.
@@ -89,9 +90,6 @@ impl Supervisor {
             _ => SpawnError::Refused(e),
         })?;
         let pid = Pid::from_child(&child);
-        if let Some(signal) = self.early.take() {
-            self.pass_on(pid, signal);
-        }
         let mut kill_at = self.hurry.limit().map(|limit| limit - self.grace / 2);
         loop {
             match self.signals.next(kill_at, None).map_err(SpawnError::Refused)? {
@@ -116,11 +114,29 @@ impl Supervisor {
         }
     }
 
-    /// Does what is to be done before or after the command on a thread of its own, while signals are heeded
-    /// here. `None` if the time was up before it was done; it goes on, but nobody waits for it.
+    /// Does what is to be done after the command on a thread of its own, while signals are heeded here: they start the
+    /// clock. `None` if the time was up before it was done; it goes on, but nobody waits for it.
     pub fn during<T: Send + 'static>(
         &mut self,
         work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<Option<T>> {
+        self.beside(work, None)
+    }
+
+    /// The same before the command. Nothing is there to be saved yet, so `None` as soon as a signal asks for the end, when
+    /// `stop` has done away with what must not outlive the work.
+    pub fn until_asked_to_end<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce() -> T + Send + 'static,
+        stop: impl Fn(),
+    ) -> Result<Option<T>> {
+        self.beside(work, Some(&stop))
+    }
+
+    fn beside<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce() -> T + Send + 'static,
+        stop: Option<&dyn Fn()>,
     ) -> Result<Option<T>> {
         let failed = |e: io::Error| Error::io("cannot wait for work and signals", e);
         let (done, finish) =
@@ -132,12 +148,12 @@ impl Supervisor {
         let worker = worker.map_err(failed)?;
         while !worker.is_finished() {
             match self.signals.next(self.hurry.limit(), Some(&done)).map_err(failed)? {
-                Some(caught)
-                    if [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT]
-                        .contains(&caught.number) =>
-                {
+                Some(caught) if ENDS.contains(&caught.number) => {
                     self.hurry.by(Instant::now() + self.grace);
-                    self.early.get_or_insert(caught.number);
+                    if let Some(stop) = stop {
+                        stop();
+                        return Ok(None);
+                    }
                 }
                 Some(_) => {}
                 None if self.hurry.limit().is_some_and(|limit| Instant::now() >= limit) => return Ok(None),
@@ -146,11 +162,6 @@ impl Supervisor {
             }
         }
         worker.join().map(Some).map_err(|panic| std::panic::resume_unwind(panic))
-    }
-
-    /// The signal by which somebody asked for the end before the command ran.
-    pub fn asked_to_end(&self) -> Option<i32> {
-        self.early
     }
 
     fn pass_on(&self, pid: Pid, signal: i32) {

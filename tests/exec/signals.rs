@@ -4,6 +4,55 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;
 
+/// A terminal of its own for what follows `--`; does `what` to it when the file `ready` is there, and ends as that does.
+const IN_TERMINAL: &str = r#"
+import os, pty, sys, time
+what, ready, argv = sys.argv[1], sys.argv[2], sys.argv[4:]
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execv(argv[0], argv)
+while not os.path.exists(ready):
+    time.sleep(0.01)
+if what == "lose":
+    os.close(terminal)
+else:
+    os.write(terminal, b"\x03")
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"#;
+
+fn in_terminal(lab: &Lab, what: &str, script: &str, before: &[&str]) -> Finished {
+    let mut inner = arguments(lab, &lab.place(), &lab.state(), &["--mode", "directory"], script);
+    let at = inner.iter().position(|word| word == "--").unwrap() + 1;
+    inner.splice(at..at, before.iter().map(OsString::from));
+    let clean = lab.command([""; 0]);
+    let mut outer = Command::new("python3");
+    outer.args(["-c", IN_TERMINAL, what]).arg(lab.root().join("ready")).args(["--", BIN]).args(inner);
+    outer.env_clear().envs(clean.get_envs().filter_map(|(k, v)| Some((k, v?))));
+    outer.env("PATH", std::env::var_os("PATH").unwrap()).current_dir(lab.place());
+    run(&mut outer, LIMIT)
+}
+
+/// FUNCTIONS, Exec: "but those that the keys of a terminal send, if the command gets these by itself". The kernel tells of
+/// a terminal that is gone the leader of its session alone, which is `exec`.
+#[test]
+fn a_command_hears_that_its_terminal_is_gone_and_of_keys_in_another_session() {
+    let lab = Lab::prepare(Setup::default());
+    let script = |signal: &str, code: u8| {
+        format!(
+            "trap 'echo {signal} > told; exit {code}' {signal}; touch '{}'; while :; do sleep 0.01; done",
+            lab.root().join("ready").display()
+        )
+    };
+    for (what, signal, before, code) in
+        [("lose", "HUP", &[][..], 5), ("press", "INT", &[][..], 6), ("press", "INT", &["setsid"][..], 7)]
+    {
+        let done = in_terminal(&lab, what, &script(signal, code), before);
+        assert_eq!(done.code, i32::from(code), "{what} {before:?}: {}", done.said());
+        assert_eq!(read(lab.restored(None).join("told")).trim(), signal, "{what} {before:?}");
+        fs::remove_file(lab.root().join("ready")).unwrap();
+    }
+}
+
 /// A remote that refuses the first so many reads and holds all others until it is told.
 fn held_after(cloud: &Cloud, refused: usize) -> (Arc<Notify>, impl Fn() -> usize) {
     let (held, reads) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
@@ -46,4 +95,25 @@ fn a_signal_ends_a_start_at_once_wherever_it_is() {
             held.notify_waiters();
         }
     }
+}
+
+/// FUNCTIONS, Exec: "What is ignored when `exec` starts (`nohup`) is not heard by it either."
+#[test]
+fn what_nohup_keeps_away_ends_no_start() {
+    let cloud = Cloud::prepare();
+    let lab = &cloud.lab;
+    let (held, reads) = held_after(&cloud, 0);
+    let inner = arguments(lab, &lab.place(), &lab.state(), &["--mode", "directory"], "touch ran");
+    let clean = lab.command([""; 0]);
+    let mut outer = Command::new("sh");
+    outer.args(["-c", "trap '' HUP CHLD; exec \"$@\"", "sh", BIN]).args(inner);
+    outer.env_clear().envs(clean.get_envs().filter_map(|(k, v)| Some((k, v?))));
+    outer.env("PATH", std::env::var_os("PATH").unwrap()).current_dir(lab.place()).stdin(Stdio::null());
+    let mut child = outer.spawn().unwrap();
+    eventually("a read is held", LIMIT, || (reads() > 0).then_some(()));
+    signal(child.id(), Signal::HUP);
+    cloud.server.control().clear_hook();
+    held.notify_waiters();
+    assert_eq!(wait_for(&mut child, LIMIT), Some(0));
+    assert!(lab.place().join("ran").exists());
 }

@@ -18,12 +18,15 @@ const CAUGHT: [i32; 9] = [
     libc::SIGCHLD,
 ];
 
+/// Of these, who starts us may want that neither we nor the command hear: `nohup`, a shell's `&`.
+const PERHAPS_IGNORED: [i32; 3] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT];
+
 /// One signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Caught {
     /// Its number.
     pub(super) number: i32,
-    /// The kernel sent it: a terminal's goes to every process in its foreground, the command among them.
+    /// The kernel sent it: a terminal's key goes to every process in its foreground.
     pub(super) from_kernel: bool,
 }
 
@@ -35,15 +38,19 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    /// Blocks them. Call it before any thread is started, so that none has them open.
+    /// Blocks them, but those that are ignored already. Call it before any thread is started, so that none has them open.
     pub(super) fn catch() -> io::Result<Self> {
         let mut set = MaybeUninit::uninit();
         // SAFETY: sigemptyset makes the set, and the calls after it take only valid signal numbers.
         let set = unsafe {
             libc::sigemptyset(set.as_mut_ptr());
             for signal in CAUGHT {
-                libc::sigaddset(set.as_mut_ptr(), signal);
+                if !(PERHAPS_IGNORED.contains(&signal) && is_ignored(signal)) {
+                    libc::sigaddset(set.as_mut_ptr(), signal);
+                }
             }
+            // If it is ignored nobody is told of the end of a child.
+            libc::signal(libc::SIGCHLD, libc::SIG_DFL);
             set.assume_init()
         };
         // SAFETY: the set is made, and nobody asks for the one of before.
@@ -97,6 +104,15 @@ impl Signals {
         let info = unsafe { info.assume_init() };
         let from_kernel = info.ssi_code == libc::SI_KERNEL;
         Ok(Some(Caught { number: info.ssi_signo as i32, from_kernel }))
+    }
+}
+
+fn is_ignored(signal: i32) -> bool {
+    let mut action = MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: it only asks, and what it says is read where it was written.
+    unsafe {
+        libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) == 0
+            && action.assume_init().sa_sigaction == libc::SIG_IGN
     }
 }
 

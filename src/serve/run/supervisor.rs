@@ -102,7 +102,7 @@ impl Supervisor {
                         return Ok(self.ended(status));
                     }
                 }
-                Some(caught) if caught.from_kernel => {} // the command has it as well
+                Some(caught) if caught.from_kernel && has_as_well(pid, caught.number) => {}
                 Some(caught) => {
                     self.pass_on(pid, caught.number);
                     if caught.number == libc::SIGTERM && kill_at.is_none() {
@@ -196,6 +196,14 @@ impl Supervisor {
         let mut pids = children.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?));
         pids.any(|pid| !self.own.contains(&pid))
     }
+}
+
+/// Whether the command has a signal of the kernel's by itself: a terminal sends these to all processes in its foreground.
+/// Any other is for this process alone, as is the SIGHUP of a terminal that is gone, if this is the leader of its session.
+fn has_as_well(command: Pid, signal: i32) -> bool {
+    let of_foreground = [libc::SIGINT, libc::SIGQUIT, libc::SIGWINCH].contains(&signal);
+    of_foreground
+        && rustix::process::getpgid(Some(command)).is_ok_and(|group| group == rustix::process::getpgrp())
 }
 
 /// This process is killed when `parent` dies. Called in it between fork and exec.

@@ -432,7 +432,7 @@ fn without_telemetry_the_next_invocation_says_it() {
     assert_eq!(saved(&lab), 3);
 }
 
-/// LAMBDA, Extension: "On managed instances it is saved when no invocation is under way".
+/// LAMBDA, Extension: "On managed instances the extension saves when no invocation is under way".
 #[test]
 fn where_invocations_run_in_parallel_quiet_is_the_time_to_save() {
     let lab = Lab::prepare(Setup::default());

@@ -14,6 +14,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::time::MissedTickBehavior;
 
 /// The name we register by: that of our file in `/opt/extensions`.
 pub const NAME: &str = "icecache";
@@ -92,7 +93,13 @@ impl Extension {
         let (reason, deadline) = match (self.invoked, &telemetry) {
             (true, Some(telemetry)) => self.told(keeper, telemetry).await?,
             (true, None) => self.untold(keeper).await?,
-            (false, telemetry) => self.parallel(keeper, telemetry.as_ref()).await?,
+            (false, telemetry) => {
+                let every = match keeper.when() {
+                    When::Every(time) => time,
+                    _ => UNTOLD_EVERY,
+                };
+                self.parallel(keeper, telemetry.as_ref(), every).await?
+            }
         };
         let latest = Instant::now() + SHUTDOWN_TIME;
         let limit = deadline.map_or(latest, |deadline| deadline.limit().min(latest));
@@ -140,18 +147,17 @@ impl Extension {
         }
     }
 
-    /// Invocations run in parallel: it is saved when none does, or from time to time.
+    /// Invocations run in parallel: it is saved when none does, or from time to time, however often none does.
     async fn parallel(
         &self,
         keeper: &Arc<Keeper>,
         telemetry: Option<&Telemetry>,
+        every: Duration,
     ) -> Result<(String, Option<Deadline>)> {
-        let every = match keeper.when() {
-            When::Every(time) => time,
-            _ => UNTOLD_EVERY,
-        };
         let end = self.next();
         tokio::pin!(end);
+        let mut latest = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
+        latest.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let quiet = async {
                 match telemetry {
@@ -164,8 +170,13 @@ impl Extension {
                     let event = event?;
                     return Ok((event.shutdown_reason.unwrap_or_default(), event.deadline_ms.map(Deadline::at)));
                 }
-                () = quiet => if keeper.ended() { note(keeper.save(None).await) },
-                () = tokio::time::sleep(every) => note(keeper.save(None).await),
+                ended = quiet => {
+                    let due = (0..ended).filter(|_| keeper.ended()).count();
+                    if due > 0 {
+                        note(keeper.save(None).await);
+                    }
+                }
+                _ = latest.tick() => note(keeper.save(None).await),
             }
         }
     }
@@ -229,5 +240,78 @@ async fn settle(keeper: &Keeper, limit: Option<Instant>) -> Result<()> {
 fn note(saved: Result<(), Arc<Error>>) {
     if let Err(error) = saved {
         tracing::error!(%error, "what changed is not saved; the next save tries again");
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used)] // a test may panic
+mod tests {
+    use super::*;
+    use crate::lambda::keeper::Keep;
+    use std::time::Instant;
+    use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+    /// Tells of each save.
+    struct Told(UnboundedSender<()>);
+
+    impl Keep for Told {
+        fn save(&self, _: Option<Instant>) -> Result<()> {
+            let _over = self.0.send(());
+            Ok(())
+        }
+
+        fn renew(&self, _: Option<Instant>) -> Result<()> {
+            Ok(())
+        }
+
+        fn is_torn(&self) -> bool {
+            false
+        }
+    }
+
+    /// What is saved where invocations run in parallel, in a sandbox that never ends.
+    async fn parallel(
+        when: When,
+        every: Duration,
+    ) -> (Arc<Telemetry>, UnboundedReceiver<()>, tokio::task::JoinHandle<()>) {
+        let api = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("listens");
+        let address = api.local_addr().expect("bound").to_string();
+        let (saves, saved) = unbounded_channel();
+        let telemetry = Arc::new(Telemetry::silent());
+        let told = telemetry.clone();
+        let goes_on = tokio::spawn(async move {
+            let _answers_nobody = api;
+            let client = Client::new(&address).expect("an address");
+            let extension = Extension { client, identifier: "one".into(), invoked: false };
+            let keeper = Arc::new(Keeper::new(Arc::new(Told(saves)), when));
+            let _never = extension.parallel(&keeper, Some(&told), every).await;
+        });
+        (telemetry, saved, goes_on)
+    }
+
+    /// LAMBDA: "and every 10 seconds ... in any case". Each quiet is seen long before that, and none of them is the one to save.
+    #[tokio::test]
+    async fn invocations_that_come_and_go_put_no_save_off() {
+        let (telemetry, mut saved, goes_on) =
+            parallel(When::Count(u64::MAX), Duration::from_millis(50)).await;
+        let come_and_go = tokio::spawn(async move {
+            loop {
+                telemetry.over(1);
+                tokio::time::sleep(Duration::from_millis(1)).await; // so often they end
+            }
+        });
+        let late = tokio::time::timeout(Duration::from_secs(60), saved.recv()).await;
+        late.expect("put off for ever").expect("saves");
+        come_and_go.abort();
+        goes_on.abort();
+    }
+
+    #[tokio::test]
+    async fn invocations_are_counted_not_the_times_when_there_is_none() {
+        let (telemetry, mut saved, goes_on) = parallel(When::Count(3), Duration::from_secs(3600)).await;
+        telemetry.over(3); // they ran beside each other
+        let late = tokio::time::timeout(Duration::from_secs(60), saved.recv()).await;
+        late.expect("taken for one").expect("saves");
+        goes_on.abort();
     }
 }

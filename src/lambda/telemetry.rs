@@ -80,9 +80,9 @@ impl Telemetry {
     }
 
     /// Waits until an invocation has ended since `before` and none is under way; how many have ended by then.
-    pub(super) async fn quiet(&self) {
+    pub(super) async fn quiet(&self) -> usize {
         self.until(|seen| !seen.done.is_empty() && seen.under_way.is_empty()).await;
-        self.shared.seen.lock().done.clear();
+        self.shared.seen.lock().done.drain(..).count()
     }
 
     async fn until(&self, holds: impl Fn(&Seen) -> bool) {
@@ -95,6 +95,20 @@ impl Telemetry {
             }
             changed.await;
         }
+    }
+}
+
+#[cfg(test)]
+impl Telemetry {
+    /// That of nobody.
+    pub(super) fn silent() -> Self {
+        Self { shared: Arc::default() }
+    }
+
+    /// So many invocations are over.
+    pub(super) fn over(&self, number: usize) {
+        self.shared.seen.lock().done.extend((0..number).map(|n| n.to_string()));
+        self.shared.changed.notify_waiters();
     }
 }
 
@@ -187,7 +201,7 @@ mod tests {
         assert!(waits("two").await);
         assert!(tokio::time::timeout(Duration::ZERO, telemetry.quiet()).await.is_err());
         note(&shared, r#"[{"type":"platform.runtimeDone","record":{"requestId":"two","status":"timeout"}}]"#);
-        telemetry.quiet().await;
+        assert_eq!(telemetry.quiet().await, 2);
         assert!(tokio::time::timeout(Duration::ZERO, telemetry.quiet()).await.is_err(), "told once");
     }
 }

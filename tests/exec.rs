@@ -4,6 +4,8 @@
 #[path = "support/cloud.rs"]
 mod cloud;
 mod harness;
+#[path = "exec/private.rs"]
+mod private;
 #[path = "exec/signals.rs"]
 mod signals;
 mod support;

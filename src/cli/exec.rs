@@ -11,7 +11,7 @@ use super::output::{safe, safe_os, safe_path};
 use super::{Context, Exit, locate, mount};
 use crate::config::{MountSettings, OnConflict, RemoteSettings, text, words};
 use crate::serve::directory::Stray;
-use crate::serve::run::probe::{Probe, Way, probe};
+use crate::serve::run::probe::{Probe, Step, Way, probe};
 use crate::serve::run::{Ended, SpawnError, Supervisor, namespace};
 use crate::{Error, ErrorKind, Result};
 use function::Function;
@@ -161,13 +161,25 @@ impl Exec {
                 _ => Ok((Way::Directory, Some(why))),
             };
         }
-        let probe = probed(settings);
+        let probe = self.kept_whole(probed(settings), settings);
         let why = probe.reason();
         if probe.way == Way::Directory && self.mode == Mode::Mount {
             let message = format!("cannot mount: {}", why.unwrap_or_default());
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
         Ok((probe.way, why))
+    }
+
+    /// `probe`, but no namespace in which files of others would look like nobody's, and be saved so.
+    fn kept_whole(&self, mut probe: Probe, settings: &MountSettings) -> Probe {
+        if probe.way == Way::Private
+            && let Some(path) = namespace::displaced(&settings.dir)
+        {
+            let detail = format!("it has no place for the owner or the group of {}", safe_path(&path));
+            probe.steps.push(Step { what: "keep owners in a private namespace", ok: false, detail });
+            probe.way = Way::Directory;
+        }
+        probe
     }
 
     fn command(&self, way: Way, here: Option<PathBuf>) -> Command {

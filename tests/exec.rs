@@ -100,9 +100,28 @@ fn the_version_at_the_end_gets_a_tag() {
     exec(&lab, &["--mode", "directory", "--tag", "first"], "echo 1 > n").must("exec");
     exec(&lab, &["--mode", "directory"], "echo 2 > n").must("exec");
     assert_eq!(read(lab.restored(Some("first")).join("n")), "1\n");
-    let done = exec(&lab, &["--mode", "directory", "--tag", "not a tag"], "exit 4");
-    assert_eq!(done.code, 125, "{}", done.said());
-    assert!(done.stderr.contains("ended with 4"), "{}", done.said());
+}
+
+/// FUNCTIONS, Exec: "So is it if `exec` could not begin": whatever the reason, and without the command.
+#[test]
+fn what_makes_no_sense_is_refused_before_the_command_runs() {
+    let lab = Lab::prepare(Setup::default());
+    exec(&lab, &["--mode", "directory"], "true").must("exec");
+    let refused = |options: &[&str]| {
+        let done = exec(&lab, &[&["--mode", "directory"], options].concat(), "touch ran; exit 2");
+        assert_eq!(done.code, 125, "{options:?}: {}", done.said());
+        assert!(!lab.place().join("ran").exists(), "{options:?}: {}", done.said());
+    };
+    refused(&["--tag", "bad tag/x"]);
+    refused(&["--layout", "single", "--tag", "x"]);
+    refused(&["--layout", "single"]); // the name is there in layers
+    refused(&["--backing", "/somewhere"]);
+    refused(&["--no-such-option"]);
+    for arguments in [&["exec", "--", "true"][..], &["--json", "exec", "--dir", "/no/such", "--", "true"]] {
+        let done = lab.call(arguments);
+        assert_eq!(done.code, 125, "{arguments:?}: {}", done.said());
+    }
+    lab.call(["exec", "--help"]).must("help");
 }
 
 /// Starts `exec` and waits until its command has made the file `ready`.
@@ -312,6 +331,9 @@ fn doctor_prints_the_steps() {
         serde_json::from_str(&lab.call(["doctor", "--json"]).must("doctor").stdout).unwrap();
     assert_eq!(json["way"], if is_root() { "mount".into() } else { json["way"].clone() });
     assert!(json["steps"].as_array().is_some_and(|steps| steps.len() >= 2), "{json}");
+    // Where nothing can be made.
+    let elsewhere = run(lab.command(["doctor"]).env("TMPDIR", "/proc"), LIMIT).must("doctor");
+    assert!(elsewhere.stdout.contains("exec and mount: "), "{}", elsewhere.said());
 }
 
 /// FUNCTIONS, Exec: "If not everything is saved its exit code is 125 and it says so."
@@ -354,7 +376,19 @@ fn a_state_that_cannot_be_read_is_not_overwritten() {
     let refused = exec(&lab, &["--mode", "directory", "--unreadable", "fail"], "echo ran > ran");
     assert_eq!(refused.code, 125, "{}", refused.said());
     assert!(!lab.place().join("ran").exists(), "{}", refused.said());
-    // Readable again at the end: it is another state than the command had.
+    // Readable again at the end: it is another state than the command had, whatever becomes of other conflicts.
+    let again = lab.root().join("readable");
+    let readable = again.clone();
+    cloud.server.control().set_hook(move |request| match request.operation {
+        "GetObject" | "HeadObject" if !readable.exists() => Fault::FailBefore(s3s::S3ErrorCode::AccessDenied),
+        _ => Fault::None,
+    });
+    for policy in ["fail", "read-only"] {
+        let script = format!("echo bad > file; touch '{}'", again.display());
+        let done = exec(&lab, &["--mode", "directory", "--on-conflict", policy], &script);
+        assert_eq!(done.code, 125, "{policy}: {}", done.said());
+        fs::remove_file(&again).unwrap();
+    }
     cloud.server.control().clear_hook();
     assert_eq!(read(lab.restored(None).join("file")), "good\n");
 }

@@ -390,7 +390,7 @@ fn after_an_answer_or_now_and_then_it_is_saved_before_the_sandbox_rests() {
     let lab = Lab::prepare(Setup::default());
     let sandbox = Sandbox::new(Refusals::default());
     let mut process = wrapped(&lab, &sandbox, &plain(), &[("ICECACHE_FLUSH", "sometimes")]);
-    assert_eq!(wait_for(&mut process.0, LIMIT), Some(2), "a time that is none");
+    assert_eq!(wait_for(&mut process.0, LIMIT), Some(125), "a time that is none");
 }
 
 /// LAMBDA, Extension: "saved when telemetry says that an invocation is over, and before the sandbox is frozen".

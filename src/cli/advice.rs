@@ -8,7 +8,13 @@ const REFUSED_ENTRY: &str = "entry refused: ";
 const LISTENING: &str = "cannot listen at ";
 
 /// What helps with one error alone: a part of its text, for the same reason, and the advice.
-const PARTICULAR: [(&str, &str); 6] = [
+const PARTICULAR: [(&str, &str); 8] = [
+    ("a signal ended the start", "nothing is lost: start it again"),
+    (
+        "another icecache uses this",
+        "'icecache status' lists mounts, and 'icecache unmount DIR' ends one; an exec without a mount ends with its \
+         command, and is found by 'ps' alone",
+    ),
     (
         "target directory is not empty",
         "name a new or an empty directory; with --force files of the same path are replaced",
@@ -191,6 +197,20 @@ mod tests {
         }
         let denied = Error::new(ErrorKind::Denied, "remote denies access");
         assert!(advice(&denied, About::Directory).is_some_and(|advice| advice.contains("credentials")));
+    }
+
+    #[test]
+    fn what_a_signal_ended_is_no_matter_of_the_network_and_not_each_holder_is_a_mount() {
+        let stopped = Error::new(ErrorKind::Unavailable, "a signal ended the start");
+        assert!(
+            advice(&stopped, About::Directory).is_some_and(|advice| !advice.contains("network")),
+            "{stopped}"
+        );
+        for held in ["another icecache uses this directory: /d", "another icecache uses this state directory"]
+        {
+            let advice = advice(&Error::new(ErrorKind::Busy, held), About::Directory).expect("advice");
+            assert!(advice.contains("exec"), "{held}: {advice}");
+        }
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! `icecache doctor`: what works on this machine, found out by trying.
 use super::output::safe;
 use super::{Context, Exit};
+use crate::Result;
 use crate::serve::run::probe::{Probe, Way, probe, try_private};
-use crate::{Error, Result};
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
@@ -12,11 +12,9 @@ pub struct Doctor {}
 
 impl Doctor {
     pub fn run(self, context: &Context) -> Result<Exit> {
-        let place = std::env::temp_dir().join(format!("icecache-doctor-{}", std::process::id()));
-        let failed = |e| Error::io(format!("cannot make a directory to try on: {}", place.display()), e);
-        DirBuilder::new().mode(0o700).create(&place).map_err(failed)?;
-        let probe = probe(&place);
-        let _gone = std::fs::remove_dir(&place);
+        let place = place();
+        let probe = probe(place.as_deref().map_err(String::clone));
+        let _gone = place.map(std::fs::remove_dir);
         if context.output.json {
             context.output.value(&probe)?;
             return Ok(Exit::Done);
@@ -26,6 +24,21 @@ impl Doctor {
         context.output.line(&format!("exec and mount: {}", sentence(&probe)));
         Ok(Exit::Done)
     }
+}
+
+/// An empty directory, wherever one can be made.
+fn place() -> std::result::Result<PathBuf, String> {
+    let name = format!("icecache-doctor-{}", std::process::id());
+    let mut why = String::new();
+    for above in [std::env::temp_dir(), "/tmp".into(), "/var/tmp".into(), "/dev/shm".into()] {
+        let place = above.join(&name);
+        match DirBuilder::new().mode(0o700).create(&place) {
+            Ok(()) => return Ok(place),
+            Err(e) if why.is_empty() => why = format!("cannot make {}: {e}", place.display()),
+            Err(_) => {}
+        }
+    }
+    Err(why)
 }
 
 fn row(step: &crate::serve::run::probe::Step) -> [String; 3] {

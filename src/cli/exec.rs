@@ -8,7 +8,7 @@ mod function;
 use super::flags::{Flags, MountScope};
 use super::kept::{self, End, Kept, Unreadable};
 use super::output::{safe, safe_os, safe_path};
-use super::{Context, Exit, locate, mount};
+use super::{Context, Exit, locate, mount, offline};
 use crate::config::{MountSettings, OnConflict, RemoteSettings, text, words};
 use crate::serve::directory::Stray;
 use crate::serve::run::probe::{Probe, Step, Way, probe};
@@ -76,11 +76,11 @@ impl Exec {
         let here = std::env::current_dir().ok();
         match self.supervised(&mut supervisor, here, context) {
             // As with `env` or `nice`: the codes below are the command's.
-            Err(e) if e.kind() != ErrorKind::Invalid => {
+            Err(e) => {
                 context.output.error(&e);
                 Ok(Exit::ExecFailed)
             }
-            other => other,
+            done => done,
         }
     }
 
@@ -92,6 +92,9 @@ impl Exec {
     ) -> Result<Exit> {
         let function = Function::of(context)?;
         let (settings, merged) = kept::settings(self.dir.as_deref(), &self.flags, context)?;
+        if let Some(tag) = &self.tag {
+            offline::check_tag(settings.layout, tag)?;
+        }
         let (way, why) = self.way(&settings)?;
         if way == Way::Directory && settings.backing.is_some() {
             let message = "without a mount the files are in the directory itself: leave --backing out";
@@ -119,6 +122,7 @@ impl Exec {
             let _gone_already = daemon.get().map(|pid| kill_child(*pid));
         };
         let started = supervisor.until_asked_to_end(start, stop)?;
+        let mut is_read = true;
         let kept = match started {
             None => {
                 if locate::is_dead_mount(&settings.dir) {
@@ -130,6 +134,7 @@ impl Exec {
             Some(Err((true, e))) if self.unreadable == Unreadable::Run => {
                 context.output.error(&e);
                 context.output.warn(kept::UNREADABLE);
+                is_read = false;
                 Kept::unread(&settings, stray, json)?
             }
             Some(Err((_, e))) => return Err(e),
@@ -146,7 +151,9 @@ impl Exec {
             }
             kept.end(hurry.limit())
         })?;
-        self.report(&ended, end, &settings, context)
+        // Who comes second may have chosen to lose that; nobody has chosen to work without the state.
+        let may_lose = is_read && settings.on_conflict == OnConflict::ReadOnly;
+        self.report(&ended, end, may_lose, &settings, context)
     }
 
     /// What is to be done, and why not something better.
@@ -201,6 +208,7 @@ impl Exec {
         &self,
         ended: &std::result::Result<Ended, SpawnError>,
         end: Option<Result<End>>,
+        may_lose: bool,
         settings: &MountSettings,
         context: &Context,
     ) -> Result<Exit> {
@@ -224,9 +232,7 @@ impl Exec {
         };
         let end = match end {
             None => return failed("the time was up (--grace)"),
-            Some(Err(e))
-                if e.kind() == ErrorKind::Conflict && settings.on_conflict == OnConflict::ReadOnly =>
-            {
+            Some(Err(e)) if e.kind() == ErrorKind::Conflict && may_lose => {
                 output.warn(&format!(
                     "nothing is saved, it is in {}: {}",
                     safe_path(&settings.dir),
@@ -253,7 +259,7 @@ impl Exec {
             for line in &end.unsaved {
                 output.say(&format!("not saved: {}", safe(line)));
             }
-            if end.lost && settings.on_conflict == OnConflict::ReadOnly {
+            if end.lost && may_lose {
                 return Ok(exit);
             }
             return failed(&format!("{} entries", end.unsaved.len()));
@@ -273,8 +279,8 @@ impl Exec {
             None => settings.name.clone(),
         };
         let remote = RemoteSettings { name, ..settings.remote_settings() };
-        let choice = super::offline::Choice::of(Some(version.clone()));
-        super::offline::tag(&remote, tag, Some(&choice)).map(drop)
+        let choice = offline::Choice::of(Some(version.clone()));
+        offline::tag(&remote, tag, Some(&choice)).map(drop)
     }
 }
 
@@ -296,7 +302,7 @@ fn kill_child(pid: Pid) -> std::io::Result<()> {
 fn probed(settings: &MountSettings) -> Probe {
     let place = settings.state_dir.join("probe");
     let _there_already = fs::create_dir_all(&place);
-    probe(&place)
+    probe(Ok(&place))
 }
 
 /// One line: what is done, and what failed before.

@@ -172,15 +172,26 @@ fn log_to_stderr(default: &str) {
         .try_init();
 }
 
+/// Whether it is `exec`, none of whose own codes may look like one of its command.
+fn is_exec(words: &[std::ffi::OsString]) -> bool {
+    let verb = words.iter().skip(1).find(|word| !word.as_encoded_bytes().starts_with(b"-"));
+    verb.is_some_and(|verb| verb == "exec")
+}
+
 /// Parses, runs, reports.
 pub fn main() -> ExitCode {
-    let parsed = command().try_get_matches_from(words());
+    let words = words();
+    let parsed = command().try_get_matches_from(&words);
     let cli = match parsed.and_then(|matches| <Cli as clap::FromArgMatches>::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(e) => {
             // What cannot be parsed can still be asked how it wants its answer.
             let typed = std::env::args_os().skip(1).take_while(|word| word != "--");
-            return output::usage(&e, typed.into_iter().any(|word| word == "--json")).into();
+            return match output::usage(&e, typed.into_iter().any(|word| word == "--json")) {
+                Exit::Usage if is_exec(&words) => Exit::ExecFailed,
+                exit => exit,
+            }
+            .into();
         }
     };
     let output = Output::of_process(cli.json).about(cli.verb.about());

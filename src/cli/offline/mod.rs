@@ -15,7 +15,7 @@ pub use import::{import, single_archive};
 pub use log::log;
 pub use prune::{Pruned, Rules, prune};
 pub use restore::restore;
-pub use tag::{Tagged, tag};
+pub use tag::{Tagged, check_tag, tag};
 pub use verify::verify;
 
 pub use crate::config::Choice;

@@ -4,7 +4,7 @@ use super::{Choice, Opened, unknown};
 use crate::config::{Layout, RemoteSettings};
 use crate::remote::{Condition, RemoteError};
 use crate::state::choice::choose;
-use crate::state::head::{TAGS_MAX, VersionId, check_tag, head_key, read_head};
+use crate::state::head::{self, TAGS_MAX, VersionId, head_key, read_head};
 use crate::{Error, ErrorKind, Result};
 use bytes::Bytes;
 use serde::Serialize;
@@ -23,16 +23,22 @@ pub struct Tagged {
     pub before: Option<VersionId>,
 }
 
-/// Sets a tag to a version, or takes it away (`None`).
-pub fn tag(remote: &RemoteSettings, tag: &str, choice: Option<&Choice>) -> Result<Tagged> {
-    check_tag(tag).map_err(|_| {
+/// Whether a version in `layout` can have this tag.
+pub fn check_tag(layout: Layout, tag: &str) -> Result<()> {
+    head::check_tag(tag).map_err(|_| {
         let message = format!("a tag has 1 to 128 of A-Z a-z 0-9 . _ - and is no number: {tag}");
         Error::new(ErrorKind::Invalid, message)
     })?;
-    if remote.layout == Layout::Single {
+    if layout == Layout::Single {
         let message = "layout single keeps the newest version only: nothing to tag";
         return Err(Error::new(ErrorKind::Unsupported, message));
     }
+    Ok(())
+}
+
+/// Sets a tag to a version, or takes it away (`None`).
+pub fn tag(remote: &RemoteSettings, tag: &str, choice: Option<&Choice>) -> Result<Tagged> {
+    check_tag(remote.layout, tag)?;
     let opened = Opened::new(remote)?;
     let key = head_key(remote.name.as_str());
     let read = || opened.runtime.block_on(read_head(&*opened.store, remote.name.as_str()));

@@ -46,9 +46,9 @@ impl Probe {
     }
 }
 
-/// Tries on `place`, an empty directory.
+/// Tries on `place`, an empty directory, or says why there is none.
 #[cfg(feature = "fuse")]
-pub fn probe(place: &Path) -> Probe {
+pub fn probe(place: Result<&Path, String>) -> Probe {
     let mut steps = Vec::new();
     let way = climb(place, &mut steps);
     Probe { steps, way }
@@ -56,13 +56,13 @@ pub fn probe(place: &Path) -> Probe {
 
 /// Says that this build has no mount.
 #[cfg(not(feature = "fuse"))]
-pub fn probe(_: &Path) -> Probe {
+pub fn probe(_: Result<&Path, String>) -> Probe {
     let detail = "this build was made without the feature 'fuse'".to_owned();
     Probe { steps: vec![Step { what: "program", ok: false, detail }], way: Way::Directory }
 }
 
 #[cfg(feature = "fuse")]
-fn climb(place: &Path, steps: &mut Vec<Step>) -> Way {
+fn climb(place: Result<&Path, String>, steps: &mut Vec<Step>) -> Way {
     use crate::fuse::attempt::{device, try_mount, try_open};
     let mut took = |what: &'static str, outcome: Result<String, String>| {
         let ok = outcome.is_ok();
@@ -73,6 +73,13 @@ fn climb(place: &Path, steps: &mut Vec<Step>) -> Way {
     if !took("device /dev/fuse", device()) || !took("open /dev/fuse", try_open()) {
         return Way::Directory;
     }
+    let place = match place {
+        Ok(place) => place,
+        Err(why) => {
+            took("a directory to mount on", Err(why));
+            return Way::Directory;
+        }
+    };
     if took("mount", try_mount(place)) {
         return Way::Mount;
     }

@@ -138,7 +138,7 @@ impl Keeper {
     /// Puts in order what saves have left in the remote, until `limit`.
     pub async fn tidy(&self, limit: Option<Instant>) {
         let _turn = self.turn.lock().await;
-        let keep = self.keep.clone();
+        let Some(keep) = self.keep.lock().clone() else { return };
         let _without_harm = tokio::task::spawn_blocking(move || keep.tidy(limit)).await;
     }
 

@@ -19,21 +19,21 @@ const DYING_PAUSE: Duration = Duration::from_millis(20);
 const HERE: [u8; 1] = *b"k";
 
 /// The two that may keep a directory.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 enum Role {
     Exec,
     Extension,
 }
 
 /// The socket of `role` for a directory: it has no place in the file system, and is of this sandbox alone.
-fn address(dir: &Path, role: &Role) -> io::Result<SocketAddr> {
+fn address(dir: &Path, role: Role) -> io::Result<SocketAddr> {
     let dir = blake3::hash(dir.as_os_str().as_bytes()).to_hex();
     let user = rustix::process::geteuid();
     SocketAddr::from_abstract_name(format!("icecache/{user}/{role:?}/{dir}"))
 }
 
 fn listen(dir: &Path, role: Role) -> io::Result<UnixListener> {
-    let address = address(dir, &role)?;
+    let address = address(dir, role)?;
     let give_up = Instant::now() + DYING_PATIENCE;
     loop {
         match UnixListener::bind_addr(&address) {
@@ -46,7 +46,7 @@ fn listen(dir: &Path, role: Role) -> io::Result<UnixListener> {
 }
 
 fn call(dir: &Path, role: Role) -> io::Result<UnixStream> {
-    UnixStream::connect_addr(&address(dir, &role)?)
+    UnixStream::connect_addr(&address(dir, role)?)
 }
 
 /// `dir` is for this process, an `exec`, as long as it lives. Returns when the extension has given way, if there is one;

@@ -248,7 +248,6 @@ fn note(saved: Result<(), Arc<Error>>) {
 mod tests {
     use super::*;
     use crate::lambda::keeper::Keep;
-    use std::time::Instant;
     use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
     /// Tells of each save.

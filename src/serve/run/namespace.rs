@@ -9,7 +9,7 @@ use rustix::process::{WaitOptions, getegid, geteuid};
 use rustix::thread::{CapabilitySet, UnshareFlags, unshare_unsafe};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -104,9 +104,9 @@ impl Helper {
     }
 }
 
-fn write(process: impl AsFd, maps: &[(&str, String)]) -> io::Result<()> {
+fn write(process: &OwnedFd, maps: &[(&str, String)]) -> io::Result<()> {
     for (file, map) in maps {
-        let file = openat(process.as_fd(), *file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+        let file = openat(process, *file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
         // The kernel takes a map in one write alone.
         File::from(file).write_all(map.as_bytes())?;
     }

@@ -22,6 +22,8 @@ pub const NAME: &str = "icecache";
 const UNTOLD_EVERY: Duration = Duration::from_secs(10);
 /// A sandbox that ends gives us less than that.
 const SHUTDOWN_TIME: Duration = Duration::from_secs(2);
+/// So long the end of the sandbox may have to wait until layers are merged.
+const TIDY_TIME: Duration = Duration::from_secs(1);
 
 /// See the module.
 #[derive(Debug)]
@@ -173,10 +175,10 @@ impl Extension {
                 ended = quiet => {
                     let due = (0..ended).filter(|_| keeper.ended()).count();
                     if due > 0 {
-                        note(keeper.save(None).await);
+                        save_between(keeper).await;
                     }
                 }
-                _ = latest.tick() => note(keeper.save(None).await),
+                _ = latest.tick() => save_between(keeper).await,
             }
         }
     }
@@ -235,6 +237,12 @@ async fn settle(keeper: &Keeper, limit: Option<Instant>) -> Result<()> {
     note(saved);
     keeper.tidy(limit).await;
     Ok(())
+}
+
+/// Saves between invocations that nobody counts, and puts in order what that leaves.
+async fn save_between(keeper: &Keeper) {
+    note(keeper.save(None).await);
+    keeper.tidy(Some(Instant::now() + TIDY_TIME)).await;
 }
 
 fn note(saved: Result<(), Arc<Error>>) {

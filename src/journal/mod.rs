@@ -3,7 +3,10 @@
 //! A journal is a rebuildable index: user data never lives in it alone. Keys and values are bytes
 //! in named trees; a batch over any trees is applied whole or not at all, and what was flushed
 //! survives a crash of the process and of the machine.
+#[cfg(test)]
+pub(crate) mod failing;
 mod memory;
+mod redo;
 mod sled;
 
 #[cfg(test)]
@@ -11,6 +14,7 @@ mod sled;
 mod tests;
 
 pub use self::memory::MemoryJournal;
+pub use self::redo::Redo;
 pub use self::sled::{Damage, Opened, SledJournal, move_aside, moved_aside, remove_aside};
 
 use std::path::PathBuf;
@@ -95,8 +99,8 @@ pub trait Journal: Send + Sync + std::fmt::Debug {
     /// Makes all that was applied survive a crash.
     fn flush(&self) -> Result<(), JournalError>;
 
-    /// Begins anew after a write or a flush has failed: what was not flushed is lost, and the caller applies it again.
-    /// Without it whatever follows may go on failing.
+    /// Begins anew after a write or a flush has failed. Without it whatever follows may go on failing. What was not
+    /// flushed is lost, unless the journal keeps it itself ([`Redo`]).
     fn recover(&self) -> Result<(), JournalError> {
         Ok(())
     }

@@ -4,7 +4,8 @@
 //! more than the index. So every call into it is fenced against panics, and a journal that cannot
 //! be opened is moved aside and begun anew; the caller is told, and rebuilds.
 //!
-//! An idle journal costs no wake-up and little memory; see `keeper`.
+//! An idle journal costs no wake-up and little memory; see `keeper`. A disk that fails for a while costs nothing that was
+//! applied; see [`Redo`].
 mod aside;
 mod database;
 mod garbage;
@@ -14,7 +15,7 @@ mod threads;
 
 pub use aside::{move_aside, moved_aside, remove_aside};
 
-use super::{Batch, Journal, JournalError, Pairs, Tree, full_key};
+use super::{Batch, Journal, JournalError, Pairs, Redo, Tree, full_key};
 use database::{Missing, fenced};
 use keeper::{Keeper, MANNERS};
 use std::fs::File;
@@ -24,10 +25,16 @@ use std::time::{Duration, Instant};
 /// A journal in a directory, held by one process.
 #[derive(Debug)]
 pub struct SledJournal {
-    keeper: Keeper,
+    redo: Redo<Database>,
     path: PathBuf,
     /// Held until the journal is dropped; declared last, so that sled is closed before.
     _lock: File,
+}
+
+/// The database alone.
+#[derive(Debug)]
+struct Database {
+    keeper: Keeper,
 }
 
 /// A journal that could be opened, perhaps only as an empty one.
@@ -83,19 +90,24 @@ impl SledJournal {
         };
         let keeper =
             Keeper::new(db, path, MANNERS).map_err(|source| JournalError::Io { action: "keep", source })?;
-        Ok(Opened { journal: Self { keeper, path: path.into(), _lock: lock }, damage })
+        let redo = Redo::new(Database { keeper });
+        Ok(Opened { journal: Self { redo, path: path.into(), _lock: lock }, damage })
     }
 
     /// Bytes on disk.
     pub fn size_on_disk(&self) -> Result<u64, JournalError> {
-        let db = self.keeper.enter()?;
+        let db = self.keeper().enter()?;
         fenced("measure", || db.size_on_disk())
     }
 
     /// Waits until it is at rest, at most for `patience`: whether it is, and how often the database was
     /// opened anew until then.
     pub fn wait_rest(&self, patience: Duration) -> (bool, u64) {
-        self.keeper.wait_rest(patience)
+        self.keeper().wait_rest(patience)
+    }
+
+    fn keeper(&self) -> &Keeper {
+        &self.redo.inner().keeper
     }
 
     /// Where it is.
@@ -105,6 +117,32 @@ impl SledJournal {
 }
 
 impl Journal for SledJournal {
+    fn get(&self, tree: Tree, key: &[u8]) -> Result<Option<Vec<u8>>, JournalError> {
+        self.redo.get(tree, key)
+    }
+
+    fn apply(&self, batch: Batch) -> Result<(), JournalError> {
+        self.redo.apply(batch)
+    }
+
+    fn scan(&self, tree: Tree, prefix: &[u8], from: &[u8]) -> Pairs<'_> {
+        self.redo.scan(tree, prefix, from)
+    }
+
+    fn visit(&self, tree: Tree, each: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), JournalError> {
+        self.redo.visit(tree, each)
+    }
+
+    fn flush(&self) -> Result<(), JournalError> {
+        self.redo.flush()
+    }
+
+    fn recover(&self) -> Result<(), JournalError> {
+        self.redo.recover()
+    }
+}
+
+impl Journal for Database {
     fn get(&self, tree: Tree, key: &[u8]) -> Result<Option<Vec<u8>>, JournalError> {
         let db = self.keeper.enter()?;
         db.touch(1);
@@ -335,7 +373,7 @@ mod tests {
         let set = |value: &[u8]| {
             let journal = open(&path).journal;
             journal
-                .keeper
+                .keeper()
                 .enter()
                 .expect("opens")
                 .insert(full_key(FORMAT_TREE, FORMAT_KEY), value)
@@ -357,7 +395,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("dir");
         let journal = open(&dir.path().join("journal")).journal;
         let pairs: Vec<_> =
-            journal.keeper.enter().expect("opens").iter().map(|p| p.expect("reads")).collect();
+            journal.keeper().enter().expect("opens").iter().map(|p| p.expect("reads")).collect();
         assert_eq!(pairs.len(), 1);
         assert_eq!(pairs[0].0, b"icecache\0format");
         assert_eq!(pairs[0].1, b"ICECACHE\x01\0\0\0");

@@ -11,9 +11,9 @@ use crate::state::absent::Absent;
 use crate::state::chunk::Known;
 use crate::state::head::VersionId;
 use crate::state::identity::Identity;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use uuid::Uuid;
 
@@ -105,8 +105,9 @@ impl From<RecordError> for crate::Error {
 #[derive(Debug)]
 pub struct Records {
     journal: Arc<dyn Journal>,
-    /// The meta document as the journal has it.
+    /// The meta document as the journal has it, unless it is doubtful: see [`Records::known_meta`].
     meta: Mutex<Meta>,
+    doubtful: AtomicBool,
     was_clean: bool,
     /// See [`changes`](Records::changes).
     changes: AtomicU64,
@@ -141,6 +142,7 @@ impl Records {
             known,
             journal,
             meta: Mutex::new(meta),
+            doubtful: AtomicBool::new(false),
             was_clean,
             changes: AtomicU64::new(0),
             absent: OnceLock::new(),
@@ -166,12 +168,27 @@ impl Records {
 
     /// A copy of the meta document.
     pub fn meta(&self) -> Meta {
-        self.meta.lock().clone()
+        self.known_meta().clone()
+    }
+
+    /// The meta document. A change of it that failed may have been made all the same (see
+    /// [`Redo`](crate::journal::Redo)): then the journal is asked which of the two it is.
+    fn known_meta(&self) -> MutexGuard<'_, Meta> {
+        let mut meta = self.meta.lock();
+        if self.doubtful.load(Ordering::Acquire)
+            && let Ok(Some(bytes)) = self.journal.get(META, META_KEY)
+            && let Ok(there) = decode_meta(&bytes)
+        {
+            *meta = there;
+            self.doubtful.store(false, Ordering::Release);
+            self.changes.fetch_add(1, Ordering::AcqRel);
+        }
+        meta
     }
 
     /// The name to work on: the fork, if there is one.
     pub fn current_name(&self) -> String {
-        let meta = self.meta.lock();
+        let meta = self.known_meta();
         meta.fork.as_ref().unwrap_or(&meta.name).clone()
     }
 
@@ -353,11 +370,11 @@ impl Records {
 
     /// Changes the meta document, in one batch with `batch`.
     fn edit_meta(&self, mut batch: Batch, edit: impl FnOnce(&mut Meta)) -> Result<(), JournalError> {
-        let mut meta = self.meta.lock();
+        let mut meta = self.known_meta();
         let mut next = meta.clone();
         edit(&mut next);
         batch.put(META, META_KEY, encode_meta(&next)?);
-        self.journal.apply(batch)?;
+        self.journal.apply(batch).inspect_err(|_| self.doubtful.store(true, Ordering::Release))?;
         *meta = next;
         self.changes.fetch_add(1, Ordering::AcqRel);
         Ok(())

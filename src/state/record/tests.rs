@@ -1,7 +1,8 @@
 //! Records, their index of names, and pending flushes.
 use super::*;
 use crate::clock::Timestamp;
-use crate::journal::MemoryJournal;
+use crate::journal::failing::Failing;
+use crate::journal::{MemoryJournal, Redo};
 
 fn path(s: &str) -> RelPath {
     RelPath::new(s).expect("valid path")
@@ -249,6 +250,46 @@ fn a_state_belongs_to_one_remote_and_name_and_knows_how_it_stopped() {
     let moved = Records::open(Arc::clone(&journal) as _, "memory:", "other").expect("opens");
     assert_eq!(moved.meta().writer, writer);
     assert_eq!(moved.meta().base, None);
+}
+
+/// The state directory is full for a moment, before any write of two flushes: the journal goes on, and has either the
+/// one version with its records or the other, as the meta document says, and what came meanwhile.
+#[test]
+fn a_disk_that_is_full_for_a_moment_leaves_records_and_base_of_one_version() {
+    for writes in 0..24 {
+        let journal = Arc::new(Redo::new(Failing::default()));
+        let r = Records::open(Arc::clone(&journal) as _, "memory:", "n").expect("opens");
+        let old = (0..200).map(|n| (path(&format!("d/{n}")), file(n, 1)));
+        r.restored(old, base(1), true).expect("restores");
+        let flush = |version: u64| {
+            let gone = (0..100).map(|n| Delta::Remove(format!("d/{n}").into_bytes()));
+            let new = (0..5000).map(|n| Delta::Put(format!("new/{n}").into_bytes(), file(1000 + n, 1)));
+            let staged =
+                r.stage("n", &format!("layers/{version}"), ([0; 32], 1), version, gone.chain(new))?;
+            r.promote(&staged, base(version))
+        };
+        journal.inner().fail_after(writes);
+        let came = r.arrived([(path("came"), file(7, 1))]);
+        let first = flush(2);
+        assert_eq!(first.is_ok() && came.is_ok(), !journal.inner().is_stuck(), "{writes}");
+        journal.inner().set_full(false);
+        // As the committer does it: what HEAD has is promoted, once more if need be.
+        for pending in r.pending().expect("reads") {
+            r.promote(&pending, base(2)).expect("promotes");
+        }
+        let same = |r: &Records| {
+            let new = r.any_within(&path("new")).expect("reads");
+            assert_eq!(r.meta().base, Some(base(if new { 2 } else { 1 })), "{writes}");
+            let records = r.below(&path("new")).chain(r.below(&path("d"))).count();
+            assert_eq!(records, if new { 5100 } else { 200 }, "{writes}");
+            assert!(came.is_err() || r.get(&path("came")).expect("reads").is_some(), "{writes}");
+        };
+        same(&r);
+        flush(2).expect("there is room again");
+        same(&r);
+        r.close_clean().expect("closes");
+        same(&records(&Arc::new(journal.inner().crashed())));
+    }
 }
 
 /// The first mount had a mistyped remote: it came to nothing, so the next may have another.

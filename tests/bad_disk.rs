@@ -1,11 +1,14 @@
-//! A disk with bad blocks under the mount: what can be read is saved.
+//! A disk with bad blocks under the mount: what can be read is saved. And one that is full for a moment under the state
+//! directory: nothing is lost.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod harness;
 
 use harness::lab::detach;
 use harness::{Lab, Setup, Subject, is_root, skip, tool};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -133,4 +136,161 @@ fn what_cannot_be_read_costs_nothing_else() {
     saved(&lab, "3", &["a", "bad", "m", "n", "worse", "worst", "z"], &["name"]);
     assert_eq!(lab.status_number("dirty_files"), 0);
     lab.unmount().must("unmount");
+}
+
+/// A disk of 24 MB for a state directory.
+struct Small(tempfile::TempDir);
+
+impl Small {
+    /// `None` where it cannot be mounted.
+    fn new() -> Option<Self> {
+        let small = Self(tempfile::Builder::new().prefix("icecache-small-").tempdir().unwrap());
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"]).arg(small.0.path());
+        mount.status().unwrap().success().then_some(small)
+    }
+
+    fn state(&self) -> PathBuf {
+        self.0.path().join("state")
+    }
+
+    /// From now on it is full.
+    fn fill(&self) {
+        let mut file = File::create(self.0.path().join("filler")).unwrap();
+        let mut wrote = 1 << 20;
+        while wrote > 0 {
+            match file.write_all(&vec![1; wrote]) {
+                Ok(()) => {}
+                Err(e) => {
+                    assert_eq!(e.kind(), std::io::ErrorKind::StorageFull);
+                    wrote /= 2;
+                }
+            }
+        }
+    }
+
+    /// There is room again.
+    fn clear(&self) {
+        fs::remove_file(self.0.path().join("filler")).unwrap();
+    }
+
+    fn mount(&self, lab: &Lab) {
+        lab.try_mount_at(&lab.place(), &self.state()).must("mount");
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        detach(self.0.path());
+    }
+}
+
+/// A machine with such a disk that has just got back what another one has saved.
+fn on_a_small_disk(small: &Small) -> Lab {
+    let mut lab = Lab::new(Setup::default().with(&["--no-prefetch"]));
+    for dir in ["from", "to"] {
+        fs::create_dir(lab.dir().join(dir)).unwrap();
+    }
+    for n in 0..400 {
+        fs::write(lab.dir().join(format!("from/file-number-{n}")), n.to_string()).unwrap();
+    }
+    for n in 0..4 {
+        fs::write(lab.dir().join(format!("victim-{n}")), n.to_string()).unwrap();
+    }
+    assert_eq!(lab.flush(), "1");
+    lab.unmount();
+    lab.wipe();
+    small.mount(&lab);
+    lab
+}
+
+/// SEMANTICS, Outage: "A moment in which the disk of the state directory is full".
+#[test]
+fn a_state_directory_that_is_full_for_a_moment_ends_nothing() {
+    let Some(small) = is_root().then(Small::new).flatten() else {
+        return skip("a full state directory", "no tmpfs can be mounted here");
+    };
+    let mut lab = on_a_small_disk(&small);
+    let read = |lab: &Lab, n: usize| fs::read_to_string(lab.dir().join(format!("from/file-number-{n}")));
+    for n in 0..100 {
+        assert_eq!(read(&lab, n).unwrap(), n.to_string());
+    }
+    small.fill();
+    for n in 0..300 {
+        fs::write(lab.dir().join(format!("new-{n}")), n.to_string()).unwrap();
+    }
+    fs::remove_file(lab.dir().join("from/file-number-0")).unwrap();
+    let full = lab.verb("flush", &["--wait"]);
+    assert!(!full.ok(), "the disk was not full: {}", full.said());
+    for n in 100..200 {
+        if let Ok(content) = read(&lab, n) {
+            assert_eq!(content, n.to_string());
+        }
+    }
+    small.clear();
+    for n in 100..300 {
+        assert_eq!(read(&lab, n).unwrap(), n.to_string(), "it does not come any more");
+    }
+    assert_eq!(lab.flush(), "2");
+    let restored = lab.checkout("2");
+    assert_eq!(fs::read_to_string(restored.join("new-299")).unwrap(), "299");
+    assert!(!restored.join("from/file-number-0").exists());
+    // What was lost for a moment is not lost for the daemon that follows a killed one either.
+    fs::remove_file(lab.dir().join("from/file-number-1")).unwrap();
+    fs::remove_file(lab.dir().join("from/file-number-150")).unwrap();
+    lab.kill();
+    small.mount(&lab);
+    for n in (2..150).chain(151..400) {
+        assert_eq!(read(&lab, n).unwrap(), n.to_string());
+    }
+    assert_eq!(lab.flush(), "3");
+    let restored = lab.checkout("3");
+    let names = fs::read_dir(restored.join("from")).unwrap().count();
+    assert_eq!(names, 397);
+    assert_eq!(lab.flush(), "3", "what came is a change");
+    lab.unmount();
+}
+
+/// All that stands in three directories.
+fn names(dir: &Path) -> BTreeSet<String> {
+    let names = ["", "from", "to"].into_iter().flat_map(|sub| {
+        fs::read_dir(dir.join(sub)).unwrap().map(move |entry| {
+            let name = entry.unwrap().file_name();
+            format!("{sub}/{}", name.to_str().unwrap())
+        })
+    });
+    names.collect()
+}
+
+/// The log of what is not here was cut off in the middle of a record, and all that programs did later counted for
+/// nothing. SEMANTICS, Outage: "What programs remove or rename meanwhile and is not on the disk yet".
+#[test]
+fn what_is_done_to_absent_files_after_the_disk_was_full_stays_done() {
+    let Some(small) = is_root().then(Small::new).flatten() else {
+        return skip("a full state directory", "no tmpfs can be mounted here");
+    };
+    let mut lab = on_a_small_disk(&small);
+    names(&lab.dir());
+    small.fill();
+    let dir = lab.dir();
+    let rename = |from: String, to: String| fs::rename(dir.join(from), dir.join(to));
+    let renamed = (0..400)
+        .take_while(|n| {
+            rename(format!("from/file-number-{n}"), format!("to/{:0>1$}", n, 20 + n % 20)).is_ok()
+        })
+        .count();
+    assert!(renamed < 400, "the disk was not full");
+    small.clear();
+    fs::remove_file(dir.join("victim-0")).unwrap();
+    rename("victim-1".into(), "to/victim".into()).unwrap();
+    rename("victim-2".into(), "renamed".into()).unwrap();
+    rename("from/file-number-399".into(), "to/last".into()).unwrap();
+    let done = names(&dir);
+    lab.kill();
+    small.mount(&lab);
+    assert_eq!(names(&lab.dir()), done, "{renamed}");
+    assert_eq!(lab.flush(), "2");
+    assert_eq!(names(&lab.checkout("2")), done, "{renamed}");
+    assert_eq!(fs::read_to_string(lab.dir().join("to/last")).unwrap(), "399");
+    lab.unmount();
 }

@@ -157,6 +157,9 @@ impl<'a> Arrivals<'a> {
             }
             others.extend(absent.other_name(arrival.number).map(|other| (arrival.number, other)));
         }
+        // Each of them comes and came, with a witness; each directory is touched.
+        let all: usize = names.values().map(Vec::len).sum();
+        turn.reserve(4 * all + 3 * names.len())?;
         if !self.emptied && absent.records.is_some() {
             let mut coming = Vec::new();
             for (arrival, node) in names.values().flatten() {

@@ -11,7 +11,8 @@ pub use edit::Edit;
 pub use said::{Event, Said, Seen};
 
 use super::witness::Witness;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -52,6 +53,8 @@ const COMING: u8 = 9;
 /// Something that programs did to what is not on the disk: so many bytes, which follow, seven in a record.
 const EDIT: u8 = 10;
 const PIECE: u8 = 11;
+/// So much room is asked of the disk at once.
+const RESERVED_BYTES: u64 = 16 << 10;
 /// The most bytes of it.
 const EDIT_BYTES_MAX: usize = 64 << 10;
 
@@ -62,9 +65,19 @@ impl Fate {
 }
 
 /// An open log. Appended to by one owner.
+///
+/// What could not be appended whole is taken back, so that what is appended later follows a whole record.
 #[derive(Debug)]
 pub struct Log {
     file: File,
+    /// Where the next record goes.
+    end: u64,
+    /// The disk has room up to here.
+    room: u64,
+    /// Where what [`append_touching`](Log::append_touching) said last begins.
+    touching: u64,
+    /// What could not be taken back: nothing may follow it.
+    is_torn: bool,
 }
 
 fn header(version: u32, belongs: &[u8; 32]) -> [u8; HEADER_BYTES] {
@@ -103,7 +116,11 @@ impl Log {
         let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC;
         let mut file = File::from(rustix::fs::open(path, flags, Mode::from_raw_mode(0o600))?);
         file.write_all(&header(VERSION, belongs))?;
-        Ok(Self { file })
+        Ok(Self::on(file, HEADER_BYTES as u64))
+    }
+
+    fn on(file: File, end: u64) -> Self {
+        Self { file, end, room: end, touching: end, is_torn: false }
     }
 
     /// Opens the log at `path` and returns what it says, oldest first. What was cut off by a failure
@@ -125,14 +142,66 @@ impl Log {
             OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC,
             Mode::empty(),
         )?);
-        file.set_len((HEADER_BYTES + whole * RECORD_BYTES) as u64)?;
-        Ok((Self { file }, said))
+        let end = (HEADER_BYTES + whole * RECORD_BYTES) as u64;
+        file.set_len(end)?;
+        Ok((Self::on(file, end), said))
+    }
+
+    /// Sees to it that so many records will not fail for want of room: what they are to say can then be done before
+    /// they say it. File systems that cannot promise it are trusted.
+    pub fn reserve(&mut self, records: usize) -> io::Result<()> {
+        let wanted = self.end + (records * RECORD_BYTES) as u64;
+        if wanted <= self.room {
+            return Ok(());
+        }
+        let needed = wanted - self.end;
+        let ask = |bytes| {
+            rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, self.end, bytes).map(|()| bytes)
+        };
+        match ask(needed.max(RESERVED_BYTES)).or_else(|_| ask(needed)) {
+            Ok(bytes) => self.room = self.end + bytes,
+            Err(e @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => return Err(e.into()),
+            Err(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Appends in one write, whole or not at all.
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.put_by(bytes.len(), |file| file.write_all(bytes))
+    }
+
+    fn put_by(&mut self, bytes: usize, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+        if self.is_torn {
+            return Err(io::Error::other(
+                "the log of what is not here has an end that is damaged; mount again",
+            ));
+        }
+        match write(&mut self.file) {
+            Ok(()) => {
+                self.end += bytes as u64;
+                Ok(())
+            }
+            Err(e) => {
+                self.take_back(self.end);
+                Err(e)
+            }
+        }
+    }
+
+    /// Takes back what is beyond `end`. That needs no room.
+    fn take_back(&mut self, end: u64) {
+        (self.end, self.room) = (end, end);
+        if let Err(error) = self.file.set_len(end) {
+            self.is_torn = true;
+            tracing::error!(%error, "the log of what is not here cannot be mended, nothing more can come");
+        }
     }
 
     /// Appends what became of some entries, in one write.
     pub fn append(&mut self, fates: impl IntoIterator<Item = (Fate, u32)>) -> io::Result<()> {
         let bytes: Vec<u8> = fates.into_iter().flat_map(|(fate, node)| record(fate as u8, node)).collect();
-        self.file.write_all(&bytes)
+        self.put(&bytes)
     }
 
     /// Appends which entries came, each with what it is there if nobody else put it there, in one write.
@@ -142,24 +211,29 @@ impl Log {
             bytes.extend_from_slice(&record(Fate::Here as u8, node));
             bytes.extend(seen.into_iter().flat_map(witness));
         }
-        self.file.write_all(&bytes)
+        self.put(&bytes)
     }
 
     /// Appends which files are about to get their names, each with what it is but for its change time, in one
     /// write.
     pub fn append_coming(&mut self, coming: impl IntoIterator<Item = (u32, Witness)>) -> io::Result<()> {
         let both = |(node, seen)| [record(COMING, node), witness(seen)].concat();
-        self.file.write_all(&coming.into_iter().flat_map(both).collect::<Vec<u8>>())
+        self.put(&coming.into_iter().flat_map(both).collect::<Vec<u8>>())
     }
 
     /// Appends that names are about to come to a directory. [`append_touched`](Self::append_touched) is next.
     pub fn append_touching(&mut self, node: u32, before: Witness) -> io::Result<()> {
-        self.file.write_all(&[record(TOUCHED, node), witness(before)].concat())
+        self.touching = self.end;
+        self.put(&[record(TOUCHED, node), witness(before)].concat())
     }
 
-    /// Appends what that directory is now that they are there.
-    pub fn append_touched(&mut self, after: Witness) -> io::Result<()> {
-        self.file.write_all(&witness(after))
+    /// Appends what that directory is now that they are there. If that fails the log says nothing of it at all: that
+    /// its times are still to be set back would be wrong.
+    pub fn append_touched(&mut self, after: Witness) {
+        if let Err(error) = self.put(&witness(after)) {
+            tracing::debug!(%error, "a directory will look as if it was changed here");
+            self.take_back(self.touching);
+        }
     }
 
     /// Appends which directories leave their places, by their inode numbers, in one write.
@@ -172,14 +246,14 @@ impl Log {
                 [records.concat(), record(Fate::Removed as u8, node).to_vec()].concat()
             })
             .collect();
-        self.file.write_all(&bytes)
+        self.put(&bytes)
     }
 
     /// Appends what programs did to what is not on the disk, in one write. `E2BIG` if that takes too many bytes.
     pub fn append_edit(&mut self, edit: &Edit) -> io::Result<()> {
         let said = postcard::to_stdvec(edit).map_err(io::Error::other)?;
         if said.len() > EDIT_BYTES_MAX {
-            return Err(rustix::io::Errno::TOOBIG.into());
+            return Err(Errno::TOOBIG.into());
         }
         let mut bytes = record(EDIT, said.len() as u32).to_vec();
         for piece in said.chunks(7) {
@@ -187,7 +261,7 @@ impl Log {
             padded[..piece.len()].copy_from_slice(piece);
             bytes.extend(seven(PIECE, padded));
         }
-        self.file.write_all(&bytes)
+        self.put(&bytes)
     }
 
     /// Waits until the disk has all of it.
@@ -318,7 +392,7 @@ mod tests {
         let mut log = Log::create(&path, &[1; 32])?;
         log.append_coming([(7, first)])?;
         log.append_touching(3, first)?;
-        log.append_touched(second)?;
+        log.append_touched(second);
         log.append_here([(7, Some(second)), (8, None)])?;
         let whole = std::fs::read(&path)?;
         let said: Vec<&[u8]> = whole[HEADER_BYTES..].chunks(RECORD_BYTES).map(|r| &r[..8]).collect();
@@ -347,6 +421,98 @@ mod tests {
         // A witness of nothing ends the log.
         std::fs::write(&path, [&whole[..HEADER_BYTES], &witness(first), &record(1, 5)].concat())?;
         assert_eq!(Log::open(&path, &[1; 32])?.1, Said::default());
+        Ok(())
+    }
+
+    /// The disk was full in the middle of a record: those after it counted for nothing, and the next start forgot them.
+    #[test]
+    fn what_could_not_be_appended_whole_is_taken_back() -> io::Result<()> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("log");
+        let mut log = Log::create(&path, &[1; 32])?;
+        log.append([(Fate::Here, 1)])?;
+        log.append_touching(1, Witness([1; 7]))?;
+        for whole in [record(EDIT, 20).to_vec(), record(MOVED, 1).to_vec(), record(COMING, 1).to_vec()] {
+            for bytes in [whole.len(), whole.len() - 1, 3] {
+                let full = |file: &mut File| {
+                    file.write_all(&whole[..bytes])?;
+                    Err(Errno::NOSPC.into())
+                };
+                assert_eq!(log.put_by(48, full).unwrap_err().kind(), io::ErrorKind::StorageFull);
+                log.append([(Fate::Removed, 7)])?;
+            }
+        }
+        let said = Log::open(&path, &[1; 32])?.1;
+        assert_eq!(fates(&said).len(), 10);
+        assert_eq!(said.seen, [Seen::Touching(1, Witness([1; 7]))]);
+        // What names were coming to is not left as if they still were.
+        log.append_touching(2, Witness([2; 7]))?;
+        log.take_back(log.touching);
+        log.append([(Fate::Here, 8)])?;
+        assert_eq!(Log::open(&path, &[1; 32])?.1.seen, said.seen);
+        // Nothing follows what cannot be taken back.
+        log.file = File::open(&path)?;
+        for _ in 0..2 {
+            assert!(log.append([(Fate::Here, 9)]).is_err());
+        }
+        assert!(log.is_torn);
+        log.file = File::options().append(true).open(&path)?;
+        assert!(log.append([(Fate::Here, 9)]).is_err(), "it goes on behind what may be torn");
+        Ok(())
+    }
+
+    #[test]
+    fn room_is_asked_for_before_it_is_needed() -> io::Result<()> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("log");
+        let mut log = Log::create(&path, &[1; 32])?;
+        log.reserve(3)?;
+        let room = log.room;
+        assert_eq!(std::fs::metadata(&path)?.len(), HEADER_BYTES as u64, "nobody sees it");
+        log.append([(Fate::Here, 1)])?;
+        log.reserve(2)?;
+        assert_eq!(log.room, room, "once for many");
+        log.reserve(RESERVED_BYTES as usize)?;
+        drop(log);
+        assert_eq!(fates(&Log::open(&path, &[1; 32])?.1), [(Fate::Here, 1)]);
+        Ok(())
+    }
+
+    /// Logs of before: the rest of a record that a full disk had cut off is not there, and others follow.
+    #[test]
+    fn a_record_without_its_end_is_skipped() -> io::Result<()> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("log");
+        let edit = [record(EDIT, 20), seven(PIECE, [1; 7])].concat();
+        let moved = record(MOVED, 7).to_vec();
+        let low = [record(MOVED, 7), record(INODE_LOW, 1)].concat();
+        let born = [record(EDIT, 4), seven(PIECE, [3, 9, 8, 5, 0, 0, 0])].concat();
+        let touched = [record(TOUCHED, 3), witness(Witness([1; 7]))].concat();
+        for torn in [edit, moved, low, record(COMING, 7).to_vec(), record(TOUCHED, 7).to_vec()] {
+            for next in [&record(2, 5)[..], &born, &touched, &torn] {
+                let all =
+                    [&header(VERSION, &[1; 32])[..], &record(1, 9), &torn, next, &record(2, 6)].concat();
+                std::fs::write(&path, &all)?;
+                let (mut log, said) = Log::open(&path, &[1; 32])?;
+                assert_eq!(fates(&said).last(), Some(&(Fate::Removed, 6)));
+                assert_eq!(std::fs::metadata(&path)?.len(), all.len() as u64);
+                assert!(said.moves.is_empty());
+                log.append([(Fate::Saved, 6)])?;
+                assert_eq!(fates(&Log::open(&path, &[1; 32])?.1).last(), Some(&(Fate::Saved, 6)));
+            }
+            // The end of another is not its end.
+            for end in [seven(INODE_HIGH, [0; 7]), seven(WITNESS, [0; 7]), seven(PIECE, [0; 7])] {
+                let end = [&end[..], &record(1, 4)].concat();
+                let all = [&header(VERSION, &[1; 32])[..], &record(1, 9), &torn, &end].concat();
+                std::fs::write(&path, all)?;
+                let said = Log::open(&path, &[1; 32])?.1;
+                let goes_on = fates(&said).contains(&(Fate::Here, 4));
+                let kinds = (torn[torn.len() - RECORD_BYTES], end[0]);
+                let is_its_end =
+                    matches!(kinds, (INODE_LOW, INODE_HIGH) | (COMING | TOUCHED, WITNESS) | (PIECE, PIECE));
+                assert_eq!(goes_on, is_its_end, "{kinds:?}");
+            }
+        }
         Ok(())
     }
 

@@ -29,6 +29,9 @@ impl Ground {
     }
 }
 
+/// What making one entry says in the log: that it comes, what its directory was and is, and that it came.
+const MAKE_RECORDS: usize = 7;
+
 /// Keeps the first failure, but not that a directory was taken away beneath: nothing belongs there any more.
 fn keep_first(first: &mut Option<io::Error>, e: Option<io::Error>) {
     let gone = |e: &io::Error| matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
@@ -51,6 +54,7 @@ impl Absent {
         node: Node,
     ) -> io::Result<()> {
         let (name, placer) = (self.tree.name(node), &self.ground.placer);
+        turn.reserve(MAKE_RECORDS)?;
         turn.append_coming([(node, Witness::UNKNOWN)])?;
         self.in_directory(self.tree.parent(node), dir, Some(&mut *turn), || match self.tree.what(node) {
             What::Directory => {
@@ -188,7 +192,13 @@ impl Absent {
         let Some(records) = &self.records else { return Ok(()) };
         let entries = entries.into_iter();
         let known = entries.filter_map(|(node, ident)| Some((self.path_to_record(node)?, ident)));
-        records.arrived(known).map_err(io::Error::other)
+        let known: Vec<_> = known.collect();
+        let Err(error) = records.arrived(known.iter().cloned()) else { return Ok(()) };
+        // They are there all the same, and whole: the next version has them once more, and with that their records.
+        let Some(shown) = self.shown() else { return Err(io::Error::other(error)) };
+        tracing::debug!(%error, "what came is saved once more");
+        known.iter().for_each(|(path, _)| shown.differs(path));
+        Ok(())
     }
 
     /// Changes the names in a directory of the tree behind the back of programs: its times stay, and it is as
@@ -215,9 +225,12 @@ impl Absent {
         if let Some((records, path)) = self.records.as_ref().zip(self.path_of(node)) {
             let after = rustix::fs::statat(dir, c"", AtFlags::EMPTY_PATH)?;
             let (before, after) = (Identity::from(&before), Identity::from(&after));
-            records.touched(&path, &before, &after).map_err(io::Error::other)?;
+            // The names are there. Without these two the directory looks as if it was changed here, and no more.
+            if let Err(error) = records.touched(&path, &before, &after) {
+                tracing::debug!(%error, "a directory will look as if it was changed here");
+            }
             if let Some(turn) = turn {
-                turn.append_touched(Witness::of(&after))?;
+                turn.append_touched(Witness::of(&after));
             }
         }
         Ok(made?)

@@ -62,7 +62,7 @@ impl Begun {
 
 impl Said {
     /// Reads records up to the first that is damaged or makes no sense. Also returns how many of them are whole:
-    /// of a move or an edit that is cut off, none is.
+    /// of a move or an edit that is cut off, none is. One in the middle is skipped: the disk was full.
     pub fn parse(records: &[u8]) -> (Self, usize) {
         let (mut said, mut begun, mut whole) = (Self::default(), Begun::Nothing, 0);
         for (count, bytes) in records.chunks_exact(RECORD_BYTES).enumerate() {
@@ -117,14 +117,14 @@ impl Said {
 
     fn record(&mut self, begun: &Begun, kind: u8, number: u32) -> Option<Begun> {
         match *begun {
-            Begun::Moved(node) => return (kind == INODE_LOW).then_some(Begun::MovedLow(node, number)),
+            Begun::Moved(node) if kind == INODE_LOW => return Some(Begun::MovedLow(node, number)),
             Begun::MovedLow(node, low) if kind == INODE_HIGH => {
                 self.moves.retain(|(other, _)| *other != node);
                 self.moves.push((node, u64::from(number) << 32 | u64::from(low)));
                 return Some(Begun::Nothing);
             }
-            Begun::MovedLow(..) | Begun::Coming(_) | Begun::Touched(_) | Begun::Edit(..) => return None,
-            Begun::Nothing | Begun::Came(_) | Begun::Touching(..) => self.ended(begun),
+            // Of what was begun and is not gone on with nothing is said: what it was of has failed.
+            _ => self.ended(begun),
         }
         match (Fate::from_byte(kind), kind) {
             (Some(fate), _) => {

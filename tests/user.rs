@@ -433,3 +433,38 @@ fn an_ordinary_user_is_told_of_a_device_at_the_mount() {
         assert!(!mounted(&work), "{restore}: mounted without it");
     }
 }
+
+/// SEMANTICS, Restore: "the next mount shows all of it". A directory that its owner has closed, with something in it that
+/// is not here yet, had refused every mount but the first.
+#[test]
+fn a_closed_directory_with_something_absent_in_it_is_no_obstacle() {
+    let Some(user) = User::new("closed directories") else { return };
+    let remote = format!("file://{}", user.path("home/remote").display());
+    let options = |state: &str| -> Vec<String> {
+        let state = user.path(state).display().to_string();
+        ["--name", "closed", "--no-prefetch", "--remote", &remote, "--state-dir", &state]
+            .map(str::to_owned)
+            .into()
+    };
+    let mount = |state: &str| {
+        let options = options(state);
+        user.mount(&options.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    mount("home/first");
+    user.shell("mkdir -p closed/sub; echo x > closed/sub/file; echo y > open").must("writing");
+    user.verb("flush", &["--wait"]).must("flush");
+    user.shell("chmod 0 closed").must("closing");
+    user.verb("unmount", &[]).must("unmount");
+    user.shell("chmod 700 closed; rm -r closed open").must("removing beneath");
+    for _ in 0..2 {
+        mount("home/second");
+        assert_eq!(user.shell("ls; stat -c %a closed").must("looking").stdout, "closed\nopen\n0\n");
+        user.verb("unmount", &[]).must("unmount");
+    }
+    mount("home/second");
+    assert_eq!(
+        user.shell("cat open; chmod 700 closed; cat closed/sub/file").must("reading").stdout,
+        "y\nx\n"
+    );
+    user.verb("unmount", &[]).must("unmount");
+}

@@ -172,7 +172,8 @@ impl Absent {
             }
             let Ok(dir) = self.dir_of(node) else { continue };
             for child in absent {
-                if self.is_there(dir.as_fd(), child)? {
+                // Into a directory that is closed to its owner nobody looks who might want it.
+                if unless_closed(self.is_there(dir.as_fd(), child))? == Some(true) {
                     self.note(&mut turn, Fate::Here, &[child])?;
                     stack.push(child);
                 }
@@ -365,12 +366,19 @@ impl Absent {
     ) -> io::Result<()> {
         let root = self.ground.dirs.lock().get(&RelPath::root(), false)?;
         let device = rustix::fs::fstat(&root)?.st_dev;
-        let mut stack = vec![RelPath::root()];
+        let (mut stack, mut closed) = (vec![RelPath::root()], None);
         while !wanted.is_empty()
             && let Some(path) = stack.pop()
         {
-            let dir = self.ground.dirs.lock().get(&path, false)?;
-            for (name, ino) in directories_in(dir.as_fd())? {
+            let dir = self.ground.dirs.lock().get(&path, false).map_err(io::Error::from);
+            let (dir, names) = match dir.and_then(|dir| Ok((dir.clone(), directories_in(dir.as_fd())?))) {
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                    closed.get_or_insert(e);
+                    continue;
+                }
+                other => other?,
+            };
+            for (name, ino) in names {
                 if let Some(node) = wanted.get(&ino).copied() {
                     let child = rustix::fs::openat(&dir, name.as_c_str(), LEAD, Mode::empty())?;
                     let stat = rustix::fs::fstat(&child)?;
@@ -381,7 +389,16 @@ impl Absent {
                 stack.push(path.join(name.to_bytes()));
             }
         }
-        Ok(())
+        // What is not found may be where we cannot look: it is not lost.
+        closed.filter(|_| !wanted.is_empty()).map_or(Ok(()), Err)
+    }
+}
+
+/// `None` if we have no right to know.
+fn unless_closed<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(None),
+        other => other.map(Some),
     }
 }
 

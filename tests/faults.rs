@@ -493,3 +493,44 @@ fn fsyncs_that_arrive_during_a_flush_share_the_next_one() {
         assert_eq!(cloud.read(name), "synced");
     }
 }
+
+/// SEMANTICS, Restore: "A start that breaks off while a version comes to the directory leaves no changes".
+#[test]
+fn a_start_that_is_killed_while_a_version_comes_leaves_no_changes() {
+    let mut cloud = Cloud::new();
+    let layers = |cloud: &Cloud| -> Vec<String> {
+        cloud.server.keys().into_iter().filter(|key| key.ends_with(".tar.zst")).collect()
+    };
+    let first = layers(&cloud).remove(0);
+    cloud.lab.turn_to(1);
+    for n in 0..50 {
+        cloud.write(&format!("new{n}"), &format!("new {n}"));
+    }
+    cloud.write("base", "newer");
+    cloud.lab.flush();
+    let tree = Tree::take(&cloud.lab.dir(), KEPT);
+    cloud.lab.leave_for(0);
+    let hold = Arc::new(Notify::new());
+    let (held, key) = (hold.clone(), first);
+    cloud.server.control().set_hook(
+        move |request| {
+            if request.key == key { Fault::Hold(held.clone()) } else { Fault::None }
+        },
+    );
+    let (place, state) = (cloud.lab.place(), cloud.lab.state());
+    let mut start = cloud.lab.mount_command(&place, &state);
+    let mut start = start.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    eventually("the newer layer is here", LIMIT, || {
+        let all = (0..50).all(|n| place.join(format!("new{n}")).exists());
+        (all && fs::read_to_string(place.join("base")).ok()? == "newer").then_some(())
+    });
+    cloud.lab.kill_all();
+    start.wait().unwrap();
+    cloud.server.control().clear_hook();
+    hold.notify_waiters();
+    cloud.lab.mount();
+    tree.assert_same(&Tree::take(&cloud.lab.dir(), KEPT), "the tree that caught up");
+    assert_eq!(cloud.lab.flush(), "2", "what came was taken for changes");
+    assert_eq!(cloud.heads(), ["prefix/work/HEAD"]);
+    assert!(!cloud.lab.state().join("conflicts").exists(), "something was moved aside");
+}

@@ -3,7 +3,7 @@
 //!
 //! A flush reads as `dirty → plan → cut → commit`, a start as `head → restore`.
 pub mod absent;
-mod backing;
+pub(crate) mod backing;
 pub mod barrier;
 pub mod choice;
 pub mod chunk;

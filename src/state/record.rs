@@ -13,6 +13,7 @@ use crate::state::head::VersionId;
 use crate::state::identity::Identity;
 use crate::sync::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use uuid::Uuid;
@@ -20,6 +21,7 @@ use uuid::Uuid;
 pub mod key;
 pub mod pending;
 mod place;
+mod restoring;
 #[cfg(test)]
 #[allow(clippy::expect_used)] // a test may panic
 mod tests;
@@ -28,6 +30,7 @@ mod touched;
 use key::{path_of, prefix_below, record_key};
 pub use pending::{Delta, Pending};
 pub use place::Place;
+pub use restoring::Restoring;
 use touched::Touched;
 
 const CLEAN: Tree = Tree("clean");
@@ -154,6 +157,7 @@ impl Records {
             if meta.base.is_some() || meta.fork.is_some() || !records.pending()?.is_empty() {
                 return Err(RecordError::Foreign { url: meta.url, name: meta.name });
             }
+            records.forget_restore()?;
             records.edit_meta(Batch::new(), |meta| *meta = fresh)?;
         }
         records.edit_meta(Batch::new(), |meta| meta.clean = false)?;
@@ -278,7 +282,8 @@ impl Records {
     }
 
     /// Sets the records of a tree that was just restored from `base`, in bounded batches. With
-    /// `replace` those of before are dropped first, and pending flushes, which were of another base.
+    /// `replace` those of before are dropped, and pending flushes, which were of another base; a restore
+    /// under way is settled with the last batch. Interrupted before that, whatever stands still has a record.
     pub fn restored(
         &self,
         entries: impl Iterator<Item = (RelPath, Identity)>,
@@ -286,18 +291,32 @@ impl Records {
         replace: bool,
     ) -> Result<(), JournalError> {
         let mut writer = Writer::new(self);
-        if replace {
-            for tree in [CLEAN, LINKS, pending::PENDING] {
-                for pair in self.journal.scan_prefix(tree, b"") {
-                    writer.batch.delete(tree, &pair?.0);
-                    writer.spill()?;
-                }
+        let mut stay = HashSet::new();
+        for (path, ident) in entries {
+            if replace {
+                stay.insert(short_digest(&record_key(&path)));
+            }
+            // Most were recorded when they were placed.
+            if self.get(&path)?.as_ref() != Some(&ident) {
+                writer.put(&path, &ident)?;
             }
         }
-        for (path, ident) in entries {
-            writer.put(&path, &ident)?;
+        if replace {
+            for pair in self.journal.scan_prefix(CLEAN, b"") {
+                let (key, _) = pair?;
+                if !stay.contains(&short_digest(&key)) {
+                    writer.remove(&path_of(&key)?)?;
+                }
+            }
+            for pair in self.journal.scan_prefix(pending::PENDING, b"") {
+                writer.batch.delete(pending::PENDING, &pair?.0);
+                writer.spill()?;
+            }
         }
-        let batch = std::mem::take(&mut writer.batch);
+        let mut batch = std::mem::take(&mut writer.batch);
+        if replace {
+            self.settle_restore(&mut batch)?;
+        }
         self.edit_meta(batch, |meta| meta.base = Some(base))?;
         self.journal.flush()
     }
@@ -305,7 +324,7 @@ impl Records {
     /// Forgets everything but the writer id: for another remote or name, or after damage.
     pub fn reset(journal: &dyn Journal, url: &str, name: &str) -> Result<(), JournalError> {
         let old = journal.get(META, META_KEY)?.and_then(|bytes| decode_meta(&bytes).ok());
-        for tree in [CLEAN, LINKS, pending::PENDING] {
+        for tree in [CLEAN, LINKS, pending::PENDING, restoring::RESTORING] {
             let mut batch = Batch::new();
             for pair in journal.scan_prefix(tree, b"") {
                 batch.delete(tree, &pair?.0);
@@ -338,12 +357,12 @@ impl Records {
 
     /// Forgets the base and all that was recorded of it: the remote no longer has it.
     pub fn forget_base(&self) -> Result<(), JournalError> {
-        self.forget(&[CLEAN, LINKS])
+        self.forget(&[CLEAN, LINKS, restoring::RESTORING])
     }
 
     /// The same and what was under way: they describe a directory that is not there any more.
     pub fn forget_directory(&self) -> Result<(), JournalError> {
-        self.forget(&[CLEAN, LINKS, pending::PENDING])
+        self.forget(&[CLEAN, LINKS, pending::PENDING, restoring::RESTORING])
     }
 
     fn forget(&self, trees: &[Tree]) -> Result<(), JournalError> {
@@ -434,6 +453,12 @@ impl<'a> Writer<'a> {
         }
         Ok(())
     }
+}
+
+/// Enough of a key to tell it from millions of others.
+fn short_digest(key: &[u8]) -> u128 {
+    let digest = blake3::hash(key);
+    digest.as_bytes().iter().take(16).fold(0, |sum, byte| (sum << 8) | u128::from(*byte))
 }
 
 /// Whether several names share this inode (a directory's count means something else).

@@ -187,6 +187,11 @@ impl Lab {
     /// Mounts another directory or with another state.
     #[track_caller]
     pub fn try_mount_at(&self, place: &Path, state: &Path) -> Finished {
+        run(&mut self.mount_command(place, state), LIMIT)
+    }
+
+    /// What mounts.
+    pub fn mount_command(&self, place: &Path, state: &Path) -> Command {
         let mut args: Vec<OsString> = vec!["mount".into(), place.into()];
         let pairs: [(&str, OsString); 5] = [
             ("--remote", self.remote().into()),
@@ -211,7 +216,19 @@ impl Lab {
         if !said && std::env::var_os("ICECACHE_TEST_PREFETCH").is_some_and(|value| value == "off") {
             args.push("--no-prefetch".into());
         }
-        self.call(args)
+        self.command(args)
+    }
+
+    /// Kills whatever runs for this lab, also what has not said yet who it is.
+    #[track_caller]
+    pub fn kill_all(&self) {
+        let pids = processes(self.root());
+        for pid in &pids {
+            signal(*pid, rustix::process::Signal::KILL);
+        }
+        for pid in pids {
+            assert!(wait_pid(pid, LIMIT), "killed process does not end: {pid}");
+        }
     }
 
     /// Mounts; panics unless the directory is a usable mount afterwards.
@@ -310,10 +327,16 @@ impl Lab {
     /// Ends the daemon in order and goes on at machine `number`, with what its disk has from before.
     #[track_caller]
     pub fn turn_to(&mut self, number: u32) {
+        self.leave_for(number);
+        self.mount();
+    }
+
+    /// The same, but nothing is mounted there yet.
+    #[track_caller]
+    pub fn leave_for(&mut self, number: u32) {
         self.unmount();
         self.round = number;
         std::fs::create_dir_all(self.place()).unwrap();
-        self.mount();
     }
 
     /// The newest version as the remote knows it, by a restore to a fresh directory.

@@ -11,10 +11,9 @@ use super::entry::{Entry, Kind, Metadata};
 use super::{LayerError, LayerReader};
 use crate::path::RelPath;
 use pool::{Job, Pool, SMALL_MAX};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Stat};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -39,6 +38,8 @@ pub struct Extractor {
     pool: Pool,
     links: Vec<(RelPath, RelPath)>,
     directories: BTreeMap<RelPath, Metadata>,
+    /// Those of them that were placed and not told of.
+    untold: Vec<RelPath>,
     root: bool,
 }
 
@@ -61,6 +62,7 @@ impl Extractor {
             placer,
             links: Vec::new(),
             directories: BTreeMap::new(),
+            untold: Vec::new(),
             root: rustix::process::geteuid().is_root(),
         }
     }
@@ -93,14 +95,7 @@ impl Extractor {
             }
             return Ok(());
         }
-        let parent = match self.dirs.existing_parent(path)? {
-            Some(parent) => parent,
-            None => {
-                // A file under way may be about to stand where a directory is missing.
-                self.pool.wait()?;
-                self.dirs.parent(path)?
-            }
-        };
+        let parent = self.home(path)?;
         if !matches!(entry.kind, Kind::Directory) && self.directories.contains_key(path) {
             // Only an archive that has one path twice gets here.
             self.pool.wait()?;
@@ -110,6 +105,7 @@ impl Extractor {
             Kind::Directory => {
                 self.placer.directory(parent.as_fd(), name).map_err(failed)?;
                 self.directories.insert(path.clone(), entry.meta.clone());
+                self.untold.push(path.clone());
                 return Ok(());
             }
             Kind::HardLink { target } => {
@@ -138,6 +134,16 @@ impl Extractor {
             })?,
         }
         self.add_stat(path)
+    }
+
+    /// The open directory that is to hold `path`; what is missing of it is made.
+    fn home(&mut self, path: &RelPath) -> Result<Arc<OwnedFd>, LayerError> {
+        if let Some(parent) = self.dirs.existing_parent(path)? {
+            return Ok(parent);
+        }
+        // A file under way may be about to stand where a directory is missing.
+        self.pool.wait()?;
+        self.dirs.parent(path)
     }
 
     fn add_stat(&mut self, path: &RelPath) -> Result<(), LayerError> {
@@ -225,39 +231,53 @@ impl Extractor {
             .map_err(|e| LayerError::io(format!("cannot link: {path}"), e))
     }
 
-    /// Opens a file that was placed, for writing.
-    pub(crate) fn open(&mut self, path: &RelPath) -> Result<File, LayerError> {
-        let failed = |e: Errno| LayerError::io(format!("cannot open: {path}"), e);
-        self.pool.wait()?;
-        let parent = self.dirs.parent(path)?;
-        let name = path.name().unwrap_or_default();
-        let open = || {
-            let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            rustix::fs::openat(&parent, name, flags, Mode::empty()).map(File::from)
-        };
-        match open() {
-            // Its mode is closed to its owner, and we are an ordinary user; it gets its mode at the end.
-            Err(Errno::ACCESS) => {
-                let mode = Mode::from_raw_mode(0o600);
-                rustix::fs::chmodat(&parent, name, mode, AtFlags::empty()).map_err(failed)?;
-                open().map_err(failed)
+    /// Begins a file of which other layers have parts; its content is taken from `reader`. Nobody takes it for what
+    /// it is to become before it is [`named`](Self::name_file).
+    pub(crate) fn begin_file<R: Read + Send>(
+        &mut self,
+        path: &RelPath,
+        reader: &mut LayerReader<R>,
+    ) -> Result<NewFile, LayerError> {
+        let parent = self.home(path)?;
+        let new = self.placer.begin(parent.as_fd());
+        let new = new.map_err(|e| LayerError::io(format!("cannot make: {path}"), e))?;
+        match reader.content_to_file(&new.file) {
+            Ok(()) => Ok(new),
+            Err(e) => {
+                self.placer.end(&new, parent.as_fd());
+                Err(e.in_entry(path))
             }
-            other => other.map_err(failed),
         }
     }
 
-    /// A file that was placed got the rest of its content, and now gets its attributes.
-    pub(crate) fn complete(
+    /// A file that was begun has the rest of its content, and now gets its attributes and its name.
+    pub(crate) fn name_file(
         &mut self,
         path: &RelPath,
-        file: &File,
+        new: &NewFile,
         meta: &Metadata,
     ) -> Result<(), LayerError> {
-        let failed = |e: Errno| LayerError::io(format!("cannot set attributes: {path}"), e);
-        self.placer.apply(file, meta).map_err(failed)?;
-        let stat = rustix::fs::fstat(file).map_err(failed)?;
+        let parent = self.dirs.parent(path)?;
+        let named = self.placer.finish(new, parent.as_fd(), path.name().unwrap_or_default(), meta);
+        let stat = named.map_err(|e| LayerError::io(format!("cannot make: {path}"), e))?;
         self.pool.add_placed(Placed { path: path.clone(), stat });
         Ok(())
+    }
+
+    /// Nothing stays of a file that was begun, if it has no name yet.
+    pub(crate) fn abandon_file(&mut self, path: &RelPath, new: &NewFile) {
+        if let Ok(parent) = self.dirs.parent(path) {
+            self.placer.end(new, parent.as_fd());
+        }
+    }
+
+    /// Tells of the directories as well, though they do not have their attributes yet.
+    pub(crate) fn tell_directories(&mut self) {
+        for path in std::mem::take(&mut self.untold) {
+            if let Ok(Some(stat)) = self.lstat(&path) {
+                self.pool.add_placed(Placed { path, stat });
+            }
+        }
     }
 
     /// What was placed since the last call. A path may come again with a newer stat.

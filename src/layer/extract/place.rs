@@ -268,6 +268,26 @@ impl Placer {
         }
     }
 
+    /// Gives a file that was [`begin`](Self::begin)-ed in `parent` its attributes and its name there, whatever stands
+    /// in its place.
+    pub(crate) fn finish(
+        &self,
+        new: &NewFile,
+        parent: BorrowedFd<'_>,
+        name: &[u8],
+        meta: &Metadata,
+    ) -> Result<rustix::fs::Stat, Errno> {
+        let named = self.apply(&new.file, meta).and_then(|()| match self.name(new, parent, parent, name) {
+            Err(Errno::EXIST) => {
+                remove_all(parent, name)?;
+                self.name(new, parent, parent, name)
+            }
+            other => other,
+        });
+        self.end(new, parent);
+        named.and_then(|()| rustix::fs::fstat(&new.file))
+    }
+
     /// Whether its directory has a name of it that [`end`](Self::end) takes away.
     pub(crate) fn is_named(&self, new: &NewFile) -> bool {
         new.temporary.is_some()

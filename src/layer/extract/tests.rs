@@ -5,6 +5,7 @@ use crate::layer::content::Content;
 use crate::layer::tar::SparseMap;
 use crate::layer::{LayerWriter, PackOptions, References};
 use proptest::prelude::*;
+use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;

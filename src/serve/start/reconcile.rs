@@ -1,6 +1,7 @@
 //! What a start finds on the disk and in the remote becomes one tree: restored, kept, or both.
 mod lazily;
 mod restored;
+mod under_way;
 
 use super::lock::Locks;
 use super::reports::Reports;
@@ -18,7 +19,7 @@ use crate::state::dirty::{Extent, Marks};
 use crate::state::head::archive_key;
 use crate::state::identity::Identity;
 use crate::state::plan::{LookOptions, change_tick};
-use crate::state::record::{Base, Records, is_linked};
+use crate::state::record::{Base, Records, Restoring, is_linked};
 use crate::state::restore::{self, Existing, LayerSource, Lenders, Policy, Standing};
 use crate::state::scan::scan;
 use crate::state::walindex;
@@ -74,13 +75,22 @@ impl Start<'_> {
         locks: &Locks,
         journal_lost: bool,
     ) -> Result<Found> {
+        let begun = self.begun()?;
         if opening.relation == Relation::Moved && self.records.meta().base.is_none() {
             let (empty, lazy) = (is_empty(locks)?, self.settings.restore == Restore::Lazy);
             if let Some(head) = opening.head.as_ref().filter(|head| empty && lazy && Source::can_read(head)) {
                 return self.lazily(runtime, committer, opening, head, locks);
             }
         }
+        if let Some(begun) = begun {
+            return Ok(self.go_on(runtime, committer, opening, locks, &begun)?.into());
+        }
         let (absent, left) = self.resume(runtime, locks, opening.relation)?;
+        if let Some(absent) = &absent
+            && let Some(marks) = self.from_newest(runtime, committer, opening, locks, absent)?
+        {
+            return Ok(marks.into());
+        }
         let removed = |marks: Marks| match &absent {
             Some(absent) => {
                 let gone = if self.needs_scan() { absent.unsaved_removals() } else { left.clone() };
@@ -159,8 +169,9 @@ impl Start<'_> {
                 );
                 return Err(Error::new(ErrorKind::Conflict, message));
             }
-            let found = self.restore(runtime, opening, locks, empty, None)?;
+            let found = self.restore(runtime, opening, locks, empty, None, None)?;
             self.adopt(committer, opening, found)?;
+            self.settled()?;
             // The union: whatever only the disk has is new.
             return if empty { Ok(Marks::new()) } else { self.look(locks) };
         }
@@ -189,9 +200,7 @@ impl Start<'_> {
                 self.status.notice("another history stands in the remote; what only this disk has is kept");
             }
         }
-        // What never came is of the older version; the newer one comes whole.
-        Source::forget(&self.absent_place());
-        self.catch_up(runtime, committer, opening, locks, &local)
+        self.catch_up(runtime, committer, opening, locks, &local, None)
     }
 
     /// Nothing was changed here (or cannot be told apart): take the newer version, and take away
@@ -203,21 +212,27 @@ impl Start<'_> {
         opening: &Opening,
         locks: &Locks,
         local: &Marks,
+        begun: Option<&Restoring>,
     ) -> Result<Marks> {
         let before: Vec<RelPath> = self
             .records
             .below(&RelPath::root())
             .map(|r| r.map(|(path, _)| path))
             .collect::<Result<_, _>>()?;
-        let mut found = self.restore(runtime, opening, locks, false, Some(local.clone()))?;
+        let merges = self.merges(begun);
+        let removed = if merges { self.removed_here(locks, local, begun)? } else { Vec::new() };
+        let mut found = self.restore(runtime, opening, locks, false, Some(local.clone()), begun)?;
         let mut gone = Vec::new();
         for path in before.iter().rev() {
-            let ours = local
-                .iter()
-                .any(|(mark, extent)| mark == path || (*extent == Extent::Subtree && path.starts_with(mark)));
+            let ours = local.contains_key(path) || is_below(local, path);
+            // Since an earlier start broke off somebody may have changed it.
+            let is_saved = || {
+                begun.is_none()
+                    || under_way::is_recorded(locks.backing().as_fd(), self.records, path).unwrap_or(false)
+            };
             // An index goes with its database, not because versions have none.
             let is_index = |path: &RelPath| walindex::is_at(locks.backing().as_fd(), path);
-            if !found.contains_key(path) && !ours && !is_index(path) {
+            if !found.contains_key(path) && !ours && !is_index(path) && is_saved() {
                 let index = walindex::beside(path).filter(is_index);
                 gone.push(path.clone());
                 gone.extend(index);
@@ -225,11 +240,20 @@ impl Start<'_> {
         }
         restored::remove_all(locks, &gone, &mut found);
         restored::look_at_linked(locks, &mut found);
+        // Recorded as the version has it, so that the next one says that it is gone.
+        removed.iter().rev().for_each(|path| restored::remove(locks, path));
         self.adopt(committer, opening, found)?;
+        self.settled()?;
         self.look(locks)
     }
 
-    /// `local`: what differs from the records, where these describe an older version.
+    /// Whether what is local stays as it is where the version has it otherwise.
+    fn merges(&self, begun: Option<&Restoring>) -> bool {
+        self.settings.on_conflict == OnConflict::Merge || begun.is_some_and(|begun| begun.keeps)
+    }
+
+    /// `local`: what differs from the records, where these describe an older version; `begun`: what an earlier start
+    /// did of this.
     fn restore(
         &self,
         runtime: &Runtime,
@@ -237,16 +261,25 @@ impl Start<'_> {
         locks: &Locks,
         empty: bool,
         local: Option<Marks>,
+        begun: Option<&Restoring>,
     ) -> Result<Restored> {
         let found: Arc<Mutex<Restored>> = Arc::default();
         let into = found.clone();
-        let merges = self.settings.on_conflict == OnConflict::Merge && local.is_some();
+        let merges = local.is_some() && self.merges(begun);
         let keep_local = (self.settings.on_existing == OnExisting::Local || merges) && !empty;
         // What the directory keeps against the remote is not recorded as saved: the scan finds it.
         let ours: Arc<Mutex<HashSet<RelPath>>> = Arc::default();
         let differs = ours.clone();
         let root = locks.backing_fd()?;
-        let (records, known) = (self.records.clone(), self.known_layers(opening));
+        let version = opening.head.as_ref().map_or(1, |head| head.version);
+        let on_begin = match begun {
+            Some(_) => None,
+            None => Some(self.beginning(locks, version, keep_local, local.as_ref())?),
+        };
+        let then = begun.map(|begun| begun.local.clone());
+        // What broke off was never proven.
+        let known = if begun.is_some() { usize::MAX } else { self.known_layers(opening) };
+        let records = self.records.clone();
         let judge = move |path: &RelPath, entry: &Entry, ident: &Identity, layer: usize| {
             let is_file = matches!(entry.kind, Kind::File { .. });
             // Programs may be using it; only versions of before it was left out have one.
@@ -270,7 +303,9 @@ impl Start<'_> {
             if looks_same && (!is_file || is_clean && layer >= known) {
                 return Standing::Stays;
             }
-            if is_clean || !keep_local {
+            // What differs and did not when the restore began may be what that had placed.
+            let since = then.as_ref().is_some_and(|then| !then.contains(path));
+            if is_clean || !keep_local || since {
                 return if is_clean { Standing::Saved } else { Standing::Unknown };
             }
             if is_file && ident.file_type().is_file() {
@@ -284,6 +319,7 @@ impl Start<'_> {
         // it with those who still have the old one open.
         let stale: Arc<Mutex<Vec<RelPath>>> = Arc::default();
         let (left_behind, root) = (stale.clone(), locks.backing_fd()?);
+        let records = self.records.clone();
         let policy = Policy {
             existing: Existing::Keep(Box::new(judge)),
             aside,
@@ -295,8 +331,13 @@ impl Start<'_> {
                     let indexes = replaced.filter_map(|r| walindex::beside(&r.path));
                     left_behind.lock().extend(indexes.filter(|path| walindex::is_at(root.as_fd(), path)));
                 }
+                let placed = batch.iter().filter(|r| !r.kept).map(|r| (r.path.clone(), r.identity));
+                if let Err(e) = records.placed(placed) {
+                    tracing::warn!(error = %e, "cannot record what was placed");
+                }
                 into.lock().extend(batch.into_iter().map(|r| (r.path, r.identity)));
             })),
+            on_begin,
         };
         let progress = Reports::to(self.status);
         let root = locks.backing_fd()?;
@@ -408,7 +449,12 @@ fn is_empty(locks: &Locks) -> Result<bool> {
 
 /// Whether something at a path or below it, or all of it, is marked.
 fn is_marked_within(marks: &Marks, path: &RelPath) -> bool {
-    marks.iter().any(|(mark, extent)| {
-        mark.starts_with(path) || (*extent == Extent::Subtree && path.starts_with(mark))
-    })
+    // What is below a path follows it.
+    let next = marks.range::<RelPath, _>(path..).next();
+    next.is_some_and(|(mark, _)| mark.starts_with(path)) || is_below(marks, path)
+}
+
+/// Whether all below something above a path is marked.
+fn is_below(marks: &Marks, path: &RelPath) -> bool {
+    path.ancestors().any(|above| marks.get(&above) == Some(&Extent::Subtree))
 }

@@ -304,6 +304,94 @@ fn a_start_that_came_to_nothing_binds_nobody() {
     assert!(!kept.was_clean(), "it was not stopped in good order");
 }
 
+/// A journal that fails after so many batches, as if its process had been killed.
+#[derive(Debug)]
+struct Mortal {
+    journal: Arc<MemoryJournal>,
+    batches: std::sync::atomic::AtomicUsize,
+}
+
+impl Journal for Mortal {
+    fn get(&self, tree: Tree, key: &[u8]) -> Result<Option<Vec<u8>>, JournalError> {
+        self.journal.get(tree, key)
+    }
+
+    fn apply(&self, batch: Batch) -> Result<(), JournalError> {
+        let left =
+            self.batches.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        left.map_err(|_| JournalError::corrupt("killed"))?;
+        self.journal.apply(batch)
+    }
+
+    fn scan(&self, tree: Tree, prefix: &[u8], from: &[u8]) -> crate::journal::Pairs<'_> {
+        self.journal.scan(tree, prefix, from)
+    }
+
+    fn flush(&self) -> Result<(), JournalError> {
+        self.journal.flush()
+    }
+}
+
+#[test]
+fn the_header_of_a_restore_is_this_text() {
+    let (_, r) = filled();
+    r.begin_restore(3, true, [path("a/b")]).expect("begins");
+    let found: Vec<_> =
+        r.journal.scan_prefix(restoring::RESTORING, b"").map(|pair| pair.expect("reads")).collect();
+    let header = br#"{"restoring_version":1,"version":3,"keeps":true,"settled":false}"#;
+    assert_eq!(found, [(vec![0], header.to_vec()), (b"\x01a\0b".to_vec(), Vec::new())]);
+}
+
+/// SEMANTICS, Restore: "A start that breaks off while a version comes to the directory leaves no changes".
+#[test]
+fn records_of_a_restore_that_breaks_off_anywhere_are_of_one_that_is_under_way() {
+    let new: Vec<_> = (0..6000).map(|n| (path(&format!("n{n}")), file(100 + n, 1))).collect();
+    let old: Vec<_> = (0..6000).map(|n| (path(&format!("o{n}")), file(9000 + n, 2))).collect();
+    let stands =
+        |r: &Records| new.iter().all(|(path, now)| r.get(path).expect("reads").as_ref() == Some(now));
+    let mut settled = 0;
+    for batches in 0.. {
+        let journal = Arc::new(MemoryJournal::new());
+        let r = records(&journal);
+        r.restored(old.iter().cloned(), base(1), true).expect("restores");
+        r.begin_restore(2, false, [path("mine")]).expect("begins");
+        r.placed(new.iter().cloned()).expect("records");
+        let mortal = Arc::new(Mortal { journal: Arc::new(journal.killed()), batches: batches.into() });
+        let Ok(dying) = Records::open(Arc::clone(&mortal) as _, "memory:", "n") else { continue };
+        let result = dying.restored(new.iter().cloned(), base(2), true).and_then(|()| dying.end_restore());
+        let r = records(&Arc::new(mortal.journal.killed()));
+        let Some(restoring) = r.restoring().expect("reads") else {
+            assert_eq!(r.meta().base, Some(base(2)));
+            if result.is_ok() {
+                assert_eq!(all(&r).len(), new.len());
+                assert_eq!(r.links(9000).expect("reads"), []);
+                break;
+            }
+            continue;
+        };
+        assert!(stands(&r), "after {batches} batches");
+        assert_eq!(
+            r.meta().base,
+            Some(base(if restoring.settled { 2 } else { 1 })),
+            "after {batches} batches"
+        );
+        assert!(restoring.settled || restoring.local.contains(&path("mine")));
+        settled += u32::from(restoring.settled);
+    }
+    assert!(settled > 0);
+}
+
+#[test]
+fn another_remote_knows_nothing_of_a_restore_that_broke_off() {
+    let journal = Arc::new(MemoryJournal::new());
+    let r = records(&journal);
+    r.begin_restore(3, false, []).expect("begins");
+    r.placed([(path("a"), file(1, 1))]).expect("records");
+    let other = Records::open(Arc::new(journal.killed()) as _, "s3://bucket", "other").expect("opens");
+    assert_eq!(other.restoring().expect("reads"), None);
+    assert_eq!(all(&other), Vec::<String>::new());
+}
+
 /// A directory of which only the change time moved: to these nanoseconds.
 fn at(nsec: u32) -> Identity {
     Identity { ctime: Timestamp { sec: 1_700_000_000, nsec }, ..dir(2) }

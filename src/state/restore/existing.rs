@@ -1,8 +1,8 @@
 //! [`Ground`]: what the disk held before, and how it makes room.
 //!
 //! Equal size and time prove nothing: a file that may be the entry is compared with it byte by byte.
-use super::Standing;
 use super::seen::Seen;
+use super::{Policy, Standing};
 use crate::layer::content::Content;
 use crate::layer::extract::attributes::metadata;
 use crate::layer::extract::copy::copy_to_free_name;
@@ -71,7 +71,7 @@ impl Ground {
     /// What stands at `path`; a local file where a directory above it must be is moved away first.
     pub(super) fn look(
         &mut self,
-        extractor: &mut Extractor,
+        (extractor, policy): (&mut Extractor, &mut Policy),
         seen: &Seen,
         path: &RelPath,
     ) -> Result<Option<Stat>, LayerError> {
@@ -91,6 +91,7 @@ impl Ground {
                 if seen.layer_of(&dir).is_some() {
                     return Err(refused);
                 }
+                policy.begin()?;
                 self.move_aside(extractor, &dir)?;
                 break;
             }

@@ -100,6 +100,9 @@ impl std::fmt::Debug for Existing {
 /// identity (names of a hard link, directories at the end). Layers are named by their index.
 pub type OnRestored = dyn FnMut(Vec<RestoredPath>) + Send;
 
+/// Called once, before anything on the disk is changed; with its failure the restore ends.
+pub type Begin = dyn FnOnce() -> Result<(), LayerError> + Send;
+
 /// How to restore.
 pub struct Policy {
     /// What to do with what the disk already holds.
@@ -114,6 +117,15 @@ pub struct Policy {
     pub lenders: Arc<Lenders>,
     /// Takes what was restored.
     pub on_restored: Option<Box<OnRestored>>,
+    /// Learns that it begins.
+    pub on_begin: Option<Box<Begin>>,
+}
+
+impl Policy {
+    /// Something is about to be changed.
+    fn begin(&mut self) -> Result<(), LayerError> {
+        self.on_begin.take().map_or(Ok(()), |on_begin| on_begin())
+    }
 }
 
 impl Default for Policy {
@@ -124,6 +136,7 @@ impl Default for Policy {
             lenient: false,
             lenders: Arc::default(),
             on_restored: None,
+            on_begin: None,
         }
     }
 }

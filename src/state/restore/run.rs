@@ -5,8 +5,7 @@ use super::lenders::Want;
 use super::logs::Logs;
 use super::seen::{Seen, Verdict};
 use super::{Counters, Existing, LayerSource, Policy, RestoreError, Restored, RestoredPath, Standing};
-use crate::clock::Timestamp;
-use crate::layer::extract::{Extractor, Note, Placed};
+use crate::layer::extract::{Extractor, NewFile, Note, Placed};
 use crate::layer::{Dictionary, Entry, Kind, LayerError, LayerReader, Metadata, Part, References, Tap};
 use crate::path::RelPath;
 use crate::state::head::layer_id;
@@ -14,6 +13,7 @@ use crate::state::identity::Identity;
 use rustix::fs::Stat;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ const LAYERS_AHEAD: usize = 4;
 const BATCH_MAX: usize = 1024;
 /// The most files that are completed at once: each has a descriptor.
 const PARTIAL_AT_ONCE: usize = 128;
-/// The most files that get parts of a layer while it goes by; others get them in the end.
+/// The most files that wait for older layers, to get their parts while these go by: each has two descriptors then.
 const TAPPED_AT_ONCE: usize = 128;
 
 /// One restore, on its blocking thread.
@@ -40,14 +40,20 @@ pub(super) struct Run {
     restored: Restored,
     batch: Vec<RestoredPath>,
     partial: Vec<Partial>,
+    /// So many of them, the first ones, get parts of the layer that goes by.
+    tapped: usize,
     logs: Logs,
+    /// Why a layer could not be gone on with, if that lies elsewhere.
+    failure: Option<RestoreError>,
 }
 
-/// A file that stands, but for the parts that other layers have.
+/// A file without the parts that other layers have. It has no name before it has them: whatever ends the restore, nobody
+/// finds it as if it were whole.
 struct Partial {
     path: RelPath,
     meta: Metadata,
     refs: References,
+    new: NewFile,
     /// The layers whose parts it has got.
     got: Vec<Uuid>,
 }
@@ -65,11 +71,25 @@ impl Run {
             restored: Restored::default(),
             batch: Vec::new(),
             partial: Vec::new(),
+            tapped: 0,
             logs: Logs::default(),
+            failure: None,
         }
     }
 
     pub(super) fn all(mut self, layers: &[LayerSource]) -> Result<Restored, RestoreError> {
+        let result = self.every(layers);
+        for Partial { path, new, .. } in &self.partial {
+            self.extractor.abandon_file(path, new);
+        }
+        if result.is_err() {
+            let _failed_as_well = self.extractor.settle();
+            self.tell(0);
+        }
+        result.map(|()| self.restored)
+    }
+
+    fn every(&mut self, layers: &[LayerSource]) -> Result<(), RestoreError> {
         let mut ahead = VecDeque::new();
         let mut waiting = layers.iter();
         for (index, layer) in layers.iter().enumerate() {
@@ -88,8 +108,10 @@ impl Run {
                 let result = self.orphans(index, &mut bytes, dictionary.as_ref(), orphans);
                 self.settle(layer, &mut bytes, result)?;
             }
+            self.complete(TAPPED_AT_ONCE)?;
         }
-        self.complete()?;
+        self.complete(0)?;
+        self.policy.begin().map_err(|source| RestoreError::Finish { source })?;
         let tidied = std::mem::take(&mut self.logs).tidy(&mut self.extractor, &mut self.ground);
         tidied.map_err(|source| RestoreError::Finish { source })?;
         let end = self.extractor.finish().map_err(|source| RestoreError::Finish { source })?;
@@ -99,20 +121,19 @@ impl Run {
         self.restored.notes = notes.iter().map(Note::to_string).collect();
         self.restored.bytes = self.counters.bytes.load(Ordering::Relaxed);
         self.restored.moved = self.ground.take_moved();
-        Ok(self.restored)
+        Ok(())
     }
 
     /// A layer is done when its object was read to the end and is the one HEAD names.
     fn settle(
-        &self,
+        &mut self,
         layer: &LayerSource,
         bytes: &mut Fetched,
         result: Result<(), LayerError>,
     ) -> Result<(), RestoreError> {
-        let result = result.and_then(|()| {
-            std::io::copy(bytes, &mut std::io::sink()).map_err(|e| LayerError::io("end of object", e))
-        });
-        match (result, bytes.take_failure()) {
+        let result = result
+            .and_then(|()| io::copy(bytes, &mut io::sink()).map_err(|e| LayerError::io("end of object", e)));
+        match (result, self.failure.take().or_else(|| bytes.take_failure())) {
             // The cause comes before what it led to.
             (_, Some(failure)) => Err(failure),
             (Err(source), None) => Err(RestoreError::Layer { key: layer.key.clone(), source }),
@@ -133,11 +154,14 @@ impl Run {
     /// What files of newer layers want of one that is about to go by: what is read for its entries need not be read
     /// again for them.
     fn tap(&mut self, layer: &LayerSource) -> Result<Tap, LayerError> {
+        self.tapped = self.partial.len();
         let Some(id) = layer_id(&layer.key) else { return Ok(Tap::default()) };
         let wanting = self.partial.iter_mut().filter(|partial| partial.refs.iter().any(|r| r.layer == id));
         let mut parts = Vec::new();
-        for partial in wanting.take(TAPPED_AT_ONCE) {
-            let file = Arc::new(self.extractor.open(&partial.path)?);
+        for partial in wanting {
+            let cloned = partial.new.file.try_clone();
+            let file =
+                Arc::new(cloned.map_err(|e| LayerError::io(format!("cannot open: {}", partial.path), e))?);
             let wants = Want::all(0, &partial.refs).filter(|want| want.layer == id);
             parts.extend(wants.map(|Want { from, length, at, .. }| Part {
                 from,
@@ -166,7 +190,8 @@ impl Run {
                 Verdict::Hidden | Verdict::Orphan => {}
                 Verdict::Again => {
                     self.extractor.end_layer()?;
-                    self.extractor.place(&entry, &mut reader)?;
+                    self.drop_partial(&entry.path);
+                    self.put(&entry, &mut reader)?;
                 }
                 Verdict::Ours => self.entry(index, &entry, &mut reader)?,
             }
@@ -177,12 +202,19 @@ impl Run {
         }
         reader.take_tap().finish().map_err(|e| LayerError::from_stream("parts of files", e))?;
         self.extractor.end_layer()?;
-        let placed = self.extractor.take_placed();
-        self.hand_over(placed, index);
+        self.tell(index);
         Ok(())
     }
 
-    fn entry<R: std::io::Read + Send>(
+    /// Hands over all that stands by now.
+    fn tell(&mut self, index: usize) {
+        self.extractor.tell_directories();
+        let placed = self.extractor.take_placed();
+        self.hand_over(placed, index);
+        self.flush_batch();
+    }
+
+    fn entry<R: io::Read + Send>(
         &mut self,
         index: usize,
         entry: &Entry,
@@ -195,7 +227,10 @@ impl Run {
         self.restored.files += u64::from(matches!(entry.kind, Kind::File { .. }));
         self.counters.files.fetch_add(1, Ordering::Relaxed);
         self.logs.has(&entry.path);
-        let there = self.ground.look(&mut self.extractor, &self.seen, &entry.path)?;
+        if let Kind::HardLink { target } = &entry.kind {
+            self.complete_target(target)?;
+        }
+        let there = self.ground.look((&mut self.extractor, &mut self.policy), &self.seen, &entry.path)?;
         if let Some(stat) = there {
             let identity = Identity::from(&stat);
             let standing = match &mut self.policy.existing {
@@ -212,47 +247,71 @@ impl Run {
                 self.batch.push(RestoredPath { path, identity, layer: index, kept: true });
                 return Ok(());
             }
+            self.policy.begin()?;
             if self.ground.must_weigh(entry, &stat, standing) {
                 return self.weigh(index, entry, reader, &stat, standing);
             }
             self.ground.clear(&mut self.extractor, entry, &stat, standing)?;
         }
-        let Kind::File { refs, .. } = &entry.kind else { return self.extractor.place(entry, reader) };
-        if !self.ground.was_empty() {
+        self.policy.begin()?;
+        if matches!(entry.kind, Kind::File { .. }) && !self.ground.was_empty() {
             self.logs.placed(&mut self.extractor, &entry.path)?;
         }
+        self.put(entry, reader)
+    }
+
+    /// There is room for an entry. A file that other layers have parts of waits for these.
+    fn put<R: io::Read + Send>(
+        &mut self,
+        entry: &Entry,
+        reader: &mut LayerReader<R>,
+    ) -> Result<(), LayerError> {
+        let Kind::File { refs, .. } = &entry.kind else { return self.extractor.place(entry, reader) };
         if refs.is_empty() {
             return self.extractor.place(entry, reader);
         }
-        // Until it is complete nothing must take it for the file it is to become.
-        let unfinished = Metadata { mtime: Timestamp::default(), ..entry.meta.clone() };
-        self.extractor.place(&Entry { meta: unfinished, ..entry.clone() }, reader)?;
+        if self.partial.len() >= self.tapped + PARTIAL_AT_ONCE {
+            self.complete_new()?;
+        }
+        let new = self.extractor.begin_file(&entry.path, reader)?;
         let (path, meta, refs) = (entry.path.clone(), entry.meta.clone(), refs.clone());
-        self.partial.push(Partial { path, meta, refs, got: Vec::new() });
+        self.partial.push(Partial { path, meta, refs, new, got: Vec::new() });
         Ok(())
     }
 
-    /// Gives files the parts that stand in other layers and did not go by after them, and their attributes. All
-    /// layers were extracted, so that links are made and what was read of the store until now was proven.
-    fn complete(&mut self) -> Result<(), RestoreError> {
-        let partial = std::mem::take(&mut self.partial);
-        for group in partial.chunks(PARTIAL_AT_ONCE) {
-            let failed = |source| RestoreError::Finish { source };
-            let opened = group.iter().map(|partial| self.extractor.open(&partial.path));
-            let files: Vec<File> = opened.collect::<Result<_, _>>().map_err(failed)?;
-            let wants = group.iter().enumerate().flat_map(|(n, partial)| {
-                Want::all(n, &partial.refs).filter(|want| !partial.got.contains(&want.layer))
-            });
-            let stop = &self.counters.stop;
-            self.policy.lenders.read(&self.source, wants, |want, bytes| {
-                if stop.load(Ordering::Relaxed) {
-                    return Err(LayerError::io("restore was stopped", std::io::ErrorKind::Interrupted));
+    /// The same archive has another entry for the path.
+    fn drop_partial(&mut self, path: &RelPath) {
+        let same = |partial: &Partial| partial.path == *path;
+        if let Some(number) = self.partial.iter().skip(self.tapped).position(same) {
+            let Partial { path, new, .. } = self.partial.remove(self.tapped + number);
+            self.extractor.abandon_file(&path, &new);
+        }
+    }
+
+    /// A file that is to get another name must have its first one. Both are of this layer.
+    fn complete_target(&mut self, target: &RelPath) -> Result<(), LayerError> {
+        let waits = self.partial.iter().skip(self.tapped).any(|partial| partial.path == *target);
+        if waits { self.complete_new() } else { Ok(()) }
+    }
+
+    /// Completes what has come since this layer began. What it gives others they have only when it has gone by.
+    fn complete_new(&mut self) -> Result<(), LayerError> {
+        self.complete(self.tapped).map_err(|failure| {
+            self.failure = Some(failure);
+            LayerError::io("parts of files", io::ErrorKind::Other)
+        })
+    }
+
+    /// Gives all files but the first `kept` of those that wait the parts that stand in other layers and did not go by
+    /// after them, and then their attributes and names.
+    fn complete(&mut self, kept: usize) -> Result<(), RestoreError> {
+        let partial = self.partial.split_off(kept.min(self.partial.len()));
+        for (number, group) in partial.chunks(PARTIAL_AT_ONCE).enumerate() {
+            if let Err(e) = self.fill(group) {
+                for Partial { path, new, .. } in &partial[number * PARTIAL_AT_ONCE..] {
+                    self.extractor.abandon_file(path, new);
                 }
-                let written = files[want.file].write_all_at(bytes, want.at);
-                written.map_err(|e| LayerError::io(format!("cannot write: {}", group[want.file].path), e))
-            })?;
-            for (partial, file) in group.iter().zip(&files) {
-                self.extractor.complete(&partial.path, file, &partial.meta).map_err(failed)?;
+                return Err(e);
             }
             let placed = self.extractor.take_placed();
             self.hand_over(placed, 0);
@@ -260,8 +319,28 @@ impl Run {
         Ok(())
     }
 
+    fn fill(&mut self, group: &[Partial]) -> Result<(), RestoreError> {
+        let wants = group.iter().enumerate().flat_map(|(n, partial)| {
+            Want::all(n, &partial.refs).filter(|want| !partial.got.contains(&want.layer))
+        });
+        let stop = &self.counters.stop;
+        self.policy.lenders.read(&self.source, wants, |want, bytes| {
+            if stop.load(Ordering::Relaxed) {
+                return Err(LayerError::io("restore was stopped", io::ErrorKind::Interrupted));
+            }
+            let Partial { path, new, .. } = &group[want.file];
+            let written = new.file.write_all_at(bytes, want.at);
+            written.map_err(|e| LayerError::io(format!("cannot write: {path}"), e))
+        })?;
+        for Partial { path, meta, new, .. } in group {
+            let named = self.extractor.name_file(path, new, meta);
+            named.map_err(|source| RestoreError::Finish { source })?;
+        }
+        Ok(())
+    }
+
     /// A local file that may be the entry: what arrives decides.
-    fn weigh<R: std::io::Read + Send>(
+    fn weigh<R: io::Read + Send>(
         &mut self,
         index: usize,
         entry: &Entry,
@@ -276,7 +355,7 @@ impl Run {
             let read = lenders.read(source, Want::all(0, refs), |want, bytes| {
                 into.write_all_at(bytes, want.at).map_err(failed)
             });
-            read.map_err(|e| LayerError::io(e.to_string(), std::io::ErrorKind::Other))
+            read.map_err(|e| LayerError::io(e.to_string(), io::ErrorKind::Other))
         };
         let weighed = self.ground.weigh(&mut self.extractor, entry, reader, (there, standing), fill)?;
         let (identity, kept) = match weighed {

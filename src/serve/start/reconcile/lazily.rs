@@ -35,6 +35,8 @@ impl Start<'_> {
         locks: &Locks,
     ) -> Result<Found> {
         self.status.progress(Progress { phase: "reading tables".into(), ..Progress::default() });
+        // Of an earlier start nothing is here any more.
+        self.records.forget_restore()?;
         // First what is to come, then the records that say it has come or will.
         let absent = Arc::new(runtime.block_on(self.source(locks)?.begin(head))?);
         // They are made when somebody looks at them: too late to refuse them.

@@ -58,7 +58,7 @@ pub fn set_time_back(locks: &Locks, dir: &RelPath, found: &mut Restored) {
 }
 
 /// Removes one; what cannot be removed is found by the scan after.
-fn remove(locks: &Locks, path: &RelPath) {
+pub fn remove(locks: &Locks, path: &RelPath) {
     let _kept = reach(locks.backing().as_fd(), path, |at, name| {
         rustix::fs::unlinkat(at, name, AtFlags::empty())
             .or_else(|_| rustix::fs::unlinkat(at, name, AtFlags::REMOVEDIR))

@@ -304,7 +304,7 @@ impl Start<'_> {
                 return Standing::Stays;
             }
             // What differs and did not when the restore began may be what that had placed.
-            let since = then.as_ref().is_some_and(|then| !then.contains(path));
+            let since = then.as_ref().is_some_and(|then| !then.contains_key(path));
             if is_clean || !keep_local || since {
                 return if is_clean { Standing::Saved } else { Standing::Unknown };
             }

@@ -10,13 +10,15 @@ use crate::path::RelPath;
 use crate::state::head::VersionId;
 use crate::state::identity::Identity;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 pub(super) const RESTORING: Tree = Tree("restoring");
 /// Where the header is.
 const HEADER_KEY: &[u8] = &[0];
 /// What every listed path begins with; the key of its record follows.
 const LOCAL: u8 = 1;
+/// The value of one at which nothing stood.
+const GONE: &[u8] = &[1];
 /// The number in the header.
 const HEADER_VERSION: u32 = 1;
 
@@ -29,8 +31,8 @@ pub struct Restoring {
     pub keeps: bool,
     /// That version is the base by now, and something is left to be tidied.
     pub settled: bool,
-    /// What differed from the version of before when it began, each path by itself.
-    pub local: BTreeSet<RelPath>,
+    /// What differed from the version of before when it began, each path by itself, and whether nothing stood there.
+    pub local: BTreeMap<RelPath, bool>,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,11 +55,12 @@ impl Records {
         &self,
         version: VersionId,
         keeps: bool,
-        local: impl IntoIterator<Item = RelPath>,
+        local: impl IntoIterator<Item = (RelPath, bool)>,
     ) -> Result<(), JournalError> {
         let mut writer = Writer::new(self);
-        for path in local {
-            writer.batch.put(RESTORING, &[&[LOCAL][..], &record_key(&path)].concat(), b"");
+        for (path, gone) in local {
+            let value = if gone { GONE } else { b"" };
+            writer.batch.put(RESTORING, &[&[LOCAL][..], &record_key(&path)].concat(), value);
             writer.spill()?;
         }
         // The header counts; a list without one is nothing.
@@ -71,8 +74,11 @@ impl Records {
     pub fn restoring(&self) -> Result<Option<Restoring>, JournalError> {
         let Some(Header { version, keeps, settled, .. }) = self.restoring_header()? else { return Ok(None) };
         let paths = self.journal.scan_prefix(RESTORING, &[LOCAL]);
-        let local =
-            paths.map(|pair| path_of(pair?.0.get(1..).unwrap_or_default())).collect::<Result<_, _>>()?;
+        let local = paths.map(|pair| {
+            let (key, value) = pair?;
+            Ok((path_of(key.get(1..).unwrap_or_default())?, value == GONE))
+        });
+        let local = local.collect::<Result<_, JournalError>>()?;
         Ok(Some(Restoring { version, keeps, settled, local }))
     }
 

@@ -335,11 +335,14 @@ impl Journal for Mortal {
 #[test]
 fn the_header_of_a_restore_is_this_text() {
     let (_, r) = filled();
-    r.begin_restore(3, true, [path("a/b")]).expect("begins");
+    r.begin_restore(3, true, [(path("a/b"), false), (path("c"), true)]).expect("begins");
     let found: Vec<_> =
         r.journal.scan_prefix(restoring::RESTORING, b"").map(|pair| pair.expect("reads")).collect();
     let header = br#"{"restoring_version":1,"version":3,"keeps":true,"settled":false}"#;
-    assert_eq!(found, [(vec![0], header.to_vec()), (b"\x01a\0b".to_vec(), Vec::new())]);
+    assert_eq!(
+        found,
+        [(vec![0], header.to_vec()), (b"\x01a\0b".to_vec(), vec![]), (b"\x01c".to_vec(), vec![1])]
+    );
 }
 
 /// SEMANTICS, Restore: "A start that breaks off while a version comes to the directory leaves no changes".
@@ -354,7 +357,7 @@ fn records_of_a_restore_that_breaks_off_anywhere_are_of_one_that_is_under_way() 
         let journal = Arc::new(MemoryJournal::new());
         let r = records(&journal);
         r.restored(old.iter().cloned(), base(1), true).expect("restores");
-        r.begin_restore(2, false, [path("mine")]).expect("begins");
+        r.begin_restore(2, false, [(path("mine"), false)]).expect("begins");
         r.placed(new.iter().cloned()).expect("records");
         let mortal = Arc::new(Mortal { journal: Arc::new(journal.killed()), batches: batches.into() });
         let Ok(dying) = Records::open(Arc::clone(&mortal) as _, "memory:", "n") else { continue };
@@ -375,7 +378,7 @@ fn records_of_a_restore_that_breaks_off_anywhere_are_of_one_that_is_under_way() 
             Some(base(if restoring.settled { 2 } else { 1 })),
             "after {batches} batches"
         );
-        assert!(restoring.settled || restoring.local.contains(&path("mine")));
+        assert!(restoring.settled || restoring.local.contains_key(&path("mine")));
         settled += u32::from(restoring.settled);
     }
     assert!(settled > 0);

@@ -11,7 +11,7 @@ use crate::state::dirty::{Extent, Marks};
 use crate::state::identity::Identity;
 use crate::state::record::{Records, Restoring, is_linked};
 use crate::state::restore::Begin;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use tokio::runtime::Runtime;
@@ -97,7 +97,7 @@ impl Start<'_> {
         let removed = absent.unsaved_removals().into_iter().map(|path| (path, Extent::Entry));
         let local = removed.chain(self.look(locks)?).collect();
         let local = each(locks.backing().as_fd(), self.records, &local)?;
-        self.records.begin_restore(head.version, true, local.iter().cloned())?;
+        self.records.begin_restore(head.version, true, local.clone())?;
         let begun = Restoring { version: head.version, keeps: true, settled: false, local };
         self.again(runtime, committer, opening, locks, &begun).map(Some)
     }
@@ -110,7 +110,7 @@ impl Start<'_> {
         locks: &Locks,
         begun: &Restoring,
     ) -> Result<Marks> {
-        let local = begun.local.iter().map(|path| (path.clone(), Extent::Entry)).collect();
+        let local = begun.local.keys().map(|path| (path.clone(), Extent::Entry)).collect();
         self.catch_up(runtime, committer, opening, locks, &local, Some(begun))
     }
 
@@ -124,20 +124,13 @@ impl Start<'_> {
         let mut backing = Backing::new(locks.backing().as_fd(), None);
         let mut removed = Vec::new();
         for path in local.keys() {
-            let record = self.records.get(path)?;
-            // It was saved without ever having been here.
-            if record.as_ref().is_some_and(Referred::is_record) {
+            let gone = match begun {
+                Some(begun) => begun.local.get(path) == Some(&true),
+                None => matches!(backing.stat(path), Ok(None)),
+            };
+            // What has such a record was saved without ever having been here.
+            if !gone || self.records.get(path)?.as_ref().is_some_and(Referred::is_record) {
                 continue;
-            }
-            match backing.stat(path) {
-                Ok(None) => {}
-                // What was changed here is not what its record says.
-                Ok(Some(now)) if begun.is_some() && !now.file_type().is_dir() => {
-                    if !record.is_some_and(|record| now.unchanged_since(&record)) {
-                        continue;
-                    }
-                }
-                Ok(Some(_)) | Err(_) => continue,
             }
             // With what was below it.
             removed.push(path.clone());
@@ -169,16 +162,17 @@ impl Start<'_> {
     }
 }
 
-/// All that is marked and differs from the records, each path by itself: what comes to a place below a mark later is not
-/// marked.
-fn each(root: BorrowedFd<'_>, records: &Records, marks: &Marks) -> Result<BTreeSet<RelPath>> {
-    let mut found = BTreeSet::new();
+/// All that is marked and differs from the records, each path by itself, and whether nothing stands there: what comes to a
+/// place below a mark later is not marked.
+fn each(root: BorrowedFd<'_>, records: &Records, marks: &Marks) -> Result<BTreeMap<RelPath, bool>> {
+    let mut found = BTreeMap::new();
     let mut backing = Backing::new(root, None);
     for path in marks.keys() {
         let record = records.get(path)?;
-        let now = backing.stat(path).ok().flatten();
-        if now.zip(record).is_none_or(|(now, record)| !now.unchanged_since(&record)) {
-            found.insert(path.clone());
+        let now = backing.stat(path);
+        let gone = matches!(now, Ok(None));
+        if now.ok().flatten().zip(record).is_none_or(|(now, record)| !now.unchanged_since(&record)) {
+            found.insert(path.clone(), gone);
         }
     }
     let trees = marks.iter().filter(|(_, extent)| **extent == Extent::Subtree);
@@ -190,7 +184,7 @@ fn each(root: BorrowedFd<'_>, records: &Records, marks: &Marks) -> Result<BTreeS
             if backing.stat(&path).ok().flatten().is_some_and(|ident| ident.file_type().is_dir()) {
                 todo.push(path.clone());
             }
-            found.insert(path);
+            found.insert(path, false);
         }
     }
     Ok(found)

@@ -26,10 +26,8 @@ pub(super) fn forget_another(
 ) -> Result<()> {
     let place =
         Place::of(locks.backing()).map_err(|e| Error::io("cannot look at the directory", e.into()))?;
-    if records.meta().base.is_some()
-        && before(records)?.is_some_and(|before| differ(before, place))
-        && !has_any(records, locks)?
-    {
+    let knows = records.meta().base.is_some() || records.restoring()?.is_some();
+    if knows && before(records)?.is_some_and(|before| differ(before, place)) && !has_any(records, locks)? {
         status.notice(format!(
             "{} was made anew since it was saved: nothing in it counts as removed, and the newest version comes back",
             settings.dir.display()

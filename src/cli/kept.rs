@@ -52,6 +52,7 @@ pub(super) struct Start {
 /// See the module.
 pub(super) struct Kept {
     settings: MountSettings,
+    #[cfg_attr(not(feature = "lambda"), allow(dead_code, reason = "only a function begins anew"))]
     stray: Stray,
     json: bool,
     state: Mutex<State>,
@@ -70,6 +71,7 @@ enum State {
 struct Unread {
     claim: Claim,
     /// Somebody may have worked on it.
+    #[cfg_attr(not(feature = "lambda"), allow(dead_code, reason = "only a function begins anew"))]
     used: bool,
     /// The remote has versions after all: nothing that was done here will be saved.
     overtaken: bool,
@@ -235,6 +237,7 @@ impl Kept {
     }
 
     /// Whether it is one.
+    #[cfg(feature = "lambda")]
     pub(super) fn is_unread(&self) -> bool {
         matches!(&*self.state.lock(), State::Unread(_))
     }

@@ -87,7 +87,7 @@ impl Start<'_> {
         }
         let (absent, left) = self.resume(runtime, locks, opening.relation)?;
         if let Some(absent) = &absent
-            && let Some(marks) = self.from_newest(runtime, committer, opening, locks, absent)?
+            && let Some(marks) = self.newest_instead(runtime, committer, opening, locks, absent)?
         {
             return Ok(marks.into());
         }

@@ -70,7 +70,7 @@ impl Start<'_> {
     /// What is not here yet stands where it may not stay: none of the versions that are kept needs some of these layers.
     /// It comes whole from those of the newest version. `None` if it is not so, or if that does not know what became of
     /// it here.
-    pub(super) fn from_newest(
+    pub(super) fn newest_instead(
         &self,
         runtime: &Runtime,
         committer: &Committer,

@@ -124,7 +124,7 @@ fn a_tagged_version_outlives_the_others() {
     assert!(!gone.ok(), "version 3 is not kept: {}", gone.said());
 }
 
-/// SEMANTICS, Log: "Of what a restore reads at most some 30 % is of no use to it, as long as getting rid of more
+/// SEMANTICS, Log: "Of what a restore reads at most some 20 % is of no use to it, as long as getting rid of more
 /// costs no more than `--amplification` times what has changed".
 #[test]
 fn a_base_that_is_mostly_dead_goes_if_that_may_be_paid() {

@@ -4,8 +4,9 @@ use crate::fs::Volume;
 use crate::fs::attr::Attr;
 use crate::fs::counters::Op;
 use crate::fs::inode::Inode;
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid};
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
 /// A time to set.
@@ -68,8 +69,10 @@ impl Volume {
         let orphan = inode.open.lock().orphan.clone();
         match orphan {
             Some(fd) => Ok(rustix::fs::fchmod(fd, mode)?),
-            None => self
-                .naming(|| inode.at(|dir, name| Ok(rustix::fs::chmodat(dir, name, mode, AtFlags::empty())?))),
+            None => self.naming(|| match inode.dir() {
+                Ok(dir) => Ok(rustix::fs::chmod(path_of(dir), mode)?),
+                Err(_) => inode.at(|dir, name| Ok(rustix::fs::chmodat(dir, name, mode, AtFlags::empty())?)),
+            }),
         }
     }
 
@@ -77,8 +80,10 @@ impl Volume {
         let orphan = inode.open.lock().orphan.clone();
         match orphan {
             Some(fd) => Ok(rustix::fs::fchown(fd, uid, gid)?),
-            None => self.naming(|| {
-                inode.at(|dir, name| Ok(rustix::fs::chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?))
+            None => self.naming(|| match inode.dir() {
+                Ok(dir) => Ok(rustix::fs::chown(path_of(dir), uid, gid)?),
+                Err(_) => inode
+                    .at(|dir, name| Ok(rustix::fs::chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?)),
             }),
         }
     }
@@ -93,8 +98,10 @@ impl Volume {
         let orphan = inode.open.lock().orphan.clone();
         match orphan {
             Some(fd) => Ok(rustix::fs::futimens(fd, &times)?),
-            None => self.naming(|| {
-                inode.at(|dir, name| Ok(rustix::fs::utimensat(dir, name, &times, AtFlags::SYMLINK_NOFOLLOW)?))
+            None => self.naming(|| match inode.dir() {
+                Ok(dir) => Ok(rustix::fs::utimensat(CWD, path_of(dir), &times, AtFlags::empty())?),
+                Err(_) => inode
+                    .at(|dir, name| Ok(rustix::fs::utimensat(dir, name, &times, AtFlags::SYMLINK_NOFOLLOW)?)),
             }),
         }
     }
@@ -147,6 +154,12 @@ impl Volume {
         let mode = attr.mode & 0o7777;
         Ok(attr.is_file() && without_privileges(mode) != mode)
     }
+}
+
+/// A path to an open directory itself. To find `.` in it takes the right to enter it, which its owner may have taken from
+/// himself.
+fn path_of(dir: BorrowedFd<'_>) -> String {
+    format!("/proc/self/fd/{}", dir.as_raw_fd())
 }
 
 /// A mode after a write by an ordinary user. Set-group-ID without the group's right to execute is no privilege.

@@ -112,6 +112,7 @@ pub mod cache;
 pub mod cli;
 pub mod clock;
 pub mod config;
+mod descriptors;
 pub mod error;
 pub mod fs;
 #[cfg(feature = "fuse")]

@@ -13,7 +13,7 @@ use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 /// What an operation needs on the disk before it can begin.
@@ -67,16 +67,16 @@ impl Volume {
         let dir = parent.dir()?;
         let in_tree = self.in_tree(parent, name);
         if let Some((absent, node)) = in_tree {
-            let found = absent.resolve(dir, node, |file, row| {
+            let found = absent.resolve(dir.as_fd(), node, |file, row| {
                 let attr = attr_of(absent, file, row);
-                self.inodes.intern(parent, name, &attr).map(|inode| (inode, attr))
+                (self.inodes.intern(parent, name, &attr), attr)
             })?;
             if let Some(found) = found {
-                return found;
+                return Ok(found);
             }
         }
-        let attr = self.naming(|| Attr::at(dir, name))?;
-        let inode = self.inodes.intern(parent, name, &attr)?;
+        let attr = self.naming(|| Attr::at(&dir, name))?;
+        let inode = self.inodes.intern(parent, name, &attr);
         if attr.is_dir()
             && let Some(node) = self.directory_at(in_tree, &attr)
         {

@@ -1,7 +1,9 @@
 //! Inodes: what the kernel knows by number, and where each can be found on the backing now.
+mod descriptors;
 mod lookups;
 mod table;
 
+pub use descriptors::open_max;
 pub use table::InodeTable;
 
 use super::attr::{Attr, FileKey};
@@ -10,7 +12,8 @@ use super::listing::Listing;
 use super::open::OpenState;
 use super::rare::Rare;
 use crate::path::RelPath;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, RwLockWriteGuard};
+use descriptors::{Descriptors, Slot};
 use lookups::Lookups;
 use rustix::io::Errno;
 use std::ffi::CStr;
@@ -80,8 +83,9 @@ pub struct Inode {
 /// What only a directory has.
 #[derive(Debug)]
 pub(super) struct Directory {
-    /// Kept open, so that a rename above it costs nothing.
-    fd: OwnedFd,
+    /// Open while it is used, so that a rename above it costs nothing.
+    slot: Arc<Slot>,
+    descriptors: Arc<Descriptors>,
     /// The listing pass under way. Owner of its lock: `fs::listing`.
     pub(super) listing: Mutex<Option<Box<Listing>>>,
     /// Whether the kernel may hold a cached listing with attributes of it.
@@ -93,9 +97,10 @@ pub(super) struct Directory {
 }
 
 impl Directory {
-    fn new(fd: OwnedFd) -> Self {
+    fn new(slot: Slot, descriptors: &Arc<Descriptors>) -> Self {
         Self {
-            fd,
+            slot: Arc::new(slot),
+            descriptors: descriptors.clone(),
             listing: Mutex::default(),
             listed: AtomicBool::new(false),
             default_acl: AtomicU8::new(ACL_UNKNOWN),
@@ -104,10 +109,61 @@ impl Directory {
     }
 }
 
+impl Drop for Directory {
+    fn drop(&mut self) {
+        self.descriptors.forget(&self.slot);
+    }
+}
+
 impl Inode {
-    /// The descriptor of a directory; `ENOTDIR` for anything else.
-    pub fn dir(&self) -> io::Result<BorrowedFd<'_>> {
-        self.directory().map(|directory| directory.fd.as_fd()).ok_or_else(|| Errno::NOTDIR.into())
+    /// The descriptor of a directory, opened if it is not; `ENOTDIR` for anything else, `ENOENT` for one that stands
+    /// nowhere any more.
+    pub fn dir(&self) -> io::Result<Arc<OwnedFd>> {
+        let directory = self.directory().ok_or(Errno::NOTDIR)?;
+        match directory.slot.get() {
+            Some(fd) => Ok(fd),
+            None => {
+                let _still = directory.descriptors.still();
+                self.opened(directory)
+            }
+        }
+    }
+
+    /// As [`dir`](Self::dir), while no directory changes its name.
+    fn opened(&self, directory: &Directory) -> io::Result<Arc<OwnedFd>> {
+        if let Some(fd) = directory.slot.get() {
+            return Ok(fd);
+        }
+        let link = self.links.lock().last().cloned().ok_or(Errno::NOENT)?;
+        let parent = link.parent.opened(link.parent.directory().ok_or(Errno::NOTDIR)?)?;
+        let fd = directory.descriptors.open(parent.as_fd(), link.name.as_c_str())?;
+        // Beneath the mount another may have taken its place.
+        let attr = Attr::at(&fd, c"")?;
+        if (attr.key, attr.generation) != (self.key(), self.generation) {
+            return Err(Errno::NOENT.into());
+        }
+        Ok(directory.descriptors.keep(&directory.slot, fd))
+    }
+
+    /// A directory that is about to lose its name stays open from here on: those who have it open may still ask.
+    /// It has a name after all once it gets one, or with [`keeps_name`](Self::keeps_name).
+    pub(super) fn loses_name(&self) {
+        if let Some(directory) = self.directory() {
+            directory.slot.pin(true);
+            let _open = self.dir(); // of one that cannot be opened nobody learns anything
+        }
+    }
+
+    /// See [`loses_name`](Self::loses_name).
+    pub(super) fn keeps_name(&self) {
+        if let Some(directory) = self.directory() {
+            directory.slot.pin(false);
+        }
+    }
+
+    /// Held while a directory changes its name on the backing and here.
+    pub(super) fn renaming(&self) -> Option<RwLockWriteGuard<'_, ()>> {
+        self.directory().map(|directory| directory.descriptors.renaming())
     }
 
     /// What it has as a directory.
@@ -115,7 +171,7 @@ impl Inode {
         self.directory.as_deref()
     }
 
-    fn new(id: u64, attr: &Attr, native: bool, dir: Option<OwnedFd>, lookups: u64) -> Self {
+    fn new(id: u64, attr: &Attr, native: bool, directory: Option<Directory>, lookups: u64) -> Self {
         Self {
             id,
             generation: attr.generation,
@@ -126,7 +182,7 @@ impl Inode {
             native,
             links: Mutex::default(),
             open: Mutex::default(),
-            directory: dir.map(|fd| Box::new(Directory::new(fd))),
+            directory: directory.map(Box::new),
         }
     }
 
@@ -177,13 +233,13 @@ impl Inode {
 
     /// Runs `f` with a descriptor and a name that reach this inode now. `ENOENT` once it has no name.
     pub fn at<T>(&self, f: impl FnOnce(BorrowedFd<'_>, &CStr) -> io::Result<T>) -> io::Result<T> {
-        if let Some(directory) = self.directory() {
-            return f(directory.fd.as_fd(), c".");
+        if self.is_dir() {
+            return f(self.dir()?.as_fd(), c".");
         }
         // Cloned, so that no system call runs under the lock.
         let link = self.links.lock().last().cloned();
         let link = link.ok_or(Errno::NOENT)?;
-        f(link.parent.dir()?, link.name.as_c_str())
+        f(link.parent.dir()?.as_fd(), link.name.as_c_str())
     }
 
     /// One path of this inode now, or `None` if it has no name left.
@@ -220,6 +276,8 @@ impl Inode {
             *links = Links::default();
         }
         links.add(parent, name);
+        drop(links);
+        self.keeps_name();
     }
 
     /// Whether it has a known name besides this one.

@@ -9,7 +9,7 @@ use crate::state::live::{Live, Writer};
 use crate::state::reach;
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -22,10 +22,7 @@ impl Volume {
 
 impl Live for Volume {
     fn root(&self) -> BorrowedFd<'_> {
-        match self.inodes.root().dir() {
-            Ok(fd) => fd,
-            Err(_) => rustix::fs::CWD.as_fd(), // the root always has a descriptor
-        }
+        self.inodes.root_dir()
     }
 
     fn dirty(&self) -> &DirtySet {

@@ -122,7 +122,7 @@ impl Volume {
         options: VolumeOptions,
         absent: Option<Arc<Absent>>,
     ) -> io::Result<Self> {
-        let inodes = InodeTable::new(root)?;
+        let inodes = InodeTable::new(root, inode::open_max())?;
         if absent.is_some() {
             inodes.root().set_node(Some(crate::state::absent::tree::ROOT));
         }

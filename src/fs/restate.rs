@@ -12,6 +12,7 @@ use rustix::fs::{AtFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 use rustix::io::Errno;
 use std::ffi::CStr;
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 /// What the kernel checks and forgets by itself is left to it, when the file is here.
@@ -198,7 +199,7 @@ impl Volume {
         self.mark(inode);
         self.mark_name(to.dir, to.name, Extent::Entry);
         let attr = self.attr_of(inode)?;
-        let inode = self.inodes.intern(to.dir, to.name, &attr)?;
+        let inode = self.inodes.intern(to.dir, to.name, &attr);
         Ok(Some((inode.id, inode.told(attr))))
     }
 
@@ -210,7 +211,7 @@ impl Volume {
         if !dir.native {
             return Ok(None);
         }
-        let node = absent.adopt_directory(dir.dir()?)?;
+        let node = absent.adopt_directory(dir.dir()?.as_fd())?;
         dir.set_node(node);
         Ok(node)
     }

@@ -9,7 +9,6 @@ pub mod daemon;
 #[cfg(not(feature = "fuse"))]
 pub mod daemonless;
 #[cfg(any(feature = "fuse", feature = "http"))]
-mod descriptors;
 pub mod directory;
 pub mod history;
 #[cfg(feature = "http")]

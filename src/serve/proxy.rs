@@ -1,11 +1,11 @@
 //! A cache that answers over HTTP until it is told to end: `icecache serve`.
 use super::changes;
-use super::descriptors;
 use super::http::{Files, HttpMeters, Limits, Token, listen, serve};
 use super::metrics::{self, Metrics};
 use super::shared::Shared;
 use crate::cache::{Cache, Chain, Config, OriginFiles, StoreOrigin};
 use crate::config::S3Settings;
+use crate::descriptors;
 use crate::error::{Error, Result};
 use crate::remote::open_configured;
 use std::net::SocketAddr;

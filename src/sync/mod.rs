@@ -7,9 +7,9 @@
 mod model;
 
 #[cfg(all(test, feature = "model"))]
-pub use self::model::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard};
+pub use self::model::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 #[cfg(not(all(test, feature = "model")))]
-pub use parking_lot::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard};
+pub use parking_lot::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Atomics whose order matters to more than a count.
 pub mod atomic {

@@ -6,7 +6,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{LockResult, TryLockError};
 use std::time::{Duration, Instant};
 
-pub use model::RwLockReadGuard;
+pub use model::{RwLockReadGuard, RwLockWriteGuard};
 
 /// A panic under a lock fails the test by itself.
 fn whole<T>(locked: LockResult<T>) -> T {
@@ -101,7 +101,7 @@ impl<T> RwLock<T> {
         tried(self.0.try_read())
     }
 
-    pub fn write(&self) -> model::RwLockWriteGuard<'_, T> {
+    pub fn write(&self) -> RwLockWriteGuard<'_, T> {
         whole(self.0.write())
     }
 }

@@ -110,8 +110,7 @@ impl Store {
         for n in 0..=255_u8 {
             make(root.join("objects").join(format!("{n:02x}")))?;
         }
-        let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-        let open_max = descriptors.map_or(OPEN_MAX, |most| (most as usize / 4).clamp(OPEN_MIN, OPEN_MAX));
+        let open_max = (crate::descriptors::limit() / 4).clamp(OPEN_MIN, OPEN_MAX);
         Ok(Self { root: root.to_path_buf(), open: AtomicUsize::new(0), open_max })
     }
 

@@ -1,15 +1,15 @@
 //! [`InodeTable`]: every inode the kernel knows, by number.
-use super::{ABSENT_BASE, ABSENT_DEV, FOREIGN_BASE, Inode, ROOT_ID, absent_id};
+use super::descriptors::{Descriptors, Slot};
+use super::{ABSENT_BASE, ABSENT_DEV, Directory, FOREIGN_BASE, Inode, ROOT_ID, absent_id};
 use crate::fs::attr::{Attr, FileKey};
 use crate::sync::{Mutex, RwLock};
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
 use std::ffi::CStr;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 /// Inode numbers are well spread already; one multiplication is hash enough.
@@ -58,6 +58,8 @@ impl Eq for ById {}
 #[derive(Debug)]
 pub struct InodeTable {
     root: Arc<Inode>,
+    root_dir: Arc<OwnedFd>,
+    descriptors: Arc<Descriptors>,
     known: RwLock<Known>,
     /// Numbers given to files that cannot use their own. Never shrinks: such files are few.
     foreign: Mutex<HashMap<FileKey, u64>>,
@@ -82,20 +84,28 @@ impl Known {
 }
 
 impl InodeTable {
-    /// A table that knows only the root.
-    pub fn new(root: OwnedFd) -> io::Result<Self> {
+    /// A table that knows only the root. At most so many other directories are open at a time.
+    pub fn new(root: OwnedFd, open_max: usize) -> io::Result<Self> {
+        let descriptors = Arc::new(Descriptors::new(open_max));
         let attr = Attr::at(&root, c"")?;
         let attr = Attr { generation: 0, ..attr };
-        let inode = Arc::new(Inode::new(ROOT_ID, &attr, true, Some(root), 1));
+        let root_dir = Arc::new(root);
+        let directory = Directory::new(Slot::pinned(root_dir.clone()), &descriptors);
+        let inode = Arc::new(Inode::new(ROOT_ID, &attr, true, Some(directory), 1));
         let mut known = Known::default();
         known.by_id.reserve(1024);
         known.put(&inode);
-        Ok(Self { root: inode, known: RwLock::new(known), foreign: Mutex::default() })
+        Ok(Self { root: inode, root_dir, descriptors, known: RwLock::new(known), foreign: Mutex::default() })
     }
 
     /// The root.
     pub fn root(&self) -> &Arc<Inode> {
         &self.root
+    }
+
+    /// The root's descriptor.
+    pub fn root_dir(&self) -> BorrowedFd<'_> {
+        self.root_dir.as_fd()
     }
 
     /// The inode the kernel calls `id`; `ESTALE` if it was forgotten.
@@ -131,22 +141,16 @@ impl InodeTable {
     }
 
     /// The inode for what was just seen as `name` in `parent`; counts one lookup by the kernel.
-    pub fn intern(&self, parent: &Arc<Inode>, name: &CStr, attr: &Attr) -> io::Result<Arc<Inode>> {
+    pub fn intern(&self, parent: &Arc<Inode>, name: &CStr, attr: &Attr) -> Arc<Inode> {
         {
             let known = self.known.read();
             let id = self.id_of(&known, attr.key);
             if let Some(inode) = known.get(id).filter(|i| i.generation == attr.generation) {
                 inode.lookups.add();
                 inode.add_link(parent, name);
-                return Ok(inode.clone());
+                return inode.clone();
             }
         }
-        let dir = if attr.is_dir() {
-            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            Some(rustix::fs::openat(parent.dir()?, name, flags, Mode::empty())?)
-        } else {
-            None
-        };
         let mut known = self.known.write();
         let id = self.id_of(&known, attr.key);
         // The number may still be known for a deleted file whose inode the backing has reused. The
@@ -155,16 +159,17 @@ impl InodeTable {
             Some(inode) if inode.generation == attr.generation => {
                 inode.lookups.add();
                 inode.add_link(parent, name);
-                return Ok(inode.clone());
+                return inode.clone();
             }
             Some(old) => old.lookups.get(),
             None => 0,
         };
         let native = attr.key.dev == self.root.dev;
-        let inode = Arc::new(Inode::new(id, attr, native, dir, earlier + 1));
+        let directory = attr.is_dir().then(|| Directory::new(Slot::default(), &self.descriptors));
+        let inode = Arc::new(Inode::new(id, attr, native, directory, earlier + 1));
         inode.add_link(parent, name);
         known.put(&inode);
-        Ok(inode)
+        inode
     }
 
     /// The inode of a file that is not on the disk yet, if the kernel knows it.
@@ -223,16 +228,24 @@ impl InodeTable {
 mod tests {
     use super::*;
     use crate::path::RelPath;
+    use rustix::fs::{Mode, OFlags};
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    const OPEN_MAX: usize = 3;
 
     fn table() -> (tempfile::TempDir, InodeTable) {
         let dir = tempfile::tempdir().expect("temp dir");
         let fd = rustix::fs::open(dir.path(), OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).expect("open");
-        (dir, InodeTable::new(fd).expect("table"))
+        (dir, InodeTable::new(fd, OPEN_MAX).expect("table"))
     }
 
     fn see(table: &InodeTable, name: &CStr) -> Arc<Inode> {
-        let attr = Attr::at(table.root().dir().expect("dir"), name).expect("stat");
-        table.intern(table.root(), name, &attr).expect("intern")
+        see_in(table, table.root(), name)
+    }
+
+    fn see_in(table: &InodeTable, dir: &Arc<Inode>, name: &CStr) -> Arc<Inode> {
+        let attr = Attr::at(dir.dir().expect("dir"), name).expect("stat");
+        table.intern(dir, name, &attr)
     }
 
     #[test]
@@ -283,9 +296,9 @@ mod tests {
         let (dir, table) = table();
         std::fs::write(dir.path().join("a"), b"x").expect("write");
         let mut attr = Attr::at(table.root().dir().expect("dir"), c"a").expect("stat");
-        let old = table.intern(table.root(), c"a", &attr).expect("intern");
+        let old = table.intern(table.root(), c"a", &attr);
         attr.generation += 1;
-        let new = table.intern(table.root(), c"a", &attr).expect("intern");
+        let new = table.intern(table.root(), c"a", &attr);
         assert_eq!(old.id, new.id);
         assert!(!Arc::ptr_eq(&old, &new));
         table.forget(old.id, 1);
@@ -298,11 +311,97 @@ mod tests {
         std::fs::create_dir(dir.path().join("d")).expect("mkdir");
         std::fs::write(dir.path().join("d/f"), b"x").expect("write");
         let d = see(&table, c"d");
-        let attr = Attr::at(d.dir().expect("dir"), c"f").expect("stat");
-        let f = table.intern(&d, c"f", &attr).expect("intern");
+        let f = see_in(&table, &d, c"f");
         assert_eq!(f.path(), RelPath::new("d/f").ok());
         d.remove_link(ROOT_ID, c"d");
         d.add_link(table.root(), c"e");
         assert_eq!(f.path(), RelPath::new("e/f").ok());
+    }
+
+    fn name(n: usize) -> std::ffi::CString {
+        std::ffi::CString::new(format!("{n}")).expect("no NUL")
+    }
+
+    #[test]
+    fn few_directories_are_open_and_all_can_be_used() {
+        let (dir, table) = table();
+        for n in 0..20 {
+            std::fs::create_dir_all(dir.path().join(format!("{n}/in/side"))).expect("mkdir");
+        }
+        let mut all = Vec::new();
+        for n in 0..20 {
+            let top = see(&table, &name(n));
+            let below = see_in(&table, &top, c"in");
+            all.extend([see_in(&table, &below, c"side"), below, top]);
+        }
+        // Last in, first out, and the other way round.
+        for inode in all.iter().rev().chain(&all) {
+            assert_eq!(Attr::at(inode.dir().expect("opens"), c"").expect("stat").key, inode.key());
+            assert!(table.descriptors.count() <= OPEN_MAX);
+        }
+        for inode in &all {
+            table.forget(inode.id, 1);
+        }
+        drop(all);
+        assert_eq!(table.descriptors.count(), 0);
+    }
+
+    #[test]
+    fn a_directory_is_opened_where_it_is_now_and_no_other_in_its_place() {
+        let (dir, table) = table();
+        for n in 0..20 {
+            std::fs::create_dir(dir.path().join(format!("{n}"))).expect("mkdir");
+        }
+        let first = see(&table, c"0");
+        let open_others = || {
+            for n in 1..20 {
+                see(&table, &name(n)).dir().expect("opens");
+            }
+        };
+        first.dir().expect("opens");
+        open_others();
+        std::fs::rename(dir.path().join("0"), dir.path().join("moved")).expect("rename");
+        std::fs::create_dir(dir.path().join("0")).expect("mkdir");
+        assert_eq!(first.dir().map_err(|e| e.kind()).err(), Some(io::ErrorKind::NotFound), "another one");
+        first.add_link(table.root(), c"moved");
+        assert_eq!(Attr::at(first.dir().expect("opens"), c"").expect("stat").key, first.key());
+
+        // Without a name it stays open.
+        first.loses_name();
+        std::fs::remove_dir(dir.path().join("moved")).expect("rmdir");
+        first.remove_link(ROOT_ID, c"moved");
+        open_others();
+        assert_eq!(Attr::at(first.dir().expect("is open"), c"").expect("stat").key, first.key());
+    }
+
+    #[test]
+    fn directories_that_are_renamed_meanwhile_are_found() {
+        let (dir, table) = table();
+        for n in 0..8 {
+            std::fs::create_dir_all(dir.path().join(format!("{n}/in"))).expect("mkdir");
+        }
+        let tops: Vec<_> = (0..8).map(|n| see(&table, &name(n))).collect();
+        let inner: Vec<_> = tops.iter().map(|top| see_in(&table, top, c"in")).collect();
+        let ended = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for turn in 0..500 {
+                    let (from, to) =
+                        (if turn % 2 == 0 { "" } else { "x" }, if turn % 2 == 0 { "x" } else { "" });
+                    for (n, top) in tops.iter().enumerate() {
+                        let (old, new) = (format!("{n}{from}"), format!("{n}{to}"));
+                        let _renaming = top.renaming();
+                        std::fs::rename(dir.path().join(&old), dir.path().join(&new)).expect("rename");
+                        top.add_link(table.root(), &std::ffi::CString::new(new).expect("no NUL"));
+                    }
+                }
+                ended.store(true, Ordering::Relaxed);
+            });
+            while !ended.load(Ordering::Relaxed) {
+                for inode in &inner {
+                    assert_eq!(Attr::at(inode.dir().expect("opens"), c"").expect("stat").key, inode.key());
+                }
+            }
+        });
     }
 }

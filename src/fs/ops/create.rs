@@ -34,12 +34,12 @@ impl Volume {
         let how = OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let how = how | access | (flags & OFlags::EXCL);
         let mode = Mode::from_raw_mode(mode);
-        let made = self.naming(|| Ok(rustix::fs::openat(dir, name, how | OFlags::EXCL, mode)));
+        let made = self.naming(|| Ok(rustix::fs::openat(&dir, name, how | OFlags::EXCL, mode)));
         let (file, fresh) = match made? {
             Ok(fd) => (File::from(fd), true),
             // The backing was changed beneath the mount, or the kernel's negative entry was stale.
             Err(rustix::io::Errno::EXIST) if !flags.contains(OFlags::EXCL) => {
-                (File::from(rustix::fs::openat(dir, name, how, mode)?), false)
+                (File::from(rustix::fs::openat(&dir, name, how, mode)?), false)
             }
             Err(e) => return Err(e.into()),
         };
@@ -47,7 +47,7 @@ impl Volume {
             self.give(caller, &parent, name)?;
         }
         let attr = Attr::at(&file, c"")?;
-        let inode = self.inodes.intern(&parent, name, &attr)?;
+        let inode = self.inodes.intern(&parent, name, &attr);
         let opened = if fresh { Ok(()) } else { self.prepare(&inode, opening) };
         let opened = opened.and_then(|()| self.open_created(&inode, file, opening, register));
         let opened = opened.inspect_err(|_| self.inodes.forget(inode.id, 1))?;
@@ -128,7 +128,7 @@ impl Volume {
         })?;
         let attr = Attr::at(parent.dir()?, name)?;
         self.mark(&inode); // the earlier name: its file now has one more
-        let inode = self.inodes.intern(&parent, name, &attr)?;
+        let inode = self.inodes.intern(&parent, name, &attr);
         self.mark_name(&parent, name, Extent::Entry);
         Ok((inode.id, inode.told(attr)))
     }
@@ -154,7 +154,7 @@ impl Volume {
         self.naming(|| make(&parent))?;
         self.give(caller, &parent, name)?;
         let attr = Attr::at(parent.dir()?, name)?;
-        let inode = self.inodes.intern(&parent, name, &attr)?;
+        let inode = self.inodes.intern(&parent, name, &attr);
         self.mark(&inode);
         Ok((inode.id, attr))
     }

@@ -44,7 +44,7 @@ impl Volume {
     /// Space and limits of the backing.
     pub fn statfs(&self) -> io::Result<StatVfs> {
         self.count(Op::Statfs);
-        Ok(rustix::fs::fstatvfs(self.inodes.root().dir()?)?)
+        Ok(rustix::fs::fstatvfs(self.inodes.root_dir())?)
     }
 
     /// Gives a new file to its creator. The backing has made it ours; a directory with the setgid
@@ -59,7 +59,7 @@ impl Volume {
             return Ok(());
         }
         let dir = parent.dir()?;
-        let inherits = Attr::at(dir, c"")?.mode & 0o2000 != 0;
+        let inherits = Attr::at(&dir, c"")?.mode & 0o2000 != 0;
         let gid = (!inherits).then(|| rustix::fs::Gid::from_raw(caller.gid));
         let uid = Some(rustix::fs::Uid::from_raw(caller.uid));
         Ok(rustix::fs::chownat(dir, name, uid, gid, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?)

@@ -34,7 +34,15 @@ impl Volume {
         let parent = self.inode(parent)?;
         let node = self.emptied_directory(&parent, name)?;
         let victim = Attr::at(parent.dir()?, name).ok().and_then(|attr| self.inodes.find(&attr));
-        self.naming(|| Ok(rustix::fs::unlinkat(parent.dir()?, name, AtFlags::REMOVEDIR)?))?;
+        if let Some(inode) = &victim {
+            inode.loses_name();
+        }
+        let removed = self.naming(|| Ok(rustix::fs::unlinkat(parent.dir()?, name, AtFlags::REMOVEDIR)?));
+        removed.inspect_err(|_| {
+            if let Some(inode) = &victim {
+                inode.keeps_name();
+            }
+        })?;
         self.left_tree(node, victim.as_deref())?;
         if let Some(inode) = victim {
             inode.remove_link(parent.id, name);
@@ -54,7 +62,9 @@ impl Volume {
             if attr.nlink == 1 || !inode.has_other_link(parent.id, name) {
                 self.keep_orphan(&inode, parent, name);
             }
-        } else if !attr.is_dir() && !inode.has_other_link(parent.id, name) {
+        } else if attr.is_dir() {
+            inode.loses_name();
+        } else if !inode.has_other_link(parent.id, name) {
             keep_special(&inode, parent, name, attr.file_type());
         }
         Ok(Some(inode))
@@ -73,7 +83,7 @@ impl Volume {
         {
             let open = |access| {
                 let flags = access | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-                rustix::fs::openat(dir, name, flags, Mode::empty())
+                rustix::fs::openat(&dir, name, flags, Mode::empty())
             };
             // A file being executed cannot be opened for writing; nobody will truncate it either.
             state.orphan = open(OFlags::RDWR).or_else(|_| open(OFlags::RDONLY)).ok().map(Arc::new);

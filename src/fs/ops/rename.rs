@@ -41,9 +41,12 @@ impl Volume {
             None => None,
         };
         let paths = || Some((from.path()?.join(name.to_bytes()), to.path()?.join(new_name.to_bytes())));
-        self.shelter.rename(exchange, paths, || {
-            let rename = || self.naming(|| sys::rename(&from.dir()?, name, &to.dir()?, new_name, flags));
-            self.taking([&mut moving, &mut other], rename)?;
+        let dirs = (from.dir()?, to.dir()?);
+        let rename = || {
+            // Whoever opens one of them by its names finds the old one or the new one.
+            let renamed = [&moved, &victim].into_iter().flatten().find(|inode| inode.is_dir());
+            let _renaming = renamed.and_then(|inode| inode.renaming());
+            sys::rename(&dirs.0, name, &dirs.1, new_name, flags)?;
             if same && !exchange {
                 return Ok(()); // two names of one file: rename(2) does nothing
             }
@@ -58,6 +61,12 @@ impl Volume {
                 inode.add_link(&to, new_name);
             }
             Ok(())
+        };
+        let taking = || self.taking([&mut moving, &mut other], || self.naming(rename));
+        self.shelter.rename(exchange, paths, taking).inspect_err(|_| {
+            if let Some(inode) = &victim {
+                inode.keeps_name();
+            }
         })?;
         if same && !exchange {
             return Ok(());

@@ -6,7 +6,7 @@ use crate::fs::counters::Op;
 use crate::fs::inode::Inode;
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 /// A time to set.
@@ -70,7 +70,7 @@ impl Volume {
         match orphan {
             Some(fd) => Ok(rustix::fs::fchmod(fd, mode)?),
             None => self.naming(|| match inode.dir() {
-                Ok(dir) => Ok(rustix::fs::chmod(path_of(dir), mode)?),
+                Ok(dir) => Ok(rustix::fs::chmod(path_of(&dir), mode)?),
                 Err(_) => inode.at(|dir, name| Ok(rustix::fs::chmodat(dir, name, mode, AtFlags::empty())?)),
             }),
         }
@@ -81,7 +81,7 @@ impl Volume {
         match orphan {
             Some(fd) => Ok(rustix::fs::fchown(fd, uid, gid)?),
             None => self.naming(|| match inode.dir() {
-                Ok(dir) => Ok(rustix::fs::chown(path_of(dir), uid, gid)?),
+                Ok(dir) => Ok(rustix::fs::chown(path_of(&dir), uid, gid)?),
                 Err(_) => inode
                     .at(|dir, name| Ok(rustix::fs::chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?)),
             }),
@@ -99,7 +99,7 @@ impl Volume {
         match orphan {
             Some(fd) => Ok(rustix::fs::futimens(fd, &times)?),
             None => self.naming(|| match inode.dir() {
-                Ok(dir) => Ok(rustix::fs::utimensat(CWD, path_of(dir), &times, AtFlags::empty())?),
+                Ok(dir) => Ok(rustix::fs::utimensat(CWD, path_of(&dir), &times, AtFlags::empty())?),
                 Err(_) => inode
                     .at(|dir, name| Ok(rustix::fs::utimensat(dir, name, &times, AtFlags::SYMLINK_NOFOLLOW)?)),
             }),
@@ -158,7 +158,7 @@ impl Volume {
 
 /// A path to an open directory itself. To find `.` in it takes the right to enter it, which its owner may have taken from
 /// himself.
-fn path_of(dir: BorrowedFd<'_>) -> String {
+fn path_of(dir: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", dir.as_raw_fd())
 }
 

@@ -12,16 +12,22 @@ const OPEN_MAX: usize = 128;
 /// The longest path handed to the kernel at once (it takes less than 4096 bytes).
 const STEP_MAX: usize = 3800;
 
-/// Directories beneath one root, opened once and kept (up to [`OPEN_MAX`]).
+/// Directories beneath one root, opened once and kept (up to a number).
 #[derive(Debug)]
 pub(crate) struct Dirs {
     root: Arc<OwnedFd>,
     open: HashMap<RelPath, Arc<OwnedFd>>,
+    open_max: usize,
 }
 
 impl Dirs {
     pub(crate) fn new(root: OwnedFd) -> Self {
-        Self { root: Arc::new(root), open: HashMap::new() }
+        Self::keeping(root, OPEN_MAX)
+    }
+
+    /// One that keeps at most so many open.
+    pub(crate) fn keeping(root: OwnedFd, open_max: usize) -> Self {
+        Self { root: Arc::new(root), open: HashMap::new(), open_max }
     }
 
     /// The directory that holds `entry`; missing ones are made.
@@ -53,17 +59,28 @@ impl Dirs {
         if let Some(fd) = self.open.get(dir) {
             return Ok(Arc::clone(fd));
         }
-        let fd = match self.open_by_steps(dir) {
-            // Missing: make it; openat2 forbidden or unknown here: a component at a time is as safe.
-            Err(Errno::NOENT | Errno::NOSYS | Errno::PERM | Errno::AGAIN) => self.walk(dir, create)?,
+        let fd = match self.open(dir, create) {
+            // The process has no descriptor left.
+            Err(Errno::MFILE | Errno::NFILE) if !self.open.is_empty() => {
+                self.open.clear();
+                self.open(dir, create)?
+            }
             other => other?,
         };
-        if self.open.len() >= OPEN_MAX {
+        if self.open.len() >= self.open_max {
             self.open.clear();
         }
         let fd = Arc::new(fd);
         self.open.insert(dir.clone(), Arc::clone(&fd));
         Ok(fd)
+    }
+
+    fn open(&self, dir: &RelPath, create: bool) -> Result<OwnedFd, Errno> {
+        match self.open_by_steps(dir) {
+            // Missing: make it; openat2 forbidden or unknown here: a component at a time is as safe.
+            Err(Errno::NOENT | Errno::NOSYS | Errno::PERM | Errno::AGAIN) => self.walk(dir, create),
+            other => other,
+        }
     }
 
     fn open_by_steps(&self, dir: &RelPath) -> Result<OwnedFd, Errno> {

@@ -21,7 +21,6 @@ mod tables;
 mod version;
 
 use super::control::{self, Controller};
-use super::descriptors;
 use super::registry::{Registered, Registry};
 use super::shown;
 use super::start::lock::Locks;
@@ -30,6 +29,7 @@ use super::start::store_check::StoreCheck;
 use super::start::{ASIDE, commit_options, open_records, version};
 use super::startup::{Ended, Ready, StatusPipe};
 use crate::config::{Environment, MountSettings};
+use crate::descriptors;
 use crate::error::Result;
 use crate::remote::{self, Counters, Store};
 use crate::runtime::{self, Threads};

@@ -17,9 +17,10 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::oneshot;
 
-/// The most files that wait for their names. Each holds a descriptor.
+/// The most files that wait for their names.
 const FILES_MAX: usize = 64;
 /// The most bytes of such files: who waits for a large one gets it at once.
 const BYTES_MAX: u64 = 4 << 20;
@@ -29,19 +30,37 @@ type Home = (Node, Arc<OwnedFd>);
 
 /// A complete file without a name.
 #[derive(Debug)]
-struct Arrival {
+struct Arrival<'a> {
     number: u32,
     new: NewFile,
     home: Home,
     /// The attributes that it was made with, if not those of the version.
     look: Option<Arc<Look>>,
+    _counted: Counted<'a>,
+}
+
+/// One more, as long as it lives.
+#[derive(Debug)]
+struct Counted<'a>(&'a AtomicUsize);
+
+impl<'a> Counted<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Brought files without names yet. What is dropped before it was [`place`](Self::place)d leaves no trace.
 #[derive(Debug)]
 pub(super) struct Arrivals<'a> {
     absent: &'a Absent,
-    waiting: Vec<Arrival>,
+    waiting: Vec<Arrival<'a>>,
     bytes: u64,
     /// They come without their content, to be emptied: the version has them otherwise.
     emptied: bool,
@@ -83,7 +102,8 @@ impl<'a> Arrivals<'a> {
         let look = absent.tree.look(number);
         let given = look.as_ref().map(|look| look.metadata());
         let meta = given.as_ref().unwrap_or(meta);
-        self.waiting.push(Arrival { number, new, home, look });
+        let _counted = Counted::new(&absent.ground.nameless);
+        self.waiting.push(Arrival { number, new, home, look, _counted });
         self.bytes += absent.tree.file(number).size;
         if let Some(Arrival { new, .. }) = self.waiting.last() {
             let applied = |e: Errno| absent.cannot_make(number, e.into());
@@ -97,7 +117,8 @@ impl<'a> Arrivals<'a> {
             filled?;
         }
         let awaited = self.here.is_some() && self.wanted.contains(&number);
-        if awaited || self.waiting.len() >= FILES_MAX || self.bytes >= BYTES_MAX {
+        let many = self.waiting.len() >= FILES_MAX || absent.ground.is_crowded();
+        if awaited || many || self.bytes >= BYTES_MAX {
             self.place()?;
         }
         if awaited
@@ -149,7 +170,7 @@ impl<'a> Arrivals<'a> {
             arrival.keep_up(absent)?;
         }
         // Those that nobody removed meanwhile, by the directory of each name.
-        let mut names: BTreeMap<Node, Vec<(&Arrival, Node)>> = BTreeMap::new();
+        let mut names: BTreeMap<Node, Vec<(&Arrival<'_>, Node)>> = BTreeMap::new();
         let mut others: HashMap<u32, Other> = HashMap::new();
         for arrival in &self.waiting {
             for node in absent.absent_names(arrival.number) {
@@ -185,7 +206,7 @@ impl<'a> Arrivals<'a> {
             });
             if let Err(e) = name_all {
                 let rest = names.iter().filter(|(_, node)| !named.contains(node));
-                let again = |(arrival, _): &(&Arrival, Node)| (arrival.number, copy_of(&e));
+                let again = |(arrival, _): &(&Arrival<'_>, Node)| (arrival.number, copy_of(&e));
                 unnamed = rest.map(again).collect();
             }
             came.extend(names.iter().filter(|(_, node)| named.contains(node)).map(|(a, _)| a.number));
@@ -238,7 +259,7 @@ struct Other {
     ino: u64,
 }
 
-impl Arrival {
+impl Arrival<'_> {
     /// Gives it the attributes that programs gave it while it came. Called in the turn.
     fn keep_up(&self, absent: &Absent) -> io::Result<()> {
         let now = absent.tree.look(self.number);
@@ -395,7 +416,8 @@ impl Absent {
         let file = partial.file().try_clone().map_err(failed)?;
         let mut arrivals = Arrivals::new(self, number..number + 1);
         arrivals.emptied = emptied;
-        arrivals.waiting.push(Arrival { number, new: NewFile::nameless(file), home, look });
+        let (new, _counted) = (NewFile::nameless(file), Counted::new(&self.ground.nameless));
+        arrivals.waiting.push(Arrival { number, new, home, look, _counted });
         arrivals.finish()
     }
 

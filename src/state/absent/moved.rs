@@ -24,6 +24,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// How directories are opened that are only led through.
 const LEAD: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
+/// So many directories are kept open below each that was moved: there may be many of those.
+const OPEN_MAX: usize = 4;
+
 /// Where a moved directory is.
 #[derive(Debug)]
 pub(super) struct Home {
@@ -150,7 +153,7 @@ impl Absent {
     /// From now on what is below a node is in this directory.
     pub(super) fn settle(&self, node: Node, ino: u64, fd: OwnedFd) {
         let home = Home {
-            dirs: Mutex::new(Dirs::new(fd)),
+            dirs: Mutex::new(Dirs::keeping(fd, OPEN_MAX)),
             ino,
             complete: AtomicBool::new(false),
             made: AtomicBool::new(false),

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The disk that they come to. Where directories that hold absent entries were not moved, paths lead to
 /// them.
@@ -21,11 +22,20 @@ use std::sync::Arc;
 pub(super) struct Ground {
     pub(super) dirs: Mutex<Dirs>,
     pub(super) placer: Placer,
+    /// How many files have come and have no names yet. Each holds two descriptors, of itself and of its directory.
+    pub(super) nameless: AtomicUsize,
+    nameless_max: usize,
 }
 
 impl Ground {
     pub(super) fn new(root: OwnedFd) -> Self {
-        Self { dirs: Mutex::new(Dirs::new(root)), placer: Placer::default() }
+        let (dirs, placer, nameless) = (Mutex::new(Dirs::new(root)), Placer::default(), AtomicUsize::new(0));
+        Self { dirs, placer, nameless, nameless_max: crate::descriptors::limit() / 16 }
+    }
+
+    /// Whether so many files have no names yet that they should have them soon.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.nameless.load(Ordering::Relaxed) > self.nameless_max
     }
 }
 

@@ -461,6 +461,33 @@ fn unlinked_nodes_live_on_for_their_descriptors() {
     }
 }
 
+/// SEMANTICS, Per call: "what is unlinked while open lives on for its descriptors", extended attributes included.
+#[test]
+fn an_unlinked_file_keeps_its_extended_attributes() {
+    use rustix::fs::{XattrFlags, fgetxattr, flistxattr, fremovexattr, fsetxattr};
+    for mode in [Mode::Passthrough, Mode::Classic] {
+        let mut lab = Lab::new(Setup::mode(mode));
+        let path = lab.dir().join("f");
+        fs::write(&path, "text").unwrap();
+        rustix::fs::setxattr(&path, "user.before", b"1", XattrFlags::empty()).unwrap();
+        let file = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        fsetxattr(&file, "user.after", b"23", XattrFlags::CREATE).unwrap();
+        let mut value = [0; 8];
+        assert_eq!(fgetxattr(&file, "user.before", &mut value).unwrap(), 1, "{mode:?}");
+        assert_eq!(fgetxattr(&file, "user.after", &mut value).unwrap(), 2, "{mode:?}");
+        fremovexattr(&file, "user.before").unwrap();
+        let mut names = [0; 64];
+        let length = flistxattr(&file, &mut names).unwrap();
+        assert_eq!(&names[..length], b"user.after\0", "{mode:?}");
+        // Another that has its name now has nothing of it.
+        fs::write(&path, "other").unwrap();
+        fsetxattr(&file, "user.after", b"4", XattrFlags::REPLACE).unwrap();
+        assert!(rustix::fs::getxattr(&path, "user.after", &mut value).is_err(), "{mode:?}");
+        lab.flush();
+    }
+}
+
 /// SEMANTICS, Status: "`status` tells what is not saved yet; after a flush nothing is."
 #[test]
 fn status_tells_the_truth() {

@@ -30,40 +30,53 @@ pub fn has_writer(file: &impl AsFd) -> bool {
     false
 }
 
-/// A path that reaches `name` below `dir` for calls that have no `at` form.
+/// A path that reaches `name` below `dir` for calls that have no `at` form. Without a name it is a link of the
+/// kernel's to the file itself, which calls must follow.
 fn proc_path(dir: &impl AsFd, name: &CStr) -> io::Result<CString> {
-    let mut path = format!("/proc/self/fd/{}/", dir.as_fd().as_raw_fd()).into_bytes();
-    path.extend_from_slice(name.to_bytes());
+    let mut path = format!("/proc/self/fd/{}", dir.as_fd().as_raw_fd()).into_bytes();
+    if !name.is_empty() {
+        path.push(b'/');
+        path.extend_from_slice(name.to_bytes());
+    }
     CString::new(path).map_err(|_| Errno::INVAL.into())
 }
 
-/// Reads an extended attribute into `value` and returns its length; with an empty buffer only the
-/// length. Symbolic links are not followed.
+/// Reads an extended attribute of `name` in `dir`, or of `dir` itself without a name, into `value` and returns its length;
+/// with an empty buffer only the length. Symbolic links are not followed.
 pub fn get_xattr(dir: &impl AsFd, name: &CStr, attr: &CStr, value: &mut [u8]) -> io::Result<usize> {
     let path = proc_path(dir, name)?;
+    let get = if name.is_empty() { libc::getxattr } else { libc::lgetxattr };
     // SAFETY: both strings are NUL-terminated, value is writable for its whole length.
-    let n = unsafe { libc::lgetxattr(path.as_ptr(), attr.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+    let n = unsafe { get(path.as_ptr(), attr.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
     if n < 0 { Err(io::Error::last_os_error()) } else { Ok(n as usize) }
 }
 
 /// Lists extended attribute names (NUL-terminated); as [`get_xattr`] about the length.
 pub fn list_xattr(dir: &impl AsFd, name: &CStr, list: &mut [u8]) -> io::Result<usize> {
     let path = proc_path(dir, name)?;
+    let names = if name.is_empty() { libc::listxattr } else { libc::llistxattr };
     // SAFETY: path is NUL-terminated, list is writable for its whole length.
-    let n = unsafe { libc::llistxattr(path.as_ptr(), list.as_mut_ptr().cast(), list.len()) };
+    let n = unsafe { names(path.as_ptr(), list.as_mut_ptr().cast(), list.len()) };
     if n < 0 { Err(io::Error::last_os_error()) } else { Ok(n as usize) }
 }
 
 /// Sets an extended attribute; `flags` as in setxattr(2).
 pub fn set_xattr(dir: &impl AsFd, name: &CStr, attr: &CStr, value: &[u8], flags: i32) -> io::Result<()> {
     let path = proc_path(dir, name)?;
+    let set = if name.is_empty() { libc::setxattr } else { libc::lsetxattr };
     // SAFETY: both strings are NUL-terminated, value is readable for its whole length.
-    check(unsafe { libc::lsetxattr(path.as_ptr(), attr.as_ptr(), value.as_ptr().cast(), value.len(), flags) })
+    check(unsafe { set(path.as_ptr(), attr.as_ptr(), value.as_ptr().cast(), value.len(), flags) })
 }
 
 /// Removes an extended attribute.
 pub fn remove_xattr(dir: &impl AsFd, name: &CStr, attr: &CStr) -> io::Result<()> {
-    Ok(rustix::fs::lremovexattr(proc_path(dir, name)?, attr)?)
+    let path = proc_path(dir, name)?;
+    let removed = if name.is_empty() {
+        rustix::fs::removexattr(path, attr)
+    } else {
+        rustix::fs::lremovexattr(path, attr)
+    };
+    Ok(removed?)
 }
 
 /// fallocate(2) with the mode bits as the caller gave them, those we do not know included: the

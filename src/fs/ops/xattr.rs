@@ -1,9 +1,11 @@
 //! Extended attributes, as the backing has them.
 use crate::fs::counters::Op;
+use crate::fs::inode::Inode;
 use crate::fs::{Volume, sys};
 use rustix::io::Errno;
 use std::ffi::CStr;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// The largest value or list the kernel passes on (`XATTR_SIZE_MAX`).
 const XATTR_BYTES_MAX: usize = 64 * 1024;
@@ -24,7 +26,7 @@ impl Volume {
             let (_, value) = found.ok_or(Errno::NODATA)?;
             return read(size, |buffer| fill(buffer, value));
         }
-        read(size, |buffer| inode.at(|dir, name| sys::get_xattr(&dir, name, attr, buffer)))
+        read(size, |buffer| reached(&inode, |dir, name| sys::get_xattr(&dir, name, attr, buffer)))
     }
 
     /// The names, each ended by a NUL; `size` 0 asks for their length only.
@@ -36,7 +38,7 @@ impl Volume {
             let names: Vec<u8> = all.iter().flat_map(|(name, _)| name.iter().copied().chain([0])).collect();
             return read(size, |buffer| fill(buffer, &names));
         }
-        read(size, |buffer| inode.at(|dir, name| sys::list_xattr(&dir, name, buffer)))
+        read(size, |buffer| reached(&inode, |dir, name| sys::list_xattr(&dir, name, buffer)))
     }
 
     /// Sets a value; `flags` as in setxattr(2). The caller has passed the gate.
@@ -47,7 +49,7 @@ impl Volume {
             return Ok(());
         }
         let inode = self.inode(inode)?;
-        self.naming(|| inode.at(|dir, name| sys::set_xattr(&dir, name, attr, value, flags)))?;
+        self.naming(|| reached(&inode, |dir, name| sys::set_xattr(&dir, name, attr, value, flags)))?;
         inode.forget_default_acl();
         self.mark(&inode);
         // An ACL changes the mode the kernel has cached.
@@ -65,10 +67,19 @@ impl Volume {
             return Ok(());
         }
         let inode = self.inode(inode)?;
-        self.naming(|| inode.at(|dir, name| sys::remove_xattr(&dir, name, attr)))?;
+        self.naming(|| reached(&inode, |dir, name| sys::remove_xattr(&dir, name, attr)))?;
         inode.forget_default_acl();
         self.mark(&inode);
         Ok(())
+    }
+}
+
+/// As [`Inode::at`]; a file that lost its last name while it was open is reached by its descriptor, without a name.
+fn reached<T>(inode: &Inode, f: impl FnOnce(BorrowedFd<'_>, &CStr) -> io::Result<T>) -> io::Result<T> {
+    let orphan = inode.open.lock().orphan.clone();
+    match orphan {
+        Some(fd) => f(fd.as_fd(), c""),
+        None => inode.at(f),
     }
 }
 

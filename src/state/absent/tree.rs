@@ -328,14 +328,12 @@ impl Tree {
 
     /// The child of a directory with this name.
     pub fn child(&self, dir: Node, name: &[u8]) -> Option<Node> {
-        let given = self.overlay.within(dir).into_iter().rev().find(|node| self.name(*node) == name);
-        given.or_else(|| self.laid(dir, name))
+        self.overlay.newest(dir, name).or_else(|| self.laid(dir, name))
     }
 
     /// All nodes that have or had this name in a directory.
     pub fn namesakes(&self, dir: Node, name: &[u8]) -> Vec<Node> {
-        let given = self.overlay.within(dir).into_iter().filter(|node| self.name(*node) == name);
-        self.laid(dir, name).into_iter().chain(given).collect()
+        self.laid(dir, name).into_iter().chain(self.overlay.named(dir, name)).collect()
     }
 
     /// The child that the layers have.

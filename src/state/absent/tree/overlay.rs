@@ -46,12 +46,18 @@ pub(super) struct Given {
     pub(super) what: What,
 }
 
+/// What was given in one directory, oldest first.
+#[derive(Debug, Default)]
+struct Within {
+    all: Vec<Node>,
+    named: HashMap<Box<[u8]>, Vec<Node>>,
+}
+
 /// See the module. Owner of its locks; whoever writes does so in the turn.
 #[derive(Debug, Default)]
 pub(super) struct Overlay {
     given: boxcar::Vec<Given>,
-    /// By directory, oldest first.
-    within: RwLock<HashMap<Node, Vec<Node>>>,
+    within: RwLock<HashMap<Node, Within>>,
     /// By file, oldest first.
     names: RwLock<HashMap<u32, Vec<Node>>>,
     looks: RwLock<HashMap<u32, Arc<Look>>>,
@@ -72,9 +78,13 @@ impl Overlay {
     /// A new node, whose number must be `node`; one that nobody finds by name if it is not `listed`.
     pub(super) fn give(&self, node: Node, given: Given, listed: bool) {
         let (parent, what) = (given.parent, given.what);
+        let name = listed.then(|| given.name.clone());
         self.given.push(given);
-        if listed {
-            self.within.write().entry(parent).or_default().push(node);
+        if let Some(name) = name {
+            let mut within = self.within.write();
+            let within = within.entry(parent).or_default();
+            within.all.push(node);
+            within.named.entry(name).or_default().push(node);
         }
         if let What::File(file) = what {
             self.names.write().entry(file).or_default().push(node);
@@ -91,7 +101,24 @@ impl Overlay {
         if !self.has_names.load(Ordering::Acquire) {
             return Vec::new();
         }
-        self.within.read().get(&dir).cloned().unwrap_or_default()
+        self.within.read().get(&dir).map(|within| within.all.clone()).unwrap_or_default()
+    }
+
+    /// Those of them with this name, oldest first.
+    pub(super) fn named(&self, dir: Node, name: &[u8]) -> Vec<Node> {
+        if !self.has_names.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        let within = self.within.read();
+        within.get(&dir).and_then(|within| within.named.get(name)).cloned().unwrap_or_default()
+    }
+
+    /// The newest of them.
+    pub(super) fn newest(&self, dir: Node, name: &[u8]) -> Option<Node> {
+        if !self.has_names.load(Ordering::Acquire) {
+            return None;
+        }
+        self.within.read().get(&dir)?.named.get(name)?.last().copied()
     }
 
     /// The names given to a file, oldest first.

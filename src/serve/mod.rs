@@ -8,7 +8,6 @@ pub mod control;
 pub mod daemon;
 #[cfg(not(feature = "fuse"))]
 pub mod daemonless;
-#[cfg(any(feature = "fuse", feature = "http"))]
 pub mod directory;
 pub mod history;
 #[cfg(feature = "http")]

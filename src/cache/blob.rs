@@ -8,10 +8,12 @@ use super::evictor::Note;
 use super::file::File;
 use super::flight::Flight;
 use super::key::ObjectId;
+use super::origin::Coming;
 use super::readahead::ReadAhead;
 use super::stats::Meters;
 use super::tier::Origin;
 use super::trip::{Counted, Trip};
+use crate::remote::ByteStream;
 use crate::sync::Mutex;
 use crate::sync::atomic::AtomicU32;
 use bytes::{Bytes, BytesMut};
@@ -297,8 +299,20 @@ impl Blob {
         }
     }
 
+    /// Takes a block that is on its way already, if nobody has it yet: these are its bytes.
+    pub(super) fn take_coming(&self, number: u32, body: ByteStream) {
+        let origin = Arc::new(Coming::new(body, self.origin.clone()));
+        if let Sought::There(block) = self.seek_in(origin, number, false) {
+            block.usage.unpin();
+        }
+    }
+
     /// Looks for a block; if it is nowhere, a flight for it begins.
     fn seek(&self, number: u32, ahead: bool) -> Sought {
+        self.seek_in(self.origin.clone(), number, ahead)
+    }
+
+    fn seek_in(&self, origin: Arc<dyn Origin>, number: u32, ahead: bool) -> Sought {
         let mut pilot = None;
         let sought = self.entry.seek(number, || {
             let (begun, flight) = Flight::begin();
@@ -306,12 +320,7 @@ impl Blob {
             flight
         });
         if let Some(pilot) = pilot {
-            let trip = Trip {
-                core: self.core.clone(),
-                entry: self.entry.clone(),
-                origin: self.origin.clone(),
-                number,
-            };
+            let trip = Trip { core: self.core.clone(), entry: self.entry.clone(), origin, number };
             let counted = Counted::new(&self.core);
             if ahead {
                 Meters::count(&self.core.meters.readaheads);

@@ -211,6 +211,11 @@ impl Cache {
         Ok(Blob::new(self.core.clone(), id, origin))
     }
 
+    /// How long the blocks of objects are that come from now on.
+    pub fn block_bytes(&self) -> u64 {
+        self.core.config.block_bytes
+    }
+
     /// Deletes a file. The key is free at once; if somebody holds the file its bytes go when he lets go. A
     /// fill that is under way is given up.
     pub async fn remove(&self, key: impl AsRef<[u8]>) -> Removed {

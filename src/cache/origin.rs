@@ -1,14 +1,17 @@
 //! [`OriginFiles`]: the objects of a store, by what the store says they are, and read through the cache.
 mod absence;
+mod coming;
 
 use super::cache::Cache;
 use super::{Blob, CacheError, EntryName, ObjectId, Origin};
 use crate::clock::Timestamp;
-use crate::remote::{Properties, RemoteError, Store, Tag};
+use crate::remote::{ByteStream, Download, Properties, RemoteError, Store, Tag};
 use crate::sync::Mutex;
 use absence::Absence;
+pub(super) use coming::Coming;
 use lru::LruCache;
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -47,19 +50,13 @@ struct Answer {
 
 impl Answer {
     fn of_cached(id: &ObjectId) -> Self {
-        let (length, tag) = (id.size, Tag(id.tag.clone()));
-        Self {
-            properties: Properties {
-                length,
-                tag,
-                modified: UNKNOWN,
-                content_type: None,
-                content_encoding: None,
-            },
-            at: None,
-            epoch: 0,
-        }
+        Self { properties: bare(id.size, Tag(id.tag.clone())), at: None, epoch: 0 }
     }
+}
+
+/// Of an object nothing but what identifies it is known.
+fn bare(length: u64, tag: Tag) -> Properties {
+    Properties { length, tag, modified: UNKNOWN, content_type: None, content_encoding: None }
 }
 
 /// What came of a question.
@@ -161,6 +158,57 @@ impl OriginFiles {
         self.concluded(key, settled?).await
     }
 
+    /// The object of this key, of which somebody states that it has so many bytes. If nothing is known of it, its last
+    /// block comes with the answer: where a file has its directory at the end that is what is read first, and of a small
+    /// one it is all. Only for who reads it from the store itself, and not by the properties of [`object`](Self::object).
+    ///
+    /// # Errors
+    /// As for [`object`](Self::object).
+    pub async fn stated(self: &Arc<Self>, key: &str, size: u64) -> Result<Option<ObjectId>, RemoteError> {
+        let shared = self.known.lock().get_or_insert(key.to_owned(), Arc::default).clone();
+        let mut known = shared.answer.lock().await;
+        if known.is_some() || size == 0 || shared.failed.lock().is_some() {
+            drop(known);
+            return self.object(key).await.map(|found| found.map(|(id, _)| id));
+        }
+        let epoch = shared.epoch.load(SeqCst);
+        let number = (size - 1) / self.cache.block_bytes();
+        let start = number * self.cache.block_bytes();
+        let (asked, body) = match self.ask_with(key, start..size).await {
+            Ok(Download { tag, body, .. }) => (Ok(bare(size, tag)), Some(body)),
+            // It has another size, and who states it is to be told which.
+            Err(RemoteError::Refused { .. }) => (self.ask(key).await, None),
+            Err(e) => (Err(e), None),
+        };
+        let settled = self.settle(key, &shared, &mut known, epoch, asked);
+        drop(known);
+        let found = self.concluded(key, settled?).await?.map(|(id, _)| id);
+        if let Some((id, body)) = found.as_ref().zip(body) {
+            self.take_coming(id, number as u32, body);
+        }
+        Ok(found)
+    }
+
+    /// Asks what an object is by asking for its last bytes; `Refused` if it does not end where they do.
+    async fn ask_with(&self, key: &str, range: Range<u64>) -> Result<Download, RemoteError> {
+        // One byte more: there is none.
+        let wanted = range.end - range.start;
+        let asked = self.store.download(key, Some(range.start..range.end + 1));
+        match tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(late)? {
+            download if download.length == wanted => Ok(download),
+            _ => Err(RemoteError::Refused { message: format!("it does not end where it should: {key}") }),
+        }
+    }
+
+    /// Who opens it finds the block on its way.
+    fn take_coming(&self, id: &ObjectId, number: u32, body: ByteStream) {
+        match self.blob(id) {
+            Ok(blob) if blob.block_bytes() == self.cache.block_bytes() => blob.take_coming(number, body),
+            Ok(_) => {} // the cache has it in blocks of another size
+            Err(error) => tracing::debug!(%error, object = %id, "not read through the cache"),
+        }
+    }
+
     /// Asks about what somebody was given although it may be another version by now; one question at a time.
     fn look_again(self: &Arc<Self>, key: &str, shared: &Arc<Known>) {
         let Ok(turn) = self.turn.clone().try_acquire_owned() else { return };
@@ -177,7 +225,6 @@ impl OriginFiles {
     }
 
     async fn ask(&self, key: &str) -> Result<Properties, RemoteError> {
-        let late = |_| Err(RemoteError::Unavailable { message: "the origin does not answer".into() });
         tokio::time::timeout(PATIENCE, self.store.head(key)).await.unwrap_or_else(late)
     }
 
@@ -280,3 +327,11 @@ impl OriginFiles {
         (id, properties.clone())
     }
 }
+
+fn late<T>(_: tokio::time::error::Elapsed) -> Result<T, RemoteError> {
+    Err(RemoteError::Unavailable { message: "the origin does not answer".into() })
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used)] // a test may panic
+mod tests;

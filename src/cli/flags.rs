@@ -132,7 +132,7 @@ fn arg(key: &'static Key) -> Arg {
         "catalog" => "NAME=KIND:…",
         "table" => "NAME=LOCATION",
         "catalog-option" => "NAME.KEY=VALUE",
-        "tables-cache" => "SIZE",
+        "tables-cache" | "tables-block" => "SIZE",
         "tables-hints-token" => "env:…|file:…",
         "keep-snapshots" => "NUMBER|AGE|SIZE",
         "metrics" | "tables-hints" => "ADDRESS",

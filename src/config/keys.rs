@@ -114,6 +114,11 @@ pub const KEYS: &[Key] = &[
     ),
     key("tables-only", Some("off"), "on: show tables and nothing else"),
     key("tables-cache", Some("10GiB"), "the most bytes of tables on the local disk"),
+    key(
+        "tables-block",
+        Some("1MiB"),
+        "how much of a table's file is fetched and kept at once: 4KiB to 64MiB, a power of two",
+    ),
     list(
         "keep-snapshots",
         "which older versions of a table stay readable for who has opened one: so many (16), those of so long ago \

@@ -22,6 +22,8 @@ pub struct TablesSettings {
     pub only: bool,
     /// The most bytes that the cache has on the disk.
     pub cache_bytes: u64,
+    /// How many bytes of an object are fetched and kept at once.
+    pub block_bytes: u64,
     /// Which older versions of a table stay readable.
     #[serde(default)]
     pub keep: KeepVersions,
@@ -107,6 +109,7 @@ impl TablesSettings {
             options: reader.parse("catalog-option", options)?.unwrap_or_default(),
             only,
             cache_bytes: reader.always("tables-cache", size)?,
+            block_bytes: reader.always("tables-block", block)?,
             keep: reader.parse("keep-snapshots", keep)?.unwrap_or_default(),
             redis: reader.text("tables-redis")?,
             hints,
@@ -128,6 +131,16 @@ fn lines(text: &str) -> Vec<String> {
 fn size(text: &str) -> Result<u64, String> {
     let size = text.parse::<ByteSize>().map(|size| size.as_u64()).ok().filter(|size| *size > 0);
     size.ok_or_else(|| format!("expected a size such as 500MB or 10GiB: {text}"))
+}
+
+/// The smallest and the largest block of a cache, in bytes.
+const BLOCK_BYTES: std::ops::RangeInclusive<u64> = 4096..=64 << 20;
+
+/// What the cache takes for a block.
+fn block(text: &str) -> Result<u64, String> {
+    let may = |size: &u64| size.is_power_of_two() && BLOCK_BYTES.contains(size);
+    let size = text.parse::<ByteSize>().map(|size| size.as_u64()).ok().filter(may);
+    size.ok_or_else(|| format!("expected a power of two between 4KiB and 64MiB, such as 256KiB: {text}"))
 }
 
 /// A duration that is not zero.

@@ -165,7 +165,7 @@ fn settings_travel_to_the_daemon_unchanged() {
 #[test]
 fn tables_are_named_wherever_settings_are() {
     let case = Case::new().file(
-        "tables-cache = \"1GiB\"\ncatalog = [\"a=hadoop:file:///a,b\", \"b=rest:http://c\"]\n\
+        "tables-cache = \"1GiB\"\ntables-block = \"256KiB\"\ncatalog = [\"a=hadoop:file:///a,b\", \"b=rest:http://c\"]\n\
          catalog-option = [\"b.token=env:TOKEN\", \"b.warehouse=x,y\"]\nkeep-snapshots = [\"3\", \"7d\"]",
     );
     let case =
@@ -178,8 +178,8 @@ fn tables_are_named_wherever_settings_are() {
     let option = |key: &str, value: &str| ("b".to_owned(), key.to_owned(), value.to_owned());
     assert_eq!(tables.options, [option("token", "secret"), option("warehouse", "x,y")]);
     assert_eq!(
-        (tables.cache_bytes, tables.keep.count, tables.keep.age_s),
-        (1 << 30, Some(3), Some(7 * 86_400))
+        (tables.cache_bytes, tables.block_bytes, tables.keep.count, tables.keep.age_s),
+        (1 << 30, 256 << 10, Some(3), Some(7 * 86_400))
     );
     assert_eq!((tables.poll, tables.poll_idle), (Duration::from_secs(1), Duration::from_secs(60)));
     assert_eq!(tables.redis.as_deref(), Some("redis://h:1"));
@@ -192,6 +192,9 @@ fn tables_are_named_wherever_settings_are() {
     }
     for (key, value) in [
         ("tables-cache", "much"),
+        ("tables-block", "3KiB"),
+        ("tables-block", "96KiB"),
+        ("tables-block", "128MiB"),
         ("tables-poll", "2m"),
         ("tables-timeout", "0"),
         ("keep-snapshots", "3\n4"),

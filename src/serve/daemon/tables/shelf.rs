@@ -60,7 +60,8 @@ impl Shelf {
         let webhook = Webhook::begin(tables, runtime, status)?;
         own_directory(&settings.tables_dir())?;
         let cache_dir = settings.tables_dir().join("cache");
-        let config = Config { max_bytes: tables.cache_bytes, ..Config::new(&cache_dir) };
+        let (max_bytes, block_bytes) = (tables.cache_bytes, tables.block_bytes);
+        let config = Config { max_bytes, block_bytes, ..Config::new(&cache_dir) };
         let cache = runtime.block_on(Cache::open(config))?;
         let shared = runtime.block_on(Shared::open(tables.redis.as_deref()))?;
         let lake = Arc::new(lake(settings, tables, &cache, &requests, shared.tiers())?);

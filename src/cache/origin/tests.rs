@@ -1,0 +1,101 @@
+//! What is asked of a store for what is known and what is stated of an object.
+use super::*;
+use crate::cache::{Config, StoreOrigin};
+use crate::remote::{Condition, Counted, Counters, Fault, Faulty, MemoryStore, ObjectStore};
+use bytes::Bytes;
+use std::sync::atomic::AtomicBool;
+
+const BLOCK: u64 = 64 << 10;
+const SIZE: u64 = 3 * BLOCK + 1000;
+
+struct Site {
+    files: Arc<OriginFiles>,
+    counters: Arc<Counters>,
+    away: Arc<AtomicBool>,
+    bytes: Bytes,
+    _dir: tempfile::TempDir,
+}
+
+impl Site {
+    async fn new() -> Self {
+        let bytes: Bytes = (0..SIZE).map(|n| (n % 251) as u8).collect::<Vec<_>>().into();
+        let memory = Arc::new(MemoryStore::new());
+        for (key, bytes) in [("large", bytes.clone()), ("small", bytes.slice(..7)), ("empty", Bytes::new())] {
+            memory.put(key, bytes, Condition::Always).await.expect("puts");
+        }
+        let (counters, away) = (Arc::<Counters>::default(), Arc::<AtomicBool>::default());
+        let is_away = away.clone();
+        let faulty: Store = Arc::new(Faulty::new(memory, move |_| match is_away.load(SeqCst) {
+            true => Fault::FailBefore(RemoteError::Unavailable { message: "away".into() }),
+            false => Fault::None,
+        }));
+        let store: Store = Arc::new(Counted::new(faulty, counters.clone()));
+        let dir = tempfile::tempdir().expect("directory");
+        let config = Config { block_bytes: BLOCK, ..Config::new(dir.path()) };
+        let cache = Cache::open(config).await.expect("cache");
+        let origin = Arc::new(StoreOrigin::new(store.clone()));
+        let files = Arc::new(OriginFiles::new(cache, store, origin, Duration::from_secs(3600)));
+        Self { files, counters, away, bytes, _dir: dir }
+    }
+
+    /// How often the store was asked what an object is, and for bytes of one.
+    fn asked(&self) -> (u64, u64) {
+        let counted = self.counters.snapshot();
+        (counted.head, counted.download)
+    }
+}
+
+#[tokio::test]
+async fn what_is_stated_is_asked_for_by_its_last_block() {
+    let site = Site::new().await;
+    let id = site.files.stated("large", SIZE).await.expect("answers").expect("is there");
+    assert_eq!((id.size, site.asked()), (SIZE, (0, 1)));
+    let blob = site.files.blob(&id).expect("opens");
+    let tail = blob.read(3 * BLOCK, 5000).await.expect("reads");
+    assert_eq!(tail, site.bytes.slice(3 * BLOCK as usize..));
+    assert_eq!(site.asked(), (0, 1), "it came with the answer");
+    assert_eq!(blob.read(0, SIZE as usize).await.expect("reads"), site.bytes);
+    assert_eq!(site.asked(), (0, 4));
+    // It is known by now, whoever asks.
+    assert_eq!(site.files.stated("large", SIZE).await.expect("answers"), Some(id.clone()));
+    assert_eq!(site.files.object("large").await.expect("answers").map(|(id, _)| id), Some(id));
+    assert_eq!(site.asked(), (0, 4));
+
+    let small = site.files.stated("small", 7).await.expect("answers").expect("is there");
+    assert_eq!(
+        site.files.blob(&small).expect("opens").read(0, 9).await.expect("reads"),
+        site.bytes.slice(..7)
+    );
+    assert_eq!(site.asked(), (0, 5), "all of a small one comes with the answer");
+}
+
+#[tokio::test]
+async fn whoever_states_another_size_is_told_the_real_one() {
+    for wrong in [0, 1, BLOCK, SIZE - 1, SIZE + 1, 2 * SIZE] {
+        let site = Site::new().await;
+        let id = site.files.stated("large", wrong).await.expect("answers").expect("is there");
+        assert_eq!((id.size, site.asked().0), (SIZE, 1), "stated: {wrong}");
+        assert_eq!(
+            site.files.blob(&id).expect("opens").read(0, SIZE as usize).await.expect("reads"),
+            site.bytes
+        );
+    }
+    let site = Site::new().await;
+    let empty = site.files.stated("empty", 0).await.expect("answers").expect("is there");
+    assert_eq!(empty.size, 0);
+    assert_eq!(site.files.stated("empty", 5).await.expect("answers").map(|id| id.size), Some(0));
+    assert_eq!(site.files.stated("nothing", 5).await.expect("answers"), None);
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_says_nothing_of_what_is_stated() {
+    let site = Site::new().await;
+    site.away.store(true, SeqCst);
+    assert!(site.files.stated("large", SIZE).await.is_err());
+    site.away.store(false, SeqCst);
+    let id = site.files.stated("large", SIZE).await.expect("answers").expect("is there");
+    assert_eq!(id.size, SIZE);
+    // What is known is given to all while it is away.
+    site.away.store(true, SeqCst);
+    assert_eq!(site.files.stated("large", SIZE).await.expect("answers"), Some(id));
+}

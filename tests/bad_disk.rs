@@ -5,7 +5,7 @@
 mod harness;
 
 use harness::lab::detach;
-use harness::{Lab, Setup, Subject, is_root, skip, tool};
+use harness::{KEPT, Lab, Setup, Subject, Tree, is_root, skip, tool};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write;
@@ -169,6 +169,12 @@ impl Small {
         }
     }
 
+    /// There is room for so many bytes more.
+    fn relieve(&self, bytes: u64) {
+        let filler = File::options().write(true).open(self.0.path().join("filler")).unwrap();
+        filler.set_len(filler.metadata().unwrap().len() - bytes).unwrap();
+    }
+
     /// There is room again.
     fn clear(&self) {
         fs::remove_file(self.0.path().join("filler")).unwrap();
@@ -249,6 +255,42 @@ fn a_state_directory_that_is_full_for_a_moment_ends_nothing() {
     assert_eq!(names, 397);
     assert_eq!(lab.flush(), "3", "what came is a change");
     lab.unmount();
+}
+
+/// The same where a little room comes first, which is no room for a database to begin anew: what it tears then it takes for
+/// damaged later, and the next mount knows nothing of what was not saved.
+#[test]
+fn a_state_directory_that_gets_a_little_room_keeps_its_journal() {
+    if !is_root() || Small::new().is_none() {
+        return skip("a full state directory", "no tmpfs can be mounted here");
+    }
+    for steps in [&[16][..], &[20], &[8, 8, 8], &[28, 12]] {
+        let small = Small::new().unwrap();
+        let mut lab = Lab::prepare(Setup::default());
+        small.mount(&lab);
+        for n in 0..1500 {
+            fs::write(lab.dir().join(format!("f{n}")), "first").unwrap();
+        }
+        lab.flush();
+        small.fill();
+        for n in (0..1500).filter(|n| n % 7 == 0) {
+            fs::remove_file(lab.dir().join(format!("f{n}"))).unwrap();
+            fs::write(lab.dir().join(format!("f{}", n + 1)), "unsaved work").unwrap();
+        }
+        assert!(!lab.verb("flush", &["--wait"]).ok(), "the disk was not full");
+        for kib in steps {
+            small.relieve(kib << 10);
+            assert!(!lab.verb("flush", &["--wait"]).ok(), "{steps:?}: there was room enough");
+        }
+        small.clear();
+        let before = Tree::take(&lab.dir(), KEPT);
+        lab.flush();
+        lab.unmount();
+        small.mount(&lab);
+        before.assert_same(&Tree::take(&lab.dir(), KEPT), "the next mount");
+        assert!(!small.state().join("conflicts").exists(), "{steps:?}: something was moved aside");
+        lab.unmount();
+    }
 }
 
 /// All that stands in three directories.

@@ -179,7 +179,7 @@ impl Shared {
             let result = MutexGuard::unlocked(&mut desk, || {
                 recency(&mut batch, ending, complete);
                 if failing {
-                    journal.recover()?;
+                    journal.recover(0)?;
                 }
                 journal.apply(batch.clone())?;
                 journal.flush()
@@ -259,7 +259,7 @@ mod tests {
             self.journal.flush()
         }
 
-        fn recover(&self) -> Result<(), JournalError> {
+        fn recover(&self, _: usize) -> Result<(), JournalError> {
             self.is_stuck.store(false, SeqCst);
             Ok(())
         }

@@ -89,7 +89,7 @@ impl Journal for Failing {
         state.journal.flush()
     }
 
-    fn recover(&self) -> Result<(), JournalError> {
+    fn recover(&self, _: usize) -> Result<(), JournalError> {
         let mut state = self.0.lock();
         if state.left == Some(0) && state.is_stuck {
             return state.check(); // it cannot even be opened

@@ -99,9 +99,10 @@ pub trait Journal: Send + Sync + std::fmt::Debug {
     /// Makes all that was applied survive a crash.
     fn flush(&self) -> Result<(), JournalError>;
 
-    /// Begins anew after a write or a flush has failed. Without it whatever follows may go on failing. What was not
-    /// flushed is lost, unless the journal keeps it itself ([`Redo`]).
-    fn recover(&self) -> Result<(), JournalError> {
+    /// Begins anew after a write or a flush has failed; so many bytes are about to be applied. Without it whatever follows
+    /// may go on failing. What was not flushed is lost, unless the journal keeps it itself ([`Redo`]). Fails without
+    /// harm while the disk has no room.
+    fn recover(&self, _bytes: usize) -> Result<(), JournalError> {
         Ok(())
     }
 

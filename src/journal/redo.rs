@@ -91,10 +91,11 @@ impl<J: Journal> Redo<J> {
         if !self.failing.load(Ordering::Acquire) {
             return Ok(()); // somebody else did
         }
-        self.inner.recover()?;
-        for (batch, _) in &desk.kept {
-            self.inner.apply(batch.clone())?;
-        }
+        self.inner.recover(desk.bytes)?;
+        // As one: whoever is killed meanwhile finds none of them, or all.
+        let mut all = Batch::new();
+        desk.kept.iter().for_each(|(batch, _)| all.append(batch.clone()));
+        self.inner.apply(all)?;
         desk.applied = desk.flushed + desk.kept.len() as u64;
         desk.times += 1;
         self.failing.store(false, Ordering::Release);
@@ -232,7 +233,7 @@ impl<J: Journal> Journal for Redo<J> {
         }
     }
 
-    fn recover(&self) -> Result<(), JournalError> {
+    fn recover(&self, _: usize) -> Result<(), JournalError> {
         self.begin().map(drop)
     }
 }

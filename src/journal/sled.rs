@@ -11,6 +11,7 @@ mod database;
 mod garbage;
 mod keeper;
 mod lock;
+mod room;
 mod threads;
 
 pub use aside::{move_aside, moved_aside, remove_aside};
@@ -137,8 +138,8 @@ impl Journal for SledJournal {
         self.redo.flush()
     }
 
-    fn recover(&self) -> Result<(), JournalError> {
-        self.redo.recover()
+    fn recover(&self, bytes: usize) -> Result<(), JournalError> {
+        self.redo.recover(bytes)
     }
 }
 
@@ -211,8 +212,8 @@ impl Journal for Database {
         flushed
     }
 
-    fn recover(&self) -> Result<(), JournalError> {
-        self.keeper.recover()
+    fn recover(&self, bytes: usize) -> Result<(), JournalError> {
+        self.keeper.recover(bytes)
     }
 }
 

@@ -390,6 +390,13 @@ impl Records {
     /// Changes the meta document, in one batch with `batch`.
     fn edit_meta(&self, mut batch: Batch, edit: impl FnOnce(&mut Meta)) -> Result<(), JournalError> {
         let mut meta = self.known_meta();
+        if self.doubtful.load(Ordering::Acquire) {
+            // An edit of what it was before would undo one that may have been made.
+            drop(meta);
+            let there = self.journal.get(META, META_KEY)?;
+            decode_meta(&there.unwrap_or_default())?;
+            return self.edit_meta(batch, edit);
+        }
         let mut next = meta.clone();
         edit(&mut next);
         batch.put(META, META_KEY, encode_meta(&next)?);

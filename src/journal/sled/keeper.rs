@@ -5,6 +5,7 @@
 //! after much of it the database is closed and opened anew.
 use super::database::{Missing, fenced, open_patiently};
 use super::garbage;
+use super::room;
 use super::threads::{self, Shift};
 use crate::journal::JournalError;
 use crate::sync::{Condvar, Mutex, MutexGuard};
@@ -96,13 +97,14 @@ impl Keeper {
     }
 
     /// Closes the database and opens it anew: after an error of the disk sled answers everything with that error. What
-    /// was not flushed is lost.
-    pub fn recover(&self) -> Result<(), JournalError> {
+    /// was not flushed is lost. Not while the disk has no room for so many bytes and what sled writes by itself.
+    pub fn recover(&self, bytes: usize) -> Result<(), JournalError> {
         let _shift = Shift::begin();
         let mut desk = self.shared.desk.lock();
         if desk.users > 0 {
             return Ok(()); // another time
         }
+        room::require(&self.shared.path, bytes)?;
         if let Some(db) = desk.db.take() {
             fenced("close", || {
                 drop(db);
@@ -219,6 +221,10 @@ impl Shared {
             desk.db = Some(db);
             return;
         }
+        if room::require(&self.path, 0).is_err() {
+            desk.db = Some(db); // it takes memory, and no harm
+            return;
+        }
         drop(db);
         garbage::collect(); // before the new one needs room
         match self.reopen() {
@@ -231,6 +237,7 @@ impl Shared {
     }
 
     fn reopen(&self) -> Result<::sled::Db, JournalError> {
+        room::require(&self.path, 0)?;
         open_patiently(&self.path, Missing::Lost, Instant::now() + RENEW_PATIENCE)
     }
 }

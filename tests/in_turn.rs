@@ -7,7 +7,7 @@ use harness::{KEPT, LIMIT, Lab, Setup, Subject, Tree, eventually};
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 type Step = fn(&Path);
 
@@ -109,20 +109,6 @@ fn change_chunk(path: &Path, number: u64) {
     file.write_all_at(&noise(number, 64 << 10), number * (64 << 10)).unwrap();
 }
 
-/// The layers in the remote, oldest first.
-fn layers(lab: &Lab) -> Vec<PathBuf> {
-    let objects = lab.objects().into_iter().map(|(path, _)| path);
-    objects.filter(|path| path.to_string_lossy().ends_with(".tar.zst")).collect()
-}
-
-/// A start that cannot read one layer, to its end.
-fn break_off(lab: &Lab, layer: &Path) {
-    let away = lab.root().join("away");
-    fs::rename(layer, &away).unwrap();
-    assert!(!lab.try_mount().ok(), "mounted without {}", layer.display());
-    fs::rename(&away, layer).unwrap();
-}
-
 /// Nothing that stands there is a file without its content.
 fn assert_whole(dir: &Path, files: &[(&str, Vec<&[u8]>)]) {
     for (name, contents) in files {
@@ -177,10 +163,10 @@ fn a_start_that_broke_off_has_changed_nothing() {
             let newest = fs::read(lab.dir().join("new")).unwrap();
             let large = fs::read(lab.dir().join("large")).unwrap();
             lab.leave_for(0);
-            let layers = layers(&lab);
+            let layers = lab.layers();
             assert_eq!(layers.len(), 3);
             for number in broken {
-                break_off(&lab, &layers[*number]);
+                lab.break_off(&layers[*number]);
                 let first = noise(1, 2 << 20);
                 assert_whole(&lab.dir(), &[("new", vec![&newest]), ("large", vec![&first, &large])]);
             }
@@ -219,7 +205,7 @@ fn a_start_that_broke_off_keeps_what_is_only_in_the_remote() {
     }
     let tree = Tree::take(&lab.dir(), KEPT);
     lab.leave_for(1);
-    break_off(&lab, &layers(&lab)[1]);
+    lab.break_off(&lab.layers()[1]);
     assert!(
         lab.state().join("absent/HEAD").exists(),
         "what is not here was forgotten before the newer version came"
@@ -239,9 +225,9 @@ fn a_first_start_that_broke_off_leaves_nothing_that_wins() {
         let newest = fs::read(lab.dir().join("new")).unwrap();
         let large = fs::read(lab.dir().join("large")).unwrap();
         lab.leave_for(2);
-        let layers = layers(&lab);
+        let layers = lab.layers();
         for number in [0, 1] {
-            break_off(&lab, &layers[number]);
+            lab.break_off(&layers[number]);
             assert_whole(&lab.dir(), &[("new", vec![&newest]), ("large", vec![&large])]);
         }
         lab.mount();
@@ -261,7 +247,7 @@ fn what_was_local_before_a_start_broke_off_still_wins() {
     for name in ["a", "f/new", "own"] {
         fs::write(dir.join(name), "local").unwrap();
     }
-    break_off(&lab, &layers(&lab)[0]);
+    lab.break_off(&lab.layers()[0]);
     assert_eq!(fs::read_to_string(dir.join("a")).unwrap(), "local");
     lab.mount();
     for name in ["a", "f/new", "own"] {
@@ -279,7 +265,7 @@ fn what_was_local_before_a_start_broke_off_still_wins() {
 fn what_was_changed_after_a_start_broke_off_is_not_lost() {
     let (mut lab, _) = behind(&[]);
     lab.leave_for(0);
-    break_off(&lab, &layers(&lab)[0]);
+    lab.break_off(&lab.layers()[0]);
     let dir = lab.place();
     assert_eq!(fs::read_to_string(dir.join("a")).unwrap(), "a, newer");
     fs::write(dir.join("a"), "a, since").unwrap();
@@ -301,8 +287,8 @@ fn a_start_that_broke_off_goes_on_with_the_newest_version() {
     for options in [&[][..], &["--on-conflict", "merge"]] {
         let (mut lab, _) = behind(options);
         lab.leave_for(0);
-        let before = layers(&lab);
-        break_off(&lab, &before[0]);
+        let before = lab.layers();
+        lab.break_off(&before[0]);
         assert!(lab.place().join("f/new").exists());
         // The mount of the other machine, beside.
         let (place, state) = (lab.root().join("place1"), lab.root().join("state1"));
@@ -327,7 +313,7 @@ fn what_stands_in_layers_that_go_comes_from_the_newest_version() {
         lab.flush();
     }
     let first: Vec<String> =
-        layers(&lab).iter().map(|path| path.file_name().unwrap().display().to_string()).collect();
+        lab.layers().iter().map(|path| path.file_name().unwrap().display().to_string()).collect();
     lab.setup.options.extend(["--no-prefetch", "--chain", "4"].map(Into::into));
     lab.turn_to(1);
     fs::remove_file(lab.dir().join("f3")).unwrap();
@@ -370,7 +356,7 @@ fn what_was_removed_here_is_not_back_when_the_other_has_saved() {
     let dir = lab.place();
     fs::remove_file(dir.join("b")).unwrap();
     fs::remove_dir_all(dir.join("d")).unwrap();
-    break_off(&lab, &layers(&lab)[0]);
+    lab.break_off(&lab.layers()[0]);
     lab.mount();
     for gone in ["b", "d"] {
         assert!(!dir.join(gone).exists(), "{gone} is back");

@@ -434,6 +434,35 @@ fn an_ordinary_user_is_told_of_a_device_at_the_mount() {
     }
 }
 
+/// SEMANTICS, Restore: "A directory in which nothing was changed while another machine saved becomes the newer version". One
+/// that its owner has made read-only, as Go does with what it fetches, is no obstacle.
+#[test]
+fn a_newer_version_comes_to_a_directory_that_is_read_only() {
+    let Some(user) = User::new("read-only directories") else { return };
+    let remote = format!("file://{}", user.path("home/remote").display());
+    let mount = |place: &str, state: &str| {
+        let (place, state) = (user.path(place).display().to_string(), user.path(state).display().to_string());
+        let args = ["mount", &place, "--name", "closed", "--restore", "eager", "--remote", &remote];
+        let more = ["--state-dir", &state, "--debounce", NEVER, "--max-delay", NEVER];
+        user.icecache(&[&args[..], &more].concat()).must("mount");
+    };
+    let elsewhere = |script: &str| {
+        mount("home/else", "home/second");
+        let place = user.path("home/else").display().to_string();
+        user.run("sh", &["-euc", &format!("cd '{place}'\n{script}")]).must("elsewhere");
+        user.icecache(&["unmount", &place]).must("unmount");
+    };
+    mount("home/work", "home/first");
+    user.shell("mkdir d; echo x > d/x; echo k > d/keep; chmod 555 d").must("writing");
+    user.verb("unmount", &[]).must("unmount");
+    elsewhere("chmod 755 d; rm d/x; echo y > d/y; chmod 555 d");
+    mount("home/work", "home/first");
+    assert_eq!(user.shell("ls d; cat d/y; stat -c %a d").must("looking").stdout, "keep\ny\ny\n555\n");
+    let saved = user.verb("flush", &["--wait"]).must("flush");
+    assert_eq!(version_in(&saved.stdout), "2", "what came is a change");
+    user.verb("unmount", &[]).must("unmount");
+}
+
 /// SEMANTICS, Restore: "the next mount shows all of it". A directory that its owner has closed, with something in it that
 /// is not here yet, had refused every mount but the first.
 #[test]

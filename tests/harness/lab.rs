@@ -353,6 +353,21 @@ impl Lab {
         to
     }
 
+    /// The layers in the directory remote, oldest first.
+    pub fn layers(&self) -> Vec<PathBuf> {
+        let objects = self.objects().into_iter().map(|(path, _)| path);
+        objects.filter(|path| path.to_string_lossy().ends_with(".tar.zst")).collect()
+    }
+
+    /// A start that cannot read one layer, to its end.
+    #[track_caller]
+    pub fn break_off(&self, layer: &Path) {
+        let away = self.root().join("away");
+        std::fs::rename(layer, &away).unwrap();
+        assert!(!self.try_mount().ok(), "mounted without {}", layer.display());
+        std::fs::rename(&away, layer).unwrap();
+    }
+
     /// The objects in the directory remote, smallest path first.
     pub fn objects(&self) -> Vec<(PathBuf, u64)> {
         fn collect(dir: &Path, found: &mut Vec<(PathBuf, u64)>) {

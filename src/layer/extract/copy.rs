@@ -44,7 +44,7 @@ fn copy(
         FileType::RegularFile => {
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let from = File::from(rustix::fs::openat(parent, name, flags, Mode::empty())?);
-            placer.file(to, to_name, &meta, |file| {
+            placer.file((to, to_name), &meta, false, |file| {
                 copy_data(&from, file, stat.st_size as u64)
                     .map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))
             })?;

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 pub use attributes::Note;
 pub(crate) use dirs::Dirs;
-pub(crate) use place::{NewFile, Placer, move_to_free_name, remove_all};
+pub(crate) use place::{NewFile, Placer, is_left_over, move_to_free_name, remove_all};
 pub use pool::Placed;
 
 /// Threads that write small files.
@@ -65,6 +65,11 @@ impl Extractor {
             untold: Vec::new(),
             root: rustix::process::geteuid().is_root(),
         }
+    }
+
+    /// See [`Placer::be_careful`].
+    pub(crate) fn be_careful(&self) {
+        self.placer.be_careful();
     }
 
     /// Makes one entry; the content of a file is taken from `reader`, which has just returned it.
@@ -120,7 +125,7 @@ impl Extractor {
             Kind::File { .. } => {
                 let stat = self
                     .placer
-                    .file(parent.as_fd(), name, &entry.meta, |file| reader.content_to_file(file))
+                    .file((parent.as_fd(), name), &entry.meta, true, |file| reader.content_to_file(file))
                     .map_err(|e: LayerError| e.in_entry(path))?;
                 self.pool.add_placed(Placed { path: path.clone(), stat });
                 return Ok(());
@@ -168,9 +173,19 @@ impl Extractor {
         }
     }
 
-    /// Gives a directory that already stands the attributes of its entry at the end.
-    pub fn keep_directory(&mut self, entry: &Entry) {
-        self.directories.insert(entry.path.clone(), entry.meta.clone());
+    /// Gives a directory that already stands the attributes of its entry at the end; until then we can write into it.
+    ///
+    /// # Errors
+    /// As [`place`](Self::place).
+    pub fn keep_directory(&mut self, entry: &Entry) -> Result<(), LayerError> {
+        let path = &entry.path;
+        self.directories.insert(path.clone(), entry.meta.clone());
+        if let Some(name) = path.name().filter(|_| !self.root) {
+            let parent = self.home(path)?;
+            let failed = |e| LayerError::io(format!("cannot make: {path}"), e);
+            self.placer.directory(parent.as_fd(), name).map_err(failed)?;
+        }
+        Ok(())
     }
 
     /// The open directory that holds `path`, which must exist.

@@ -5,13 +5,28 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// How the names begin that things have before they take another one's place; the number of the process follows.
+const TEMPORARY: &str = ".icecache-";
+
+/// Whether this is such a name, and of no process that lives: it was killed.
+pub(crate) fn is_left_over(name: &[u8]) -> bool {
+    let Ok(name) = std::str::from_utf8(name) else { return false };
+    let parts = name.strip_prefix(TEMPORARY).and_then(|rest| rest.strip_suffix('~')?.split_once('-'));
+    let Some((process, count)) = parts else { return false };
+    let number = |text: &str| i32::from_str_radix(text, 16).ok().filter(|n| *n >= 0);
+    let Some((process, _)) = number(process).zip(number(count)) else { return false };
+    let Some(process) = rustix::process::Pid::from_raw(process) else { return false };
+    rustix::process::test_kill_process(process) == Err(Errno::SRCH)
+}
 
 /// Makes entries; shared by all writing threads.
 #[derive(Debug, Default)]
 pub(crate) struct Placer {
     attributes: Attributes,
     temporary: AtomicU64,
+    careful: AtomicBool,
 }
 
 /// A new file: under its own name, or (something stands there) a temporary one.
@@ -34,6 +49,12 @@ impl NewFile {
 }
 
 impl Placer {
+    /// From now on no file has its name before it is whole, small ones included: whoever is killed leaves none that looks
+    /// as if somebody had changed it.
+    pub(crate) fn be_careful(&self) {
+        self.careful.store(true, Ordering::Relaxed);
+    }
+
     /// What could not be kept so far.
     pub(crate) fn notes(&self) -> Vec<Note> {
         self.attributes.notes()
@@ -44,14 +65,25 @@ impl Placer {
         self.attributes.apply(fd, meta)
     }
 
-    /// Makes a regular file: `fill` writes its content, then it gets its attributes, then its name.
+    /// Makes a regular file: `fill` writes its content, then it gets its attributes. A `large` one, which takes a while,
+    /// gets its name last.
     pub(crate) fn file<E: From<Errno>>(
         &self,
-        parent: BorrowedFd<'_>,
-        name: &[u8],
+        (parent, name): (BorrowedFd<'_>, &[u8]),
         meta: &Metadata,
+        large: bool,
         fill: impl FnOnce(&File) -> Result<(), E>,
     ) -> Result<rustix::fs::Stat, E> {
+        if large || self.careful.load(Ordering::Relaxed) {
+            let new = self.begin(parent)?;
+            return match fill(&new.file) {
+                Ok(()) => Ok(self.finish(&new, parent, name, meta)?),
+                Err(e) => {
+                    self.end(&new, parent);
+                    Err(e)
+                }
+            };
+        }
         let new = self.create(parent, name)?;
         let result = fill(&new.file).and_then(|()| {
             self.apply(&new.file, meta)?;
@@ -87,7 +119,7 @@ impl Placer {
 
     fn temporary_name(&self) -> Vec<u8> {
         let n = self.temporary.fetch_add(1, Ordering::Relaxed);
-        format!(".icecache-{:x}-{n:x}~", std::process::id()).into_bytes()
+        format!("{TEMPORARY}{:x}-{n:x}~", std::process::id()).into_bytes()
     }
 
     /// Puts a finished thing in its place, whatever stands there.
@@ -279,8 +311,12 @@ impl Placer {
     ) -> Result<rustix::fs::Stat, Errno> {
         let named = self.apply(&new.file, meta).and_then(|()| match self.name(new, parent, parent, name) {
             Err(Errno::EXIST) => {
-                remove_all(parent, name)?;
-                self.name(new, parent, parent, name)
+                // Something has the name at every moment.
+                let temporary = self.temporary_name();
+                self.name(new, parent, parent, &temporary)?;
+                self.publish(parent, &temporary, name).inspect_err(|_| {
+                    let _gone = rustix::fs::unlinkat(parent, temporary.as_slice(), AtFlags::empty());
+                })
             }
             other => other,
         });

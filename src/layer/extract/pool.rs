@@ -162,7 +162,7 @@ impl Drop for Done<'_> {
 
 fn write(placer: &Placer, job: &Job) -> Result<Stat, LayerError> {
     let name = job.path.name().unwrap_or_default();
-    let result = placer.file(job.parent.as_fd(), name, &job.meta, |mut file| {
+    let result = placer.file((job.parent.as_fd(), name), &job.meta, false, |mut file| {
         file.write_all(&job.data).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))
     });
     result.map_err(|e| LayerError::io(format!("cannot write: {}", job.path), e))

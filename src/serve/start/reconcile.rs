@@ -287,7 +287,9 @@ impl Start<'_> {
                 return Standing::Stays;
             }
             let is_clean = if ident.file_type().is_dir() {
-                local.as_ref().is_some_and(|marks| !is_marked_within(marks, path))
+                // What came into it since an earlier start broke off is not listed.
+                let may_go = then.is_none() || matches!(entry.kind, Kind::Directory);
+                may_go && local.as_ref().is_some_and(|marks| !is_marked_within(marks, path))
             } else {
                 // Other names of a file lose it to what comes, which moves its change time: there the scan
                 // before has to do.
@@ -332,7 +334,7 @@ impl Start<'_> {
                     left_behind.lock().extend(indexes.filter(|path| walindex::is_at(root.as_fd(), path)));
                 }
                 let placed = batch.iter().filter(|r| !r.kept).map(|r| (r.path.clone(), r.identity));
-                if let Err(e) = records.placed(placed) {
+                if let Err(e) = records.placed(placed, !empty) {
                     tracing::warn!(error = %e, "cannot record what was placed");
                 }
                 into.lock().extend(batch.into_iter().map(|r| (r.path, r.identity)));

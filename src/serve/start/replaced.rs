@@ -11,7 +11,7 @@ use crate::serve::startup::StatusPipe;
 use crate::state::absent::Source;
 use crate::state::identity::Identity;
 use crate::state::record::{Place, Records};
-use rustix::fs::AtFlags;
+use rustix::fs::{AtFlags, Mode};
 use std::os::fd::AsFd;
 
 /// Of so many recorded entries it is looked whether one is there as it was.
@@ -24,6 +24,7 @@ pub(super) fn forget_another(
     locks: &Locks,
     status: &StatusPipe,
 ) -> Result<()> {
+    copied_up(locks);
     let place =
         Place::of(locks.backing()).map_err(|e| Error::io("cannot look at the directory", e.into()))?;
     let knows = records.meta().base.is_some() || records.restoring()?.is_some();
@@ -36,6 +37,21 @@ pub(super) fn forget_another(
         records.forget_directory()?;
     }
     Ok(records.stand_at(place)?)
+}
+
+/// A directory of an image is another one from the first change on that a container makes to it: the file system copies
+/// it. That is to be before its place is noted.
+fn copied_up(locks: &Locks) {
+    const OVERLAYFS: u32 = 0x794c_7630; // <linux/magic.h>
+    let dir = locks.backing();
+    if let Ok(found) = rustix::fs::fstatfs(dir)
+        && found.f_type as u32 == OVERLAYFS
+        && let Ok(stat) = rustix::fs::fstat(dir)
+    {
+        // Where it is not ours to change nobody changes it either.
+        let _no_change =
+            rustix::fs::chmodat(dir, c".", Mode::from_raw_mode(stat.st_mode & 0o7777), AtFlags::empty());
+    }
 }
 
 /// The place of before. Earlier programs noted the number alone, with the record of the root.

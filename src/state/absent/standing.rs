@@ -1,8 +1,11 @@
 //! Which names stand, absent or not, and where.
 use super::tree::{Node, ROOT, What};
 use super::{Absent, Fate, NOWHERE};
+use crate::layer::References;
 use crate::path::RelPath;
+use crate::state::head::layer_key;
 use rustix::fs::AtFlags;
+use std::collections::HashSet;
 
 impl Absent {
     /// All names of a file: in the version, then those that programs gave it.
@@ -32,6 +35,25 @@ impl Absent {
             None => self.first_name(file).is_some_and(|node| self.is_absent(node)),
         };
         laid || self.tree.given_to(file).into_iter().any(|node| self.is_absent(node))
+    }
+
+    /// The keys of the layers that have content of what is absent.
+    pub fn needed_layers(&self) -> HashSet<String> {
+        let mut needed = HashSet::new();
+        let wanted = (0..self.tree.files() as u32).filter(|file| self.wants(*file));
+        for file in wanted {
+            let row = self.tree.file(file);
+            if row.place.length > 0
+                && let Some(layer) = self.layers.get(row.place.layer as usize)
+                && !needed.contains(&layer.source.key)
+            {
+                needed.insert(layer.source.key.clone());
+            }
+            needed.extend(
+                self.tree.references(file).into_iter().flat_map(References::iter).map(|r| layer_key(r.layer)),
+            );
+        }
+        needed
     }
 
     /// The first name of a file in the version.

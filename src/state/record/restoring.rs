@@ -57,6 +57,8 @@ impl Records {
         keeps: bool,
         local: impl IntoIterator<Item = (RelPath, bool)>,
     ) -> Result<(), JournalError> {
+        // Of one that was cut off before its header there may be a list.
+        self.drop_all(&[RESTORING])?;
         let mut writer = Writer::new(self);
         for (path, gone) in local {
             let value = if gone { GONE } else { b"" };
@@ -92,13 +94,18 @@ impl Records {
         Ok(Some(header))
     }
 
-    /// Records what a restore under way has placed.
-    pub fn placed(&self, entries: impl IntoIterator<Item = (RelPath, Identity)>) -> Result<(), JournalError> {
+    /// Records what a restore under way has placed; durably, if somebody else's work may stand beside it.
+    pub fn placed(
+        &self,
+        entries: impl IntoIterator<Item = (RelPath, Identity)>,
+        durably: bool,
+    ) -> Result<(), JournalError> {
         let mut writer = Writer::new(self);
         for (path, ident) in entries {
             writer.put(&path, &ident)?;
         }
-        self.journal.apply(std::mem::take(&mut writer.batch))
+        self.journal.apply(std::mem::take(&mut writer.batch))?;
+        if durably { self.journal.flush() } else { Ok(()) }
     }
 
     /// In the batch that makes its version the base.

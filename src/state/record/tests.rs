@@ -358,7 +358,7 @@ fn records_of_a_restore_that_breaks_off_anywhere_are_of_one_that_is_under_way() 
         let r = records(&journal);
         r.restored(old.iter().cloned(), base(1), true).expect("restores");
         r.begin_restore(2, false, [(path("mine"), false)]).expect("begins");
-        r.placed(new.iter().cloned()).expect("records");
+        r.placed(new.iter().cloned(), false).expect("records");
         let mortal = Arc::new(Mortal { journal: Arc::new(journal.killed()), batches: batches.into() });
         let Ok(dying) = Records::open(Arc::clone(&mortal) as _, "memory:", "n") else { continue };
         let result = dying.restored(new.iter().cloned(), base(2), true).and_then(|()| dying.end_restore());
@@ -389,7 +389,7 @@ fn another_remote_knows_nothing_of_a_restore_that_broke_off() {
     let journal = Arc::new(MemoryJournal::new());
     let r = records(&journal);
     r.begin_restore(3, false, []).expect("begins");
-    r.placed([(path("a"), file(1, 1))]).expect("records");
+    r.placed([(path("a"), file(1, 1))], true).expect("records");
     let other = Records::open(Arc::new(journal.killed()) as _, "s3://bucket", "other").expect("opens");
     assert_eq!(other.restoring().expect("reads"), None);
     assert_eq!(all(&other), Vec::<String>::new());

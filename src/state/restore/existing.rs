@@ -9,7 +9,7 @@ use crate::layer::extract::copy::copy_to_free_name;
 use crate::layer::extract::{Dirs, Extractor, NewFile, Note, Placer, move_to_free_name, remove_all};
 use crate::layer::{Entry, Kind, LayerError, LayerReader};
 use crate::path::RelPath;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -192,20 +192,10 @@ impl Ground {
         entry: &Entry,
     ) -> Result<Stat, Errno> {
         match arrived {
-            Arrived::Bytes(bytes) => self.placer.file(parent, name, &entry.meta, |mut file| {
+            Arrived::Bytes(bytes) => self.placer.file((parent, name), &entry.meta, true, |mut file| {
                 file.write_all(&bytes).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))
             }),
-            Arrived::File(new) => {
-                let named = self.placer.apply(&new.file, &entry.meta).and_then(|()| {
-                    match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
-                        Err(Errno::NOENT) => {}
-                        other => other?,
-                    }
-                    self.placer.name(&new, parent, parent, name)
-                });
-                self.placer.end(&new, parent);
-                named.and_then(|()| rustix::fs::fstat(&new.file))
-            }
+            Arrived::File(new) => self.placer.finish(&new, parent, name, &entry.meta),
         }
     }
 

@@ -24,6 +24,8 @@ use uuid::Uuid;
 const LAYERS_AHEAD: usize = 4;
 /// The most restored paths handed over at once.
 const BATCH_MAX: usize = 1024;
+/// What stands by then is handed over before a file comes that has so many bytes.
+const LARGE_BYTES: u64 = 8 << 20;
 /// The most files that are completed at once: each has a descriptor.
 const PARTIAL_AT_ONCE: usize = 128;
 /// The most files that wait for older layers, to get their parts while these go by: each has two descriptors then.
@@ -61,9 +63,14 @@ struct Partial {
 impl Run {
     pub(super) fn new(source: Source, root: OwnedFd, mut policy: Policy, counters: Arc<Counters>) -> Self {
         let ground = Ground::new(&root, policy.aside.take());
+        let extractor = Extractor::new(root);
+        if !ground.was_empty() {
+            // Whoever is killed leaves nothing that looks like work of somebody's.
+            extractor.be_careful();
+        }
         Self {
             source,
-            extractor: Extractor::new(root),
+            extractor,
             ground,
             seen: Seen::default(),
             policy,
@@ -193,7 +200,13 @@ impl Run {
                     self.drop_partial(&entry.path);
                     self.put(&entry, &mut reader)?;
                 }
-                Verdict::Ours => self.entry(index, &entry, &mut reader)?,
+                Verdict::Ours => {
+                    if matches!(entry.kind, Kind::File { size, .. } if size >= LARGE_BYTES) {
+                        self.extractor.settle()?;
+                        self.tell(index); // before it takes its time
+                    }
+                    self.entry(index, &entry, &mut reader)?;
+                }
             }
             if self.restored.entries.is_multiple_of(BATCH_MAX as u64) {
                 let placed = self.extractor.take_placed();
@@ -241,7 +254,7 @@ impl Run {
                 self.restored.kept += 1;
                 if matches!(entry.kind, Kind::Directory) {
                     // Files put into it may still move its mtime.
-                    self.extractor.keep_directory(entry);
+                    self.extractor.keep_directory(entry)?;
                 }
                 let path = entry.path.clone();
                 self.batch.push(RestoredPath { path, identity, layer: index, kept: true });

@@ -1,6 +1,6 @@
 //! A start whose content comes later, and one that goes on with such.
 use super::{Found, Locks, Restored, Start};
-use crate::config::Layout;
+use crate::config::{Layout, OnConflict};
 use crate::error::{Error, ErrorKind, Result};
 use crate::path::RelPath;
 use crate::serve::startup::Progress;
@@ -74,7 +74,10 @@ impl Start<'_> {
                  the remote: earlier versions have them ('icecache log' lists those)"
             ));
         }
-        if relation == Relation::Lost || self.settings.layout == Layout::Single {
+        // What was named, moved or changed here and is not, must not look as if it were gone when both are brought together.
+        let merges = relation == Relation::Moved && self.settings.on_conflict == OnConflict::Merge;
+        let edited = || !absent.unsaved_edits().is_empty() || !absent.moved_incomplete().is_empty();
+        if relation == Relation::Lost || self.settings.layout == Layout::Single || merges && edited() {
             // What is saved anew is saved whole.
             let (store, handle) = (self.store.clone(), runtime.handle().clone());
             let hydrator = Arc::new(Hydrator::new(absent.clone(), store, handle, true, Pace::default()));

@@ -4,7 +4,8 @@ use crate::serve::start::lock::Locks;
 use crate::state::identity::Identity;
 use crate::state::reach;
 use crate::state::record::is_linked;
-use rustix::fs::{AtFlags, Timespec, Timestamps};
+use rustix::fs::{AtFlags, Mode, Timespec, Timestamps};
+use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::os::fd::AsFd;
 
@@ -59,8 +60,25 @@ pub fn set_time_back(locks: &Locks, dir: &RelPath, found: &mut Restored) {
 
 /// Removes one; what cannot be removed is found by the scan after.
 pub fn remove(locks: &Locks, path: &RelPath) {
-    let _kept = reach(locks.backing().as_fd(), path, |at, name| {
-        rustix::fs::unlinkat(at, name, AtFlags::empty())
-            .or_else(|_| rustix::fs::unlinkat(at, name, AtFlags::REMOVEDIR))
-    });
+    let remove = || {
+        reach(locks.backing().as_fd(), path, |at, name| {
+            rustix::fs::unlinkat(at, name, AtFlags::empty())
+                .or_else(|_| rustix::fs::unlinkat(at, name, AtFlags::REMOVEDIR))
+        })
+    };
+    if remove() == Err(Errno::ACCESS)
+        && let Some(dir) = path.parent()
+    {
+        // It may be ours, and closed to ourselves.
+        let mode = reach(locks.backing().as_fd(), &dir, |at, name| {
+            let mode = rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode & 0o7777;
+            rustix::fs::chmodat(at, name, Mode::from_raw_mode(mode | 0o700), AtFlags::empty()).map(|()| mode)
+        });
+        if let Ok(mode) = mode {
+            let _kept = remove();
+            let _as_before = reach(locks.backing().as_fd(), &dir, |at, name| {
+                rustix::fs::chmodat(at, name, Mode::from_raw_mode(mode), AtFlags::empty())
+            });
+        }
+    }
 }

@@ -3,8 +3,9 @@ use super::{Locks, Start};
 use crate::config::OnExisting;
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::LayerError;
+use crate::layer::extract::is_left_over;
 use crate::path::RelPath;
-use crate::state::absent::{Absent, Layer, Referred, Source};
+use crate::state::absent::{Absent, Referred, Source};
 use crate::state::backing::Backing;
 use crate::state::commit::{Committer, Opening, Relation};
 use crate::state::dirty::{Extent, Marks};
@@ -57,6 +58,7 @@ impl Start<'_> {
             "an earlier start broke off while version {} came to this directory: this one goes on with it",
             begun.version
         ));
+        self.remove_left_over(locks)?;
         if self.records.meta().base.is_none() {
             let empty = super::is_empty(locks)?;
             let found = self.restore(runtime, opening, locks, empty, None, Some(begun))?;
@@ -65,6 +67,15 @@ impl Start<'_> {
             return self.look(locks);
         }
         self.again(runtime, committer, opening, locks, begun)
+    }
+
+    /// What an earlier start was about to put in the place of something else.
+    fn remove_left_over(&self, locks: &Locks) -> Result<()> {
+        let is_left_over = |path: &&RelPath| path.name().is_some_and(is_left_over);
+        for path in self.look(locks)?.keys().filter(is_left_over) {
+            super::restored::remove(locks, path);
+        }
+        Ok(())
     }
 
     /// What is not here yet stands where it may not stay: none of the versions that are kept needs some of these layers.
@@ -81,8 +92,7 @@ impl Start<'_> {
         let Some(head) = opening.head.as_ref().filter(|_| opening.relation == Relation::Same) else {
             return Ok(None);
         };
-        let is_kept = |layer: &Layer| head.layer(&layer.source.key).is_some();
-        if absent.layers().iter().all(is_kept) {
+        if absent.needed_layers().iter().all(|key| head.layer(key).is_some()) {
             return Ok(None);
         }
         if !absent.unsaved_edits().is_empty() || !absent.moved_incomplete().is_empty() {
@@ -114,7 +124,8 @@ impl Start<'_> {
         self.catch_up(runtime, committer, opening, locks, &local, Some(begun))
     }
 
-    /// What is marked and was removed here; a start that broke off may have placed it anew since.
+    /// What is marked and was removed here; a start that broke off may have placed it anew since. Not what somebody has
+    /// put there since then.
     pub(super) fn removed_here(
         &self,
         locks: &Locks,
@@ -124,17 +135,21 @@ impl Start<'_> {
         let mut backing = Backing::new(locks.backing().as_fd(), None);
         let mut removed = Vec::new();
         for path in local.keys() {
+            let nothing = matches!(backing.stat(path), Ok(None));
             let gone = match begun {
-                Some(begun) => begun.local.get(path) == Some(&true),
-                None => matches!(backing.stat(path), Ok(None)),
+                Some(begun) => {
+                    let placed = || is_recorded(locks.backing().as_fd(), self.records, path);
+                    begun.local.get(path) == Some(&true) && (nothing || placed()?)
+                }
+                None => nothing,
             };
             // What has such a record was saved without ever having been here.
             if !gone || self.records.get(path)?.as_ref().is_some_and(Referred::is_record) {
                 continue;
             }
-            // With what was below it.
             removed.push(path.clone());
-            for item in self.records.below(path) {
+            // With what was below it; a start that broke off has listed that.
+            for item in self.records.below(path).take_while(|_| begun.is_none()) {
                 removed.push(item?.0);
             }
         }
@@ -173,6 +188,11 @@ fn each(root: BorrowedFd<'_>, records: &Records, marks: &Marks) -> Result<BTreeM
         let gone = matches!(now, Ok(None));
         if now.ok().flatten().zip(record).is_none_or(|(now, record)| !now.unchanged_since(&record)) {
             found.insert(path.clone(), gone);
+        }
+        if gone {
+            for item in records.below(path) {
+                found.insert(item?.0, true);
+            }
         }
     }
     let trees = marks.iter().filter(|(_, extent)| **extent == Extent::Subtree);

@@ -1,0 +1,152 @@
+//! What somebody does in a directory between a start that broke off and the next one.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod harness;
+
+use harness::{KEPT, Lab, Setup, Subject, Tree};
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+const WORK: &str = "a day of work";
+
+/// A machine that saved version 1 and changes the directory by `here`, while another one makes version 2 by
+/// `elsewhere`, and 3 of large bytes.
+fn two_versions_behind(options: &[&str], here: fn(&Path), elsewhere: fn(&Path)) -> Lab {
+    let mut lab = Lab::new(Setup::default().with(options));
+    let dir = lab.dir();
+    fs::create_dir_all(dir.join("d")).unwrap();
+    for name in ["a", "b", "d/x", "d/y"] {
+        fs::write(dir.join(name), format!("{name}, first")).unwrap();
+    }
+    lab.flush();
+    lab.turn_to(1);
+    elsewhere(&lab.dir());
+    lab.flush();
+    let large: Vec<u8> = (0..300_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    fs::write(lab.dir().join("large"), large).unwrap();
+    assert_eq!(lab.flush(), "3");
+    lab.leave_for(0);
+    here(&lab.place());
+    lab
+}
+
+fn newest(lab: &Lab, name: &str) -> Option<String> {
+    fs::read_to_string(lab.restored(None).join(name)).ok()
+}
+
+/// SEMANTICS, Restore: "What somebody changed between the two is moved aside where the version has it otherwise".
+#[test]
+fn what_was_put_into_a_directory_that_is_none_any_more_is_moved_aside() {
+    let elsewhere: [fn(&Path); 2] = [
+        |dir| {
+            fs::remove_dir_all(dir.join("d")).unwrap();
+            symlink("/elsewhere", dir.join("d")).unwrap();
+        },
+        |dir| {
+            fs::remove_dir_all(dir.join("d")).unwrap();
+            fs::write(dir.join("d"), "a file by now").unwrap();
+        },
+    ];
+    for elsewhere in elsewhere {
+        let lab = two_versions_behind(&[], |_| (), elsewhere);
+        lab.break_off(&lab.layers()[1]);
+        fs::write(lab.place().join("d/mine"), WORK).unwrap();
+        lab.mount();
+        assert!(!lab.place().join("d/mine").exists());
+        let aside = fs::read_dir(lab.state().join("conflicts")).unwrap().next().unwrap().unwrap().path();
+        assert_eq!(fs::read_to_string(aside.join("d/mine")).unwrap(), WORK);
+    }
+}
+
+/// SEMANTICS, Writers: "With `--on-conflict merge` changes of different paths are both in the next version".
+#[test]
+fn what_was_removed_before_and_written_anew_since_stays() {
+    let mut lab = two_versions_behind(
+        &["--on-conflict", "merge", "--scan", "always"],
+        |dir| {
+            fs::remove_file(dir.join("b")).unwrap();
+            fs::remove_file(dir.join("d/x")).unwrap();
+        },
+        |dir| fs::write(dir.join("a"), "a, newer").unwrap(),
+    );
+    lab.break_off(&lab.layers()[0]);
+    fs::write(lab.place().join("b"), WORK).unwrap();
+    lab.mount();
+    assert_eq!(fs::read_to_string(lab.dir().join("b")).unwrap(), WORK);
+    assert!(!lab.dir().join("d/x").exists(), "what was removed before is back");
+    lab.flush();
+    assert_eq!(newest(&lab, "b").as_deref(), Some(WORK));
+    assert_eq!(newest(&lab, "a").as_deref(), Some("a, newer"));
+    assert_eq!(newest(&lab, "d/x"), None);
+}
+
+/// The same: what came to the remote in a directory that was removed here is nobody's removal.
+#[test]
+fn what_others_put_into_a_directory_that_was_removed_here_stays() {
+    for broken in [false, true] {
+        let mut lab = two_versions_behind(
+            &["--on-conflict", "merge", "--scan", "always"],
+            |dir| fs::remove_dir_all(dir.join("d")).unwrap(),
+            |dir| fs::write(dir.join("d/new"), "of another machine").unwrap(),
+        );
+        if broken {
+            lab.break_off(&lab.layers()[0]);
+        }
+        lab.mount();
+        lab.flush();
+        assert_eq!(newest(&lab, "d/new").as_deref(), Some("of another machine"), "broken off: {broken}");
+        assert_eq!(newest(&lab, "d/x"), None, "broken off: {broken}");
+    }
+}
+
+/// The same of what was not here at all: it was named, moved or changed, and not removed.
+#[test]
+fn what_is_not_here_and_was_moved_is_not_removed_by_a_merge() {
+    for killed in [false, true] {
+        let options = ["--on-conflict", "merge", "--no-prefetch", "--unmount-timeout", "1s"];
+        let (mut lab, _) = Lab::arrived(Setup::default().with(&options), |dir| {
+            fs::create_dir(dir.join("d")).unwrap();
+            for name in ["f1", "f2", "f3", "d/x", "d/y"] {
+                fs::write(dir.join(name), name).unwrap();
+            }
+        });
+        let dir = lab.dir();
+        assert_eq!(lab.absent_files(), 5);
+        fs::set_permissions(dir.join("f1"), fs::Permissions::from_mode(0o600)).unwrap();
+        fs::rename(dir.join("f2"), dir.join("g2")).unwrap();
+        fs::hard_link(dir.join("f3"), dir.join("h3")).unwrap();
+        fs::rename(dir.join("d"), dir.join("e")).unwrap();
+        assert_eq!(lab.absent_files(), 5, "something came for it");
+        if killed {
+            lab.kill();
+        } else {
+            let away = lab.root().join("remote-away");
+            fs::rename(lab.remote_dir(), &away).unwrap();
+            assert!(!lab.verb("unmount", &[]).ok(), "saved without a remote");
+            fs::rename(away, lab.remote_dir()).unwrap();
+        }
+        let (place, state) = (lab.root().join("beside"), lab.root().join("beside-state"));
+        fs::create_dir(&place).unwrap();
+        lab.try_mount_at(&place, &state).must("mount");
+        fs::write(place.join("other"), "of another machine").unwrap();
+        lab.call(["unmount".as_ref(), place.as_os_str()]).must("unmount");
+        lab.mount();
+        lab.flush();
+        let restored = lab.restored(None);
+        let expected = [
+            ("f1", "f1"),
+            ("g2", "f2"),
+            ("f3", "f3"),
+            ("h3", "f3"),
+            ("e/x", "d/x"),
+            ("e/y", "d/y"),
+            ("other", "of another machine"),
+        ];
+        for (name, content) in expected {
+            let found = fs::read_to_string(restored.join(name));
+            assert_eq!(found.ok().as_deref(), Some(content), "{name}, killed: {killed}");
+        }
+        Tree::take(&lab.dir(), KEPT).assert_same(&Tree::take(&restored, KEPT), "the newest version");
+    }
+}

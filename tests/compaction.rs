@@ -3,9 +3,9 @@
 
 mod harness;
 
-use harness::{Dice, KEPT, Lab, Mode, Setup, Subject, Tree};
+use harness::{Dice, KEPT, LIMIT, Lab, Mode, Setup, Subject, Tree, eventually};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -156,5 +156,97 @@ fn a_base_that_is_mostly_dead_goes_if_that_may_be_paid() {
         let sum: u64 = head["layers"].as_array().unwrap().iter().map(|l| l["bytes"].as_u64().unwrap()).sum();
         assert!(!goes || sum < 5_500_000, "--amplification {amplification}: {sum} bytes of 3,600,000");
         tree.assert_same(&Tree::take(&lab.restored(None), KEPT), "restored");
+    }
+}
+
+/// The layers of the newest version, and the tags.
+fn chain_and_tags(lab: &Lab) -> (usize, BTreeSet<String>) {
+    let head = document(lab);
+    let tags = head["tags"].as_object().into_iter().flatten().map(|(tag, _)| tag.clone());
+    (count(&head, "layers"), tags.collect())
+}
+
+/// What a machine that has nothing yet gets.
+fn third(lab: &Lab) -> Lab {
+    Lab::new(Setup { remote: Some(lab.remote()), ..Setup::default() }.with(&["--restore", "eager"]))
+}
+
+/// SEMANTICS, Writers: "the versions of both are merged to as few layers as those of one". However many there were:
+/// nobody is taken for another.
+#[test]
+fn the_chain_of_two_writers_stays_short() {
+    for (keep, restore) in [("100", "lazy"), ("100", "eager"), ("2", "lazy"), ("2", "eager")] {
+        let what = format!("--keep {keep}, {restore}");
+        let options = ["--on-conflict", "merge", "--chain", "6", "--keep", keep, "--restore", restore];
+        let first = Lab::new(Setup::default().with(&options));
+        for name in ["shared/both", "shared/first", "shared/second"] {
+            fs::create_dir_all(first.place().join("shared")).unwrap();
+            fs::write(first.place().join(name), "base").unwrap();
+        }
+        first.verb("flush", &["--wait"]).must("flush");
+        let second = Lab::new(Setup { remote: Some(first.remote()), ..Setup::default() }.with(&options));
+        let mut union: BTreeMap<String, String> = BTreeMap::new();
+        union.insert("shared/both".into(), "base".into());
+        for round in 0..30 {
+            for (lab, name) in [(&first, "first"), (&second, "second")] {
+                let mut write = |path: String, text: String| {
+                    fs::create_dir_all(lab.place().join(&path).parent().unwrap()).unwrap();
+                    fs::write(lab.place().join(&path), &text).unwrap();
+                    union.insert(path, text);
+                };
+                write(format!("shared/{name}"), format!("{name} {round}"));
+                write(format!("{name}/{}/file", round % 4), format!("{round}"));
+                write(format!("of both/{name} {}", round % 5), format!("{round}"));
+                if round % 6 == 5 {
+                    fs::remove_dir_all(lab.place().join(format!("{name}/2"))).unwrap();
+                    union.remove(&format!("{name}/2/file"));
+                }
+                lab.verb("flush", &["--wait"]).must("flush");
+                let (layers, tags) = chain_and_tags(&first);
+                // Each of the two may be at it.
+                assert!(layers <= 7, "{what}: {layers} layers after {round} rounds");
+                assert_eq!(tags, BTreeSet::new(), "{what}, round {round}");
+            }
+        }
+        assert_eq!(first.status()["fork"], Value::Null);
+        assert_eq!(second.status()["fork"], Value::Null);
+        eventually("the chain is short", LIMIT, || (chain_and_tags(&first).0 <= 6).then_some(()));
+        let text = |lab: &Lab| {
+            let (mut found, mut stack) = (BTreeMap::new(), vec![lab.place()]);
+            while let Some(dir) = stack.pop() {
+                for path in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+                    if path.is_dir() {
+                        stack.push(path);
+                    } else {
+                        let name = path.strip_prefix(lab.place()).unwrap().to_str().unwrap().to_owned();
+                        found.insert(name, fs::read_to_string(path).unwrap());
+                    }
+                }
+            }
+            found
+        };
+        assert_eq!(text(&third(&first)), union, "{what}");
+        first.call(["verify", "--remote", &first.remote(), "--name", &first.setup.name]).must("verify");
+
+        // Both change one file: it is as it is in the later version, and the tag has the other.
+        for (lab, name) in [(&first, "first"), (&second, "second")] {
+            fs::write(lab.place().join("shared/both"), name).unwrap();
+            lab.verb("flush", &["--wait"]).must("flush");
+        }
+        let tags: Vec<String> = chain_and_tags(&first).1.into_iter().collect();
+        let [tag] = &tags[..] else { panic!("{what}: not one tag: {tags:?}") };
+        assert!(tag.starts_with("before-merge-"), "{tag}");
+        let before = first.restored(Some(tag));
+        assert_eq!(fs::read_to_string(before.join("shared/both")).unwrap(), "first", "{what}");
+        union.insert("shared/both".into(), "second".into());
+        assert_eq!(text(&third(&first)), union, "{what}");
+
+        // Mounted again each has all of it, and nothing to save.
+        for lab in [&first, &second] {
+            lab.unmount();
+            lab.mount();
+            assert_eq!(text(lab), union, "{what}, mounted again");
+            assert_eq!(lab.status()["dirty_files"], 0);
+        }
     }
 }

@@ -13,6 +13,7 @@ use crate::state::plan::{Captured, Plan};
 use crate::state::record::{Base, Pending, RecordError, Records};
 use crate::state::source::ContentSource;
 use crate::sync::Mutex;
+use line::{Line, Since};
 use pack::Packed;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -20,10 +21,13 @@ use uuid::Uuid;
 
 mod at_once;
 mod compress;
+mod foreign;
 mod fork;
 mod layered;
+mod line;
 mod merge;
 mod open;
+mod ours;
 pub mod pack;
 mod prune;
 mod single;
@@ -287,7 +291,7 @@ struct State {
     /// Its document (layered only). After a merge nobody else has it: it is what our tree is.
     head: Option<Head>,
     /// After a merge: what the remote has, which is more.
-    merged: Option<Head>,
+    line: Option<Line>,
     tag: Option<Tag>,
     /// The end of the last commit is not known.
     unsettled: bool,
@@ -297,6 +301,21 @@ struct State {
     next_look: tidy::NextLook,
     /// Layers that became unneeded since what stood in such was forgotten.
     gone: usize,
+}
+
+impl State {
+    /// HEAD in the remote as it was last known, and its tag, unless nothing is known of it.
+    fn there(&self) -> Option<(&Head, &Tag)> {
+        match &self.line {
+            Some(line) => Some((&line.head, &line.tag)),
+            None => Some((self.head.as_ref()?, self.tag.as_ref()?)),
+        }
+    }
+
+    /// The newest version that is ours.
+    fn newest(&self) -> VersionId {
+        self.line.as_ref().map_or(self.version, |line| line.since.ours)
+    }
 }
 
 /// Commits plans, one at a time. Needs a tokio runtime.
@@ -396,14 +415,13 @@ impl Committer {
 
     /// The newest version known to be committed; 0 if there is none.
     pub fn version(&self) -> VersionId {
-        let state = self.state.lock();
-        state.merged.as_ref().map_or(state.version, |merged| merged.version)
+        self.state.lock().newest()
     }
 
     /// The newest HEAD known to be committed (layered only).
     pub fn head(&self) -> Option<Head> {
-        let state = self.state();
-        state.merged.or(state.head)
+        let state = self.state.lock();
+        state.line.as_ref().map(|line| &line.head).or(state.head.as_ref()).cloned()
     }
 
     fn lost(&self) -> Lost {
@@ -431,7 +449,7 @@ impl Committer {
     fn nothing(&self, state: &State, skipped: BTreeMap<RelPath, String>) -> Receipt {
         Receipt {
             name: state.name.clone(),
-            version: state.merged.as_ref().map_or(state.version, |merged| merged.version),
+            version: state.newest(),
             committed: false,
             bytes: 0,
             raw_bytes: 0,
@@ -492,6 +510,11 @@ impl Committer {
         state.name.clone_from(&pending.target);
         if pending.is_merged() {
             // Our tree is what it was and this layer, not what others have beneath it.
+            let mut since = match state.line.take() {
+                Some(line) => line.since,
+                None => Since::version(state.version),
+            };
+            since.ours = pending.version;
             let layer = head.as_ref().and_then(|head| head.layer(&pending.layer)).cloned();
             if let (Some(layer), Some(theirs)) = (layer, &head) {
                 let (writer, host) = (layer.writer, theirs.host.clone());
@@ -499,10 +522,11 @@ impl Committer {
                 let line = line.next(writer, &host, layer);
                 (state.version, state.head) = (line.version, Some(line));
             }
-            (state.tag, state.merged) = (Some(Tag(STALE_TAG.into())), head);
+            state.tag = Some(Tag(STALE_TAG.into()));
+            state.line = head.map(|head| Line { head, tag, since });
         } else {
             (state.version, state.head, state.tag) = (pending.version, head, Some(tag));
-            state.merged = None;
+            state.line = None;
         }
         state.unread = false;
         // The version stands; records that lag behind are mended by settling.

@@ -36,6 +36,14 @@ impl Borrowing {
         Self { known, lenders, own, used: BTreeSet::new(), bytes: 0 }
     }
 
+    /// Only layers that this one lists as well are referred to.
+    #[must_use]
+    pub fn within(mut self, head: &Head) -> Self {
+        let listed: HashSet<Uuid> = head.all_layers().filter_map(|(_, layer)| layer_id(&layer.key)).collect();
+        self.lenders.retain(|lender| *lender == self.own || listed.contains(lender));
+        self
+    }
+
     /// What other entries have of a file: whole chunks without holes.
     pub fn references(&mut self, content: &dyn Content, size: u64) -> io::Result<References> {
         if size < CHUNK_BYTES_MIN || self.lenders.is_empty() {

@@ -1,6 +1,6 @@
 //! Layout layered: one layer a version, and HEAD.
 use super::at_once::Along;
-use super::merge::MERGE_ATTEMPTS;
+use super::merge::{MERGE_ATTEMPTS, Merging};
 use super::pack::{Copied, Material};
 use super::*;
 use crate::remote::Condition;
@@ -28,6 +28,11 @@ impl Committer {
         let id = Uuid::now_v7();
         let key = head::layer_key(id);
         let borrowing = Borrowing::new(Arc::clone(self.records.known()), state.head.as_ref(), id);
+        // A fork must have what we refer to, and HEAD as well.
+        let borrowing = match &state.line {
+            Some(line) => borrowing.within(&line.head),
+            None => borrowing,
+        };
         let options = self.options.pack;
         let dictionary = self.dictionary(state.head.as_ref(), &plan, &source).await;
         let needed = dictionary.as_ref().map(|dictionary| Digest(dictionary.digest()));
@@ -63,6 +68,11 @@ impl Committer {
             None => Condition::IfAbsent,
         };
         let line = base.clone();
+        let lent = state.line.as_ref().map_or(&line, |line| &line.head).lends(&layer.refers);
+        let mut since = match &state.line {
+            Some(line) => line.since.clone(),
+            None => Since::version(state.version),
+        };
         let (mut attempt, mut merges, mut merged) = (1, 0, None);
         let theirs = loop {
             let mut next = base.next(writer, &host, layer.clone());
@@ -78,6 +88,9 @@ impl Committer {
             match swapped? {
                 Swap::Done(tag, there) => {
                     self.promote(&pending, Some(there.map_or(next, |there| *there)), tag).await?;
+                    if merged.is_some() {
+                        self.remember(since, &plan, &packed.skipped);
+                    }
                     let receipt = self.receipt(&state.name, pending.version, packed, None);
                     return Ok(Receipt { merge: merged.take(), ..receipt });
                 }
@@ -103,14 +116,19 @@ impl Committer {
                     }
                     merges += 1;
                     let (their, stored) = (&theirs.0, &theirs.1);
-                    let Some((on, how)) = self.merge(&line, &plan, (their, stored), &layer).await? else {
-                        break theirs;
-                    };
+                    if lent && !their.lends(&layer.refers) {
+                        // As above.
+                        self.heard(theirs.0, theirs.1);
+                        return Err(CommitError::LetGo);
+                    }
+                    let merge = self.merge((&line, &since), &plan, (their, stored), &layer).await?;
+                    let Some(Merging { base: on, told, foreign }) = merge else { break theirs };
+                    since.known = Some((their.version, Arc::new(foreign)));
                     let version = their.version + 1;
                     pending = self
                         .blocking(move |records| records.merge(&mut pending, version).map(|()| pending))
                         .await?;
-                    (base, condition, merged) = (on, Condition::IfMatch(stored.clone()), Some(how));
+                    (base, condition, merged) = (on, Condition::IfMatch(stored.clone()), Some(told));
                     base.dictionary = self.known_dictionary().or(base.dictionary);
                 }
                 Swap::Lost(Some(theirs)) => break theirs,

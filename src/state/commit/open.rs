@@ -38,7 +38,7 @@ impl State {
             name,
             version,
             head: None,
-            merged: None,
+            line: None,
             tag: None,
             unsettled: true,
             unread: false,
@@ -117,7 +117,7 @@ impl Committer {
             Relation::Moved | Relation::Lost => state.tag = Some(Tag(STALE_TAG.into())),
         }
         state.version = meta.base.map_or(0, |b| b.version);
-        state.merged = None;
+        state.line = None;
         *committer.state.lock() = state;
         Ok((committer, Opening { name, head, tag, relation }))
     }
@@ -155,7 +155,7 @@ impl Committer {
             (None, Some(_)) => self.records.meta().base.map_or(0, |b| b.version),
             (None, None) => 0,
         };
-        (state.head, state.tag, state.merged) = (head, tag, None);
+        (state.head, state.tag, state.line) = (head, tag, None);
     }
 
     /// The backing stays at the older version the records describe, although `newest` is there: the

@@ -14,6 +14,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 mod at_once;
 mod content;
+mod line;
 mod merge;
 mod race;
 
@@ -89,6 +90,11 @@ impl Site {
         fs::set_permissions(self.dir.path().join(name), mode).expect("changes the mode");
     }
 
+    fn stamp(&self, name: &str, time: std::time::SystemTime) {
+        let file = File::options().write(true).open(self.dir.path().join(name)).expect("opens");
+        file.set_modified(time).expect("sets the time");
+    }
+
     fn remove(&self, name: &str) {
         fs::remove_file(self.dir.path().join(name)).expect("removes");
     }
@@ -117,6 +123,25 @@ impl Site {
 
     async fn head(&self, name: &str) -> Option<Head> {
         head::read_head(&self.memory, name).await.expect("reads").map(|(head, _)| head)
+    }
+
+    /// The files of the directory with their text.
+    fn tree(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut stack = vec![self.dir.path().to_owned()];
+        while let Some(dir) = stack.pop() {
+            for entry in fs::read_dir(dir).expect("lists").map(|entry| entry.expect("lists")) {
+                if entry.file_type().expect("a type").is_dir() {
+                    stack.push(entry.path());
+                    continue;
+                }
+                let path = entry.path();
+                let name = path.strip_prefix(self.dir.path()).expect("beneath").display();
+                found.push(format!("{name}={}", fs::read_to_string(&path).expect("reads")));
+            }
+        }
+        found.sort();
+        found
     }
 
     /// What a restore of a name gives: files with their text.

@@ -1,5 +1,11 @@
 //! A version that stays the same is kept in fewer layers, and what no kept version needs is let go.
+//!
+//! On a line that is the HEAD in the remote, whoever made its newest version, and the line stays as it is: the layers
+//! of the line itself may be let go, and are deleted as all others are. What of them is not on the disk yet is held
+//! there as long as this writer tidies. A fork of the line needs all of them; it is made while they are there, and
+//! refused when they are not ([`CommitError::Deleted`]).
 use super::layered::{self, Swap};
+use super::merge::MERGE_ATTEMPTS;
 use super::*;
 use crate::remote::Condition;
 use crate::state::compact::{self, Aim, Waste};
@@ -14,7 +20,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 /// How many tables are asked for at once.
-const TABLES_AT_ONCE: usize = 16;
+pub(super) const TABLES_AT_ONCE: usize = 16;
 /// After so many layers are gone what stood in them is forgotten; until then it is passed over.
 const FORGET_AFTER: usize = 512;
 /// After so many versions it is looked anew how much of the layers is dead.
@@ -69,7 +75,7 @@ impl Committer {
     /// Whether the newest version has as many layers as it may.
     pub fn is_due(&self, tidy: &Tidy) -> bool {
         let state = self.state.lock();
-        let layers = state.head.as_ref().map_or(&[][..], |head| &head.layers);
+        let layers = state.there().map_or(&[][..], |(head, _)| &head.layers);
         self.options.layout == Layout::Layered && compact::choose(layers, tidy.chain).is_some()
     }
 
@@ -82,23 +88,32 @@ impl Committer {
         if state.unsettled {
             return Err(CommitError::Unsettled);
         }
-        let (Some(head), Some(tag)) = (state.head.clone(), state.tag.clone()) else { return Ok(None) };
-        let Some(run) = compact::choose(&head.layers, tidy.chain).filter(|_| tag.0 != STALE_TAG) else {
-            return Ok(None);
+        let there = match &state.line {
+            // Others may have merged it meanwhile, or made it longer.
+            Some(_) if self.is_due(tidy) => head::read_head(&*self.store, &state.name).await?,
+            Some(_) => None,
+            None => state.head.clone().zip(state.tag.clone()).filter(|(_, tag)| tag.0 != STALE_TAG),
         };
+        let Some((head, tag)) = there else { return Ok(None) };
+        if state.line.is_some() {
+            self.heard(head.clone(), tag.clone());
+        }
+        let Some(run) = compact::choose(&head.layers, tidy.chain) else { return Ok(None) };
         let merging = match self.leaner(&head, &run, tidy.amplification).await? {
             Some(merging) => merging,
             None => Merging { tails: self.tables(&head, &run).await?, run, aim: Aim::Shorter },
         };
-        let run = merging.run.clone();
+        let mut run = merging.run.clone();
+        let replaced: Vec<&str> =
+            head.layers.get(run.clone()).unwrap_or_default().iter().map(|layer| &*layer.key).collect();
         let id = Uuid::now_v7();
         let key = head::layer_key(id);
-        let (upload, written) = self.rewrite(&head, merging, id).await?;
+        let (upload, written) = self.rewrite(&head, merging, id, state.line.is_none()).await?;
         upload.finish().await?;
         let layer = merged_ref(&key, head.layers.get(run.clone()).unwrap_or_default(), &written);
 
         let (mut base, mut stored) = (head.clone(), tag);
-        for _ in 0..SWAP_ATTEMPTS {
+        for _ in 0..if state.line.is_some() { MERGE_ATTEMPTS } else { SWAP_ATTEMPTS } {
             let now = jiff::Timestamp::now();
             let mut next = base.merged(run.clone(), layer.clone(), stored.clone());
             let since = tidy.keep_for.and_then(|age| now.checked_sub(age).ok());
@@ -128,6 +143,13 @@ impl Committer {
                     if layered::is_ours(&state, &theirs.0) && theirs.0.layers == head.layers =>
                 {
                     (base, stored) = *theirs;
+                }
+                // Another version is on top of it, which we do not have in any case.
+                Swap::Lost(Some(theirs)) if state.line.is_some() => {
+                    match run_of(&theirs.0, &replaced).filter(|_| theirs.0.lends(&layer.refers)) {
+                        Some(there) => (run, (base, stored)) = (there, *theirs),
+                        None => return Ok(None),
+                    }
                 }
                 Swap::Lost(_) => return Ok(None),
             }
@@ -189,6 +211,7 @@ impl Committer {
         head: &Head,
         Merging { run, aim, tails }: Merging,
         id: Uuid,
+        remembers: bool,
     ) -> Result<(Box<dyn crate::remote::Upload>, compact::Rewritten), CommitError> {
         let source = Source::new(self.store.clone(), Handle::current(), Arc::<Counters>::default());
         let (known, options, head) = (Arc::clone(self.records.known()), self.options.pack, head.clone());
@@ -197,7 +220,7 @@ impl Committer {
             let written = compact::rewrite(
                 (&head, run, &tails, aim),
                 (&lenders, &source),
-                (&known, id),
+                (remembers.then_some(&*known), id),
                 (sink, options),
             )?;
             known.settle()?;
@@ -225,15 +248,23 @@ impl Committer {
         Ok(bytes.into())
     }
 
-    /// Another document of the version we build on is there, and it is ours.
+    /// Another document of the version we build on is there, and it is ours; or, on a line, another one of HEAD.
     pub(super) async fn replaced(&self, head: Head, tag: Tag, gone: usize) -> Result<(), CommitError> {
-        let base = Base { version: head.version, tag: tag.clone() };
-        let live: HashSet<Uuid> =
-            head.all_layers().filter_map(|(_, layer)| head::layer_id(&layer.key)).collect();
+        let mut base = Some(Base { version: head.version, tag: tag.clone() });
+        let ids = |head: &Head| -> Vec<Uuid> {
+            head.all_layers().filter_map(|(_, layer)| head::layer_id(&layer.key)).collect()
+        };
+        let mut live: HashSet<Uuid> = ids(&head).into_iter().collect();
         let forget;
         {
             let mut state = self.state.lock();
-            (state.head, state.tag) = (Some(head), Some(tag));
+            if let Some(line) = &mut state.line {
+                // The tree stays what it is.
+                (line.head, line.tag, base) = (head, tag, None);
+                live.extend(state.head.iter().flat_map(ids));
+            } else {
+                (state.head, state.tag) = (Some(head), Some(tag));
+            }
             state.gone += gone;
             forget = state.gone >= FORGET_AFTER;
             if forget {
@@ -241,12 +272,22 @@ impl Committer {
             }
         }
         self.blocking(move |records| {
-            records.restored(std::iter::empty(), base, false)?;
+            if let Some(base) = base {
+                records.restored(std::iter::empty(), base, false)?;
+            }
             // It is all looked at for that.
             if forget { records.known().retain(&live).map(drop) } else { Ok(()) }
         })
         .await
     }
+}
+
+/// Where these layers stand one behind the other in a version, and are not its newest.
+fn run_of(head: &Head, keys: &[&str]) -> Option<Range<usize>> {
+    let start = head.layers.iter().position(|layer| keys.first() == Some(&&*layer.key))?;
+    let run = start..start + keys.len();
+    let there = head.layers.get(run.clone())?.iter().map(|layer| &*layer.key);
+    (run.end < head.layers.len() && there.eq(keys.iter().copied())).then_some(run)
 }
 
 fn merged_ref(key: &str, run: &[LayerRef], written: &compact::Rewritten) -> LayerRef {

@@ -67,14 +67,14 @@ struct File<'a> {
 }
 
 /// Merges layers `run` of a version into one that is called `own`, reading what it needs by `source`. `tails`
-/// are theirs. Waits: not for the runtime's own threads.
+/// are theirs. Where content stands then is told to `known`. Waits: not for the runtime's own threads.
 ///
 /// # Errors
 /// As reading and writing layers; a layer that is not ours cannot be merged.
 pub(in crate::state) fn rewrite<W: Write + Send>(
     (head, run, tails, aim): (&Head, Range<usize>, &[bytes::Bytes], Aim),
     (lenders, source): (&Lenders, &Source),
-    (known, own): (&Known, Uuid),
+    (known, own): (Option<&Known>, Uuid),
     (sink, options): (W, PackOptions),
 ) -> Result<Rewritten, CommitError> {
     let layers = head.layers.get(run.clone()).unwrap_or_default();
@@ -225,7 +225,7 @@ impl<'a> Work<'a> {
         &self,
         writer: &mut LayerWriter<W>,
         files: Vec<File<'a>>,
-        known: &Known,
+        known: Option<&Known>,
         own: Uuid,
         refers: &mut BTreeSet<Uuid>,
     ) -> Result<u64, CommitError> {
@@ -248,7 +248,9 @@ impl<'a> Work<'a> {
                 return Err(failed(failure));
             }
             let appended = appended?;
-            known.add(chunk::places(own, appended.from, &appended.data, chunks))?;
+            if let Some(known) = known {
+                known.add(chunk::places(own, appended.from, &appended.data, chunks))?;
+            }
         }
         Ok(copied)
     }

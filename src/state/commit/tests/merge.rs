@@ -2,7 +2,7 @@
 use super::*;
 
 /// Two sites on one name, both made of the same version; the policy is to merge.
-async fn pair(files: &[&str]) -> (MemoryStore, Site, Site) {
+pub(super) async fn pair(files: &[&str]) -> (MemoryStore, Site, Site) {
     let memory = MemoryStore::new();
     let mut first = Site::open(&memory, Layout::Layered).await;
     for file in files {
@@ -16,6 +16,9 @@ async fn pair(files: &[&str]) -> (MemoryStore, Site, Site) {
     let (head, tag) = head::read_head(&memory, "work").await.expect("reads").expect("there");
     for file in files {
         second.write(file, "base");
+        let time =
+            fs::metadata(first.dir.path().join(file)).and_then(|found| found.modified()).expect("a time");
+        second.stamp(file, time);
     }
     let identities = second.plan();
     let entries: Vec<_> = identities.puts().map(|(path, captured)| (path.clone(), captured.ident)).collect();

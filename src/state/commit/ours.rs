@@ -1,0 +1,142 @@
+//! What is ours in a layer that was merged out of layers of ours and of others.
+//!
+//! Such a layer no longer says who wrote what. So its rows are compared with what our tree has by our records, which
+//! show it as of our last commit: what is the same is no change by another, whoever wrote it, and what differs is one
+//! unless a later layer of ours says otherwise. What we have and the layer took away, or does not have although it is
+//! all that the version is made of, was removed by another in the same way.
+use super::foreign::Foreign;
+use super::*;
+use crate::layer::{Entry, LayerIndex, Row};
+use crate::state::absent::Absent;
+use crate::state::absent::tree::What;
+use crate::state::identity::Identity;
+use rustix::fs::FileType;
+use std::collections::HashMap;
+
+/// How something that a layer has stands to what our tree has.
+enum Likeness {
+    Same,
+    /// But perhaps for extended attributes.
+    Alike,
+    Different,
+}
+
+/// Takes in what a merged layer says. `tail` is that of `layer`; `is_all`: there is nothing beneath it.
+pub(super) fn compare(
+    records: &Records,
+    foreign: &mut Foreign,
+    (tail, layer): (&[u8], &LayerRef),
+    is_all: bool,
+) -> Result<(), CommitError> {
+    let absent = records.absent();
+    let rows = || LayerIndex::read(tail, layer.bytes).map(|(_, rows)| rows);
+    let (mut gone, mut firsts) = (Vec::new(), HashMap::new());
+    for row in rows()? {
+        let entry = row?.entry;
+        match entry.kind {
+            Kind::Whiteout => gone.push(entry.path),
+            Kind::HardLink { target } => drop(firsts.insert(target, None::<Entry>)),
+            _ => {}
+        }
+    }
+    if is_all {
+        gone = vec![RelPath::root()];
+    }
+
+    for row in rows()? {
+        let row = row?;
+        let entry = match &row.entry.kind {
+            Kind::Whiteout => continue,
+            Kind::HardLink { target } => firsts.get(target).and_then(Option::as_ref),
+            _ => Some(&row.entry),
+        };
+        let likeness = entry.map(|entry| likeness(records, absent.as_deref(), &row.entry.path, entry));
+        match likeness.transpose()?.unwrap_or(Likeness::Different) {
+            Likeness::Same => foreign.is_same(&row.entry.path),
+            Likeness::Alike => {
+                let meta = entry.map(|entry| entry.meta.clone()).unwrap_or_default();
+                foreign.is_alike(row.entry.path.clone(), meta);
+            }
+            Likeness::Different => foreign.differs(row.clone()),
+        }
+        if let Some(first) = firsts.get_mut(&row.entry.path) {
+            *first = Some(row.entry);
+        }
+    }
+
+    let mut standing = rows()?.filter(is_standing).peekable();
+    for top in gone {
+        let mut missing: Option<RelPath> = None;
+        let own = records.get(&top)?.filter(|_| !top.is_root()).map(|_| Ok(top.clone()));
+        for path in own.into_iter().chain(records.below(&top).map(|item| item.map(|(path, _)| path))) {
+            let path = path?;
+            if missing.as_ref().is_some_and(|above| path.starts_with(above)) {
+                continue;
+            }
+            while standing.next_if(|row| matches!(row, Ok(row) if row.entry.path < path)).is_some() {}
+            match standing.peek() {
+                Some(Ok(row)) if row.entry.path == path => {}
+                Some(Err(_)) => return standing.next().transpose().map(drop).map_err(Into::into),
+                _ => {
+                    foreign.lacks(path.clone());
+                    missing = Some(path);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_standing(row: &Result<Row, LayerError>) -> bool {
+    !matches!(row, Ok(Row { entry: Entry { kind: Kind::Whiteout, .. }, .. }))
+}
+
+/// `entry` is what stands at the path, by whatever name.
+fn likeness(
+    records: &Records,
+    absent: Option<&Absent>,
+    path: &RelPath,
+    entry: &Entry,
+) -> Result<Likeness, JournalError> {
+    if let Some(record) = records.get(path)? {
+        return Ok(match is_recorded(&record, entry) {
+            true if entry.meta.xattrs.is_empty() => Likeness::Same,
+            true => Likeness::Alike,
+            false => Likeness::Different,
+        });
+    }
+    let tree = absent.filter(|absent| absent.knows(path)).map(Absent::tree);
+    let same = tree.and_then(|tree| Some((tree, tree.find(path)?))).is_some_and(|(tree, node)| {
+        match (tree.what(node), &entry.kind) {
+            (What::Directory, Kind::Directory) => {
+                tree.directory_meta(node).is_some_and(|meta| meta.is_but_for_times(&entry.meta))
+            }
+            (What::File(file), Kind::File { size, .. }) => {
+                let laid = tree.row_at(node, file).entry;
+                matches!(laid.kind, Kind::File { size: laid, .. } if laid == *size) && laid.meta == entry.meta
+            }
+            (What::Special(special), kind) => tree.special(special) == (kind, &entry.meta),
+            _ => false,
+        }
+    });
+    Ok(if same { Likeness::Same } else { Likeness::Different })
+}
+
+/// Whether a record is of what an entry says. Of extended attributes it tells nothing.
+fn is_recorded(record: &Identity, entry: &Entry) -> bool {
+    let meta = &entry.meta;
+    let (kind, size, rdev) = match &entry.kind {
+        Kind::File { size, .. } => (FileType::RegularFile, Some(*size), None),
+        Kind::Directory => (FileType::Directory, None, None),
+        Kind::Symlink { target } => (FileType::Symlink, Some(target.len() as u64), None),
+        Kind::Fifo => (FileType::Fifo, None, None),
+        Kind::CharDevice { rdev } => (FileType::CharacterDevice, None, Some(rdev)),
+        Kind::BlockDevice { rdev } => (FileType::BlockDevice, None, Some(rdev)),
+        Kind::HardLink { .. } | Kind::Whiteout => return false,
+    };
+    record.file_type() == kind
+        && (record.mode & 0o7777, record.uid, record.gid) == (meta.mode, meta.uid, meta.gid)
+        && (kind == FileType::Directory || record.mtime == meta.mtime)
+        && size.is_none_or(|size| record.size == size)
+        && rdev.is_none_or(|(major, minor)| record.rdev == rustix::fs::makedev(*major, *minor))
+}

@@ -198,3 +198,70 @@ fn killed_during_upload_head_is_complete() {
     }
     lab.flush();
 }
+
+/// SEMANTICS, Crash: "A killed daemon leaves HEAD at a complete version, the one before or the one after the flush it was
+/// in." Also one whose versions go on top of those of another writer, and who merges layers of both.
+#[test]
+fn killed_while_another_writes_the_name() {
+    let mut dice = Dice::seeded("two writers");
+    let options = [SHORT, &["--on-conflict", "merge"]].concat();
+    let first = Lab::new(Setup::default().with(&options));
+    for name in ["first", "second"] {
+        std::fs::write(first.place().join(name), "0").unwrap();
+    }
+    first.verb("flush", &["--wait"]).must("flush");
+    let second = Lab::new(Setup { remote: Some(first.remote()), ..Setup::default() }.with(&options));
+    let number = |path: &Path| -> usize { std::fs::read_to_string(path).unwrap().parse().unwrap() };
+    let save = |lab: &Lab, name: &str, round: usize| {
+        std::fs::write(lab.place().join(name), round.to_string()).unwrap();
+        std::fs::write(lab.place().join(format!("{name} {}", round % 7)), round.to_string()).unwrap();
+        lab.verb("flush", &["--wait"]).must("flush");
+    };
+    let mut round = 0;
+    for kill in 0..slice(16, 120) {
+        for _ in 0..dice.below(3) {
+            round += 1;
+            save(&second, "second", round);
+            save(&first, "first", round);
+        }
+        round += 1;
+        save(&second, "second", round);
+        std::fs::write(first.place().join("first"), round.to_string()).unwrap();
+        let (pid, before, head) = (first.pid(), first.objects().len(), std::fs::read(first.head()).unwrap());
+        let mut flush = first.command(["flush", first.place().to_str().unwrap(), "--wait"]).spawn().unwrap();
+        let at = dice.below(4);
+        let mut ended = false;
+        harness::eventually("a moment of the flush", harness::LIMIT, || {
+            ended = ended || flush.try_wait().unwrap().is_some();
+            let reached = match at {
+                0 => true,
+                1 => first.objects().len() > before,
+                2 => std::fs::read(first.head()).unwrap() != head,
+                // Layers are merged then, if there are many.
+                _ => first.objects().len() > before + 1,
+            };
+            (reached || ended).then_some(())
+        });
+        harness::lab::signal(pid, rustix::process::Signal::KILL);
+        assert!(harness::command::wait_pid(pid, harness::LIMIT), "the daemon does not end");
+        let flushed =
+            harness::wait_for(&mut flush, harness::LIMIT).expect("flush waits for a dead daemon") == 0;
+
+        let tree = first.restored(None);
+        let (own, other) = (number(&tree.join("first")), number(&tree.join("second")));
+        assert_eq!(other, round, "kill {kill} at {at}: what the other saved");
+        assert!(own == round || !flushed && own < round, "kill {kill} at {at}: {own} of {round}");
+        std::fs::remove_dir_all(tree).unwrap();
+        first.mount();
+        assert_eq!(number(&first.place().join("first")), round, "kill {kill} at {at}");
+        assert_eq!(number(&first.place().join("second")), round, "kill {kill} at {at}");
+        first.verb("flush", &["--wait"]).must("flush");
+        assert_eq!(number(&first.restored(None).join("first")), round, "kill {kill} at {at}");
+    }
+    for lab in [&first, &second] {
+        assert!(lab.status()["fork"].is_null(), "nobody need go to a fork");
+    }
+    let document: serde_json::Value = serde_json::from_slice(&std::fs::read(first.head()).unwrap()).unwrap();
+    assert!(document["layers"].as_array().unwrap().len() <= 5, "{document}");
+    assert_eq!(document["tags"].as_object().map_or(0, serde_json::Map::len), 0, "{document}");
+}

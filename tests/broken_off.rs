@@ -50,7 +50,7 @@ fn what_was_put_into_a_directory_that_is_none_any_more_is_moved_aside() {
     ];
     for elsewhere in elsewhere {
         let lab = two_versions_behind(&[], |_| (), elsewhere);
-        lab.break_off(&lab.layers()[1]);
+        lab.break_off(&lab.layer_files()[1]);
         fs::write(lab.place().join("d/mine"), WORK).unwrap();
         lab.mount();
         assert!(!lab.place().join("d/mine").exists());
@@ -70,7 +70,7 @@ fn what_was_removed_before_and_written_anew_since_stays() {
         },
         |dir| fs::write(dir.join("a"), "a, newer").unwrap(),
     );
-    lab.break_off(&lab.layers()[0]);
+    lab.break_off(&lab.layer_files()[0]);
     fs::write(lab.place().join("b"), WORK).unwrap();
     lab.mount();
     assert_eq!(fs::read_to_string(lab.dir().join("b")).unwrap(), WORK);
@@ -91,7 +91,7 @@ fn what_others_put_into_a_directory_that_was_removed_here_stays() {
             |dir| fs::write(dir.join("d/new"), "of another machine").unwrap(),
         );
         if broken {
-            lab.break_off(&lab.layers()[0]);
+            lab.break_off(&lab.layer_files()[0]);
         }
         lab.mount();
         lab.flush();

@@ -163,7 +163,7 @@ fn a_start_that_broke_off_has_changed_nothing() {
             let newest = fs::read(lab.dir().join("new")).unwrap();
             let large = fs::read(lab.dir().join("large")).unwrap();
             lab.leave_for(0);
-            let layers = lab.layers();
+            let layers = lab.layer_files();
             assert_eq!(layers.len(), 3);
             for number in broken {
                 lab.break_off(&layers[*number]);
@@ -205,7 +205,7 @@ fn a_start_that_broke_off_keeps_what_is_only_in_the_remote() {
     }
     let tree = Tree::take(&lab.dir(), KEPT);
     lab.leave_for(1);
-    lab.break_off(&lab.layers()[1]);
+    lab.break_off(&lab.layer_files()[1]);
     assert!(
         lab.state().join("absent/HEAD").exists(),
         "what is not here was forgotten before the newer version came"
@@ -225,7 +225,7 @@ fn a_first_start_that_broke_off_leaves_nothing_that_wins() {
         let newest = fs::read(lab.dir().join("new")).unwrap();
         let large = fs::read(lab.dir().join("large")).unwrap();
         lab.leave_for(2);
-        let layers = lab.layers();
+        let layers = lab.layer_files();
         for number in [0, 1] {
             lab.break_off(&layers[number]);
             assert_whole(&lab.dir(), &[("new", vec![&newest]), ("large", vec![&large])]);
@@ -247,7 +247,7 @@ fn what_was_local_before_a_start_broke_off_still_wins() {
     for name in ["a", "f/new", "own"] {
         fs::write(dir.join(name), "local").unwrap();
     }
-    lab.break_off(&lab.layers()[0]);
+    lab.break_off(&lab.layer_files()[0]);
     assert_eq!(fs::read_to_string(dir.join("a")).unwrap(), "local");
     lab.mount();
     for name in ["a", "f/new", "own"] {
@@ -265,7 +265,7 @@ fn what_was_local_before_a_start_broke_off_still_wins() {
 fn what_was_changed_after_a_start_broke_off_is_not_lost() {
     let (mut lab, _) = behind(&[]);
     lab.leave_for(0);
-    lab.break_off(&lab.layers()[0]);
+    lab.break_off(&lab.layer_files()[0]);
     let dir = lab.place();
     assert_eq!(fs::read_to_string(dir.join("a")).unwrap(), "a, newer");
     fs::write(dir.join("a"), "a, since").unwrap();
@@ -287,7 +287,7 @@ fn a_start_that_broke_off_goes_on_with_the_newest_version() {
     for options in [&[][..], &["--on-conflict", "merge"]] {
         let (mut lab, _) = behind(options);
         lab.leave_for(0);
-        let before = lab.layers();
+        let before = lab.layer_files();
         lab.break_off(&before[0]);
         assert!(lab.place().join("f/new").exists());
         // The mount of the other machine, beside.
@@ -313,7 +313,7 @@ fn what_stands_in_layers_that_go_comes_from_the_newest_version() {
         lab.flush();
     }
     let first: Vec<String> =
-        lab.layers().iter().map(|path| path.file_name().unwrap().display().to_string()).collect();
+        lab.layer_files().iter().map(|path| path.file_name().unwrap().display().to_string()).collect();
     lab.setup.options.extend(["--no-prefetch", "--chain", "4"].map(Into::into));
     lab.turn_to(1);
     fs::remove_file(lab.dir().join("f3")).unwrap();
@@ -356,7 +356,7 @@ fn what_was_removed_here_is_not_back_when_the_other_has_saved() {
     let dir = lab.place();
     fs::remove_file(dir.join("b")).unwrap();
     fs::remove_dir_all(dir.join("d")).unwrap();
-    lab.break_off(&lab.layers()[0]);
+    lab.break_off(&lab.layer_files()[0]);
     lab.mount();
     for gone in ["b", "d"] {
         assert!(!dir.join(gone).exists(), "{gone} is back");

@@ -354,7 +354,7 @@ impl Lab {
     }
 
     /// The layers in the directory remote, oldest first.
-    pub fn layers(&self) -> Vec<PathBuf> {
+    pub fn layer_files(&self) -> Vec<PathBuf> {
         let objects = self.objects().into_iter().map(|(path, _)| path);
         objects.filter(|path| path.to_string_lossy().ends_with(".tar.zst")).collect()
     }

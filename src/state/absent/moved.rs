@@ -376,7 +376,12 @@ impl Absent {
             let dir = self.ground.dirs.lock().get(&path, false).map_err(io::Error::from);
             let (dir, names) = match dir.and_then(|dir| Ok((dir.clone(), directories_in(dir.as_fd())?))) {
                 Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-                    closed.get_or_insert(e);
+                    let why = || {
+                        format!(
+                            "they may be in {path}, which is closed to its owner (chmod u+rx opens it): {e}"
+                        )
+                    };
+                    closed.get_or_insert_with(|| io::Error::new(e.kind(), why()));
                     continue;
                 }
                 other => other?,

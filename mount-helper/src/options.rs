@@ -53,6 +53,7 @@ const SETTINGS: &[&str] = &[
     "table",
     "catalog-option",
     "tables-only",
+    "tables-block",
     "tables-cache",
     "keep-snapshots",
     "tables-redis",

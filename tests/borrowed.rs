@@ -71,6 +71,54 @@ fn a_large_file_costs_what_changed() {
     }
 }
 
+/// SEMANTICS, Flush: "of a large file only the chunks of 64 KiB that changed". Also where all of it was restored at the
+/// start, and what came then had been put together out of several layers; and where only what was newer came.
+#[test]
+fn a_large_file_that_was_restored_at_the_start_costs_what_changed() {
+    let mut rng = Dice::seeded("restored at the start");
+    let mut lab = Lab::new(Setup::default().with(&["--restore", "eager"]));
+    for name in ["large", "sparse"] {
+        fs::write(lab.dir().join(name), noise(32 * MIB, &mut rng)).unwrap();
+    }
+    let write = |dir: &Path, name: &str, bytes: &[u8], at: usize| {
+        let file = OpenOptions::new().write(true).open(dir.join(name)).unwrap();
+        file.write_all_at(bytes, at as u64).unwrap();
+    };
+    let sparse = OpenOptions::new().write(true).open(lab.dir().join("sparse")).unwrap();
+    sparse.set_len(8 * MIB as u64).unwrap();
+    sparse.set_len(30 * MIB as u64).unwrap();
+    sparse.write_all_at(&noise(5 * MIB, &mut rng), 20 * MIB as u64).unwrap();
+    drop(sparse);
+    lab.flush();
+    for round in 0..3 {
+        for name in ["large", "sparse"] {
+            write(&lab.dir(), name, &noise(100_000, &mut rng), (round + 1) * MIB);
+        }
+        lab.flush();
+    }
+    lab.elsewhere();
+    for (name, at) in [("large", 5 * MIB), ("large", 2 * MIB + 7), ("sparse", 22 * MIB), ("sparse", MIB)] {
+        let added = cost(&mut lab, |dir| write(dir, name, &noise(4096, &mut rng), at));
+        assert!(added < 300 << 10, "{added} bytes for a small change of {name} at {at}");
+    }
+    let tree = Tree::take(&lab.dir(), KEPT);
+    assert_comes_back(&mut lab, &tree, "changed after a restore");
+
+    // Another machine was first: what it made comes at the start, to where the rest is already.
+    lab.turn_to(7);
+    let newer = noise(12 * MIB, &mut rng);
+    fs::write(lab.dir().join("newer"), &newer).unwrap();
+    write(&lab.dir(), "large", &newer[..3 * MIB], 9 * MIB);
+    lab.flush();
+    lab.turn_to(2);
+    for (name, at) in [("newer", 5 * MIB), ("large", 10 * MIB), ("large", 20 * MIB)] {
+        let added = cost(&mut lab, |dir| write(dir, name, &noise(4096, &mut rng), at));
+        assert!(added < 300 << 10, "{added} bytes for a small change of {name} at {at} after catching up");
+    }
+    let tree = Tree::take(&lab.dir(), KEPT);
+    assert_comes_back(&mut lab, &tree, "changed after catching up");
+}
+
 /// SEMANTICS, Flush: "of what was moved, copied or touched nothing".
 #[test]
 fn what_is_moved_copied_or_touched_is_not_sent_again() {

@@ -37,7 +37,7 @@ pub use error::LayerError;
 pub use extract::Extractor;
 pub use index::LayerIndex;
 pub use locate::{Located, locate};
-pub use reader::LayerReader;
+pub use reader::{LayerReader, Watch};
 pub use reference::{Reference, References};
 pub use section::Section;
 pub use tap::{Part, Tap};

@@ -41,6 +41,9 @@ impl<R: Read> Read for Stream<R> {
     }
 }
 
+/// Sees the content of entries as it is read, and where in its file it belongs.
+pub type Watch = Box<dyn FnMut(u64, &[u8]) + Send>;
+
 /// Reads a layer as a stream, without seeking; decompression runs ahead on a few threads.
 ///
 /// Each frame is checked before its bytes are used; that the layer is whole is certain only when
@@ -48,6 +51,7 @@ impl<R: Read> Read for Stream<R> {
 pub struct LayerReader<R: Read> {
     stream: Stream<R>,
     tap: Tap,
+    watch: Option<Watch>,
     decoder: Decoder,
     map: SparseMap,
     /// The next extent of `map`, and how much of it was read.
@@ -152,6 +156,13 @@ impl<R: Read + Send> LayerReader<R> {
         self
     }
 
+    /// Shows all content that is read to somebody.
+    #[must_use]
+    pub fn with_watch(mut self, watch: Option<Watch>) -> Self {
+        self.watch = watch;
+        self
+    }
+
     /// The tap, when all was read.
     pub fn take_tap(&mut self) -> Tap {
         std::mem::take(&mut self.tap)
@@ -161,6 +172,7 @@ impl<R: Read + Send> LayerReader<R> {
         Self {
             stream,
             tap: Tap::default(),
+            watch: None,
             decoder: Decoder::new(dialect),
             map: SparseMap::dense(0),
             extent: 0,
@@ -235,6 +247,9 @@ impl<R: Read + Send> LayerReader<R> {
             return Err(LayerError::from_stream("content of a file", e));
         }
         let at = offset + self.within;
+        if let Some(watch) = &mut self.watch {
+            watch(at, &self.buffer);
+        }
         self.within += n as u64;
         if self.within == len {
             (self.extent, self.within) = (self.extent + 1, 0);
@@ -279,6 +294,11 @@ impl<R: Read + Send> LayerReader<R> {
             out[at..at + self.buffer.len()].copy_from_slice(&self.buffer);
         }
         Ok(())
+    }
+
+    /// How many bytes of the tar stream (or section) were read: after an entry was returned, where its data begin.
+    pub fn position(&self) -> u64 {
+        self.tap.position()
     }
 
     /// Which parts of a file the entry just returned has; they stand in the stream one after the other,

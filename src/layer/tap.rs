@@ -43,6 +43,10 @@ impl Tap {
         Self { parts, ..Self::default() }
     }
 
+    pub(super) fn position(&self) -> u64 {
+        self.position
+    }
+
     fn passes(&mut self, bytes: &[u8]) {
         let start = self.position;
         let end = start + bytes.len() as u64;

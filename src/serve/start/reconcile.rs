@@ -327,6 +327,7 @@ impl Start<'_> {
             aside,
             lenient: self.settings.layout == Layout::Single,
             lenders: Arc::new(opening.head.as_ref().map(Lenders::of).unwrap_or_default()),
+            known: Some(Arc::clone(self.records.known())),
             on_restored: Some(Box::new(move |batch| {
                 if !empty {
                     let replaced = batch.iter().filter(|r| !r.kept);

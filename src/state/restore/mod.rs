@@ -6,6 +6,7 @@ mod existing;
 pub(in crate::state) mod fetch;
 pub(in crate::state) mod lenders;
 mod logs;
+mod passing;
 mod recent;
 mod run;
 mod seen;
@@ -16,6 +17,7 @@ use crate::error::{Error, ErrorKind};
 use crate::layer::{Entry, LayerError};
 use crate::path::RelPath;
 use crate::remote::{RemoteError, Store};
+use crate::state::chunk::Known;
 use crate::state::dictionary::DictionaryError;
 use crate::state::head::{Head, LayerRef};
 use crate::state::identity::Identity;
@@ -115,6 +117,8 @@ pub struct Policy {
     pub lenient: bool,
     /// What files of the layers may refer to.
     pub lenders: Arc<Lenders>,
+    /// Learns which content stands where in the layers.
+    pub known: Option<Arc<Known>>,
     /// Takes what was restored.
     pub on_restored: Option<Box<OnRestored>>,
     /// Learns that it begins.
@@ -135,6 +139,7 @@ impl Default for Policy {
             aside: None,
             lenient: false,
             lenders: Arc::default(),
+            known: None,
             on_restored: None,
             on_begin: None,
         }

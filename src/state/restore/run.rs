@@ -3,6 +3,7 @@ use super::existing::{Ground, Weighed};
 use super::fetch::{Fetched, Source};
 use super::lenders::Want;
 use super::logs::Logs;
+use super::passing::Passing;
 use super::seen::{Seen, Verdict};
 use super::{Counters, Existing, LayerSource, Policy, RestoreError, Restored, RestoredPath, Standing};
 use crate::layer::extract::{Extractor, NewFile, Note, Placed};
@@ -45,6 +46,7 @@ pub(super) struct Run {
     /// So many of them, the first ones, get parts of the layer that goes by.
     tapped: usize,
     logs: Logs,
+    passing: Passing,
     /// Why a layer could not be gone on with, if that lies elsewhere.
     failure: Option<RestoreError>,
 }
@@ -68,6 +70,7 @@ impl Run {
             // Whoever is killed leaves nothing that looks like work of somebody's.
             extractor.be_careful();
         }
+        let passing = Passing::new(policy.known.take());
         Self {
             source,
             extractor,
@@ -80,12 +83,14 @@ impl Run {
             partial: Vec::new(),
             tapped: 0,
             logs: Logs::default(),
+            passing,
             failure: None,
         }
     }
 
     pub(super) fn all(mut self, layers: &[LayerSource]) -> Result<Restored, RestoreError> {
         let result = self.every(layers);
+        self.passing.settle();
         for Partial { path, new, .. } in &self.partial {
             self.extractor.abandon_file(path, new);
         }
@@ -106,6 +111,7 @@ impl Run {
             }
             let Some(mut bytes) = ahead.pop_front() else { break };
             let dictionary = self.source.dictionary(layer)?;
+            self.passing.layer(layer_id(&layer.key));
             let result =
                 self.tap(layer).and_then(|tap| self.layer(index, &mut bytes, dictionary.as_ref(), tap));
             self.settle(layer, &mut bytes, result)?;
@@ -188,7 +194,7 @@ impl Run {
         dictionary: Option<&Dictionary>,
         tap: Tap,
     ) -> Result<(), LayerError> {
-        let mut reader = self.reader(bytes, dictionary)?.with_tap(tap);
+        let mut reader = self.reader(bytes, dictionary)?.with_tap(tap).with_watch(self.passing.watch());
         while let Some(entry) = reader.next_entry()? {
             if self.counters.stop.load(Ordering::Relaxed) {
                 return Ok(());
@@ -205,7 +211,9 @@ impl Run {
                         self.extractor.settle()?;
                         self.tell(index); // before it takes its time
                     }
+                    let begun = self.passing.begin(&entry, &reader);
                     self.entry(index, &entry, &mut reader)?;
+                    self.passing.end(begun);
                 }
             }
             if self.restored.entries.is_multiple_of(BATCH_MAX as u64) {
@@ -345,7 +353,10 @@ impl Run {
             let written = new.file.write_all_at(bytes, want.at);
             written.map_err(|e| LayerError::io(format!("cannot write: {path}"), e))
         })?;
-        for Partial { path, meta, new, .. } in group {
+        for Partial { path, meta, refs, new, .. } in group {
+            let seen = self.passing.completed(&new.file, refs);
+            let failed = |e| LayerError::io(format!("cannot read: {path}"), e);
+            seen.map_err(|e| RestoreError::Finish { source: failed(e) })?;
             let named = self.extractor.name_file(path, new, meta);
             named.map_err(|source| RestoreError::Finish { source })?;
         }

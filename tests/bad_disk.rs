@@ -336,3 +336,55 @@ fn what_is_done_to_absent_files_after_the_disk_was_full_stays_done() {
     assert_eq!(fs::read_to_string(lab.dir().join("to/last")).unwrap(), "399");
     lab.unmount();
 }
+
+/// SEMANTICS, Restore: "A truncation that is refused changes nothing, and neither does one that fails or is interrupted".
+#[test]
+fn what_a_full_directory_has_no_room_for_is_not_cut() {
+    let Some(disk) = is_root().then(Disk::new).flatten() else {
+        return skip("a directory that is full", "no disk can be made of a file here");
+    };
+    // The longest names: fifteen of them leave no room for one more in the first block of a directory.
+    let long = |n: usize| format!("{n:0>255}");
+    let content: Vec<u8> = (0..9 << 20).map(|n: u32| (n.wrapping_mul(n) >> 13) as u8).collect();
+    let (first, second) = (disk.dir().join("first"), disk.dir().join("second"));
+    for dir in [&first, &second] {
+        fs::create_dir(dir).unwrap();
+    }
+    let setup = |dir: &Path| Setup::default().with(&["--no-prefetch", "--backing", dir.to_str().unwrap()]);
+    let mut lab = Lab::new(setup(&first));
+    fs::create_dir(lab.dir().join("sub")).unwrap();
+    fs::write(lab.dir().join("sub").join(long(0)), &content).unwrap();
+    lab.flush();
+    lab.setup = setup(&second);
+    lab.elsewhere();
+    fs::remove_dir_all(&first).unwrap();
+
+    let (sub, path) = (lab.dir().join("sub"), lab.dir().join("sub").join(long(0)));
+    (1..16).for_each(|n| drop(File::create(sub.join(long(n))).unwrap()));
+    let version = lab.flush();
+    let (reader, writer) = (File::open(&path).unwrap(), File::options().write(true).open(&path).unwrap());
+    let filler = File::create(disk.dir().join("filler")).unwrap();
+    for size in [1 << 20, BLOCK as usize] {
+        let block = vec![7; size];
+        let mut at = filler.metadata().unwrap().len();
+        while filler.write_all_at(&block, at).is_ok() {
+            at += size as u64;
+        }
+    }
+    for _ in 0..2 {
+        let error = writer.set_len(0).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOSPC), "{error}");
+        assert_eq!(fs::metadata(&path).unwrap().len(), content.len() as u64);
+    }
+    assert_eq!(lab.status_number("dirty_files"), 0);
+    filler.set_len(0).unwrap();
+    let mut read = vec![0; content.len()];
+    reader.read_exact_at(&mut read, 0).unwrap();
+    assert!(read == content, "what was cut for nobody is as it was");
+    assert_eq!(lab.flush(), version, "there is nothing to save");
+    writer.set_len(3).unwrap();
+    let version = lab.flush();
+    assert_eq!(fs::read(lab.checkout(&version).join("sub").join(long(0))).unwrap(), &content[..3]);
+    drop((reader, writer));
+    lab.unmount().must("unmount");
+}

@@ -12,6 +12,7 @@ use harness::{KEPT, LIMIT, Lab, Setup, Subject, Tree, eventually};
 use rustix::process::{Pid, Signal};
 use s3s::S3ErrorCode;
 use std::fs;
+use std::io::Write;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -230,6 +231,131 @@ fn who_waits_for_a_store_that_hangs_can_be_ended() {
     over.notify_waiters();
     assert_eq!(harness::wait_for(&mut child, LIMIT), Some(0));
     assert_eq!(fs::read(cloud.lab.place().join("first")).unwrap(), b"first");
+}
+
+/// SEMANTICS, Restore: "A truncation that is refused changes nothing, and neither does one that fails or is interrupted".
+#[test]
+fn who_is_ended_while_he_waits_to_change_a_large_file_has_changed_nothing() {
+    let mut cloud = Cloud::new();
+    cloud.lab.setup = cloud.lab.setup.clone().with(&["--no-prefetch"]);
+    let content: Vec<u8> = (0..9 << 20).map(|n: u32| (n.wrapping_mul(n) >> 13) as u8).collect();
+    fs::write(cloud.lab.place().join("large"), &content).unwrap();
+    cloud.lab.flush();
+    cloud.lab.elsewhere();
+    let file = cloud.lab.place().join("large");
+    let gets = |request: &Request| request.operation == "GetObject";
+    let asked = || cloud.server.control().log().iter().filter(|request| gets(request)).count();
+    let ways = [
+        "sysopen(F, $ARGV[0], 1) or die; truncate(F, 5000000) or die",
+        "truncate($ARGV[0], 5000000) or die",
+        "sysopen(F, $ARGV[0], 1) or die; syswrite(F, qq(changed)) or die",
+    ];
+    for way in ways {
+        let over = Arc::new(Notify::new());
+        let until = over.clone();
+        cloud.server.control().set_hook(
+            move |request| {
+                if gets(request) { Fault::Hold(until.clone()) } else { Fault::None }
+            },
+        );
+        let before = asked();
+        let mut child = Command::new("perl").args(["-e", way]).arg(&file).spawn().unwrap();
+        eventually("the store is asked", LIMIT, || (asked() > before).then_some(()));
+        rustix::process::kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+        let code = harness::wait_for(&mut child, LIMIT);
+        assert_eq!(code, Some(128 + Signal::TERM.as_raw()), "{way}");
+        cloud.server.control().clear_hook();
+        over.notify_waiters();
+        assert_eq!(fs::metadata(&file).unwrap().len(), content.len() as u64, "{way}");
+        assert_eq!(cloud.lab.status_number("dirty_files"), 0, "{way}");
+    }
+    assert!(fs::read(&file).unwrap() == content);
+}
+
+/// Who waits for a store to write a file keeps that locked, and who removes it meanwhile keeps the directory locked: a
+/// flush needs neither, though it holds what is written beside it.
+#[test]
+fn a_flush_waits_for_nobody_who_waits_to_write_a_large_file() {
+    let mut cloud = Cloud::new();
+    cloud.lab.setup = cloud.lab.setup.clone().with(&["--no-prefetch"]);
+    fs::write(cloud.lab.place().join("large"), vec![7; 9 << 20]).unwrap();
+    cloud.write("busy", "before");
+    cloud.lab.flush();
+    cloud.lab.elsewhere();
+    let file = cloud.lab.place().join("large");
+    let mut busy =
+        fs::OpenOptions::new().read(true).write(true).open(cloud.lab.place().join("busy")).unwrap();
+    let gets = |request: &Request| request.operation == "GetObject" && request.key.contains("/layers/");
+    let asked = || cloud.server.control().log().iter().filter(|request| gets(request)).count();
+    let over = Arc::new(Notify::new());
+    let until = over.clone();
+    cloud
+        .server
+        .control()
+        .set_hook(move |request| if gets(request) { Fault::Hold(until.clone()) } else { Fault::None });
+    let before = asked();
+    let program = "sysopen(F, $ARGV[0], 1) or die; syswrite(F, qq(changed)) or die";
+    let mut writer = Command::new("perl").args(["-e", program]).arg(&file).spawn().unwrap();
+    eventually("the store is asked", LIMIT, || (asked() > before).then_some(()));
+    let mut remover = Command::new("rm").arg(&file).spawn().unwrap();
+    let stat = format!("/proc/{}/stat", remover.id());
+    let waits = || fs::read_to_string(&stat).unwrap().contains(") D ");
+    eventually("who removes it waits", LIMIT, || waits().then_some(()));
+    for n in 0..3 {
+        busy.write_all(format!("written in time {n}").as_bytes()).unwrap();
+        cloud.lab.flush();
+    }
+    assert!(waits(), "nobody holds the directory");
+    rustix::process::kill_process(Pid::from_child(&writer), Signal::KILL).unwrap();
+    harness::wait_for(&mut writer, LIMIT);
+    assert_eq!(harness::wait_for(&mut remover, LIMIT), Some(0));
+    let version = cloud.lab.flush();
+    cloud.server.control().clear_hook();
+    over.notify_waiters();
+    let tree = cloud.lab.checkout(&version);
+    assert!(!tree.join("large").exists());
+    assert_eq!(
+        fs::read_to_string(tree.join("busy")).unwrap(),
+        "written in time 0written in time 1written in time 2"
+    );
+}
+
+/// Who waits to write a large file keeps others from changing it, a flush among them, which holds what can be written:
+/// once somebody has emptied it nobody waits for its content any more.
+#[test]
+fn a_large_file_that_is_emptied_is_waited_for_no_more() {
+    let mut cloud = Cloud::new();
+    cloud.lab.setup = cloud.lab.setup.clone().with(&["--no-prefetch"]);
+    let content: Vec<u8> = (0..9 << 20).map(|n: u32| (n.wrapping_mul(n) >> 13) as u8).collect();
+    fs::write(cloud.lab.place().join("large"), &content).unwrap();
+    cloud.lab.flush();
+    cloud.lab.elsewhere();
+    let file = cloud.lab.place().join("large");
+    let gets = |request: &Request| request.operation == "GetObject" && request.key.contains("/layers/");
+    let asked = || cloud.server.control().log().iter().filter(|request| gets(request)).count();
+    let over = Arc::new(Notify::new());
+    let until = over.clone();
+    cloud
+        .server
+        .control()
+        .set_hook(move |request| if gets(request) { Fault::Hold(until.clone()) } else { Fault::None });
+    let before = asked();
+    let late = "sysopen(F, $ARGV[0], 1) or die; sysseek(F, 3000000, 0); syswrite(F, qq(late)) or die";
+    let mut writer = Command::new("perl").args(["-e", late]).arg(&file).spawn().unwrap();
+    eventually("the store is asked", LIMIT, || (asked() > before).then_some(()));
+    let mut reader = Command::new("cat").arg(&file).stdout(Stdio::null()).spawn().unwrap();
+    let emptying = fs::OpenOptions::new().write(true).truncate(true).open(&file).unwrap();
+    for child in [&mut writer, &mut reader] {
+        assert_eq!(harness::wait_for(child, LIMIT), Some(0));
+    }
+    std::os::unix::fs::FileExt::write_all_at(&emptying, b"fresh", 0).unwrap();
+    let version = cloud.lab.flush();
+    cloud.server.control().clear_hook();
+    over.notify_waiters();
+    let expected = [b"fresh", &vec![0; 2_999_995][..], b"late"].concat();
+    for dir in [cloud.lab.place(), cloud.lab.checkout(&version)] {
+        assert!(fs::read(dir.join("large")).unwrap() == expected, "{}", dir.display());
+    }
 }
 
 /// SEMANTICS, Restore: "A download that breaks off is taken up again; one that cannot be completed refuses the mount."

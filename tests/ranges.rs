@@ -288,7 +288,7 @@ fn without_the_store_reading_fails_and_recovers() {
             let error = read(&file, 15 * MIB, 100).unwrap_err();
             assert_eq!(error.raw_os_error(), Some(libc::EIO), "{mode:?}: {error}");
         }
-        let error = OpenOptions::new().write(true).open(lab.dir().join("large")).unwrap_err();
+        let error = OpenOptions::new().read(true).write(true).open(lab.dir().join("large")).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EIO), "{mode:?}: {error}");
         fs::rename(&away, lab.remote_dir()).unwrap();
         assert!(read(&file, 0, LARGE).unwrap() == content, "{mode:?}: afterwards");

@@ -7,11 +7,14 @@ use crate::layer::References;
 use crate::path::RelPath;
 use crate::state::absent::ranges::WHOLE_BYTES_MAX;
 use crate::state::absent::tree::{FileRow, Node, What, XattrsOf};
-use crate::state::absent::{Absent, Shown};
+use crate::state::absent::{Absent, Held, Shown};
 use crate::state::dirty::Extent;
+use crate::state::live::Live;
+use crate::state::reach;
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::ffi::CStr;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -23,8 +26,8 @@ pub enum Need {
     Nothing,
     /// These files.
     Files(Vec<u32>),
-    /// This file, but not its content.
-    Empty(u32),
+    /// Of this file no more than so many bytes, to which it is about to be cut.
+    Shortened(u32, u64),
     /// Nothing, but it waits for the disk: no thread that serves requests may do it.
     Disk,
 }
@@ -96,7 +99,11 @@ impl Volume {
     pub(super) fn absent_attr(&self, inode: &Inode) -> Option<Attr> {
         let (absent, file) = self.absent.as_ref().zip(inode.absent_file())?;
         if !absent.wants(file) {
-            // It has just come to the disk, or has no name any more.
+            // It has no name any more, or has just come to the disk.
+            let orphan = inode.open.lock().orphan.clone();
+            if let Some(fd) = orphan {
+                return Attr::at(&fd, c"").ok().map(|attr| inode.told(attr));
+            }
             let attr = inode.at(|dir, name| Attr::at(dir, name)).ok().filter(Attr::is_file);
             if let Some(attr) = attr {
                 return Some(inode.told(attr));
@@ -125,16 +132,17 @@ impl Volume {
         });
     }
 
-    /// What an operation on an inode needs. `emptied`: its content does not matter.
-    pub fn need(&self, inode: u64, emptied: bool) -> Need {
-        let inode = self.absent.as_ref().and_then(|_| self.inodes.get(inode).ok());
-        match inode.as_ref().and_then(|inode| inode.absent_file()) {
-            None => Need::Nothing,
-            // A program that runs is not emptied.
-            Some(file) if emptied && inode.as_ref().is_some_and(|inode| inode.open.lock().running == 0) => {
-                Need::Empty(file)
-            }
-            Some(file) => Need::Files(vec![file]),
+    /// What an operation on an inode needs. With a `length` it cuts or extends it to that.
+    pub fn need(&self, inode: u64, length: Option<u64>) -> Need {
+        let found = self.absent.as_ref().zip(self.inodes.get(inode).ok());
+        let Some((absent, inode)) = found else { return Need::Nothing };
+        let Some(file) = inode.absent_file() else { return Need::Nothing };
+        let size = absent.tree().file(file).size;
+        let shorter = length.filter(|length| *length == 0 || *length < size && size > WHOLE_BYTES_MAX);
+        match shorter {
+            // A program that runs is not cut.
+            Some(length) if inode.open.lock().running == 0 => Need::Shortened(file, length),
+            _ => Need::Files(vec![file]),
         }
     }
 
@@ -171,17 +179,35 @@ impl Volume {
         if std::iter::once(from).chain(other).find_map(takes).is_some() { Need::Disk } else { Need::Nothing }
     }
 
+    /// The tree, and where an absent file of this name stands in it.
+    pub(super) fn absent_file_at(&self, parent: &Inode, name: &CStr) -> Option<(&Arc<Absent>, Node, u32)> {
+        let (absent, node) = self.in_tree(parent, name)?;
+        match absent.tree().what(node) {
+            What::File(file) if absent.is_absent(node) => Some((absent, node, file)),
+            _ => None,
+        }
+    }
+
     /// Takes away a name of a file that is not on the disk. `false`: it is there, or is nothing.
     pub(super) fn unlink_absent(&self, parent: &Inode, name: &CStr) -> io::Result<bool> {
-        let Some((absent, node)) = self.in_tree(parent, name) else { return Ok(false) };
-        let What::File(file) = absent.tree().what(node) else { return Ok(false) };
-        if !absent.remove(node)? {
-            return Ok(false);
-        }
+        let Some((absent, node, file)) = self.absent_file_at(parent, name) else { return Ok(false) };
+        let Some(held) = absent.hold(node)? else { return Ok(false) };
+        self.removed_absent(held, file, parent, name).map(|()| true)
+    }
+
+    /// A name of a file that is not on the disk is gone, or another has it.
+    pub(super) fn removed_absent(
+        &self,
+        held: Held<'_>,
+        file: u32,
+        parent: &Inode,
+        name: &CStr,
+    ) -> io::Result<()> {
+        held.removed()?;
         if let Some(inode) = self.inodes.find_absent(file) {
             inode.remove_link(parent.id, name);
         }
-        Ok(true)
+        Ok(())
     }
 
     /// The node of a directory on the disk: that of its name, or the one that it was moved away from.
@@ -258,12 +284,12 @@ impl Shown for Volume {
 
     fn arrived(&self, file: u32, stat: &Stat) {
         // Its birth time, which tells it from later files of that number, is not in a stat.
-        let Some(inode) = self.inodes.find_absent(file) else { return };
-        let attr = inode.at(|dir, name| Attr::at(dir, name));
-        if let Ok(attr) = attr
-            && attr.key.ino == stat.st_ino
-        {
-            self.inodes.arrive(file, &attr);
+        let Some(inode) = self.still_absent(file) else { return };
+        let is_it = |attr: &Attr| attr.key.ino == stat.st_ino;
+        let known = inode.at(|dir, name| Attr::at(dir, name)).ok().filter(is_it).map(|attr| (attr, None));
+        let seen = known.or_else(|| self.seen_elsewhere(file).filter(|(attr, _)| is_it(attr)));
+        if let Some((attr, unasked)) = seen {
+            self.inodes.arrive(file, &attr, unasked);
             // What it takes on the disk was a guess.
             if let (Some(absent), Some(kernel)) = (&self.absent, self.kernel.get())
                 && blocks_of(absent, file, absent.tree().file(file)) != attr.blocks
@@ -271,6 +297,28 @@ impl Shown for Volume {
                 kernel.forget_attr(inode.id);
             }
         }
+    }
+
+    fn nameless(&self, file: u32, came: &File) {
+        let Some(inode) = self.still_absent(file) else { return };
+        let mut state = inode.open.lock();
+        if state.handles > 0 && state.orphan.is_none() {
+            state.orphan = came.try_clone().ok().map(|own| Arc::new(own.into()));
+        }
+    }
+}
+
+impl Volume {
+    /// The inode of a file that comes under several names comes once.
+    fn still_absent(&self, file: u32) -> Option<Arc<Inode>> {
+        self.inodes.find_absent(file).filter(|inode| inode.absent_file().is_some())
+    }
+
+    /// A file that has lost the names that were asked for, by another that it has.
+    fn seen_elsewhere(&self, file: u32) -> Option<(Attr, Option<RelPath>)> {
+        let path = self.absent.as_ref()?.path_of_file(file)?;
+        let attr = reach(Live::root(self), &path, |dir, name| Ok(Attr::at(dir, name))).ok()?.ok()?;
+        Some((attr, Some(path)))
     }
 }
 

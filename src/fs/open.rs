@@ -31,6 +31,11 @@ impl fmt::Debug for Registration {
     }
 }
 
+/// How a handle is counted that was opened with these flags and writes nothing yet.
+pub(super) fn idle(flags: OFlags) -> OFlags {
+    flags - OFlags::RWMODE
+}
+
 /// Whether a handle opened with these flags can write.
 pub(super) fn writes(flags: OFlags) -> bool {
     flags & OFlags::RWMODE != OFlags::RDONLY
@@ -61,6 +66,13 @@ impl Opening {
     /// Whether it can change the tree, so that it must pass the gate.
     pub fn changes(&self) -> bool {
         writes(self.flags) || self.empties()
+    }
+
+    /// Whether it may be answered before the file is here: nothing is read by it, and who appends does not do so to
+    /// empty it. A file that is to be appended to comes at once, and the kernel serves it.
+    pub fn can_wait(&self) -> bool {
+        self.flags & OFlags::RWMODE == OFlags::WRONLY
+            && !self.flags.intersects(OFlags::TRUNC | OFlags::APPEND)
     }
 
     /// Whether it empties the file.
@@ -239,8 +251,11 @@ impl Registrations {
 pub enum Data {
     /// The backing, opened with the access the caller asked for.
     File(File),
-    /// A large file that was not on the disk at the open; only read.
+    /// A large file that was not on the disk at the open.
     Reader(Arc<Reader>),
+    /// The same, opened to be written: with what is written first it becomes a [`Reader`](Self::Reader) that is
+    /// writable. Until then it counts as no writer.
+    Deferred(Arc<Reader>),
 }
 
 /// A file opened on the classic path.
@@ -262,7 +277,9 @@ impl Handle {
     pub(super) fn file(&self) -> io::Result<&File> {
         match &self.data {
             Data::File(file) => Ok(file),
-            Data::Reader(reader) => reader.file().ok_or_else(|| rustix::io::Errno::OPNOTSUPP.into()),
+            Data::Reader(reader) | Data::Deferred(reader) => {
+                reader.file().ok_or_else(|| rustix::io::Errno::OPNOTSUPP.into())
+            }
         }
     }
 }
@@ -290,6 +307,13 @@ impl Handles {
 
     pub(super) fn get(&self, number: u64) -> Option<Arc<Handle>> {
         self.open.read().get(&number).cloned()
+    }
+
+    /// Puts another in the place of `before`. `false`: it is not there any more.
+    pub(super) fn replace(&self, number: u64, before: &Arc<Handle>, handle: &Arc<Handle>) -> bool {
+        let mut open = self.open.write();
+        let found = open.get_mut(&number).filter(|found| Arc::ptr_eq(found, before));
+        found.map(|found| *found = handle.clone()).is_some()
     }
 
     pub(super) fn remove(&self, number: u64) -> Option<Arc<Handle>> {

@@ -59,7 +59,7 @@ impl Volume {
         };
         match set.size {
             None if self.inodes.get(id).ok().as_ref().and_then(overlaid).is_some() => Need::Nothing,
-            size => self.need(id, size == Some(0)),
+            size => self.need(id, size),
         }
     }
 
@@ -74,7 +74,7 @@ impl Volume {
         };
         match self.inodes.get(id).ok().as_ref().and_then(overlaid) {
             Some(()) => Need::Nothing,
-            None => self.need(id, false),
+            None => self.need(id, None),
         }
     }
 
@@ -82,7 +82,7 @@ impl Volume {
     pub fn need_to_link(&self, id: u64) -> Need {
         match self.inodes.get(id).ok().as_ref().and_then(|inode| self.restatable(inode)) {
             Some(_) => Need::Disk,
-            None => self.need(id, false),
+            None => self.need(id, None),
         }
     }
 

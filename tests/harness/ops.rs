@@ -17,8 +17,10 @@ const NAMES: [&[u8]; 8] = [b"a", b"b", b"c", b"new\nline", b".wh.a", b"\xff\xfe"
 const TARGETS: [&[u8]; 6] = [b"a", b"b/a", b".", b"/does/not/exist", b"c", &[b't'; 300]];
 /// How many descriptors stay open between operations.
 const HANDLES: usize = 4;
-/// Files stay small: what is tested is the order of things, not their size.
+/// Files stay small: what is tested is the order of things, not their size...
 const MAX: u64 = 300_000;
+/// ...but some are large, which is another road where they are not here. Little of that is data.
+const LARGE: u64 = 8 << 20;
 
 /// Something that exists (modulo how many things do), or a name in it.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +36,9 @@ pub enum Op {
     Pread(u8, u32, u16),
     Append(Pick, u16),
     Truncate(Pick, u32),
+    Empty(Pick, u8),
+    Enlarge(Pick, u16),
+    AppendLater(Pick, u16),
     Ftruncate(u8, u32),
     Read(Pick),
     Rename(Pick, Pick, u8),
@@ -77,8 +82,11 @@ pub fn op() -> impl Strategy<Value = Op> {
         1 => h().prop_map(Op::Close),
         5 => (h(), at.clone(), small.clone()).prop_map(|(h, a, l)| Op::Pwrite(h, a, l)),
         2 => (h(), at.clone(), small.clone()).prop_map(|(h, a, l)| Op::Pread(h, a, l)),
-        2 => (pick(), small).prop_map(|(p, l)| Op::Append(p, l)),
+        2 => (pick(), small.clone()).prop_map(|(p, l)| Op::Append(p, l)),
         2 => (pick(), at.clone()).prop_map(|(p, l)| Op::Truncate(p, l)),
+        1 => (pick(), any::<u8>()).prop_map(|(p, w)| Op::Empty(p, w)),
+        1 => (pick(), small.clone()).prop_map(|(p, l)| Op::Enlarge(p, l)),
+        1 => (pick(), small).prop_map(|(p, l)| Op::AppendLater(p, l)),
         1 => (h(), at.clone()).prop_map(|(h, l)| Op::Ftruncate(h, l)),
         2 => pick().prop_map(Op::Read),
         2 => (h(), 0..4_u8, at.clone(), 1..100_000_u32).prop_map(|(h, m, a, l)| Op::Fallocate(h, m, a, l)),
@@ -199,12 +207,29 @@ impl Side {
             Op::Pwrite(h, at, length) => write(self.handle(*h)?, u64::from(*at), *length),
             Op::Pread(h, at, length) => read(self.handle(*h)?, u64::from(*at), usize::from(*length)),
             Op::Append(p, length) => write(&open(&path(p), OFlags::WRONLY | OFlags::APPEND, 0)?, 0, *length),
-            Op::Truncate(p, length) => {
-                let path =
-                    std::ffi::CString::new(path(p).as_os_str().as_bytes()).map_err(|_| Errno::INVAL)?;
-                // SAFETY: the path ends with a zero byte and lives over the call.
-                let code = unsafe { libc::truncate(path.as_ptr(), i64::from(*length)) };
-                if code == 0 { Ok(done) } else { Err(last()) }
+            Op::Truncate(p, length) => truncate(&path(p), u64::from(*length)).map(|()| done),
+            Op::Empty(p, way) => {
+                match way % 4 {
+                    0 => truncate(&path(p), 0)?,
+                    1 => rustix::fs::ftruncate(open(&path(p), OFlags::RDWR, 0)?, 0)?,
+                    2 => drop(open(&path(p), OFlags::WRONLY | OFlags::TRUNC, 0)?),
+                    _ => rustix::fs::ftruncate(open(&path(p), OFlags::WRONLY, 0)?, 0)?,
+                }
+                Ok(done)
+            }
+            Op::Enlarge(p, length) => {
+                let file = open(&path(p), OFlags::WRONLY, 0)?;
+                if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) != FileType::RegularFile {
+                    return Err(Errno::INVAL);
+                }
+                rustix::fs::ftruncate(&file, LARGE + u64::from(*length))?;
+                write(&file, LARGE - u64::from(*length), *length)
+            }
+            Op::AppendLater(p, length) => {
+                let file = open(&path(p), OFlags::WRONLY, 0)?;
+                let flags = rustix::fs::fcntl_getfl(&file)?;
+                rustix::fs::fcntl_setfl(&file, flags | OFlags::APPEND)?;
+                write(&file, 0, *length)
             }
             Op::Ftruncate(h, length) => {
                 rustix::fs::ftruncate(self.handle(*h)?, u64::from(*length)).map(|()| done)
@@ -317,6 +342,14 @@ impl Side {
             Op::Flush | Op::Crash | Op::Remount | Op::Elsewhere => Ok(done),
         }
     }
+}
+
+/// By its name: no descriptor, so no open.
+fn truncate(path: &Path, length: u64) -> Result<(), Errno> {
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::INVAL)?;
+    // SAFETY: the path ends with a zero byte and lives over the call.
+    let code = unsafe { libc::truncate(path.as_ptr(), length as i64) };
+    if code == 0 { Ok(()) } else { Err(last()) }
 }
 
 fn flags_of(bits: u8) -> OFlags {

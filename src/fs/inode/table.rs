@@ -2,6 +2,7 @@
 use super::descriptors::{Descriptors, Slot};
 use super::{ABSENT_BASE, ABSENT_DEV, Directory, FOREIGN_BASE, Inode, ROOT_ID, absent_id};
 use crate::fs::attr::{Attr, FileKey};
+use crate::path::RelPath;
 use crate::sync::{Mutex, RwLock};
 use rustix::io::Errno;
 use std::borrow::Borrow;
@@ -177,8 +178,9 @@ impl InodeTable {
         self.known.read().get(absent_id(file)).cloned()
     }
 
-    /// A file that was not on the disk is there now: from here on the kernel's number means that one.
-    pub fn arrive(&self, file: u32, attr: &Attr) {
+    /// A file that was not on the disk is there now: from here on the kernel's number means that one. `unasked` as in
+    /// [`OpenState`](super::OpenState).
+    pub fn arrive(&self, file: u32, attr: &Attr, unasked: Option<RelPath>) {
         let mut known = self.known.write();
         let id = absent_id(file);
         let Some(before) = known.get(id) else { return };
@@ -190,6 +192,9 @@ impl InodeTable {
             let mut open = before.open.lock();
             *inode.open.lock() = std::mem::take(&mut *open);
             open.arrived = Some(inode.clone());
+            if unasked.is_some() {
+                inode.open.lock().unasked = unasked;
+            }
         }
         known.put(&inode);
         known.arrived.insert(attr.key, id);
@@ -227,7 +232,6 @@ impl InodeTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::path::RelPath;
     use rustix::fs::{Mode, OFlags};
     use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -2,7 +2,7 @@
 //! have no kernel road arrive here; on the classic path everything does.
 use crate::fs::counters::Op;
 use crate::fs::inode::Inode;
-use crate::fs::open::{Data, Handle, Opened, Opening, Register, Registration, reach, writes};
+use crate::fs::open::{Data, Handle, Opened, Opening, Register, Registration, idle, reach, writes};
 use crate::fs::{CUT_HANDLE, Caller, Volume, sys};
 use crate::state::absent::ranges::Reader;
 use rustix::fs::{Mode, OFlags};
@@ -103,22 +103,6 @@ impl Volume {
         Opened::Classic(self.handles.insert(handle))
     }
 
-    /// Opens a large file that is not on the disk. `None`: it is there by now.
-    pub fn open_absent(&self, inode: u64, how: Opening, reader: Reader) -> io::Result<Option<Opened>> {
-        let inode = self.inode(inode)?;
-        {
-            let mut state = inode.open.lock();
-            if inode.absent_file() != Some(reader.file_number()) || state.arrived.is_some() {
-                return Ok(None);
-            }
-            state.count(how.flags, true);
-        }
-        self.count(Op::Open);
-        let (data, cut) = (Data::Reader(Arc::new(reader)), self.is_cut(how.caller));
-        let handle = Handle { data, inode, writable: false, cut };
-        Ok(Some(Opened::Classic(self.handles.insert(handle))))
-    }
-
     /// Whether the helper of the cut has opened this handle: its FSYNC asks for nothing but that what was
     /// written reaches the backing, as it has when it arrives.
     pub fn is_cut_handle(&self, handle: u64) -> bool {
@@ -128,8 +112,8 @@ impl Volume {
     /// Who reads a large file by this handle that is not whole yet.
     pub fn reader(&self, handle: u64) -> Option<Arc<Reader>> {
         match &self.handles.get(handle)?.data {
-            Data::Reader(reader) if reader.file().is_none() => Some(reader.clone()),
-            Data::Reader(_) | Data::File(_) => None,
+            Data::Reader(reader) | Data::Deferred(reader) if reader.file().is_none() => Some(reader.clone()),
+            Data::Reader(_) | Data::Deferred(_) | Data::File(_) => None,
         }
     }
 
@@ -144,6 +128,8 @@ impl Volume {
                 Err(_) => return,
             },
         };
+        let wrote_nothing = classic.as_ref().is_some_and(|handle| matches!(handle.data, Data::Deferred(_)));
+        let flags = if wrote_nothing { idle(flags) } else { flags };
         let ended = {
             let mut state = inode.open.lock();
             state.uncount(flags, classic.is_some());
@@ -181,7 +167,8 @@ impl Volume {
 
     /// A descriptor for what a handle asks for beside data.
     fn descriptor(&self, inode: u64, handle: u64, write: bool) -> io::Result<Descriptor> {
-        if let Some(handle) = self.handles.get(handle) {
+        let handle = if write { self.to_write(handle)? } else { self.handles.get(handle) };
+        if let Some(handle) = handle {
             handle.file()?;
             return Ok(Descriptor::Classic(handle));
         }
@@ -203,7 +190,9 @@ impl Volume {
         let handle = self.handles.get(handle).ok_or(Errno::BADF)?;
         let file = match &handle.data {
             Data::File(file) => file,
-            Data::Reader(reader) => return reader.read(buffer, offset)?.ok_or_else(|| Errno::AGAIN.into()),
+            Data::Reader(reader) | Data::Deferred(reader) => {
+                return reader.read(buffer, offset)?.ok_or_else(|| Errno::AGAIN.into());
+            }
         };
         read_whole(file, buffer, offset)
     }
@@ -211,7 +200,7 @@ impl Volume {
     /// Writes on the classic path. `kill` drops privilege bits. The caller has passed the gate.
     pub fn write(&self, handle: u64, offset: u64, data: &[u8], kill: bool) -> io::Result<()> {
         self.count(Op::Write);
-        let handle = self.handles.get(handle).ok_or(Errno::BADF)?;
+        let handle = self.to_write(handle)?.ok_or(Errno::BADF)?;
         handle.file()?.write_all_at(data, offset)?;
         if kill {
             self.drop_privileges(&handle.inode)?;
@@ -297,7 +286,7 @@ pub fn read_whole(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usi
 }
 
 /// The inode that stands for a file now, which may have come to the disk since it was opened.
-fn current(inode: &Arc<Inode>) -> Arc<Inode> {
+pub(super) fn current(inode: &Arc<Inode>) -> Arc<Inode> {
     let arrived = inode.open.lock().arrived.clone();
     arrived.unwrap_or_else(|| inode.clone())
 }
@@ -315,7 +304,7 @@ impl AsFd for Descriptor {
         match self {
             Self::Classic(handle) => match &handle.data {
                 Data::File(file) => file.as_fd(),
-                Data::Reader(reader) => reader.partial().file().as_fd(),
+                Data::Reader(reader) | Data::Deferred(reader) => reader.partial().file().as_fd(),
             },
             Self::Orphan(fd) => fd.as_fd(),
             Self::Opened(file) => file.as_fd(),

@@ -2,6 +2,7 @@
 //! returns plain values; errors are the backing's own.
 mod create;
 pub(super) mod data;
+mod deferred;
 mod lookup;
 mod readdir;
 mod remove;

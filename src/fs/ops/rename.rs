@@ -5,8 +5,9 @@ use crate::fs::counters::Op;
 use crate::fs::restate::Place;
 use crate::fs::{Volume, sys};
 use crate::state::dirty::Extent;
+use rustix::io::Errno;
 use std::ffi::CStr;
-use std::io;
+use std::io::{self, ErrorKind};
 
 impl Volume {
     /// Renames; `flags` as in renameat2(2).
@@ -32,6 +33,10 @@ impl Volume {
             false => (Moving::default(), self.emptied_directory(&to, new_name)?),
         };
         let source = Attr::at(from.dir()?, name)?;
+        let over = if exchange { None } else { self.absent_file_at(&to, new_name) };
+        if over.is_some() && source.is_dir() {
+            return Err(Errno::NOTDIR.into());
+        }
         let target = Attr::at(to.dir()?, new_name).ok();
         let same = target.is_some_and(|t| t.key == source.key);
         let moved = self.inodes.find(&source);
@@ -40,6 +45,7 @@ impl Volume {
             Some(attr) => self.inodes.find(&attr),
             None => None,
         };
+        let mut came = false;
         let paths = || Some((from.path()?.join(name.to_bytes()), to.path()?.join(new_name.to_bytes())));
         let dirs = (from.dir()?, to.dir()?);
         let rename = || {
@@ -62,12 +68,26 @@ impl Volume {
             }
             Ok(())
         };
-        let taking = || self.taking([&mut moving, &mut other], || self.naming(rename));
-        self.shelter.rename(exchange, paths, taking).inspect_err(|_| {
+        let taking = || {
+            // What is replaced and absent cannot come until that is done.
+            let held = over.map(|(absent, node, _)| absent.hold(node)?.ok_or(Errno::AGAIN.into()));
+            let held =
+                held.transpose().inspect_err(|e: &io::Error| came = e.kind() == ErrorKind::WouldBlock)?;
+            self.taking([&mut moving, &mut other], || self.naming(rename))?;
+            match held.zip(over) {
+                Some((held, (_, _, file))) if !same => self.removed_absent(held, file, &to, new_name),
+                _ => Ok(()),
+            }
+        };
+        let renamed = self.shelter.rename(exchange, paths, taking).inspect_err(|_| {
             if let Some(inode) = &victim {
                 inode.keeps_name();
             }
-        })?;
+        });
+        if came {
+            return self.rename(parent, name, new_parent, new_name, flags);
+        }
+        renamed?;
         if same && !exchange {
             return Ok(());
         }
@@ -76,7 +96,6 @@ impl Volume {
             self.left_tree(other.left, victim.as_deref())?;
         } else {
             self.left_tree(replaced, None)?;
-            self.unlink_absent(&to, new_name)?;
         }
         // A directory is marked whole at both ends: at the old one another may soon stand, and what
         // the last version had below it must then be found gone.

@@ -108,7 +108,7 @@ impl Volume {
 
     fn resize(&self, inode: &Arc<Inode>, handle: Option<u64>, size: u64) -> io::Result<()> {
         // A handle opened for writing may truncate what its mode no longer allows to open.
-        let classic = handle.and_then(|h| self.handles.get(h)).filter(|h| h.writable);
+        let classic = handle.map(|h| self.to_write(h)).transpose()?.flatten().filter(|h| h.writable);
         match classic {
             Some(handle) => {
                 self.shelter.before_write(inode)?;

@@ -1,5 +1,6 @@
 //! Operations that need content which is not on the disk yet: they begin when it is there.
 use super::Adapter;
+use crate::fs::Volume;
 use crate::fs::absent::Need;
 use crate::fuse::interrupts::{Interruptible, ended};
 use crate::fuse::transport::Reply;
@@ -31,6 +32,48 @@ impl Adapter {
                 // To be told whatever the threads that wait for disks are doing.
                 Err(unbrought) => reply.error(unbrought.told()),
             }
+        });
+    }
+}
+
+impl Adapter {
+    /// The same for what changes an inode, inside the gate. A file that it cuts comes to its places in the same pass,
+    /// without the rest: whoever is told that it failed has changed nothing, and only what must be brought for it can
+    /// be interrupted. `trusted`: the caller has it open to write.
+    pub(super) fn when_here_gated<T: Send + 'static>(
+        &self,
+        inode: u64,
+        (need, trusted): (Need, bool),
+        reply: Reply<T>,
+        op: impl FnOnce(&Volume, Reply<T>) + Send + 'static,
+    ) {
+        let cut = match (&self.hydrator, &need) {
+            (Some(hydrator), Need::Shortened(file, length)) => Some((hydrator.clone(), *file, *length)),
+            _ => None,
+        };
+        let Some((hydrator, file, length)) = cut else {
+            return self.when_here(need, reply, move |this, reply| {
+                this.gated_copying(inode, move |volume| op(volume, reply));
+            });
+        };
+        let this = self.clone();
+        hydrator.handle().clone().spawn(async move {
+            let own = hydrator.clone();
+            let beginning = async {
+                if !trusted {
+                    blocking(move || own.may_cut(file).map_err(|e| Unbrought::refused(&e))).await?;
+                }
+                hydrator.beginning(file, length).await.map_err(|e| Unbrought::of(&*e))
+            };
+            let beginning = match while_it_comes(&hydrator, reply.interruptible(), beginning).await {
+                Ok(beginning) => beginning,
+                Err(unbrought) => return reply.error(unbrought.told()),
+            };
+            let cut = move |volume: &Volume| match hydrator.cut(&beginning) {
+                Ok(()) => op(volume, reply),
+                Err(e) => reply.error(Unbrought::of(&*e).told()),
+            };
+            drop(tokio::task::spawn_blocking(move || this.gated_copying(inode, cut)));
         });
     }
 }
@@ -111,14 +154,7 @@ async fn bring(hydrator: &Arc<Hydrator>, need: Need) -> Result<(), Unbrought> {
     match need {
         Need::Nothing | Need::Disk => Ok(()),
         Need::Files(files) => all(files).await,
-        Need::Empty(file) => {
-            let own = hydrator.clone();
-            blocking(move || {
-                own.may_empty(file).map_err(|e| Unbrought::refused(&e))?;
-                own.empty(file).map_err(|e| Unbrought::of(&e))
-            })
-            .await
-        }
+        Need::Shortened(file, _) => all(vec![file]).await,
     }
 }
 

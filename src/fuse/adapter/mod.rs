@@ -90,7 +90,7 @@ impl Handler for Adapter {
             }
             Operation::Lseek { handle, offset, whence } => match self.reader(handle) {
                 Some((hydrator, reader)) => {
-                    self.seek_absent(hydrator, reader, offset, whence, pending.reply());
+                    self.seek_absent(hydrator, reader, (id, handle), (offset, whence), pending.reply());
                 }
                 None => {
                     let sought = volume.lseek(id, handle, offset as i64, whence as i32);
@@ -127,22 +127,24 @@ impl Handler for Adapter {
 
 impl Adapter {
     fn open(&self, id: u64, how: Opening, reply: Reply<super::abi::answer::Opened>) {
-        let need = self.volume.need(id, how.flags.contains(OFlags::TRUNC));
-        if let (Need::Files(files), false) = (&need, how.changes())
+        let need = self.volume.need(id, how.flags.contains(OFlags::TRUNC).then_some(0));
+        if let (Need::Files(files), true) = (&need, !how.changes() || how.can_wait())
             && let [file] = files[..]
             && let Some(hydrator) = self.hydrator.as_ref().filter(|h| h.ranges().serves(file))
         {
             return self.open_absent(hydrator, file, id, how, reply);
         }
-        self.when_here(need, reply, move |this, reply| this.open_here(id, how, reply));
+        self.open_here(id, how, need, reply);
     }
 
-    fn open_here(&self, id: u64, how: Opening, reply: Reply<super::abi::answer::Opened>) {
-        if !how.changes() {
-            open::open(&self.volume, id, how, reply);
-            return;
+    fn open_here(&self, id: u64, how: Opening, need: Need, reply: Reply<super::abi::answer::Opened>) {
+        if how.changes() {
+            self.when_here_gated(id, (need, false), reply, move |volume, reply| {
+                open::open(volume, id, how, reply);
+            });
+        } else {
+            self.when_here(need, reply, move |this, reply| open::open(&this.volume, id, how, reply));
         }
-        self.gated_copying(id, move |volume| open::open(volume, id, how, reply));
     }
 
     /// What changes the tree: each inside the gate.
@@ -151,14 +153,15 @@ impl Adapter {
         match operation {
             Operation::Setattr { handle, set } => {
                 let need = self.volume.need_to_set(id, &set);
-                self.when_here(need, pending.reply(), move |this, reply: Reply<Attributes>| {
-                    let op =
-                        move |volume: &Volume| reply.send(attributes(id, volume.setattr(id, handle, set)));
-                    if set.size.is_some() {
-                        this.gated_copying(id, op);
-                    } else {
-                        this.gated(op, &(), &|_| vec![id], |volume, op, ()| op(volume));
-                    }
+                let op = move |volume: &Volume, reply: Reply<Attributes>| {
+                    reply.send(attributes(id, volume.setattr(id, handle, set)));
+                };
+                if set.size.is_some() {
+                    let trusted = handle.is_some_and(|handle| self.volume.is_deferred(handle));
+                    return self.when_here_gated(id, (need, trusted), pending.reply(), op);
+                }
+                self.when_here(need, pending.reply(), move |this, reply| {
+                    this.gated(reply, &(), &|_| vec![id], move |volume, reply, ()| op(volume, reply));
                 });
             }
             Operation::Mknod { name, mode, umask, rdev } => {
@@ -214,6 +217,15 @@ impl Adapter {
     fn change_data(&self, header: &InHeader, operation: Operation<'_>, pending: Pending) {
         let (caller, id, volume) = (caller(header, 0), header.nodeid, &self.volume);
         match operation {
+            Operation::Write { handle, offset, data, kill_privileges }
+                if self.hydrator.is_some() && volume.is_deferred(handle) =>
+            {
+                let (need, data) = (volume.need_to_write(id, handle), data.to_vec());
+                self.when_here_gated(id, (need, true), pending.reply(), move |volume, reply| {
+                    let written = volume.write(handle, offset, &data, kill_privileges);
+                    reply.send(written.map(|()| Written(data.len() as u32)));
+                });
+            }
             Operation::Write { handle, offset, data, kill_privileges } => {
                 self.gated(pending.reply(), data, &|_| vec![id], move |volume, reply, data| {
                     let written = volume.write(handle, offset, data, kill_privileges);
@@ -221,7 +233,8 @@ impl Adapter {
                 });
             }
             Operation::Fallocate { handle, offset, length, mode } => {
-                self.gated(pending.reply(), &(), &|_| vec![id], move |volume, reply, ()| {
+                let need = volume.need_to_write(id, handle);
+                self.when_here_gated(id, (need, true), pending.reply(), move |volume, reply| {
                     reply.send(volume.fallocate(caller, id, handle, (offset, length), mode as i32));
                 });
             }
@@ -232,14 +245,17 @@ impl Adapter {
                 if !volume.options().copy_file_range {
                     return reply.error(libc::ENOSYS); // the kernel asks once, and copies by itself
                 }
-                let own = self.volume.clone();
-                // As long as it takes: not on a thread that serves requests.
-                self.pool.run(move || {
-                    let copy = move |volume: &Volume, reply: Reply<Written>, (): &()| {
-                        let copied = volume.copy_file_range(caller, (id, handle, offset), to, length);
-                        reply.send(copied.map(|n| Written(n as u32)));
-                    };
-                    gated::through(&own, reply, &(), &|_| vec![to.0], copy);
+                let need = volume.need_to_write(to.0, to.1);
+                self.when_here(need, reply, move |this, reply| {
+                    let own = this.volume.clone();
+                    // As long as it takes: not on a thread that serves requests.
+                    this.pool.run(move || {
+                        let copy = move |volume: &Volume, reply: Reply<Written>, (): &()| {
+                            let copied = volume.copy_file_range(caller, (id, handle, offset), to, length);
+                            reply.send(copied.map(|n| Written(n as u32)));
+                        };
+                        gated::through(&own, reply, &(), &|_| vec![to.0], copy);
+                    });
                 });
             }
             Operation::Setxattr { name, value, flags } => {

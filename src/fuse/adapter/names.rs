@@ -17,7 +17,7 @@ impl Adapter {
                 match volume.link(inode, parent, name) {
                     Err(e) if NotHere::is(&e) => {
                         // Not within this pass of the gate.
-                        let (need, name) = (volume.need(inode, false), name.to_owned());
+                        let (need, name) = (volume.need(inode, None), name.to_owned());
                         let pool = again.pool.clone();
                         pool.run(move || again.link(inode, parent, name, need, reply));
                     }

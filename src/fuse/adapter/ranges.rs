@@ -13,7 +13,7 @@ use std::io;
 use std::sync::Arc;
 
 impl Adapter {
-    /// Opens it for reading. If it cannot be read by range, or is here by now, as any other.
+    /// Opens it for reading, or to be written later. If it cannot be read by range, or is here by now, as any other.
     pub(super) fn open_absent(
         &self,
         hydrator: &Arc<Hydrator>,
@@ -32,8 +32,8 @@ impl Adapter {
             match opened {
                 Ok(Some(opened)) => reply.send(told(&opened, 0)),
                 Ok(None) => {
-                    let need = this.volume.need(id, false);
-                    this.when_here(need, reply, move |this, reply| this.open_here(id, how, reply));
+                    let need = this.volume.need(id, None);
+                    this.open_here(id, how, need, reply);
                 }
                 Err(e) => reply.send(Err(e)),
             }
@@ -81,20 +81,24 @@ impl Adapter {
         &self,
         hydrator: &Arc<Hydrator>,
         reader: Arc<Reader>,
-        offset: u64,
-        whence: u32,
+        (id, handle): (u64, u64),
+        (offset, whence): (u64, u32),
         reply: Reply<Offset>,
     ) {
-        let own = hydrator.clone();
+        let (own, volume) = (hydrator.clone(), self.volume.clone());
         hydrator.handle().spawn(async move {
             let hole = whence == libc::SEEK_HOLE as u32;
             let sought =
                 async { own.ranges().seek(&reader, offset, hole).await.map_err(|e| Unbrought::of(&*e)) };
             match while_it_comes(&own, reply.interruptible(), sought).await {
-                Ok(found) => {
+                Ok(Some(found)) => {
                     let found = found.map(|at| Offset(at as i64));
                     reply.send(found.ok_or_else(|| io::Error::from(Errno::NXIO)));
                 }
+                Ok(None) => drop(tokio::task::spawn_blocking(move || {
+                    let sought = volume.lseek(id, handle, offset as i64, whence as i32);
+                    reply.send(sought.map(Offset));
+                })),
                 Err(unbrought) => reply.error(unbrought.told()),
             }
         });

@@ -1,7 +1,7 @@
 //! [`Arrivals`]: files that were brought, and get their names together.
 //!
 //! What is done once for a directory, the log and the journal is so done once for many files.
-use super::ranges::Partial;
+use super::ranges::{Ending, Partial};
 use super::tree::{Look, Node, ROOT};
 use super::witness::Witness;
 use super::{Absent, Fate};
@@ -62,8 +62,8 @@ pub(super) struct Arrivals<'a> {
     absent: &'a Absent,
     waiting: Vec<Arrival<'a>>,
     bytes: u64,
-    /// They come without their content, to be emptied: the version has them otherwise.
-    emptied: bool,
+    /// They come without some or all of their content, or may have been written: the version has them otherwise.
+    changed: bool,
     /// Somebody waits for these; others only come along.
     wanted: Range<u32>,
     /// Told as soon as the only wanted one is here, whatever comes along after it.
@@ -74,7 +74,7 @@ pub(super) struct Arrivals<'a> {
 
 impl<'a> Arrivals<'a> {
     pub(super) fn new(absent: &'a Absent, wanted: Range<u32>) -> Self {
-        Self { absent, waiting: Vec::new(), bytes: 0, emptied: false, wanted, here: None, failed: None }
+        Self { absent, waiting: Vec::new(), bytes: 0, changed: false, wanted, here: None, failed: None }
     }
 
     /// Tells `here` when the only wanted one is in its place; it is dropped if that fails.
@@ -181,7 +181,7 @@ impl<'a> Arrivals<'a> {
         // Each of them comes and came, with a witness; each directory is touched.
         let all: usize = names.values().map(Vec::len).sum();
         turn.reserve(4 * all + 3 * names.len())?;
-        if !self.emptied && absent.records.is_some() {
+        if !self.changed && absent.records.is_some() {
             let mut coming = Vec::new();
             for (arrival, node) in names.values().flatten() {
                 let ident = Identity::from(&rustix::fs::fstat(&arrival.new.file)?);
@@ -233,7 +233,7 @@ impl<'a> Arrivals<'a> {
             }
         }
         let mut witnesses: HashMap<Node, Witness> = HashMap::new();
-        if self.emptied {
+        if self.changed {
             absent.differ(&here);
         } else {
             witnesses.extend(records.iter().map(|(node, ident)| (*node, Witness::of(ident))));
@@ -403,28 +403,62 @@ impl Absent {
         Ok(opened?)
     }
 
-    /// A large file is whole, or with `emptied` about to be emptied: it gets its attributes and names.
-    pub(super) fn adopt(&self, partial: &Partial, emptied: bool) -> Result<(), LayerError> {
+    /// Ends a large file that is all there or, with a `cut`, as much of it as that leaves: it gets its attributes
+    /// and names. One that has lost those is reached by who has it open alone.
+    pub(super) fn adopt(&self, partial: &Partial, cut: Option<u64>) -> Result<(), LayerError> {
         let number = partial.number();
         let failed = |e| self.cannot_make(number, e);
-        let Some(home) = self.directories(number).map_err(failed)? else { return Ok(()) };
-        if let Some(content) = partial.content().filter(|_| !emptied) {
-            self.saw_whole(partial.file(), content).map_err(failed)?;
+        match (cut, partial.content()) {
+            (None, Some(content)) if self.wants(number) => self.saw_whole(partial, content),
+            // No version has it: what the disk loses of it nothing brings again.
+            (Some(1..), _) => partial.file().sync_data(),
+            (None | Some(_), _) => Ok(()),
         }
-        let look = self.tree.look(number);
-        partial.end(&self.ground.placer, &self.metadata(number), emptied)?;
-        let file = partial.file().try_clone().map_err(failed)?;
-        let mut arrivals = Arrivals::new(self, number..number + 1);
-        arrivals.emptied = emptied;
-        let (new, _counted) = (NewFile::nameless(file), Counted::new(&self.ground.nameless));
-        arrivals.waiting.push(Arrival { number, new, home, look, _counted });
-        arrivals.finish()
+        .map_err(failed)?;
+        let home = self.directories(number).map_err(failed)?;
+        if let Some(other) = self.other_name(number) {
+            partial.is_instead(self.open_other(&other).map_err(failed)?);
+        }
+        partial.end(cut, |ending| {
+            let look = self.tree.look(number);
+            if ending != Ending::Again {
+                let applied = self.ground.placer.apply(partial.file(), &self.metadata(number));
+                applied.map_err(|e| failed(e.into()))?;
+            }
+            if let Some(home) = home {
+                let file = partial.file().try_clone().map_err(failed)?;
+                let mut arrivals = Arrivals::new(self, number..number + 1);
+                arrivals.changed = ending != Ending::Whole;
+                let (new, _counted) = (NewFile::nameless(file), Counted::new(&self.ground.nameless));
+                arrivals.waiting.push(Arrival { number, new, home, look, _counted });
+                arrivals.finish()?;
+            }
+            let names = rustix::fs::fstat(partial.file()).map_err(|e| failed(e.into()))?.st_nlink;
+            if let Some(shown) = self.shown().filter(|_| names == 0) {
+                shown.nameless(number, partial.file());
+            }
+            Ok(())
+        })
+    }
+
+    /// Opens a name that is on the disk already.
+    fn open_other(&self, other: &Other) -> io::Result<File> {
+        let open = |access| {
+            let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            rustix::fs::openat(&other.dir, self.tree.name(other.node), flags, Mode::empty())
+        };
+        // Where we may not write it nobody opens it to do so.
+        let file = File::from(open(OFlags::RDWR).or_else(|_| open(OFlags::RDONLY))?);
+        match rustix::fs::fstat(&file)?.st_ino == other.ino {
+            true => Ok(file),
+            false => Err(Errno::STALE.into()),
+        }
     }
 
     /// A file that has no content, or with `emptied` is about to have none.
     pub(super) fn arrive_empty(&self, number: u32, emptied: bool) -> Result<(), LayerError> {
         let mut arrivals = Arrivals::new(self, number..number + 1);
-        arrivals.emptied = emptied;
+        arrivals.changed = emptied;
         arrivals.add(number, &self.metadata(number), |_| Ok(()))?;
         arrivals.finish()
     }

@@ -1,14 +1,13 @@
 //! What was brought is remembered by digest: if it changes or moves it need not be sent again.
 use super::content::Content;
+use super::ranges::Partial;
 use super::tree::Place;
 use super::{Absent, Layer};
 use crate::layer::tar::{Extent, padding};
 use crate::state::chunk::{self, ChunkDigest, Digests};
 use crate::state::head::layer_id;
 use crate::state::restore::lenders::Want;
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 
 /// Bytes that are read at once of a file that is here.
 const READ_BYTES: usize = 256 << 10;
@@ -30,8 +29,8 @@ impl Absent {
         self.remember(chunk::places(want.layer, want.from, &[part], digests.take()));
     }
 
-    /// A file that came by range is whole.
-    pub(super) fn saw_whole(&self, file: &File, content: &Content) -> io::Result<()> {
+    /// All of a file that came by range is there. What programs may have written by now is not what a layer has.
+    pub(super) fn saw_whole(&self, partial: &Partial, content: &Content) -> io::Result<()> {
         let mut buffer = vec![0; READ_BYTES];
         for piece in content.within(0..content.size()) {
             let layer = self.layers.get(piece.layer as usize);
@@ -39,12 +38,15 @@ impl Absent {
             let (mut digests, mut at) = (Digests::new(content.size()), piece.at);
             while at < piece.range().end {
                 let buffer = &mut buffer[..(piece.range().end - at).min(READ_BYTES as u64) as usize];
-                file.read_exact_at(buffer, at)?;
+                if !partial.read_of_version(buffer, at)? {
+                    return Ok(());
+                }
                 digests.update(at, buffer);
                 at += buffer.len() as u64;
             }
             let part = Extent { offset: piece.at, len: piece.length };
-            self.remember(chunk::places(id, piece.stream, &[part], digests.take()));
+            let chunks = chunk::places(id, piece.stream, &[part], digests.take());
+            partial.unless_whole(|| self.remember(chunks));
         }
         Ok(())
     }

@@ -8,10 +8,10 @@ use super::Absent;
 use super::lost::{Lost, LostFiles};
 use super::outcome::Outcome;
 use super::pace::Pace;
-use super::ranges::{Ranges, Reader};
+use super::ranges::{Partial, Ranges, Reader};
 use super::tree::Place;
+use crate::layer::Buffers;
 use crate::layer::frame::FRAME_RAW_MAX;
-use crate::layer::{Buffers, LayerError};
 use crate::remote::Store;
 use crate::state::restore::fetch::Source;
 use crate::state::restore::{Counters, RestoreError};
@@ -39,6 +39,15 @@ const BRING_AT_ONCE: usize = 8;
 pub type Failure = Arc<RestoreError>;
 
 type Flight = Shared<BoxFuture<'static, Result<(), Failure>>>;
+
+/// What a cut leaves of a file is here, for nobody to see yet.
+#[derive(Debug)]
+pub struct Beginning {
+    file: u32,
+    length: u64,
+    /// Of a large one that is absent.
+    partial: Option<Arc<Partial>>,
+}
 
 /// See the module.
 pub struct Hydrator {
@@ -169,13 +178,16 @@ impl Hydrator {
 
     /// Brings a large file; in the background (`yields`) those who wait go first.
     async fn whole(&self, file: u32, yields: bool) -> Result<(), Failure> {
-        let turn = async |bytes| {
-            let background = if yields { Some(self.wait_turn(bytes).await) } else { None };
-            (!self.is_stopped()).then_some(background)
-        };
-        let step = self.step(yields);
-        let came = self.ranges.whole(file, step, turn).await;
+        let turn = async |bytes| self.turn(bytes, yields).await;
+        let came = self.ranges.whole(file, self.step(yields), turn).await;
         came.inspect_err(|failure| self.lost.note_whole(&self.absent, file..file + 1, failure))
+    }
+
+    /// Waits until a step of so many bytes may begin; `None` if none may any more. What it returns is kept until
+    /// the step is over.
+    async fn turn(&self, bytes: u64, yields: bool) -> Option<impl Sized> {
+        let background = if yields { Some(self.wait_turn(bytes).await) } else { None };
+        (!self.is_stopped()).then_some(background)
     }
 
     /// Opens a file that is read by range, if it is large enough and absent.
@@ -256,17 +268,37 @@ impl Hydrator {
         first..last + 1
     }
 
-    /// Whether a program may empty a file; else the error it is told.
-    pub fn may_empty(&self, file: u32) -> std::io::Result<()> {
+    /// Whether a program may cut a file; else the error it is told.
+    pub fn may_cut(&self, file: u32) -> std::io::Result<()> {
         self.absent.may_be_written(file)
     }
 
-    /// Makes a file without its content, which is about to be emptied. What it is until then no version has.
-    pub fn empty(&self, file: u32) -> Result<(), LayerError> {
-        if self.ranges.serves(file) {
-            return self.ranges.empty(file);
+    /// Brings what a cut to a `length` leaves of a file. It is [`cut`](Self::cut) then.
+    pub async fn beginning(self: &Arc<Self>, file: u32, length: u64) -> Result<Beginning, Failure> {
+        if !self.ranges.serves(file) {
+            if length > 0 {
+                self.bring(vec![file]).await?;
+            }
+            return Ok(Beginning { file, length, partial: None });
         }
-        self.absent.arrive_empty(file, true)
+        let _waiting = self.turns.wait();
+        let turn = async |bytes| self.turn(bytes, false).await;
+        let came = self.ranges.beginning(file, length, RUN_BYTES, turn).await;
+        let note = |failure: &Failure| self.lost.note(&self.absent, file..file + 1, &(0..length), failure);
+        Ok(Beginning { file, length, partial: came.inspect_err(note)? })
+    }
+
+    /// Puts a file in its places without what is cut off, if it is absent. What it is until the caller gives it its
+    /// length no version has. If it fails nothing has changed.
+    pub fn cut(&self, beginning: &Beginning) -> Result<(), Failure> {
+        match beginning {
+            Beginning { partial: Some(partial), length, .. } => self.ranges.cut(partial, *length),
+            Beginning { file, length: 0, .. } => {
+                let made = self.absent.arrive_empty(*file, true);
+                made.map_err(|source| Arc::new(RestoreError::Finish { source }))
+            }
+            Beginning { .. } => Ok(()),
+        }
     }
 
     /// Nothing more is put on the disk.

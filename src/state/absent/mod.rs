@@ -40,6 +40,7 @@ pub use log::Fate;
 pub use overlay::Restated;
 pub use pace::Pace;
 pub use referred::Referred;
+pub use removal::Held;
 pub use store::Source;
 pub use strayed::Strayed;
 
@@ -52,9 +53,11 @@ use crate::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 use log::{Event, Log};
 use moved::Moved;
 use place::Ground;
+use ranges::Partials;
 use recorder::Recorder;
 use rustix::fs::{AtFlags, Stat};
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -69,6 +72,8 @@ const NOWHERE: Node = u32::MAX;
 pub trait Shown: Send + Sync {
     /// An absent file is on the disk now; `stat` is of it. Called in the turn.
     fn arrived(&self, file: u32, stat: &Stat);
+    /// A file that came has no name any more: who has it open reaches it by this.
+    fn nameless(&self, file: u32, came: &File);
     /// Something came to the disk below a directory that was moved: no version has it there.
     fn came_below(&self, path: &RelPath);
     /// Something came to the disk that is not as the version has it.
@@ -117,6 +122,7 @@ pub struct Absent {
     trusted: bool,
     turn: Mutex<Log>,
     moved: Moved,
+    partials: Partials,
     recorder: Recorder,
     /// Held shared by whoever adds or removes a name in a directory or changes its attributes, alone by
     /// whoever makes an absent entry there and sets the directory's times back: those belong to what programs
@@ -173,6 +179,7 @@ impl Absent {
             trusted,
             turn: Mutex::new(log),
             moved: Moved::default(),
+            partials: Partials::default(),
             // Who resumes does not start cold.
             recorder: Recorder::new(!trusted),
             moves: RwLock::new(()),
@@ -348,6 +355,7 @@ impl Absent {
             if let Some(file) = file.filter(|file| !self.wants(*file)) {
                 self.files.fetch_sub(1, Ordering::Relaxed);
                 self.bytes.fetch_sub(self.tree.file(file).size, Ordering::Relaxed);
+                self.partials.let_go(file);
             }
         }
     }

@@ -64,7 +64,7 @@ impl Absent {
     }
 
     /// Where a file is now, under the first of its names.
-    pub(super) fn path_of_file(&self, file: u32) -> Option<RelPath> {
+    pub fn path_of_file(&self, file: u32) -> Option<RelPath> {
         let names = self.names_of(file);
         let standing = names.iter().find(|node| self.stands(**node)).or(names.first());
         standing.and_then(|node| self.path_of(*node))

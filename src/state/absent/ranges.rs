@@ -6,9 +6,12 @@
 mod ahead;
 mod fetch;
 mod partial;
+mod partials;
 mod present;
 
+pub(super) use partial::Ending;
 pub use partial::Partial;
+pub(super) use partials::{KEPT_MAX, Partials};
 
 use super::Absent;
 use super::content::Content;
@@ -20,7 +23,6 @@ use crate::sync::Mutex;
 use ahead::Ahead;
 use fetch::{Flight, Frames, blocking};
 use futures::{StreamExt, TryStreamExt};
-use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -41,8 +43,6 @@ const STEPS: usize = 3;
 const READS_MAX: usize = 16;
 /// How often a read is tried whose content a full disk takes away again.
 const READ_TRIES: usize = 4;
-/// Files that nobody has open keep what was read of them, up to so many. Each keeps a descriptor.
-pub(super) const KEPT_MAX: usize = 64;
 
 /// Who reads a large file that may not be here: one for each open.
 #[derive(Debug)]
@@ -77,7 +77,6 @@ impl Reader {
 pub struct Ranges {
     absent: Arc<Absent>,
     frames: Arc<Frames>,
-    partials: Mutex<HashMap<u32, Arc<Partial>>>,
     handle: Handle,
     reads: Semaphore,
     /// The disk can keep files without names.
@@ -97,7 +96,6 @@ impl Ranges {
             frames: Arc::new(Frames::new(absent.clone(), store, handle.clone(), counters)),
             handle,
             absent,
-            partials: Mutex::default(),
             reads: Semaphore::new(READS_MAX),
         }
     }
@@ -113,19 +111,19 @@ impl Ranges {
     }
 
     fn partial(&self, file: u32) -> io::Result<Arc<Partial>> {
-        if let Some(partial) = self.partials.lock().get(&file) {
-            return Ok(partial.clone()); // also one that lost its names while it was open
+        let partials = &self.absent.partials;
+        if let Some(partial) = partials.get(file) {
+            return Ok(partial);
         }
         if !self.absent.wants(file) {
             return Err(io::ErrorKind::NotFound.into());
         }
         let empty = self.absent.begin_nameless(file)?;
-        let partial = Arc::new(Partial::new(file, self.absent.tree().file(file), empty));
-        let mut partials = self.partials.lock();
-        if partials.len() >= KEPT_MAX {
-            partials.retain(|_, partial| Arc::strong_count(partial) > 1);
+        let partial = partials.keep(Partial::new(file, self.absent.tree().file(file), empty));
+        if !self.absent.wants(file) {
+            partials.let_go(file); // nobody would any more
         }
-        Ok(partials.entry(file).or_insert(partial).clone())
+        Ok(partial)
     }
 
     /// Brings what is missing of a range, and more ahead of who reads on; then reads it.
@@ -133,11 +131,14 @@ impl Ranges {
         let partial = &reader.partial;
         let failed = |e: io::Error| self.failed(partial, LayerError::io("cannot read file", e));
         for _ in 0..READ_TRIES {
-            let content = self.frames.content(partial).await?;
-            let flights = self.ask(reader, content, &range, true);
-            for flight in flights {
-                flight.await?;
-            }
+            let brought = async {
+                let content = self.frames.content(partial).await?;
+                for flight in self.ask(reader, content, &range, true) {
+                    flight.await?;
+                }
+                Ok(())
+            };
+            unless_ended(partial, brought).await?;
             let _one_of_few = self.reads.acquire().await;
             let (own, range) = (partial.clone(), range.clone());
             let read = blocking(move || {
@@ -172,8 +173,8 @@ impl Ranges {
     /// All of a file was read: it is as if it had been brought.
     async fn end(&self, partial: &Arc<Partial>) {
         let (own, absent) = (partial.clone(), self.absent.clone());
-        match blocking(move || absent.adopt(&own, false)).await {
-            Ok(Ok(())) => drop(self.partials.lock().remove(&partial.number())),
+        match blocking(move || absent.adopt(&own, None)).await {
+            Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!(%error, "what was read cannot take its place yet"),
             Err(_) => {}
         }
@@ -196,42 +197,106 @@ impl Ranges {
         if now.is_empty() { Vec::new() } else { self.frames.ask(partial, content, now, READ_FRAMES) }
     }
 
-    /// Where a file has data or, with `hole`, a hole, at or after `offset`; `None` behind the last.
-    pub async fn seek(&self, reader: &Reader, offset: u64, hole: bool) -> Result<Option<u64>, Failure> {
-        let content = self.frames.content(&reader.partial).await?;
-        if offset >= content.size() {
-            return Ok(None);
-        }
-        Ok(if hole { Some(content.hole_after(offset)) } else { content.data_after(offset) })
+    /// Where a file has data or, with `hole`, a hole, at or after `offset`; `None` behind the last. The outer `None`:
+    /// it is whole, and the disk knows.
+    pub async fn seek(
+        &self,
+        reader: &Reader,
+        offset: u64,
+        hole: bool,
+    ) -> Result<Option<Option<u64>>, Failure> {
+        let sought = async {
+            let content = self.frames.content(&reader.partial).await?;
+            let found = if hole { Some(content.hole_after(offset)) } else { content.data_after(offset) };
+            Ok(Some(found.filter(|_| offset < content.size())))
+        };
+        unless_ended(&reader.partial, sought).await
     }
 
-    /// Brings all of a file and puts it in its places, in steps of so many bytes. `turn` is awaited before
-    /// each, is told how many are missing, and what it returns is kept until the step is over.
+    /// Brings all of a file and puts it in its places, or in none if it has lost them while somebody has it open.
+    /// The rest as in [`gather`](Self::gather).
     pub(super) async fn whole<T, F: Future<Output = Option<T>>>(
         self: &Arc<Self>,
         file: u32,
         step: u64,
         turn: impl Fn(u64) -> F,
     ) -> Result<(), Failure> {
-        if !self.absent.wants(file) {
-            return Ok(()); // nothing, not even for who has it open without a name
+        let Some(partial) = self.found(file).await? else { return Ok(()) };
+        self.gather(&partial, u64::MAX, step, turn).await?;
+        let (own, absent) = (partial.clone(), self.absent.clone());
+        let ended = blocking(move || absent.adopt(&own, None)).await?;
+        ended.map_err(|e| self.failed(&partial, e))
+    }
+
+    /// Brings what a cut to a `length` leaves of a file, which nobody sees of it until it is [`cut`](Self::cut).
+    /// `None`: it is not absent.
+    pub(super) async fn beginning<T, F: Future<Output = Option<T>>>(
+        self: &Arc<Self>,
+        file: u32,
+        length: u64,
+        step: u64,
+        turn: impl Fn(u64) -> F,
+    ) -> Result<Option<Arc<Partial>>, Failure> {
+        let Some(partial) = self.found(file).await? else { return Ok(None) };
+        self.gather(&partial, length, step, turn).await?;
+        if length > 0 {
+            // What the cut waits for is on the disk by then: it is one pass of the gate.
+            let own = partial.clone();
+            let synced = blocking(move || own.file().sync_data()).await?;
+            synced.map_err(|e| self.failed(&partial, LayerError::io("cannot write file", e)))?;
         }
+        Ok(Some(partial))
+    }
+
+    /// Puts a file in its places without what is cut off. Nothing has changed if that fails; it is as long as it was
+    /// if somebody put all of it there first.
+    pub(super) fn cut(&self, partial: &Partial, length: u64) -> Result<(), Failure> {
+        self.absent.adopt(partial, Some(length)).map_err(|e| self.failed(partial, e))
+    }
+
+    /// The file if it is absent, or has lost its names while it was open.
+    async fn found(self: &Arc<Self>, file: u32) -> Result<Option<Arc<Partial>>, Failure> {
         let own = self.clone();
-        let partial = match blocking(move || own.partial(file)).await? {
-            Ok(partial) => partial,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        match blocking(move || own.partial(file)).await? {
+            Ok(partial) => Ok(Some(partial)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => {
                 let source = LayerError::io("cannot make a file", e);
-                return Err(Arc::new(RestoreError::Finish { source }));
+                Err(Arc::new(RestoreError::Finish { source }))
             }
-        };
-        let content = self.frames.content(&partial).await?.clone();
+        }
+    }
+
+    /// Brings what is missing of the first `length` bytes of a file, in steps of so many. `turn` is awaited before
+    /// each, is told how many are missing, and what it returns is kept until the step is over.
+    async fn gather<T, F: Future<Output = Option<T>>>(
+        &self,
+        partial: &Arc<Partial>,
+        length: u64,
+        step: u64,
+        turn: impl Fn(u64) -> F,
+    ) -> Result<(), Failure> {
+        if length == 0 || partial.is_whole() {
+            return Ok(());
+        }
+        unless_ended(partial, self.gathered(partial, length, step, turn)).await
+    }
+
+    async fn gathered<T, F: Future<Output = Option<T>>>(
+        &self,
+        partial: &Arc<Partial>,
+        length: u64,
+        step: u64,
+        turn: impl Fn(u64) -> F,
+    ) -> Result<(), Failure> {
+        let content = self.frames.content(partial).await?.clone();
+        let length = length.min(content.size());
         let discards = partial.discards();
-        let steps = (0..content.size()).step_by(step as usize);
+        let steps = (0..length).step_by(step as usize);
         let steps = futures::stream::iter(steps).map(|start| {
-            let (partial, content, turn) = (&partial, &content, &turn);
+            let (content, turn) = (&content, &turn);
             async move {
-                let range = start..(start + step).min(content.size());
+                let range = start..(start + step).min(length);
                 let bytes = partial.missing(range.clone()).iter().map(|r| r.end - r.start).sum();
                 if bytes == 0 {
                     return Ok(());
@@ -248,12 +313,8 @@ impl Ranges {
         steps.buffer_unordered(STEPS).try_collect::<()>().await?;
         if partial.discards() != discards {
             let full = LayerError::io("cannot write file", rustix::io::Errno::NOSPC);
-            return Err(self.failed(&partial, full));
+            return Err(self.failed(partial, full));
         }
-        let (own, absent) = (partial.clone(), self.absent.clone());
-        let ended = blocking(move || absent.adopt(&own, false)).await?;
-        ended.map_err(|e| self.failed(&partial, e))?;
-        self.partials.lock().remove(&file);
         Ok(())
     }
 
@@ -269,23 +330,22 @@ impl Ranges {
         Ok(())
     }
 
-    /// Puts a file in its places without its content, which is about to be emptied.
-    pub(super) fn empty(&self, file: u32) -> Result<(), LayerError> {
-        match self.partial(file) {
-            Ok(partial) => {
-                self.absent.adopt(&partial, true)?;
-                self.partials.lock().remove(&file);
-                Ok(())
-            }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(e) => Err(LayerError::io("cannot make a file", e)),
-        }
-    }
-
     fn failed(&self, partial: &Partial, source: LayerError) -> Failure {
         let layer = self.absent.layers().get(partial.row().place.layer as usize);
         let key = layer.map(|layer| layer.source.key.clone()).unwrap_or_default();
         Arc::new(RestoreError::Layer { key, source })
+    }
+}
+
+/// What is brought of a file, or nothing once that has ended: nothing more of it comes then.
+async fn unless_ended<T: Default>(
+    partial: &Partial,
+    brought: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    tokio::select! {
+        biased;
+        () = partial.ended() => Ok(T::default()),
+        brought = brought => brought,
     }
 }
 

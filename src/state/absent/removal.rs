@@ -1,19 +1,37 @@
 //! What programs remove of what is not here, and what a version says of it since.
+use super::log::Log;
 use super::tree::{Node, ROOT};
 use super::{Absent, Fate};
 use crate::path::RelPath;
+use crate::sync::MutexGuard;
 use std::io;
 use std::os::fd::AsFd;
 
+/// An absent entry that cannot come as long as this lives.
+#[derive(Debug)]
+pub struct Held<'a> {
+    absent: &'a Absent,
+    turn: MutexGuard<'a, Log>,
+    node: Node,
+}
+
+impl Held<'_> {
+    /// A program removed it, or put another in its place.
+    pub fn removed(mut self) -> io::Result<()> {
+        self.absent.note(&mut self.turn, Fate::Removed, &[self.node])
+    }
+}
+
 impl Absent {
-    /// A program removed an absent entry, or put another in its place. Whether it was absent.
-    pub fn remove(&self, node: Node) -> io::Result<bool> {
+    /// Holds an entry that is about to be removed, or replaced; the log has room to say so then. `None`: it is not
+    /// absent.
+    pub fn hold(&self, node: Node) -> io::Result<Option<Held<'_>>> {
         let mut turn = self.turn.lock();
-        let absent = self.is_absent(node);
-        if absent {
-            self.note(&mut turn, Fate::Removed, &[node])?;
+        if !self.is_absent(node) {
+            return Ok(None);
         }
-        Ok(absent)
+        turn.reserve(1)?;
+        Ok(Some(Held { absent: self, turn, node }))
     }
 
     /// A program removed a directory of the tree, which was empty.

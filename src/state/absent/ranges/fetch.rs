@@ -190,6 +190,10 @@ impl Frames {
         let dictionary = self.dictionary(layer).await?;
         let mut stored = Stored::open(self, layer, frames.clone()).await?;
         for frame in frames {
+            if partial.is_whole() {
+                done(frame); // it was cut: nobody wants the rest
+                continue;
+            }
             let bytes = stored.frame(frame).await?;
             let (own, content, absent) = (partial.clone(), content.clone(), self.absent.clone());
             let dictionary = dictionary.clone();

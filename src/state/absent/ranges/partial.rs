@@ -4,8 +4,7 @@
 //! twice. Until then nobody but this module writes it; from then on this module never does.
 use super::fetch::Flight;
 use super::present::Present;
-use crate::layer::extract::Placer;
-use crate::layer::{LayerError, Metadata};
+use crate::layer::LayerError;
 use crate::state::absent::content::Content;
 use crate::state::absent::tree::FileRow;
 use crate::sync::{Mutex, RwLock};
@@ -15,16 +14,27 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use tokio::sync::OnceCell;
+use std::sync::{Arc, OnceLock};
+use tokio::sync::{Notify, OnceCell};
+
+/// As what a large file gets its names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::state::absent) enum Ending {
+    /// As the version has it.
+    Whole,
+    /// Cut.
+    Cut,
+    /// It had ended before, and may have been written since: some names are missing.
+    Again,
+}
 
 /// The number of a layer and of a frame in it.
 pub(super) type Frame = (u32, usize);
 
 #[derive(Debug, Default)]
 struct State {
-    /// All of it is there: it is a file like any other.
+    /// All of it is there, or as much as a cut has left: it is a file like any other.
     whole: bool,
     present: Present,
 }
@@ -36,12 +46,16 @@ pub struct Partial {
     file: File,
     /// Where its content is; found when somebody reads it first.
     pub(super) content: OnceCell<Arc<Content>>,
+    /// The one that has its names, if a daemon that was killed had brought that.
+    instead: OnceLock<File>,
     /// Held alone by who writes parts or ends that, shared by who reads what is there.
     state: RwLock<State>,
     /// Frames under way. Owner: [`fetch`](super::fetch).
     pub(super) flights: Mutex<HashMap<Frame, Flight>>,
     /// Somebody has begun to give it its names because all of it is there.
     ending: AtomicBool,
+    /// Told when it is whole.
+    ended: Notify,
     /// How often a full disk made it forget what was there.
     discards: AtomicU64,
 }
@@ -59,9 +73,11 @@ impl Partial {
             row,
             file,
             content: OnceCell::new(),
+            instead: OnceLock::new(),
             state: RwLock::default(),
             flights: Mutex::default(),
             ending: AtomicBool::new(false),
+            ended: Notify::new(),
             discards: AtomicU64::new(0),
         }
     }
@@ -81,12 +97,52 @@ impl Partial {
 
     /// What it is kept in; the file itself once it is whole.
     pub fn file(&self) -> &File {
-        &self.file
+        self.instead.get().unwrap_or(&self.file)
     }
 
-    /// Whether all of it is there.
+    /// The same content has its names already: whoever has it open reads and writes that.
+    pub(in crate::state::absent) fn is_instead(&self, named: File) {
+        let _first = self.instead.set(named);
+    }
+
+    /// Whether all of it is there that is wanted.
     pub fn is_whole(&self) -> bool {
         self.state.read().whole
+    }
+
+    /// Waits until it is whole. Who cuts it asks nobody who waits for its content, and those may hold what the cut of a
+    /// flush wants to hold: they go on then, whatever the store does.
+    pub(super) async fn ended(&self) {
+        loop {
+            let mut told = std::pin::pin!(self.ended.notified());
+            told.as_mut().enable();
+            if self.is_whole() {
+                return;
+            }
+            told.await;
+        }
+    }
+
+    /// Fills a buffer with what the version has there; `false` if that is not here, or if programs may have written it.
+    pub(in crate::state::absent) fn read_of_version(
+        &self,
+        buffer: &mut [u8],
+        offset: u64,
+    ) -> io::Result<bool> {
+        let state = self.state.read();
+        let is_here = !state.whole && state.present.has(&(offset..offset + buffer.len() as u64));
+        if is_here {
+            self.file.read_exact_at(buffer, offset)?;
+        }
+        Ok(is_here)
+    }
+
+    /// Does something that is only right while no program can have written it.
+    pub(in crate::state::absent) fn unless_whole(&self, work: impl FnOnce()) {
+        let state = self.state.read();
+        if !state.whole {
+            work();
+        }
     }
 
     /// Whether all of it is there and nobody has begun to give it its names: the caller does.
@@ -125,7 +181,7 @@ impl Partial {
         }
         let mut done = 0;
         while done < length {
-            match self.file.read_at(&mut buffer[done..length], offset + done as u64)? {
+            match self.file().read_at(&mut buffer[done..length], offset + done as u64)? {
                 0 => break,
                 n => done += n,
             }
@@ -192,26 +248,58 @@ impl Partial {
         Ok(())
     }
 
-    /// It is about to get its name: all of it is there, or with `emptied` none of it is wanted.
+    /// Ends it: all of it is there or, with a `cut`, as much of its beginning as that leaves. `place` gives it its
+    /// attributes and names, and nobody reads it meanwhile. As what it ends, the first one decides; if he fails it
+    /// is as it was, unless it has a name by then.
     pub(in crate::state::absent) fn end(
         &self,
-        placer: &Placer,
-        meta: &Metadata,
-        emptied: bool,
+        cut: Option<u64>,
+        place: impl FnOnce(Ending) -> Result<(), LayerError>,
     ) -> Result<(), LayerError> {
+        let failed = |e| LayerError::io("cannot end a file", e);
         let mut state = self.state.write();
         if state.whole {
-            return Ok(());
+            return place(Ending::Again);
         }
-        let failed = |e| LayerError::io("cannot end a file", e);
-        if emptied {
-            self.file.set_len(0).map_err(failed)?;
-        } else if !state.present.has(&(0..self.row.size)) {
+        let Some(length) = cut.filter(|length| *length < self.row.size) else {
+            if !state.present.has(&(0..self.row.size)) {
+                return Err(failed(io::ErrorKind::Interrupted.into()));
+            }
+            let placed = place(Ending::Whole);
+            self.is_ended(&mut state, placed.is_ok());
+            return placed;
+        };
+        if !state.present.has(&(0..length)) {
             return Err(failed(io::ErrorKind::Interrupted.into()));
         }
-        placer.apply(&self.file, meta).map_err(|e| failed(e.into()))?;
-        state.whole = true;
-        Ok(())
+        let placed = self.file.set_len(length).map_err(failed).and_then(|()| place(Ending::Cut));
+        if self.is_ended(&mut state, placed.is_ok()) {
+            return Ok(()); // whoever can see it sees it cut
+        }
+        self.take_back(&mut state, length);
+        placed
+    }
+
+    /// Whether it is whole from now on: it is in its places, or at least in one of them.
+    fn is_ended(&self, state: &mut State, is_placed: bool) -> bool {
+        let has_name = || rustix::fs::fstat(self.file()).is_ok_and(|stat| stat.st_nlink > 0);
+        state.whole = is_placed || has_name();
+        if state.whole {
+            self.ended.notify_waiters();
+        }
+        state.whole
+    }
+
+    /// It was cut for nobody: what it lost by that is missing again.
+    fn take_back(&self, state: &mut State, length: u64) {
+        state.present.cut(length);
+        self.ending.store(false, Ordering::Relaxed);
+        // Where that fails nothing of the rest is there, and what is written makes it longer again.
+        if self.file.set_len(self.row.size).is_ok()
+            && let Some(content) = self.content.get()
+        {
+            content.holes().for_each(|hole| state.present.add(hole));
+        }
     }
 }
 
@@ -260,28 +348,76 @@ mod tests {
         assert_eq!(read(&partial, 29..70), None);
         assert_eq!(read(&partial, 30..71), None);
         assert_eq!(read(&partial, 100..200), Some(vec![]));
-        let meta = Metadata { mode: 0o640, ..Metadata::default() };
-        assert!(partial.end(&Placer::default(), &meta, false).is_err(), "parts are missing");
+        let end = |cut, placed| {
+            partial.end(cut, |ending| {
+                assert_eq!(ending, placed);
+                Ok(())
+            })
+        };
+        assert!(end(None, Ending::Whole).is_err(), "parts are missing");
+        assert!(end(Some(20), Ending::Cut).is_err(), "so they are of its beginning");
         partial.store(&content, 0, 500..520, &[6; 20]).expect("store");
         partial.store(&content, 0, 540..570, &[8; 30]).expect("store");
         assert_eq!(read(&partial, 90..200), Some(vec![8; 10]));
-        partial.end(&Placer::default(), &meta, false).expect("end");
+        end(None, Ending::Whole).expect("end");
         assert!(partial.is_whole());
+        end(Some(20), Ending::Again).expect("again");
+        assert_eq!(partial.file().metadata().expect("stat").len(), 100);
+    }
+
+    /// A program that is told that its truncation failed has changed nothing.
+    #[test]
+    fn what_was_cut_and_not_named_is_as_it_was() {
+        let full = || Err(LayerError::io("cannot name", Errno::NOSPC));
+        for cut in [0, 20, 45] {
+            let (partial, content) = (partial(100), Arc::new(content()));
+            partial.content.set(content.clone()).expect("content");
+            partial.lay_out(&content).expect("length");
+            partial.store(&content, 0, 500..530, &[1; 30]).expect("store");
+            partial.store(&content, 0, 560..570, &[3; 10]).expect("store");
+            partial.end(Some(cut), |_| full()).expect_err("no name");
+            assert!(!partial.is_whole());
+            assert_eq!(partial.file().metadata().expect("stat").len(), 100);
+            assert_eq!(read(&partial, 95..100), None, "{cut}: it was cut off");
+            assert_eq!(
+                read(&partial, cut.max(40)..60),
+                Some(vec![0; 60 - cut.max(40) as usize]),
+                "{cut}: a hole"
+            );
+            partial.store(&content, 0, 500..570, &[[1; 30].as_slice(), &[2; 40]].concat()).expect("store");
+            assert_eq!(
+                read(&partial, 10..100),
+                Some([vec![1; 30], vec![0; 20], vec![2; 40]].concat()),
+                "{cut}"
+            );
+            assert!(partial.begin_end(), "{cut}: it is all there");
+            partial.end(None, |_| full()).expect_err("no name");
+            assert!(!partial.is_whole(), "{cut}: nobody can write it");
+            partial.end(None, |_| Ok(())).expect("end");
+        }
+        // Nothing of it was known yet.
+        let partial = partial(100);
+        partial.end(Some(0), |_| full()).expect_err("no name");
+        assert_eq!(read(&partial, 0..1), None);
     }
 
     #[test]
     fn what_is_whole_is_written_no_more() {
-        for emptied in [false, true] {
+        for cut in [None, Some(45), Some(0)] {
             let (partial, content) = (partial(100), content());
             partial.lay_out(&content).expect("length");
-            if !emptied {
-                partial.store(&content, 0, 500..570, &[1; 70]).expect("store");
+            match cut {
+                None => partial.store(&content, 0, 500..570, &[1; 70]).expect("store"),
+                Some(45) => partial.store(&content, 0, 500..530, &[1; 30]).expect("store"),
+                Some(_) => {}
             }
-            partial.end(&Placer::default(), &Metadata::default(), emptied).expect("end");
+            let length = || partial.file().metadata().expect("stat").len();
+            partial.end(cut, |_| Ok(())).expect("end");
+            assert_eq!(length(), cut.unwrap_or(100));
             partial.file().set_len(5).expect("somebody truncates it");
             partial.store(&content, 0, 500..570, &[2; 70]).expect("too late");
             partial.lay_out(&content).expect("too late");
-            assert_eq!(partial.file().metadata().expect("stat").len(), 5);
+            assert_eq!(length(), 5);
             assert_eq!(read(&partial, 0..100).map(|bytes| bytes.len()), Some(5));
             assert!(partial.missing(0..100).is_empty());
         }

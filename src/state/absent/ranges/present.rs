@@ -20,6 +20,14 @@ impl Present {
         self.ranges.splice(first..last, std::iter::once(start..end));
     }
 
+    /// Nothing is there from `length` on.
+    pub(super) fn cut(&mut self, length: u64) {
+        self.ranges.truncate(self.ranges.partition_point(|r| r.start < length));
+        if let Some(last) = self.ranges.last_mut() {
+            last.end = last.end.min(length);
+        }
+    }
+
     pub(super) fn has(&self, range: &Range<u64>) -> bool {
         range.is_empty()
             || self
@@ -67,6 +75,11 @@ mod tests {
                 let range = start..start + random(65 - start);
                 present.add(range.clone());
                 range.for_each(|n| bytes[n as usize] = true);
+                if random(4) == 0 {
+                    let length = random(65);
+                    present.cut(length);
+                    bytes[length as usize..].fill(false);
+                }
                 let start = random(64);
                 let asked = start..start + random(65 - start);
                 let all = asked.clone().all(|n| bytes[n as usize]);

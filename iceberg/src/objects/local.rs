@@ -3,10 +3,11 @@ use super::{Listing, ObjectError, ObjectInfo, Objects};
 use crate::location::Location;
 use async_trait::async_trait;
 use bytes::Bytes;
+use rustix::fs::OFlags;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Files of this machine, by `file:` locations; with a folder, other schemes too: `s3://bucket/key` is then
@@ -141,12 +142,20 @@ impl Objects for LocalObjects {
     }
 }
 
+/// Opens a plain file; waits for nobody where it is none.
 fn open(location: &Location, path: &Path) -> Result<File, ObjectError> {
-    let file = File::open(path).map_err(error(location))?;
-    if file.metadata().map_err(error(location))?.is_dir() {
-        return Err(ObjectError::NotFound { location: location.clone() });
+    let mut options = File::options();
+    let file = options
+        .read(true)
+        .custom_flags(OFlags::NONBLOCK.bits() as i32)
+        .open(path)
+        .map_err(error(location))?;
+    let kind = file.metadata().map_err(error(location))?.file_type();
+    match kind {
+        _ if kind.is_file() => Ok(file),
+        _ if kind.is_dir() => Err(ObjectError::NotFound { location: location.clone() }),
+        _ => Err(failed(location, "it is no plain file")),
     }
-    Ok(file)
 }
 
 fn walk(
@@ -215,6 +224,12 @@ mod tests {
         let folder = objects.list(&"s3://b/wh/t/".parse().unwrap(), true, None).await.unwrap();
         assert_eq!(folder.objects.len(), 1);
         assert_eq!(folder.folders, ["s3://b/wh/t/data/".parse().unwrap()]);
+        // What is no file has no bytes, and is not waited for.
+        let pipe = dir.path().join("s3/b/wh/t/pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let pipe: Location = "s3://b/wh/t/pipe".parse().unwrap();
+        assert!(matches!(objects.get(&pipe, 10).await, Err(ObjectError::Failed { .. })));
+        assert!(matches!(objects.head(&pipe).await, Err(ObjectError::Failed { .. })));
         assert_eq!(
             objects.list(&"s3://b/none/".parse().unwrap(), true, None).await.unwrap(),
             Listing::default()

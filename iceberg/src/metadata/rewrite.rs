@@ -44,16 +44,25 @@ pub(crate) trait Paths {
     fn source(&self) -> String;
 }
 
-/// Leaves of the partition specs and sort orders those that a schema of before has the columns of: several readers bind
-/// all of them to the current schema. A snapshot's files know no others, which came with later columns.
-fn bind(out: &mut Object, ids: &BTreeSet<i64>) -> Result<(), String> {
-    let has_all = |of: &Value| {
-        let mut fields = of["fields"].as_array().into_iter().flatten();
-        let source = |field: &Value| field["source-id"].as_i64().is_none_or(|id| ids.contains(&id));
-        fields.all(|field| field["transform"] == "void" || source(field))
-    };
+/// The columns of a schema of before, `own`, and with them those that it or one before it has had.
+struct Columns {
+    own: BTreeSet<i64>,
+    had: BTreeSet<i64>,
+}
+
+/// Whether all columns of a partition spec or a sort order are among these.
+fn has_all(of: &Value, ids: &BTreeSet<i64>) -> bool {
+    let mut fields = of["fields"].as_array().into_iter().flatten();
+    let source = |field: &Value| field["source-id"].as_i64().is_none_or(|id| ids.contains(&id));
+    fields.all(|field| field["transform"] == "void" || source(field))
+}
+
+/// Takes away the partition specs and sort orders that came with later columns than those of a schema of before: several
+/// readers bind all of them to the current schema, and a snapshot's files know none of these. A spec of a column that was
+/// dropped by then stays: manifests of the snapshot may be written by it.
+fn bind(out: &mut Object, columns: &Columns) -> Result<(), String> {
     if let Some(mut specs) = out.get::<Vec<Value>>("partition-specs")? {
-        specs.retain(has_all);
+        specs.retain(|spec| has_all(spec, &columns.had));
         let default = out.get::<i64>("default-spec-id")?;
         let is_left = |spec: &&Value| spec["spec-id"].as_i64() == default;
         let newest = || specs.iter().max_by_key(|spec| spec["spec-id"].as_i64());
@@ -66,7 +75,7 @@ fn bind(out: &mut Object, ids: &BTreeSet<i64>) -> Result<(), String> {
         }
     }
     if let Some(mut orders) = out.get::<Vec<Value>>("sort-orders")? {
-        orders.retain(has_all);
+        orders.retain(|order| has_all(order, &columns.own));
         let default = out.get::<i64>("default-sort-order-id")?;
         if !orders.iter().any(|order| order["order-id"].as_i64() == default) {
             if !orders.iter().any(|order| order["order-id"] == 0) {
@@ -161,15 +170,21 @@ impl Metadata {
         }
         let Some(schema_id) = snapshot.schema_id.filter(|_| its_schema) else { return Ok(()) };
         let schemas: Vec<Object> = out.get("schemas")?.unwrap_or_default();
+        let mut had = BTreeSet::new();
+        for schema in &schemas {
+            if schema.get::<i64>("schema-id")?.is_some_and(|id| id <= schema_id) {
+                field_ids(&json!(schema.get::<Vec<Value>>("fields")?), &mut had);
+            }
+        }
         for schema in schemas {
             if schema.get::<i64>("schema-id")? == Some(schema_id) {
                 out.set("current-schema-id", &schema_id)?;
                 if out.raw("schema").is_some() {
                     out.set("schema", &schema)?;
                 }
-                let mut ids = BTreeSet::new();
-                field_ids(&json!(schema.get::<Vec<Value>>("fields")?), &mut ids);
-                bind(out, &ids)?;
+                let mut own = BTreeSet::new();
+                field_ids(&json!(schema.get::<Vec<Value>>("fields")?), &mut own);
+                return bind(out, &Columns { own, had });
             }
         }
         Ok(())

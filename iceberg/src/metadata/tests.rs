@@ -151,6 +151,23 @@ fn what_cannot_be_shown_is_refused_by_name() {
     }
 }
 
+/// Manifests of the snapshot are written by the spec of a column that its schema has no more.
+#[test]
+fn a_snapshot_keeps_the_spec_of_a_column_that_was_dropped_before_it() {
+    let text = r#"{"format-version":2,"location":"s3://b/t","last-sequence-number":2,"last-updated-ms":2,"last-column-id":3,
+"current-schema-id":2,"schemas":[{"schema-id":0,"type":"struct","fields":[{"id":1,"name":"n","type":"long"},{"id":2,"name":"day","type":"string"}]},
+{"schema-id":1,"type":"struct","fields":[{"id":1,"name":"n","type":"long"}]},
+{"schema-id":2,"type":"struct","fields":[{"id":1,"name":"n","type":"long"},{"id":3,"name":"d","type":"date"}]}],
+"default-spec-id":2,"partition-specs":[{"spec-id":0,"fields":[{"source-id":2,"field-id":1000,"transform":"identity","name":"day"}]},{"spec-id":1,"fields":[]},
+{"spec-id":2,"fields":[{"source-id":3,"field-id":1001,"transform":"day","name":"d"}]}],
+"odd":12345678901234567890123,"current-snapshot-id":1,
+"snapshots":[{"snapshot-id":1,"timestamp-ms":1,"sequence-number":1,"summary":{"operation":"append"},"manifest-list":"s3://b/1.avro","schema-id":1}]}"#;
+    let json = rewritten(&parse(text).unwrap(), View::Snapshot(1));
+    let specs = json["partition-specs"].as_array().unwrap().iter().map(|spec| spec["spec-id"].as_i64());
+    assert_eq!(specs.collect::<Vec<_>>(), [Some(0), Some(1)]);
+    assert_eq!(json["default-spec-id"], 1);
+}
+
 /// Partitioned, then sorted, by columns that came later; what is nested counts.
 #[test]
 fn a_snapshot_has_no_specs_and_orders_of_later_columns() {

@@ -134,7 +134,8 @@ pub(crate) fn unescape_key(path: &str) -> Option<String> {
     (escape_key(&key) == path).then_some(key)
 }
 
-/// A name of any characters as one path component; [`unescape_name`] reverses it. Slashes are escaped too.
+/// A name of any characters as one path component; [`unescape_name`] reverses it. Slashes are escaped too, and a dot that
+/// begins it: what begins with one is not shown.
 pub fn escape_name(name: &str) -> String {
     let mut out = String::with_capacity(name.len());
     push_component(&mut out, name, true);
@@ -244,7 +245,8 @@ fn push_component(out: &mut String, component: &str, slash: bool) {
     let is_escaped =
         |byte: u8| byte.is_ascii_control() || matches!(byte, b'~' | b'?' | b'#') || (slash && byte == b'/');
     // Nearly all of them.
-    if component.len() <= NAME_MAX_BYTES - 2 && !component.bytes().any(is_escaped) {
+    let is_hidden = slash && component.starts_with('.');
+    if component.len() <= NAME_MAX_BYTES - 2 && !is_hidden && !component.bytes().any(is_escaped) {
         return out.push_str(component);
     }
     let mut start = out.len();
@@ -252,6 +254,9 @@ fn push_component(out: &mut String, component: &str, slash: bool) {
     for c in component.chars() {
         piece.clear();
         push_char(&mut piece, c, slash);
+        if slash && c == '.' && out.len() == start {
+            "~2e".clone_into(&mut piece);
+        }
         // Two bytes are left for the mark that it goes on.
         if out.len() - start + piece.len() > NAME_MAX_BYTES - 2 {
             out.push_str("~+/");
@@ -359,9 +364,13 @@ mod tests {
         let id = TableId { namespace: vec!["a".into(), "b/c".into()], name: "..".into() };
         assert_eq!(mapping().table_path(None, &id), "iceberg/a/b~2fc/~2e~2e");
         assert_eq!(mapping().table_path(Some("prod"), &id), "iceberg/prod/a/b~2fc/~2e~2e");
-        for name in ["a", "b/c", "..", "", "~x", &"ü".repeat(200)] {
+        let long = [&"ü".repeat(200), &format!(".{}.x", "y".repeat(251))];
+        for name in ["a", "b/c", ".", "..", "", "~x", ".dev", "..x", "a.b", long[0], long[1]] {
             assert_eq!(unescape_name(&escape_name(name)).as_deref(), Some(name));
+            assert!(escape_name(name).split('/').all(|piece| !piece.starts_with('.')), "{name}");
         }
+        assert_eq!(escape_name(".dev"), "~2edev");
+        assert_eq!(unescape_name(".dev"), None);
         assert_eq!(unescape_name("a/b"), None);
         let long = escape_name(&"x".repeat(600));
         assert_eq!(split_name(&long), Some((&*long, "")));

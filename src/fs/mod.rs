@@ -81,6 +81,9 @@ pub trait Kernel: Send + Sync {
     fn forget_listing(&self, dir: u64);
     /// Drops cached attributes of an inode.
     fn forget_attr(&self, inode: u64);
+    /// Has a name in a directory looked up anew. May wait for requests that are under way, so it is not called by a
+    /// thread that serves them, or that one of them waits for.
+    fn forget_name(&self, dir: u64, name: &CStr);
     /// So many requests may soon wait for their answers at once: others must still get through. May
     /// wait for threads that serve requests, so it is not called by one.
     fn expect_held(&self, count: usize);

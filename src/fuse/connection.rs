@@ -1,8 +1,9 @@
 //! [`Connection`]: the device of one mount after its handshake, and what was agreed on it.
 use super::abi::init::{Features, InitIn, InitOut, Limits};
-use super::abi::notice::InvalidateInode;
+use super::abi::notice::{InvalidateInode, invalidate_name};
 use super::abi::{InHeader, MAJOR, Opcode, OutHeader};
 use super::interrupts::Interrupts;
+use std::ffi::CStr;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -133,6 +134,13 @@ impl Connection {
     pub fn invalidate(&self, inode: u64, offset: i64, length: i64) -> io::Result<()> {
         let notice = InvalidateInode::new(inode, offset, length);
         rustix::io::write(&self.device, notice.as_bytes())?;
+        Ok(())
+    }
+
+    /// Has a name in a directory looked up anew. May wait for locks that a request of ours holds: never call it from a
+    /// thread that serves requests.
+    pub fn invalidate_name(&self, dir: u64, name: &CStr) -> io::Result<()> {
+        rustix::io::write(&self.device, &invalidate_name(dir, name))?;
         Ok(())
     }
 

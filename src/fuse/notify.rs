@@ -1,6 +1,7 @@
 //! What we tell the kernel unasked. A notification about cached data may wait for locks that a request of
 //! ours holds, so those leave from a thread of their own.
 use super::connection::Connection;
+use std::ffi::CStr;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 
@@ -36,6 +37,12 @@ impl NotifyThread {
         match self.queue.try_send(Listing(dir)) {
             Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
         }
+    }
+
+    /// Has a name in a directory looked up anew. Waits for locks that a request of ours may hold.
+    pub fn name(&self, dir: u64, name: &CStr) {
+        // An error means that the kernel does not know the name any more: as good.
+        let _forgotten = self.connection.invalidate_name(dir, name);
     }
 
     /// Drops cached attributes of an inode that a request under way is about, at once: whoever is answered

@@ -17,6 +17,7 @@ use super::notify::NotifyThread;
 use crate::fs::Kernel;
 use device::DeviceTransport;
 use ring::{RingTransport, Room};
+use std::ffi::CStr;
 use std::io;
 use std::sync::Arc;
 
@@ -84,6 +85,10 @@ impl<K: Kernel + ?Sized> Kernel for Arc<K> {
         (**self).forget_attr(inode);
     }
 
+    fn forget_name(&self, dir: u64, name: &CStr) {
+        (**self).forget_name(dir, name);
+    }
+
     fn expect_held(&self, count: usize) {
         (**self).expect_held(count);
     }
@@ -96,6 +101,10 @@ impl Kernel for Link {
 
     fn forget_attr(&self, inode: u64) {
         self.notify.attr(inode);
+    }
+
+    fn forget_name(&self, dir: u64, name: &CStr) {
+        self.notify.name(dir, name);
     }
 
     fn expect_held(&self, count: usize) {

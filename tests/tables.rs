@@ -28,8 +28,12 @@ mod kills;
 mod lake;
 #[path = "tables/late.rs"]
 mod late;
+#[path = "tables/local.rs"]
+mod local;
 #[path = "tables/named.rs"]
 mod named;
+#[path = "tables/neighbours.rs"]
+mod neighbours;
 #[path = "tables/now.rs"]
 mod now;
 #[cfg(feature = "redis")]

@@ -64,7 +64,8 @@ impl Difference {
 /// As [`Publication::write`] and [`Publication::files`].
 pub async fn write_next(old: &Publication, new: &Publication) -> Result<Difference, TableError> {
     let kind = change_kind(old.metadata(), new.metadata());
-    let is_same = old.metadata().current_snapshot == new.metadata().current_snapshot;
+    let is_same = new.metadata().has_still(old.metadata(), old.metadata().current_snapshot)
+        && old.metadata().current_snapshot == new.metadata().current_snapshot;
     let Sides { added, removed } = if is_same && kind != ChangeKind::Replaced {
         new.write().await?;
         Sides::default()
@@ -79,7 +80,9 @@ fn change_kind(old: &Metadata, new: &Metadata) -> ChangeKind {
         return ChangeKind::Replaced;
     }
     if old.current_snapshot == new.current_snapshot {
-        return if old.schema_id != new.schema_id || old.schemas != new.schemas {
+        return if !new.has_still(old, old.current_snapshot) {
+            ChangeKind::Replace // the table has moved
+        } else if old.schema_id != new.schema_id || old.schemas != new.schemas {
             ChangeKind::Schema
         } else if old.refs != new.refs {
             ChangeKind::References
@@ -118,6 +121,11 @@ fn change_kind(old: &Metadata, new: &Metadata) -> ChangeKind {
     }
     // The way ended before the old snapshot. Where a parent has been expired nobody can tell what lies behind it,
     // but a snapshot that is newer was not gone back to; and where the old one has been expired, it was not kept.
+    // One that the old version knew, and that is no newer than what was current, was gone back to.
+    let since = |of: &Metadata, id| of.snapshot(id).map(|snapshot| snapshot.timestamp_ms);
+    if since(old, start).zip(since(old, target)).is_some_and(|(start, target)| start <= target) {
+        return ChangeKind::Rollback;
+    }
     let (before, after) = (new.snapshot(target), new.snapshot(start));
     match (before, after) {
         (Some(before), Some(after)) if at.is_some() || after.timestamp_ms <= before.timestamp_ms => {

@@ -1,6 +1,6 @@
 //! What a person may ask of tables: to list, explain, refresh, warm, pin and invalidate them.
 use super::keeper::live;
-use super::lake::Lake;
+use super::lake::{Lake, Turned};
 use super::pins::{Pin, is_in};
 use super::report::{
     Explanation, FileLine, Outcome, PartitionLine, Refreshed, Sum, TableDetails, TableLine, Why,
@@ -8,12 +8,16 @@ use super::report::{
 use super::slot::{Brought, Shown, Slot, State};
 use super::stock::Stock;
 use crate::error::{Error, ErrorKind, Result};
+use futures::FutureExt;
+use futures::stream::{self, StreamExt};
 use icecache_iceberg::mapping::TABLES;
 use icecache_iceberg::publication::LiveFile;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+/// So many tables are asked about at once by who wants to know of all.
+const ASKED_AT_ONCE: usize = 16;
 /// So many cached files are listed one by one.
 const FILES_LISTED: usize = 10_000;
 
@@ -185,20 +189,21 @@ impl Lake {
                 self.slots().into_iter().filter(|slot| slot.current().is_some()).collect()
             }
         };
-        let mut refreshed = Vec::new();
-        for slot in slots {
-            let start = Instant::now();
-            let outcome = self.refresh(&slot).await;
-            let there = self.table(&slot.path).is_some();
-            refreshed.push(Refreshed {
-                table: slot.path.clone(),
-                changed: outcome == Ok(true),
-                version: slot.current().filter(|_| there).map(|shown| shown.publication.number()),
-                ms: start.elapsed().as_millis() as u64,
-                error: outcome.err(),
-            });
+        let asked: Vec<_> = slots.into_iter().map(|slot| self.refreshed(slot).boxed()).collect();
+        Ok(stream::iter(asked).buffered(ASKED_AT_ONCE).collect().await)
+    }
+
+    async fn refreshed(&self, slot: Arc<Slot>) -> Refreshed {
+        let start = Instant::now();
+        let outcome = self.refresh(&slot).await;
+        let there = self.table(&slot.path).is_some();
+        Refreshed {
+            table: slot.path.clone(),
+            changed: outcome == Ok(true),
+            version: slot.current().filter(|_| there).map(|shown| shown.publication.number()),
+            ms: start.elapsed().as_millis() as u64,
+            error: outcome.err(),
         }
-        Ok(refreshed)
     }
 
     /// The folder that a table has in its store, as other machines know it; `None` if it is not shown.
@@ -285,12 +290,14 @@ impl Lake {
         let (slot, shown) = self.shown(name).await?;
         let stock = Stock::take(self.stores()).await;
         self.pins.let_go(&slot.path, |_| false);
-        let mut forgotten = Sum::default();
+        let (mut forgotten, mut paths) = (Sum::default(), Vec::new());
         for file in live(&shown).await? {
             if self.stores().forget(&file.location, stock.id(&file.location).as_deref()).await {
                 forgotten.add(stock.of(&file.location).map_or(0, |info| info.on_disk));
             }
+            paths.extend(self.paths(&shown.publication, &file.location));
         }
+        self.turned(Turned::Files(&paths));
         if self.pins.has(&slot.path) {
             self.keeper.call(&slot);
         }

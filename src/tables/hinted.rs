@@ -4,8 +4,6 @@
 use super::lake::Lake;
 use super::slot::Slot;
 use crate::sync::Mutex;
-use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt};
 use icecache_iceberg::Location;
 use std::collections::{BTreeSet, HashSet};
 use std::convert::Infallible;
@@ -17,8 +15,6 @@ use tokio::time::Instant;
 
 /// Hints lead to a question about a table no more often than that.
 const PAUSE: Duration = Duration::from_secs(1);
-/// So many tables of one catalog are asked about at once.
-const AT_ONCE: usize = 8;
 /// Where the metadata of a table is, below its folder.
 const METADATA: &str = "/metadata/";
 /// So many objects are looked at one by one.
@@ -124,7 +120,8 @@ impl Lake {
         let hinted = &self.catalogs[slot.catalog].hinted;
         let is_new = {
             let mut wanted = hinted.wanted.lock();
-            wanted.tables.insert(slot.path.clone()) && !wanted.all
+            // It may wait for an answer that is on its way.
+            wanted.tables.insert(slot.path.clone()) && !wanted.all && !slot.asked.lock().is_due()
         };
         self.hints.count(is_new);
         hinted.more.notify_one();
@@ -146,28 +143,20 @@ impl Lake {
     }
 
     async fn ask_because_of(&self, number: usize, wanted: &Wanted) {
-        let has_one_question = self.catalogs[number].catalog.has_one_question();
-        if wanted.all || has_one_question {
-            if wanted.all && !has_one_question {
-                let _logged = self.ask_names_of(number).await;
-            }
-            if let Err(error) = self.poll(number, wanted.all && has_one_question).await {
+        let named = &self.catalogs[number];
+        if named.catalog.has_one_question() {
+            if let Err(error) = self.poll(number, wanted.all).await {
                 tracing::debug!(%error, "hints came to nothing");
             }
             return;
         }
-        let slots = wanted.tables.iter().filter_map(|table| Some(self.table(table)?.0));
-        let asking: Vec<BoxFuture<'_, ()>> = slots.map(|slot| self.ask_about(slot).boxed()).collect();
-        futures::stream::iter(asking).buffer_unordered(AT_ONCE).collect::<()>().await;
-    }
-
-    async fn ask_about(&self, slot: Arc<Slot>) {
-        // What could not be shown is tried again in its time, whoever says what.
-        if slot.current().is_some()
-            && !slot.retry.lock().is_early()
-            && let Err(why) = self.refresh(&slot).await
-        {
-            tracing::debug!(table = slot.path, why, "a hint came to nothing");
+        if wanted.all {
+            let _logged = self.ask_names_of(number).await;
+            return self.ask_soon(number);
         }
+        for slot in wanted.tables.iter().filter_map(|table| Some(self.table(table)?.0)) {
+            slot.asked.lock().soon();
+        }
+        named.wanted.notify_one();
     }
 }

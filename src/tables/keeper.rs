@@ -11,6 +11,7 @@ use futures::StreamExt;
 use icecache_iceberg::publication::LiveFile;
 use icecache_iceberg::{Difference, Location, ObjectError, TableError};
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -21,6 +22,8 @@ const FILES_AT_ONCE: usize = 16;
 const PINNED_MAX_PERCENT: u64 = 80;
 /// What could not be brought is tried again after so long.
 const AGAIN: Duration = Duration::from_secs(30);
+/// Who removes what nobody needs waits so long for who writes what an older snapshot needs, and others wait for that.
+const OLDER_PATIENCE: Duration = Duration::from_secs(1);
 /// So many failures are told one by one.
 const FAILURES_TOLD: usize = 10;
 /// How often a file is brought again because a part of it had to go before all of it was there.
@@ -53,9 +56,13 @@ impl Lake {
             let mut due = self.keeper.take();
             due.append(&mut again);
             for table in due {
-                if let Err(error) = self.look_after(&table).await {
-                    tracing::warn!(table, %error, "what is to be in the cache could not be brought");
-                    again.insert(table);
+                match self.look_after(&table).await {
+                    Ok(true) => {}
+                    Ok(false) => drop(again.insert(table)),
+                    Err(error) => {
+                        tracing::warn!(table, %error, "what is to be in the cache could not be brought");
+                        again.insert(table);
+                    }
                 }
             }
             let called = self.keeper.work.notified();
@@ -64,7 +71,8 @@ impl Lake {
         }
     }
 
-    async fn look_after(&self, table: &str) -> Result<()> {
+    /// Whether all is done.
+    async fn look_after(&self, table: &str) -> Result<bool> {
         if self.table(table).is_none() {
             let _stays_as_it_is = self.ask_names().await;
         }
@@ -74,8 +82,13 @@ impl Lake {
         };
         let shown = self.show(&slot).await.map_err(|why| Error::new(ErrorKind::Io, why))?;
         let differences = std::mem::take(&mut slot.account.lock().differences);
-        if let Some(merged) = merged(differences) {
-            self.sweep(&slot).await;
+        let merged = merged(differences);
+        if merged.is_some() {
+            slot.is_unswept.store(true, Ordering::Relaxed);
+        }
+        let is_swept = !slot.is_unswept.load(Ordering::Relaxed) || self.sweep(&slot).await;
+        slot.is_unswept.store(!is_swept, Ordering::Relaxed);
+        if let Some(merged) = merged {
             self.follow(&slot, &shown, &merged).await?;
         }
         if self.pins.has(table) {
@@ -84,20 +97,23 @@ impl Lake {
                 return Err(Error::new(ErrorKind::Unavailable, why.clone()));
             }
         }
-        Ok(())
+        Ok(is_swept)
     }
 
-    /// Removes what no version that is kept leads to.
-    async fn sweep(&self, slot: &Slot) {
-        let _turn = slot.turn.lock().await; // not while one is being published
-        let Some(shown) = slot.current() else { return };
-        match shown.publication.sweep(self.retention).await {
+    /// Removes what no version that is kept leads to; `false` if somebody writes what an older snapshot needs, and that
+    /// takes long.
+    async fn sweep(&self, slot: &Slot) -> bool {
+        let _turn = slot.writing.turn.lock().await; // not while one is being published
+        let alone = tokio::time::timeout(OLDER_PATIENCE, slot.writing.older.write()).await;
+        let (Ok(_alone), Some(shown)) = (alone, slot.current()) else { return false };
+        match shown.publication.sweep(self.retention, &slot.reach).await {
             Ok(swept) if swept.files == 0 => {}
             Ok(swept) => tracing::debug!(table = slot.path, ?swept, "older versions were removed"),
             Err(error) => {
                 tracing::warn!(table = slot.path, %error, "older versions could not be removed");
             }
         }
+        true
     }
 
     /// After a change: brings what took the place of hot files, and lets go first what nobody reads any more.

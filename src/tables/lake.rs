@@ -9,6 +9,7 @@ use super::remembered::{Remembered, identity};
 use super::slot::{Brought, Shown, Slot, State};
 use super::stores::Stores;
 use super::tracker::LATELY;
+use super::turning::Turning;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::{Mutex, RwLock};
 use icecache_iceberg::catalog::Options;
@@ -34,6 +35,8 @@ pub struct LakeOptions {
     pub folder: PathBuf,
     /// Which versions of a table stay readable.
     pub retention: Retention,
+    /// What a catalog or a store has not brought within that time does not come.
+    pub patience: Duration,
 }
 
 #[derive(Debug)]
@@ -84,8 +87,17 @@ impl Named {
     }
 }
 
-/// Who is told of each table whose folder has changed, by its path below the mount.
-type Turned = Box<dyn Fn(&str) + Send + Sync>;
+/// What the kernel may know is no longer so.
+#[derive(Debug, Clone, Copy)]
+pub enum Turned<'a> {
+    /// What stands at a path below the mount, and below it, may be something else.
+    Below(&'a str),
+    /// At each of these paths stands another file.
+    Files(&'a [String]),
+}
+
+/// Who is told of it.
+type OnTurn = Box<dyn Fn(Turned<'_>) + Send + Sync>;
 
 /// See the module. Owner of its locks.
 pub struct Lake {
@@ -105,9 +117,13 @@ pub struct Lake {
     pub(super) pins: Pins,
     /// Who brings what is to be there.
     pub(super) keeper: Keeper,
+    /// What is to be turned over.
+    pub(super) turning: Turning,
+    /// What a catalog or a store has not brought within that time does not come.
+    pub(super) patience: Duration,
     /// Files that were brought, and that nobody has read since.
     pub(super) brought: Mutex<HashMap<Location, Brought>>,
-    turned: OnceLock<Turned>,
+    on_turn: OnceLock<OnTurn>,
     start: Instant,
 }
 
@@ -123,7 +139,7 @@ impl Lake {
     /// # Errors
     /// An address that cannot be used, or two of one name; a list of pins that cannot be read.
     pub fn new(options: LakeOptions, stores: Arc<Stores>) -> Result<Self> {
-        let LakeOptions { catalogs, mapping, folder, retention } = options;
+        let LakeOptions { catalogs, mapping, folder, retention, patience } = options;
         let mut named: Vec<Named> = Vec::new();
         let account = Arc::new(stores.account());
         for (address, options) in catalogs {
@@ -162,8 +178,10 @@ impl Lake {
             hints: HintCounts::default(),
             pins,
             keeper: Keeper::default(),
+            turning: Turning::default(),
+            patience,
             brought: Mutex::default(),
-            turned: OnceLock::new(),
+            on_turn: OnceLock::new(),
             start: Instant::now(),
         };
         lake.remember_names();
@@ -185,14 +203,15 @@ impl Lake {
         &self.feed
     }
 
-    /// From now on `turned` is told of each table whose folder has changed, by its path below the mount; once.
-    pub fn on_turn(&self, turned: impl Fn(&str) + Send + Sync + 'static) {
-        let _already = self.turned.set(Box::new(turned));
+    /// From now on `told` is told what the kernel may know wrongly; once. It does not wait for the kernel: that may wait
+    /// for a look-up which waits for us.
+    pub fn on_turn(&self, told: impl Fn(Turned<'_>) + Send + Sync + 'static) {
+        let _already = self.on_turn.set(Box::new(told));
     }
 
-    pub(super) fn turned(&self, path: &str) {
-        if let Some(turned) = self.turned.get() {
-            turned(path);
+    pub(super) fn turned(&self, what: Turned<'_>) {
+        if let Some(told) = self.on_turn.get() {
+            told(what);
         }
     }
 
@@ -215,8 +234,9 @@ impl Lake {
     /// Why it cannot be shown.
     pub(super) async fn open(&self, slot: &Slot) -> Result<Arc<Shown>, String> {
         let (catalog, now) = (&self.catalogs[slot.catalog], self.now_ms());
-        slot.used_ms.store(now, Ordering::Relaxed);
-        let before = catalog.used_ms.swap(now, Ordering::Relaxed);
+        let own = slot.used_ms.swap(now, Ordering::Relaxed);
+        let any = catalog.used_ms.swap(now, Ordering::Relaxed);
+        let before = if catalog.catalog.has_one_question() { any } else { own };
         if before == 0 || self.ago(before) >= LATELY {
             catalog.wanted.notify_one(); // it is asked seldom by now
         }
@@ -228,15 +248,19 @@ impl Lake {
         if let Some(shown) = slot.shown()? {
             return Ok(shown);
         }
-        let _turn = slot.turn.lock().await;
+        let _turn = slot.writing.turn.lock().await;
         if let Some(shown) = slot.shown()? {
             return Ok(shown);
         }
         let had_failed = matches!(slot.state(), State::Failed { .. });
         let opened = self.publish_first(slot).await;
         match &opened {
-            Ok(_) if had_failed => self.turned(&slot.path), // there is more than ERROR now
-            Ok(_) => {}
+            Ok(_) => {
+                if had_failed {
+                    self.turned(Turned::Below(&slot.path)); // there is more than ERROR now
+                }
+                self.catalogs[slot.catalog].wanted.notify_one(); // there is one more to ask about
+            }
             Err(why) => {
                 tracing::warn!(table = %slot.id, why, "a table cannot be shown");
                 slot.set(State::Failed { why: why.clone(), at: Instant::now() });
@@ -248,7 +272,7 @@ impl Lake {
     /// Remembers files: what they are called below the mount.
     pub(super) fn learn(&self, publication: &Publication, files: &[LiveFile], are_live: bool) {
         // What lies in a bucket may be written by somebody who must not read the files of this machine.
-        let is_here = publication.metadata().location.file_path().is_some();
+        let is_here = publication.is_here();
         let files = files.iter().filter(|file| is_here || file.location.file_path().is_none());
         let all = files.flat_map(|file| {
             let paths = self.paths(publication, &file.location);
@@ -257,28 +281,49 @@ impl Lake {
         self.known.add(all, are_live);
     }
 
+    /// Remembers the files of this machine that hold statistics: of a bucket nobody needs to.
+    pub(super) fn learn_statistics(&self, publication: &Publication) {
+        if publication.is_here() {
+            let all = publication.metadata().statistics.iter();
+            let path = |location| self.mapping.object_path(location);
+            self.known.add(all.map(|(location, size)| (path(location), location.clone(), *size)), false);
+        }
+    }
+
+    /// At the places of these files stand others by now, or may: nobody is given what was there before. What the kernel
+    /// has of them it is told of by [`Turned::Files`].
+    pub(super) async fn doubt_files(&self, files: &[LiveFile]) {
+        for file in files.iter().filter(|file| file.location.file_path().is_none()) {
+            self.stores.changed(&file.location).await;
+        }
+    }
+
     /// The version that is shown has these files no longer.
     pub(super) fn retire(&self, publication: &Publication, files: &[LiveFile]) {
         self.known.retire(files.iter().flat_map(|file| self.paths(publication, &file.location)));
     }
 
     /// What a file of a table is called below the mount.
-    fn paths(&self, publication: &Publication, location: &Location) -> Vec<String> {
+    pub(super) fn paths(&self, publication: &Publication, location: &Location) -> Vec<String> {
         let own = publication.data_path(location).map(|data| format!("{}/{data}", publication.place().path));
         [Some(self.mapping.object_path(location)), own].into_iter().flatten().collect()
     }
 
     /// Forgets the files of a table, or of these only what the version that is shown has not.
-    pub(super) fn forget_files(&self, table: &str, live_too: bool) {
+    ///
+    /// Returns where they are.
+    pub(super) fn forget_files(&self, table: &str, live_too: bool) -> Vec<Location> {
         // What lies beside it there is of tables in a namespace of its name.
-        for location in self.known.forget(&format!("{table}/data"), live_too) {
-            let object = self.mapping.object_path(&location);
+        let forgotten = self.known.forget(&format!("{table}/data"), live_too);
+        for location in &forgotten {
+            let object = self.mapping.object_path(location);
             match location.file_path() {
                 // Another table may have it, and then nobody but that table could tell.
                 Some(_) => self.known.retire([object]),
                 None => self.known.forget_file(&object),
             }
         }
+        forgotten
     }
 
     /// Tables that were looked into, and how long ago the last was.

@@ -12,12 +12,13 @@
 //!                keeper: brings what is pinned, and what took the place of what was hot
 //! ```
 //!
-//! A table (slot) turns over (turn) when the tracker, a hint or a person says so; whoever listens to the feed hears
+//! A table (slot) turns over (turn, several at once: turning) when the tracker, a hint or a person says so; whoever listens to the feed hears
 //! of it. What a person may ask for is in desk and report.
 //!
 //! What tables and their files are is known by the crate `icecache-iceberg`; here it meets the stores, the cache
 //! and the clock. docs/TABLES.md has what is shown, and the rules.
 mod ahead;
+mod asked;
 mod aws;
 mod counted;
 mod desk;
@@ -37,12 +38,13 @@ mod stock;
 mod stores;
 mod tracker;
 mod turn;
+mod turning;
 mod view;
 
 pub use ahead::{Ahead, Known};
 pub use feed::{Batch, Event, Feed, What};
 pub use hinted::HintCounts;
-pub use lake::{Lake, LakeOptions};
+pub use lake::{Lake, LakeOptions, Turned};
 pub use pins::{Pin, decode as decode_pins};
 pub use remembered::decode as decode_remembered;
 pub use stores::Stores;

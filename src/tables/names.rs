@@ -1,6 +1,6 @@
 //! [`Names`]: which tables there are, as the catalogs have said, and when they are asked again.
 use super::lake::{Lake, Named};
-use super::slot::Slot;
+use super::slot::{Slot, Writing};
 use crate::sync::Mutex;
 use icecache_iceberg::catalog::{self, Changes};
 use icecache_iceberg::{CatalogError, TableId, Token, mapping};
@@ -16,15 +16,15 @@ const AGAIN: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// So many paths that have no table any more may be known.
-const TURNS_MIN: usize = 1000;
+const PATHS_MIN: usize = 1000;
 
 /// Tables by their paths below the mount, and the folders above them.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     pub(super) tables: BTreeMap<String, Arc<Slot>>,
     folders: BTreeSet<String>,
-    /// Who publishes at a path, for as long as somebody knows a table of it: one that was dropped may still be at it.
-    turns: HashMap<String, Weak<tokio::sync::Mutex<()>>>,
+    /// Who writes at a path, for as long as somebody knows a table of it: one that was dropped may still be at it.
+    writing: HashMap<String, Weak<Writing>>,
 }
 
 /// The folders above a path.
@@ -39,12 +39,12 @@ impl Names {
         if self.tables.contains_key(&path) {
             return;
         }
-        if self.turns.len() > 2 * self.tables.len() + TURNS_MIN {
-            self.turns.retain(|_, turn| turn.strong_count() > 0);
+        if self.writing.len() > 2 * self.tables.len() + PATHS_MIN {
+            self.writing.retain(|_, writing| writing.strong_count() > 0);
         }
-        let turn = self.turns.get(&path).and_then(Weak::upgrade).unwrap_or_default();
-        self.turns.insert(path.clone(), Arc::downgrade(&turn));
-        self.tables.insert(path.clone(), Arc::new(Slot::new(catalog, id, path, turn)));
+        let writing = self.writing.get(&path).and_then(Weak::upgrade).unwrap_or_default();
+        self.writing.insert(path.clone(), Arc::downgrade(&writing));
+        self.tables.insert(path.clone(), Arc::new(Slot::new(catalog, id, path, writing)));
     }
 }
 
@@ -213,21 +213,23 @@ impl Lake {
             found.extend(tables);
         }
         self.remember_names_of(number, found.clone()).await;
-        let mut names = self.names.write();
-        let is_gone = |slot: &Slot| slot.catalog == number && !found.contains(&slot.id);
-        let gone: Vec<Arc<Slot>> = names.tables.values().filter(|slot| is_gone(slot)).cloned().collect();
-        for slot in &gone {
-            names.tables.remove(&slot.path);
-        }
-        let below = format!("{top}/");
-        names.folders.retain(|folder| prefix.is_some() && *folder != top && !folder.starts_with(&below));
-        names.folders.extend(folders);
-        for id in found {
-            names.add(number, self.mapping().table_path(prefix, &id), id);
-        }
-        drop(names);
+        let gone = {
+            let mut names = self.names.write();
+            let is_gone = |slot: &Slot| slot.catalog == number && !found.contains(&slot.id);
+            let gone: Vec<Arc<Slot>> = names.tables.values().filter(|slot| is_gone(slot)).cloned().collect();
+            for slot in &gone {
+                names.tables.remove(&slot.path);
+            }
+            let below = format!("{top}/");
+            names.folders.retain(|folder| prefix.is_some() && *folder != top && !folder.starts_with(&below));
+            names.folders.extend(folders);
+            for id in found {
+                names.add(number, self.mapping().table_path(prefix, &id), id);
+            }
+            gone
+        };
         for slot in gone {
-            self.forget_table(&slot);
+            self.forget_table(&slot).await;
         }
     }
 

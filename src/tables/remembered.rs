@@ -102,13 +102,12 @@ impl Remembered {
     }
 
     /// This version is shown from this folder from now on, and all that it needs is there. Blocks for a moment.
-    pub fn keep_shown(folder: &Path, catalog: &str, table: &Table) {
-        let Some(bytes) = encode_shown(catalog, table) else { return };
-        let path = folder.join(FILE);
-        if let Err(error) = write(&path, &bytes, Lasting::No) {
-            tracing::warn!(path = %path.display(), %error, "cannot remember which version is shown");
-            Self::forget_shown(folder); // none is better than one of before
-        }
+    ///
+    /// # Errors
+    /// What was shown before is remembered.
+    pub fn keep_shown(folder: &Path, catalog: &str, table: &Table) -> std::io::Result<()> {
+        let Some(bytes) = encode_shown(catalog, table) else { return Ok(()) };
+        write(&folder.join(FILE), &bytes, Lasting::No)
     }
 
     /// Nothing is shown from this folder any more.
@@ -265,6 +264,25 @@ mod tests {
         for wrong in [&text[1..], &text[..text.len() - 1], "", &text.replace(" 1 ", " 2 ")] {
             assert!(decode_shown(wrong.as_bytes(), "c", &table.id).is_none(), "{wrong}");
         }
+    }
+
+    /// A disk that is full for a moment.
+    #[test]
+    fn what_cannot_be_remembered_leaves_what_was() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let table = |token: &str| Table {
+            id: id(&["db"], "t"),
+            metadata_location: "s3://b/t/metadata/1.metadata.json".parse().expect("a location"),
+            metadata: Some(Bytes::from_static(b"{}")),
+            token: Token(token.to_owned()),
+            credentials: Vec::new(),
+        };
+        Remembered::keep_shown(dir.path(), "c", &table("1")).expect("there is room");
+        let aside = dir.path().join(FILE).with_extension("new");
+        std::fs::create_dir(&aside).expect("a folder");
+        assert!(Remembered::keep_shown(dir.path(), "c", &table("2")).is_err());
+        let shown = Remembered::shown(dir.path(), "c", &id(&["db"], "t")).expect("the one of before");
+        assert_eq!(shown.token, Token("1".to_owned()));
     }
 
     #[test]

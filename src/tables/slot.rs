@@ -1,6 +1,8 @@
 //! [`Slot`]: one table, whether anybody has looked into it or not.
+use super::asked::Asked;
 use super::report::LastChange;
 use crate::sync::{Mutex, RwLock};
+use icecache_iceberg::publication::Reach;
 use icecache_iceberg::{Difference, Location, Publication, TableId, Token};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,19 +21,35 @@ pub struct Slot {
     pub(super) id: TableId,
     /// Its path below the mount.
     pub(super) path: String,
-    /// Held by who publishes; another table that takes the path has the same one.
-    pub(super) turn: Arc<tokio::sync::Mutex<()>>,
+    /// Who writes into its folder; another table that takes the path has the same one.
+    pub(super) writing: Arc<Writing>,
     state: RwLock<State>,
     /// Branches and tags that somebody has looked into: they move with the table.
     pub(super) references: Mutex<BTreeSet<String>>,
     /// Milliseconds after the start at which it was last looked into; 0: never.
     pub(super) used_ms: AtomicU64,
+    /// When its catalog is asked about it next.
+    pub(super) asked: Mutex<Asked>,
+    /// What its files lead to, as far as sweeps have seen it.
+    pub(super) reach: Arc<Reach>,
+    /// There is something to sweep.
+    pub(super) is_unswept: AtomicBool,
     /// After a new version could not be shown: when it is tried again.
     pub(super) retry: Mutex<Retry>,
     /// What was done for it.
     pub(super) account: Mutex<Account>,
     /// Whether its catalog has it no longer. Held while what is remembered of it changes: nothing of it comes back.
     pub(super) is_dropped: Arc<Mutex<bool>>,
+}
+
+/// Who writes into the folder of a table. Whoever wants both waits for the turn first.
+#[derive(Debug, Default)]
+pub(super) struct Writing {
+    /// Held by who publishes, and by who removes what nobody needs.
+    pub turn: tokio::sync::Mutex<()>,
+    /// Shared by those who write what older snapshots need, once somebody asks for it, and held alone by who removes what
+    /// no version leads to: what is half there is led to by nothing yet.
+    pub older: tokio::sync::RwLock<()>,
 }
 
 /// How often a new version could not be shown, one time after the other.
@@ -111,15 +129,18 @@ impl Shown {
 }
 
 impl Slot {
-    pub(super) fn new(catalog: usize, id: TableId, path: String, turn: Arc<tokio::sync::Mutex<()>>) -> Self {
+    pub(super) fn new(catalog: usize, id: TableId, path: String, writing: Arc<Writing>) -> Self {
         Self {
             catalog,
             id,
             path,
-            turn,
+            writing,
             state: RwLock::default(),
             references: Mutex::default(),
             used_ms: AtomicU64::new(0),
+            asked: Mutex::default(),
+            reach: Arc::default(),
+            is_unswept: AtomicBool::new(false),
             retry: Mutex::default(),
             account: Mutex::default(),
             is_dropped: Arc::default(),

@@ -1,5 +1,8 @@
 //! The tracker: asks catalogs what has changed, often where somebody reads, seldom elsewhere.
+use super::asked::begun;
 use super::lake::Lake;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,18 +34,57 @@ pub async fn track(lake: Arc<Lake>, pace: Pace, mut stop: watch::Receiver<bool>)
     tokio::select! {
         _ = futures::future::join_all(catalogs) => {}
         () = lake.keep() => {}
+        _ = lake.turn_tables() => {}
         _ = stop.wait_for(|stop| *stop) => {}
     }
     lake.feed().end();
 }
 
 async fn ask_changes(lake: &Lake, number: usize, pace: Pace) -> Infallible {
+    let catalog = &lake.catalogs[number].catalog;
+    match (catalog.has_one_question(), catalog.asks_each()) {
+        (true, _) => ask_about_all(lake, number, pace).await,
+        (false, true) => ask_about_each(lake, number, pace).await,
+        (false, false) => ask_about_due(lake, number, pace).await,
+    }
+}
+
+/// Each table in its time, and none of them waits for the answer about another.
+async fn ask_about_each(lake: &Lake, number: usize, pace: Pace) -> Infallible {
+    let mut underway = FuturesUnordered::new();
+    loop {
+        let (due, next) = lake.due(number, pace);
+        for slot in begun(due, underway.len()) {
+            underway.push(lake.ask_alone(number, slot, pace));
+        }
+        tokio::select! {
+            Some(()) = underway.next() => {}
+            () = tokio::time::sleep(jittered(next, number)) => {}
+            () = lake.catalogs[number].wanted.notified() => {}
+        }
+    }
+}
+
+/// Each table in its time, those that are due at one moment together.
+async fn ask_about_due(lake: &Lake, number: usize, pace: Pace) -> Infallible {
+    loop {
+        let (due, next) = lake.due(number, pace);
+        if due.is_empty() {
+            let _sooner =
+                tokio::time::timeout(jittered(next, number), lake.catalogs[number].wanted.notified()).await;
+        } else {
+            lake.ask_together(number, due, pace).await;
+        }
+    }
+}
+
+async fn ask_about_all(lake: &Lake, number: usize, pace: Pace) -> Infallible {
     let named = &lake.catalogs[number];
     let mut pause = pace.hot;
     loop {
         // Whoever begins to look finds what is current soon, however long nobody had.
         let _sooner = tokio::time::timeout(jittered(pause, number), named.wanted.notified()).await;
-        let with_names = named.catalog.has_one_question() && pace.brings_names(pause, named.asking.age());
+        let with_names = pace.brings_names(pause, named.asking.age());
         pause = match lake.poll(number, with_names).await {
             Ok(changed) => pace.next(pause, changed > 0, lake.watched(number).1),
             Err(error) => {

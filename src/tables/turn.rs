@@ -4,7 +4,8 @@
 //! it leads to.
 use super::counted::Counted;
 use super::feed::{What, changes};
-use super::lake::Lake;
+use super::keeper::live;
+use super::lake::{Lake, Turned};
 use super::lent::lent;
 use super::remembered::Remembered;
 use super::report::LastChange;
@@ -16,6 +17,7 @@ use icecache_iceberg::{
     TableId, Token, write_next,
 };
 use std::collections::BTreeSet;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,6 +32,13 @@ struct Prepared {
     /// With its metadata.
     table: Table,
     counted: Arc<Counted>,
+}
+
+/// A version that can be shown.
+struct Next {
+    old: Arc<Shown>,
+    prepared: Prepared,
+    difference: Difference,
 }
 
 /// Why a table cannot be shown.
@@ -87,7 +96,7 @@ impl Lake {
             Err(error) if error.is_transient() => catalog.hear(Err(error)),
             loaded => loaded,
         }?;
-        Ok(self.publish_version(slot, self.prepare(slot, table, false).await?).await?)
+        Ok(self.publish_version(slot, self.prepare_new(slot, table).await?).await?)
     }
 
     /// Shows what was shown before the start, if that is known, and whole.
@@ -96,9 +105,10 @@ impl Lake {
             (self.folder_of(slot), self.catalogs[slot.catalog].identity.clone(), slot.id.clone());
         let read = tokio::task::spawn_blocking(move || Remembered::shown(&folder, &catalog, &id));
         let Some(table) = read.await.ok().flatten() else { return Ok(None) };
-        let prepared = self.prepare(slot, table, true).await?;
+        // What is newer, if anything is, was never shown: that is remembered first.
+        let Some(prepared) = self.prepare(slot, table, true).await? else { return Ok(None) };
         if !prepared.new.publication.is_there().await? {
-            return Ok(None); // something newer was published, of which nothing is known
+            return Ok(None);
         }
         let shown = self.publish_version(slot, prepared).await?;
         tracing::warn!(table = %slot.id, "shown is what was shown before the start");
@@ -112,7 +122,11 @@ impl Lake {
         if let Some(current) = new.publication.metadata().current_snapshot {
             self.learn(&new.publication, &new.publication.files(current).await?, true);
         }
-        self.remember(slot, &new, table).await;
+        self.learn_statistics(&new.publication);
+        if let Err(error) = self.remember(slot, &new, table).await {
+            tracing::warn!(table = %slot.id, %error, "cannot remember which version is shown");
+        }
+        self.bring_references(slot, &new, None).await?;
         self.flip(slot, &new).await?;
         Ok(new)
     }
@@ -121,56 +135,80 @@ impl Lake {
         slot.path.split('/').fold(self.folder.clone(), |folder, name| folder.join(name))
     }
 
-    async fn prepare(&self, slot: &Slot, table: Table, is_remembered: bool) -> Result<Prepared, TableError> {
+    async fn prepare_new(&self, slot: &Slot, table: Table) -> Result<Prepared, TableError> {
+        let none = || TableError::NoSuch { what: "version that could be published".to_owned() };
+        self.prepare(slot, table, false).await?.ok_or_else(none)
+    }
+
+    /// `None`: it is remembered, and not there as what was shown.
+    async fn prepare(
+        &self,
+        slot: &Slot,
+        table: Table,
+        is_remembered: bool,
+    ) -> Result<Option<Prepared>, TableError> {
         let (folder, path) = (self.folder_of(slot), slot.path.clone());
         let place = Place { mapping: self.mapping().clone(), path, folder };
         self.stores().lend(lent(&self.catalogs[slot.catalog].catalog, &table, is_remembered));
         let counted = Arc::new(Counted::new(self.stores().clone()));
         let table = table.with_metadata(&*counted).await?;
         let objects: Arc<dyn Objects> = counted.clone();
-        let publication = Publication::prepare(objects, place, &table).await?;
+        let publication = match is_remembered {
+            true => Publication::resume(objects, place, &table).await?,
+            false => Some(Publication::prepare(objects, place, &table).await?),
+        };
+        let Some(publication) = publication else { return Ok(None) };
         let learned = Mutex::new(publication.metadata().current_snapshot.into_iter().collect());
         let (token, from) = (table.token.clone(), table.metadata_location.clone());
         let is_remembered = AtomicBool::new(is_remembered);
-        Ok(Prepared {
-            new: Arc::new(Shown { publication, token, from, learned, is_remembered }),
-            table,
-            counted,
-        })
+        let new = Arc::new(Shown { publication, token, from, learned, is_remembered });
+        Ok(Some(Prepared { new, table, counted }))
     }
 
     /// Everything that the version names is there: a start while nobody answers may show it from now on.
-    async fn remember(&self, slot: &Slot, new: &Shown, table: Table) {
+    async fn remember(&self, slot: &Slot, new: &Shown, table: Table) -> io::Result<()> {
         if new.is_remembered.load(Ordering::Acquire) {
-            return;
+            return Ok(());
         }
         let (folder, catalog) = (self.folder_of(slot), self.catalogs[slot.catalog].identity.clone());
         let is_dropped = slot.is_dropped.clone();
         let kept = tokio::task::spawn_blocking(move || {
             let is_dropped = is_dropped.lock();
-            if !*is_dropped {
-                Remembered::keep_shown(&folder, &catalog, &table);
-            }
+            if *is_dropped { Ok(()) } else { Remembered::keep_shown(&folder, &catalog, &table) }
         });
-        let _ended = kept.await;
+        kept.await.unwrap_or(Ok(()))
     }
 
-    /// Everything that the version names is there, and known: from now on it is the current one.
-    async fn flip(&self, slot: &Slot, new: &Arc<Shown>) -> Result<(), TableError> {
+    /// The branches and tags that somebody has looked into, as this version has them. One that has not moved since `old`
+    /// is left alone.
+    async fn bring_references(
+        &self,
+        slot: &Slot,
+        new: &Shown,
+        old: Option<&Shown>,
+    ) -> Result<(), TableError> {
         let wanted: BTreeSet<String> = slot.references.lock().clone();
         for name in wanted {
+            if old.is_some_and(|old| new.publication.has_still(&old.publication, &name)) {
+                continue;
+            }
             match new.publication.reference(&name).await {
                 Ok(_) => {}
                 Err(TableError::NoSuch { .. }) => drop(slot.references.lock().remove(&name)),
                 Err(error) => return Err(error),
             }
         }
+        Ok(())
+    }
+
+    /// Everything that the version names is there, and known: from now on it is the current one.
+    async fn flip(&self, slot: &Slot, new: &Arc<Shown>) -> Result<(), TableError> {
         // Whoever reads the new hint must find the new snapshots.
         slot.set(State::Shown(new.clone()));
         new.publication.flip().await
     }
 
-    /// Asks a catalog what has changed of what is shown, and shows it; how many tables have changed. `with_names`: by
+    /// Asks a catalog what has changed of what is shown, and hands it on; how many tables have changed. `with_names`: by
     /// the same question also which tables there are.
     ///
     /// # Errors
@@ -182,6 +220,11 @@ impl Lake {
             (false, true) => return Ok(0),
             (false, false) => self.ask_changes_of(number, &known).await?,
         };
+        Ok(self.hand_on(number, polled).await)
+    }
+
+    /// What has changed is turned over, and nobody waits for it; how much of it is news.
+    pub(super) async fn hand_on(&self, number: usize, polled: Changes) -> usize {
         for (id, error) in polled.failed {
             tracing::debug!(table = %id, %error, "cannot ask whether a table has changed");
         }
@@ -193,17 +236,17 @@ impl Lake {
             let Some(slot) = slot else { continue };
             match change {
                 Change::Changed(_) if slot.retry.lock().is_early() => {}
-                Change::Changed(_) => changed += usize::from(self.turn_over(&slot).await.is_ok()),
+                Change::Changed(_) => changed += usize::from(self.turning.add(&slot)),
                 Change::Dropped(_) => {
                     self.drop_table(&slot).await;
                     changed += 1;
                 }
             }
         }
-        Ok(changed)
+        changed
     }
 
-    async fn ask_changes_of(
+    pub(super) async fn ask_changes_of(
         &self,
         number: usize,
         known: &[(TableId, Token)],
@@ -245,28 +288,46 @@ impl Lake {
         // Whoever asks for names may have noticed it first.
         let is_first = self.names.write().tables.remove(&slot.path).is_some();
         if is_first {
-            self.forget_table(slot);
+            self.forget_table(slot).await;
             let left = self.slots().into_iter().filter(|other| other.catalog == slot.catalog);
             self.remember_names_of(slot.catalog, left.map(|other| other.id.clone()).collect()).await;
         }
     }
 
-    /// The catalog has a table no longer, and neither have the names.
-    pub(super) fn forget_table(&self, slot: &Slot) {
-        let mut is_dropped = slot.is_dropped.lock();
-        *is_dropped = true;
-        Remembered::forget_shown(&self.folder_of(slot));
-        drop(is_dropped);
+    /// The catalog has a table no longer, and neither have the names. Another one may come in its place, with files of the
+    /// same names.
+    pub(super) async fn forget_table(&self, slot: &Slot) {
+        let was = slot.current();
+        {
+            let mut is_dropped = slot.is_dropped.lock();
+            *is_dropped = true;
+            Remembered::forget_shown(&self.folder_of(slot));
+        }
         self.pins.let_go(&slot.path, |_| false);
-        self.forget_files(&slot.path, true);
-        self.turned(slot.path.rsplit_once('/').map_or(&slot.path, |(folder, _)| folder));
-        if slot.current().is_some() {
+        let mut paths = Vec::new();
+        if let Some(was) = &was {
+            // What was not live is looked up anew, and looked at when it is opened.
+            let files = live(was).await.unwrap_or_default();
+            self.doubt_files(&files).await;
+            paths.extend(files.iter().flat_map(|file| self.paths(&was.publication, &file.location)));
+        }
+        for location in self.forget_files(&slot.path, true) {
+            if location.file_path().is_none() {
+                self.stores().changed(&location).await;
+            }
+            if let Some(was) = &was {
+                paths.extend(self.paths(&was.publication, &location));
+            }
+        }
+        self.turned(Turned::Files(&paths));
+        self.turned(Turned::Below(slot.path.rsplit_once('/').map_or(&slot.path, |(folder, _)| folder)));
+        if was.is_some() {
             self.feed().tell(&slot.path, What::Dropped);
         }
     }
 
-    async fn turn_over(&self, slot: &Slot) -> Result<(), String> {
-        let turn = slot.turn.lock().await;
+    pub(super) async fn turn_over(&self, slot: &Slot) -> Result<(), String> {
+        let turn = slot.writing.turn.lock().await;
         if *slot.is_dropped.lock() {
             return Ok(()); // what has its path now is another table
         }
@@ -288,45 +349,84 @@ impl Lake {
 
     async fn turn_to_next(&self, slot: &Slot) -> Result<(), String> {
         let start = Instant::now();
+        let late =
+            || format!("nothing has come of it within {} s (--tables-timeout)", self.patience.as_secs());
+        let brought = tokio::time::timeout(self.patience, self.bring_next(slot)).await;
+        let Some(next) = brought.map_err(|_| late())?? else { return Ok(()) };
+        let Next { old, prepared: Prepared { new, table, counted }, difference } = next;
+        let publish = async {
+            self.remember(slot, &new, table).await.map_err(|error| error.to_string())?;
+            let doubted = self.learn_next(slot, (&old, &new), &difference).await;
+            let doubted = doubted.map_err(|error| error.to_string())?;
+            self.flip(slot, &new).await.map_err(|error| error.to_string())?;
+            Ok(doubted)
+        };
+        let doubted = publish.await.inspect_err(|_: &String| {
+            slot.set(State::Shown(old.clone())); // the hint names the old one
+        })?;
+        self.retire(&old.publication, &difference.removed);
+        if !new.publication.metadata().has_all_of(old.publication.metadata()) {
+            // What is left of older snapshots is learned again when somebody looks.
+            self.forget_files(&slot.path, false);
+        }
+        let took = start.elapsed();
+        self.turned(Turned::Below(&slot.path));
+        self.turned(Turned::Files(&doubted));
+        self.tell(slot, (&old, &new), &difference, counted.counts(), took.as_millis() as u64);
+        Ok(())
+    }
+
+    /// The next version, and all that it names, but nobody is shown it yet. `None`: there is none, or none was shown.
+    async fn bring_next(&self, slot: &Slot) -> Result<Option<Next>, String> {
         let loaded = self.catalogs[slot.catalog].catalog.load(&slot.id).await;
         let table = loaded.map_err(|error| error.to_string())?;
         let Some(old) = slot.current() else {
-            return self.publish_first(slot).await.map(drop);
+            return self.publish_first(slot).await.map(|_| None);
         };
         if table.token == old.token {
             // Somebody else was told of it first; or it is what was remembered.
             self.stores().lend(lent(&self.catalogs[slot.catalog].catalog, &table, false));
             old.is_remembered.store(false, Ordering::Release);
-            return Ok(());
+            return Ok(None);
         }
-        let prepared = self.prepare(slot, table, false).await.map_err(|error| error.to_string())?;
-        let Prepared { new, table, counted } = prepared;
-        let publish = async {
-            let difference = write_next(&old.publication, &new.publication).await?;
-            self.remember(slot, &new, table).await;
-            self.learn(&new.publication, &difference.added, true);
-            let is_there = |id: &i64| new.publication.metadata().snapshot(*id).is_some();
-            let keeps_all =
-                old.publication.metadata().snapshots.iter().all(|snapshot| is_there(&snapshot.id));
-            if keeps_all {
-                new.learned.lock().extend(old.learned.lock().iter());
-            }
-            self.flip(slot, &new).await?;
-            self.retire(&old.publication, &difference.removed);
-            if !keeps_all {
-                // What is left of older snapshots is learned again when somebody looks.
-                self.forget_files(&slot.path, false);
-            }
-            Ok(difference)
+        let bring = async {
+            let prepared = self.prepare_new(slot, table).await?;
+            let difference = write_next(&old.publication, &prepared.new.publication).await?;
+            self.bring_references(slot, &prepared.new, Some(&old)).await?;
+            Ok((prepared, difference))
         };
-        let difference = publish.await.map_err(|error: TableError| {
-            slot.set(State::Shown(old.clone())); // the hint names the old one
-            error.to_string()
-        })?;
-        let took = start.elapsed();
-        self.turned(&slot.path);
-        self.tell(slot, (&old, &new), &difference, counted.counts(), took.as_millis() as u64);
-        Ok(())
+        let (prepared, difference) = bring.await.map_err(|error: TableError| error.to_string())?;
+        Ok(Some(Next { old, prepared, difference }))
+    }
+
+    /// The files of the next version are known from now on. The paths at which others stand than before: of another table,
+    /// which has the place of the old one.
+    async fn learn_next(
+        &self,
+        slot: &Slot,
+        (old, new): (&Shown, &Shown),
+        difference: &Difference,
+    ) -> Result<Vec<String>, TableError> {
+        self.learn(&new.publication, &difference.added, true);
+        self.learn_statistics(&new.publication);
+        if new.publication.metadata().has_all_of(old.publication.metadata()) {
+            new.learned.lock().extend(old.learned.lock().iter());
+        }
+        if difference.kind != ChangeKind::Replaced {
+            return Ok(Vec::new());
+        }
+        self.pins.let_go(&slot.path, |_| false); // what is held is of the old one
+        let mut paths = Vec::new();
+        for shown in [old, new] {
+            let Some(current) = shown.publication.metadata().current_snapshot else { continue };
+            let files = shown.publication.files(current).await?;
+            self.doubt_files(&files).await;
+            paths.extend(files.iter().flat_map(|file| self.paths(&shown.publication, &file.location)));
+            if std::ptr::eq(shown, new) {
+                self.learn(&new.publication, &files, true);
+            }
+        }
+        Ok(paths)
     }
 
     fn tell(

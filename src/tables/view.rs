@@ -150,10 +150,8 @@ impl View {
             self.lake.look_around(path).await; // it may be new
         }
         match self.lake.table(path) {
-            Some((slot, "")) => {
-                let _begun = self.lake.open(&slot).await;
-                Ok(Some((Found::Folder, Stays::Moment)))
-            }
+            // Who lists the folder above it, and looks at each name, has not looked into it.
+            Some((_, "")) => Ok(Some((Found::Folder, Stays::Moment))),
             Some((_, rest)) if !is_own(rest) && self.lake.is_folder(path) => {
                 Ok(Some((Found::Folder, Stays::Moment)))
             }
@@ -187,10 +185,10 @@ impl View {
         match first {
             _ if FOLDERS.contains(&rest) => Ok(Some((Found::Folder, Stays::Moment))),
             "data" => match publication.data_location(rest) {
-                Some(location) => self.data(&shown, path, location).await,
+                Some(location) => self.data(slot, &shown, path, location).await,
                 None => Ok(None),
             },
-            "snapshots" => self.find_in_snapshot(&shown, rest, below).await,
+            "snapshots" => self.find_in_snapshot(slot, &shown, rest, below).await,
             "refs" => {
                 let Some((name, _)) = split_name(below) else {
                     let is_part = !references(&shown, below).is_empty();
@@ -198,7 +196,7 @@ impl View {
                 };
                 let Some(name) = unescape_name(name) else { return Ok(None) };
                 if !slot.follows(&name) {
-                    let _turn = slot.turn.lock().await; // of the version that is shown by then
+                    let _turn = slot.writing.turn.lock().await; // of the version that is shown by then
                     let shown = slot.current().unwrap_or_else(|| shown.clone());
                     let publication = &shown.publication;
                     match publication.reference(&name).await {
@@ -209,15 +207,16 @@ impl View {
                     self.learn(&shown, publication.metadata().refs.get(&name).map(|r| r.snapshot)).await?;
                     slot.follow(&name);
                 }
-                self.published(&shown, rest).await
+                self.published(slot, &shown, rest).await
             }
-            _ if is_own(first) => self.published(&shown, rest).await,
+            _ if is_own(first) => self.published(slot, &shown, rest).await,
             _ => Ok(None),
         }
     }
 
     async fn data(
         &self,
+        slot: &Slot,
         shown: &Shown,
         path: &str,
         location: Location,
@@ -227,6 +226,7 @@ impl View {
             return Ok(found);
         }
         // An older snapshot may name it that nobody has looked into since others were expired.
+        let _older = slot.writing.older.read().await;
         for snapshot in &shown.publication.metadata().snapshots {
             self.learn(shown, Some(snapshot.id)).await?;
         }
@@ -235,6 +235,7 @@ impl View {
 
     async fn find_in_snapshot(
         &self,
+        slot: &Slot,
         shown: &Shown,
         rest: &str,
         below: &str,
@@ -252,27 +253,33 @@ impl View {
             return Ok(None);
         };
         if inner.is_empty() {
+            let _older = slot.writing.older.read().await;
             match publication.snapshot(number).await {
                 Ok(_) => self.learn(shown, Some(number)).await?,
                 Err(TableError::NoSuch { .. }) => return Ok(None),
                 Err(e) => return Err(e.into()),
             }
         }
-        self.published(shown, rest).await
+        self.published(slot, shown, rest).await
     }
 
     async fn learn(&self, shown: &Shown, snapshot: Option<i64>) -> Result<(), ViewError> {
-        if let Some(snapshot) = snapshot
-            && shown.learned.lock().insert(snapshot)
-        {
+        let is_news = |id: &i64| !shown.learned.lock().contains(id);
+        if let Some(snapshot) = snapshot.filter(is_news) {
             let files = shown.publication.files(snapshot).await?;
             self.lake.learn(&shown.publication, &files, false);
+            shown.learned.lock().insert(snapshot);
         }
         Ok(())
     }
 
     /// What stands in the folder of a publication.
-    async fn published(&self, shown: &Shown, rest: &str) -> Result<Option<(Found, Stays)>, ViewError> {
+    async fn published(
+        &self,
+        slot: &Slot,
+        shown: &Shown,
+        rest: &str,
+    ) -> Result<Option<(Found, Stays)>, ViewError> {
         let publication = &shown.publication;
         if rest.split('/').any(|name| name.starts_with('.')) {
             return Ok(None);
@@ -289,11 +296,18 @@ impl View {
             }
             Err(e) => Err(e),
         };
-        if let Some(found) = look()? {
+        // Who reads a list reads the files that it leads to. Those of this machine are found only if they are known.
+        let list = publication.is_here().then(|| publication.snapshot_of(rest)).flatten();
+        let has_learned = list.is_none_or(|id| shown.learned.lock().contains(&id));
+        if has_learned && let Some(found) = look()? {
             return Ok(Some(found));
         }
+        let _older = slot.writing.older.read().await;
         match publication.materialise(rest).await {
-            Ok(()) => Ok(look()?),
+            Ok(()) => {
+                self.learn(shown, list).await?;
+                Ok(look()?)
+            }
             Err(TableError::NoSuch { .. }) => Ok(None),
             Err(e) => Err(e.into()),
         }

@@ -149,7 +149,7 @@ fn a_reference_may_have_a_longer_name_too() {
         "UPDATE iceberg_tables SET metadata_location = 's3://lake/wh/db/refs/metadata/v9.metadata.json'";
     assert_eq!(sql.open().execute(now, []).unwrap(), 1);
     eventually("one is gone", LIMIT, || (names(&part) == [format!("{rest}~2f2")]).then_some(()));
-    assert_eq!(hint(&view), "9");
+    assert_eq!(hint(&view), "8", "it has not moved");
     assert!(!part.join(format!("{rest}~2f1")).exists());
     sql.lake.unmount();
 }

@@ -79,6 +79,10 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
     /// Which of these tables have another version than the one named, as cheaply as this kind can tell.
     /// An error says that none could be asked.
     async fn poll(&self, known: &[(TableId, Token)]) -> Result<Changes, CatalogError>;
+    /// Whether each table is asked about by a question of its own: then nothing is won by asking about several at once.
+    fn asks_each(&self) -> bool {
+        false
+    }
     /// Whether one question brings both names and changes.
     fn has_one_question(&self) -> bool {
         false

@@ -8,7 +8,7 @@ pub(crate) use rewrite::{Paths, SOURCE_PROPERTY, View};
 use crate::document::Object;
 use crate::error::TableError;
 use crate::location::Location;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 
 /// The largest metadata file, in bytes after decompression. Some tables of 100,000 snapshots have 200 MB.
@@ -41,6 +41,8 @@ pub struct Metadata {
     pub refs: BTreeMap<String, Reference>,
     /// What was the current snapshot when: milliseconds since 1970 and identifiers, oldest first.
     pub history: Vec<(i64, i64)>,
+    /// Files of statistics, and how many bytes each has.
+    pub statistics: Vec<(Location, u64)>,
     /// The text of all schemas: equal means nothing has changed in them.
     pub(crate) schemas: String,
     /// How many versions before this one it knows.
@@ -130,6 +132,13 @@ impl Metadata {
         for entry in object.get::<Vec<Object>>("snapshot-log")?.unwrap_or_default() {
             history.push((entry.need("timestamp-ms")?, entry.need("snapshot-id")?));
         }
+        let mut statistics = Vec::new();
+        for list in ["statistics", "partition-statistics"] {
+            for entry in object.get::<Vec<Object>>(list)?.unwrap_or_default() {
+                let location = place(&entry.need::<String>("statistics-path")?)?;
+                statistics.extend(entry.get("file-size-in-bytes")?.map(|size| (location, size)));
+            }
+        }
         let text = |name: &str| object.raw(name).map_or("", |raw| raw.get()).to_owned();
         Ok(Self {
             format_version,
@@ -141,6 +150,7 @@ impl Metadata {
             snapshots,
             refs,
             history,
+            statistics,
             schemas: text("schema") + &text("schemas"),
             log_length: object.get::<Vec<Object>>("metadata-log")?.map_or(0, |log| log.len() as u64),
             object,
@@ -151,6 +161,30 @@ impl Metadata {
     /// A snapshot by its identifier.
     pub fn snapshot(&self, id: i64) -> Option<&Snapshot> {
         self.snapshots.iter().find(|snapshot| snapshot.id == id)
+    }
+
+    /// Whether a snapshot is what it was in another version: a table that was moved has the same ones elsewhere. Of no
+    /// snapshot nothing has changed.
+    pub fn has_still(&self, other: &Self, id: Option<i64>) -> bool {
+        let Some(id) = id else { return true };
+        let (own, was) = (self.snapshot(id), other.snapshot(id));
+        own.is_some_and(|own| was.is_some_and(|was| was.manifests == own.manifests))
+    }
+
+    /// Whether it has all snapshots of another version, and each where it was.
+    pub fn has_all_of(&self, other: &Self) -> bool {
+        let own: HashMap<i64, &Manifests> =
+            self.snapshots.iter().map(|one| (one.id, &one.manifests)).collect();
+        other.snapshots.iter().all(|one| own.get(&one.id) == Some(&&one.manifests))
+    }
+
+    /// Whether a branch that has not moved is read as in another version: by the same columns, and the same properties.
+    pub(crate) fn is_read_as(&self, other: &Self) -> bool {
+        let text = |of: &Self, name: &str| of.object.raw(name).map(|raw| raw.get().to_owned());
+        let rest =
+            ["properties", "partition-specs", "default-spec-id", "sort-orders", "default-sort-order-id"];
+        (self.schema_id, &self.schemas) == (other.schema_id, &other.schemas)
+            && rest.iter().all(|name| text(self, name) == text(other, name))
     }
 
     /// The snapshot that was the current one at a time, in milliseconds since 1970; `None` before the first, and

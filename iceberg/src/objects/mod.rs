@@ -1,6 +1,8 @@
 //! [`Objects`]: how this crate reads the files of tables. Whoever uses it brings the stores.
+mod apart;
 mod local;
 
+pub(crate) use apart::Apart;
 pub use local::LocalObjects;
 
 use crate::location::Location;

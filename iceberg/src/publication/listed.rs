@@ -14,6 +14,10 @@ use std::collections::HashMap;
 
 /// So many manifests of a list are fetched and rewritten at once.
 const MANIFESTS_AT_ONCE: usize = 16;
+/// So many lists are fetched, or written, at once.
+const LISTS_AT_ONCE: usize = 16;
+/// So many lists of branches and tags are in memory at once.
+const LISTS_IN_MEMORY: usize = 64;
 
 /// A manifest list that is not there yet, and what it names.
 #[derive(Debug)]
@@ -71,12 +75,48 @@ impl Writer {
         self.list(listed, leaves, progress).await
     }
 
+    /// The same for many snapshots: several lists are fetched at once, and a manifest that more than one of them names is
+    /// rewritten once.
+    pub async fn snapshots(&self, snapshots: &[&Snapshot], progress: &Progress<'_>) -> Result<(), Halt> {
+        for some in snapshots.chunks(LISTS_IN_MEMORY) {
+            let listed = some.iter().map(|snapshot| self.listed(snapshot)).collect::<Vec<_>>();
+            let listed: Vec<_> = stream::iter(listed).buffered(LISTS_AT_ONCE).try_collect().await?;
+            let listed: Vec<Listed> = listed.into_iter().flatten().collect();
+            let (mut all, mut numbers) = (Vec::new(), HashMap::new());
+            for named in listed.iter().flat_map(|listed| &listed.manifests) {
+                numbers.entry(named.path.clone()).or_insert_with(|| {
+                    all.push(named.clone());
+                    all.len() - 1
+                });
+            }
+            let Leaves { sizes, underway, .. } = self.all(&all, false, progress).await?;
+            underway.ended(progress).await?;
+            let written = listed.into_iter().map(|listed| {
+                let sizes = listed.manifests.iter().map(|named| sizes[numbers[&named.path]]).collect();
+                self.list(listed, Leaves { sizes, ..Leaves::default() }, progress)
+            });
+            let written = written.collect::<Vec<_>>();
+            stream::iter(written).buffer_unordered(LISTS_AT_ONCE).try_collect::<()>().await?;
+        }
+        Ok(())
+    }
+
+    /// Makes sure that the manifests of a list that is there are there as well.
+    pub async fn repair(&self, snapshot: &Snapshot, progress: &Progress<'_>) -> Result<(), Halt> {
+        let listed = self.named(snapshot).await?;
+        self.manifests(&listed, false, progress).await?.underway.ended(progress).await
+    }
+
     /// What the list of a snapshot names; `None` if it is there.
     pub async fn listed(&self, snapshot: &Snapshot) -> Result<Option<Listed>, TableError> {
-        let path = list_path(snapshot.id, &snapshot.manifests);
-        if self.size(&path).await?.is_some() {
-            return Ok(None);
+        match self.size(&list_path(snapshot.id, &snapshot.manifests)).await? {
+            Some(_) => Ok(None),
+            None => self.named(snapshot).await.map(Some),
         }
+    }
+
+    async fn named(&self, snapshot: &Snapshot) -> Result<Listed, TableError> {
+        let path = list_path(snapshot.id, &snapshot.manifests);
         let (froms, source) = match &snapshot.manifests {
             Manifests::List(from) => {
                 let raw = self.objects.get(from, MANIFEST_MAX_BYTES).await?;
@@ -99,7 +139,7 @@ impl Writer {
                 let size = folder.size(&path)?;
                 manifests.push(Named { from, path, deletes, size });
             }
-            Ok(Some(Listed { path, manifests, source }))
+            Ok(Listed { path, manifests, source })
         })
         .await
     }
@@ -112,8 +152,12 @@ impl Writer {
         keep: bool,
         progress: &Progress<'_>,
     ) -> Result<Leaves, Halt> {
+        self.all(&listed.manifests, keep, progress).await
+    }
+
+    async fn all(&self, manifests: &[Named], keep: bool, progress: &Progress<'_>) -> Result<Leaves, Halt> {
         let mut leaves = Leaves::default();
-        let made = self.rewrite_missing(listed, keep, &mut leaves, progress).await;
+        let made = self.rewrite_missing(manifests, keep, &mut leaves, progress).await;
         match made {
             Ok(()) => Ok(leaves),
             Err(halt) => {
@@ -126,14 +170,14 @@ impl Writer {
 
     async fn rewrite_missing(
         &self,
-        listed: &Listed,
+        manifests: &[Named],
         keep: bool,
         leaves: &mut Leaves,
         progress: &Progress<'_>,
     ) -> Result<(), Halt> {
-        leaves.sizes = listed.manifests.iter().map(|manifest| manifest.size.unwrap_or(0)).collect();
+        leaves.sizes = manifests.iter().map(|manifest| manifest.size.unwrap_or(0)).collect();
         // Owned, so that the stream borrows nothing that it hands on.
-        let all = listed.manifests.iter().enumerate();
+        let all = manifests.iter().enumerate();
         let missing: Vec<_> =
             all.filter(|(_, one)| one.size.is_none()).map(|(n, one)| (n, one.clone())).collect();
         let made = missing.into_iter().map(|(n, named)| async move {

@@ -43,6 +43,17 @@ impl Publication {
     /// # Errors
     /// [`TableError::NoSuch`] if the table has no such snapshot (any more).
     pub async fn files(&self, snapshot: i64) -> Result<Vec<LiveFile>, TableError> {
+        match self.files_there(snapshot).await {
+            // A manifest has gone.
+            Err(TableError::NoSuch { .. }) => {
+                self.repair(self.find(snapshot)?).await?;
+                self.files_there(snapshot).await
+            }
+            files => files,
+        }
+    }
+
+    async fn files_there(&self, snapshot: i64) -> Result<Vec<LiveFile>, TableError> {
         let mut files = Vec::new();
         for path in self.manifests(snapshot).await? {
             let entries = self.entries_of(&path).await?;

@@ -37,6 +37,7 @@ mod live;
 mod manifest;
 mod next;
 mod progress;
+mod reach;
 mod step;
 mod sweep;
 #[cfg(test)]
@@ -48,18 +49,20 @@ mod writer;
 
 pub use live::{Content, LiveFile};
 pub(crate) use next::Sides;
+pub use reach::{Reach, Retention};
 pub use step::{Step, StepKind};
-pub use sweep::{Retention, Swept};
+pub use sweep::Swept;
 
 use crate::error::TableError;
 use crate::location::Location;
 use crate::mapping::{Mapping, escape_key, unescape_key};
 use crate::metadata::{Manifests, Metadata, Paths, Snapshot, View};
-use crate::objects::Objects;
+use crate::objects::{Apart, Objects};
 use crate::table::Table;
 use folder::Folder;
+use parking_lot::Mutex;
 use progress::{Halt, Progress};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -88,12 +91,16 @@ impl Place {
 #[derive(Debug)]
 pub struct Publication {
     writer: Writer,
+    /// Where its metadata is.
+    from: Location,
     metadata: Metadata,
     /// What it is made from: the path of the metadata, and a digest of it.
     source: String,
     number: u64,
     /// Which snapshot has which list, by the path of the list; made when first needed.
     lists: OnceLock<HashMap<String, usize>>,
+    /// The snapshots whose folders are known to be of this version.
+    views: Mutex<HashSet<i64>>,
 }
 
 /// The folder that is made for a view, below that of the table; empty for the table itself.
@@ -127,17 +134,44 @@ impl Publication {
     /// [`TableError::Encrypted`], [`TableError::Unsupported`] and [`TableError::Malformed`] say that this table
     /// cannot be shown; the folder keeps the version it has.
     pub async fn prepare(objects: Arc<dyn Objects>, place: Place, table: &Table) -> Result<Self, TableError> {
+        let prepared = Self::read(objects, place, table, |folder, source, from, predecessors| {
+            version::number(folder, source, version::wish(from, predecessors)).map(Some)
+        });
+        prepared.await?.ok_or_else(|| TableError::malformed("folder of the table", "no number is left"))
+    }
+
+    /// The same of a version that the folder has already, as the newest or as the one that is shown; `None` if it has it
+    /// not, or not as one of these.
+    ///
+    /// # Errors
+    /// As [`prepare`](Self::prepare).
+    pub async fn resume(
+        objects: Arc<dyn Objects>,
+        place: Place,
+        table: &Table,
+    ) -> Result<Option<Self>, TableError> {
+        Self::read(objects, place, table, |folder, source, _, _| version::number_again(folder, source)).await
+    }
+
+    async fn read(
+        objects: Arc<dyn Objects>,
+        place: Place,
+        table: &Table,
+        number: impl FnOnce(&Folder, &str, &Location, u64) -> Result<Option<u64>, TableError> + Send + 'static,
+    ) -> Result<Option<Self>, TableError> {
         let bytes = table.clone().with_metadata(&*objects).await?.metadata.unwrap_or_default();
         let from = table.metadata_location.clone();
+        let objects = Apart::from(&from, objects);
         blocking(move || {
             let metadata = Metadata::parse(&bytes, from.name())?;
             // A table that was dropped and made again may have its metadata at the same place.
             let digest = blake3::hash(&bytes).to_hex();
             let source = format!("{}#{}", place.mapping.object_path(&from), &digest[..16]);
             let folder = Folder::open(&place.folder)?;
-            let number = version::number(&folder, &source, version::wish(&from, metadata.log_length))?;
+            let Some(number) = number(&folder, &source, &from, metadata.log_length)? else { return Ok(None) };
             let writer = Writer::new(objects, Arc::new(place), folder);
-            Ok(Self { writer, metadata, source, number, lists: OnceLock::new() })
+            let (lists, views) = (OnceLock::new(), Mutex::default());
+            Ok(Some(Self { writer, from, metadata, source, number, lists, views }))
         })
         .await
     }
@@ -159,6 +193,11 @@ impl Publication {
     /// Where it is published.
     pub fn place(&self) -> &Place {
         &self.writer.place
+    }
+
+    /// Whether its metadata lies on this machine: then it may name files of it, whatever it says of itself.
+    pub fn is_here(&self) -> bool {
+        self.from.file_path().is_some()
     }
 
     /// What the table says of itself.
@@ -259,16 +298,22 @@ impl Publication {
         self.metadata.snapshot(id).ok_or_else(|| TableError::NoSuch { what: format!("snapshot {id}") })
     }
 
-    /// Removes from the folder what no version that `retention` keeps leads to (this one is always kept, if it is
-    /// published): rewritten files of snapshots that were expired, views of them, older versions. Whoever has a file
-    /// open goes on reading. Not while another version of the table is being published.
+    /// Removes from the folder what no version that `retention` keeps leads to (this one, which is shown, is always
+    /// kept): rewritten files of snapshots that were expired, views of them, older versions. Whoever has a file open goes
+    /// on reading. Not while another version of the table is being published, or an older snapshot written. `reach` is
+    /// that of the sweeps of this folder before.
     ///
     /// # Errors
     /// [`TableError::Io`]; what was removed by then is gone, and nothing that is needed.
-    pub async fn sweep(&self, retention: Retention) -> Result<Swept, TableError> {
+    pub async fn sweep(&self, retention: Retention, reach: &Arc<Reach>) -> Result<Swept, TableError> {
         let (folder, place) = (self.writer.folder.clone(), self.writer.place.clone());
         let refs: Vec<String> = self.metadata.refs.keys().cloned().collect();
-        blocking(move || sweep::sweep(&folder, &place, retention, refs.iter())).await
+        let (shown, reach) = (self.number, reach.clone());
+        blocking(move || {
+            let kept = reach.keep(&folder, &place, retention, shown)?;
+            sweep::sweep(&folder, &kept, refs.iter())
+        })
+        .await
     }
 
     /// The path of a file below the folder: `data/…`, if it lies in the folder `data` of the table's location.

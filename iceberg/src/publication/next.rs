@@ -69,9 +69,8 @@ impl Publication {
         let mut ids: Vec<i64> = self.metadata.refs.values().map(|reference| reference.snapshot).collect();
         ids.sort_unstable();
         ids.dedup();
-        for id in ids {
-            self.writer.snapshot(self.find(id)?, progress).await?;
-        }
+        let snapshots = ids.into_iter().map(|id| self.find(id)).collect::<Result<Vec<_>, _>>()?;
+        self.writer.snapshots(&snapshots, progress).await?;
         match begun.metadata {
             Some(metadata) => self.writer.place(metadata, progress).await,
             None => Ok(()),

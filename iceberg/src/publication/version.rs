@@ -25,6 +25,24 @@ pub(super) fn number(folder: &Folder, source: &str, wish: u64) -> Result<u64, Ta
     Ok(wish.max(newest.saturating_add(1)))
 }
 
+/// The number of a version that is there already: of the newest one or of the one that the hint names, if that is made
+/// from `source`. Nothing newer was ever the current one.
+pub(super) fn number_again(folder: &Folder, source: &str) -> Result<Option<u64>, TableError> {
+    let newest = numbers(folder, "metadata")?.pop_last();
+    for number in newest.into_iter().chain(hinted(folder, "metadata")?) {
+        if made_from(folder, number)?.as_deref() == Some(source) {
+            return Ok(Some(number));
+        }
+    }
+    Ok(None)
+}
+
+/// The number that the hint in a folder `metadata` names.
+pub(super) fn hinted(folder: &Folder, path: &str) -> Result<Option<u64>, TableError> {
+    let hint = folder.read(&format!("{path}/{HINT}"))?;
+    Ok(hint.and_then(|hint| std::str::from_utf8(&hint).ok()?.parse().ok()))
+}
+
 /// What the metadata of a version was made from.
 fn made_from(folder: &Folder, number: u64) -> Result<Option<String>, TableError> {
     let Some(bytes) = folder.read(&format!("metadata/{}", metadata_name(number)))? else { return Ok(None) };
@@ -85,6 +103,13 @@ mod tests {
         assert_eq!(number(&folder, "objects/s3/b/x#2", 3).unwrap(), 4);
         assert_eq!(number(&folder, "objects/s3/b/y", 9).unwrap(), 9);
         assert_eq!(number(&folder, "objects/s3/b/y", 1).unwrap(), 4);
+        // The one that is shown is found again although a newer one is there, which never was.
+        assert_eq!(number_again(&folder, "objects/s3/b/x#1").unwrap(), Some(3));
+        folder.write("metadata/v4.metadata.json", b"{}").unwrap();
+        assert_eq!(number_again(&folder, "objects/s3/b/x#1").unwrap(), None);
+        folder.write("metadata/version-hint.text", b"3").unwrap();
+        assert_eq!(number_again(&folder, "objects/s3/b/x#1").unwrap(), Some(3));
+        assert_eq!(number_again(&folder, "objects/s3/b/x#2").unwrap(), None);
         folder.write("metadata/v9.metadata.json", b"not JSON").unwrap();
         assert_eq!(number(&folder, "objects/s3/b/x#1", 3).unwrap(), 10);
     }

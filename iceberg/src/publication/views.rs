@@ -1,27 +1,37 @@
 //! Views: the table as of a snapshot, or as a branch or a tag has it; written once somebody asks.
+use super::folder::Folder;
 use super::progress::Progress;
-use super::version::HINT;
+use super::sweep::numbers;
+use super::version::{hinted, metadata_name};
 use super::writer::{blocking, list_path};
 use super::{Publication, ended};
+use crate::document::Object;
 use crate::error::TableError;
+use crate::manifest::read_list;
 use crate::mapping::escape_name;
 use crate::metadata::{Snapshot, View};
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 impl Publication {
     /// Publishes `snapshots/<id>/`, the table as of that snapshot, with the schema it had then; returns its path
-    /// below the folder. Once it is there it does not change any more.
+    /// below the folder. Once it is there it changes only if the table has moved: then there is another version of it.
     ///
     /// # Errors
     /// [`TableError::NoSuch`] if the table has no such snapshot (any more).
     pub async fn snapshot(&self, id: i64) -> Result<String, TableError> {
         let snapshot = self.find(id)?;
         let path = format!("snapshots/{id}");
-        // The hint comes last. After a loss of power it may be there, but not what it said.
-        let (folder, hint) = (self.writer.folder.clone(), format!("{path}/metadata/{HINT}"));
-        if blocking(move || folder.read(&hint)).await?.as_deref() != Some(&b"1"[..]) {
-            self.view(snapshot, &path, View::Snapshot(id), 1).await?;
+        if self.views.lock().contains(&id) {
+            return Ok(path);
         }
+        let list = self.writer.uri(&list_path(id, &snapshot.manifests));
+        let (folder, metadata) = (self.writer.folder.clone(), format!("{path}/metadata"));
+        let (number, is_shown) = blocking(move || standing(&folder, &metadata, id, &list)).await?;
+        if !is_shown {
+            self.view(snapshot, &path, View::Snapshot(id), number).await?;
+        }
+        self.views.lock().insert(id);
         Ok(path)
     }
 
@@ -77,12 +87,62 @@ impl Publication {
         if self.writer.size(path).await?.is_some() {
             return Ok(());
         }
-        let lists = self.lists.get_or_init(|| {
+        match self.lists().get(path) {
+            Some(n) => self.ensure(&self.metadata.snapshots[*n]).await,
+            None => self.repair(self.names(path).await?).await,
+        }
+    }
+
+    /// The snapshot whose list is the file of this path; `None` if it is no such list.
+    pub fn snapshot_of(&self, path: &str) -> Option<i64> {
+        self.lists().get(path).map(|n| self.metadata.snapshots[*n].id)
+    }
+
+    fn lists(&self) -> &HashMap<String, usize> {
+        self.lists.get_or_init(|| {
             let lists = self.metadata.snapshots.iter().enumerate();
             lists.map(|(n, snapshot)| (list_path(snapshot.id, &snapshot.manifests), n)).collect()
+        })
+    }
+
+    /// Whether the folder of a branch or tag that `old` has written is the one that this version would write.
+    pub fn has_still(&self, old: &Self, name: &str) -> bool {
+        let (was, is) = (old.metadata.refs.get(name), self.metadata.refs.get(name));
+        was == is
+            && is.is_some_and(|is| {
+                self.metadata.has_still(&old.metadata, Some(is.snapshot))
+                    && (!is.is_branch || self.metadata.is_read_as(&old.metadata))
+            })
+    }
+
+    /// A snapshot with a list that is there, and that names a manifest which is not.
+    async fn names(&self, path: &str) -> Result<&Snapshot, TableError> {
+        let none = || TableError::NoSuch { what: format!("file {path}") };
+        if !path.starts_with("metadata/") || !path.ends_with(".avro") {
+            return Err(none());
+        }
+        let lists: Vec<String> = self.lists().keys().cloned().collect();
+        let (writer, manifest) = (self.writer.clone(), path.to_owned());
+        let found = blocking(move || {
+            for list in lists {
+                let Some(bytes) = writer.folder.read(&list)? else { continue };
+                let all = read_list(&bytes, &list)?;
+                if all.iter().any(|named| writer.place.own_path(&named.path) == Some(&*manifest)) {
+                    return Ok(Some(list));
+                }
+            }
+            Ok(None)
         });
-        let n = lists.get(path).ok_or_else(|| TableError::NoSuch { what: format!("file {path}") })?;
-        self.ensure(&self.metadata.snapshots[*n]).await
+        let list = found.await?.ok_or_else(none)?;
+        self.lists().get(&list).map(|n| &self.metadata.snapshots[*n]).ok_or_else(none)
+    }
+
+    /// Writes manifests that have gone anew.
+    pub(super) async fn repair(&self, snapshot: &Snapshot) -> Result<(), TableError> {
+        let progress = Progress::new(|_| ControlFlow::Continue(()));
+        ended(self.writer.repair(snapshot, &progress).await)?;
+        let folder = self.writer.folder.clone();
+        blocking(move || folder.sync("metadata")).await
     }
 
     pub(super) async fn ensure(&self, snapshot: &Snapshot) -> Result<(), TableError> {
@@ -95,6 +155,27 @@ impl Publication {
         let folder = self.writer.folder.clone();
         blocking(move || folder.sync("metadata")).await
     }
+}
+
+/// The number that the folder of a snapshot should have, and whether it has, and shows, that version: of metadata that names
+/// this list. After a loss of power the hint may be there, but not what it said.
+fn standing(folder: &Folder, metadata: &str, id: i64, list: &str) -> Result<(u64, bool), TableError> {
+    let Some(newest) = numbers(folder, metadata)?.pop_last() else { return Ok((1, false)) };
+    let names = || -> Result<bool, TableError> {
+        let path = format!("{metadata}/{}", metadata_name(newest));
+        let Some(bytes) = folder.read(&path)? else { return Ok(false) };
+        let read = || -> Option<bool> {
+            let object: Object = serde_json::from_slice(&bytes).ok()?;
+            let snapshots = object.get::<Vec<Object>>("snapshots").ok()??;
+            let own = snapshots.iter().find(|own| own.need("snapshot-id") == Ok(id))?;
+            Some(own.need::<String>("manifest-list").ok()? == list)
+        };
+        Ok(read().unwrap_or(false))
+    };
+    if !names()? {
+        return Ok((newest + 1, false));
+    }
+    Ok((newest, hinted(folder, metadata)? == Some(newest)))
 }
 
 /// Milliseconds since 1970, of a number, an instant or a day.

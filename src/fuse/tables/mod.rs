@@ -19,7 +19,7 @@ use crate::clock::Timestamp;
 use crate::fs::attr::{Attr, FileKey};
 use crate::fs::listing::DirEntry;
 use crate::fs::{Kernel, read_whole};
-use crate::tables::{Found, Kind, Stays, View, ViewError};
+use crate::tables::{Found, Kind, Stays, Turned, View, ViewError};
 pub use beside::{Beside, FOLDERS};
 use bytes::Bytes;
 use handles::{Content, Handles};
@@ -120,8 +120,33 @@ impl TablesAdapter {
         self.0.nodes.forget(id, count);
     }
 
-    /// What stands at a path and below it may be other things now.
-    pub fn turned(&self, path: &str) {
+    /// What the kernel may know is no longer so.
+    pub fn turned(&self, what: Turned<'_>) {
+        match what {
+            Turned::Below(path) => self.turned_below(path),
+            Turned::Files(paths) => self.replaced(paths),
+        }
+    }
+
+    /// At these paths stand other files: whoever looks there next gets other numbers for them.
+    fn replaced(&self, paths: &[String]) {
+        let mut names = Vec::new();
+        for path in paths {
+            let Some(node) = self.0.nodes.at(path) else { continue };
+            self.0.nodes.retire(&node);
+            let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+            if let (Some(folder), Ok(name)) = (self.0.nodes.at(folder), CString::new(name)) {
+                names.push((folder.id, name));
+            }
+        }
+        let Some(kernel) = self.0.kernel.get().filter(|_| !names.is_empty()).cloned() else { return };
+        // It may wait for a look-up in one of these folders, and that for whoever calls us.
+        self.0.runtime.spawn_blocking(move || {
+            names.iter().for_each(|(folder, name)| kernel.forget_name(*folder, name));
+        });
+    }
+
+    fn turned_below(&self, path: &str) {
         let Some(kernel) = self.0.kernel.get() else { return };
         let nodes = self.0.nodes.within(path);
         for node in &nodes {
@@ -235,8 +260,8 @@ impl TablesAdapter {
         }
         let (path, own) = (parent.child(name), self.clone());
         if let Some(known) = self.0.nodes.at(&path).filter(|node| !node.changes && node.found.is_final()) {
-            let node = self.0.nodes.intern(&path, known.found.clone(), false);
-            return reply.send(self.0.attr(&node).map(|attr| Brief(Some((node.id, attr)), EVER)));
+            let known = self.0.interned(&path, &known.found, false);
+            return reply.send(known.map(|known| Brief(Some(known), EVER)));
         }
         self.0.runtime.spawn(async move {
             let Some(found) = own.in_time(&path, own.0.view.find(&path)).await else {
@@ -244,13 +269,13 @@ impl TablesAdapter {
             };
             match found {
                 Ok(Some((found, stays))) => {
-                    let node = own.0.nodes.intern(&path, found, stays == Stays::Now);
+                    let known = own.0.interned(&path, &found, stays == Stays::Now);
                     let stays = match stays {
                         Stays::Ever => EVER,
                         Stays::Moment => MOMENT,
                         Stays::Now => Duration::ZERO,
                     };
-                    reply.send(own.0.attr(&node).map(|attr| Brief(Some((node.id, attr)), stays)));
+                    reply.send(known.map(|known| Brief(Some(known), stays)));
                 }
                 // It may come at any time.
                 Ok(None) => reply.send(Ok(Brief(None, Duration::ZERO))),
@@ -376,6 +401,30 @@ fn write_list(names: &[(String, Kind)], (offset, size): (u64, u32), plus: bool, 
 }
 
 impl Inner {
+    /// The number of what stands at a path, and its attributes; counts one reference of the kernel. A file of this machine
+    /// that took the place of another one has another number.
+    fn interned(&self, path: &str, found: &Found, changes: bool) -> io::Result<(u64, Attr)> {
+        let looked = || {
+            let node = self.nodes.intern(path, found.clone(), changes);
+            let attr = self.attr(&node);
+            let is_still = match (&node.found, &attr) {
+                (Found::Local(file), Ok(_)) if !changes => {
+                    std::fs::metadata(file).is_ok_and(|there| node.is_still(&version_of(&there)))
+                }
+                _ => true,
+            };
+            (node, attr, is_still)
+        };
+        let (node, attr, is_still) = looked();
+        if is_still {
+            return attr.map(|attr| (node.id, attr));
+        }
+        self.nodes.retire(&node);
+        self.nodes.forget(node.id, 1);
+        let (node, attr, _) = looked();
+        attr.map(|attr| (node.id, attr))
+    }
+
     fn attr(&self, node: &Node) -> io::Result<Attr> {
         let file = |size: u64, mtime| self.plain(node.id, (FileType::RegularFile, 0o444), size, mtime);
         Ok(match &node.found {
@@ -409,6 +458,12 @@ impl Inner {
             ctime: time,
         }
     }
+}
+
+/// Which file of this machine one is: another one that takes its name has another.
+fn version_of(there: &std::fs::Metadata) -> String {
+    use std::os::unix::fs::MetadataExt;
+    format!("{}.{}.{}.{}", there.ino(), there.len(), there.mtime(), there.mtime_nsec())
 }
 
 fn stat(path: &Path) -> io::Result<(u64, Timestamp)> {

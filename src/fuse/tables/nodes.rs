@@ -26,7 +26,7 @@ pub struct Node {
     pub opened: Mutex<Opened>,
     /// Whether the kernel may have listed it.
     listed: AtomicBool,
-    /// The tag of the object whose bytes the kernel may have of it.
+    /// The tag of the object, or the version of the file, whose bytes the kernel may have of it.
     version: OnceLock<String>,
 }
 
@@ -90,6 +90,11 @@ impl Nodes {
         table.by_path.insert(node.path.clone(), id);
         table.by_id.insert(id, (node.clone(), 1));
         node
+    }
+
+    /// Whether nothing else stands at the path of a node by now, as far as somebody has looked.
+    pub fn is_current(&self, node: &Node) -> bool {
+        self.0.lock().by_path.get(&node.path) == Some(&node.id)
     }
 
     /// Something else stands there by now: whoever looks next gets another number for it.
@@ -184,7 +189,9 @@ mod tests {
         assert!(two.is_still("x") && two.is_still("x") && !two.is_still("y"));
         nodes.retire(&one); // it is not the newest there
         assert_eq!(nodes.at("t/e").expect("there").id, two.id);
+        assert!(nodes.is_current(&two) && !nodes.is_current(&one));
         nodes.retire(&two);
+        assert!(!nodes.is_current(&two));
         assert!(nodes.at("t/e").is_none() && nodes.get(two.id).is_some());
         let three = nodes.intern("t/e", text("y"), true);
         assert!(three.id != two.id && three.is_still("y"));

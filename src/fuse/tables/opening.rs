@@ -1,7 +1,7 @@
 //! Opens: what the cache has whole is served by the kernel, all else by us; one file in one way at a time.
-use super::TablesAdapter;
 use super::handles::{Content, Passed};
 use super::nodes::Node;
+use super::{TablesAdapter, version_of};
 use crate::cache::Blob;
 use crate::fuse::abi::answer::Opened;
 use crate::fuse::transport::Reply;
@@ -13,6 +13,9 @@ use std::sync::Arc;
 
 impl TablesAdapter {
     pub(super) fn open(&self, node: Arc<Node>, reply: Reply<Opened>) {
+        if !self.0.nodes.is_current(&node) {
+            return reply.error(libc::ESTALE); // the kernel looks the path up again
+        }
         // The kernel serves a file to all from one registration, and in one way.
         let passed = node.opened.lock().passed.upgrade();
         if let Some(passed) = passed {
@@ -21,6 +24,10 @@ impl TablesAdapter {
         match &node.found {
             Found::Local(file) => match open_plain(file) {
                 Ok(file) if node.changes => self.opened(node, Content::Local(file), reply),
+                Ok(file) if !file.metadata().is_ok_and(|there| node.is_still(&version_of(&there))) => {
+                    self.0.nodes.retire(&node);
+                    reply.error(libc::ESTALE);
+                }
                 Ok(file) => self.opened_whole(node, Whole::Local(file), reply),
                 Err(e) => reply.send(Err(e)),
             },

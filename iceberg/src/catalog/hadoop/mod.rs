@@ -127,6 +127,10 @@ impl Catalog for HadoopCatalog {
         Ok(Table { id: id.clone(), metadata_location, metadata: None, token, credentials: Vec::new() })
     }
 
+    fn asks_each(&self) -> bool {
+        true
+    }
+
     async fn poll(&self, known: &[(TableId, Token)]) -> Result<Changes, CatalogError> {
         Ok(ask(known, |id: TableId, token: Token| async move { self.table(&id)?.changed(&id, &token).await })
             .await)
@@ -170,6 +174,10 @@ impl Catalog for SingleTable {
             self.table().current(id).await?
         };
         Ok(Table { id: id.clone(), metadata_location, metadata: None, token, credentials: Vec::new() })
+    }
+
+    fn asks_each(&self) -> bool {
+        true
     }
 
     async fn poll(&self, known: &[(TableId, Token)]) -> Result<Changes, CatalogError> {

@@ -240,6 +240,10 @@ impl Catalog for RestCatalog {
         Ok(Table { id: id.clone(), metadata_location, metadata: None, token, credentials })
     }
 
+    fn asks_each(&self) -> bool {
+        true
+    }
+
     async fn poll(&self, known: &[(TableId, Token)]) -> Result<Changes, CatalogError> {
         self.config().await?;
         Ok(ask(known, |id: TableId, token: Token| async move { self.changed(&id, &token).await }).await)

@@ -1,8 +1,9 @@
 //! One version after the other: what a commit costs, what it changes, and who stops on the way.
-use super::lake::{Lake, follow, size};
+use super::lake::{Lake, follow, id, size};
 use crate::manifest::read_list;
 use crate::objects::{Listing, LocalObjects, ObjectInfo};
 use crate::publication::{Publication, StepKind};
+use crate::table::{Table, Token};
 use crate::{ChangeKind, Location, ObjectError, Objects, write_next};
 use bytes::Bytes;
 use serde_json::Value;
@@ -88,6 +89,42 @@ async fn a_commit_costs_what_it_changed() {
     }
     let append = (ChangeKind::Append, 1, 0);
     assert_eq!(changes, [append, append, append, (ChangeKind::Rollback, 0, 1)]);
+}
+
+/// A catalog that goes back to metadata of before, which does not know what was the current snapshot.
+#[tokio::test(flavor = "multi_thread")]
+async fn metadata_of_before_is_a_way_back() {
+    let lake = Lake::new();
+    let versions = lake.versions("rolled");
+    let old = lake.prepare("rolled", versions[3].clone(), "m").await.unwrap();
+    old.publish().await.unwrap();
+    let new = lake.prepare("rolled", versions[2].clone(), "m").await.unwrap();
+    let difference = write_next(&old, &new).await.unwrap();
+    assert_eq!((difference.kind, difference.removed.len()), (ChangeKind::Rollback, 1));
+    assert!(new.number() > old.number());
+}
+
+/// What was shown is found again although a newer version was written, which never was.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_version_that_is_shown_is_resumed() {
+    let lake = Lake::new();
+    let versions = lake.versions("rolled");
+    let old = lake.prepare("rolled", versions[2].clone(), "m").await.unwrap();
+    old.publish().await.unwrap();
+    let new = lake.prepare("rolled", versions[3].clone(), "m").await.unwrap();
+    new.write().await.unwrap();
+    let resume = async |n: usize| {
+        let (objects, metadata_location) =
+            (Arc::new(LocalObjects::with_buckets(lake.raw())), versions[n].clone());
+        let token = Token(String::new());
+        let table =
+            Table { id: id("rolled"), metadata_location, metadata: None, token, credentials: Vec::new() };
+        let resumed = Publication::resume(objects, lake.place("rolled", "m"), &table).await.unwrap();
+        resumed.map(|publication| publication.number())
+    };
+    assert_eq!(resume(1).await, None);
+    assert_eq!(resume(2).await, Some(old.number()));
+    assert_eq!(resume(3).await, Some(new.number()));
 }
 
 /// The manifests that a commit left alone are not looked into, neither to publish it nor to tell what it changed.

@@ -83,3 +83,85 @@ async fn manifests_in_the_metadata_itself_get_a_list() {
         }
     }
 }
+
+/// Whatever has become of a manifest, who asks for it finds it again, by its name or by the files of its snapshot.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_that_has_gone_is_written_anew() {
+    let lake = Lake::new();
+    let table = lake.prepare("rolled", lake.location("rolled"), "m").await.unwrap();
+    table.publish().await.unwrap();
+    let first = &table.metadata().snapshots[0];
+    table.snapshot(first.id).await.unwrap();
+    assert_eq!(table.snapshot_of(&list_path(first.id, &first.manifests)), Some(first.id));
+    let (files, manifests) = (table.files(first.id).await.unwrap(), table.manifests(first.id).await.unwrap());
+    let path = table.place().folder.join(&manifests[0]);
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    table.materialise(&manifests[0]).await.unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), bytes);
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(table.files(first.id).await.unwrap(), files);
+    assert!(matches!(table.materialise("metadata/none.avro").await, Err(TableError::NoSuch { .. })));
+}
+
+/// The same snapshot with its files elsewhere: what `rewrite_table_path` and `register_table` make of a table.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_was_moved_has_its_snapshots_elsewhere() {
+    let lake = Lake::new();
+    let old = lake.prepare("rolled", lake.location("rolled"), "m").await.unwrap();
+    old.publish().await.unwrap();
+    let first = old.metadata().snapshots[0].id;
+    let view = old.snapshot(first).await.unwrap();
+    let file = |location: &Location| lake.raw().join("s3").join(location.authority()).join(location.key());
+    // Every list has another name from now on.
+    let from = lake.location("rolled");
+    let mut json: Value = serde_json::from_slice(&std::fs::read(file(&from)).unwrap()).unwrap();
+    for snapshot in json["snapshots"].as_array_mut().unwrap() {
+        let list: Location = snapshot["manifest-list"].as_str().unwrap().parse().unwrap();
+        let to: Location = list.as_str().replace("/snap-", "/moved-").parse().unwrap();
+        std::fs::copy(file(&list), file(&to)).unwrap();
+        snapshot["manifest-list"] = to.as_str().into();
+    }
+    let moved: Location = from.as_str().replace(from.name(), "moved.metadata.json").parse().unwrap();
+    std::fs::write(file(&moved), serde_json::to_vec(&json).unwrap()).unwrap();
+    let new = lake.prepare("rolled", moved, "m").await.unwrap();
+    let difference = crate::write_next(&old, &new).await.unwrap();
+    assert_eq!(difference.kind, crate::ChangeKind::Replace);
+    new.flip().await.unwrap();
+    let metadata = new.place().folder.join(&view).join("metadata");
+    let hint = || std::fs::read_to_string(metadata.join("version-hint.text")).unwrap();
+    assert_eq!(hint(), "1");
+    for _ in 0..2 {
+        new.snapshot(first).await.unwrap();
+        assert_eq!(hint(), "2");
+    }
+    let json: Value =
+        serde_json::from_slice(&std::fs::read(metadata.join("v2.metadata.json")).unwrap()).unwrap();
+    assert!(json["snapshots"][0]["manifest-list"].as_str().unwrap().contains("/moved-"));
+    assert!(follow(&lake, new.place(), &metadata.join("v2.metadata.json"), Some(first)) > 0);
+}
+
+/// Who can write into a bucket does not have files of this machine read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_of_a_bucket_names_no_files_of_this_machine() {
+    let lake = Lake::new();
+    let file = |location: &Location| lake.raw().join("s3").join(location.authority()).join(location.key());
+    let from = lake.location("v1");
+    let mut json: Value = serde_json::from_slice(&std::fs::read(file(&from)).unwrap()).unwrap();
+    json["location"] = "file:///".into();
+    for snapshot in json["snapshots"].as_array_mut().unwrap() {
+        let list: Location = snapshot["manifest-list"].as_str().unwrap().parse().unwrap();
+        snapshot["manifest-list"] = format!("file://{}", file(&list).display()).into();
+    }
+    let evil: Location = "s3://lake/wh/db/v1/metadata/v9.metadata.json".parse().unwrap();
+    std::fs::write(file(&evil), serde_json::to_vec(&json).unwrap()).unwrap();
+    let table = lake.prepare("v1", evil.clone(), "evil").await.unwrap();
+    assert!(!table.is_here());
+    let error = table.publish().await.unwrap_err().to_string();
+    assert!(error.contains("may not name files of it"), "{error}");
+    // The same metadata on this machine may.
+    let here: Location = format!("file://{}", file(&evil).display()).parse().unwrap();
+    let table = lake.prepare("v1", here, "here").await.unwrap();
+    assert!(table.is_here());
+    table.publish().await.unwrap();
+}

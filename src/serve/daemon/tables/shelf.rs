@@ -3,7 +3,7 @@ use super::desk::Desk;
 use super::hints;
 use super::webhook::{Taking, Webhook};
 use crate::cache::{Cache, Config, Tier};
-use crate::config::{MountSettings, Passthrough, TablesSettings};
+use crate::config::{KeepVersions, MountSettings, Passthrough, TablesSettings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{Kernel, Volume};
 use crate::fuse::adapter::Adapter;
@@ -144,7 +144,7 @@ impl Shelf {
     pub fn show(self, runtime: &Runtime) -> Shown {
         let Self { adapter, cache, desk, shared, pace, webhook, .. } = self;
         let (stop, stopping) = watch::channel(false);
-        desk.lake.on_turn(move |path| adapter.turned(path));
+        desk.lake.on_turn(move |what| adapter.turned(what));
         let tracker = runtime.spawn(track(desk.lake.clone(), pace, stopping));
         let lake = desk.lake.clone();
         let hints = shared.exchange(runtime.handle(), |peers| hints::exchange(lake, peers));
@@ -197,14 +197,19 @@ fn lake(
             (address, options)
         })
         .collect();
-    let keep = tables.keep;
-    let retention = Retention {
-        versions: keep.count.map_or(Retention::default().versions, |count| count as usize),
-        age: keep.age_s.map(Duration::from_secs),
-        bytes: keep.bytes,
-    };
+    let (retention, patience) = (retention(tables.keep), tables.timeout);
     let folder = settings.tables_dir().join("tables");
-    Lake::new(LakeOptions { catalogs, mapping, folder, retention }, stores)
+    Lake::new(LakeOptions { catalogs, mapping, folder, retention, patience }, stores)
+}
+
+/// Who says an age or a size, and no number, wants no other bound.
+fn retention(keep: KeepVersions) -> Retention {
+    let versions = match keep.count {
+        Some(count) => count as usize,
+        None if keep.age_s.is_some() || keep.bytes.is_some() => usize::MAX,
+        None => Retention::default().versions,
+    };
+    Retention { versions, age: keep.age_s.map(Duration::from_secs), bytes: keep.bytes }
 }
 
 fn addresses(tables: &TablesSettings) -> Result<Vec<CatalogAddress>> {
@@ -218,4 +223,21 @@ fn addresses(tables: &TablesSettings) -> Result<Vec<CatalogAddress>> {
 /// The catalogs without secrets.
 fn shown(tables: &TablesSettings) -> Result<String> {
     Ok(addresses(tables)?.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// TABLES: "The 16 newest versions can still be opened, or what `--keep-snapshots` says".
+    #[test]
+    fn an_age_alone_is_the_only_bound() {
+        let none = KeepVersions { count: None, age_s: None, bytes: None };
+        assert_eq!(retention(none), Retention::default());
+        let week = retention(KeepVersions { age_s: Some(7 * 86_400), ..none });
+        assert_eq!((week.versions, week.age), (usize::MAX, Some(Duration::from_secs(7 * 86_400))));
+        let room = retention(KeepVersions { bytes: Some(1), ..none });
+        assert_eq!((room.versions, room.bytes), (usize::MAX, Some(1)));
+        assert_eq!(retention(KeepVersions { count: Some(3), bytes: Some(1), ..none }).versions, 3);
+    }
 }

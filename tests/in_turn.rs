@@ -109,6 +109,35 @@ fn change_chunk(path: &Path, number: u64) {
     file.write_all_at(&noise(number, 64 << 10), number * (64 << 10)).unwrap();
 }
 
+/// SEMANTICS, Names: "A symlink is kept as it is: its target is never followed, changed or checked." Where a newer version
+/// has one in the place of a directory, what that had is not removed from where it leads.
+#[test]
+fn what_a_directory_had_is_not_removed_through_a_link_in_its_place() {
+    let (mut lab, outside) = (Lab::new(Setup::default()), tempfile::tempdir().unwrap());
+    fs::write(outside.path().join("x"), "somebody else's").unwrap();
+    let dir = lab.dir();
+    for name in ["d", "d/e", "within", "within/within"] {
+        fs::create_dir(dir.join(name)).unwrap();
+    }
+    for name in ["d/x", "d/e/y", "within/within/mine"] {
+        fs::write(dir.join(name), name).unwrap();
+    }
+    lab.flush();
+    lab.turn_to(1);
+    let dir = lab.dir();
+    fs::remove_dir_all(dir.join("d")).unwrap();
+    std::os::unix::fs::symlink(outside.path(), dir.join("d")).unwrap();
+    fs::remove_dir_all(dir.join("within/within")).unwrap();
+    std::os::unix::fs::symlink(".", dir.join("within/within")).unwrap();
+    fs::write(dir.join("within/mine"), "another of that name").unwrap();
+    lab.flush();
+    let tree = Tree::take(&dir, KEPT);
+    lab.turn_to(0);
+    tree.assert_same(&Tree::take(&lab.dir(), KEPT), "the machine that caught up");
+    assert_eq!(fs::read_to_string(outside.path().join("x")).unwrap(), "somebody else's");
+    assert_eq!(fs::read_to_string(lab.dir().join("within/mine")).unwrap(), "another of that name");
+}
+
 /// Nothing that stands there is a file without its content.
 fn assert_whole(dir: &Path, files: &[(&str, Vec<&[u8]>)]) {
     for (name, contents) in files {

@@ -1,13 +1,14 @@
 //! What a restore has put on the disk, until it becomes records.
+use crate::layer::extract::Dirs;
 use crate::path::RelPath;
 use crate::serve::start::lock::Locks;
 use crate::state::identity::Identity;
-use crate::state::reach;
 use crate::state::record::is_linked;
 use rustix::fs::{AtFlags, Mode, Timespec, Timestamps};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::os::fd::AsFd;
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// By path, as it stands there.
 pub type Restored = BTreeMap<RelPath, Identity>;
@@ -18,9 +19,7 @@ pub fn look_at_linked(locks: &Locks, found: &mut Restored) {
     let linked: HashSet<u64> =
         found.values().filter(|identity| is_linked(identity)).map(|identity| identity.ino).collect();
     for (path, identity) in found.iter_mut().filter(|(_, identity)| linked.contains(&identity.ino)) {
-        let stat = reach(locks.backing().as_fd(), path, |at, name| {
-            rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW)
-        });
+        let stat = beneath(locks, path, |at, name| rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW));
         if let Ok(now) = stat.map(|stat| Identity::from(&stat))
             && (Identity { ctime: now.ctime, ..*identity }).unchanged_since(&now)
         {
@@ -48,7 +47,7 @@ pub fn set_time_back(locks: &Locks, dir: &RelPath, found: &mut Restored) {
     let Some(identity) = found.get_mut(dir) else { return };
     let time = Timespec { tv_sec: identity.mtime.sec, tv_nsec: i64::from(identity.mtime.nsec) };
     let times = Timestamps { last_access: time, last_modification: time };
-    let done = reach(locks.backing().as_fd(), dir, |at, name| {
+    let done = beneath(locks, dir, |at, name| {
         rustix::fs::utimensat(at, name, &times, AtFlags::SYMLINK_NOFOLLOW)?;
         rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW)
     });
@@ -61,7 +60,7 @@ pub fn set_time_back(locks: &Locks, dir: &RelPath, found: &mut Restored) {
 /// Removes one; what cannot be removed is found by the scan after.
 pub fn remove(locks: &Locks, path: &RelPath) {
     let remove = || {
-        reach(locks.backing().as_fd(), path, |at, name| {
+        beneath(locks, path, |at, name| {
             rustix::fs::unlinkat(at, name, AtFlags::empty())
                 .or_else(|_| rustix::fs::unlinkat(at, name, AtFlags::REMOVEDIR))
         })
@@ -70,15 +69,28 @@ pub fn remove(locks: &Locks, path: &RelPath) {
         && let Some(dir) = path.parent()
     {
         // It may be ours, and closed to ourselves.
-        let mode = reach(locks.backing().as_fd(), &dir, |at, name| {
+        let mode = beneath(locks, &dir, |at, name| {
             let mode = rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode & 0o7777;
             rustix::fs::chmodat(at, name, Mode::from_raw_mode(mode | 0o700), AtFlags::empty()).map(|()| mode)
         });
         if let Ok(mode) = mode {
             let _kept = remove();
-            let _as_before = reach(locks.backing().as_fd(), &dir, |at, name| {
+            let _as_before = beneath(locks, &dir, |at, name| {
                 rustix::fs::chmodat(at, name, Mode::from_raw_mode(mode), AtFlags::empty())
             });
         }
     }
+}
+
+/// Calls with the directory that holds `path` and the name there. Through no link: a newer version may have one where there
+/// was a directory, and what it leads to has nothing to do with what that had.
+fn beneath<T>(
+    locks: &Locks,
+    path: &RelPath,
+    call: impl FnOnce(BorrowedFd<'_>, &CStr) -> Result<T, Errno>,
+) -> Result<T, Errno> {
+    let root = locks.backing_fd().map_err(|_| Errno::BADF)?;
+    let dir = Dirs::new(root).get(&path.parent().unwrap_or_default(), false)?;
+    let name = CString::new(path.name().unwrap_or(b".")).map_err(|_| Errno::INVAL)?;
+    call(dir.as_fd(), &name)
 }

@@ -33,6 +33,13 @@ const FOREIGN_BASE: u64 = 1 << 62;
 /// the kernel knows them.
 const ABSENT_BASE: u64 = 1 << 61;
 
+/// Files whose backing inode number the kernel still knows as that of another one, which is deleted, have numbers from
+/// here on for as long as the kernel knows them.
+const REUSED_BASE: u64 = FOREIGN_BASE + ABSENT_BASE;
+
+/// Numbers from here on are of no file of the backing.
+const NUMBERS_END: u64 = 1 << 63;
+
 /// The device of what is not on the disk yet: no file system has it.
 const ABSENT_DEV: u32 = u32::MAX;
 
@@ -42,6 +49,11 @@ const NO_NODE: u32 = u32::MAX;
 /// The number of a file that is not on the disk yet.
 pub(super) fn absent_id(file: u32) -> u64 {
     ABSENT_BASE + u64::from(file)
+}
+
+/// What `stat` says is the number of the file that the kernel calls `id`: where it has its own, that one.
+pub fn number_shown(id: u64, key: FileKey) -> u64 {
+    if (REUSED_BASE..NUMBERS_END).contains(&id) { key.ino } else { id }
 }
 
 /// The file that has this number, if it was not on the disk when the kernel learned of it.

@@ -1,6 +1,6 @@
 //! [`InodeTable`]: every inode the kernel knows, by number.
 use super::descriptors::{Descriptors, Slot};
-use super::{ABSENT_BASE, ABSENT_DEV, Directory, FOREIGN_BASE, Inode, ROOT_ID, absent_id};
+use super::{ABSENT_BASE, ABSENT_DEV, Directory, FOREIGN_BASE, Inode, REUSED_BASE, ROOT_ID, absent_id};
 use crate::fs::attr::{Attr, FileKey};
 use crate::path::RelPath;
 use crate::sync::{Mutex, RwLock};
@@ -69,13 +69,24 @@ pub struct InodeTable {
 #[derive(Debug, Default)]
 struct Known {
     by_id: HashSet<ById, BuildHasherDefault<IdHasher>>,
-    /// Files that came to the disk while the kernel knew them, by what they are there.
-    arrived: HashMap<FileKey, u64>,
+    /// Numbers that files have for as long as the kernel knows them, by what they are on the disk: of those that came
+    /// there meanwhile, and of those that have the place of a deleted one which the kernel knows, too.
+    renumbered: HashMap<FileKey, u64>,
+    /// How many of the latter there were.
+    reused: u64,
 }
 
 impl Known {
     fn get(&self, id: u64) -> Option<&Arc<Inode>> {
         self.by_id.get(&id).map(|found| &found.0)
+    }
+
+    /// Another number for a file than its own, and than any it had.
+    fn renumber(&mut self, key: FileKey) -> u64 {
+        let id = REUSED_BASE + self.reused;
+        self.reused += 1;
+        self.renumbered.insert(key, id);
+        id
     }
 
     /// Takes the place of another one of its number.
@@ -128,8 +139,8 @@ impl InodeTable {
         if key.dev == ABSENT_DEV {
             return absent_id(key.ino as u32);
         }
-        if !known.arrived.is_empty()
-            && let Some(id) = known.arrived.get(&key)
+        if !known.renumbered.is_empty()
+            && let Some(id) = known.renumbered.get(&key)
         {
             return *id;
         }
@@ -154,20 +165,20 @@ impl InodeTable {
         }
         let mut known = self.known.write();
         let id = self.id_of(&known, attr.key);
-        // The number may still be known for a deleted file whose inode the backing has reused. The
-        // kernel will forget all lookups of that number, the old ones included.
-        let earlier = match known.get(id) {
+        let id = match known.get(id) {
             Some(inode) if inode.generation == attr.generation => {
                 inode.lookups.add();
                 inode.add_link(parent, name);
                 return inode.clone();
             }
-            Some(old) => old.lookups.get(),
-            None => 0,
+            // A deleted file whose inode the backing has reused. Its number is not: the kernel takes an inode for bad
+            // (EIO) of whose number it hears with another generation, and answers may reach it in any order.
+            Some(_) => known.renumber(attr.key),
+            None => id,
         };
         let native = attr.key.dev == self.root.dev;
         let directory = attr.is_dir().then(|| Directory::new(Slot::default(), &self.descriptors));
-        let inode = Arc::new(Inode::new(id, attr, native, directory, earlier + 1));
+        let inode = Arc::new(Inode::new(id, attr, native, directory, 1));
         inode.add_link(parent, name);
         known.put(&inode);
         inode
@@ -197,7 +208,7 @@ impl InodeTable {
             }
         }
         known.put(&inode);
-        known.arrived.insert(attr.key, id);
+        known.renumbered.insert(attr.key, id);
     }
 
     /// The kernel dropped `count` lookups.
@@ -210,8 +221,10 @@ impl InodeTable {
             let Some(inode) = known.get(id) else { return };
             let gone =
                 if inode.lookups.forget(count) { known.by_id.take(&id).map(|found| found.0) } else { None };
-            if let Some(inode) = gone.as_ref().filter(|inode| inode.is_numbered_absent()) {
-                known.arrived.remove(&inode.key());
+            if let Some(key) = gone.as_ref().map(|inode| inode.key())
+                && known.renumbered.get(&key) == Some(&id)
+            {
+                known.renumbered.remove(&key);
             }
             gone
         };
@@ -231,6 +244,7 @@ impl InodeTable {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{absent_key, number_shown};
     use super::*;
     use rustix::fs::{Mode, OFlags};
     use std::sync::atomic::{AtomicBool, Ordering};
@@ -295,18 +309,54 @@ mod tests {
         assert!(size_of::<Inode>() <= 104, "{} bytes", size_of::<Inode>());
     }
 
+    /// The kernel calls an inode bad of whose number it hears with another generation.
     #[test]
-    fn a_reused_number_is_another_inode_that_inherits_the_lookups() {
+    fn a_reused_inode_has_another_number_while_the_kernel_knows_both() {
         let (dir, table) = table();
         std::fs::write(dir.path().join("a"), b"x").expect("write");
         let mut attr = Attr::at(table.root().dir().expect("dir"), c"a").expect("stat");
-        let old = table.intern(table.root(), c"a", &attr);
+        let mut seen = Vec::new();
+        for _ in 0..3 {
+            let inode = table.intern(table.root(), c"a", &attr);
+            assert!(Arc::ptr_eq(&inode, &table.intern(table.root(), c"a", &attr)));
+            assert!(Arc::ptr_eq(&inode, &table.find(&attr).expect("known")));
+            assert_eq!(number_shown(inode.id, inode.key()), attr.key.ino);
+            seen.push(inode);
+            attr.generation += 1;
+        }
+        let ids: Vec<u64> = seen.iter().map(|inode| inode.id).collect();
+        assert!(
+            ids[0] == attr.key.ino && ids[1] != ids[0] && ids[2] != ids[1] && ids[2] != ids[0],
+            "{ids:?}"
+        );
+        // Whichever is forgotten first, the last one is the file.
+        attr.generation -= 1;
+        for gone in [0, 1] {
+            table.forget(ids[gone], 2);
+            assert!(table.get(ids[gone]).is_err());
+            assert_eq!(table.find(&attr).map(|found| found.id), Some(ids[2]));
+        }
+        table.forget(ids[2], 2);
+        assert!(table.find(&attr).is_none());
+        assert_eq!(table.intern(table.root(), c"a", &attr).id, attr.key.ino, "its own again");
+    }
+
+    /// What came to the disk keeps its number, also if the kernel learns of another file in its place there before it
+    /// forgets it.
+    #[test]
+    fn what_has_the_place_of_a_file_that_arrived_is_not_that_file() {
+        let (dir, table) = table();
+        std::fs::write(dir.path().join("a"), b"x").expect("write");
+        let mut attr = Attr::at(table.root().dir().expect("dir"), c"a").expect("stat");
+        let absent = Attr { key: absent_key(7), generation: 0, ..attr };
+        let before = table.intern(table.root(), c"a", &absent);
+        table.arrive(7, &attr, None);
+        assert_eq!(table.intern(table.root(), c"a", &attr).id, before.id);
         attr.generation += 1;
-        let new = table.intern(table.root(), c"a", &attr);
-        assert_eq!(old.id, new.id);
-        assert!(!Arc::ptr_eq(&old, &new));
-        table.forget(old.id, 1);
-        assert!(Arc::ptr_eq(&table.get(new.id).expect("still known"), &new));
+        let other = table.intern(table.root(), c"a", &attr);
+        assert_ne!(other.id, before.id);
+        table.forget(before.id, 2);
+        assert_eq!(table.find(&attr).map(|found| found.id), Some(other.id));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Replies, written: one type for each shape that a reply can have.
 use crate::fs::attr::Attr;
+use crate::fs::inode::number_shown;
 use std::time::Duration;
 use zerocopy::{Immutable, IntoBytes};
 
@@ -330,7 +331,7 @@ impl AttrWire {
 
     fn new(id: u64, attr: &Attr) -> Self {
         Self {
-            inode: id,
+            inode: number_shown(id, attr.key),
             size: attr.size,
             blocks: attr.blocks,
             atime: attr.atime.sec,

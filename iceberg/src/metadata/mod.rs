@@ -1,8 +1,12 @@
 //! [`Metadata`]: what a metadata file says of its table, and what it becomes below a mount.
+mod fields;
+mod kind;
 mod rewrite;
 #[cfg(test)]
 mod tests;
 
+pub use fields::{Field, Fields};
+pub use kind::Type;
 pub(crate) use rewrite::{Paths, SOURCE_PROPERTY, View};
 
 use crate::document::Object;

@@ -1,5 +1,6 @@
 //! [`TableError`]: why a table cannot be shown.
 use crate::objects::ObjectError;
+use crate::predicate::PredicateError;
 use std::path::{Path, PathBuf};
 
 /// Why a table cannot be shown. A table that fails does not touch its neighbours.
@@ -51,6 +52,9 @@ pub enum TableError {
         /// What was asked for.
         what: String,
     },
+    /// What was asked for cannot be asked of this table.
+    #[error(transparent)]
+    Predicate(#[from] PredicateError),
     /// The local folder did not do what was asked.
     #[error("cannot {action}: {}: {source}", .path.display())]
     Io {

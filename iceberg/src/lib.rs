@@ -13,6 +13,8 @@
 //!     │                         └── mapping: location ↔ path below the mount
 //!     ▼
 //!  diff ──► which files came and went between two versions
+//!
+//!  predicate ──► which files of a version a query reads
 //! ```
 //!
 //! It knows no kernel, no cache and no store: [`Objects`] brings the stores, whoever mounts shows the folder.
@@ -29,6 +31,7 @@ pub mod mapping;
 pub mod metadata;
 pub mod objects;
 mod orc;
+pub mod predicate;
 pub mod publication;
 mod puffin;
 pub mod rewrite;
@@ -40,5 +43,6 @@ pub use error::TableError;
 pub use location::{LOCATION_MAX_BYTES, Location, LocationError};
 pub use mapping::{Mapping, MappingError};
 pub use objects::{ObjectError, Objects};
+pub use predicate::{Predicate, PredicateError};
 pub use publication::{Place, Publication};
 pub use table::{StorageCredential, Table, TableId, Token};

@@ -99,6 +99,15 @@ pub(crate) fn text<'b>(schema: &Schema, item: &Item, bytes: &'b [u8]) -> Result<
     std::str::from_utf8(&bytes[range]).map_err(|_| AvroError::Malformed("string is not UTF-8"))
 }
 
+/// The bytes that an item holds, or those of its text.
+pub(crate) fn bytes<'b>(schema: &Schema, item: &Item, bytes: &'b [u8]) -> Result<&'b [u8], AvroError> {
+    let (Kind::Bytes | Kind::String) = schema.kind(item.node) else {
+        return Err(AvroError::Malformed("value is not bytes"));
+    };
+    let range = sized(bytes, &mut item.range.start.clone())?;
+    Ok(&bytes[range])
+}
+
 /// Appends a number of variable length.
 pub(crate) fn put_long(out: &mut Vec<u8>, value: i64) {
     let mut rest = ((value << 1) ^ (value >> 63)) as u64;

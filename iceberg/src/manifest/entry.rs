@@ -1,5 +1,6 @@
 //! Manifests: entries, each a data file or a file of deletes.
 use super::crew::together;
+use super::evidence::Evidence;
 use super::metrics::{Metrics, MetricsChange};
 use super::partition::partition_text;
 use super::{ENTRIES_MAX, fault};
@@ -236,10 +237,15 @@ fn told(name: &str) -> impl Fn(Refusal) -> TableError {
     }
 }
 
+/// The number of its partition spec, where it says so.
+fn spec_of(manifest: &Container<'_>) -> Option<i64> {
+    manifest.meta("partition-spec-id").and_then(|id| std::str::from_utf8(id).ok()?.parse().ok())
+}
+
 /// A manifest: the number of its partition spec, where it says so, and its entries in order.
 pub(crate) fn read_manifest(bytes: &[u8], name: &str) -> Result<(i64, Vec<Entry>), TableError> {
     let (manifest, runs) = open(bytes).map_err(fault("manifest", name))?;
-    let spec = manifest.meta("partition-spec-id").and_then(|id| std::str::from_utf8(id).ok()?.parse().ok());
+    let spec = spec_of(&manifest);
     let room = Room::default();
     let entries = together(&runs, |run| {
         let (mut entries, mut shared) = (Vec::new(), Shared::default());
@@ -251,6 +257,30 @@ pub(crate) fn read_manifest(bytes: &[u8], name: &str) -> Result<(i64, Vec<Entry>
         Ok::<_, Refusal>(entries)
     });
     Ok((spec.unwrap_or(0), entries.map_err(told(name))?.into_iter().flatten().collect()))
+}
+
+/// The entries that `keep` wants, after a look at what is told of the rows in their files: of the others nothing stays.
+pub(crate) fn filter_manifest(
+    bytes: &[u8],
+    name: &str,
+    keep: impl Fn(&Entry, &Evidence<'_>) -> Result<bool, AvroError> + Sync,
+) -> Result<Vec<Entry>, TableError> {
+    let (manifest, runs) = open(bytes).map_err(fault("manifest", name))?;
+    let (schema, spec) = (&manifest.schema, spec_of(&manifest));
+    let room = Room::default();
+    let entries = together(&runs, |run| {
+        let (mut entries, mut shared) = (Vec::new(), Shared::default());
+        manifest.records_of(run, &room, |content, at| {
+            let (entry, parts, end) = entry(schema, content, at, &mut shared)?;
+            let (partition, metrics) = (parts.partition.as_ref(), &parts.metrics);
+            if keep(&entry, &Evidence { spec, schema, content, partition, metrics })? {
+                entries.push(entry);
+            }
+            Ok::<_, Refusal>(end)
+        })?;
+        Ok::<_, Refusal>(entries)
+    });
+    Ok(entries.map_err(told(name))?.into_iter().flatten().collect())
 }
 
 /// The same manifest with these changes, one for each entry, and its entries as they are then: those of which `keep`

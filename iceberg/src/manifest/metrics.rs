@@ -4,11 +4,11 @@ use crate::avro::{AvroError, Edits, Item, Kind, Schema, elements, long, put_byte
 use std::ops::Range;
 
 const SIZES: i32 = 108;
-const VALUES: i32 = 109;
-const NULLS: i32 = 110;
-const LOWER: i32 = 125;
-const UPPER: i32 = 128;
-const NANS: i32 = 137;
+pub(super) const VALUES: i32 = 109;
+pub(super) const NULLS: i32 = 110;
+pub(super) const LOWER: i32 = 125;
+pub(super) const UPPER: i32 = 128;
+pub(super) const NANS: i32 = 137;
 
 /// What becomes of what is told of the columns of a file of position deletes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -61,6 +61,19 @@ impl Metrics {
             NULLS => self.counts[1] = item,
             NANS => self.counts[2] = item,
             _ => {}
+        }
+    }
+
+    /// A map by its field.
+    pub fn map(&self, id: i32) -> Option<&Item> {
+        match id {
+            SIZES => self.sizes.as_ref(),
+            LOWER => self.lower.as_ref(),
+            UPPER => self.upper.as_ref(),
+            VALUES => self.counts[0].as_ref(),
+            NULLS => self.counts[1].as_ref(),
+            NANS => self.counts[2].as_ref(),
+            _ => None,
         }
     }
 }

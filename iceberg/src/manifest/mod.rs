@@ -3,12 +3,14 @@
 //! Fields are found by their Iceberg field ids in the schema that each file brings along.
 mod crew;
 mod entry;
+mod evidence;
 mod inline;
 mod list;
 mod metrics;
 mod partition;
 
-pub(crate) use entry::{Entry, EntryChange, Status, read_manifest, rewrite_manifest};
+pub(crate) use entry::{Entry, EntryChange, Status, filter_manifest, read_manifest, rewrite_manifest};
+pub(crate) use evidence::{ColumnMetrics, Evidence, PartitionValue};
 pub(crate) use inline::inline_list;
 pub(crate) use list::{read_list, rewrite_list};
 pub(crate) use metrics::{Bounds, MetricsChange};

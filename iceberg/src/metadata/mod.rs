@@ -2,12 +2,14 @@
 mod fields;
 mod kind;
 mod rewrite;
+mod specs;
 #[cfg(test)]
 mod tests;
 
 pub use fields::{Field, Fields};
 pub use kind::Type;
 pub(crate) use rewrite::{Paths, SOURCE_PROPERTY, View};
+pub(crate) use specs::{PartitionField, PartitionSpec, Transform};
 
 use crate::document::Object;
 use crate::error::TableError;

@@ -4,8 +4,9 @@ use super::manifest::is_shown;
 use super::writer::{blocking, list_path};
 use crate::error::TableError;
 use crate::location::Location;
-use crate::manifest::{Entry, MANIFEST_MAX_BYTES, read_list, read_manifest};
+use crate::manifest::{Entry, MANIFEST_MAX_BYTES, filter_manifest, read_list, read_manifest};
 use crate::mapping::Mapping;
+use crate::predicate::{Filter, Predicate};
 use std::sync::Arc;
 
 /// A file that is shown as it is: data, equality deletes.
@@ -43,20 +44,51 @@ impl Publication {
     /// # Errors
     /// [`TableError::NoSuch`] if the table has no such snapshot (any more).
     pub async fn files(&self, snapshot: i64) -> Result<Vec<LiveFile>, TableError> {
-        match self.files_there(snapshot).await {
+        self.files_of(snapshot, None).await
+    }
+
+    /// Those of the [files](Self::files) of a snapshot that a query with this predicate reads: data that may have such
+    /// rows, and all equality deletes, since each may be of some of it. The columns are those of the current schema,
+    /// also for a snapshot of before: they are found by their numbers.
+    ///
+    /// # Errors
+    /// [`TableError::Predicate`] if it does not fit that schema; [`TableError::NoSuch`] if the table has no such snapshot
+    /// (any more).
+    pub async fn files_where(
+        &self,
+        snapshot: i64,
+        predicate: &Predicate,
+    ) -> Result<Vec<LiveFile>, TableError> {
+        let filter = Arc::new(Filter::new(&self.metadata, predicate)?);
+        self.files_of(snapshot, Some(&filter)).await
+    }
+
+    async fn files_of(
+        &self,
+        snapshot: i64,
+        filter: Option<&Arc<Filter>>,
+    ) -> Result<Vec<LiveFile>, TableError> {
+        match self.files_there(snapshot, filter).await {
             // A manifest has gone.
             Err(TableError::NoSuch { .. }) => {
                 self.repair(self.find(snapshot)?).await?;
-                self.files_there(snapshot).await
+                self.files_there(snapshot, filter).await
             }
             files => files,
         }
     }
 
-    async fn files_there(&self, snapshot: i64) -> Result<Vec<LiveFile>, TableError> {
+    async fn files_there(
+        &self,
+        snapshot: i64,
+        filter: Option<&Arc<Filter>>,
+    ) -> Result<Vec<LiveFile>, TableError> {
         let mut files = Vec::new();
         for path in self.manifests(snapshot).await? {
-            let entries = self.entries_of(&path).await?;
+            let entries = match filter {
+                Some(filter) => self.entries_where(&path, filter.clone()).await?,
+                None => self.entries_of(&path).await?,
+            };
             files.extend(entries.iter().filter_map(|entry| live_file(&self.place().mapping, entry)));
         }
         Ok(files)
@@ -78,6 +110,17 @@ impl Publication {
             let (_, mut entries) = read_manifest(&bytes, &name)?;
             entries.retain(is_shown);
             Ok(entries)
+        })
+        .await
+    }
+
+    /// Those of which a query reads the files.
+    async fn entries_where(&self, manifest: &str, filter: Arc<Filter>) -> Result<Vec<Entry>, TableError> {
+        let (bytes, name) = (self.written(manifest).await?, manifest.to_owned());
+        blocking(move || {
+            filter_manifest(&bytes, &name, |entry, evidence| {
+                Ok(is_shown(entry) && (entry.content != Content::Data || filter.may_match(evidence)?))
+            })
         })
         .await
     }

@@ -1,5 +1,6 @@
 //! Tables that Spark and PyIceberg have written (scripts/fixtures/tables), published and looked through.
 mod deletes;
+mod filter;
 mod lake;
 mod sweep;
 mod versions;

@@ -115,6 +115,10 @@ impl Volume {
     /// Extended attributes of an inode that is not on the disk yet.
     pub(super) fn absent_xattrs(&self, inode: &Inode) -> Option<XattrsOf<'_>> {
         let (absent, file) = self.absent.as_ref().zip(inode.absent_file())?;
+        // Without a name it has what it was given since.
+        if inode.open.lock().orphan.is_some() {
+            return None;
+        }
         Some(absent.tree().xattrs(file))
     }
 

@@ -7,14 +7,15 @@ pub use descriptors::open_max;
 pub use table::InodeTable;
 
 use super::attr::{Attr, FileKey};
-use super::links::Links;
-use super::listing::Listing;
+use super::links::{Link, Links};
+use super::listing::{Shelf, Shelves};
 use super::open::OpenState;
 use super::rare::Rare;
 use crate::path::RelPath;
 use crate::sync::{Mutex, RwLockWriteGuard};
 use descriptors::{Descriptors, Slot};
 use lookups::Lookups;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::ffi::CStr;
 use std::io;
@@ -86,6 +87,7 @@ pub struct Inode {
     pub(super) marked: AtomicU32,
     /// Whether it lies on the device of the root (only there passthrough is offered).
     pub native: bool,
+    dead: AtomicBool,
     links: Mutex<Links>,
     /// Open handles and what serves them. Owner of its lock: `fs::open`.
     pub(super) open: Mutex<Rare<OpenState>>,
@@ -98,8 +100,8 @@ pub(super) struct Directory {
     /// Open while it is used, so that a rename above it costs nothing.
     slot: Arc<Slot>,
     descriptors: Arc<Descriptors>,
-    /// The listing pass under way. Owner of its lock: `fs::listing`.
-    pub(super) listing: Mutex<Option<Box<Listing>>>,
+    /// The listing pass under way.
+    pub(super) shelf: Arc<Shelf>,
     /// Whether the kernel may hold a cached listing with attributes of it.
     pub(super) listed: AtomicBool,
     /// Whether it has a default ACL: [`ACL_UNKNOWN`], or the answer. Owner: `ops::create`.
@@ -113,11 +115,18 @@ impl Directory {
         Self {
             slot: Arc::new(slot),
             descriptors: descriptors.clone(),
-            listing: Mutex::default(),
+            shelf: Arc::default(),
             listed: AtomicBool::new(false),
             default_acl: AtomicU8::new(ACL_UNKNOWN),
             node: AtomicU32::new(NO_NODE),
         }
+    }
+}
+
+impl Directory {
+    /// Those that are under way.
+    pub(super) fn shelves(&self) -> &Shelves {
+        self.descriptors.shelves()
     }
 }
 
@@ -141,20 +150,58 @@ impl Inode {
         }
     }
 
-    /// As [`dir`](Self::dir), while no directory changes its name.
+    /// As [`dir`](Self::dir), while no directory changes its name: from the closest one above it that is open downwards.
     fn opened(&self, directory: &Directory) -> io::Result<Arc<OwnedFd>> {
         if let Some(fd) = directory.slot.get() {
             return Ok(fd);
         }
-        let link = self.links.lock().last().cloned().ok_or(Errno::NOENT)?;
-        let parent = link.parent.opened(link.parent.directory().ok_or(Errno::NOTDIR)?)?;
-        let fd = directory.descriptors.open(parent.as_fd(), link.name.as_c_str())?;
-        // Beneath the mount another may have taken its place.
-        let attr = Attr::at(&fd, c"")?;
-        if (attr.key, attr.generation) != (self.key(), self.generation) {
-            return Err(Errno::NOENT.into());
+        let mut way = vec![self.link()?];
+        let mut fd = loop {
+            let above = way.last().map(|link| link.parent.clone()).ok_or(Errno::NOENT)?;
+            match above.directory().ok_or(Errno::NOTDIR)?.slot.get() {
+                Some(fd) => break fd,
+                None => way.push(above.link()?),
+            }
+        };
+        while let Some(link) = way.pop() {
+            let below = way.last().map(|link| &*link.parent).unwrap_or(self);
+            let directory = below.directory().ok_or(Errno::NOTDIR)?;
+            let opened = directory.descriptors.open(fd.as_fd(), link.name.as_c_str())?;
+            // Beneath the mount another may have taken its place.
+            if !below.is(&Attr::at(&opened, c"")?) {
+                return Err(Errno::NOENT.into());
+            }
+            fd = directory.descriptors.keep(&directory.slot, opened);
         }
-        Ok(directory.descriptors.keep(&directory.slot, fd))
+        Ok(fd)
+    }
+
+    /// The name of it that was seen last.
+    fn link(&self) -> io::Result<Link> {
+        Ok(self.links.lock().last().cloned().ok_or(Errno::NOENT)?)
+    }
+
+    /// Whether it is this file of the backing. One of an image, on overlayfs, has no birth time before it is changed for
+    /// the first time.
+    fn is(&self, attr: &Attr) -> bool {
+        attr.key == self.key() && (self.generation == attr.generation || self.generation == 0)
+    }
+
+    /// Its last name is gone: what is found by its number from here on is another file.
+    pub(super) fn dies(&self) {
+        self.dead.store(true, Ordering::Relaxed);
+    }
+
+    fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Relaxed)
+    }
+
+    /// The descriptor of a directory that is to be listed.
+    pub(super) fn listed_from(&self) -> io::Result<OwnedFd> {
+        let directory = self.directory().ok_or(Errno::NOTDIR)?;
+        let (dir, flags) = (self.dir()?, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC);
+        let open = || rustix::fs::openat(&dir, c".", flags, Mode::empty());
+        Ok(directory.descriptors.at_the_expense_of_others(open)?)
     }
 
     /// A directory that is about to lose its name stays open from here on: those who have it open may still ask.
@@ -192,6 +239,7 @@ impl Inode {
             lookups: Lookups::new(lookups),
             marked: AtomicU32::new(0),
             native,
+            dead: AtomicBool::new(false),
             links: Mutex::default(),
             open: Mutex::default(),
             directory: directory.map(Box::new),
@@ -228,9 +276,9 @@ impl Inode {
     }
 
     /// Attributes as the kernel is told them. It takes an inode whose generation changes for another
-    /// one, and a file that came to the disk is still the same.
+    /// one, and a file that came to the disk, or to the upper layer of an overlayfs, is still the same.
     pub(super) fn told(&self, attr: Attr) -> Attr {
-        let generation = if self.is_numbered_absent() { 0 } else { attr.generation };
+        let generation = if self.is_numbered_absent() { 0 } else { self.generation };
         Attr { generation, ..attr }
     }
 
@@ -248,9 +296,7 @@ impl Inode {
         if self.is_dir() {
             return f(self.dir()?.as_fd(), c".");
         }
-        // Cloned, so that no system call runs under the lock.
-        let link = self.links.lock().last().cloned();
-        let link = link.ok_or(Errno::NOENT)?;
+        let link = self.link()?; // cloned, so that no system call runs under the lock
         f(link.parent.dir()?.as_fd(), link.name.as_c_str())
     }
 

@@ -2,12 +2,16 @@
 use super::inode::{Inode, absent_id};
 use crate::state::absent::Absent;
 use crate::state::absent::tree::{Node, What};
-use rustix::fs::{FileType, Mode, OFlags, RawDir, SeekFrom};
+use crate::sync::Mutex;
+use rustix::fs::{FileType, RawDir, SeekFrom};
 use rustix::io::Errno;
+use std::collections::VecDeque;
 use std::ffi::{CStr, CString};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
 /// Bytes asked of the backing per getdents64 call.
 const BUFFER_BYTES: usize = 32 * 1024;
@@ -35,20 +39,60 @@ pub struct DirEntry {
 #[derive(Debug)]
 pub struct Listing {
     fd: OwnedFd,
-    ahead: std::collections::VecDeque<DirEntry>,
+    ahead: VecDeque<DirEntry>,
     /// The cookie at which the next entry stands.
     at: u64,
     ended: bool,
 }
 
+/// Where a directory has the pass under way.
+#[derive(Debug, Default)]
+pub(super) struct Shelf {
+    listing: Mutex<Option<Box<Listing>>>,
+    /// It is among those of [`Shelves`].
+    counted: AtomicBool,
+}
+
+/// Passes that nobody has ended: a reader may stop anywhere, and the kernel does not say so. Each has a descriptor, so
+/// only the last ones stay; another one is opened anew where it stood. Owner of its lock.
+#[derive(Debug)]
+pub(super) struct Shelves {
+    max: usize,
+    /// Longest ago first.
+    kept: Mutex<VecDeque<Weak<Shelf>>>,
+}
+
+impl Shelves {
+    /// At most so many stay.
+    pub(super) fn new(max: usize) -> Self {
+        Self { max: max.max(1), kept: Mutex::default() }
+    }
+
+    fn keep(&self, shelf: &Arc<Shelf>, listing: Box<Listing>) {
+        *shelf.listing.lock() = Some(listing);
+        if shelf.counted.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let oldest = {
+            let mut kept = self.kept.lock();
+            kept.push_back(Arc::downgrade(shelf));
+            if kept.len() > self.max { kept.pop_front() } else { None }
+        };
+        if let Some(oldest) = oldest.and_then(|oldest| oldest.upgrade()) {
+            oldest.counted.store(false, Ordering::Relaxed);
+            let ended = oldest.listing.lock().take();
+            drop(ended); // outside the lock
+        }
+    }
+}
+
 impl Listing {
     fn open(dir: &Inode, at: u64) -> io::Result<Self> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(dir.dir()?, c".", flags, Mode::empty())?;
+        let fd = dir.listed_from()?;
         if at != 0 {
             rustix::fs::seek(&fd, SeekFrom::Start(at))?;
         }
-        Ok(Self { fd, ahead: std::collections::VecDeque::new(), at, ended: false })
+        Ok(Self { fd, ahead: VecDeque::new(), at, ended: false })
     }
 
     fn fill(&mut self) -> io::Result<()> {
@@ -123,7 +167,7 @@ pub fn list(
     let named =
         |name: &CStr| in_tree.is_some_and(|(tree, node)| tree.tree().child(node, name.to_bytes()).is_some());
     let directory = dir.directory().ok_or(Errno::NOTDIR)?;
-    let kept = directory.listing.lock().take().filter(|l| l.at == at && at != 0);
+    let kept = directory.shelf.listing.lock().take().filter(|l| l.at == at && at != 0);
     let mut listing = match kept {
         Some(listing) => listing,
         None => Box::new(Listing::open(dir, at)?),
@@ -143,6 +187,6 @@ pub fn list(
         listing.at = entry.next;
         listing.ahead.pop_front();
     }
-    *directory.listing.lock() = Some(listing);
+    directory.shelves().keep(&directory.shelf, listing);
     Ok(())
 }

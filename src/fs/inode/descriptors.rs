@@ -1,6 +1,7 @@
 //! [`Descriptors`]: directories that are open, up to a number. The kernel may know more directories than a process may
 //! have descriptors, so one that nobody has used for a while is closed, and opened anew by its names when it is used
 //! again.
+use crate::fs::listing::Shelves;
 use crate::sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -12,6 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// So many are closed at once where the process turns out to have no descriptor left.
 const AT_ONCE: usize = 64;
+
+/// One in so many directories that may be open is open a second time to be listed.
+const LISTED_SHARE: usize = 8;
 
 /// How many directories may be open: half of what the process may have, the rest is for files and clients.
 pub fn open_max() -> usize {
@@ -59,6 +63,8 @@ pub(super) struct Descriptors {
     /// Held while a directory changes its name, and while directories are opened by their names. What is done under it
     /// waits for nothing but the disk.
     names: RwLock<()>,
+    /// Directories that are open to be listed.
+    shelves: Shelves,
 }
 
 /// Slots that were opened, longest ago first; one that was used since is passed over once ("second chance").
@@ -72,7 +78,17 @@ struct Ring {
 impl Descriptors {
     /// None is open; later at most `max` are, but for those that are pinned.
     pub(super) fn new(max: usize) -> Self {
-        Self { max, ring: Mutex::default(), names: RwLock::new(()) }
+        Self {
+            max,
+            ring: Mutex::default(),
+            names: RwLock::new(()),
+            shelves: Shelves::new(max / LISTED_SHARE),
+        }
+    }
+
+    /// Directories that are open to be listed.
+    pub(super) fn shelves(&self) -> &Shelves {
+        &self.shelves
     }
 
     /// As long as it is held, no directory is opened by its names.
@@ -85,10 +101,17 @@ impl Descriptors {
         self.names.read()
     }
 
-    /// Opens a directory by its name; at the expense of others if the process has no descriptor left.
+    /// Opens a directory by its name.
     pub(super) fn open(&self, parent: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let open = || rustix::fs::openat(parent, name, flags, Mode::empty());
+        self.at_the_expense_of_others(|| rustix::fs::openat(parent, name, flags, Mode::empty()))
+    }
+
+    /// Opens something; if the process has no descriptor left, directories are closed for it.
+    pub(super) fn at_the_expense_of_others(
+        &self,
+        open: impl Fn() -> Result<OwnedFd, Errno>,
+    ) -> Result<OwnedFd, Errno> {
         match open() {
             Err(Errno::MFILE | Errno::NFILE) => {
                 self.close_some(AT_ONCE);
@@ -161,6 +184,12 @@ impl Descriptors {
         }
         drop(ring);
         drop(closing); // outside the lock
+    }
+
+    /// Closes all that may be.
+    #[cfg(test)]
+    pub(super) fn close_all(&self) {
+        self.close_some(usize::MAX);
     }
 
     /// How many are open of those that may be closed.

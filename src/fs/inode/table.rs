@@ -11,7 +11,7 @@ use std::ffi::CStr;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// Inode numbers are well spread already; one multiplication is hash enough.
 #[derive(Debug, Default, Clone)]
@@ -74,7 +74,13 @@ struct Known {
     renumbered: HashMap<FileKey, u64>,
     /// How many of the latter there were.
     reused: u64,
+    /// Directories that the kernel has forgotten, but not what is in them: a file that it knows by another name, too.
+    /// Whoever renames one must find the very inode that such a file names as its directory.
+    forgotten: HashMap<FileKey, Weak<Inode>>,
 }
+
+/// When so many are forgotten, those that nothing names any more go.
+const FORGOTTEN_MIN: usize = 1024;
 
 impl Known {
     fn get(&self, id: u64) -> Option<&Arc<Inode>> {
@@ -87,6 +93,30 @@ impl Known {
         self.reused += 1;
         self.renumbered.insert(key, id);
         id
+    }
+
+    /// The kernel has forgotten a directory.
+    fn forgets(&mut self, directory: &Arc<Inode>) {
+        if Arc::strong_count(directory) == 1 {
+            return;
+        }
+        if self.forgotten.len() >= FORGOTTEN_MIN && self.forgotten.len() == self.forgotten.capacity() {
+            self.forgotten.retain(|_, directory| directory.strong_count() > 0);
+        }
+        self.forgotten.insert(directory.key(), Arc::downgrade(directory));
+    }
+
+    /// A directory that was forgotten, if something names it still.
+    fn recalls(&mut self, attr: &Attr) -> Option<Arc<Inode>> {
+        let found = if attr.is_dir() { self.forgotten.remove(&attr.key)?.upgrade()? } else { return None };
+        if !found.is(attr) || found.is_dead() {
+            return None;
+        }
+        if found.id != attr.key.ino && found.native {
+            self.renumbered.insert(attr.key, found.id);
+        }
+        self.put(&found);
+        Some(found)
     }
 
     /// Takes the place of another one of its number.
@@ -129,7 +159,7 @@ impl InodeTable {
     pub fn find(&self, attr: &Attr) -> Option<Arc<Inode>> {
         let known = self.known.read();
         let id = self.id_of(&known, attr.key);
-        known.get(id).filter(|i| i.generation == attr.generation).cloned()
+        known.get(id).filter(|inode| inode.is(attr) && !inode.is_dead()).cloned()
     }
 
     fn id_of(&self, known: &Known, key: FileKey) -> u64 {
@@ -157,7 +187,7 @@ impl InodeTable {
         {
             let known = self.known.read();
             let id = self.id_of(&known, attr.key);
-            if let Some(inode) = known.get(id).filter(|i| i.generation == attr.generation) {
+            if let Some(inode) = known.get(id).filter(|inode| inode.is(attr) && !inode.is_dead()) {
                 inode.lookups.add();
                 inode.add_link(parent, name);
                 return inode.clone();
@@ -166,7 +196,7 @@ impl InodeTable {
         let mut known = self.known.write();
         let id = self.id_of(&known, attr.key);
         let id = match known.get(id) {
-            Some(inode) if inode.generation == attr.generation => {
+            Some(inode) if inode.is(attr) && !inode.is_dead() => {
                 inode.lookups.add();
                 inode.add_link(parent, name);
                 return inode.clone();
@@ -174,7 +204,14 @@ impl InodeTable {
             // A deleted file whose inode the backing has reused. Its number is not: the kernel takes an inode for bad
             // (EIO) of whose number it hears with another generation, and answers may reach it in any order.
             Some(_) => known.renumber(attr.key),
-            None => id,
+            None => match known.recalls(attr) {
+                Some(inode) => {
+                    inode.lookups.add();
+                    inode.add_link(parent, name);
+                    return inode;
+                }
+                None => id,
+            },
         };
         let native = attr.key.dev == self.root.dev;
         let directory = attr.is_dir().then(|| Directory::new(Slot::default(), &self.descriptors));
@@ -221,10 +258,13 @@ impl InodeTable {
             let Some(inode) = known.get(id) else { return };
             let gone =
                 if inode.lookups.forget(count) { known.by_id.take(&id).map(|found| found.0) } else { None };
-            if let Some(key) = gone.as_ref().map(|inode| inode.key())
-                && known.renumbered.get(&key) == Some(&id)
-            {
-                known.renumbered.remove(&key);
+            if let Some(inode) = &gone {
+                if known.renumbered.get(&inode.key()) == Some(&id) {
+                    known.renumbered.remove(&inode.key());
+                }
+                if inode.is_dir() {
+                    known.forgets(inode);
+                }
             }
             gone
         };
@@ -357,6 +397,85 @@ mod tests {
         assert_ne!(other.id, before.id);
         table.forget(before.id, 2);
         assert_eq!(table.find(&attr).map(|found| found.id), Some(other.id));
+    }
+
+    /// Where the backing tells no birth time, that the last name went is all that tells one file from the next.
+    #[test]
+    fn what_comes_after_the_last_name_went_is_another_file() {
+        let (dir, table) = table();
+        std::fs::write(dir.path().join("a"), b"x").expect("write");
+        let attr = Attr::at(table.root().dir().expect("dir"), c"a").expect("stat");
+        let attr = Attr { generation: 0, ..attr };
+        let before = table.intern(table.root(), c"a", &attr);
+        assert!(Arc::ptr_eq(&before, &table.intern(table.root(), c"b", &attr)), "another name of it");
+        before.dies();
+        assert!(table.find(&attr).is_none());
+        let after = table.intern(table.root(), c"a", &attr);
+        assert!(after.id != before.id && Arc::ptr_eq(&after, &table.find(&attr).expect("known")));
+    }
+
+    /// On overlayfs a file of the image has no birth time, and one as soon as it is changed.
+    #[test]
+    fn a_file_that_is_copied_up_is_the_same() {
+        let (dir, table) = table();
+        std::fs::write(dir.path().join("a"), b"x").expect("write");
+        let up = Attr::at(table.root().dir().expect("dir"), c"a").expect("stat");
+        let inode = table.intern(table.root(), c"a", &Attr { generation: 0, ..up });
+        assert!(Arc::ptr_eq(&inode, &table.find(&up).expect("known")));
+        assert!(Arc::ptr_eq(&inode, &table.intern(table.root(), c"a", &up)));
+        assert_eq!(inode.told(up).generation, 0, "else the kernel takes it for another one");
+    }
+
+    /// The kernel may forget a directory and still know a file in it, by another name of that.
+    #[test]
+    fn a_forgotten_directory_is_the_one_that_a_file_names() {
+        let (dir, table) = table();
+        for name in ["x", "y"] {
+            std::fs::create_dir(dir.path().join(name)).expect("mkdir");
+        }
+        std::fs::write(dir.path().join("x/a"), b"x").expect("write");
+        std::fs::hard_link(dir.path().join("x/a"), dir.path().join("y/b")).expect("link");
+        let (x, y) = (see(&table, c"x"), see(&table, c"y"));
+        see_in(&table, &y, c"b");
+        let file = see_in(&table, &x, c"a");
+        let id = x.id;
+        drop(x);
+        table.forget(id, 1);
+        assert!(table.get(id).is_err());
+        let again = see(&table, c"x");
+        again.remove_link(ROOT_ID, c"x");
+        std::fs::rename(dir.path().join("x"), dir.path().join("z")).expect("rename");
+        again.add_link(table.root(), c"z");
+        assert_eq!(file.path(), RelPath::new("z/a").ok());
+        assert!(table.get(id).is_ok_and(|found| Arc::ptr_eq(&found, &again)));
+        // Nothing names y any more.
+        let id = y.id;
+        file.remove_link(id, c"b");
+        drop(y);
+        table.forget(id, 1);
+        assert!(table.known.read().forgotten.is_empty());
+    }
+
+    #[test]
+    fn a_directory_is_opened_however_deep_it_is() {
+        const DEPTH: usize = 6000;
+        let (dir, table) = table();
+        let mut deepest = table.root().clone();
+        for _ in 0..DEPTH {
+            let fd = deepest.dir().expect("opens");
+            rustix::fs::mkdirat(&fd, c"d", Mode::RWXU).expect("mkdir");
+            deepest = see_in(&table, &deepest, c"d");
+        }
+        table.descriptors.close_all();
+        assert_eq!(Attr::at(deepest.dir().expect("opens"), c"").expect("stat").key, deepest.key());
+        // The kernel forgets what is deepest first; in any other order each would drop the one above it.
+        std::mem::forget((table, deepest));
+        // No path is that long: from above, one after the other.
+        let (top, aside) = (dir.path().join("d"), dir.path().join("e"));
+        while std::fs::rename(top.join("d"), &aside).is_ok() {
+            std::fs::remove_dir(&top).expect("rmdir");
+            std::fs::rename(&aside, &top).expect("rename");
+        }
     }
 
     #[test]

@@ -9,6 +9,23 @@ use std::ffi::CStr;
 use std::io;
 use std::sync::Arc;
 
+/// A file that is about to lose a name.
+pub(super) struct Victim {
+    pub inode: Arc<Inode>,
+    /// It is the last one.
+    dies: bool,
+}
+
+impl Victim {
+    /// The name is gone.
+    pub fn is_gone(&self, parent: &Inode, name: &CStr) {
+        self.inode.remove_link(parent.id, name);
+        if self.dies {
+            self.inode.dies();
+        }
+    }
+}
+
 impl Volume {
     /// Removes a name of anything but a directory.
     pub fn unlink(&self, parent: u64, name: &CStr) -> io::Result<()> {
@@ -21,8 +38,8 @@ impl Volume {
         }
         let victim = self.victim(&parent, name)?;
         self.naming(|| Ok(rustix::fs::unlinkat(parent.dir()?, name, AtFlags::empty())?))?;
-        if let Some(inode) = victim {
-            inode.remove_link(parent.id, name);
+        if let Some(victim) = victim {
+            victim.is_gone(&parent, name);
         }
         self.mark_name(&parent, name, Extent::Entry);
         Ok(())
@@ -46,6 +63,7 @@ impl Volume {
         self.left_tree(node, victim.as_deref())?;
         if let Some(inode) = victim {
             inode.remove_link(parent.id, name);
+            inode.dies();
         }
         self.mark_name(&parent, name, Extent::Entry);
         Ok(())
@@ -53,7 +71,7 @@ impl Volume {
 
     /// Prepares for the loss of a name: keeps the content of an open file and of a sheltered one
     /// reachable. `None` if the kernel does not know the file.
-    pub(super) fn victim(&self, parent: &Arc<Inode>, name: &CStr) -> io::Result<Option<Arc<Inode>>> {
+    pub(super) fn victim(&self, parent: &Arc<Inode>, name: &CStr) -> io::Result<Option<Victim>> {
         let Ok(attr) = Attr::at(parent.dir()?, name) else { return Ok(None) };
         let Some(inode) = self.inodes.find(&attr) else { return Ok(None) };
         if attr.is_file() {
@@ -67,7 +85,7 @@ impl Volume {
         } else if !inode.has_other_link(parent.id, name) {
             keep_special(&inode, parent, name, attr.file_type());
         }
-        Ok(Some(inode))
+        Ok(Some(Victim { inode, dies: attr.is_dir() || attr.nlink == 1 }))
     }
 
     /// A file about to lose its last name: if it is open, keep a descriptor for what handles may

@@ -42,25 +42,30 @@ impl Volume {
         let moved = self.inodes.find(&source);
         let victim = match target {
             Some(_) if !same && !exchange => self.victim(&to, new_name)?,
-            Some(attr) => self.inodes.find(&attr),
-            None => None,
+            _ => None,
         };
+        let exchanged = target.filter(|_| same || exchange).and_then(|attr| self.inodes.find(&attr));
         let mut came = false;
         let paths = || Some((from.path()?.join(name.to_bytes()), to.path()?.join(new_name.to_bytes())));
         let dirs = (from.dir()?, to.dir()?);
         let rename = || {
             // Whoever opens one of them by its names finds the old one or the new one.
-            let renamed = [&moved, &victim].into_iter().flatten().find(|inode| inode.is_dir());
+            let replaced = victim.as_ref().map(|victim| &victim.inode);
+            let renamed = [moved.as_ref(), exchanged.as_ref(), replaced]
+                .into_iter()
+                .flatten()
+                .find(|inode| inode.is_dir());
             let _renaming = renamed.and_then(|inode| inode.renaming());
             sys::rename(&dirs.0, name, &dirs.1, new_name, flags)?;
             if same && !exchange {
                 return Ok(()); // two names of one file: rename(2) does nothing
             }
-            if let Some(inode) = &victim {
+            if let Some(victim) = &victim {
+                victim.is_gone(&to, new_name);
+            }
+            if let Some(inode) = &exchanged {
                 inode.remove_link(to.id, new_name);
-                if exchange {
-                    inode.add_link(&from, name);
-                }
+                inode.add_link(&from, name);
             }
             if let Some(inode) = &moved {
                 inode.remove_link(from.id, name);
@@ -80,8 +85,8 @@ impl Volume {
             }
         };
         let renamed = self.shelter.rename(exchange, paths, taking).inspect_err(|_| {
-            if let Some(inode) = &victim {
-                inode.keeps_name();
+            if let Some(victim) = &victim {
+                victim.inode.keeps_name();
             }
         });
         if came {
@@ -93,7 +98,7 @@ impl Volume {
         }
         self.left_tree(moving.left, moved.as_deref())?;
         if exchange {
-            self.left_tree(other.left, victim.as_deref())?;
+            self.left_tree(other.left, exchanged.as_deref())?;
         } else {
             self.left_tree(replaced, None)?;
         }

@@ -82,6 +82,24 @@ pub(crate) fn elements(
     blocks(bytes, &mut at, |at| found(item(schema, element, bytes, at, 1)?))
 }
 
+/// Goes through the records of an array without looking at each twice: `each` is told their type and where one begins,
+/// and returns where it ends.
+pub(crate) fn records(
+    schema: &Schema,
+    array: &Item,
+    bytes: &[u8],
+    mut each: impl FnMut(Node, usize) -> Result<usize, AvroError>,
+) -> Result<(), AvroError> {
+    let Kind::Array(element) = *schema.kind(array.node) else {
+        return Err(AvroError::Malformed("value is not an array"));
+    };
+    let mut at = array.range.start;
+    blocks(bytes, &mut at, |at| {
+        *at = each(element, *at)?;
+        Ok(())
+    })
+}
+
 /// The number that an item holds.
 pub(crate) fn long(schema: &Schema, item: &Item, bytes: &[u8]) -> Result<i64, AvroError> {
     match schema.kind(item.node) {

@@ -13,7 +13,7 @@ mod schema;
 
 use codec::Codec;
 pub(crate) use container::{Container, Edits, Room, Run, container};
-pub(crate) use cursor::{Item, bytes, elements, long, put_bytes, put_long, text, walk};
+pub(crate) use cursor::{Item, bytes, elements, long, put_bytes, put_long, records, text, walk};
 pub(crate) use schema::{Kind, Node, Schema};
 
 /// Why bytes are no Avro file that is understood here.

@@ -1,7 +1,7 @@
 //! [`Evidence`]: what an entry tells of the rows in its file. Read only for who asks for it: most readers of a manifest
 //! want to know which files there are.
 use super::metrics::{LOWER, Metrics, NANS, NULLS, UPPER, VALUES};
-use crate::avro::{AvroError, Item, Kind, Schema, bytes, elements, long, walk};
+use crate::avro::{AvroError, Item, Kind, Schema, bytes, long, records, walk};
 
 /// What an entry tells of the rows in its file, still in the bytes of the manifest.
 pub(crate) struct Evidence<'a> {
@@ -50,13 +50,22 @@ impl<'a> Evidence<'a> {
         }
         for map in [VALUES, NULLS, NANS, LOWER, UPPER] {
             let Some(item) = self.metrics.map(map) else { continue };
-            elements(self.schema, item, self.content, |element| {
-                let Some((id, value)) = self.pair(&element)? else { return Ok(()) };
-                let Some(at) = ids.iter().position(|own| i64::from(*own) == id) else { return Ok(()) };
-                let column = &mut columns[at];
+            records(self.schema, item, self.content, |node, at| {
+                let (mut key, mut value) = (None, None);
+                let end = walk(self.schema, node, self.content, at, |field, item| {
+                    match field.name.as_str() {
+                        "key" => key = long(self.schema, &item, self.content).ok(),
+                        "value" => value = Some(item),
+                        _ => {}
+                    }
+                    Ok(())
+                })?;
+                let asked = key.and_then(|key| ids.iter().position(|id| i64::from(*id) == key));
+                let (Some(asked), Some(value)) = (asked, value) else { return Ok(end) };
                 // What is of another type than it should be tells nothing.
                 let count = || long(self.schema, &value, self.content).ok().filter(|count| *count >= 0);
                 let bound = || bytes(self.schema, &value, self.content).ok();
+                let column = &mut columns[asked];
                 match map {
                     VALUES => column.values = count(),
                     NULLS => column.nulls = count(),
@@ -64,24 +73,10 @@ impl<'a> Evidence<'a> {
                     LOWER => column.lower = bound(),
                     _ => column.upper = bound(),
                 }
-                Ok(())
+                Ok(end)
             })?;
         }
         Ok(columns)
-    }
-
-    /// A key and its value; `None`: it is no entry of a map.
-    fn pair(&self, element: &Item) -> Result<Option<(i64, Item)>, AvroError> {
-        let (mut key, mut value) = (None, None);
-        walk(self.schema, element.node, self.content, element.range.start, |field, item| {
-            match field.name.as_str() {
-                "key" => key = long(self.schema, &item, self.content).ok(),
-                "value" => value = Some(item),
-                _ => {}
-            }
-            Ok(())
-        })?;
-        Ok(key.zip(value))
     }
 
     /// The values of the partition, by the numbers of its fields.

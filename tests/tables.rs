@@ -36,6 +36,8 @@ mod named;
 mod neighbours;
 #[path = "tables/now.rs"]
 mod now;
+#[path = "tables/parts.rs"]
+mod parts;
 #[cfg(feature = "redis")]
 #[path = "redis/server.rs"]
 #[allow(dead_code)]

@@ -26,7 +26,11 @@ pub struct Chunk {
 
 /// The chunks of a file, in the order of their bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Columns(Vec<Chunk>);
+pub struct Columns {
+    chunks: Vec<Chunk>,
+    /// Where the last of all chunks ends: what follows tells of them.
+    end: u64,
+}
 
 /// Where the footer of a file is, without its tail; `None` if that is none that can be read.
 pub fn footer(tail: &[u8], size: u64) -> Option<Range<u64>> {
@@ -43,49 +47,82 @@ impl Columns {
     /// # Errors
     /// [`TableError::Malformed`], and [`TableError::TooLarge`] for too many chunks.
     pub fn read(footer: &[u8], size: u64) -> Result<Self, TableError> {
+        Self::read_some(footer, size, |_, _| true)
+    }
+
+    /// The same, of some columns alone. `is_wanted` is asked about each, with its field id, if the file has such, and
+    /// its path in the schema of the file, between dots.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read).
+    pub fn read_some(
+        footer: &[u8],
+        size: u64,
+        is_wanted: impl Fn(Option<i32>, &str) -> bool,
+    ) -> Result<Self, TableError> {
         let fault = |why: String| TableError::malformed("footer of a Parquet file", why);
         // The library trusts some numbers more than it should, and panics where they are wrong.
-        let chunks = match catch_unwind(AssertUnwindSafe(|| chunks(footer))) {
-            Ok(chunks) => chunks.map_err(|error| fault(error.to_string()))?,
+        let Self { mut chunks, end } = match catch_unwind(AssertUnwindSafe(|| chunks(footer, is_wanted))) {
+            Ok(columns) => columns.map_err(|error| fault(error.to_string()))?,
             Err(_) => return Err(fault("its numbers do not fit each other".into())),
         };
         if chunks.len() > CHUNKS_MAX {
             let (size, limit) = (chunks.len() as u64, CHUNKS_MAX as u64);
             return Err(TableError::TooLarge { what: "number of column chunks".into(), size, limit });
         }
-        let mut chunks = chunks;
         chunks.sort_by_key(|chunk| chunk.bytes.start);
-        let fits = chunks.iter().all(|chunk| chunk.bytes.end <= size)
-            && chunks.windows(2).all(|pair| pair[0].bytes.end <= pair[1].bytes.start);
-        if fits { Ok(Self(chunks)) } else { Err(fault("its column chunks overlap or lie outside".into())) }
+        let fits = end <= size && chunks.windows(2).all(|pair| pair[0].bytes.end <= pair[1].bytes.start);
+        if fits {
+            Ok(Self { chunks, end })
+        } else {
+            Err(fault("its column chunks overlap or lie outside".into()))
+        }
     }
 
     /// The chunk that has this byte.
     pub fn at(&self, offset: u64) -> Option<&Chunk> {
-        let after = self.0.partition_point(|chunk| chunk.bytes.start <= offset);
-        self.0[..after].last().filter(|chunk| chunk.bytes.contains(&offset))
+        let after = self.chunks.partition_point(|chunk| chunk.bytes.start <= offset);
+        self.chunks[..after].last().filter(|chunk| chunk.bytes.contains(&offset))
+    }
+
+    /// The chunks, in the order of their bytes.
+    pub fn chunks(&self) -> &[Chunk] {
+        &self.chunks
+    }
+
+    /// Where the last chunk ends, of whichever column: from there to the end of the file are its indexes and its footer.
+    pub fn end(&self) -> u64 {
+        self.end
     }
 
     /// The chunks of a row group.
     pub fn of_group(&self, group: u32) -> impl Iterator<Item = &Chunk> {
-        self.0.iter().filter(move |chunk| chunk.group == group)
+        self.chunks.iter().filter(move |chunk| chunk.group == group)
     }
 }
 
-fn chunks(footer: &[u8]) -> Result<Vec<Chunk>, ParquetError> {
+fn chunks(footer: &[u8], is_wanted: impl Fn(Option<i32>, &str) -> bool) -> Result<Columns, ParquetError> {
     let metadata = ParquetMetaDataReader::decode_metadata(footer)?;
-    let mut chunks = Vec::new();
+    let leaves = metadata.file_metadata().schema_descr().columns().iter().map(|leaf| {
+        let info = leaf.self_type().get_basic_info();
+        is_wanted(info.has_id().then(|| info.id()), &leaf.path().string())
+    });
+    let wanted: Vec<bool> = leaves.collect();
+    let mut columns = Columns::default();
     for (group, row_group) in (0..).zip(metadata.row_groups()) {
         for (column, chunk) in (0..).zip(row_group.columns()) {
             let (start, length) = chunk.byte_range();
             let end = start.checked_add(length);
             let end = end.ok_or_else(|| ParquetError::General("a column chunk without an end".into()))?;
             if length > 0 && chunk.file_path().is_none() {
-                chunks.push(Chunk { bytes: start..end, group, column });
+                columns.end = columns.end.max(end);
+                if wanted.get(column as usize) == Some(&true) {
+                    columns.chunks.push(Chunk { bytes: start..end, group, column });
+                }
             }
         }
     }
-    Ok(chunks)
+    Ok(columns)
 }
 
 #[cfg(test)]
@@ -122,15 +159,46 @@ mod tests {
     fn every_byte_of_a_column_is_of_its_chunk() {
         let file = file(3);
         let columns = read(&file).unwrap();
-        let all: Vec<(u32, u32)> = columns.0.iter().map(|chunk| (chunk.group, chunk.column)).collect();
+        let all: Vec<(u32, u32)> = columns.chunks.iter().map(|chunk| (chunk.group, chunk.column)).collect();
         assert_eq!(all, [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)]);
         assert_eq!(columns.of_group(1).count(), 2);
         assert_eq!(columns.at(0), None, "the magic at its beginning");
-        for chunk in &columns.0 {
+        for chunk in &columns.chunks {
             assert_eq!(columns.at(chunk.bytes.start), Some(chunk));
             assert_eq!(columns.at(chunk.bytes.end - 1), Some(chunk));
         }
         assert_eq!(columns.at(file.len() as u64 - 1), None, "the footer");
+    }
+
+    #[test]
+    fn columns_are_found_by_id_and_by_path() {
+        let schema = "message m { required int64 a = 7; optional group s = 8 { required int64 b = 9; } \
+                      required int64 c; }";
+        let schema = Arc::new(parse_message_type(schema).unwrap());
+        let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::default()).unwrap();
+        let mut group = writer.next_row_group().unwrap();
+        while let Some(mut column) = group.next_column().unwrap() {
+            let levels =
+                (column.typed::<Int64Type>().get_descriptor().max_def_level() > 0).then_some([1_i16]);
+            column.typed::<Int64Type>().write_batch(&[5], levels.as_ref().map(|l| &l[..]), None).unwrap();
+            column.close().unwrap();
+        }
+        group.close().unwrap();
+        let file = writer.into_inner().unwrap();
+        let size = file.len() as u64;
+        let range = footer(&file[file.len() - 8..], size).unwrap();
+        let bytes = &file[range.start as usize..range.end as usize];
+        let all = Columns::read(bytes, size).unwrap();
+        let some = |is_wanted: &dyn Fn(Option<i32>, &str) -> bool| {
+            let some = Columns::read_some(bytes, size, is_wanted).unwrap();
+            assert_eq!(some.end(), all.end());
+            some.chunks().iter().map(|chunk| chunk.column).collect::<Vec<_>>()
+        };
+        assert_eq!(all.chunks().len(), 3);
+        assert_eq!(some(&|id, _| id == Some(9)), [1]);
+        assert_eq!(some(&|id, path| id.is_none() && path == "c"), [2]);
+        assert_eq!(some(&|_, path| path == "s.b" || path == "a"), [0, 1]);
+        assert_eq!(some(&|_, _| false), [0_u32; 0]);
     }
 
     #[test]

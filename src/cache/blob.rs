@@ -9,6 +9,7 @@ use super::file::File;
 use super::flight::Flight;
 use super::key::ObjectId;
 use super::origin::Coming;
+use super::part::Part;
 use super::readahead::ReadAhead;
 use super::stats::Meters;
 use super::tier::Origin;
@@ -143,12 +144,12 @@ impl Blob {
         (range.start < end).then(|| range.start.max(missing * block_bytes))
     }
 
-    /// Fetches what is missing of these blocks, as many at once as the cache permits, and waits until they
-    /// are there.
-    pub async fn warm(&self, blocks: Range<u32>) -> Result<(), CacheError> {
-        let end = blocks.end.min(self.entry.blocks_total());
+    /// Fetches what is missing of these blocks, whose numbers ascend, as many at once as the cache permits, and waits
+    /// until they are there.
+    pub async fn warm(&self, blocks: impl IntoIterator<Item = u32>) -> Result<(), CacheError> {
+        let end = self.entry.blocks_total();
         let at_once = self.core.config.fetches_max;
-        let mut loading = futures::stream::iter(blocks.start..end)
+        let mut loading = futures::stream::iter(blocks.into_iter().take_while(|number| *number < end))
             .map(|number| self.load(number))
             .buffer_unordered(at_once);
         while let Some(loaded) = loading.next().await {
@@ -178,6 +179,11 @@ impl Blob {
             }
         }
         Ok(Some(file))
+    }
+
+    /// These blocks, if all of them are there: they stay as long as somebody holds this.
+    pub fn hold(&self, blocks: impl IntoIterator<Item = u32>) -> Option<Part> {
+        Part::pinned(self.core.clone(), self.entry.clone(), blocks.into_iter())
     }
 
     /// A part of one block.

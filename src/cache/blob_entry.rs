@@ -382,6 +382,11 @@ impl BlobEntry {
         self.handles.load(SeqCst) == 0 && state.blocks.is_empty() && state.flights.is_empty()
     }
 
+    /// Whether it was taken out of the index.
+    pub(super) fn is_removed(&self) -> bool {
+        self.removed.load(SeqCst)
+    }
+
     /// Whether nobody reads it.
     pub fn is_unread(&self) -> bool {
         self.handles.load(SeqCst) == 0

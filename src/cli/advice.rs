@@ -47,9 +47,13 @@ const PARTICULAR_OF_CACHES: [(&str, &str); 7] = [
 ];
 
 /// What helps with one error about tables alone, likewise.
-const PARTICULAR_OF_TABLES: [(&str, &str); 8] = [
+const PARTICULAR_OF_TABLES: [(&str, &str); 9] = [
     ("no catalog has such a table", "'icecache tables ls DIR' lists those there are"),
     ("no such partition", "'icecache --json tables explain DIR TABLE' lists those there are"),
+    (
+        "the table has no such column",
+        "name it as a query does, and what is in another column with a dot: --columns city,address.zip",
+    ),
     (
         "was not pinned",
         "'icecache tables ls DIR' says what is pinned, 'icecache tables show DIR TABLE' which part of it",

@@ -4,13 +4,13 @@
 //! reads on in it, but seldom beyond it: the next chunk is another column. So the chunk is fetched ahead up to its
 //! end, and in each further row group the chunks of all columns that were read before, as soon as one of them is.
 //! Who goes on beyond the end of a chunk reads everything, and is served like any other who reads forward.
+use super::footer::columns;
 use crate::cache::{Blob, CacheError};
 use crate::sync::Mutex;
-use icecache_iceberg::columns::{Chunk, Columns, TAIL_BYTES, footer};
+use icecache_iceberg::columns::{Chunk, Columns};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
-use tokio::sync::Semaphore;
 
 /// How the names of such files end.
 const SUFFIX: &str = ".parquet";
@@ -20,8 +20,6 @@ const WINDOW_BYTES: u64 = 16 << 20;
 const GROUP_BYTES: u64 = 32 << 20;
 /// The kernel asks for so much more than a program that reads forward, in any order.
 const NEAR_BYTES: u64 = 1 << 20;
-/// So many footers are taken apart at once: each takes some ten times its size of memory meanwhile.
-static LEARNING: Semaphore = Semaphore::const_new(4);
 /// The pages of the kernel.
 const PAGE_BYTES: u64 = 4096;
 /// So many reads are remembered that come before the footer.
@@ -73,12 +71,7 @@ impl Known {
     /// # Errors
     /// It cannot be read: nothing is known of the file then.
     pub async fn learn(&self, blob: &Blob) -> Result<(), CacheError> {
-        let Some(at) = blob.size().checked_sub(TAIL_BYTES) else { return Ok(()) };
-        let tail = blob.read(at, TAIL_BYTES as usize).await?;
-        let columns = match footer(&tail, blob.size()) {
-            Some(range) => columns(blob, range).await?,
-            None => None,
-        };
+        let columns = columns(blob, |_, _| true).await?;
         let early = {
             // Under the lock: who reads now finds the columns, or is remembered.
             let mut asked = self.asked.lock();
@@ -113,22 +106,6 @@ impl Known {
                 blob.fetch_ahead_of(bytes);
             }
         }
-    }
-}
-
-async fn columns(blob: &Blob, range: Range<u64>) -> Result<Option<Columns>, CacheError> {
-    blob.fetch_ahead_of(range.clone());
-    let bytes = blob.read(range.start, (range.end - range.start) as usize).await?;
-    let size = blob.size();
-    let _turn = LEARNING.acquire().await; // it is never closed
-    let read = tokio::task::spawn_blocking(move || Columns::read(&bytes, size)).await;
-    match read {
-        Ok(Ok(columns)) => Ok(Some(columns)),
-        Ok(Err(error)) => {
-            tracing::debug!(object = %blob.id(), %error, "read without regard to its columns");
-            Ok(None)
-        }
-        Err(_) => Ok(None), // the program is ending
     }
 }
 

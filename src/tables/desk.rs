@@ -1,15 +1,16 @@
 //! What a person may ask of tables: to list, explain, refresh, warm, pin and invalidate them.
-use super::keeper::live;
+use super::held::bytes_of;
 use super::lake::{Lake, Turned};
-use super::pins::{Pin, is_in};
 use super::report::{
     Explanation, FileLine, Outcome, PartitionLine, Refreshed, Sum, TableDetails, TableLine, Why,
 };
+use super::selection::{Selection, live};
 use super::slot::{Brought, Shown, Slot, State};
 use super::stock::Stock;
 use crate::error::{Error, ErrorKind, Result};
 use futures::FutureExt;
 use futures::stream::{self, StreamExt};
+use icecache_iceberg::ObjectError;
 use icecache_iceberg::mapping::TABLES;
 use icecache_iceberg::publication::LiveFile;
 use std::collections::BTreeMap;
@@ -106,8 +107,8 @@ impl Lake {
             if let Some(info) = stock.of(&file.location) {
                 cached.add(info.on_disk.min(file.size));
             }
-            if self.pins.holds(&slot.path, &file.location) {
-                held.add(file.size);
+            if let Some(bytes) = self.held.bytes_of(&slot.path, &file.location) {
+                held.add(bytes);
             }
         }
         let (branches, tags): (BTreeMap<_, _>, BTreeMap<_, _>) =
@@ -127,7 +128,7 @@ impl Lake {
             tags: named(tags),
             files: all,
             cached,
-            pins: self.pins.of(&slot.path).into_iter().map(|pin| pin.partition.unwrap_or_default()).collect(),
+            pins: self.pins.of(&slot.path).iter().map(Selection::to_string).collect(),
             held,
             last_change: slot.account.lock().last.clone(),
         }
@@ -156,7 +157,7 @@ impl Lake {
             line.cached.add(info.on_disk.min(file.size));
             line.uses += info.hits;
             let why = match brought.get(&file.location) {
-                _ if self.pins.holds(&slot.path, &file.location) => Why::Pinned,
+                _ if self.held.bytes_of(&slot.path, &file.location).is_some() => Why::Pinned,
                 Some(brought) => (*brought).into(),
                 None => Why::Read,
             };
@@ -212,55 +213,63 @@ impl Lake {
         Some(slot.current()?.publication.metadata().location.as_str().to_owned())
     }
 
-    /// Brings the files of a table, or of a partition, into the cache.
+    /// Brings a table, or a part of it, into the cache.
     ///
     /// # Errors
-    /// As for [`details`](Self::details), and if there is no such partition. What fails for one file is told in the
-    /// outcome.
-    pub async fn warm(&self, name: &str, partition: Option<&str>) -> Result<Outcome> {
+    /// As for [`details`](Self::details), and if it has no such part. What fails for one file is told in the outcome.
+    pub async fn warm(&self, name: &str, part: Selection) -> Result<Outcome> {
         let (_, shown) = self.shown(name).await?;
-        let files = part(live(&shown).await?, partition)?;
-        let mut outcome = self.bring(&files, Brought::Warmed).await;
-        let stock = Stock::take(self.stores()).await;
-        let is_gone = |file: &&LiveFile| {
-            let is_here = |location| stock.of(location).is_some_and(|info| info.on_disk >= file.size);
-            file.location.file_path().is_none() && file.size > 0 && !is_here(&file.location)
-        };
-        let gone: Vec<&LiveFile> = files.iter().filter(is_gone).collect();
-        if outcome.failed_files == 0 && !gone.is_empty() {
-            let why =
-                format!("the cache has no room for {} of {} files (--tables-cache)", gone.len(), files.len());
-            outcome.failed.push(why);
-            outcome.failed_files = gone.len() as u64;
-            outcome.there.files -= gone.len() as u64;
-            outcome.there.bytes -= gone.iter().map(|file| file.size).sum::<u64>();
+        let wanted = self.selected(&shown, &part.checked()?).await?;
+        let mut outcome = self.bring(wanted.clone(), Brought::Warmed).await;
+        if outcome.failed_files > 0 {
+            return Ok(outcome);
+        }
+        let files = wanted.len();
+        let there = self.each(wanted.into_values(), |(file, want)| async move {
+            match self.meant_of(&file, &want).await? {
+                Some((blob, blocks)) if blob.hold(blocks.clone()).is_none() => {
+                    Err(ObjectError::NotFound { location: file.location })
+                }
+                Some((blob, blocks)) => Ok(bytes_of(&blob, &blocks)),
+                None => Ok(file.size),
+            }
+        });
+        let there = there.await;
+        if there.failed_files > 0 {
+            let gone = there.failed_files;
+            outcome
+                .failed
+                .push(format!("the cache has no room for {gone} of {files} files (--tables-cache)"));
+            (outcome.failed_files, outcome.there) = (gone, there.there);
         }
         Ok(outcome)
     }
 
-    /// Keeps a table, or a partition of it, in the cache: what is there now, and what comes.
+    /// Keeps a table, or a part of it, in the cache: what is there now, and what comes.
     ///
     /// # Errors
     /// As for [`warm`](Self::warm), and if the cache has not enough room: nothing is pinned then.
-    pub async fn pin(&self, name: &str, partition: Option<&str>) -> Result<Outcome> {
+    pub async fn pin(&self, name: &str, part: Selection) -> Result<Outcome> {
         let (slot, shown) = self.shown(name).await?;
-        part(live(&shown).await?, partition)?;
-        let pin = Pin { table: slot.path.clone(), partition: partition.map(str::to_owned) };
-        let new = self.pins.add(pin.clone())?;
+        let part = part.checked()?;
+        self.selected(&shown, &part).await?;
+        let new = self.pins.add(&slot.path, part.clone())?;
         let held = self.hold_pinned(&slot, &shown).await;
         match &held {
-            Err(_) if new => drop(self.pins.remove_one(&pin)?),
+            Err(_) if new => {
+                self.pins.remove(&slot.path, &part)?;
+            }
             Ok(outcome) if outcome.failed_files > 0 => self.keeper.call(&slot), // it goes on trying
             _ => {}
         }
         held
     }
 
-    /// Takes a pin away; with that of a whole table those of its partitions. Whether there was one.
+    /// Takes a pin away; with that of the whole table those of its parts. Whether there was one.
     ///
     /// # Errors
     /// The list cannot be written.
-    pub async fn unpin(&self, name: &str, partition: Option<&str>) -> Result<bool> {
+    pub async fn unpin(&self, name: &str, part: Selection) -> Result<bool> {
         // A table that is gone may still be pinned.
         let table = match self.meant(name).await {
             Ok(slot) => slot.path.clone(),
@@ -270,12 +279,13 @@ impl Lake {
                 paths.into_iter().find(|path| self.pins.has(path)).ok_or(error)?
             }
         };
+        let part = part.checked()?;
         let removed =
-            self.pins.remove(&Pin { table: table.clone(), partition: partition.map(str::to_owned) })?;
+            if part.is_all() { self.pins.remove_all(&table)? } else { self.pins.remove(&table, &part)? };
         if removed {
             match self.table(&table) {
                 Some((slot, "")) if self.pins.has(&table) => self.keeper.call(&slot),
-                _ => self.pins.let_go(&table, |_| false),
+                _ => self.held.let_go(&table, |_| false),
             }
         }
         Ok(removed)
@@ -289,7 +299,7 @@ impl Lake {
     pub async fn invalidate(&self, name: &str) -> Result<Sum> {
         let (slot, shown) = self.shown(name).await?;
         let stock = Stock::take(self.stores()).await;
-        self.pins.let_go(&slot.path, |_| false);
+        self.held.let_go(&slot.path, |_| false);
         let (mut forgotten, mut paths) = (Sum::default(), Vec::new());
         for file in live(&shown).await? {
             if self.stores().forget(&file.location, stock.id(&file.location).as_deref()).await {
@@ -304,18 +314,4 @@ impl Lake {
         self.refresh(&slot).await.map_err(|why| Error::new(ErrorKind::Unavailable, why))?;
         Ok(forgotten)
     }
-}
-
-/// The files of a partition.
-fn part(mut files: Vec<LiveFile>, partition: Option<&str>) -> Result<Vec<LiveFile>> {
-    let Some(partition) = partition else { return Ok(files) };
-    let some = files.first().map(|file| file.partition.clone());
-    files.retain(|file| is_in(file, partition));
-    if files.is_empty() {
-        let like =
-            some.filter(|like| !like.is_empty()).map(|like| format!(" (one is {like})")).unwrap_or_default();
-        let message = format!("the table has no such partition: {partition}{like}");
-        return Err(Error::new(ErrorKind::NotFound, message));
-    }
-    Ok(files)
 }

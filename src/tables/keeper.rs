@@ -1,15 +1,16 @@
 //! [`Keeper`]: brings what is to be in the cache before anybody reads it: pinned files, and after a change the
 //! successors of what was hot. What only older snapshots need goes first when there is no room.
+use super::held::bytes_of;
 use super::lake::Lake;
 use super::report::Outcome;
+use super::selection::{Want, Wanted, live};
 use super::slot::{Brought, Shown, Slot};
 use super::stock::Stock;
-use crate::cache::File;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::Mutex;
 use futures::StreamExt;
 use icecache_iceberg::publication::LiveFile;
-use icecache_iceberg::{Difference, Location, ObjectError, TableError};
+use icecache_iceberg::{Difference, Location, ObjectError};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -18,16 +19,12 @@ use tokio::sync::Notify;
 /// So many files are brought at once, each of which waits for two answers of the store; the cache bounds how many of
 /// their blocks are.
 const FILES_AT_ONCE: usize = 16;
-/// So many parts in a hundred of the cache may be pinned: who reads something else needs room, too.
-const PINNED_MAX_PERCENT: u64 = 80;
 /// What could not be brought is tried again after so long.
 const AGAIN: Duration = Duration::from_secs(30);
 /// Who removes what nobody needs waits so long for who writes what an older snapshot needs, and others wait for that.
 const OLDER_PATIENCE: Duration = Duration::from_secs(1);
 /// So many failures are told one by one.
 const FAILURES_TOLD: usize = 10;
-/// How often a file is brought again because a part of it had to go before all of it was there.
-const ATTEMPTS_MAX: usize = 3;
 
 /// Which tables are to be looked after. Owner of its lock.
 #[derive(Debug, Default)]
@@ -129,7 +126,7 @@ impl Lake {
         });
         let demoted = demoted.count() as u64;
         let successors = self.successors(&stock, &stayed, difference);
-        let brought = self.bring(&successors, Brought::Successor).await;
+        let brought = self.bring(successors, Brought::Successor).await;
         for why in &brought.failed {
             tracing::debug!(table = slot.path, why, "a file could not be brought");
         }
@@ -148,7 +145,7 @@ impl Lake {
 
     /// The files that came, of partitions that were hot, as far as there is room: what is free, and what those that
     /// went had.
-    fn successors(&self, stock: &Stock, stayed: &[&LiveFile], difference: &Difference) -> Vec<LiveFile> {
+    fn successors(&self, stock: &Stock, stayed: &[&LiveFile], difference: &Difference) -> Wanted {
         let mut before: HashMap<&str, Vec<&LiveFile>> = HashMap::new();
         for file in stayed.iter().copied().chain(&difference.removed) {
             before.entry(&file.partition).or_default().push(file);
@@ -163,96 +160,50 @@ impl Lake {
             .filter(|(_, files)| stock.share(files.iter().copied(), unread).is_hot())
             .map(|(partition, _)| *partition)
             .collect();
-        let mut successors = Vec::new();
+        let mut successors = Wanted::new();
         for file in difference.added.iter().filter(|file| hot.contains(&*file.partition)) {
             if file.size <= room {
                 room -= file.size;
-                successors.push(file.clone());
+                successors.insert(file.location.clone(), (file.clone(), Want::Whole));
             }
         }
         successors
     }
 
-    /// Brings files whole. `why` is remembered, for who asks why they are there.
-    pub(super) async fn bring(&self, files: &[LiveFile], why: Brought) -> Outcome {
+    /// Brings files, as much of each as is wanted. `why` is remembered, for who asks why they are there.
+    pub(super) async fn bring(&self, wanted: Wanted, why: Brought) -> Outcome {
         let stock = Stock::take(self.stores()).await;
         let there = |location: &Location| stock.of(location).is_some();
-        self.each(files, |file| {
+        self.each(wanted.into_values(), |(file, want)| {
             let new = !there(&file.location);
             async move {
-                let blob = self.stores().bring(&file.location, file.size).await?;
-                if new && blob.is_some() {
+                let Some((blob, blocks)) = self.meant_of(&file, &want).await? else { return Ok(file.size) };
+                let bytes = bytes_of(&blob, &blocks);
+                if let Err(error) = blob.warm(blocks).await {
+                    return Err(self.stores().gone_wrong(&file.location, &error).await);
+                }
+                if new {
                     self.brought.lock().insert(file.location, why);
                 }
-                Ok(())
+                Ok(bytes)
             }
         })
         .await
     }
 
-    /// Brings the pinned files of a table, and holds them; lets go of what is not pinned any more.
-    ///
-    /// # Errors
-    /// More would be pinned than the cache has room for: nothing has changed.
-    pub(super) async fn hold_pinned(&self, slot: &Slot, shown: &Shown) -> Result<Outcome> {
-        let pins = self.pins.of(&slot.path);
-        let mut files = live(shown).await?;
-        files.retain(|file| pins.iter().any(|pin| pin.covers(file)));
-        let wanted: HashSet<&Location> = files.iter().map(|file| &file.location).collect();
-        self.pins.let_go(&slot.path, |location| wanted.contains(location));
-        let bytes: u64 = files.iter().map(|file| file.size).sum();
-        let most = self.stores().cache().config().max_bytes / 100 * PINNED_MAX_PERCENT;
-        let elsewhere = self.pins.held_elsewhere(&slot.path);
-        if bytes + elsewhere > most {
-            let size = bytesize::ByteSize;
-            let message = format!(
-                "too much is pinned: {} of {} and {} of other tables, but {PINNED_MAX_PERCENT} % of the cache are \
-                 {} (--tables-cache)",
-                size(bytes),
-                slot.path,
-                size(elsewhere),
-                size(most)
-            );
-            return Err(Error::new(ErrorKind::Full, message));
-        }
-        let held = self.each(&files, |file| async move {
-            if !self.pins.holds(&slot.path, &file.location)
-                && let Some(whole) = self.hold(&file).await?
-            {
-                self.pins.hold(slot, &file.location, whole);
-            }
-            Ok(())
-        });
-        Ok(held.await)
-    }
-
-    /// A file, whole; `None` if it is one of this machine.
-    async fn hold(&self, file: &LiveFile) -> Result<Option<File>, ObjectError> {
-        for _ in 0..ATTEMPTS_MAX {
-            let Some(blob) = self.stores().bring(&file.location, file.size).await? else { return Ok(None) };
-            let whole = blob.file().await.map_err(|error| self.stores().failed(&file.location, &error))?;
-            if whole.is_some() {
-                return Ok(whole);
-            }
-        }
-        let why = "the cache has no room for it".to_owned();
-        Err(ObjectError::Failed { location: file.location.clone(), why })
-    }
-
-    /// Does something with each file, a few at once.
-    async fn each<F: Future<Output = Result<(), ObjectError>>>(
+    /// Does something with each file, a few at once; it says how many bytes are there then.
+    pub(super) async fn each<T, F: Future<Output = Result<u64, ObjectError>>>(
         &self,
-        files: &[LiveFile],
-        work: impl Fn(LiveFile) -> F,
+        files: impl IntoIterator<Item = T>,
+        work: impl Fn(T) -> F,
     ) -> Outcome {
         let mut outcome = Outcome::default();
-        // Owned: the stream must not borrow what it is made from.
-        let done = files.iter().cloned().map(|file| (file.size, work(file)));
-        let done: Vec<_> = done.map(|(size, work)| async move { (size, work.await) }).collect();
-        let mut done = futures::stream::iter(done).buffer_unordered(FILES_AT_ONCE);
-        while let Some((size, result)) = done.next().await {
+        // Made at once: the stream must not borrow what they are made from.
+        let work: Vec<F> = files.into_iter().map(work).collect();
+        let mut done = futures::stream::iter(work).buffer_unordered(FILES_AT_ONCE);
+        while let Some(result) = done.next().await {
             match result {
-                Ok(()) => outcome.there.add(size),
+                Ok(bytes) => outcome.there.add(bytes),
                 Err(error) => {
                     outcome.failed_files += 1;
                     if outcome.failed.len() < FAILURES_TOLD {
@@ -263,14 +214,6 @@ impl Lake {
         }
         outcome
     }
-}
-
-/// The files of the current snapshot.
-pub(super) async fn live(shown: &Shown) -> Result<Vec<LiveFile>> {
-    let Some(current) = shown.publication.metadata().current_snapshot else { return Ok(Vec::new()) };
-    let files = shown.publication.files(current).await;
-    files
-        .map_err(|e: TableError| Error::new(ErrorKind::Io, "cannot list the files of a table").with_source(e))
 }
 
 /// Several changes, one after the other, as one.

@@ -1,5 +1,6 @@
 //! [`Lake`]: which tables there are, and which version of each is shown.
 use super::feed::Feed;
+use super::held::Held;
 use super::hinted::{HintCounts, Hinted};
 use super::keeper::Keeper;
 use super::known::Known;
@@ -115,6 +116,8 @@ pub struct Lake {
     pub(super) hints: HintCounts,
     /// What is to stay in the cache.
     pub(super) pins: Pins,
+    /// What is held because of them.
+    pub(super) held: Held,
     /// Who brings what is to be there.
     pub(super) keeper: Keeper,
     /// What is to be turned over.
@@ -177,6 +180,7 @@ impl Lake {
             feed: Feed::default(),
             hints: HintCounts::default(),
             pins,
+            held: Held::default(),
             keeper: Keeper::default(),
             turning: Turning::default(),
             patience,

@@ -9,7 +9,7 @@
 //!                  ▼
 //!                stores: objects of buckets, read through the cache, and by column where they have any (ahead)
 //!                  ▲
-//!                keeper: brings what is pinned, and what took the place of what was hot
+//!                keeper: brings what took the place of what was hot, and what is pinned (pins, held)
 //! ```
 //!
 //! A table (slot) turns over (turn, several at once: turning) when the tracker, a hint or a person says so; whoever listens to the feed hears
@@ -20,9 +20,12 @@
 mod ahead;
 mod asked;
 mod aws;
+mod chosen;
 mod counted;
 mod desk;
 mod feed;
+mod footer;
+mod held;
 mod hinted;
 mod keeper;
 mod known;
@@ -33,6 +36,7 @@ mod pins;
 mod remembered;
 pub mod report;
 mod sealed;
+mod selection;
 mod slot;
 mod stock;
 mod stores;
@@ -45,8 +49,9 @@ pub use ahead::{Ahead, Known};
 pub use feed::{Batch, Event, Feed, What};
 pub use hinted::HintCounts;
 pub use lake::{Lake, LakeOptions, Turned};
-pub use pins::{Pin, decode as decode_pins};
+pub use pins::{Pinned, decode as decode_pins};
 pub use remembered::decode as decode_remembered;
+pub use selection::Selection;
 pub use stores::Stores;
 pub use tracker::{Pace, track};
 pub use view::{Found, Kind, Listed, Stays, View, ViewError};

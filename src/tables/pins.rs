@@ -1,54 +1,31 @@
-//! [`Pins`]: which tables and partitions are to stay in the cache, also after a restart.
+//! [`Pins`]: which tables, and which parts of them, are to stay in the cache, also after a restart.
 //!
 //! docs/FORMAT.md has the bytes of the file.
 use super::sealed::{Lasting, Seal, write};
-use super::slot::Slot;
-use crate::cache::File;
+use super::selection::Selection;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::Mutex;
-use icecache_iceberg::Location;
-use icecache_iceberg::publication::LiveFile;
-use serde::{Deserialize, Serialize};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// The file's name, beside the folders of the tables.
 const NAME: &str = "pins";
-const SEAL: Seal = Seal { magic: "icecache-pins", version: "1" };
+const SEAL: Seal = Seal { magic: "icecache-pins", version: "2" };
+/// Partitions alone could be pinned.
+const SEAL_1: Seal = Seal { magic: "icecache-pins", version: "1" };
 /// A list that is longer, in bytes, was not written by these rules.
 const LIST_MAX_BYTES: u64 = 16 << 20;
 /// The most pins.
 const PINS_MAX: usize = 10_000;
 
-/// A table, or a part of it, that is to stay in the cache.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Pin {
-    /// The table's path below the mount.
-    pub table: String,
-    /// The partition: its first fields, as in `day=2026-01-31`; none: the whole table.
-    pub partition: Option<String>,
-}
+/// What is pinned, by the table's path below the mount.
+pub type Pinned = BTreeMap<String, BTreeSet<Selection>>;
 
-impl Pin {
-    /// Whether it is about a file of its table.
-    pub fn covers(&self, file: &LiveFile) -> bool {
-        self.partition.as_deref().is_none_or(|partition| is_in(file, partition))
-    }
-}
-
-/// Whether a file is in a partition, or in one that begins with these fields.
-pub fn is_in(file: &LiveFile, partition: &str) -> bool {
-    let rest = file.partition.strip_prefix(partition.trim_end_matches('/'));
-    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-/// See the module. Owner of its locks, and of the file.
+/// See the module. Owner of its lock, and of the file.
 #[derive(Debug)]
 pub struct Pins {
     path: PathBuf,
-    pins: Mutex<BTreeSet<Pin>>,
-    /// What is held because of them, by table: it is not evicted.
-    held: Mutex<HashMap<String, HashMap<Location, File>>>,
+    pins: Mutex<Pinned>,
 }
 
 impl Pins {
@@ -59,7 +36,7 @@ impl Pins {
     pub fn open(folder: &Path) -> Result<Self> {
         let path = folder.join(NAME);
         let pins = match std::fs::metadata(&path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => BTreeSet::new(),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Pinned::new(),
             Err(e) => return Err(failed("read", &path, e)),
             Ok(there) if there.len() > LIST_MAX_BYTES => return Err(damaged(&path)),
             Ok(_) => {
@@ -67,60 +44,61 @@ impl Pins {
                 decode(&bytes).ok_or_else(|| damaged(&path))?
             }
         };
-        Ok(Self { path, pins: Mutex::new(pins), held: Mutex::default() })
+        Ok(Self { path, pins: Mutex::new(pins) })
     }
 
-    /// The pins of a table.
-    pub fn of(&self, table: &str) -> Vec<Pin> {
-        self.pins.lock().iter().filter(|pin| pin.table == table).cloned().collect()
+    /// What is pinned of a table.
+    pub fn of(&self, table: &str) -> BTreeSet<Selection> {
+        self.pins.lock().get(table).cloned().unwrap_or_default()
     }
 
     /// Whether anything of a table is pinned.
     pub fn has(&self, table: &str) -> bool {
-        self.pins.lock().iter().any(|pin| pin.table == table)
+        self.pins.lock().contains_key(table)
     }
 
     /// The tables of which something is pinned.
     pub fn tables(&self) -> BTreeSet<String> {
-        self.pins.lock().iter().map(|pin| pin.table.clone()).collect()
+        self.pins.lock().keys().cloned().collect()
     }
 
     /// Adds one; `false` if it was there. On the disk when this returns.
     ///
     /// # Errors
     /// It cannot be written, or there are too many: nothing has changed.
-    pub fn add(&self, pin: Pin) -> Result<bool> {
+    pub fn add(&self, table: &str, selection: Selection) -> Result<bool> {
         self.change(|pins| {
-            if pins.len() >= PINS_MAX {
+            if pins.values().map(BTreeSet::len).sum::<usize>() >= PINS_MAX {
                 return Err(Error::new(ErrorKind::Full, format!("there are {PINS_MAX} pins already")));
             }
-            Ok(pins.insert(pin))
+            Ok(pins.entry(table.to_owned()).or_default().insert(selection))
         })
     }
 
-    /// Takes one away, and with the pin of a whole table all of its partitions; `false` if there was none.
+    /// Takes exactly this one away; `false` if it was not there.
     ///
     /// # Errors
     /// It cannot be written: nothing has changed.
-    pub fn remove(&self, pin: &Pin) -> Result<bool> {
+    pub fn remove(&self, table: &str, selection: &Selection) -> Result<bool> {
         self.change(|pins| {
-            let before = pins.len();
-            pins.retain(|other| {
-                other.table != pin.table || pin.partition.is_some() && other.partition != pin.partition
-            });
-            Ok(pins.len() < before)
+            let Some(of_table) = pins.get_mut(table) else { return Ok(false) };
+            let removed = of_table.remove(selection);
+            if of_table.is_empty() {
+                pins.remove(table);
+            }
+            Ok(removed)
         })
     }
 
-    /// Takes exactly this one away.
+    /// Takes all pins of a table away; `false` if there was none.
     ///
     /// # Errors
     /// It cannot be written: nothing has changed.
-    pub fn remove_one(&self, pin: &Pin) -> Result<bool> {
-        self.change(|pins| Ok(pins.remove(pin)))
+    pub fn remove_all(&self, table: &str) -> Result<bool> {
+        self.change(|pins| Ok(pins.remove(table).is_some()))
     }
 
-    fn change(&self, change: impl FnOnce(&mut BTreeSet<Pin>) -> Result<bool>) -> Result<bool> {
+    fn change(&self, change: impl FnOnce(&mut Pinned) -> Result<bool>) -> Result<bool> {
         let mut pins = self.pins.lock();
         let mut next = pins.clone();
         let changed = change(&mut next)?;
@@ -129,45 +107,6 @@ impl Pins {
             *pins = next;
         }
         Ok(changed)
-    }
-
-    /// Holds a file for a table.
-    pub(super) fn hold(&self, slot: &Slot, location: &Location, file: File) {
-        self.held.lock().entry(slot.path.clone()).or_default().insert(location.clone(), file);
-    }
-
-    /// Whether a file is held for a table.
-    pub(super) fn holds(&self, table: &str, location: &Location) -> bool {
-        self.held.lock().get(table).is_some_and(|files| files.contains_key(location))
-    }
-
-    /// Lets go of all that a table holds, but for those that `keep` says.
-    pub(super) fn let_go(&self, table: &str, keep: impl Fn(&Location) -> bool) {
-        let mut held = self.held.lock();
-        let Some(files) = held.get_mut(table) else { return };
-        let mut gone = Vec::new();
-        files.retain(|location, file| {
-            let kept = keep(location);
-            if !kept {
-                gone.push(file.clone());
-            }
-            kept
-        });
-        if files.is_empty() {
-            held.remove(table);
-        }
-        drop(held);
-        drop(gone); // the lock is free by then
-    }
-
-    /// How many bytes are held for all tables but this one.
-    pub(super) fn held_elsewhere(&self, table: &str) -> u64 {
-        let held = self.held.lock();
-        held.iter()
-            .filter(|(other, _)| *other != table)
-            .flat_map(|(_, files)| files.values())
-            .map(File::size)
-            .sum()
     }
 }
 
@@ -184,20 +123,31 @@ fn damaged(path: &Path) -> Error {
 }
 
 /// The bytes of the file.
-fn encode(pins: &BTreeSet<Pin>) -> Vec<u8> {
-    let lines: String =
-        pins.iter().map(|pin| serde_json::json!([pin.table, pin.partition]).to_string() + "\n").collect();
-    SEAL.seal(lines.as_bytes())
+fn encode(pins: &Pinned) -> Vec<u8> {
+    let lines = pins.iter().flat_map(|(table, selections)| {
+        selections.iter().map(move |of| serde_json::json!([table, of]).to_string() + "\n")
+    });
+    SEAL.seal(lines.collect::<String>().as_bytes())
 }
 
-/// `None` if they were not written by these rules.
-pub fn decode(bytes: &[u8]) -> Option<BTreeSet<Pin>> {
-    let lines = std::str::from_utf8(SEAL.content(bytes)?).ok()?;
-    let pin = |line| {
+/// `None` if they were not written by these rules, or by those of version 1.
+pub fn decode(bytes: &[u8]) -> Option<Pinned> {
+    let of_version_1 = |line| {
         let (table, partition) = serde_json::from_str(line).ok()?;
-        Some(Pin { table, partition })
+        Some((table, Selection { partition, ..Selection::default() }))
     };
-    lines.lines().map(pin).collect()
+    let mut pins = Pinned::new();
+    let mut add = |pin: Option<(String, Selection)>| {
+        let (table, selection) = pin?;
+        pins.entry(table).or_default().insert(selection);
+        Some(())
+    };
+    let text = |content| std::str::from_utf8(content).ok();
+    match SEAL.content(bytes) {
+        Some(content) => text(content)?.lines().try_for_each(|line| add(serde_json::from_str(line).ok()))?,
+        None => text(SEAL_1.content(bytes)?)?.lines().try_for_each(|line| add(of_version_1(line)))?,
+    }
+    Some(pins)
 }
 
 #[cfg(test)]
@@ -205,14 +155,32 @@ pub fn decode(bytes: &[u8]) -> Option<BTreeSet<Pin>> {
 mod tests {
     use super::*;
 
-    fn pin(table: &str, partition: Option<&str>) -> Pin {
-        Pin { table: table.into(), partition: partition.map(str::to_owned) }
+    fn partition(partition: Option<&str>) -> Selection {
+        Selection { partition: partition.map(str::to_owned), ..Selection::default() }
+    }
+
+    fn pinned<const N: usize>(of: [(&str, Selection); N]) -> Pinned {
+        let mut pins = Pinned::new();
+        of.into_iter().for_each(|(table, of)| assert!(pins.entry(table.into()).or_default().insert(of)));
+        pins
     }
 
     #[test]
     fn the_file_is_these_lines() {
-        let pins = BTreeSet::from([pin("iceberg/db/t", None), pin("iceberg/db/t", Some("day=1/kind=\"a\""))]);
-        let text = "icecache-pins 1 CHECKSUM\n[\"iceberg/db/t\",null]\n[\"iceberg/db/t\",\"day=1/kind=\\\"a\\\"\"]\n";
+        let part = Selection {
+            partition: None,
+            columns: BTreeSet::from(["b".to_owned(), "a.c".to_owned()]),
+            condition: Some("b > 1".to_owned()),
+        };
+        let pins = pinned([
+            ("iceberg/db/t", partition(None)),
+            ("iceberg/db/t", part),
+            ("iceberg/db/t", partition(Some("day=1/kind=\"a\""))),
+        ]);
+        let text = "icecache-pins 2 CHECKSUM\n\
+                    [\"iceberg/db/t\",{\"partition\":null}]\n\
+                    [\"iceberg/db/t\",{\"columns\":[\"a.c\",\"b\"],\"partition\":null,\"where\":\"b > 1\"}]\n\
+                    [\"iceberg/db/t\",{\"partition\":\"day=1/kind=\\\"a\\\"\"}]\n";
         let (_, lines) = text.split_once('\n').expect("a head");
         let text = text.replace("CHECKSUM", blake3::hash(lines.as_bytes()).to_hex().as_str());
         assert_eq!(String::from_utf8(encode(&pins)).expect("text"), text);
@@ -222,10 +190,20 @@ mod tests {
             &text[..text.len() - 1],
             "",
             &text.replace("day", "dax"),
-            &text.replace(" 1 ", " 2 "),
+            &text.replace(" 2 ", " 3 "),
+            &text.replace(" 2 ", " 1 "),
         ] {
             assert_eq!(decode(wrong.as_bytes()), None, "{wrong}");
         }
+    }
+
+    /// Read for ever.
+    #[test]
+    fn a_file_of_version_1_is_read() {
+        let lines = "[\"iceberg/db/t\",null]\n[\"iceberg/db/t\",\"day=1/kind=\\\"a\\\"\"]\n";
+        let text = format!("icecache-pins 1 {}\n{lines}", blake3::hash(lines.as_bytes()).to_hex());
+        let pins = [("iceberg/db/t", partition(None)), ("iceberg/db/t", partition(Some("day=1/kind=\"a\"")))];
+        assert_eq!(decode(text.as_bytes()), Some(pinned(pins)));
     }
 
     #[test]
@@ -233,36 +211,20 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let folder = dir.path().join("new");
         let pins = Pins::open(&folder).expect("opens");
-        for (table, partition) in [("a", None), ("a", Some("x=1")), ("b", Some("x=1")), ("b", Some("x=2"))] {
-            assert!(pins.add(pin(table, partition)).expect("adds"));
+        for (table, of) in [("a", None), ("a", Some("x=1")), ("b", Some("x=1")), ("b", Some("x=2"))] {
+            assert!(pins.add(table, partition(of)).expect("adds"));
         }
-        assert!(!pins.add(pin("a", None)).expect("is there"));
-        assert!(pins.remove(&pin("a", None)).expect("removes"));
-        assert!(pins.remove(&pin("b", Some("x=2"))).expect("removes"));
-        assert!(!pins.remove(&pin("c", None)).expect("is not there"));
+        assert!(!pins.add("a", partition(None)).expect("is there"));
+        assert!(pins.remove_all("a").expect("removes"));
+        assert!(pins.remove("b", &partition(Some("x=2"))).expect("removes"));
+        assert!(!pins.remove("b", &partition(None)).expect("is not there"));
+        assert!(!pins.remove_all("c").expect("is not there"));
         let again = Pins::open(&folder).expect("opens");
         assert_eq!(again.tables(), BTreeSet::from(["b".to_owned()]));
-        assert_eq!(again.of("b"), [pin("b", Some("x=1"))]);
+        assert_eq!(again.of("b"), BTreeSet::from([partition(Some("x=1"))]));
+        assert!(pins.remove("b", &partition(Some("x=1"))).expect("removes") && !pins.has("b"));
         std::fs::write(folder.join(NAME), "icecache-pins 1 x\n").expect("writes");
         let error = Pins::open(&folder).expect_err("damaged");
         assert!(error.kind() == ErrorKind::Corrupt && error.to_string().contains("remove it"), "{error}");
-    }
-
-    #[test]
-    fn a_partition_is_its_first_fields() {
-        let file = |partition: &str| LiveFile {
-            location: "s3://b/f".parse().expect("a location"),
-            size: 1,
-            rows: 1,
-            content: icecache_iceberg::publication::Content::Data,
-            format: "PARQUET".into(),
-            partition: partition.into(),
-        };
-        let whole = pin("t", None);
-        assert!(whole.covers(&file("")) && whole.covers(&file("day=1")));
-        let day = pin("t", Some("day=1"));
-        assert!(day.covers(&file("day=1")) && day.covers(&file("day=1/kind=a")));
-        assert!(!day.covers(&file("day=12")) && !day.covers(&file("")) && !day.covers(&file("kind=a/day=1")));
-        assert!(pin("t", Some("day=1/")).covers(&file("day=1/kind=a")));
     }
 }

@@ -51,7 +51,7 @@ pub struct TableDetails {
     pub files: Sum,
     /// What of them is in the cache.
     pub cached: Sum,
-    /// The pinned partitions; an empty text is the whole table.
+    /// What of it is pinned; an empty text is the whole table.
     pub pins: Vec<String>,
     /// What is held because of them.
     pub held: Sum,
@@ -179,7 +179,7 @@ impl From<Brought> for Why {
 /// What bringing files led to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// The files that are in the cache, whole.
+    /// The files that are in the cache: whole, or as much of each as was asked for.
     pub there: Sum,
     /// Those that could not be brought, and why; not more than a few.
     pub failed: Vec<String>,

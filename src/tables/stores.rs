@@ -165,30 +165,20 @@ impl Stores {
         found.map(|(id, _)| id).ok_or_else(|| ObjectError::NotFound { location: location.clone() })
     }
 
-    /// Brings an object of this size into the cache, whole; `None` if it is a file of this machine.
-    ///
-    /// # Errors
-    /// As for [`blob`](Self::blob).
-    pub async fn bring(&self, location: &Location, size: u64) -> Result<Option<Blob>, ObjectError> {
-        if location.file_path().is_some() {
-            return Ok(None);
-        }
-        let blob = self.blob(location, Some(size)).await?;
-        if let Err(error) = blob.warm(0..u32::MAX).await {
-            if matches!(error, CacheError::Fetch(FetchError::Changed { .. })) {
-                self.changed(location).await;
-            }
-            return Err(self.failed(location, &error));
-        }
-        Ok(Some(blob))
-    }
-
     /// It turned out to be another object by now. What is read of the one before is an error from now on; whoever
     /// opens it gets the new one.
     pub async fn changed(&self, location: &Location) {
         if let Ok(bucket) = self.bucket(location).await {
             bucket.files.forget(location.key());
         }
+    }
+
+    /// What the cache says of an object that it could not bring. If that is another one by now, it is known from now on.
+    pub(super) async fn gone_wrong(&self, location: &Location, error: &CacheError) -> ObjectError {
+        if matches!(error, CacheError::Fetch(FetchError::Changed { .. })) {
+            self.changed(location).await;
+        }
+        self.failed(location, error)
     }
 
     /// What is known of an object, and what the cache has of it, is forgotten; whether there was anything.

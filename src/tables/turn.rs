@@ -4,11 +4,11 @@
 //! it leads to.
 use super::counted::Counted;
 use super::feed::{What, changes};
-use super::keeper::live;
 use super::lake::{Lake, Turned};
 use super::lent::lent;
 use super::remembered::Remembered;
 use super::report::LastChange;
+use super::selection::live;
 use super::slot::{Shown, Slot, State};
 use crate::sync::Mutex;
 use icecache_iceberg::catalog::{Change, Changes};
@@ -303,7 +303,7 @@ impl Lake {
             *is_dropped = true;
             Remembered::forget_shown(&self.folder_of(slot));
         }
-        self.pins.let_go(&slot.path, |_| false);
+        self.held.let_go(&slot.path, |_| false);
         let mut paths = Vec::new();
         if let Some(was) = &was {
             // What was not live is looked up anew, and looked at when it is opened.
@@ -415,7 +415,7 @@ impl Lake {
         if difference.kind != ChangeKind::Replaced {
             return Ok(Vec::new());
         }
-        self.pins.let_go(&slot.path, |_| false); // what is held is of the old one
+        self.held.let_go(&slot.path, |_| false); // what is held is of the old one
         let mut paths = Vec::new();
         for shown in [old, new] {
             let Some(current) = shown.publication.metadata().current_snapshot else { continue };

@@ -2,7 +2,7 @@
 use super::{show, watch};
 use crate::cli::output::{bytes, safe};
 use crate::cli::{Context, Exit, locate};
-use crate::serve::control::TablesAsk;
+use crate::serve::control::{Part, TablesAsk};
 use crate::tables::report::{Explanation, Outcome, Refreshed, Sum, TableDetails, TableLine};
 use crate::{Error, ErrorKind, Result};
 use clap::Subcommand;
@@ -26,12 +26,12 @@ enum Verb {
     Explain(One),
     /// Ask the catalogs now, instead of when the next poll is due
     Refresh(OneOrAll),
-    /// Bring a table, or a partition, into the cache
-    Warm(Part),
-    /// Keep a table, or a partition, in the cache: what it has now and what comes, also after a restart
-    Pin(Part),
-    /// Let the cache have its way with what was pinned
-    Unpin(Part),
+    /// Bring a table, or a part of it, into the cache
+    Warm(OneOrPart),
+    /// Keep a table, or a part of it, in the cache: what it has now and what comes, also after a restart
+    Pin(OneOrPart),
+    /// Let the cache have its way with what was pinned: all of a table, or exactly this part
+    Unpin(OneOrPart),
     /// Forget what is cached of a table, and ask its catalog
     Invalidate(One),
     /// Print what happens to tables, a line of JSON for each event, until it is interrupted
@@ -65,7 +65,7 @@ struct OneOrAll {
 
 /// A table, or a part of it.
 #[derive(Debug, clap::Args)]
-struct Part {
+struct OneOrPart {
     /// The mounted directory
     dir: PathBuf,
     /// The table, as 'icecache tables ls' shows it, or its path
@@ -73,6 +73,12 @@ struct Part {
     /// Only this partition, by its first fields: day=2026-01-31, or day=2026-01-31/kind=a
     #[arg(long, value_name = "FIELD=VALUE[/…]")]
     partition: Option<String>,
+    /// Only these columns of its Parquet files: city,address.zip
+    #[arg(long, value_name = "COLUMN[,…]", value_delimiter = ',')]
+    columns: Vec<String>,
+    /// Only the files that a query with this condition reads: "day >= DATE '2026-01-01' AND city = 'Rome'"
+    #[arg(long = "where", value_name = "CONDITION")]
+    condition: Option<String>,
 }
 
 impl TablesVerb {
@@ -93,17 +99,16 @@ impl TablesVerb {
                 return show::refreshed(&refreshed, context);
             }
             Verb::Warm(part) => {
-                let ask = |table, partition| TablesAsk::Warm { table, partition };
+                let ask = |table, part| TablesAsk::Warm { table, part };
                 return brought(&part.ask(ask, context)?, "in the cache", context);
             }
             Verb::Pin(part) => {
-                let ask = |table, partition| TablesAsk::Pin { table, partition };
+                let ask = |table, part| TablesAsk::Pin { table, part };
                 return brought(&part.ask(ask, context)?, "in the cache, and stay there", context);
             }
             Verb::Unpin(part) => {
                 let name = safe(&part.table);
-                let removed: bool =
-                    part.ask(|table, partition| TablesAsk::Unpin { table, partition }, context)?;
+                let removed: bool = part.ask(|table, part| TablesAsk::Unpin { table, part }, context)?;
                 if context.output.json {
                     context.output.value(&serde_json::json!({ "unpinned": removed }))?;
                 }
@@ -142,13 +147,14 @@ impl One {
     }
 }
 
-impl Part {
+impl OneOrPart {
     fn ask<T: DeserializeOwned>(
         self,
-        what: impl FnOnce(String, Option<String>) -> TablesAsk,
+        what: impl FnOnce(String, Part) -> TablesAsk,
         context: &Context,
     ) -> Result<T> {
-        ask(&self.dir, what(below(&self.dir, self.table), self.partition), context)
+        let Self { dir, table, partition, columns, condition } = self;
+        ask(&dir, what(below(&dir, table), Part { partition, columns, condition }), context)
     }
 }
 

@@ -57,26 +57,29 @@ pub enum TablesAsk {
         /// Which.
         table: Option<String>,
     },
-    /// To bring one, or a partition of it, into the cache.
+    /// To bring one, or a part of it, into the cache.
     Warm {
         /// Which.
         table: String,
-        /// The first fields of the partition.
-        partition: Option<String>,
+        /// How much of it.
+        #[serde(flatten)]
+        part: Part,
     },
     /// To keep it there.
     Pin {
         /// Which.
         table: String,
-        /// The first fields of the partition.
-        partition: Option<String>,
+        /// How much of it.
+        #[serde(flatten)]
+        part: Part,
     },
     /// To keep it no longer.
     Unpin {
         /// Which.
         table: String,
-        /// The first fields of the partition.
-        partition: Option<String>,
+        /// How much of it.
+        #[serde(flatten)]
+        part: Part,
     },
     /// To forget what is cached of one, and ask its catalog.
     Invalidate {
@@ -88,6 +91,20 @@ pub enum TablesAsk {
         /// What the answer before said is next; none: only that is asked.
         since: Option<u64>,
     },
+}
+
+/// A part of a table; what is not said is all of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// The first fields of the partition.
+    #[serde(default)]
+    pub partition: Option<String>,
+    /// Columns, between dots where one is in another.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub columns: Vec<String>,
+    /// A condition on rows.
+    #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
+    pub condition: Option<String>,
 }
 
 /// An answer.

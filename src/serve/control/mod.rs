@@ -11,7 +11,7 @@ mod server;
 pub use client::Client;
 pub use message::{
     CatalogStatus, ExportReply, FlushRecord, FlushReply, HydrateReply, LastError, LogLine, PROTOCOL_VERSION,
-    Status, TablesAsk, TablesStatus, UNSAVED_LISTED_MAX, UnmountReply, Unsaved,
+    Part, Status, TablesAsk, TablesStatus, UNSAVED_LISTED_MAX, UnmountReply, Unsaved,
 };
 pub use server::{CLIENTS_MAX, bind, serve};
 

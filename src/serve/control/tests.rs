@@ -265,8 +265,18 @@ fn messages_are_these_lines() {
         (Ask::Unmount, r#""unmount""#),
         (Ask::Tables(TablesAsk::List), r#"{"tables":"list"}"#),
         (
-            Ask::Tables(TablesAsk::Pin { table: "db.t".into(), partition: Some("day=1".into()) }),
+            Ask::Tables(TablesAsk::Pin {
+                table: "db.t".into(),
+                part: Part { partition: Some("day=1".into()), ..Part::default() },
+            }),
             r#"{"tables":{"pin":{"table":"db.t","partition":"day=1"}}}"#,
+        ),
+        (
+            Ask::Tables(TablesAsk::Warm {
+                table: "db.t".into(),
+                part: Part { partition: None, columns: vec!["a".into()], condition: Some("a > 1".into()) },
+            }),
+            r#"{"tables":{"warm":{"table":"db.t","partition":null,"columns":["a"],"where":"a > 1"}}}"#,
         ),
         (Ask::Tables(TablesAsk::Watch { since: Some(7) }), r#"{"tables":{"watch":{"since":7}}}"#),
     ] {

@@ -4,6 +4,7 @@ use crate::cache::{Cache, Config, FetchError, Fetched, ObjectId, Origin};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
+use icecache_iceberg::columns::footer;
 use parquet::data_type::Int64Type;
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;

@@ -2,10 +2,10 @@
 use crate::cache::Cache;
 use crate::error::{Error, ErrorKind, Result};
 use crate::remote::Counters;
-use crate::serve::control::{CatalogStatus, TablesAsk, TablesStatus};
+use crate::serve::control::{CatalogStatus, Part, TablesAsk, TablesStatus};
 #[cfg(feature = "http")]
 use crate::serve::metrics::TablesTotals;
-use crate::tables::Lake;
+use crate::tables::{Lake, Selection};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -90,13 +90,18 @@ impl Desk {
             TablesAsk::Show { table } => encode(&lake.details(&table).await?),
             TablesAsk::Explain { table } => encode(&lake.explain(&table).await?),
             TablesAsk::Refresh { table } => encode(&lake.refresh_now(table.as_deref()).await?),
-            TablesAsk::Warm { table, partition } => encode(&lake.warm(&table, partition.as_deref()).await?),
-            TablesAsk::Pin { table, partition } => encode(&lake.pin(&table, partition.as_deref()).await?),
-            TablesAsk::Unpin { table, partition } => encode(&lake.unpin(&table, partition.as_deref()).await?),
+            TablesAsk::Warm { table, part } => encode(&lake.warm(&table, meant(part)).await?),
+            TablesAsk::Pin { table, part } => encode(&lake.pin(&table, meant(part)).await?),
+            TablesAsk::Unpin { table, part } => encode(&lake.unpin(&table, meant(part)).await?),
             TablesAsk::Invalidate { table } => encode(&lake.invalidate(&table).await?),
             TablesAsk::Watch { since } => encode(&lake.feed().since(since, WATCH_PATIENCE).await),
         }
     }
+}
+
+fn meant(part: Part) -> Selection {
+    let Part { partition, columns, condition } = part;
+    Selection { partition, columns: columns.into_iter().collect(), condition }
 }
 
 fn encode(value: &impl Serialize) -> Result<Value> {

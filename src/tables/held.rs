@@ -1,0 +1,213 @@
+//! [`Held`]: what is in the cache because it is pinned, and is not evicted.
+use super::chosen::chosen;
+use super::lake::Lake;
+use super::report::Outcome;
+use super::selection::{Want, Wanted};
+use super::slot::{Shown, Slot};
+use crate::cache::{self, Blob, CacheError};
+use crate::error::{Error, ErrorKind, Result};
+use crate::sync::Mutex;
+use icecache_iceberg::publication::LiveFile;
+use icecache_iceberg::{Location, ObjectError};
+use std::collections::{BTreeSet, HashMap};
+
+/// So many parts in a hundred of the cache may be pinned: who reads something else needs room, too.
+const PINNED_MAX_PERCENT: u64 = 80;
+/// How often a file is brought again because a part of it had to go before all of it was there.
+const ATTEMPTS_MAX: usize = 3;
+
+/// A file, or a part of it, that is not evicted while this is there.
+#[derive(Debug)]
+enum Holding {
+    Whole(cache::File),
+    Part(cache::Part),
+}
+
+/// See the module: by table and file. Owner of its lock.
+#[derive(Debug, Default)]
+pub(super) struct Held(Mutex<HashMap<String, HashMap<Location, (Want, Holding)>>>);
+
+impl Holding {
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Whole(file) => file.size(),
+            Self::Part(part) => part.bytes(),
+        }
+    }
+
+    /// Whether the cache has it still: what turned out to be damaged is not there any more.
+    fn is_there(&self) -> bool {
+        match self {
+            Self::Whole(_) => true,
+            Self::Part(part) => part.is_there(),
+        }
+    }
+}
+
+impl Held {
+    fn put(&self, table: &str, location: &Location, want: Want, holding: Holding) {
+        let mut held = self.0.lock();
+        let before = held.entry(table.to_owned()).or_default().insert(location.clone(), (want, holding));
+        drop(held);
+        drop(before); // the lock is free by then
+    }
+
+    /// How many bytes of a file are held for a table; `None`: nothing of it.
+    pub fn bytes_of(&self, table: &str, location: &Location) -> Option<u64> {
+        self.0.lock().get(table)?.get(location).map(|(_, holding)| holding.bytes())
+    }
+
+    /// The same if what is held is what is wanted.
+    fn has(&self, table: &str, location: &Location, want: &Want) -> Option<u64> {
+        let held = self.0.lock();
+        let (of, holding) = held.get(table)?.get(location)?;
+        (of == want && holding.is_there()).then(|| holding.bytes())
+    }
+
+    /// Lets go of all that a table holds, but for the files that `keep` says.
+    pub fn let_go(&self, table: &str, keep: impl Fn(&Location) -> bool) {
+        let mut held = self.0.lock();
+        let Some(files) = held.get_mut(table) else { return };
+        let gone: Vec<_> = files.extract_if(|location, _| !keep(location)).collect();
+        if files.is_empty() {
+            held.remove(table);
+        }
+        drop(held);
+        drop(gone); // the lock is free by then
+    }
+
+    /// How many bytes are held for all tables but this one.
+    fn elsewhere(&self, table: &str) -> u64 {
+        let held = self.0.lock();
+        let others = held.iter().filter(|(other, _)| *other != table);
+        others.flat_map(|(_, files)| files.values()).map(|(_, holding)| holding.bytes()).sum()
+    }
+}
+
+impl Lake {
+    /// Brings the pinned files of a table, and holds them; lets go of what is not pinned any more.
+    ///
+    /// # Errors
+    /// More would be pinned than the cache has room for.
+    pub(super) async fn hold_pinned(&self, slot: &Slot, shown: &Shown) -> Result<Outcome> {
+        let wanted = self.pinned(slot, shown).await?;
+        self.held.let_go(&slot.path, |location| wanted.contains_key(location));
+        let elsewhere = self.held.elsewhere(&slot.path);
+        let whole = wanted.values().filter(|(_, want)| *want == Want::Whole);
+        let known = whole.filter(|(file, _)| file.location.file_path().is_none());
+        self.is_room(slot, known.map(|(file, _)| file.size).sum(), elsewhere)?;
+        // How much the others need only they know: their footers have to come first.
+        let sizes = self.each(wanted.values().cloned(), |(file, want)| async move {
+            match self.held.has(&slot.path, &file.location, &want) {
+                Some(bytes) => Ok(bytes),
+                None => self.size_of(&file, &want).await,
+            }
+        });
+        let sizes = sizes.await;
+        self.is_room(slot, sizes.there.bytes, elsewhere)?;
+        let held = self.each(wanted.into_values(), |(file, want)| async move {
+            if let Some(bytes) = self.held.has(&slot.path, &file.location, &want) {
+                return Ok(bytes);
+            }
+            let Some(holding) = self.hold(&file, &want).await? else { return Ok(file.size) };
+            let bytes = holding.bytes();
+            self.held.put(&slot.path, &file.location, want, holding);
+            Ok(bytes)
+        });
+        Ok(held.await)
+    }
+
+    /// What is pinned of a table. A pin of what it does not have any more is one of nothing, until it has that again.
+    async fn pinned(&self, slot: &Slot, shown: &Shown) -> Result<Wanted> {
+        let mut all = Wanted::new();
+        for selection in self.pins.of(&slot.path) {
+            let wanted = match self.selected(shown, &selection).await {
+                Ok(wanted) => wanted,
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Invalid) => {
+                    tracing::warn!(table = slot.path, pin = %selection, %error, "a pin is about nothing now");
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            for (location, (file, want)) in wanted {
+                let (_, joined) = all.entry(location).or_insert_with(|| (file, want.clone()));
+                joined.join(want);
+            }
+        }
+        Ok(all)
+    }
+
+    fn is_room(&self, slot: &Slot, bytes: u64, elsewhere: u64) -> Result<()> {
+        let most = self.stores().cache().config().max_bytes / 100 * PINNED_MAX_PERCENT;
+        if bytes + elsewhere <= most {
+            return Ok(());
+        }
+        let size = bytesize::ByteSize;
+        let message = format!(
+            "too much is pinned: {} of {} and {} of other tables, but {PINNED_MAX_PERCENT} % of the cache are {} \
+             (--tables-cache)",
+            size(bytes),
+            slot.path,
+            size(elsewhere),
+            size(most)
+        );
+        Err(Error::new(ErrorKind::Full, message))
+    }
+
+    /// How much of the cache a file needs, in bytes.
+    async fn size_of(&self, file: &LiveFile, want: &Want) -> Result<u64, ObjectError> {
+        match self.meant_of(file, want).await? {
+            Some((blob, blocks)) => Ok(bytes_of(&blob, &blocks)),
+            None => Ok(0),
+        }
+    }
+
+    /// A file and the blocks of it that are meant; `None` if it is one of this machine.
+    pub(super) async fn meant_of(
+        &self,
+        file: &LiveFile,
+        want: &Want,
+    ) -> Result<Option<(Blob, BTreeSet<u32>)>, ObjectError> {
+        if file.location.file_path().is_some() {
+            return Ok(None);
+        }
+        let blob = self.stores().blob(&file.location, Some(file.size)).await?;
+        let blocks = match want {
+            Want::Whole => Ok((0..blob.blocks().1).collect()),
+            Want::Columns(columns) => chosen(&blob, columns).await,
+        };
+        match blocks {
+            Ok(blocks) => Ok(Some((blob, blocks))),
+            Err(error) => Err(self.stores().gone_wrong(&file.location, &error).await),
+        }
+    }
+
+    /// Holds what is wanted of a file; `None` if it is one of this machine.
+    async fn hold(&self, file: &LiveFile, want: &Want) -> Result<Option<Holding>, ObjectError> {
+        for _ in 0..ATTEMPTS_MAX {
+            let Some((blob, blocks)) = self.meant_of(file, want).await? else { return Ok(None) };
+            match held(&blob, blocks, want).await {
+                Ok(None) => {}
+                Ok(holding) => return Ok(holding),
+                Err(error) => return Err(self.stores().gone_wrong(&file.location, &error).await),
+            }
+        }
+        let why = "the cache has no room for it".to_owned();
+        Err(ObjectError::Failed { location: file.location.clone(), why })
+    }
+}
+
+/// Brings blocks and holds them; `None` if one of them has gone meanwhile.
+async fn held(blob: &Blob, blocks: BTreeSet<u32>, want: &Want) -> Result<Option<Holding>, CacheError> {
+    blob.warm(blocks.iter().copied()).await?;
+    Ok(match want {
+        Want::Whole => blob.file().await?.map(Holding::Whole),
+        Want::Columns(_) => blob.hold(blocks).map(Holding::Part),
+    })
+}
+
+/// How many bytes blocks have.
+pub(super) fn bytes_of(blob: &Blob, blocks: &BTreeSet<u32>) -> u64 {
+    let length = blob.block_bytes();
+    blocks.iter().map(|number| length.min(blob.size() - u64::from(*number) * length)).sum()
+}

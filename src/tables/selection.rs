@@ -1,0 +1,205 @@
+//! [`Selection`]: the part of a table that a person means: a partition, columns, what a query reads.
+use super::lake::Lake;
+use super::slot::Shown;
+use crate::error::{Error, ErrorKind, Result};
+use icecache_iceberg::metadata::Fields;
+use icecache_iceberg::predicate::{Predicate, PredicateError};
+use icecache_iceberg::publication::{Content, LiveFile};
+use icecache_iceberg::{Location, TableError};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+
+/// The most columns of one selection.
+pub const COLUMNS_MAX: usize = 1000;
+
+/// A part of a table; of several conditions all count, and without any it is the whole table.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Selection {
+    /// A partition, by its first fields, as in `day=2026-01-31`.
+    #[serde(default)]
+    pub partition: Option<String>,
+    /// Columns of it, as a query names them, as in `address.city`, to which those of the condition belong; none: all.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub columns: BTreeSet<String>,
+    /// A condition on rows: the files that may have one for which it is true, as [`Predicate`] reads it.
+    #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
+    pub condition: Option<String>,
+}
+
+/// How much of a file is meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Want {
+    /// All of it.
+    Whole,
+    /// Columns of a Parquet file, and what tells of them.
+    Columns(BTreeSet<Column>),
+}
+
+/// A column of a file.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Column {
+    /// Its field id.
+    pub id: i32,
+    /// The column of the table that it is, or is a part of. Files that were not written for Iceberg have no ids, and
+    /// name what is in lists and maps each in their own way.
+    pub of: String,
+}
+
+impl Column {
+    /// Whether it is this one of a file.
+    pub(super) fn is(&self, id: Option<i32>, path: &str) -> bool {
+        match id {
+            Some(id) => id == self.id,
+            None => path.split('.').next() == Some(&*self.of),
+        }
+    }
+}
+
+/// Files, and how much of each is meant.
+pub(super) type Wanted = HashMap<Location, (LiveFile, Want)>;
+
+impl Selection {
+    /// The same, as all write it who mean the same.
+    ///
+    /// # Errors
+    /// It makes no sense whatever the table.
+    pub fn checked(mut self) -> Result<Self> {
+        if self.columns.len() > COLUMNS_MAX {
+            let message = format!("at most {COLUMNS_MAX} columns can be named");
+            return Err(Error::new(ErrorKind::Invalid, message));
+        }
+        if let Some(text) = &self.condition {
+            self.condition = Some(parsed(text)?.to_string());
+        }
+        Ok(self)
+    }
+
+    /// Whether it is the whole table.
+    pub fn is_all(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// How much of a file is meant.
+    fn want(&self, file: &LiveFile, columns: &BTreeSet<Column>) -> Want {
+        let has_columns = file.content == Content::Data && file.format.eq_ignore_ascii_case("parquet");
+        if self.columns.is_empty() || !has_columns { Want::Whole } else { Want::Columns(columns.clone()) }
+    }
+
+    /// The columns that are meant, with those that the condition is about: who asks for rows by them reads them, too.
+    fn columns_in(&self, fields: &Fields) -> Result<BTreeSet<Column>> {
+        let mut ids = Vec::new();
+        for name in &self.columns {
+            let Some(field) = fields.find(name) else {
+                let message =
+                    format!("the table has no such column: {name} (it has {})", fields.some_names());
+                return Err(Error::new(ErrorKind::NotFound, message));
+            };
+            ids.push(field.id);
+        }
+        if let Some(text) = &self.condition {
+            ids.extend(parsed(text)?.bind(fields).map_err(refused)?.field_ids());
+        }
+        let columns = ids.into_iter().filter_map(|id| fields.get(id)).flat_map(|field| {
+            let of = field.name.split('.').next().unwrap_or_default();
+            fields.leaves(field.id).into_iter().map(move |id| Column { id, of: of.to_owned() })
+        });
+        Ok(columns.collect())
+    }
+}
+
+/// As a person reads it; nothing for the whole table.
+impl fmt::Display for Selection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let columns = || self.columns.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let parts = [
+            self.partition.clone(),
+            (!self.columns.is_empty()).then(|| format!("columns {}", columns())),
+            self.condition.as_ref().map(|condition| format!("where {condition}")),
+        ];
+        f.write_str(&parts.into_iter().flatten().collect::<Vec<_>>().join(" "))
+    }
+}
+
+impl Want {
+    /// What it takes so that both are there.
+    pub(super) fn join(&mut self, other: Self) {
+        match (&mut *self, other) {
+            (Self::Columns(columns), Self::Columns(others)) => columns.extend(others),
+            (_, other @ Self::Whole) => *self = other,
+            (Self::Whole, _) => {}
+        }
+    }
+}
+
+/// Whether a file is in a partition, or in one that begins with these fields.
+fn is_in(file: &LiveFile, partition: &str) -> bool {
+    let rest = file.partition.strip_prefix(partition.trim_end_matches('/'));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+fn parsed(text: &str) -> Result<Predicate> {
+    Predicate::parse(text).map_err(refused)
+}
+
+fn refused(error: PredicateError) -> Error {
+    Error::new(ErrorKind::Invalid, error.to_string())
+}
+
+impl Lake {
+    /// The files of the current snapshot that a selection means.
+    ///
+    /// # Errors
+    /// The table has no such partition or column (any more), its manifests cannot be read.
+    pub(super) async fn selected(&self, shown: &Shown, selection: &Selection) -> Result<Wanted> {
+        let columns = match selection.columns.is_empty() {
+            true => BTreeSet::new(),
+            false => {
+                let fields = shown.publication.metadata().fields();
+                selection
+                    .columns_in(&fields.map_err(|e| unreadable("cannot read the schema of a table", e))?)?
+            }
+        };
+        let mut files = match &selection.condition {
+            None => live(shown).await?,
+            Some(text) => live_where(shown, &parsed(text)?).await?,
+        };
+        if let Some(partition) = &selection.partition {
+            let is_there = |files: &[LiveFile]| files.iter().any(|file| is_in(file, partition));
+            let all = if is_there(&files) { Vec::new() } else { live(shown).await? };
+            if !is_there(&files) && !is_there(&all) {
+                let like = all.first().map(|file| &*file.partition).filter(|like| !like.is_empty());
+                let like = like.map(|like| format!(" (one is {like})")).unwrap_or_default();
+                let message = format!("the table has no such partition: {partition}{like}");
+                return Err(Error::new(ErrorKind::NotFound, message));
+            }
+            files.retain(|file| is_in(file, partition));
+        }
+        let wanted = files.into_iter().map(|file| {
+            let want = selection.want(&file, &columns);
+            (file.location.clone(), (file, want))
+        });
+        Ok(wanted.collect())
+    }
+}
+
+/// The files of the current snapshot.
+pub(super) async fn live(shown: &Shown) -> Result<Vec<LiveFile>> {
+    let Some(current) = shown.publication.metadata().current_snapshot else { return Ok(Vec::new()) };
+    let files = shown.publication.files(current).await;
+    files.map_err(|e| unreadable("cannot list the files of a table", e))
+}
+
+/// Those of them that a condition may be about.
+async fn live_where(shown: &Shown, condition: &Predicate) -> Result<Vec<LiveFile>> {
+    let Some(current) = shown.publication.metadata().current_snapshot else { return Ok(Vec::new()) };
+    let files = shown.publication.files_where(current, condition).await;
+    files.map_err(|e| match e {
+        TableError::Predicate(error) => refused(error),
+        e => unreadable("cannot list the files of a table", e),
+    })
+}
+
+fn unreadable(what: &str, error: TableError) -> Error {
+    Error::new(ErrorKind::Io, what.to_owned()).with_source(error)
+}

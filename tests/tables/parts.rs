@@ -1,0 +1,149 @@
+//! Parts of tables that are brought and kept: columns, and what a condition is about.
+use crate::harness::{LIMIT, eventually};
+use crate::lake::Lake;
+use crate::verbs::{commit, table_as_of};
+use bytes::Bytes;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::fs;
+
+/// Small, so that a column of a small file has blocks of its own.
+const BLOCK: u64 = 4096;
+const MIB: usize = 1 << 20;
+/// Objects of 1 MiB, twice what the cache can hold.
+const BIG: usize = 16;
+
+fn mount(lake: &Lake) {
+    let options =
+        ["--catalog", "lake=hadoop:s3://lake/wh", "--tables-cache", "8MiB", "--tables-block", "4KiB"];
+    lake.mount_with(&options).must("mount");
+}
+
+/// Reads so much else that the cache has no room left for what nobody holds. Others each time: the kernel may keep what
+/// it has read.
+fn push_out(lake: &Lake, round: usize) {
+    let big = Bytes::from(vec![7; MIB]);
+    for n in 0..BIG {
+        let key = format!("big/{round}/{n}");
+        lake.cloud.server.put_into("lake", &key, big.clone());
+        assert_eq!(fs::read(lake.dir.join("objects/s3/lake").join(key)).unwrap(), big);
+    }
+}
+
+/// The only file of a table: its key, and its bytes.
+fn only_file(lake: &Lake, table: &str) -> (String, Bytes) {
+    let folder = format!("wh/db/{table}/data/");
+    let mut files = lake.objects.iter().filter(|(key, _)| key.starts_with(&folder));
+    let (key, bytes) = files.next().unwrap();
+    assert!(files.next().is_none());
+    (key.clone(), bytes.clone().into())
+}
+
+/// How many blocks these columns of a file are in, with what tells of them.
+fn blocks(bytes: &Bytes, columns: &[usize]) -> u64 {
+    let metadata = SerializedFileReader::new(bytes.clone()).unwrap().metadata().clone();
+    let (mut blocks, mut end) = (BTreeSet::new(), 0);
+    for group in metadata.row_groups() {
+        for (number, column) in group.columns().iter().enumerate() {
+            let (start, length) = column.byte_range();
+            end = end.max(start + length);
+            if columns.contains(&number) {
+                blocks.extend(start / BLOCK..(start + length).div_ceil(BLOCK));
+            }
+        }
+    }
+    blocks.extend(end / BLOCK..(bytes.len() as u64).div_ceil(BLOCK));
+    blocks.len() as u64
+}
+
+/// What `explain` says of the only file of a table that is cached.
+fn explained(lake: &Lake, table: &str) -> Value {
+    let told = lake.told("explain", &[table]);
+    let files = told["cached_files"].as_array().unwrap().clone();
+    assert!(files.len() <= 1, "{files:?}");
+    files.into_iter().next().unwrap_or_default()
+}
+
+/// Columns of a table of 500 stay in the cache and nothing else of its file does, also after a restart; what a pin of
+/// other columns has beside them goes with it.
+#[test]
+fn pinned_columns_stay() {
+    let lake = Lake::prepare(|_| false);
+    let (_, bytes) = only_file(&lake, "wide");
+    let (two, three) = (blocks(&bytes, &[8, 451]), blocks(&bytes, &[8, 300, 451]));
+    assert!(two < three && three * BLOCK < bytes.len() as u64 / 2, "{two}, {three}");
+    mount(&lake);
+    let unknown = lake.tables("pin", &["db.wide", "--columns", "c7,c999"]);
+    assert!(!unknown.ok() && unknown.stderr.contains("no such column: c999"), "{}", unknown.stderr);
+    assert_eq!(lake.told("show", &["db.wide"])["pins"], json!([]));
+
+    lake.told("warm", &["db.wide"]);
+    let pinned = lake.told("pin", &["db.wide", "--columns", "c7,c450"]);
+    assert_eq!(pinned["there"]["files"], 1);
+    push_out(&lake, 0);
+    let there = explained(&lake, "db.wide");
+    assert_eq!((&there["why"], &there["blocks"][0]), (&json!("pinned"), &json!(two)));
+    let shown = lake.told("show", &["db.wide"]);
+    assert_eq!(shown["pins"], json!(["columns c450, c7"]));
+    assert_eq!(shown["held"]["bytes"], pinned["there"]["bytes"]);
+
+    lake.told("pin", &["db.wide", "--columns", "C299", "--where", "c7 > 5"]);
+    push_out(&lake, 1);
+    assert_eq!(explained(&lake, "db.wide")["blocks"][0], three);
+    lake.unmount();
+    mount(&lake);
+    eventually("it is held again", LIMIT, || {
+        (lake.told("show", &["db.wide"])["held"]["files"] == 1).then_some(())
+    });
+    push_out(&lake, 2);
+    assert_eq!(explained(&lake, "db.wide")["blocks"][0], three);
+
+    let other = lake.tables("unpin", &["db.wide", "--columns", "c7"]);
+    assert!(!other.ok() && other.stderr.contains("not pinned"), "{}", other.stderr);
+    lake.told("unpin", &["db.wide", "--where", "c7>5", "--columns", "C299"]);
+    eventually("what is held is less", LIMIT, || {
+        (lake.told("show", &["db.wide"])["held"]["bytes"] == pinned["there"]["bytes"]).then_some(())
+    });
+    push_out(&lake, 3);
+    assert_eq!(explained(&lake, "db.wide")["blocks"][0], two);
+    lake.told("unpin", &["db.wide", "--columns", "c450,c7"]);
+    push_out(&lake, 4);
+    assert_eq!(explained(&lake, "db.wide"), Value::Null);
+    lake.unmount();
+}
+
+/// Of 2,000 files those stay that a query reads; of a file all, or the columns that it reads.
+#[test]
+fn what_a_query_reads_stays() {
+    let lake = Lake::prepare(|_| false);
+    mount(&lake);
+    for (wrong, why) in [("id <", "character 5"), ("idd = 1", "idd"), ("id = 'x'", "id")] {
+        let refused = lake.tables("pin", &["db.many", "--where", wrong]);
+        assert!(!refused.ok() && refused.stderr.contains(why), "{wrong}: {}", refused.stderr);
+    }
+    let pinned = lake.told("pin", &["db.many", "--where", "id < 10 and name like 'n%'"]);
+    assert_eq!(pinned["there"]["files"], 5, "two rows in each");
+    push_out(&lake, 0);
+    let shown = lake.told("show", &["db.many"]);
+    assert_eq!(shown["files"]["files"], 2000);
+    assert_eq!((&shown["cached"]["files"], &shown["held"]["files"]), (&json!(5), &json!(5)));
+    let warmed = lake.told("warm", &["db.many", "--where", "id IN (0, 3999)", "--columns", "price"]);
+    assert_eq!(warmed["there"]["files"], 2);
+    lake.unmount();
+}
+
+/// A pin by a condition is about what a new version brings as well.
+#[test]
+fn what_comes_is_pinned_if_a_query_reads_it() {
+    let (lake, later) = table_as_of("pos_file", 4, 5);
+    mount(&lake);
+    let pinned = lake.told("pin", &["db.pos_file", "--where", "id >= 45"]);
+    assert_eq!(pinned["there"]["files"], 0, "nothing yet");
+    commit(&lake, &later);
+    lake.told("refresh", &["db.pos_file"]);
+    eventually("what has come is held", LIMIT, || {
+        (lake.told("show", &["db.pos_file"])["held"]["files"] == 1).then_some(())
+    });
+    lake.unmount();
+}

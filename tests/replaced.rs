@@ -4,11 +4,12 @@
 
 mod harness;
 
-use harness::{Lab, Mode, Setup, Subject};
+use harness::{LIMIT, Lab, Mode, Setup, Subject, is_root, lab::detach, run, skip};
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 const THREADS: usize = 6;
 const TURNS: usize = 6_000;
@@ -68,4 +69,73 @@ fn files_that_replace_each_other_passthrough() {
 #[test]
 fn files_that_replace_each_other_classic() {
     nothing_but_missing_names(Mode::Classic);
+}
+
+/// The directory that is to be mounted, in an overlayfs: what it has is of an image that nobody changes.
+struct Overlay(PathBuf);
+
+impl Overlay {
+    /// `None`: it cannot be mounted here.
+    fn over(lab: &Lab, image: &[(&str, &str)]) -> Option<Self> {
+        let [lower, upper, work] = ["lower", "upper", "work"].map(|name| lab.root().join(name));
+        for dir in [&lower, &upper, &work] {
+            fs::create_dir(dir).unwrap();
+        }
+        for (name, content) in image {
+            fs::write(lower.join(name), content).unwrap();
+        }
+        let path = |dir: &Path| dir.to_str().unwrap().to_owned();
+        let options = format!("lowerdir={},upperdir={},workdir={}", path(&lower), path(&upper), path(&work));
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "overlay", "overlay", "-o", &options]).arg(lab.place());
+        run(&mut mount, LIMIT).ok().then(|| Self(lab.place()))
+    }
+}
+
+impl Drop for Overlay {
+    fn drop(&mut self) {
+        detach(&self.0);
+    }
+}
+
+/// A file of an image gets another birth time with its first change, and is the same: whoever has it open reaches it
+/// whatever becomes of its name, and not the file that has that name then.
+#[test]
+fn a_file_of_an_image_is_the_same_after_its_first_change() {
+    if !is_root() {
+        return skip("replaced", "only root mounts an overlayfs");
+    }
+    for mode in [Mode::Passthrough, Mode::Classic] {
+        let lab = Lab::prepare(Setup::mode(mode));
+        let Some(overlay) = Overlay::over(&lab, &[("log", "of the image"), ("gone", "of the image")]) else {
+            return skip("replaced", "no overlayfs can be mounted here");
+        };
+        lab.mount();
+        let dir = lab.place();
+        let append = |name: &str| OpenOptions::new().append(true).open(dir.join(name)).unwrap();
+        // A log that is rotated while somebody writes to it.
+        let mut log = append("log");
+        log.write_all(b", written").unwrap();
+        fs::rename(dir.join("log"), dir.join("log.1")).unwrap();
+        fs::write(dir.join("log"), "a new one").unwrap();
+        log.write_all(b" and rotated").unwrap();
+        log.set_len(20).unwrap();
+        log.set_permissions(Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(fs::read_to_string(dir.join("log")).unwrap(), "a new one");
+        assert_eq!(fs::read_to_string(dir.join("log.1")).unwrap(), "of the image, writte");
+        assert_ne!(fs::metadata(dir.join("log")).unwrap().permissions().mode() & 0o777, 0o600);
+        // One that has lost its name, with and without another in its place.
+        let mut gone = append("gone");
+        gone.write_all(b", written").unwrap();
+        fs::remove_file(dir.join("gone")).unwrap();
+        gone.set_len(2).unwrap();
+        assert_eq!(gone.metadata().unwrap().len(), 2);
+        fs::write(dir.join("gone"), "a new one").unwrap();
+        gone.set_len(1).unwrap();
+        assert_eq!(fs::read_to_string(dir.join("gone")).unwrap(), "a new one");
+        drop((log, gone));
+        // The overlayfs stays, so that this is still a mount.
+        lab.verb("unmount", &[]).must("unmount");
+        drop(overlay);
+    }
 }

@@ -181,8 +181,7 @@ impl Inode {
         Ok(self.links.lock().last().cloned().ok_or(Errno::NOENT)?)
     }
 
-    /// Whether it is this file of the backing. One of an image, on overlayfs, has no birth time before it is changed for
-    /// the first time.
+    /// Whether it is this file of the backing; where that keeps no birth time its number has to do.
     fn is(&self, attr: &Attr) -> bool {
         attr.key == self.key() && (self.generation == attr.generation || self.generation == 0)
     }

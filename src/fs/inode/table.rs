@@ -13,6 +13,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
 
+/// `OVERLAYFS_SUPER_MAGIC` of linux/magic.h.
+const OVERLAYFS_SUPER_MAGIC: rustix::fs::FsWord = 0x794c_7630;
+
 /// Inode numbers are well spread already; one multiplication is hash enough.
 #[derive(Debug, Default, Clone)]
 struct IdHasher(u64);
@@ -61,6 +64,9 @@ pub struct InodeTable {
     root: Arc<Inode>,
     root_dir: Arc<OwnedFd>,
     descriptors: Arc<Descriptors>,
+    /// Whether a file keeps its birth time. On overlayfs one of the image gets another with its first change; there only
+    /// the last name that goes tells a file from the next one of its number.
+    keeps_births: bool,
     known: RwLock<Known>,
     /// Numbers given to files that cannot use their own. Never shrinks: such files are few.
     foreign: Mutex<HashMap<FileKey, u64>>,
@@ -137,7 +143,9 @@ impl InodeTable {
         let mut known = Known::default();
         known.by_id.reserve(1024);
         known.put(&inode);
-        Ok(Self { root: inode, root_dir, descriptors, known: RwLock::new(known), foreign: Mutex::default() })
+        let keeps_births = rustix::fs::fstatfs(&root_dir)?.f_type != OVERLAYFS_SUPER_MAGIC;
+        let (known, foreign) = (RwLock::new(known), Mutex::default());
+        Ok(Self { root: inode, root_dir, descriptors, keeps_births, known, foreign })
     }
 
     /// The root.
@@ -213,12 +221,17 @@ impl InodeTable {
                 None => id,
             },
         };
-        let native = attr.key.dev == self.root.dev;
+        let (native, attr) = (attr.key.dev == self.root.dev, &self.born(attr));
         let directory = attr.is_dir().then(|| Directory::new(Slot::default(), &self.descriptors));
         let inode = Arc::new(Inode::new(id, attr, native, directory, 1));
         inode.add_link(parent, name);
         known.put(&inode);
         inode
+    }
+
+    /// With the birth time that it has as long as the kernel knows it.
+    fn born(&self, attr: &Attr) -> Attr {
+        Attr { generation: if self.keeps_births { attr.generation } else { 0 }, ..*attr }
     }
 
     /// The inode of a file that is not on the disk yet, if the kernel knows it.
@@ -232,7 +245,7 @@ impl InodeTable {
         let mut known = self.known.write();
         let id = absent_id(file);
         let Some(before) = known.get(id) else { return };
-        let native = attr.key.dev == self.root.dev;
+        let (native, attr) = (attr.key.dev == self.root.dev, &self.born(attr));
         let inode = Inode::new(id, attr, native, None, before.lookups.get());
         *inode.links.lock() = std::mem::take(&mut *before.links.lock());
         let inode = Arc::new(inode);
@@ -414,7 +427,7 @@ mod tests {
         assert!(after.id != before.id && Arc::ptr_eq(&after, &table.find(&attr).expect("known")));
     }
 
-    /// On overlayfs a file of the image has no birth time, and one as soon as it is changed.
+    /// One of the image of an overlayfs, known without the birth time that changes.
     #[test]
     fn a_file_that_is_copied_up_is_the_same() {
         let (dir, table) = table();

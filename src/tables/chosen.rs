@@ -17,7 +17,10 @@ pub(super) async fn chosen(blob: &Blob, columns: &BTreeSet<Column>) -> Result<BT
         return Ok((0..blob.blocks().1).collect());
     };
     let chunks = found.chunks().iter().map(|chunk| chunk.bytes.clone());
-    Ok(chunks.chain([found.end()..blob.size()]).flat_map(|bytes| numbers(blob, &bytes)).collect())
+    Ok(chunks
+        .chain(std::iter::once(found.end()..blob.size()))
+        .flat_map(|bytes| numbers(blob, &bytes))
+        .collect())
 }
 
 /// The blocks that have these bytes.

@@ -23,9 +23,12 @@ enum Holding {
     Part(cache::Part),
 }
 
-/// See the module: by table and file. Owner of its lock.
+/// What is held of a table, and for what it was asked.
+type OfTable = HashMap<Location, (Want, Holding)>;
+
+/// See the module: by table. Owner of its lock.
 #[derive(Debug, Default)]
-pub(super) struct Held(Mutex<HashMap<String, HashMap<Location, (Want, Holding)>>>);
+pub(super) struct Held(Mutex<HashMap<String, OfTable>>);
 
 impl Holding {
     fn bytes(&self) -> u64 {

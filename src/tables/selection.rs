@@ -98,7 +98,7 @@ impl Selection {
             ids.push(field.id);
         }
         if let Some(text) = &self.condition {
-            ids.extend(parsed(text)?.bind(fields).map_err(refused)?.field_ids());
+            ids.extend(parsed(text)?.bind(fields).map_err(|e| refused(&e))?.field_ids());
         }
         let columns = ids.into_iter().filter_map(|id| fields.get(id)).flat_map(|field| {
             let of = field.name.split('.').next().unwrap_or_default();
@@ -139,10 +139,10 @@ fn is_in(file: &LiveFile, partition: &str) -> bool {
 }
 
 fn parsed(text: &str) -> Result<Predicate> {
-    Predicate::parse(text).map_err(refused)
+    Predicate::parse(text).map_err(|e| refused(&e))
 }
 
-fn refused(error: PredicateError) -> Error {
+fn refused(error: &PredicateError) -> Error {
     Error::new(ErrorKind::Invalid, error.to_string())
 }
 
@@ -195,7 +195,7 @@ async fn live_where(shown: &Shown, condition: &Predicate) -> Result<Vec<LiveFile
     let Some(current) = shown.publication.metadata().current_snapshot else { return Ok(Vec::new()) };
     let files = shown.publication.files_where(current, condition).await;
     files.map_err(|e| match e {
-        TableError::Predicate(error) => refused(error),
+        TableError::Predicate(error) => refused(&error),
         e => unreadable("cannot list the files of a table", e),
     })
 }

@@ -3,6 +3,8 @@
 #![cfg(feature = "tables")]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "tables/again.rs"]
+mod again;
 #[path = "tables/ahead.rs"]
 mod ahead;
 #[path = "tables/beside.rs"]

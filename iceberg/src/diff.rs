@@ -36,7 +36,8 @@ pub struct Difference {
     pub kind: ChangeKind,
     /// Files of the current snapshot that the old one had not.
     pub added: Vec<LiveFile>,
-    /// Files of the old current snapshot that the new one has not. Older snapshots may still need them.
+    /// Files of the old current snapshot that the new one has not. Older snapshots may still need them. One whose name
+    /// another file has by now is among both.
     pub removed: Vec<LiveFile>,
 }
 
@@ -58,7 +59,8 @@ impl Difference {
 /// that of another one. Reads the manifests that only one of them has, each once.
 ///
 /// What is compared are the files that are there, not what manifests say was added or deleted: writers differ in
-/// that, and it is forgotten by the snapshot after.
+/// that, and it is forgotten by the snapshot after. Only a file that both have, and that came with a manifest of the new
+/// one alone, is taken for another one of that name: it is among both, those that came and those that went.
 ///
 /// # Errors
 /// As [`Publication::write`] and [`Publication::files`].

@@ -19,12 +19,14 @@ struct File {
 pub(super) struct Known(RwLock<BTreeMap<String, File>>);
 
 impl Known {
-    /// Adds files: paths below the mount, where they are, and their sizes in bytes. What is live stays so.
+    /// Adds files: paths below the mount, where they are, and their sizes in bytes. What is live stays so, and stays what
+    /// it is: an older snapshot may name another file that had its name.
     pub(super) fn add(&self, files: impl IntoIterator<Item = (String, Location, u64)>, is_live: bool) {
         let mut known = self.0.write();
         for (path, location, size) in files {
-            let was_live = known.get(&path).is_some_and(|file| file.is_live);
-            known.insert(path, File { location, size, is_live: is_live || was_live });
+            if is_live || known.get(&path).is_none_or(|file| !file.is_live) {
+                known.insert(path, File { location, size, is_live });
+            }
         }
     }
 

@@ -303,8 +303,12 @@ impl Lake {
     }
 
     /// The version that is shown has these files no longer.
-    pub(super) fn retire(&self, publication: &Publication, files: &[LiveFile]) {
-        self.known.retire(files.iter().flat_map(|file| self.paths(publication, &file.location)));
+    pub(super) fn retire<'a>(
+        &self,
+        publication: &Publication,
+        files: impl IntoIterator<Item = &'a LiveFile>,
+    ) {
+        self.known.retire(files.into_iter().flat_map(|file| self.paths(publication, &file.location)));
     }
 
     /// What a file of a table is called below the mount.

@@ -13,10 +13,10 @@ use super::slot::{Shown, Slot, State};
 use crate::sync::Mutex;
 use icecache_iceberg::catalog::{Change, Changes};
 use icecache_iceberg::{
-    CatalogError, ChangeKind, Difference, ObjectError, Objects, Place, Publication, Table, TableError,
+    CatalogError, ChangeKind, Difference, Location, ObjectError, Objects, Place, Publication, Table, TableError,
     TableId, Token, write_next,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -358,20 +358,22 @@ impl Lake {
             self.remember(slot, &new, table).await.map_err(|error| error.to_string())?;
             let doubted = self.learn_next(slot, (&old, &new), &difference).await;
             let doubted = doubted.map_err(|error| error.to_string())?;
-            self.flip(slot, &new).await.map_err(|error| error.to_string())?;
-            Ok(doubted)
+            // Whoever reads the new hint finds none of the files that had these names before.
+            self.turned(Turned::Files(&doubted));
+            self.flip(slot, &new).await.map_err(|error| error.to_string())
         };
-        let doubted = publish.await.inspect_err(|_: &String| {
+        publish.await.inspect_err(|_: &String| {
             slot.set(State::Shown(old.clone())); // the hint names the old one
         })?;
-        self.retire(&old.publication, &difference.removed);
+        let came: HashSet<&Location> = difference.added.iter().map(|file| &file.location).collect();
+        let gone = difference.removed.iter().filter(|file| !came.contains(&file.location));
+        self.retire(&old.publication, gone);
         if !new.publication.metadata().has_all_of(old.publication.metadata()) {
             // What is left of older snapshots is learned again when somebody looks.
             self.forget_files(&slot.path, false);
         }
         let took = start.elapsed();
         self.turned(Turned::Below(&slot.path));
-        self.turned(Turned::Files(&doubted));
         self.tell(slot, (&old, &new), &difference, counted.counts(), took.as_millis() as u64);
         Ok(())
     }
@@ -399,8 +401,8 @@ impl Lake {
         Ok(Some(Next { old, prepared, difference }))
     }
 
-    /// The files of the next version are known from now on. The paths at which others stand than before: of another table,
-    /// which has the place of the old one.
+    /// The files of the next version are known from now on. The paths at which others may stand than before: a file that
+    /// came may have the name of one that was there, in an older version or in another table.
     async fn learn_next(
         &self,
         slot: &Slot,
@@ -412,11 +414,16 @@ impl Lake {
         if new.publication.metadata().has_all_of(old.publication.metadata()) {
             new.learned.lock().extend(old.learned.lock().iter());
         }
+        self.doubt_files(&difference.added).await;
+        let added = difference.added.iter();
+        let mut paths: Vec<_> =
+            added.clone().flat_map(|file| self.paths(&new.publication, &file.location)).collect();
         if difference.kind != ChangeKind::Replaced {
-            return Ok(Vec::new());
+            let came: HashSet<&Location> = added.map(|file| &file.location).collect();
+            self.held.let_go(&slot.path, |location| !came.contains(location));
+            return Ok(paths);
         }
         self.held.let_go(&slot.path, |_| false); // what is held is of the old one
-        let mut paths = Vec::new();
         for shown in [old, new] {
             let Some(current) = shown.publication.metadata().current_snapshot else { continue };
             let files = shown.publication.files(current).await?;

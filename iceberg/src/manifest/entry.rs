@@ -39,6 +39,8 @@ pub(crate) enum Status {
 pub(crate) struct Entry {
     /// Whether the file is there.
     pub status: Status,
+    /// It came with the snapshot that wrote this entry, whatever was at its path before.
+    pub came: bool,
     /// What is in it.
     pub content: Content,
     /// Where it is, as written.
@@ -135,6 +137,7 @@ impl Entry {
         let kind = parts.content.as_ref().map_or(Ok(0), |item| long(schema, item, content))?;
         Ok(Self {
             status: if status == 2 { Status::Deleted } else { Status::Live },
+            came: status == 1,
             content: match kind {
                 0 => Content::Data,
                 1 => Content::PositionDeletes,

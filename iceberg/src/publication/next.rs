@@ -8,7 +8,7 @@ use crate::error::TableError;
 use crate::manifest::Entry;
 use crate::metadata::View;
 use futures::stream::{self, StreamExt, TryStreamExt};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 
 /// So many manifests of one version are read at once.
@@ -137,15 +137,25 @@ fn apart(before: &[String], after: &[String]) -> (Vec<String>, Vec<String>) {
     (only(before, after), only(after, before))
 }
 
-/// What only one of two versions has, by the path of the object below the mount. Most of it both have, as a rule: only
-/// what is left is made a file of.
+/// What only one of two versions has, by the path of the object below the mount; of one path both, where the file is another
+/// one by now: it has another size, or it was removed and has come again. Most of it both have, as a rule: only what is left
+/// is made a file of.
 fn compare((old, before): (&Place, Vec<Entry>), (new, after): (&Place, Vec<Entry>)) -> Sides {
-    let only = |place: &Place, all: &[Entry], other: &Place, but: &[Entry]| {
-        let known: HashSet<&str> =
-            but.iter().filter_map(|entry| other.mapping.path_of(&entry.path)).collect();
-        let is_only = |path: &str| !known.contains(path);
-        let own = all.iter().filter(|entry| place.mapping.path_of(&entry.path).is_some_and(is_only));
-        own.filter_map(|entry| live_file(&place.mapping, entry)).collect()
-    };
-    Sides { added: only(new, &after, old, &before), removed: only(old, &before, new, &after) }
+    fn by_path<'a>(place: &Place, all: &'a [Entry]) -> HashMap<&'a str, &'a Entry> {
+        all.iter().filter_map(|entry| Some((place.mapping.path_of(&entry.path)?, entry))).collect()
+    }
+    let (was, is) = (by_path(old, &before), by_path(new, &after));
+    // An entry that both have is of a manifest that was made for both.
+    let is_same_folder = old.folder == new.folder;
+    let is_another = |was: &Entry, is: &Entry| was.size != is.size || is_same_folder && is.came;
+    let added = after.iter().filter(|is| {
+        new.mapping.path_of(&is.path).is_some_and(|path| was.get(path).is_none_or(|was| is_another(was, is)))
+    });
+    let removed = before.iter().filter(|was| {
+        old.mapping.path_of(&was.path).is_some_and(|path| is.get(path).is_none_or(|is| is_another(was, is)))
+    });
+    Sides {
+        added: added.filter_map(|entry| live_file(&new.mapping, entry)).collect(),
+        removed: removed.filter_map(|entry| live_file(&old.mapping, entry)).collect(),
+    }
 }

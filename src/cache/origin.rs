@@ -309,6 +309,13 @@ impl OriginFiles {
         }
     }
 
+    /// The same of all whose keys begin so.
+    pub fn forget_below(&self, prefix: &str) {
+        for (_, known) in self.known.lock().iter().filter(|(key, _)| key.starts_with(prefix)) {
+            known.epoch.fetch_add(1, SeqCst);
+        }
+    }
+
     /// Reads an object.
     ///
     /// # Errors

@@ -3,6 +3,7 @@ use crate::sync::RwLock;
 use icecache_iceberg::Location;
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::Arc;
 
 /// A file.
 #[derive(Debug, Clone)]
@@ -10,8 +11,30 @@ struct File {
     location: Location,
     /// In bytes.
     size: u64,
+    /// The tables that name it; one, as a rule.
+    holders: Vec<Holder>,
+}
+
+/// A table that names a file.
+#[derive(Debug, Clone)]
+struct Holder {
+    /// Its path below the mount.
+    table: Arc<str>,
     /// The version that is shown has it; else one of before, of which somebody may still read.
     is_live: bool,
+}
+
+impl File {
+    fn is_live(&self) -> bool {
+        self.holders.iter().any(|holder| holder.is_live)
+    }
+
+    fn held_by(&mut self, table: &Arc<str>, is_live: bool) {
+        match self.holders.iter_mut().find(|holder| holder.table == *table) {
+            Some(holder) => holder.is_live |= is_live,
+            None => self.holders.push(Holder { table: table.clone(), is_live }),
+        }
+    }
 }
 
 /// See the module. Owner of its lock.
@@ -19,39 +42,62 @@ struct File {
 pub(super) struct Known(RwLock<BTreeMap<String, File>>);
 
 impl Known {
-    /// Adds files: paths below the mount, where they are, and their sizes in bytes. What is live stays so, and stays what
-    /// it is: an older snapshot may name another file that had its name.
-    pub(super) fn add(&self, files: impl IntoIterator<Item = (String, Location, u64)>, is_live: bool) {
+    /// Adds files of a table: paths below the mount, where they are, and their sizes in bytes. What is live stays so, and
+    /// stays what it is: an older snapshot may name another file that had its name.
+    pub(super) fn add(
+        &self,
+        table: &str,
+        files: impl IntoIterator<Item = (String, Location, u64)>,
+        is_live: bool,
+    ) {
+        let table: Arc<str> = table.into();
         let mut known = self.0.write();
         for (path, location, size) in files {
-            if is_live || known.get(&path).is_none_or(|file| !file.is_live) {
-                known.insert(path, File { location, size, is_live });
+            let file = known.entry(path).or_insert_with(|| File {
+                location: location.clone(),
+                size,
+                holders: Vec::with_capacity(1),
+            });
+            if is_live || !file.is_live() {
+                (file.location, file.size) = (location, size);
             }
+            file.held_by(&table, is_live);
         }
     }
 
-    /// The version that is shown has them no longer: they are found, and not listed.
-    pub(super) fn retire(&self, paths: impl IntoIterator<Item = String>) {
+    /// The version of a table that is shown has them no longer: they are found, and not listed.
+    pub(super) fn retire(&self, table: &str, paths: impl IntoIterator<Item = String>) {
         let mut known = self.0.write();
         for path in paths {
-            if let Some(file) = known.get_mut(&path) {
-                file.is_live = false;
-            }
+            let holders = known.get_mut(&path).into_iter().flat_map(|file| &mut file.holders);
+            holders.filter(|holder| &*holder.table == table).for_each(|holder| holder.is_live = false);
         }
     }
 
-    /// Forgets what lies below a folder, or of that only what is not live; where it is.
-    pub(super) fn forget(&self, folder: &str, live_too: bool) -> Vec<Location> {
+    /// All that a table names: paths, and where they are.
+    pub(super) fn of(&self, table: &str) -> Vec<(String, Location)> {
+        let known = self.0.read();
+        let own = known.iter().filter(|(_, file)| file.holders.iter().any(|holder| &*holder.table == table));
+        own.map(|(path, file)| (path.clone(), file.location.clone())).collect()
+    }
+
+    /// Forgets what lies below a folder and is not live; where it is.
+    pub(super) fn forget(&self, folder: &str) -> Vec<Location> {
         let mut known = self.0.write();
         let below = (Bound::Included(format!("{folder}/")), Bound::Excluded(format!("{folder}0")));
-        let found = known.range::<String, _>(below).filter(|(_, file)| live_too || !file.is_live);
+        let found = known.range::<String, _>(below).filter(|(_, file)| !file.is_live());
         let paths: Vec<String> = found.map(|(path, _)| path.clone()).collect();
         paths.iter().filter_map(|path| known.remove(path)).map(|file| file.location).collect()
     }
 
-    /// Forgets the file of a path.
-    pub(super) fn forget_file(&self, path: &str) {
-        self.0.write().remove(path);
+    /// A table names the file of a path no longer; it is forgotten unless another one does.
+    pub(super) fn release(&self, table: &str, path: &str) {
+        let mut known = self.0.write();
+        let Some(file) = known.get_mut(path) else { return };
+        file.holders.retain(|holder| &*holder.table != table);
+        if file.holders.is_empty() {
+            known.remove(path);
+        }
     }
 
     /// The file of a path.
@@ -82,7 +128,7 @@ impl Known {
         let below = known.range::<str, _>((Bound::Included(start.as_str()), Bound::Unbounded));
         let (path, _) = below
             .take_while(|(path, _)| path.starts_with(folder))
-            .find(|(_, file)| file.is_live || !live_only)?;
+            .find(|(_, file)| file.is_live() || !live_only)?;
         let rest = path.strip_prefix(folder)?.strip_prefix('/')?;
         Some(match rest.split_once('/') {
             Some((name, _)) => (name.to_owned(), true),
@@ -102,7 +148,7 @@ mod tests {
         let at = |path: &str| -> (String, Location, u64) {
             (path.to_owned(), "s3://b/k".parse().expect("a location"), 1)
         };
-        known.add(["o/b/a.x", "o/b/a/1", "o/b/a/2", "o/b/a-b", "o/b/z", "p"].map(at), true);
+        known.add("t", ["o/b/a.x", "o/b/a/1", "o/b/a/2", "o/b/a-b", "o/b/z", "p"].map(at), true);
         let names = |folder| -> Vec<String> { known.children(folder).into_iter().map(|(n, _)| n).collect() };
         assert_eq!(names("o"), ["b"]);
         assert_eq!(names("o/b"), ["a-b", "a.x", "a", "z"]);
@@ -118,18 +164,41 @@ mod tests {
         let at = |path: &str| -> (String, Location, u64) {
             (path.to_owned(), format!("s3://b/{path}").parse().expect("a location"), 1)
         };
-        known.add(["t/data/a/1", "t/data/b/2", "t/data/b/3", "t0/data/4", "ta"].map(at), true);
-        known.add(["t/data/a/1", "t/data/c/5"].map(at), false);
+        known.add("t", ["t/data/a/1", "t/data/b/2", "t/data/b/3", "t0/data/4", "ta"].map(at), true);
+        known.add("t", ["t/data/a/1", "t/data/c/5"].map(at), false);
         let names = |folder| -> Vec<String> { known.children(folder).into_iter().map(|(n, _)| n).collect() };
         assert_eq!(names("t/data"), ["a", "b"], "one of an older version is not of this one");
-        known.retire(["t/data/a/1", "t/data/b/3"].map(str::to_owned));
+        known.retire("t", ["t/data/a/1", "t/data/b/3"].map(str::to_owned));
         assert_eq!((names("t/data"), names("t/data/b")), (vec!["b".to_owned()], vec!["2".to_owned()]));
         assert!(
             known.file("t/data/a/1").is_some() && known.is_folder("t/data/a") && known.is_folder("t/data/c")
         );
-        assert_eq!(known.forget("t", false).len(), 3);
+        assert_eq!(known.forget("t").len(), 3);
         assert!(known.file("t/data/b/2").is_some() && !known.is_folder("t/data/a"));
-        assert_eq!(known.forget("t", true).len(), 1);
+        known.release("t", "t/data/b/2");
         assert!(known.file("t0/data/4").is_some() && known.file("ta").is_some() && !known.is_folder("t"));
+    }
+
+    #[test]
+    fn a_file_of_two_tables_is_known_as_long_as_one_of_them_names_it() {
+        let known = Known::default();
+        let at = |path: &str, size: u64| -> (String, Location, u64) {
+            (path.to_owned(), format!("s3://b/{path}").parse().expect("a location"), size)
+        };
+        known.add("a", [at("o/x", 1), at("o/y", 1)], true);
+        known.add("b", [at("o/x", 1)], true);
+        assert_eq!(known.of("a").len(), 2);
+        known.retire("a", ["o/x".to_owned()]);
+        assert_eq!(known.children("o").len(), 2, "the other shows it still");
+        known.release("a", "o/x");
+        known.release("a", "o/y");
+        assert!(known.file("o/x").is_some() && known.file("o/y").is_none() && known.of("a").is_empty());
+        // One that had its name in an older snapshot is not what is shown.
+        known.add("b", [at("o/x", 7)], false);
+        assert_eq!(known.file("o/x").map(|(_, size)| size), Some(1));
+        known.add("b", [at("o/x", 7)], true);
+        assert_eq!(known.file("o/x").map(|(_, size)| size), Some(7));
+        known.release("b", "o/x");
+        assert!(known.file("o/x").is_none());
     }
 }

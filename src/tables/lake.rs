@@ -282,7 +282,7 @@ impl Lake {
             let paths = self.paths(publication, &file.location);
             paths.into_iter().map(|path| (path, file.location.clone(), file.size))
         });
-        self.known.add(all, are_live);
+        self.known.add(&publication.place().path, all, are_live);
     }
 
     /// Remembers the files of this machine that hold statistics: of a bucket nobody needs to.
@@ -290,7 +290,8 @@ impl Lake {
         if publication.is_here() {
             let all = publication.metadata().statistics.iter();
             let path = |location| self.mapping.object_path(location);
-            self.known.add(all.map(|(location, size)| (path(location), location.clone(), *size)), false);
+            let all = all.map(|(location, size)| (path(location), location.clone(), *size));
+            self.known.add(&publication.place().path, all, false);
         }
     }
 
@@ -308,7 +309,8 @@ impl Lake {
         publication: &Publication,
         files: impl IntoIterator<Item = &'a LiveFile>,
     ) {
-        self.known.retire(files.into_iter().flat_map(|file| self.paths(publication, &file.location)));
+        let paths = files.into_iter().flat_map(|file| self.paths(publication, &file.location));
+        self.known.retire(&publication.place().path, paths);
     }
 
     /// What a file of a table is called below the mount.
@@ -317,21 +319,49 @@ impl Lake {
         [Some(self.mapping.object_path(location)), own].into_iter().flatten().collect()
     }
 
-    /// Forgets the files of a table, or of these only what the version that is shown has not.
-    ///
-    /// Returns where they are.
-    pub(super) fn forget_files(&self, table: &str, live_too: bool) -> Vec<Location> {
+    /// Forgets of the files in the folder of a table what the version that is shown has not.
+    pub(super) fn forget_older(&self, table: &str) {
         // What lies beside it there is of tables in a namespace of its name.
-        let forgotten = self.known.forget(&format!("{table}/data"), live_too);
-        for location in &forgotten {
-            let object = self.mapping.object_path(location);
-            match location.file_path() {
-                // Another table may have it, and then nobody but that table could tell.
-                Some(_) => self.known.retire([object]),
-                None => self.known.forget_file(&object),
+        for location in self.known.forget(&format!("{table}/data")) {
+            self.release(table, &location, self.mapping.object_path(&location));
+        }
+    }
+
+    /// A table that is gone names nothing any more: none of its files is what it was. The paths that they had.
+    pub(super) async fn forget_files(&self, table: &str, folder: Option<&Location>) -> Vec<String> {
+        let paths = self.doubt_table(table, folder).await;
+        let own = format!("{table}/data/");
+        for (path, location) in self.known.of(table) {
+            match path.starts_with(&own) {
+                true => self.known.release(table, &path),
+                false => self.release(table, &location, path),
             }
         }
-        forgotten
+        paths
+    }
+
+    fn release(&self, table: &str, location: &Location, path: String) {
+        match location.file_path() {
+            // Who has its metadata open finds it only if it is known.
+            Some(_) => self.known.retire(table, [path]),
+            None => self.known.release(table, &path),
+        }
+    }
+
+    /// In the place of a table there may be another one: at all places that it named there may be other files, in its
+    /// folder also at those that nobody has heard of. The paths of what it named.
+    pub(super) async fn doubt_table(&self, table: &str, folder: Option<&Location>) -> Vec<String> {
+        if let Some(folder) = folder.filter(|folder| folder.file_path().is_none()) {
+            self.stores.changed_below(folder).await;
+        }
+        let mut paths = Vec::new();
+        for (path, location) in self.known.of(table) {
+            if location.file_path().is_none() {
+                self.stores.changed(&location).await;
+            }
+            paths.push(path);
+        }
+        paths
     }
 
     /// Tables that were looked into, and how long ago the last was.

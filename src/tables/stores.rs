@@ -181,6 +181,17 @@ impl Stores {
         self.failed(location, error)
     }
 
+    /// Each object below a folder may be another one by now.
+    pub(super) async fn changed_below(&self, folder: &Location) {
+        let prefix = match folder.key().trim_end_matches('/') {
+            "" => String::new(),
+            key => format!("{key}/"),
+        };
+        let buckets = self.buckets.lock().await;
+        let of_it = buckets.iter().filter(|((authority, _), _)| authority == folder.authority());
+        of_it.for_each(|(_, bucket)| bucket.files.forget_below(&prefix));
+    }
+
     /// What is known of an object, and what the cache has of it, is forgotten; whether there was anything.
     pub async fn forget(&self, location: &Location, id: Option<&ObjectId>) -> bool {
         self.changed(location).await;

@@ -8,13 +8,12 @@ use super::lake::{Lake, Turned};
 use super::lent::lent;
 use super::remembered::Remembered;
 use super::report::LastChange;
-use super::selection::live;
 use super::slot::{Shown, Slot, State};
 use crate::sync::Mutex;
 use icecache_iceberg::catalog::{Change, Changes};
 use icecache_iceberg::{
-    CatalogError, ChangeKind, Difference, Location, ObjectError, Objects, Place, Publication, Table, TableError,
-    TableId, Token, write_next,
+    CatalogError, ChangeKind, Difference, Location, ObjectError, Objects, Place, Publication, Table,
+    TableError, TableId, Token, write_next,
 };
 use std::collections::{BTreeSet, HashSet};
 use std::io;
@@ -304,21 +303,8 @@ impl Lake {
             Remembered::forget_shown(&self.folder_of(slot));
         }
         self.held.let_go(&slot.path, |_| false);
-        let mut paths = Vec::new();
-        if let Some(was) = &was {
-            // What was not live is looked up anew, and looked at when it is opened.
-            let files = live(was).await.unwrap_or_default();
-            self.doubt_files(&files).await;
-            paths.extend(files.iter().flat_map(|file| self.paths(&was.publication, &file.location)));
-        }
-        for location in self.forget_files(&slot.path, true) {
-            if location.file_path().is_none() {
-                self.stores().changed(&location).await;
-            }
-            if let Some(was) = &was {
-                paths.extend(self.paths(&was.publication, &location));
-            }
-        }
+        let folder = was.as_ref().map(|was| &was.publication.metadata().location);
+        let paths = self.forget_files(&slot.path, folder).await;
         self.turned(Turned::Files(&paths));
         self.turned(Turned::Below(slot.path.rsplit_once('/').map_or(&slot.path, |(folder, _)| folder)));
         if was.is_some() {
@@ -357,7 +343,6 @@ impl Lake {
         let publish = async {
             self.remember(slot, &new, table).await.map_err(|error| error.to_string())?;
             let doubted = self.learn_next(slot, (&old, &new), &difference).await;
-            let doubted = doubted.map_err(|error| error.to_string())?;
             // Whoever reads the new hint finds none of the files that had these names before.
             self.turned(Turned::Files(&doubted));
             self.flip(slot, &new).await.map_err(|error| error.to_string())
@@ -370,7 +355,7 @@ impl Lake {
         self.retire(&old.publication, gone);
         if !new.publication.metadata().has_all_of(old.publication.metadata()) {
             // What is left of older snapshots is learned again when somebody looks.
-            self.forget_files(&slot.path, false);
+            self.forget_older(&slot.path);
         }
         let took = start.elapsed();
         self.turned(Turned::Below(&slot.path));
@@ -408,7 +393,7 @@ impl Lake {
         slot: &Slot,
         (old, new): (&Shown, &Shown),
         difference: &Difference,
-    ) -> Result<Vec<String>, TableError> {
+    ) -> Vec<String> {
         self.learn(&new.publication, &difference.added, true);
         self.learn_statistics(&new.publication);
         if new.publication.metadata().has_all_of(old.publication.metadata()) {
@@ -421,19 +406,11 @@ impl Lake {
         if difference.kind != ChangeKind::Replaced {
             let came: HashSet<&Location> = added.map(|file| &file.location).collect();
             self.held.let_go(&slot.path, |location| !came.contains(location));
-            return Ok(paths);
+            return paths;
         }
         self.held.let_go(&slot.path, |_| false); // what is held is of the old one
-        for shown in [old, new] {
-            let Some(current) = shown.publication.metadata().current_snapshot else { continue };
-            let files = shown.publication.files(current).await?;
-            self.doubt_files(&files).await;
-            paths.extend(files.iter().flat_map(|file| self.paths(&shown.publication, &file.location)));
-            if std::ptr::eq(shown, new) {
-                self.learn(&new.publication, &files, true);
-            }
-        }
-        Ok(paths)
+        paths.extend(self.doubt_table(&slot.path, Some(&old.publication.metadata().location)).await);
+        paths
     }
 
     fn tell(

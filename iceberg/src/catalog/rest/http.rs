@@ -106,10 +106,20 @@ pub(super) fn success(answer: Answer, what: &str) -> Result<Answer, CatalogError
     match answer.status {
         200..=299 => Ok(answer),
         401 | 403 | 419 => Err(denied(&why)),
-        404 => Err(CatalogError::NotFound { what: what.to_owned() }),
-        408 | 429 | 500.. => Err(CatalogError::Unavailable { why }),
+        404 if is_gone(&answer) => Err(CatalogError::NotFound { what: what.to_owned() }),
+        // Who answers is no catalog, or not the one that has the table: a gateway with nobody behind it says so, too.
+        404 | 408 | 429 | 500.. => Err(CatalogError::Unavailable { why }),
         _ => Err(CatalogError::Refused { why }),
     }
+}
+
+/// Whether it is the catalog that says so, in the words of the protocol, and of a table or a namespace: what is shown of
+/// it is given up then.
+fn is_gone(answer: &Answer) -> bool {
+    let kind = || -> Option<String> { answer.object().ok()?.get::<Object>("error").ok()??.get("type").ok()? };
+    let kind = kind().unwrap_or_default();
+    let what = kind.strip_prefix("NoSuch").unwrap_or_default();
+    ["Table", "Tabular", "View", "Namespace"].iter().any(|gone| what.starts_with(gone))
 }
 
 /// Who asks is not let in.

@@ -16,6 +16,8 @@ struct State {
     version: u32,
     dropped: bool,
     tokens: u32,
+    /// What is answered with 404, whatever is asked for.
+    away: Option<&'static str>,
     /// Only this token is good; none: all are.
     good: Option<String>,
 }
@@ -34,6 +36,9 @@ async fn serve(state: Shared, request: Request<hyper::body::Incoming>) -> Respon
     let body = request.into_body().collect().await.unwrap().to_bytes();
     let mut state = state.lock();
     state.seen.push(target.clone());
+    if let Some(away) = state.away {
+        return reply(404, away);
+    }
     if target == "/c/v1/oauth/tokens" {
         let form = String::from_utf8(body.to_vec()).unwrap();
         if !form.contains("client_secret=s%26cret")
@@ -147,6 +152,46 @@ async fn a_poll_of_what_has_not_changed_is_one_request_and_no_body() {
     let changes = catalog.poll(&known).await.unwrap();
     assert_eq!(changes.changes, [Change::Dropped(table("t/1"))]);
     assert!(changes.failed.len() == 1 && changes.failed[0].1.is_transient(), "{changes:?}");
+}
+
+/// A drop is what the catalog itself says, in the words of the protocol.
+#[tokio::test]
+async fn who_is_not_the_catalog_cannot_say_that_a_table_is_gone() {
+    let (catalog, state) = catalog(&[]).await;
+    let token = catalog.load(&table("t/1")).await.unwrap().token;
+    let known = [(table("t/1"), token)];
+    for away in [
+        "",
+        "<html>no route</html>",
+        "{}",
+        r#"{"error":"not_found"}"#,
+        r#"{"error":{"message":"no route","code":404}}"#,
+        r#"{"error":{"message":"no warehouse","type":"NoSuchWarehouseException","code":404}}"#,
+    ] {
+        state.lock().away = Some(away);
+        let changes = catalog.poll(&known).await.unwrap();
+        assert!(changes.changes.is_empty() && changes.failed[0].1.is_transient(), "{away}: {changes:?}");
+        assert!(catalog.load(&table("t/1")).await.unwrap_err().is_transient(), "{away}");
+        assert!(catalog.namespaces().await.unwrap_err().is_transient(), "{away}");
+        assert!(catalog.tables(&table("").namespace).await.unwrap_err().is_transient(), "{away}");
+    }
+    for gone in ["NoSuchTableException", "NoSuchNamespaceException", "NoSuchViewException"] {
+        let said = format!(r#"{{"error":{{"message":"it is gone","type":"{gone}","code":404}}}}"#);
+        state.lock().away = Some(said.leak());
+        assert_eq!(catalog.poll(&known).await.unwrap().changes, [Change::Dropped(table("t/1"))], "{gone}");
+    }
+}
+
+/// Who gives out tokens says nothing of tables.
+#[tokio::test]
+async fn no_token_is_no_drop() {
+    let (catalog, state) = catalog(&[("credential", "me:s&cret")]).await;
+    let known = [(table("t/1"), catalog.load(&table("t/1")).await.unwrap().token)];
+    let mut state_now = state.lock();
+    (state_now.good, state_now.away) = (Some("another".into()), Some("<html>no route</html>"));
+    drop(state_now);
+    let changes = catalog.poll(&known).await.unwrap();
+    assert!(changes.changes.is_empty() && changes.failed[0].1.is_transient(), "{changes:?}");
 }
 
 #[tokio::test]

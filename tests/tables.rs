@@ -201,6 +201,32 @@ fn an_object_of_another_size_is_an_error() {
     lake.unmount();
 }
 
+/// A bucket may have keys that no file of ours would have: each has its path.
+#[test]
+fn any_key_of_a_bucket_has_its_path() {
+    let lake = Lake::prepare(|_| false);
+    let long = "x".repeat(300);
+    let (long, part) = (format!("odd/{long}"), format!("odd/{}~+", "x".repeat(253)));
+    let all = [
+        ("odd/a//b", "odd/a/~-/b"),
+        ("odd/../up", "odd/~2e~2e/up"),
+        ("odd/.icecache-notes/x", "odd/.icecache-notes/x"),
+        (&*long, &*format!("{part}/{}", "x".repeat(47))),
+    ];
+    for (key, _) in all {
+        lake.cloud.server.put_into("lake", key, key.to_owned());
+    }
+    lake.mount();
+    let objects = lake.dir.join("objects/s3/lake");
+    for (key, path) in all {
+        assert_eq!(fs::read_to_string(objects.join(path)).unwrap(), key);
+    }
+    assert!(names(&objects.join("odd")).iter().any(|name| part.ends_with(name)));
+    assert_eq!(names(&objects.join(&part)), ["x".repeat(47)]);
+    assert_eq!(names(&objects.join("odd/a/~-")), ["b"]);
+    lake.unmount();
+}
+
 /// Several catalogs have folders of their own, and single tables too; what makes no sense is refused with advice.
 #[test]
 fn catalogs_stand_side_by_side() {

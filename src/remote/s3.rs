@@ -102,11 +102,19 @@ impl S3Store {
         })
     }
 
-    /// The full key in the bucket.
+    /// The full key in the bucket, of what we write.
     fn full(&self, key: &str) -> Result<String, RemoteError> {
-        let full = if self.prefix.is_empty() { key.to_owned() } else { format!("{}/{key}", self.prefix) };
+        let full = self.full_of_any(key)?;
         key::check(key)?;
         key::check(&full)?;
+        Ok(full)
+    }
+
+    /// The full key in the bucket, of what is read: others may have written it.
+    fn full_of_any(&self, key: &str) -> Result<String, RemoteError> {
+        let full = if self.prefix.is_empty() { key.to_owned() } else { format!("{}/{key}", self.prefix) };
+        key::check_any(key)?;
+        key::check_any(&full)?;
         Ok(full)
     }
 
@@ -125,7 +133,7 @@ impl S3Store {
         }
         let asked = range.as_ref().map(|r| format!("bytes={}-{}", r.start, r.end - 1));
         let mode = checked.then_some(ChecksumMode::Enabled);
-        let request = self.client.get_object().bucket(&*self.bucket).key(self.full(key)?);
+        let request = self.client.get_object().bucket(&*self.bucket).key(self.full_of_any(key)?);
         let sent = request.set_range(asked).set_checksum_mode(mode).send();
         let answer = within(ANSWER_TIMEOUT, key, sent).await?;
         let found = answer.map_err(|e| answer::meaning(&e, &self.call(Kind::Read, key)))?;
@@ -221,7 +229,7 @@ impl ObjectStore for S3Store {
     }
 
     async fn head(&self, key: &str) -> Result<Properties, RemoteError> {
-        let sent = self.client.head_object().bucket(&*self.bucket).key(self.full(key)?).send();
+        let sent = self.client.head_object().bucket(&*self.bucket).key(self.full_of_any(key)?).send();
         let found = match within(ANSWER_TIMEOUT, key, sent).await? {
             Ok(found) => found,
             // The answer has no body, so it does not say whether object or bucket is missing: a GET does.

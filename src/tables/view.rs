@@ -20,6 +20,8 @@ const ERROR: &str = "ERROR";
 const CHECKSUM_SUFFIX: &str = ".crc";
 /// The folders of a table.
 const FOLDERS: [&str; 4] = ["data", "metadata", "refs", "snapshots"];
+/// What a part of a long name ends in.
+const GOES_ON: &str = "~+";
 /// The most entries of a listing of objects that no table names.
 const LISTED_MAX: usize = 100_000;
 
@@ -317,7 +319,22 @@ impl View {
         if let Some(location) = self.lake.mapping().location(path) {
             return self.object(path, location).await;
         }
-        Ok(self.is_above(path).then_some((Found::Folder, Stays::Moment)))
+        let is_folder = self.is_above(path)
+            || match self.begun(path).filter(|_| path.ends_with(GOES_ON)) {
+                Some(begun) => {
+                    let listing = self.lake.stores().list(&begun, true, None).await?;
+                    !listing.objects.is_empty() || !listing.folders.is_empty()
+                }
+                None => false,
+            };
+        Ok(is_folder.then_some((Found::Folder, Stays::Moment)))
+    }
+
+    /// What the keys of all objects of a bucket begin with that have a path below this one.
+    fn begun(&self, path: &str) -> Option<Location> {
+        let is_bucket = path.matches('/').count() >= 2 && path.starts_with(&format!("{OBJECTS}/s3/"));
+        let inside = self.lake.mapping().location(&format!("{path}/-")).filter(|_| is_bucket)?;
+        inside.as_str().strip_suffix('-')?.parse().ok()
     }
 
     /// Whether something known lies below a path, or a bucket may be named next.
@@ -428,10 +445,7 @@ impl View {
     async fn list_objects(&self, path: &str) -> Result<Vec<Listed>, ViewError> {
         let mut names = self.known(path);
         // A bucket that no table names is looked into only by who names it.
-        let bucket = path.matches('/').count() >= 2 && path.starts_with(&format!("{OBJECTS}/s3/"));
-        let folder = if bucket { self.lake.mapping().location(&format!("{path}/-")) } else { None };
-        let folder = folder.and_then(|inside| inside.as_str().strip_suffix('-')?.parse::<Location>().ok());
-        if let Some(folder) = folder {
+        if let Some(folder) = self.begun(path) {
             let mut after = None;
             loop {
                 let listing = self.lake.stores().list(&folder, true, after.as_deref()).await?;
@@ -439,9 +453,14 @@ impl View {
                 let all = objects.chain(listing.folders.iter().map(|at| (at, Kind::Folder)));
                 names.extend(all.filter_map(|(at, kind)| {
                     // A folder's location ends in a slash, its path does not.
-                    let at: Location = at.as_str().strip_suffix('/').unwrap_or(at.as_str()).parse().ok()?;
-                    let path = self.lake.mapping().object_path(&at);
-                    path.rsplit('/').next().map(|name| (name.to_owned(), kind))
+                    let stands = at.as_str().strip_suffix('/').filter(|_| kind == Kind::Folder);
+                    let at: Location = stands.unwrap_or(at.as_str()).parse().ok()?;
+                    let own = self.lake.mapping().object_path(&at);
+                    let below = own.strip_prefix(path)?.strip_prefix('/')?;
+                    // One part of a long name stands in the other.
+                    let (name, kind) =
+                        below.split_once('/').map_or((below, kind), |(name, _)| (name, Kind::Folder));
+                    Some((name.to_owned(), kind))
                 }));
                 after = listing.next;
                 if after.is_none() || names.len() >= LISTED_MAX {

@@ -117,8 +117,12 @@ fn of_tables(status: &control::Status, tables: &control::TablesStatus) -> Vec<[S
 /// How tables stand.
 fn about_tables(tables: &control::TablesStatus) -> Vec<(&'static str, String)> {
     let (used, most) = (bytes(tables.cached_bytes), bytes(tables.cache_max_bytes));
+    let behind = match tables.behind {
+        0 => String::new(),
+        behind => format!(", {behind} not as they are by now (see tables ls)"),
+    };
     let mut rows = vec![
-        ("tables", format!("{}, {} shown, {} failed", tables.known, tables.shown, tables.failed)),
+        ("tables", format!("{}, {} shown, {} failed{behind}", tables.known, tables.shown, tables.failed)),
         ("cache", format!("{used} of {most}")),
     ];
     for catalog in &tables.catalogs {

@@ -3,6 +3,7 @@
 use super::lake::Lake;
 use super::slot::Slot;
 use super::tracker::{LATELY, Pace};
+use super::turn::note_current;
 use icecache_iceberg::catalog::{Change, Changes};
 use icecache_iceberg::{CatalogError, TableId, Token};
 use std::sync::Arc;
@@ -140,9 +141,12 @@ impl Lake {
                 Change::Changed(id) | Change::Dropped(id) => *id == slot.id,
             })),
         };
-        for slot in due {
-            let (is_read, changed) = (self.is_read(&slot), outcome(&slot));
+        for slot in &due {
+            let (is_read, changed) = (self.is_read(slot), outcome(slot));
             slot.asked.lock().end(pace, is_read, changed);
+        }
+        if let Ok(changes) = &answer {
+            note_current(&due, changes);
         }
         if let Ok(changes) = answer {
             self.hand_on(number, changes).await;
@@ -169,7 +173,7 @@ impl Lake {
         shown.collect()
     }
 
-    fn shown_of(&self, number: usize) -> Vec<Arc<Slot>> {
+    pub(super) fn shown_of(&self, number: usize) -> Vec<Arc<Slot>> {
         let of_it = |slot: &Arc<Slot>| slot.catalog == number && slot.current().is_some();
         self.slots().into_iter().filter(of_it).collect()
     }

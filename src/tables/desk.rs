@@ -35,7 +35,9 @@ impl Lake {
             State::Failed { why, .. } => ("failed", None, None, Some(why)),
             State::Shown(shown) => {
                 let publication = &shown.publication;
-                ("shown", Some(publication.number()), publication.metadata().current_snapshot, None)
+                let why =
+                    slot.retry.lock().why().map(|why| format!("the current version cannot be shown: {why}"));
+                ("shown", Some(publication.number()), publication.metadata().current_snapshot, why)
             }
         };
         TableLine {

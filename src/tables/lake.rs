@@ -387,18 +387,21 @@ impl Lake {
         Duration::from_millis(self.now_ms().saturating_sub(ms))
     }
 
-    /// How many tables there are, are shown, and cannot be shown.
-    pub fn count(&self) -> (u64, u64, u64) {
-        let (mut known, mut shown, mut failed) = (0, 0, 0);
+    /// How many tables there are, are shown, cannot be shown, and are shown while their current version cannot be.
+    pub fn count(&self) -> (u64, u64, u64, u64) {
+        let (mut known, mut shown, mut failed, mut behind) = (0, 0, 0, 0);
         for slot in self.slots() {
             known += 1;
             match slot.state() {
                 State::Unopened => {}
-                State::Shown(_) => shown += 1,
+                State::Shown(_) => {
+                    shown += 1;
+                    behind += u64::from(slot.retry.lock().why().is_some());
+                }
                 State::Failed { .. } => failed += 1,
             }
         }
-        (known, shown, failed)
+        (known, shown, failed, behind)
     }
 
     /// Each catalog, how long ago it answered last, and why it does not now.

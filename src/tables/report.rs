@@ -21,7 +21,7 @@ pub struct TableLine {
     pub used_s_ago: Option<u64>,
     /// Whether all or a part of it is pinned.
     pub pinned: bool,
-    /// Why it cannot be shown.
+    /// Why it cannot be shown; of one that is shown, why its current version is not.
     pub error: Option<String>,
 }
 

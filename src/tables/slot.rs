@@ -57,6 +57,7 @@ pub(super) struct Writing {
 pub(super) struct Retry {
     failures: u32,
     at: Option<Instant>,
+    why: Option<String>,
 }
 
 impl Retry {
@@ -65,13 +66,17 @@ impl Retry {
         self.at.is_some_and(|at| Instant::now() < at)
     }
 
-    /// It could be shown, or not: then it is left alone twice as long each time.
-    pub(super) fn note(&mut self, is_shown: bool) {
-        if is_shown {
-            return *self = Self::default();
-        }
+    /// Why what is current is not shown, if it is not.
+    pub(super) fn why(&self) -> Option<&str> {
+        self.why.as_deref()
+    }
+
+    /// What is current is shown, or could not be: then it is left alone twice as long each time.
+    pub(super) fn note(&mut self, shown: Result<(), &str>) {
+        let Err(why) = shown else { return *self = Self::default() };
         let pause = TRY_AGAIN * (1 << self.failures.min(4));
-        *self = Self { failures: self.failures + 1, at: Some(Instant::now() + pause) };
+        let at = Some(Instant::now() + pause);
+        *self = Self { failures: self.failures + 1, at, why: Some(why.to_owned()) };
     }
 }
 

@@ -214,11 +214,13 @@ impl Lake {
     /// The catalog does not answer: what is shown stays.
     pub(super) async fn poll(&self, number: usize, with_names: bool) -> Result<usize, CatalogError> {
         let (known, _) = self.watched(number);
+        let asked = self.shown_of(number);
         let polled = match (with_names, known.is_empty()) {
             (true, _) => self.ask_all_of(number, &known).await?,
             (false, true) => return Ok(0),
             (false, false) => self.ask_changes_of(number, &known).await?,
         };
+        note_current(&asked, &polled);
         Ok(self.hand_on(number, polled).await)
     }
 
@@ -274,7 +276,10 @@ impl Lake {
             return Err(error.to_string());
         }
         match polled.changes.pop() {
-            None => Ok(false),
+            None => {
+                slot.retry.lock().note(Ok(()));
+                Ok(false)
+            }
             Some(Change::Changed(_)) => self.turn_over(slot).await.map(|()| true),
             Some(Change::Dropped(_)) => {
                 self.drop_table(slot).await;
@@ -319,7 +324,7 @@ impl Lake {
         }
         let turned = self.turn_to_next(slot).await;
         drop(turn);
-        slot.retry.lock().note(turned.is_ok());
+        slot.retry.lock().note(turned.as_ref().copied().map_err(String::as_str));
         match turned {
             Ok(()) => {
                 self.keeper.call(slot);
@@ -448,6 +453,19 @@ impl Lake {
         account.differences.push(difference.clone());
         if account.differences.len() > DIFFERENCES_MAX {
             account.differences.remove(0);
+        }
+    }
+}
+
+/// Those of which an answer says nothing are shown as they are in the catalog, also if a version between could not be.
+pub(super) fn note_current(asked: &[Arc<Slot>], answer: &Changes) {
+    for slot in asked {
+        let is_named = |id: &TableId| *id == slot.id;
+        let has_changed = answer.changes.iter().any(|change| match change {
+            Change::Changed(id) | Change::Dropped(id) => is_named(id),
+        });
+        if !has_changed && !answer.failed.iter().any(|(id, _)| is_named(id)) {
+            slot.retry.lock().note(Ok(()));
         }
     }
 }

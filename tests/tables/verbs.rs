@@ -110,6 +110,50 @@ fn tables_are_listed_and_explained() {
     lake.unmount();
 }
 
+/// A version that cannot be shown is not passed over in silence while the one before is.
+#[test]
+fn who_is_shown_an_old_version_is_told_so() {
+    let (lake, keys) = table_as_of("v1", 3, 4);
+    lake.mount();
+    names(&lake.table("v1"));
+    let error = || {
+        let all = lake.told("ls", &[]);
+        let line =
+            all.as_array().unwrap().iter().find(|line| line["table"] == "iceberg/db/v1").unwrap().clone();
+        assert_eq!((&line["state"], &line["version"]), (&"shown".into(), &3.into()));
+        line["error"].as_str().map(str::to_owned)
+    };
+    let status = |json: &[&str]| {
+        let args = ["status".as_ref(), lake.dir.as_os_str()]
+            .into_iter()
+            .chain(json.iter().map(std::ffi::OsStr::new));
+        lake.cloud.lab.call(args).must("status").stdout
+    };
+    assert_eq!(error(), None);
+    assert!(!status(&[]).contains("not as they are by now"));
+    for key in &keys {
+        let is_newest = key.ends_with("v4.metadata.json");
+        let bytes = if is_newest { b"{ no table".to_vec() } else { lake.objects[key].clone() };
+        lake.cloud.server.put_into("lake", key, bytes);
+    }
+    assert!(!lake.tables("refresh", &["db.v1"]).ok());
+    let why = error().expect("it is said");
+    assert!(why.contains("malformed"), "{why}");
+    assert_eq!(lake.told("show", &["db.v1"])["error"].as_str(), Some(&*why));
+    assert!(
+        lake.cloud.lab.call(["tables".as_ref(), "ls".as_ref(), lake.dir.as_os_str()]).said().contains(&why)
+    );
+    assert!(status(&[]).contains("1 not as they are by now"), "{}", status(&[]));
+    let told: Value = serde_json::from_str(&status(&["--json"])).unwrap();
+    assert_eq!((&told["tables"]["shown"], &told["tables"]["behind"]), (&1.into(), &1.into()));
+    lake.commit(&keys.iter().map(String::as_str).collect::<Vec<_>>());
+    lake.told("refresh", &["db.v1"]);
+    let shown = lake.told("show", &["db.v1"]);
+    assert_eq!((&shown["version"], &shown["error"]), (&4.into(), &Value::Null));
+    assert!(!status(&[]).contains("not as they are by now"));
+    lake.unmount();
+}
+
 /// What changes is told in types of its own, in order, and the last line says that it is shown; the end of the mount
 /// ends the watch.
 #[test]

@@ -63,6 +63,9 @@ fn rows(details: &TableDetails) -> Vec<[String; 2]> {
         ("files", sum(&details.files)),
         ("cached", sum(&details.cached)),
     ];
+    if let Some(error) = &line.error {
+        rows.push(("error", safe(error)));
+    }
     let references = |names: &std::collections::BTreeMap<String, i64>| {
         names.iter().map(|(name, snapshot)| format!("{}: {snapshot}", safe(name))).collect::<Vec<_>>()
     };

@@ -205,6 +205,9 @@ pub struct TablesStatus {
     pub shown: u64,
     /// Those that cannot be shown.
     pub failed: u64,
+    /// Those that are shown as they were: their current version cannot be.
+    #[serde(default)]
+    pub behind: u64,
     /// Bytes in the cache.
     pub cached_bytes: u64,
     /// The most bytes there.

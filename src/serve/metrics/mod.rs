@@ -83,7 +83,7 @@ mod tests {
         }]));
         all.extend(of_mount(&MountTotals::default()));
         let totals = TablesTotals {
-            tables: [("known", 0), ("shown", 0), ("failed", 0)],
+            tables: [("known", 0), ("shown", 0), ("failed", 0), ("behind", 0)],
             catalogs: vec![("lake".into(), Some(Duration::from_secs(3)), true)],
             hedged: (0, 0),
             hints: [("asked", 0), ("merged", 0), ("refused", 0)],

@@ -8,7 +8,7 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct TablesTotals {
     /// How many tables there are in each state.
-    pub tables: [(&'static str, u64); 3],
+    pub tables: [(&'static str, u64); 4],
     /// Each catalog, how long ago it answered last, and whether it does now.
     pub catalogs: Vec<(String, Option<Duration>, bool)>,
     /// Requests that were sent a second time, and those whose second answer was first.
@@ -32,7 +32,7 @@ pub fn of_tables(totals: &TablesTotals) -> Vec<Family> {
         Family::labelled(
             "icecache_tables",
             Kind::Gauge,
-            "Tables that the catalogs have, that are shown, and that cannot be shown.",
+            "Tables that the catalogs have, that are shown, that cannot be shown, and that are shown as they were before.",
             totals.tables.iter().map(|(state, count)| (label("state", state), *count)),
         ),
         Family::labelled(

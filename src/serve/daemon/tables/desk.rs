@@ -39,7 +39,7 @@ impl Desk {
 
     /// How they stand.
     pub fn status(&self) -> TablesStatus {
-        let (known, shown, failed) = self.lake.count();
+        let (known, shown, failed, behind) = self.lake.count();
         let catalogs = self.lake.heard().into_iter().map(|(name, answered, error)| CatalogStatus {
             name,
             answered_s_ago: answered.map(|ago| ago.as_secs()),
@@ -49,6 +49,7 @@ impl Desk {
             known,
             shown,
             failed,
+            behind,
             cached_bytes: self.cache().stats().used.bytes,
             cache_max_bytes: self.cache().config().max_bytes,
             catalogs: catalogs.collect(),
@@ -70,10 +71,10 @@ impl Desk {
     /// What is measured.
     #[cfg(feature = "http")]
     pub fn totals(&self) -> TablesTotals {
-        let (known, shown, failed) = self.lake.count();
+        let (known, shown, failed, behind) = self.lake.count();
         let catalogs = self.lake.heard().into_iter();
         TablesTotals {
-            tables: [("known", known), ("shown", shown), ("failed", failed)],
+            tables: [("known", known), ("shown", shown), ("failed", failed), ("behind", behind)],
             catalogs: catalogs.map(|(name, ago, error)| (name, ago, error.is_none())).collect(),
             hedged: self.lake.stores().hedges().counts(),
             hints: self.lake.hints().all(),

@@ -5,7 +5,7 @@ use super::slot::Slot;
 use crate::sync::Mutex;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::sync::Arc;
 use tokio::sync::Notify;
@@ -23,29 +23,50 @@ pub(super) struct Turning {
 #[derive(Debug, Default)]
 struct Due {
     waiting: VecDeque<Arc<Slot>>,
-    /// The paths of those that wait and of those that are on their way.
-    all: HashSet<String>,
+    /// By the paths of those that wait and of those that are on their way.
+    all: HashMap<String, Stage>,
+}
+
+/// How far one is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Waiting,
+    Underway,
+    /// It has changed since it began, or may have: its catalog may have been asked before that.
+    Again,
 }
 
 impl Turning {
     /// A table has changed; whether that is news.
     pub(super) fn add(&self, slot: &Arc<Slot>) -> bool {
         let mut due = self.due.lock();
-        let is_new = due.all.insert(slot.path.clone());
-        if is_new {
-            due.waiting.push_back(slot.clone());
-            drop(due);
-            self.more.notify_one();
+        if let Some(stage) = due.all.get_mut(&slot.path) {
+            if *stage == Stage::Underway {
+                *stage = Stage::Again;
+            }
+            return false;
         }
-        is_new
+        due.all.insert(slot.path.clone(), Stage::Waiting);
+        due.waiting.push_back(slot.clone());
+        drop(due);
+        self.more.notify_one();
+        true
     }
 
     fn next(&self) -> Option<Arc<Slot>> {
-        self.due.lock().waiting.pop_front()
+        let mut due = self.due.lock();
+        let slot = due.waiting.pop_front()?;
+        due.all.insert(slot.path.clone(), Stage::Underway);
+        Some(slot)
     }
 
-    fn done(&self, slot: &Slot) {
-        self.due.lock().all.remove(&slot.path);
+    /// One has had its turn; whoever called for it meanwhile is heard, unless it is too soon to try again.
+    fn done(&self, slot: &Arc<Slot>) {
+        let is_early = slot.retry.lock().is_early();
+        let stage = self.due.lock().all.remove(&slot.path);
+        if stage == Some(Stage::Again) && !is_early {
+            self.add(slot);
+        }
     }
 }
 
@@ -67,5 +88,33 @@ impl Lake {
                 () = self.turning.more.notified() => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used)] // a test may panic
+mod tests {
+    use super::*;
+    use icecache_iceberg::TableId;
+
+    #[test]
+    fn what_changes_while_it_turns_over_has_another_turn() {
+        let id = TableId { namespace: vec!["db".into()], name: "t".into() };
+        let slot = Arc::new(Slot::new(0, id, "iceberg/db/t".into(), Arc::default()));
+        let turning = Turning::default();
+        assert!(turning.add(&slot) && !turning.add(&slot));
+        assert!(turning.next().is_some() && turning.next().is_none(), "it waited once");
+        turning.done(&slot);
+        assert!(turning.next().is_none(), "nothing was said since it began");
+        assert!(turning.add(&slot) && turning.next().is_some());
+        assert!(!turning.add(&slot) && !turning.add(&slot));
+        assert!(turning.next().is_none(), "one turn at a time");
+        turning.done(&slot);
+        assert!(turning.next().is_some() && turning.next().is_none());
+        assert!(!turning.add(&slot));
+        slot.retry.lock().note(Err("malformed"));
+        turning.done(&slot);
+        assert!(turning.next().is_none(), "it is left alone for a while");
+        assert!(turning.add(&slot), "and not for ever");
     }
 }

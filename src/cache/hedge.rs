@@ -10,6 +10,7 @@ use crate::sync::Mutex;
 use async_trait::async_trait;
 use std::future::Future;
 use std::ops::Range;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -111,18 +112,19 @@ impl Hedged {
         }
         if self.pace.lock().spend() { None } else { Some(first.await) }
     }
-}
 
-#[async_trait]
-impl Origin for Hedged {
-    async fn fetch(&self, object: &ObjectId, range: Range<u64>) -> Result<Fetched, FetchError> {
+    /// Whatever else the same store is asked for: `ask` sends the question, once or twice.
+    pub(super) async fn hedged<T, E, F>(&self, ask: impl Fn() -> F) -> Result<T, E>
+    where
+        F: Future<Output = Result<T, E>>,
+    {
         let begun = Instant::now();
-        let mut first = self.origin.fetch(object, range.clone());
+        let mut first = pin!(ask());
         let answer = match self.first(&mut first).await {
             Some(answer) => answer,
             None => {
                 self.hedges.sent.fetch_add(1, Relaxed);
-                let mut second = self.origin.fetch(object, range);
+                let mut second = pin!(ask());
                 // One that fails leaves it to the other.
                 let (answer, won) = tokio::select! {
                     answer = &mut first => match answer {
@@ -143,6 +145,13 @@ impl Origin for Hedged {
             self.pace.lock().answered(begun.elapsed());
         }
         answer
+    }
+}
+
+#[async_trait]
+impl Origin for Hedged {
+    async fn fetch(&self, object: &ObjectId, range: Range<u64>) -> Result<Fetched, FetchError> {
+        self.hedged(|| self.origin.fetch(object, range.clone())).await
     }
 }
 

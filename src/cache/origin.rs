@@ -3,7 +3,7 @@ mod absence;
 mod coming;
 
 use super::cache::Cache;
-use super::{Blob, CacheError, EntryName, ObjectId, Origin};
+use super::{Blob, CacheError, EntryName, Hedged, ObjectId, Origin};
 use crate::clock::Timestamp;
 use crate::remote::{ByteStream, Download, Properties, RemoteError, Store, Tag};
 use crate::sync::Mutex;
@@ -71,6 +71,8 @@ pub struct OriginFiles {
     cache: Cache,
     store: Store,
     origin: Arc<dyn Origin>,
+    /// Where the store is asked a second time when its answer is late.
+    hedged: Option<Arc<Hedged>>,
     /// What tells this store from others, in the identities of objects.
     bucket: String,
     /// An answer is good for so long.
@@ -98,9 +100,29 @@ impl OriginFiles {
         let known = Mutex::new(LruCache::new(KNOWN_MAX));
         let changes = broadcast::Sender::new(CHANGES_MAX);
         let (absence, turn) = (Absence::default(), Arc::new(Semaphore::new(1)));
-        let this = Self { cache, store, origin, bucket, fresh, known, absence, turn, changes };
+        let hedged = None;
+        let this = Self { cache, store, origin, hedged, bucket, fresh, known, absence, turn, changes };
         this.remember();
         this
+    }
+
+    /// Also the block that comes with what an object is is asked for a second time when the answer is late.
+    pub fn hedged_by(self, hedged: Arc<Hedged>) -> Self {
+        Self { hedged: Some(hedged), ..self }
+    }
+
+    /// Sends a question to the store.
+    async fn sent<T, F: Future<Output = Result<T, RemoteError>>>(
+        &self,
+        ask: impl Fn() -> F,
+    ) -> Result<T, RemoteError> {
+        let answer = async {
+            match &self.hedged {
+                Some(hedged) => hedged.hedged(&ask).await,
+                None => ask().await,
+            }
+        };
+        tokio::time::timeout(PATIENCE, answer).await.unwrap_or_else(late)
     }
 
     /// The versions that the cache has from before: good enough while the store is away.
@@ -193,8 +215,7 @@ impl OriginFiles {
     async fn ask_with(&self, key: &str, range: Range<u64>) -> Result<Download, RemoteError> {
         // One byte more: there is none.
         let wanted = range.end - range.start;
-        let asked = self.store.download(key, Some(range.start..range.end + 1));
-        match tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(late)? {
+        match self.sent(|| self.store.download(key, Some(range.start..range.end + 1))).await? {
             download if download.length == wanted => Ok(download),
             _ => Err(RemoteError::Refused { message: format!("it does not end where it should: {key}") }),
         }

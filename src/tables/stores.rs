@@ -96,8 +96,10 @@ impl Stores {
         };
         let store = store.map_err(|e| failed(e.to_string()))?;
         let asked = Hedged::new(Arc::new(StoreOrigin::new(store.clone())), self.hedges.clone());
-        let origin = Chain::new(self.tiers.clone(), Arc::new(asked));
-        let files = Arc::new(OriginFiles::new(self.cache.clone(), store.clone(), Arc::new(origin), FRESH));
+        let asked = Arc::new(asked);
+        let origin = Arc::new(Chain::new(self.tiers.clone(), asked.clone()));
+        let files = OriginFiles::new(self.cache.clone(), store.clone(), origin, FRESH);
+        let files = Arc::new(files.hedged_by(asked));
         let bucket = Arc::new(Bucket { store, files });
         buckets.insert(key, bucket.clone());
         Ok(bucket)

@@ -1,5 +1,5 @@
 //! Answers of the store that do not come.
-use crate::lake::Lake;
+use crate::lake::{Lake, files};
 use crate::support::s3server::Fault;
 use std::fs;
 use std::sync::Arc;
@@ -8,6 +8,36 @@ use tokio::sync::Notify;
 
 /// After so many answers it is known how long one usually takes.
 const LEARNED: usize = 32;
+
+/// The same of the first look at a file of a table, which brings its last block.
+#[test]
+fn who_opens_a_file_of_a_table_does_not_wait_for_one_answer() {
+    let lake = Lake::prepare(|_| false);
+    for n in 0..LEARNED {
+        lake.cloud.server.put_into("lake", &format!("small/{n}"), format!("object {n}"));
+    }
+    lake.mount();
+    for n in 0..LEARNED {
+        let object = lake.dir.join("objects/s3/lake/small").join(n.to_string());
+        assert_eq!(fs::read_to_string(object).unwrap(), format!("object {n}"));
+    }
+    let data = lake.table("avro").join("data");
+    let file = files(&data).remove(0);
+    let key = format!("wh/db/avro/data/{}", file.strip_prefix(&data).unwrap().display());
+    let bytes = lake.objects[&key].clone();
+    let before = lake.stats()["hedged"]["won"].as_u64().unwrap();
+    let (asked, gate) = (Arc::<AtomicU64>::default(), Arc::new(Notify::new()));
+    let (counted, held) = (asked.clone(), gate.clone());
+    lake.cloud.server.control().set_hook(move |request| {
+        let first = request.key == key && counted.fetch_add(1, SeqCst) == 0;
+        if first { Fault::Hold(held.clone()) } else { Fault::None }
+    });
+    assert_eq!(fs::read(&file).unwrap(), bytes);
+    assert_eq!((asked.load(SeqCst), lake.stats()["hedged"]["won"].as_u64()), (2, Some(before + 1)));
+    gate.notify_waiters();
+    lake.cloud.server.control().clear_hook();
+    lake.unmount();
+}
 
 /// An answer that does not come is asked for once more, and only once; the reader has the bytes while the first request
 /// still waits.

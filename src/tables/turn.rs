@@ -191,12 +191,29 @@ impl Lake {
             if old.is_some_and(|old| new.publication.has_still(&old.publication, &name)) {
                 continue;
             }
-            match new.publication.reference(&name).await {
+            // Whoever reads its hint must find the files.
+            let brought = async {
+                self.learn_reference(&name, new, old).await?;
+                new.publication.reference(&name).await
+            };
+            match brought.await {
                 Ok(_) => {}
                 Err(TableError::NoSuch { .. }) => drop(slot.references.lock().remove(&name)),
                 Err(error) => return Err(error),
             }
         }
+        Ok(())
+    }
+
+    async fn learn_reference(&self, name: &str, new: &Shown, old: Option<&Shown>) -> Result<(), TableError> {
+        let reference = new.publication.metadata().refs.get(name);
+        let Some(snapshot) = reference.map(|reference| reference.snapshot) else { return Ok(()) };
+        let is_known = |shown: &Shown| shown.learned.lock().contains(&snapshot);
+        if is_known(new) || old.is_some_and(is_known) {
+            return Ok(());
+        }
+        self.learn(&new.publication, &new.publication.files(snapshot).await?, false);
+        new.learned.lock().insert(snapshot);
         Ok(())
     }
 

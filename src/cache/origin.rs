@@ -35,8 +35,32 @@ struct Known {
     answer: tokio::sync::Mutex<Option<Answer>>,
     /// Grows with each time that somebody says that it is another one by now.
     epoch: AtomicU64,
-    /// When asking failed last, and why, until there is an answer: that goes for all who waited for it meanwhile.
-    failed: Mutex<Option<(Instant, String)>>,
+    /// When somebody said so last.
+    doubted: Mutex<Option<Instant>>,
+    /// When asking failed last, until there is an answer: that goes for all who waited for it meanwhile.
+    failed: Mutex<Option<Failed>>,
+}
+
+/// A question that had no answer.
+#[derive(Debug)]
+struct Failed {
+    begun: Instant,
+    at: Instant,
+    why: String,
+}
+
+impl Known {
+    /// It is another one by now, or may be.
+    fn doubt(&self) {
+        self.epoch.fetch_add(1, SeqCst);
+        *self.doubted.lock() = Some(Instant::now());
+    }
+
+    /// Whether a question that had no answer says that the store is not there to be asked about it: it may be back since,
+    /// if somebody knew of a change later.
+    fn is_in_vain(&self, begun: Instant) -> bool {
+        self.doubted.lock().is_none_or(|doubted| begun >= doubted)
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -162,20 +186,23 @@ impl OriginFiles {
         let epoch = shared.epoch.load(SeqCst);
         if let Some(Answer { properties, at, epoch: asked_in }) = &*known {
             let is_fresh = *asked_in == epoch && at.is_some_and(|at| at.elapsed() < self.fresh);
-            let in_vain = || shared.failed.lock().is_some() || self.absence.is_away();
+            let failed = shared.failed.lock().as_ref().map(|failed| failed.begun);
+            let in_vain =
+                || [failed, self.absence.asked()].into_iter().flatten().any(|b| shared.is_in_vain(b));
             if is_fresh || in_vain() {
                 if !is_fresh {
                     self.look_again(key, &shared);
                 }
                 return Ok(Some(self.identified(key, properties)));
             }
-        } else if let Some((at, message)) = &*shared.failed.lock()
-            && *at >= came
+        } else if let Some(failed) = &*shared.failed.lock()
+            && failed.at >= came
         {
-            return Err(RemoteError::Unavailable { message: message.clone() });
+            return Err(RemoteError::Unavailable { message: failed.why.clone() });
         }
+        let begun = Instant::now();
         let asked = self.ask(key).await;
-        let settled = self.settle(key, &shared, &mut known, epoch, asked);
+        let settled = self.settle(key, &shared, &mut known, (epoch, begun), asked);
         drop(known);
         self.concluded(key, settled?).await
     }
@@ -193,7 +220,7 @@ impl OriginFiles {
             drop(known);
             return self.object(key).await.map(|found| found.map(|(id, _)| id));
         }
-        let epoch = shared.epoch.load(SeqCst);
+        let (epoch, begun) = (shared.epoch.load(SeqCst), Instant::now());
         let number = (size - 1) / self.cache.block_bytes();
         let start = number * self.cache.block_bytes();
         let (asked, body) = match self.ask_with(key, start..size).await {
@@ -202,7 +229,7 @@ impl OriginFiles {
             Err(RemoteError::Refused { .. }) => (self.ask(key).await, None),
             Err(e) => (Err(e), None),
         };
-        let settled = self.settle(key, &shared, &mut known, epoch, asked);
+        let settled = self.settle(key, &shared, &mut known, (epoch, begun), asked);
         drop(known);
         let found = self.concluded(key, settled?).await?.map(|(id, _)| id);
         if let Some((id, body)) = found.as_ref().zip(body) {
@@ -236,9 +263,9 @@ impl OriginFiles {
         let (this, shared, key) = (self.clone(), shared.clone(), key.to_owned());
         tokio::spawn(async move {
             let _turn = turn;
-            let epoch = shared.epoch.load(SeqCst);
+            let when = (shared.epoch.load(SeqCst), Instant::now());
             let asked = this.ask(&key).await;
-            let settled = this.settle(&key, &shared, &mut *shared.answer.lock().await, epoch, asked);
+            let settled = this.settle(&key, &shared, &mut *shared.answer.lock().await, when, asked);
             if let Ok(settled) = settled {
                 let _nobody_waits = this.concluded(&key, settled).await;
             }
@@ -249,13 +276,13 @@ impl OriginFiles {
         tokio::time::timeout(PATIENCE, self.store.head(key)).await.unwrap_or_else(late)
     }
 
-    /// What is known of an object after the store was asked, in this epoch.
+    /// What is known of an object after the store was asked, in this epoch and from that moment on.
     fn settle(
         &self,
         key: &str,
         shared: &Arc<Known>,
         known: &mut Option<Answer>,
-        epoch: u64,
+        (epoch, begun): (u64, Instant),
         asked: Result<Properties, RemoteError>,
     ) -> Result<Settled, RemoteError> {
         let (before, found) = match asked {
@@ -271,8 +298,8 @@ impl OriginFiles {
                 (known.take(), None)
             }
             Err(e) if e.is_transient() => {
-                self.absence.unanswered(key);
-                *shared.failed.lock() = Some((Instant::now(), e.to_string()));
+                self.absence.unanswered(key, begun);
+                *shared.failed.lock() = Some(Failed { begun, at: Instant::now(), why: e.to_string() });
                 if known.is_none() {
                     *known = self.recall(key);
                 }
@@ -319,21 +346,21 @@ impl OriginFiles {
     /// Any of them may be another version by now: the store is asked again.
     pub fn forget_all(&self) {
         for (_, known) in self.known.lock().iter() {
-            known.epoch.fetch_add(1, SeqCst);
+            known.doubt();
         }
     }
 
     /// It turned out to be another version by now: the store is asked again.
     pub fn forget(&self, key: &str) {
         if let Some(known) = self.known.lock().get(key) {
-            known.epoch.fetch_add(1, SeqCst);
+            known.doubt();
         }
     }
 
     /// The same of all whose keys begin so.
     pub fn forget_below(&self, prefix: &str) {
         for (_, known) in self.known.lock().iter().filter(|(key, _)| key.starts_with(prefix)) {
-            known.epoch.fetch_add(1, SeqCst);
+            known.doubt();
         }
     }
 

@@ -1,5 +1,6 @@
 //! [`Absence`]: whether a store is taken to be away.
 use crate::sync::Mutex;
+use std::time::Instant;
 
 /// One object for which there is no answer says something of that object. Two of them, with no answer in between,
 /// say that the store is away, until there is an answer to anything.
@@ -10,13 +11,16 @@ pub(super) struct Absence(Mutex<State>); // owner of the lock
 struct State {
     /// Of which object there was no answer last, since there was one of any.
     unanswered: Option<Box<str>>,
+    /// When it was asked for that.
+    asked: Option<Instant>,
     is_away: bool,
 }
 
 impl Absence {
-    /// There was no answer about this object.
-    pub(super) fn unanswered(&self, key: &str) {
+    /// There was no answer about this object, for which the store was asked then.
+    pub(super) fn unanswered(&self, key: &str, asked: Instant) {
         let mut state = self.0.lock();
+        state.asked = state.asked.max(Some(asked));
         state.is_away |= state.unanswered.as_deref().is_some_and(|other| other != key);
         state.unanswered = Some(key.into());
     }
@@ -26,8 +30,10 @@ impl Absence {
         *self.0.lock() = State::default();
     }
 
-    pub(super) fn is_away(&self) -> bool {
-        self.0.lock().is_away
+    /// If it is taken to be away, when it was asked last in vain.
+    pub(super) fn asked(&self) -> Option<Instant> {
+        let state = self.0.lock();
+        state.asked.filter(|_| state.is_away)
     }
 }
 
@@ -37,19 +43,19 @@ mod tests {
 
     #[test]
     fn one_object_is_not_the_store() {
-        let absence = Absence::default();
-        absence.unanswered("a");
-        absence.unanswered("a");
-        assert!(!absence.is_away());
-        absence.unanswered("b");
-        assert!(absence.is_away());
-        absence.unanswered("b");
-        assert!(absence.is_away());
+        let (absence, now) = (Absence::default(), Instant::now());
+        absence.unanswered("a", now);
+        absence.unanswered("a", now);
+        assert!(!absence.asked().is_some());
+        absence.unanswered("b", now);
+        assert!(absence.asked().is_some());
+        absence.unanswered("b", now);
+        assert!(absence.asked().is_some());
         absence.answered();
-        assert!(!absence.is_away());
-        absence.unanswered("b");
+        assert!(!absence.asked().is_some());
+        absence.unanswered("b", now);
         absence.answered();
-        absence.unanswered("a");
-        assert!(!absence.is_away(), "there was an answer in between");
+        absence.unanswered("a", now);
+        assert!(!absence.asked().is_some(), "there was an answer in between");
     }
 }

@@ -12,6 +12,7 @@ struct Site {
     files: Arc<OriginFiles>,
     counters: Arc<Counters>,
     away: Arc<AtomicBool>,
+    memory: Arc<MemoryStore>,
     bytes: Bytes,
     _dir: tempfile::TempDir,
 }
@@ -25,7 +26,7 @@ impl Site {
         }
         let (counters, away) = (Arc::<Counters>::default(), Arc::<AtomicBool>::default());
         let is_away = away.clone();
-        let faulty: Store = Arc::new(Faulty::new(memory, move |_| match is_away.load(SeqCst) {
+        let faulty: Store = Arc::new(Faulty::new(memory.clone(), move |_| match is_away.load(SeqCst) {
             true => Fault::FailBefore(RemoteError::Unavailable { message: "away".into() }),
             false => Fault::None,
         }));
@@ -35,7 +36,7 @@ impl Site {
         let cache = Cache::open(config).await.expect("cache");
         let origin = Arc::new(StoreOrigin::new(store.clone()));
         let files = Arc::new(OriginFiles::new(cache, store, origin, Duration::from_secs(3600)));
-        Self { files, counters, away, bytes, _dir: dir }
+        Self { files, counters, away, memory, bytes, _dir: dir }
     }
 
     /// How often the store was asked what an object is, and for bytes of one.
@@ -98,4 +99,26 @@ async fn a_store_that_is_away_says_nothing_of_what_is_stated() {
     // What is known is given to all while it is away.
     site.away.store(true, SeqCst);
     assert_eq!(site.files.stated("large", SIZE).await.expect("answers"), Some(id));
+}
+
+/// Who says that an object is another one by now knew that later than the store was last asked in vain.
+#[tokio::test]
+async fn what_is_doubted_after_an_outage_is_asked_for() {
+    let site = Site::new().await;
+    for key in ["large", "small"] {
+        site.files.object(key).await.expect("answers").expect("is there");
+    }
+    site.away.store(true, SeqCst);
+    site.files.forget_all();
+    for key in ["large", "small"] {
+        assert!(site.files.object(key).await.expect("it is known").is_some());
+    }
+    let asked = site.asked();
+    assert!(site.files.object("large").await.expect("it is known").is_some());
+    assert_eq!(site.asked(), asked, "nobody waits for a store that is away");
+    site.away.store(false, SeqCst);
+    site.memory.put("large", Bytes::from_static(b"another one"), Condition::Always).await.expect("puts");
+    site.files.forget_below("larg");
+    let (id, _) = site.files.object("large").await.expect("answers").expect("is there");
+    assert_eq!(id.size, 11);
 }

@@ -187,9 +187,10 @@ async fn who_is_not_the_catalog_cannot_say_that_a_table_is_gone() {
 async fn no_token_is_no_drop() {
     let (catalog, state) = catalog(&[("credential", "me:s&cret")]).await;
     let known = [(table("t/1"), catalog.load(&table("t/1")).await.unwrap().token)];
-    let mut state_now = state.lock();
-    (state_now.good, state_now.away) = (Some("another".into()), Some("<html>no route</html>"));
-    drop(state_now);
+    {
+        let mut state = state.lock();
+        (state.good, state.away) = (Some("another".into()), Some("<html>no route</html>"));
+    }
     let changes = catalog.poll(&known).await.unwrap();
     assert!(changes.changes.is_empty() && changes.failed[0].1.is_transient(), "{changes:?}");
 }

@@ -46,16 +46,16 @@ mod tests {
         let (absence, now) = (Absence::default(), Instant::now());
         absence.unanswered("a", now);
         absence.unanswered("a", now);
-        assert!(!absence.asked().is_some());
+        assert!(absence.asked().is_none());
         absence.unanswered("b", now);
         assert!(absence.asked().is_some());
         absence.unanswered("b", now);
         assert!(absence.asked().is_some());
         absence.answered();
-        assert!(!absence.asked().is_some());
+        assert!(absence.asked().is_none());
         absence.unanswered("b", now);
         absence.answered();
         absence.unanswered("a", now);
-        assert!(!absence.asked().is_some(), "there was an answer in between");
+        assert!(absence.asked().is_none(), "there was an answer in between");
     }
 }

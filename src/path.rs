@@ -113,6 +113,19 @@ impl RelPath {
         Self(bytes.into())
     }
 
+    /// The entry that these names lead to from this directory, one below the other.
+    #[must_use]
+    pub fn join_all<'a>(&self, names: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let mut bytes = self.0.to_vec();
+        for name in names {
+            if !bytes.is_empty() {
+                bytes.push(b'/');
+            }
+            bytes.extend_from_slice(name);
+        }
+        Self(bytes.into())
+    }
+
     /// Whether this path is `dir` or below it.
     pub fn starts_with(&self, dir: &Self) -> bool {
         dir.is_root()

@@ -100,28 +100,7 @@ fn what_others_put_into_a_directory_that_was_removed_here_stays() {
     }
 }
 
-/// SEMANTICS, Writers: "So does the one that a mount with unsaved changes finds at its start".
-#[test]
-fn what_a_start_merges_can_be_had_as_the_other_machine_left_it() {
-    for broken in [false, true] {
-        let mut lab = two_versions_behind(
-            &["--on-conflict", "merge", "--scan", "always"],
-            |dir| fs::write(dir.join("a"), "a, here").unwrap(),
-            |dir| fs::write(dir.join("a"), "a, elsewhere").unwrap(),
-        );
-        if broken {
-            lab.break_off(&lab.layer_files()[0]);
-        }
-        lab.mount();
-        lab.flush();
-        assert_eq!(newest(&lab, "a").as_deref(), Some("a, here"), "broken off: {broken}");
-        let theirs = fs::read_to_string(lab.restored(Some("before-merge-3")).join("a"));
-        assert_eq!(theirs.ok().as_deref(), Some("a, elsewhere"), "broken off: {broken}");
-    }
-}
-
-/// SEMANTICS, Writers: "With `--on-conflict merge` changes of different paths are both in the next version". Of what was not
-/// here at all: it was named, moved or changed, and not removed.
+/// The same of what was not here at all: it was named, moved or changed, and not removed.
 #[test]
 fn what_is_not_here_and_was_moved_is_not_removed_by_a_merge() {
     for killed in [false, true] {

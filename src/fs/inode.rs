@@ -314,7 +314,7 @@ impl Inode {
             }
             link = parent.links.lock().last().cloned()?;
         }
-        Some(names.iter().rev().fold(RelPath::root(), |path, name| path.join(name.to_bytes())))
+        Some(RelPath::root().join_all(names.iter().rev().map(|name| name.to_bytes())))
     }
 
     /// The directory that holds its last known name.

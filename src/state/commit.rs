@@ -293,9 +293,6 @@ struct State {
     /// After a merge: what the remote has, which is more.
     line: Option<Line>,
     tag: Option<Tag>,
-    /// A version of another writer that is in our tree but for what was changed here meanwhile: the next commit gives it
-    /// a tag, by which the other side of that can be restored.
-    overlapped: Option<VersionId>,
     /// The end of the last commit is not known.
     unsettled: bool,
     /// Nobody could read what the remote has: until a commit proves that it had nothing, a lost race is the end.

@@ -221,9 +221,6 @@ impl Start<'_> {
             .collect::<Result<_, _>>()?;
         let merges = self.merges(begun);
         let removed = if merges { self.removed_here(locks, local, begun)? } else { Vec::new() };
-        if let Some(head) = opening.head.as_ref().filter(|_| merges && !local.is_empty()) {
-            committer.overlaps(head.version);
-        }
         let mut found = self.restore(runtime, opening, locks, false, Some(local.clone()), begun)?;
         let mut gone = Vec::new();
         for path in before.iter().rev() {

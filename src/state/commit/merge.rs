@@ -85,7 +85,8 @@ impl Committer {
         let mut base = theirs.clone();
         let tag = (!overlapping.is_empty()).then(|| format!("{OVERLAP_TAG}{}", theirs.version));
         if let Some(tag) = &tag {
-            if !make_room(&mut base) {
+            make_room(&mut base);
+            if base.tags.len() >= head::TAGS_MAX {
                 return Ok(None); // it could not be found again
             }
             base = base.tagged(tag, Some(theirs.version), stored.clone());
@@ -97,17 +98,8 @@ impl Committer {
     }
 }
 
-/// Gives the next version a tag for one that it overlaps, if there is such.
-pub(super) fn tag_overlapped(head: &mut Head, overlapped: Option<VersionId>) {
-    if let Some(version) = overlapped.filter(|version| *version <= head.version)
-        && make_room(head)
-    {
-        head.tags.insert(format!("{OVERLAP_TAG}{version}"), version);
-    }
-}
-
-/// The oldest of our own tags go: each keeps a version. Whether there is room for one more.
-fn make_room(head: &mut Head) -> bool {
+/// The oldest of our own tags go: each keeps a version.
+fn make_room(head: &mut Head) {
     let ours =
         |tag: &String| tag.strip_prefix(OVERLAP_TAG).is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
     let mut tags: Vec<(VersionId, String)> =
@@ -117,5 +109,4 @@ fn make_room(head: &mut Head) -> bool {
     for (_, tag) in tags.drain(..excess) {
         head.tags.remove(&tag);
     }
-    head.tags.len() < head::TAGS_MAX
 }

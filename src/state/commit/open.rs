@@ -40,7 +40,6 @@ impl State {
             head: None,
             line: None,
             tag: None,
-            overlapped: None,
             unsettled: true,
             unread: false,
             next_look: NextLook::default(),
@@ -157,11 +156,6 @@ impl Committer {
             (None, None) => 0,
         };
         (state.head, state.tag, state.line) = (head, tag, None);
-    }
-
-    /// Of what is in this version some was changed here before it was known: the next commit gives it a tag.
-    pub fn overlaps(&self, version: VersionId) {
-        self.state.lock().overlapped = Some(version);
     }
 
     /// The backing stays at the older version the records describe, although `newest` is there: the

@@ -33,6 +33,8 @@ mod layer_index;
 mod layer_reader;
 #[path = "../fuzz/fuzz_targets/orc_deletes.rs"]
 mod orc_deletes;
+#[path = "../fuzz/fuzz_targets/predicate.rs"]
+mod predicate;
 #[path = "../fuzz/fuzz_targets/redis_value.rs"]
 mod redis_value;
 #[path = "../fuzz/fuzz_targets/table_pins.rs"]
@@ -85,6 +87,7 @@ targets! {
     layer_index,
     layer_reader,
     orc_deletes,
+    predicate,
     redis_value,
     table_pins,
     table_remembered,
@@ -128,9 +131,18 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
             .unwrap()
             .map(|entry| std::fs::read(entry.unwrap().path()).unwrap())
             .collect(),
+        "predicate" => PREDICATES.iter().map(|text| text.as_bytes().to_vec()).collect(),
         _ => vec![Vec::new()],
     }
 }
+
+/// On the columns that the target knows.
+const PREDICATES: [&str; 4] = [
+    "a AND NOT b >= -12 OR c < 1.5e3 AND d IN (1, 2.50, -3)",
+    "(e BETWEEN DATE '2026-01-31' AND '2026-02-01') AND f != '12:00:00' OR g = TIMESTAMP '2026-01-31 12:00:00'",
+    "i LIKE 'it''s%' AND h > '2026-01-31T12:00:00Z' AND k = X'00FF'",
+    "\"j\" = 'f79c3e09-677c-4bbd-a479-3f349cb785e7' AND i IS NOT NULL AND i NOT IN ('', 'x')",
+];
 
 /// Files of these kinds of the tables that the tests have.
 fn of_tables(extensions: &[&str]) -> Vec<Vec<u8>> {

@@ -386,10 +386,17 @@ async fn a_list_of_many_comes_in_pages() {
 async fn keys_that_leave_the_store_are_refused() {
     for Target { name, store, .. } in &targets().await {
         for key in ["", "/abs", "../up", "a//b", "a/", ".icecache.lock", "a\0b"] {
-            assert_error!(store.get(key).await, Refused, "{name} {key:?}");
+            // A bucket may have any key that others have written: those are looked for.
+            let is_ours = key.is_empty() || ["memory", "directory"].contains(&name.as_str());
+            if is_ours {
+                assert_error!(store.get(key).await, Refused, "{name} {key:?}");
+                assert_error!(store.head(key).await, Refused, "{name} {key:?}");
+            } else {
+                assert!(store.get(key).await.is_err(), "{name} {key:?}");
+                assert!(store.head(key).await.is_err(), "{name} {key:?}");
+            }
             assert_error!(store.put(key, Bytes::new(), Condition::Always).await, Refused, "{name} {key:?}");
             assert!(store.upload(key, Condition::Always).await.is_err(), "{name} {key:?}");
-            assert_error!(store.head(key).await, Refused, "{name} {key:?}");
             assert_error!(store.delete(key).await, Refused, "{name} {key:?}");
         }
     }

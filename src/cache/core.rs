@@ -259,13 +259,14 @@ impl Core {
     pub fn stats(&self) -> Stats {
         let mut totals = self.meters.totals();
         totals.journal_errors = self.ledger.failures();
-        Stats {
-            filling: self.fillings.lock().len() as u64,
-            fetching: *self.fetching.borrow(),
-            checked: *self.checked.borrow(),
-            settled: *self.checked.borrow() == CHECKS,
-            ..Stats::new(totals, self.budget.used(), self.budget.limits())
-        }
+        // One after the other, none held while the next is taken: what a watch holds cannot be borrowed twice by one
+        // who keeps the first, as a writer between the two waits for it and is waited for.
+        let filling = self.fillings.lock().len() as u64;
+        let fetching = *self.fetching.borrow();
+        let checked = *self.checked.borrow();
+        let settled = checked == CHECKS;
+        let stats = Stats::new(totals, self.budget.used(), self.budget.limits());
+        Stats { filling, fetching, checked, settled, ..stats }
     }
 
     /// Tells the subscribers of something that was asked for.
@@ -287,5 +288,43 @@ fn cause_of(short: Short) -> Cause {
         Short::Bytes => Cause::Bytes,
         Short::Entries => Cause::Entries,
         Short::Free => Cause::Free,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cache::Cache;
+    use super::super::config::Config;
+    use crate::journal::MemoryJournal;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+    use std::time::Duration;
+
+    /// Both hold for good what the other waits for, if who looks borrows what the check reports twice at once.
+    #[tokio::test]
+    async fn who_looks_at_the_counters_and_who_reports_never_wait_for_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open_on(Config::new(dir.path()), Arc::new(MemoryJournal::new())).await.unwrap();
+        cache.settled().await;
+        let ended = Arc::new(AtomicBool::new(false));
+        let (core, over) = (cache.core.clone(), ended.clone());
+        let reports = std::thread::spawn(move || {
+            let mut n = 0;
+            while !over.load(Relaxed) {
+                n += 1;
+                core.checked.send_replace(n);
+                core.fetching.send_replace(u64::from(n));
+            }
+        });
+        let (done, looked) = std::sync::mpsc::channel();
+        let core = cache.core.clone();
+        let _left_behind_if_it_waits = std::thread::spawn(move || {
+            (0..200_000).for_each(|_| drop(std::hint::black_box(core.stats())));
+            done.send(())
+        });
+        let looks = looked.recv_timeout(Duration::from_secs(60));
+        ended.store(true, Relaxed);
+        assert!(looks.is_ok(), "a look that waits for good");
+        reports.join().unwrap();
     }
 }

@@ -100,6 +100,49 @@ fn what_others_put_into_a_directory_that_was_removed_here_stays() {
     }
 }
 
+/// SEMANTICS, Writers: "So does the version that a mount with unsaved changes finds at its start, if both changed the same".
+#[test]
+fn what_a_start_merges_can_be_had_as_the_other_machine_left_it() {
+    type Change = fn(&Path);
+    let write: Change = |dir| fs::write(dir.join("a"), "a, here").unwrap();
+    let remove: Change = |dir| fs::remove_file(dir.join("a")).unwrap();
+    let restrict: Change =
+        |dir| fs::set_permissions(dir.join("a"), fs::Permissions::from_mode(0o600)).unwrap();
+    let add: Change = |dir| fs::write(dir.join("new"), "new, here").unwrap();
+    let others: Change = |dir| fs::write(dir.join("a"), "a, elsewhere").unwrap();
+    let other: Change = |dir| fs::write(dir.join("b"), "b, elsewhere").unwrap();
+    let new: Change = |dir| fs::write(dir.join("new"), "new, elsewhere").unwrap();
+    let cases = [
+        ("written", write, others, false, true),
+        ("written, and the start broke off", write, others, true, true),
+        ("written, and removed elsewhere", write, remove, false, true),
+        ("removed, and written elsewhere", remove, others, false, true),
+        ("with another mode, and written elsewhere", restrict, others, false, true),
+        ("made by both", add, new, false, true),
+        ("written, another one elsewhere", write, other, false, false),
+        ("removed, another one written elsewhere", remove, other, false, false),
+        ("removed by both", remove, remove, false, false),
+        ("made, another one written elsewhere, and the start broke off", add, other, true, false),
+    ];
+    for (case, here, elsewhere, broken, overlap) in cases {
+        let mut lab = two_versions_behind(&["--on-conflict", "merge", "--scan", "always"], here, elsewhere);
+        let theirs = lab.restored(None);
+        if broken {
+            lab.break_off(&lab.layer_files()[0]);
+        }
+        lab.mount();
+        lab.flush();
+        let head: serde_json::Value = serde_json::from_slice(&fs::read(lab.head()).unwrap()).unwrap();
+        let tags: Vec<&String> = head["tags"].as_object().into_iter().flatten().map(|(tag, _)| tag).collect();
+        let expected: &[&str] = if overlap { &["before-merge-3"] } else { &[] };
+        assert_eq!(tags, expected, "{case}");
+        if overlap {
+            let before = Tree::take(&lab.restored(Some("before-merge-3")), KEPT);
+            Tree::take(&theirs, KEPT).assert_same(&before, case);
+        }
+    }
+}
+
 /// The same of what was not here at all: it was named, moved or changed, and not removed.
 #[test]
 fn what_is_not_here_and_was_moved_is_not_removed_by_a_merge() {

@@ -293,6 +293,8 @@ struct State {
     /// After a merge: what the remote has, which is more.
     line: Option<Line>,
     tag: Option<Tag>,
+    /// A version that is in our tree, but for what was changed both here and there: the next commit gives it a tag.
+    overlapped: Option<VersionId>,
     /// The end of the last commit is not known.
     unsettled: bool,
     /// Nobody could read what the remote has: until a commit proves that it had nothing, a lost race is the end.

@@ -1,6 +1,7 @@
 //! [`Identity`]: what lstat says of a file, and whether two of them mean the same content.
 use crate::clock::Timestamp;
-use rustix::fs::Stat;
+use crate::layer::{Entry, Kind};
+use rustix::fs::{FileType, Stat};
 
 /// One lstat, reduced to what tells a changed file from an unchanged one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -37,8 +38,28 @@ impl Identity {
     }
 
     /// The file type bits of the mode.
-    pub fn file_type(&self) -> rustix::fs::FileType {
-        rustix::fs::FileType::from_raw_mode(self.mode)
+    pub fn file_type(&self) -> FileType {
+        FileType::from_raw_mode(self.mode)
+    }
+
+    /// Whether it may be of what an entry says: type, permissions and owner, and but for directories size and time. Of
+    /// content and of extended attributes it tells nothing; a name of what has several is none of its own.
+    pub fn may_be(&self, entry: &Entry) -> bool {
+        let meta = &entry.meta;
+        let (file_type, size, rdev) = match &entry.kind {
+            Kind::File { size, .. } => (FileType::RegularFile, Some(*size), None),
+            Kind::Directory => (FileType::Directory, None, None),
+            Kind::Symlink { target } => (FileType::Symlink, Some(target.len() as u64), None),
+            Kind::Fifo => (FileType::Fifo, None, None),
+            Kind::CharDevice { rdev } => (FileType::CharacterDevice, None, Some(rdev)),
+            Kind::BlockDevice { rdev } => (FileType::BlockDevice, None, Some(rdev)),
+            Kind::HardLink { .. } | Kind::Whiteout => return false,
+        };
+        self.file_type() == file_type
+            && (self.mode & 0o7777, self.uid, self.gid) == (meta.mode, meta.uid, meta.gid)
+            && (file_type == FileType::Directory || self.mtime == meta.mtime)
+            && size.is_none_or(|size| self.size == size)
+            && rdev.is_none_or(|(major, minor)| self.rdev == rustix::fs::makedev(*major, *minor))
     }
 }
 

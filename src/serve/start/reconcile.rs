@@ -1,5 +1,6 @@
 //! What a start finds on the disk and in the remote becomes one tree: restored, kept, or both.
 mod lazily;
+mod overlap;
 mod restored;
 mod under_way;
 
@@ -24,6 +25,7 @@ use crate::state::restore::{self, Existing, LayerSource, Lenders, Policy, Standi
 use crate::state::scan::scan;
 use crate::state::walindex;
 use crate::sync::Mutex;
+use overlap::Local;
 use restored::Restored;
 use std::collections::HashSet;
 use std::os::fd::AsFd;
@@ -221,7 +223,11 @@ impl Start<'_> {
             .collect::<Result<_, _>>()?;
         let merges = self.merges(begun);
         let removed = if merges { self.removed_here(locks, local, begun)? } else { Vec::new() };
-        let mut found = self.restore(runtime, opening, locks, false, Some(local.clone()), begun)?;
+        let changed = Arc::new(Local::new(local.clone()));
+        let mut found = self.restore(runtime, opening, locks, false, Some(&changed), begun)?;
+        if merges {
+            changed.compare(locks, self.records, (&before, &found), &removed)?;
+        }
         let mut gone = Vec::new();
         for path in before.iter().rev() {
             let ours = local.contains_key(path) || is_below(local, path);
@@ -241,8 +247,11 @@ impl Start<'_> {
         restored::remove_all(locks, &gone, &mut found);
         restored::look_at_linked(locks, &mut found);
         // Recorded as the version has it, so that the next one says that it is gone.
-        removed.iter().rev().for_each(|path| restored::remove(locks, path));
+        removed.iter().rev().for_each(|(path, _)| restored::remove(locks, path));
         self.adopt(committer, opening, found)?;
+        if changed.overlaps() {
+            committer.overlaps();
+        }
         self.settled()?;
         self.look(locks)
     }
@@ -260,7 +269,7 @@ impl Start<'_> {
         opening: &Opening,
         locks: &Locks,
         empty: bool,
-        local: Option<Marks>,
+        local: Option<&Arc<Local>>,
         begun: Option<&Restoring>,
     ) -> Result<Restored> {
         let found: Arc<Mutex<Restored>> = Arc::default();
@@ -274,12 +283,13 @@ impl Start<'_> {
         let version = opening.head.as_ref().map_or(1, |head| head.version);
         let on_begin = match begun {
             Some(_) => None,
-            None => Some(self.beginning(locks, version, keep_local, local.as_ref())?),
+            None => Some(self.beginning(locks, version, keep_local, local.map(|local| &local.marks))?),
         };
         let then = begun.map(|begun| begun.local.clone());
         // What broke off was never proven.
-        let known = if begun.is_some() { usize::MAX } else { self.known_layers(opening) };
-        let records = self.records.clone();
+        let newer = self.known_layers(opening);
+        let known = if begun.is_some() { usize::MAX } else { newer };
+        let (records, local) = (self.records.clone(), local.cloned());
         let judge = move |path: &RelPath, entry: &Entry, ident: &Identity, layer: usize| {
             let is_file = matches!(entry.kind, Kind::File { .. });
             // Programs may be using it; only versions of before it was left out have one.
@@ -289,11 +299,11 @@ impl Start<'_> {
             let is_clean = if ident.file_type().is_dir() {
                 // What came into it since an earlier start broke off is not listed.
                 let may_go = then.is_none() || matches!(entry.kind, Kind::Directory);
-                may_go && local.as_ref().is_some_and(|marks| !is_marked_within(marks, path))
+                may_go && local.as_ref().is_some_and(|local| !is_marked_within(&local.marks, path))
             } else {
                 // Other names of a file lose it to what comes, which moves its change time: there the scan
                 // before has to do.
-                let untouched = local.as_ref().is_some_and(|marks| !is_marked_within(marks, path));
+                let untouched = local.as_ref().is_some_and(|local| !is_marked_within(&local.marks, path));
                 let unchanged = |record: &Identity| {
                     let ctime = if untouched && is_linked(record) { record.ctime } else { ident.ctime };
                     Identity { ctime, ..*ident }.unchanged_since(record)
@@ -309,6 +319,10 @@ impl Start<'_> {
             let since = then.as_ref().is_some_and(|then| !then.contains_key(path));
             if is_clean || !keep_local || since {
                 return if is_clean { Standing::Saved } else { Standing::Unknown };
+            }
+            if let Some(local) = &local {
+                let record = records.get(path).ok().flatten();
+                local.keeps(path, (entry, layer < newer), record.as_ref(), ident);
             }
             if is_file && ident.file_type().is_file() {
                 return Standing::Wins;

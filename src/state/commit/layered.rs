@@ -76,6 +76,7 @@ impl Committer {
         let (mut attempt, mut merges, mut merged) = (1, 0, None);
         let theirs = loop {
             let mut next = base.next(writer, &host, layer.clone());
+            merge::tag_overlapped(&mut next, state.overlapped);
             self.lighten(&mut next);
             let swapped = match along.take() {
                 Some(along) => {
@@ -88,6 +89,7 @@ impl Committer {
             match swapped? {
                 Swap::Done(tag, there) => {
                     self.promote(&pending, Some(there.map_or(next, |there| *there)), tag).await?;
+                    self.state.lock().overlapped = None;
                     if merged.is_some() {
                         self.remember(since, &plan, &packed.skipped);
                     }

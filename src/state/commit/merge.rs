@@ -85,8 +85,7 @@ impl Committer {
         let mut base = theirs.clone();
         let tag = (!overlapping.is_empty()).then(|| format!("{OVERLAP_TAG}{}", theirs.version));
         if let Some(tag) = &tag {
-            make_room(&mut base);
-            if base.tags.len() >= head::TAGS_MAX {
+            if !make_room(&mut base) {
                 return Ok(None); // it could not be found again
             }
             base = base.tagged(tag, Some(theirs.version), stored.clone());
@@ -98,8 +97,17 @@ impl Committer {
     }
 }
 
-/// The oldest of our own tags go: each keeps a version.
-fn make_room(head: &mut Head) {
+/// Gives a version that the next one overlaps its tag, if there is room for one.
+pub(super) fn tag_overlapped(next: &mut Head, overlapped: Option<VersionId>) {
+    if let Some(version) = overlapped.filter(|version| *version < next.version)
+        && make_room(next)
+    {
+        next.tags.insert(format!("{OVERLAP_TAG}{version}"), version);
+    }
+}
+
+/// The oldest of our own tags go: each keeps a version. Whether there is room for one more.
+fn make_room(head: &mut Head) -> bool {
     let ours =
         |tag: &String| tag.strip_prefix(OVERLAP_TAG).is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
     let mut tags: Vec<(VersionId, String)> =
@@ -109,4 +117,5 @@ fn make_room(head: &mut Head) {
     for (_, tag) in tags.drain(..excess) {
         head.tags.remove(&tag);
     }
+    head.tags.len() < head::TAGS_MAX
 }

@@ -40,6 +40,7 @@ impl State {
             head: None,
             line: None,
             tag: None,
+            overlapped: None,
             unsettled: true,
             unread: false,
             next_look: NextLook::default(),
@@ -156,6 +157,13 @@ impl Committer {
             (None, None) => 0,
         };
         (state.head, state.tag, state.line) = (head, tag, None);
+    }
+
+    /// Of the version that was adopted some was changed here as well, and stays as it is here: the next commit gives that
+    /// version a tag.
+    pub fn overlaps(&self) {
+        let mut state = self.state.lock();
+        state.overlapped = Some(state.version);
     }
 
     /// The backing stays at the older version the records describe, although `newest` is there: the

@@ -9,8 +9,6 @@ use super::*;
 use crate::layer::{Entry, LayerIndex, Row};
 use crate::state::absent::Absent;
 use crate::state::absent::tree::What;
-use crate::state::identity::Identity;
-use rustix::fs::FileType;
 use std::collections::HashMap;
 
 /// How something that a layer has stands to what our tree has.
@@ -99,7 +97,7 @@ fn likeness(
     entry: &Entry,
 ) -> Result<Likeness, JournalError> {
     if let Some(record) = records.get(path)? {
-        return Ok(match is_recorded(&record, entry) {
+        return Ok(match record.may_be(entry) {
             true if entry.meta.xattrs.is_empty() => Likeness::Same,
             true => Likeness::Alike,
             false => Likeness::Different,
@@ -120,23 +118,4 @@ fn likeness(
         }
     });
     Ok(if same { Likeness::Same } else { Likeness::Different })
-}
-
-/// Whether a record is of what an entry says. Of extended attributes it tells nothing.
-fn is_recorded(record: &Identity, entry: &Entry) -> bool {
-    let meta = &entry.meta;
-    let (kind, size, rdev) = match &entry.kind {
-        Kind::File { size, .. } => (FileType::RegularFile, Some(*size), None),
-        Kind::Directory => (FileType::Directory, None, None),
-        Kind::Symlink { target } => (FileType::Symlink, Some(target.len() as u64), None),
-        Kind::Fifo => (FileType::Fifo, None, None),
-        Kind::CharDevice { rdev } => (FileType::CharacterDevice, None, Some(rdev)),
-        Kind::BlockDevice { rdev } => (FileType::BlockDevice, None, Some(rdev)),
-        Kind::HardLink { .. } | Kind::Whiteout => return false,
-    };
-    record.file_type() == kind
-        && (record.mode & 0o7777, record.uid, record.gid) == (meta.mode, meta.uid, meta.gid)
-        && (kind == FileType::Directory || record.mtime == meta.mtime)
-        && size.is_none_or(|size| record.size == size)
-        && rdev.is_none_or(|(major, minor)| record.rdev == rustix::fs::makedev(*major, *minor))
 }

@@ -97,7 +97,8 @@ impl Start<'_> {
         }
         if !absent.unsaved_edits().is_empty() || !absent.moved_incomplete().is_empty() {
             self.status.notice(
-                "what is not here yet stands in layers that no version needs any more, and was moved here since:                  'icecache hydrate' brings it while they last",
+                "what is not here yet stands in layers that no version needs any more, and was moved here since: \
+                 'icecache hydrate' brings it while they last",
             );
             return Ok(None);
         }
@@ -125,13 +126,13 @@ impl Start<'_> {
     }
 
     /// What is marked and was removed here; a start that broke off may have placed it anew since. Not what somebody has
-    /// put there since then.
+    /// put there since then. With what the records say of it.
     pub(super) fn removed_here(
         &self,
         locks: &Locks,
         local: &Marks,
         begun: Option<&Restoring>,
-    ) -> Result<Vec<RelPath>> {
+    ) -> Result<Vec<(RelPath, Option<Identity>)>> {
         let mut backing = Backing::new(locks.backing().as_fd(), None);
         let mut removed = Vec::new();
         for path in local.keys() {
@@ -144,13 +145,15 @@ impl Start<'_> {
                 None => nothing,
             };
             // What has such a record was saved without ever having been here.
-            if !gone || self.records.get(path)?.as_ref().is_some_and(Referred::is_record) {
+            let record = self.records.get(path)?;
+            if !gone || record.as_ref().is_some_and(Referred::is_record) {
                 continue;
             }
-            removed.push(path.clone());
+            removed.push((path.clone(), record));
             // With what was below it; a start that broke off has listed that.
             for item in self.records.below(path).take_while(|_| begun.is_none()) {
-                removed.push(item?.0);
+                let (path, record) = item?;
+                removed.push((path, Some(record)));
             }
         }
         Ok(removed)

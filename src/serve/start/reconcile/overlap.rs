@@ -1,0 +1,93 @@
+//! [`Overlap`]: what was changed both here and elsewhere, at a start that brings both together.
+use super::{Locks, is_below};
+use crate::error::Result;
+use crate::layer::{Entry, Kind};
+use crate::path::RelPath;
+use crate::serve::start::reconcile::restored::Restored;
+use crate::state::backing::Backing;
+use crate::state::dirty::Marks;
+use crate::state::identity::Identity;
+use crate::state::record::Records;
+use crate::sync::Mutex;
+use std::collections::HashSet;
+use std::os::fd::AsFd;
+
+/// What differs from the records here, and whether a newer version has some of it otherwise as well: then that version is
+/// to be had as long as its tag is. Owner of its locks.
+#[derive(Debug)]
+pub struct Local {
+    /// What differs from the records.
+    pub marks: Marks,
+    /// What the version has otherwise and stays as it is.
+    kept: Mutex<HashSet<RelPath>>,
+    overlaps: Mutex<bool>,
+}
+
+impl Local {
+    pub fn new(marks: Marks) -> Self {
+        Self { marks, kept: Mutex::default(), overlaps: Mutex::new(false) }
+    }
+
+    /// Something stays as it is here. `entry`: what the version says of it; `is_newer`: and those before it did not, as
+    /// far as its layers tell; `record`: what our version has, if anything.
+    pub fn keeps(
+        &self,
+        path: &RelPath,
+        (entry, is_newer): (&Entry, bool),
+        record: Option<&Identity>,
+        here: &Identity,
+    ) {
+        self.kept.lock().insert(path.clone());
+        if is_newer && is_overlap(entry, record, here) {
+            *self.overlaps.lock() = true;
+        }
+    }
+
+    /// Looks at what the version does not have, and at what was removed here: with what the records said of that.
+    pub fn compare(
+        &self,
+        locks: &Locks,
+        records: &Records,
+        (before, found): (&[RelPath], &Restored),
+        removed: &[(RelPath, Option<Identity>)],
+    ) -> Result<()> {
+        let mut backing = Backing::new(locks.backing().as_fd(), None);
+        let mut overlaps = removed.iter().any(|(path, was)| {
+            let there = found.get(path);
+            there.is_some_and(|there| was.is_none_or(|was| !is_alike(there, &was)))
+        });
+        let kept = self.kept.lock();
+        let is_lacking = |path: &&RelPath| {
+            let ours = self.marks.contains_key(*path) || is_below(&self.marks, path);
+            ours && !found.contains_key(*path) && !kept.contains(*path)
+        };
+        for path in before.iter().filter(is_lacking) {
+            if overlaps {
+                break;
+            }
+            let (here, was) = (backing.stat(path).ok().flatten(), records.get(path)?);
+            overlaps = here.zip(was).is_some_and(|(here, was)| !is_alike(&here, &was));
+        }
+        *self.overlaps.lock() |= overlaps;
+        Ok(())
+    }
+
+    /// Whether both changed something.
+    pub fn overlaps(&self) -> bool {
+        *self.overlaps.lock()
+    }
+}
+
+/// Whether an entry is neither what the records have nor what is here, and that is not what the records have.
+fn is_overlap(entry: &Entry, record: Option<&Identity>, here: &Identity) -> bool {
+    let is_other = matches!(entry.kind, Kind::File { .. }) || !here.may_be(entry);
+    is_other && record.is_none_or(|record| !record.may_be(entry) && !is_alike(here, record))
+}
+
+/// Whether two say the same of what a version keeps. Whoever adds or removes a name in a directory changes its times, and
+/// means nothing by that.
+fn is_alike(one: &Identity, other: &Identity) -> bool {
+    let of = |i: &Identity| (i.mode, i.uid, i.gid, i.rdev);
+    let is_dir = one.file_type().is_dir();
+    of(one) == of(other) && (is_dir || (one.size, one.mtime) == (other.size, other.mtime))
+}

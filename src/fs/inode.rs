@@ -1,5 +1,6 @@
 //! Inodes: what the kernel knows by number, and where each can be found on the backing now.
 mod descriptors;
+mod known;
 mod lookups;
 mod table;
 

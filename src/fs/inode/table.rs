@@ -1,62 +1,19 @@
 //! [`InodeTable`]: every inode the kernel knows, by number.
 use super::descriptors::{Descriptors, Slot};
-use super::{ABSENT_BASE, ABSENT_DEV, Directory, FOREIGN_BASE, Inode, REUSED_BASE, ROOT_ID, absent_id};
+use super::known::Known;
+use super::{ABSENT_BASE, ABSENT_DEV, Directory, FOREIGN_BASE, Inode, ROOT_ID, absent_id};
 use crate::fs::attr::{Attr, FileKey};
 use crate::path::RelPath;
 use crate::sync::{Mutex, RwLock};
 use rustix::io::Errno;
-use std::borrow::Borrow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ffi::CStr;
-use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 /// `OVERLAYFS_SUPER_MAGIC` of linux/magic.h.
 const OVERLAYFS_SUPER_MAGIC: rustix::fs::FsWord = 0x794c_7630;
-
-/// Inode numbers are well spread already; one multiplication is hash enough.
-#[derive(Debug, Default, Clone)]
-struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-    fn write_u64(&mut self, value: u64) {
-        self.0 = (self.0 ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-}
-
-/// An inode that is found by its number, which it knows itself.
-#[derive(Debug)]
-struct ById(Arc<Inode>);
-
-impl Borrow<u64> for ById {
-    fn borrow(&self) -> &u64 {
-        &self.0.id
-    }
-}
-
-impl Hash for ById {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.id.hash(state);
-    }
-}
-
-impl PartialEq for ById {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.id == other.0.id
-    }
-}
-
-impl Eq for ById {}
 
 /// Every inode the kernel knows. Owner of its lock.
 #[derive(Debug)]
@@ -72,65 +29,6 @@ pub struct InodeTable {
     foreign: Mutex<HashMap<FileKey, u64>>,
 }
 
-#[derive(Debug, Default)]
-struct Known {
-    by_id: HashSet<ById, BuildHasherDefault<IdHasher>>,
-    /// Numbers that files have for as long as the kernel knows them, by what they are on the disk: of those that came
-    /// there meanwhile, and of those that have the place of a deleted one which the kernel knows, too.
-    renumbered: HashMap<FileKey, u64>,
-    /// How many of the latter there were.
-    reused: u64,
-    /// Directories that the kernel has forgotten, but not what is in them: a file that it knows by another name, too.
-    /// Whoever renames one must find the very inode that such a file names as its directory.
-    forgotten: HashMap<FileKey, Weak<Inode>>,
-}
-
-/// When so many are forgotten, those that nothing names any more go.
-const FORGOTTEN_MIN: usize = 1024;
-
-impl Known {
-    fn get(&self, id: u64) -> Option<&Arc<Inode>> {
-        self.by_id.get(&id).map(|found| &found.0)
-    }
-
-    /// Another number for a file than its own, and than any it had.
-    fn renumber(&mut self, key: FileKey) -> u64 {
-        let id = REUSED_BASE + self.reused;
-        self.reused += 1;
-        self.renumbered.insert(key, id);
-        id
-    }
-
-    /// The kernel has forgotten a directory.
-    fn forgets(&mut self, directory: &Arc<Inode>) {
-        if Arc::strong_count(directory) == 1 {
-            return;
-        }
-        if self.forgotten.len() >= FORGOTTEN_MIN && self.forgotten.len() == self.forgotten.capacity() {
-            self.forgotten.retain(|_, directory| directory.strong_count() > 0);
-        }
-        self.forgotten.insert(directory.key(), Arc::downgrade(directory));
-    }
-
-    /// A directory that was forgotten, if something names it still.
-    fn recalls(&mut self, attr: &Attr) -> Option<Arc<Inode>> {
-        let found = if attr.is_dir() { self.forgotten.remove(&attr.key)?.upgrade()? } else { return None };
-        if !found.is(attr) || found.is_dead() {
-            return None;
-        }
-        if found.id != attr.key.ino && found.native {
-            self.renumbered.insert(attr.key, found.id);
-        }
-        self.put(&found);
-        Some(found)
-    }
-
-    /// Takes the place of another one of its number.
-    fn put(&mut self, inode: &Arc<Inode>) {
-        self.by_id.replace(ById(inode.clone()));
-    }
-}
-
 impl InodeTable {
     /// A table that knows only the root. At most so many other directories are open at a time.
     pub fn new(root: OwnedFd, open_max: usize) -> io::Result<Self> {
@@ -140,8 +38,7 @@ impl InodeTable {
         let root_dir = Arc::new(root);
         let directory = Directory::new(Slot::pinned(root_dir.clone()), &descriptors);
         let inode = Arc::new(Inode::new(ROOT_ID, &attr, true, Some(directory), 1));
-        let mut known = Known::default();
-        known.by_id.reserve(1024);
+        let mut known = Known::new();
         known.put(&inode);
         let keeps_births = rustix::fs::fstatfs(&root_dir)?.f_type != OVERLAYFS_SUPER_MAGIC;
         let (known, foreign) = (RwLock::new(known), Mutex::default());
@@ -177,10 +74,8 @@ impl InodeTable {
         if key.dev == ABSENT_DEV {
             return absent_id(key.ino as u32);
         }
-        if !known.renumbered.is_empty()
-            && let Some(id) = known.renumbered.get(&key)
-        {
-            return *id;
+        if let Some(id) = known.renumbered(key) {
+            return id;
         }
         if key.dev == self.root.dev && key.ino > ROOT_ID && key.ino < ABSENT_BASE {
             return key.ino;
@@ -257,8 +152,7 @@ impl InodeTable {
                 inode.open.lock().unasked = unasked;
             }
         }
-        known.put(&inode);
-        known.renumbered.insert(attr.key, id);
+        known.arrived(&inode);
     }
 
     /// The kernel dropped `count` lookups.
@@ -266,27 +160,13 @@ impl InodeTable {
         if id == ROOT_ID {
             return;
         }
-        let gone = {
-            let mut known = self.known.write();
-            let Some(inode) = known.get(id) else { return };
-            let gone =
-                if inode.lookups.forget(count) { known.by_id.take(&id).map(|found| found.0) } else { None };
-            if let Some(inode) = &gone {
-                if known.renumbered.get(&inode.key()) == Some(&id) {
-                    known.renumbered.remove(&inode.key());
-                }
-                if inode.is_dir() {
-                    known.forgets(inode);
-                }
-            }
-            gone
-        };
+        let gone = self.known.write().forget(id, count);
         drop(gone); // closes a directory's descriptor outside the lock
     }
 
     /// How many inodes the kernel knows.
     pub fn len(&self) -> usize {
-        self.known.read().by_id.len()
+        self.known.read().len()
     }
 
     /// Never true: the root is always known.
@@ -466,7 +346,7 @@ mod tests {
         file.remove_link(id, c"b");
         drop(y);
         table.forget(id, 1);
-        assert!(table.known.read().forgotten.is_empty());
+        assert_eq!(table.known.read().remembered(), 0);
     }
 
     #[test]

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 /// How the names begin that things have before they take another one's place; the number of the process follows.
 const TEMPORARY: &str = ".icecache-";
 
-/// Whether this is such a name, and of no process that lives: it was killed.
+/// Whether this is such a name, and of no other process that lives: it was killed. Of this one's number one is as well, if
+/// this one has made none yet: the first process of a container has the number of the one before.
 pub(crate) fn is_left_over(name: &[u8]) -> bool {
     let Ok(name) = std::str::from_utf8(name) else { return false };
     let parts = name.strip_prefix(TEMPORARY).and_then(|rest| rest.strip_suffix('~')?.split_once('-'));
@@ -18,7 +19,7 @@ pub(crate) fn is_left_over(name: &[u8]) -> bool {
     let number = |text: &str| i32::from_str_radix(text, 16).ok().filter(|n| *n >= 0);
     let Some((process, _)) = number(process).zip(number(count)) else { return false };
     let Some(process) = rustix::process::Pid::from_raw(process) else { return false };
-    rustix::process::test_kill_process(process) == Err(Errno::SRCH)
+    process == rustix::process::getpid() || rustix::process::test_kill_process(process) == Err(Errno::SRCH)
 }
 
 /// Makes entries; shared by all writing threads.

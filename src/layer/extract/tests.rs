@@ -105,6 +105,20 @@ fn nothing_is_written_through_a_symbolic_link() {
 }
 
 #[test]
+fn names_of_processes_that_ended_are_left_over() {
+    let mut ended = Command::new("true").spawn().expect("true");
+    let gone = ended.id();
+    ended.wait().expect("ends");
+    let name = |process: u32| format!(".icecache-{process:x}-3~");
+    assert!(is_left_over(name(gone).as_bytes()));
+    assert!(is_left_over(name(std::process::id()).as_bytes()), "as the first process of a container");
+    assert!(!is_left_over(name(std::os::unix::process::parent_id()).as_bytes()), "it may be at work");
+    for other in [".icecache-1~", ".icecache--3~", ".icecache-zz-3~", ".icecache-1-3", "icecache-1-3~"] {
+        assert!(!is_left_over(other.as_bytes()), "{other}");
+    }
+}
+
+#[test]
 fn a_directory_entry_over_a_link_replaces_the_link() {
     let dir = tempfile::tempdir().expect("directory");
     let outside = tempfile::tempdir().expect("directory");

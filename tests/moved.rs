@@ -379,3 +379,38 @@ fn a_directory_with_the_number_of_a_moved_one_is_another() {
     expected.assert_same(&Tree::take(&lab.checkout(&version), TIMELESS), "the version");
     expected.assert_same(&Tree::take(&lab.dir(), TIMELESS), "the tree");
 }
+
+/// Whoever plans a version looks at directories by names that others change meanwhile.
+#[test]
+fn a_directory_is_renamed_back_and_forth_while_versions_are_made() {
+    let setup = Setup::mode(Mode::Passthrough).with(&["--no-prefetch"]).flushing("10ms", "20ms");
+    let (mut lab, _) = Lab::arrived(setup, |dir| {
+        fs::create_dir_all(dir.join("big/s")).unwrap();
+        fs::create_dir(dir.join("apart")).unwrap();
+        for n in 0..1500 {
+            fs::write(dir.join(format!("big/{n}")), n.to_string()).unwrap();
+        }
+        for name in ["big/s/x", "apart/y"] {
+            fs::write(dir.join(name), name).unwrap();
+        }
+    });
+    let (dir, mut renames) = (lab.dir(), 0);
+    let version = || lab.status()["version"].as_str().unwrap().parse::<u64>().unwrap();
+    let first = version();
+    for n in 0..1500 {
+        fs::read(dir.join(format!("big/{n}"))).unwrap();
+    }
+    let before = Tree::take(&dir, TIMELESS);
+    while renames < 20 || version() < first + 6 {
+        for _ in 0..20 {
+            fs::rename(dir.join("big"), dir.join("large")).unwrap();
+            fs::rename(dir.join("large"), dir.join("big")).unwrap();
+        }
+        renames += 1;
+        assert!(renames < 3000, "no versions are made");
+    }
+    lab.flush();
+    before.assert_same(&Tree::take(&lab.restored(None), TIMELESS), "the newest version");
+    lab.elsewhere();
+    before.assert_same(&Tree::take(&lab.dir(), TIMELESS), "elsewhere");
+}

@@ -55,6 +55,12 @@ impl<'a> Backing<'a> {
         Ok((ident.file_type() != FileType::Socket).then_some(ident))
     }
 
+    /// The next look goes by names from the root on: the directory that was opened last may have another name by now, or
+    /// none.
+    pub(crate) fn look_anew(&mut self) {
+        self.last = None;
+    }
+
     /// The names in a directory, sorted; `None` if it is no directory any more.
     pub(crate) fn list(&mut self, path: &RelPath) -> io::Result<Option<Vec<Vec<u8>>>> {
         let Some(fd) = self.directory(path)? else { return Ok(None) };

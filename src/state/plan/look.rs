@@ -312,6 +312,8 @@ impl<'a> Look<'a> {
         if self.records.absent().is_none() {
             return Ok(false);
         }
+        // By a directory that has moved away since it would stand there for ever, and never be found when it is walked.
+        self.backing.look_anew();
         match self.stat(path) {
             Ok(Some(ident)) => self.present(path, &ident, Extent::Subtree).map(|()| true),
             Ok(None) => Ok(false),

@@ -1,6 +1,6 @@
 //! [`Run`]: one restore, on its blocking thread.
 use super::existing::{Ground, Weighed};
-use super::fetch::{Fetched, Source};
+use super::fetch::{AHEAD_MAX, Fetched, Source};
 use super::lenders::Want;
 use super::logs::Logs;
 use super::passing::Passing;
@@ -21,8 +21,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use uuid::Uuid;
 
-/// The most layers whose bytes are under way: with [`AHEAD_MAX`](super::fetch::AHEAD_MAX) this bounds memory.
-const LAYERS_AHEAD: usize = 4;
+/// The most layers whose bytes are under way: as many as a chain has by default, since most of them are small and each is
+/// a wait for the store.
+const LAYERS_AHEAD: usize = 16;
+/// The most bytes that are under way in all of them: this bounds memory.
+const BYTES_AHEAD: u64 = 4 * AHEAD_MAX as u64;
 /// The most restored paths handed over at once.
 const BATCH_MAX: usize = 1024;
 /// What stands by then is handed over before a file comes that has so many bytes.
@@ -103,10 +106,14 @@ impl Run {
 
     fn every(&mut self, layers: &[LayerSource]) -> Result<(), RestoreError> {
         let mut ahead = VecDeque::new();
-        let mut waiting = layers.iter();
+        let held = |layer: &LayerSource| layer.bytes.min(AHEAD_MAX as u64);
+        let (mut waiting, mut under_way) = (layers.iter().peekable(), 0);
         for (index, layer) in layers.iter().enumerate() {
-            while ahead.len() < LAYERS_AHEAD {
-                let Some(next) = waiting.next() else { break };
+            let fits = |next: &LayerSource, count: usize, bytes: u64| {
+                count == 0 || count < LAYERS_AHEAD && bytes + held(next) <= BYTES_AHEAD
+            };
+            while let Some(next) = waiting.next_if(|next| fits(next, ahead.len(), under_way)) {
+                under_way += held(next);
                 ahead.push_back(self.source.open(next));
             }
             let Some(mut bytes) = ahead.pop_front() else { break };
@@ -122,6 +129,7 @@ impl Run {
                 self.settle(layer, &mut bytes, result)?;
             }
             self.complete(TAPPED_AT_ONCE)?;
+            under_way -= held(layer);
         }
         self.complete(0)?;
         self.policy.begin().map_err(|source| RestoreError::Finish { source })?;

@@ -22,11 +22,22 @@ const ASKED_AT_ONCE: usize = 16;
 /// So many cached files are listed one by one.
 const FILES_LISTED: usize = 10_000;
 
+fn cannot_tell(why: &str) -> Error {
+    Error::new(ErrorKind::Unavailable, format!("cannot tell which tables there are: {why}"))
+}
+
 impl Lake {
     /// The tables that the catalogs have, in order.
-    pub async fn tables(&self) -> Vec<TableLine> {
+    ///
+    /// # Errors
+    /// None is known, and a catalog does not answer.
+    pub async fn tables(&self) -> Result<Vec<TableLine>> {
         let _stays_as_it_is = self.ask_names().await;
-        self.slots().iter().map(|slot| self.line(slot)).collect()
+        let lines: Vec<_> = self.slots().iter().map(|slot| self.line(slot)).collect();
+        match self.silent().filter(|_| lines.is_empty()) {
+            Some(why) => Err(cannot_tell(&why)),
+            None => Ok(lines),
+        }
     }
 
     fn line(&self, slot: &Slot) -> TableLine {
@@ -63,7 +74,11 @@ impl Lake {
         }
         match found.len() {
             1 => Ok(found.remove(0)),
-            0 => Err(Error::new(ErrorKind::NotFound, format!("no catalog has such a table: {name}"))),
+            0 => match self.silent() {
+                // It may have it.
+                Some(why) => Err(cannot_tell(&why)),
+                None => Err(Error::new(ErrorKind::NotFound, format!("no catalog has such a table: {name}"))),
+            },
             _ => {
                 let paths: Vec<&str> = found.iter().map(|slot| slot.path.as_str()).collect();
                 let message =

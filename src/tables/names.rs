@@ -63,6 +63,8 @@ pub(super) struct Asking {
     last: tokio::sync::Mutex<Option<(Instant, bool)>>,
     /// Since when somebody asks.
     since: Mutex<Option<Instant>>,
+    /// Namespaces of which it could not be told what they have when it was asked last.
+    shut: Mutex<BTreeSet<Vec<String>>>,
 }
 
 /// Somebody asks, for as long as this lives: whoever asks may be given up.
@@ -83,6 +85,16 @@ impl Asking {
     /// How old what is known of it is; it is being asked for while somebody asks.
     pub(super) fn age(&self) -> Duration {
         self.last.try_lock().map_or(Duration::ZERO, |last| last.map_or(Duration::MAX, |(at, _)| at.elapsed()))
+    }
+
+    /// Says of which namespaces nobody can tell what they have, if these are others than before.
+    fn tell_shut(&self, catalog: &str, shut: BTreeSet<Vec<String>>) {
+        let mut told = self.shut.lock();
+        for namespace in shut.difference(&told) {
+            let namespace = namespace.join(".");
+            tracing::warn!(catalog, namespace, "cannot tell which tables there are: those known so far stay");
+        }
+        *told = shut;
     }
 
     /// Whether an answer has not come for so long that nobody else should wait for it.
@@ -131,6 +143,11 @@ impl Lake {
     pub(super) fn doubt(&self, path: &str) -> Option<String> {
         let mut concerned = self.catalogs.iter().filter(|named| self.concerns(named, path));
         concerned.find_map(|named| Some(format!("{}: {}", named.name, named.error()?)))
+    }
+
+    /// Why nobody can tell which tables there are: the first catalog that does not answer.
+    pub(super) fn silent(&self) -> Option<String> {
+        self.catalogs.iter().find_map(|named| Some(format!("{}: {}", named.name, named.error()?)))
     }
 
     pub(super) async fn ask_names_of(&self, number: usize) -> Result<(), CatalogError> {
@@ -203,6 +220,7 @@ impl Lake {
         let named = &self.catalogs[number];
         let (prefix, top) = (self.prefix(named), self.top(named));
         let (mut found, mut folders) = (BTreeSet::new(), BTreeSet::from([top.clone()]));
+        let mut shut = BTreeSet::new();
         for (namespace, tables) in all {
             let levels = namespace.iter().map(|level| mapping::escape_name(level));
             let folder = levels.fold(top.clone(), |folder, level| format!("{folder}/{level}"));
@@ -210,8 +228,18 @@ impl Lake {
                 folders.extend(above(&folder));
                 folders.insert(folder);
             }
-            found.extend(tables);
+            match tables {
+                Some(tables) => found.extend(tables),
+                None => drop(shut.insert(namespace)),
+            }
         }
+        if !shut.is_empty() {
+            // What it had stays, until somebody can tell.
+            let names = self.names.read();
+            let stays = |slot: &&Arc<Slot>| slot.catalog == number && shut.contains(&slot.id.namespace);
+            found.extend(names.tables.values().filter(stays).map(|slot| slot.id.clone()));
+        }
+        named.asking.tell_shut(&named.name, shut);
         self.remember_names_of(number, found.clone()).await;
         let gone = {
             let mut names = self.names.write();

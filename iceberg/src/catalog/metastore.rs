@@ -1,11 +1,10 @@
 //! [`MetastoreCatalog`]: what Glue and Hive have in common, which is Hive's idea of tables: databases of one level, and
 //! tables with parameters. One is Iceberg's if its parameter `table_type` says so; `metadata_location` says where its
 //! metadata is.
-use super::{AT_ONCE, Catalog, CatalogError, Change, Changes, NAMES_MAX};
+use super::{AT_ONCE, Catalog, CatalogError, Change, Changes, NAMES_MAX, Names, names_of};
 use crate::table::{Table, TableId, Token};
 use async_trait::async_trait;
 use futures::stream::{self, StreamExt};
-use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 
 /// The parameter that says what kind of table one is, and what it says of those that count here, in any case.
@@ -39,22 +38,18 @@ pub(super) type Found = HashMap<String, Result<String, CatalogError>>;
 #[derive(Debug)]
 pub(super) struct MetastoreCatalog<M> {
     metastore: M,
-    /// What databases have named before.
-    open: Mutex<HashMap<String, Vec<TableId>>>,
 }
 
 impl<M: Metastore> MetastoreCatalog<M> {
     pub fn new(metastore: M) -> Self {
-        Self { metastore, open: Mutex::default() }
+        Self { metastore }
     }
 
     async fn tables_of(&self, database: &str) -> Result<Vec<TableId>, CatalogError> {
         let mut names = self.metastore.tables(database).await?;
         names.sort();
         let id = |name| TableId { namespace: vec![database.to_owned()], name };
-        let tables: Vec<TableId> = names.into_iter().map(id).collect();
-        self.open.lock().insert(database.to_owned(), tables.clone());
-        Ok(tables)
+        Ok(names.into_iter().map(id).collect())
     }
 }
 
@@ -88,36 +83,17 @@ impl<M: Metastore> Catalog for MetastoreCatalog<M> {
         }
     }
 
-    async fn names(&self) -> Result<Vec<(Vec<String>, Vec<TableId>)>, CatalogError> {
+    async fn names(&self) -> Result<Names, CatalogError> {
         let namespaces = self.namespaces().await?;
-        let all: Vec<_> = stream::iter(namespaces.into_iter().map(|namespace| async move {
+        let listings: Vec<_> = stream::iter(namespaces.into_iter().map(|namespace| async move {
             let tables = self.tables(&namespace).await;
             (namespace, tables)
         }))
         .buffered(AT_ONCE)
         .collect()
         .await;
-        let (mut names, mut shut) = (Vec::with_capacity(all.len() + 1), None);
-        let mut is_open = all.is_empty();
-        for (namespace, tables) in all {
-            let tables = match tables {
-                Err(CatalogError::NotFound { .. }) => Vec::new(), // it went
-                // Somebody else's, among some of ours. Of one that was open before, what is shown stays.
-                Err(error @ (CatalogError::Denied { .. } | CatalogError::Refused { .. })) => {
-                    let known = namespace.first().and_then(|name| self.open.lock().get(name).cloned());
-                    shut = Some(error);
-                    names.push((namespace, known.unwrap_or_default()));
-                    continue;
-                }
-                tables => tables?,
-            };
-            is_open = true;
-            names.push((namespace, tables));
-        }
-        if let Some(error) = shut.filter(|_| !is_open) {
-            return Err(error);
-        }
-        names.push((Vec::new(), Vec::new()));
+        let mut names = names_of(listings)?;
+        names.push((Vec::new(), Some(Vec::new())));
         Ok(names)
     }
 

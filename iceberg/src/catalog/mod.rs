@@ -50,8 +50,35 @@ pub struct Changes {
     pub failed: Vec<(TableId, CatalogError)>,
 }
 
-/// Namespaces with their tables.
-pub type Names = Vec<(Vec<String>, Vec<TableId>)>;
+/// Namespaces with their tables; `None`: what this one has cannot be told now, while others are open.
+pub type Names = Vec<(Vec<String>, Option<Vec<TableId>>)>;
+
+/// Of each namespace its tables, or why nobody can tell. One that is shut, as another team's, hides none of the others.
+///
+/// # Errors
+/// All are shut: the first reason.
+fn names_of(
+    listings: impl IntoIterator<Item = (Vec<String>, Result<Vec<TableId>, CatalogError>)>,
+) -> Result<Names, CatalogError> {
+    let (mut names, mut is_open, mut shut) = (Vec::new(), false, None);
+    for (namespace, tables) in listings {
+        let tables = match tables {
+            Err(CatalogError::NotFound { .. }) => Some(Vec::new()), // it went, or nothing stands at the top
+            Err(error) => {
+                shut.get_or_insert(error);
+                None
+            }
+            Ok(tables) => Some(tables),
+        };
+        // Most catalogs have no tables at the top, and answer that without being asked.
+        is_open |= tables.as_ref().is_some_and(|tables| !namespace.is_empty() || !tables.is_empty());
+        names.push((namespace, tables));
+    }
+    match shut {
+        Some(error) if !is_open => Err(error),
+        _ => Ok(names),
+    }
+}
 
 /// Who says which tables there are, and which version of each is the current one.
 #[async_trait]
@@ -64,15 +91,12 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
     async fn names(&self) -> Result<Names, CatalogError> {
         let mut namespaces = self.namespaces().await?;
         namespaces.push(Vec::new());
-        let mut names = Vec::with_capacity(namespaces.len());
+        let mut listings = Vec::with_capacity(namespaces.len());
         for namespace in namespaces {
-            let tables = match self.tables(&namespace).await {
-                Err(CatalogError::NotFound { .. }) => Vec::new(), // it went, or nothing stands at the top
-                tables => tables?,
-            };
-            names.push((namespace, tables));
+            let tables = self.tables(&namespace).await;
+            listings.push((namespace, tables));
         }
-        Ok(names)
+        names_of(listings)
     }
     /// The current version of a table.
     async fn load(&self, table: &TableId) -> Result<Table, CatalogError>;

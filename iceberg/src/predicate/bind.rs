@@ -66,7 +66,7 @@ impl Binder<'_> {
             Test::IsNull { .. } => (false, Ask::NotNull),
             Test::Compare(comparison, literal) => compared(*comparison, literal.of(field)?, negated),
             Test::In { literals, negated: own } if *own == negated => {
-                (false, Ask::OneOf(operands(literals)?))
+                (false, Ask::OneOf(apart(operands(literals)?)))
             }
             Test::In { literals, .. } => (true, Ask::NoneOf(operands(literals)?)),
             Test::Between { low, high, negated: own } => {
@@ -109,6 +109,20 @@ impl Binder<'_> {
         };
         Bound::Ask(Question { column, kind: field.kind.clone(), nested: field.nested, nans, ask, hashes })
     }
+}
+
+/// What overlaps as one, so that the greatest of each ascend as the least do: a time without a zone may be any of many.
+fn apart(ascending: Vec<Operand>) -> Vec<Operand> {
+    let mut apart: Vec<Operand> = Vec::with_capacity(ascending.len());
+    for one in ascending {
+        let is_beyond = |last: &Operand| one.low.compare(&last.high).is_none_or(Ordering::is_gt);
+        match apart.last_mut().filter(|last| !is_beyond(last)) {
+            Some(last) if one.high.compare(&last.high) == Some(Ordering::Greater) => last.high = one.high,
+            Some(_) => {}
+            None => apart.push(one),
+        }
+    }
+    apart
 }
 
 /// What a comparison asks, and whether NaN is an answer. For some engines NaN is greater than all numbers, for others no

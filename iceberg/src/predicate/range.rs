@@ -29,7 +29,7 @@ pub(super) enum Ask {
     Less(Operand, bool),
     /// Greater than this, or equal.
     Greater(Operand, bool),
-    /// One of these, ascending.
+    /// One of these, which ascend and are apart.
     OneOf(Vec<Operand>),
     /// None of these.
     NoneOf(Vec<Operand>),

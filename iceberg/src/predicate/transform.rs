@@ -16,7 +16,7 @@ pub(super) fn range<'a>(transform: Transform, kind: &Type, value: PartitionValue
     match transform {
         Transform::Identity => identity(kind, value),
         Transform::Bucket(_) => Some(Range::between(None, None)),
-        Transform::Truncate(width) => truncated(width, identity(kind, value)?.lower?),
+        Transform::Truncate(width) => truncated(kind, width, identity(kind, value)?.lower?),
         Transform::Year | Transform::Month | Transform::Day | Transform::Hour => {
             let (PartitionValue::Long(n) | PartitionValue::Date(n)) = value else { return None };
             let (unit, last) = match kind {
@@ -63,8 +63,15 @@ fn float(value: f64) -> Range<'static> {
     }
 }
 
-/// What has been cut to this.
-fn truncated(width: u32, value: Value<'_>) -> Option<Range<'_>> {
+/// What has been cut to this. The least integers may have been cut to what is below all of them, which some writers
+/// represent by the greatest ones, and a column may have been of 32 bits then.
+fn truncated<'a>(kind: &Type, width: u32, value: Value<'a>) -> Option<Range<'a>> {
+    if let (Type::Int | Type::Long, Value::Number(number)) = (kind, &value) {
+        let wraps = |most: i128| number.unscaled <= most && number.unscaled + i128::from(width) - 1 > most;
+        if wraps(i32::MAX.into()) || wraps(i64::MAX.into()) {
+            return None;
+        }
+    }
     let upper = match &value {
         Value::Number(number) => {
             let unscaled = number.unscaled.checked_add(i128::from(width) - 1)?;
@@ -175,6 +182,20 @@ mod tests {
             assert_eq!(big_endian(bytes), Some(value), "{value}");
         }
         assert_eq!((shortest(i128::MIN).len(), shortest(i128::MAX).len()), (16, 16));
+    }
+
+    #[test]
+    fn what_was_cut_below_the_least_integer_may_have_wrapped() {
+        let cut = |kind, n: i64| range(Transform::Truncate(10), &kind, PartitionValue::Long(n));
+        let of_least = (i64::from(i32::MIN) - i64::from(i32::MIN).rem_euclid(10)) as i32;
+        assert!(of_least > 0, "writers in 32 bits have this for the least one: {of_least}");
+        for kind in [Type::Int, Type::Long] {
+            assert_eq!(cut(kind.clone(), of_least.into()), None);
+            assert!(cut(kind.clone(), i64::from(i32::MAX) - 17).is_some());
+            assert_eq!(cut(kind.clone(), i64::MAX - 1), None);
+            assert!(cut(kind, i64::from(i32::MIN) + 8).is_some());
+        }
+        assert!(cut(Type::Long, i64::from(i32::MAX) + 3).is_some());
     }
 
     #[test]

@@ -147,7 +147,7 @@ impl Extractor {
             return Ok(parent);
         }
         // A file under way may be about to stand where a directory is missing.
-        self.pool.wait()?;
+        self.pool.wait_above(path)?;
         self.dirs.parent(path)
     }
 

@@ -36,7 +36,8 @@ pub(super) struct Job {
 
 #[derive(Default)]
 struct State {
-    under_way: usize,
+    /// Paths of files that are queued or being written; no more than the queue and the threads hold.
+    under_way: Vec<RelPath>,
     placed: Vec<Placed>,
     failed: Option<LayerError>,
 }
@@ -44,7 +45,16 @@ struct State {
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
-    idle: Condvar,
+    /// A file is written.
+    ended: Condvar,
+}
+
+impl State {
+    fn ended(&mut self, path: &RelPath) {
+        if let Some(at) = self.under_way.iter().position(|file| file == path) {
+            self.under_way.swap_remove(at);
+        }
+    }
 }
 
 pub(super) struct Pool {
@@ -72,7 +82,7 @@ impl Pool {
     /// Queues a file; reports the failure of an earlier one.
     pub(super) fn submit(&mut self, job: Job) -> Result<(), LayerError> {
         self.check()?;
-        self.shared.state.lock().under_way += 1;
+        self.shared.state.lock().under_way.push(job.path.clone());
         if self.workers.len() < self.threads {
             let (queue, shared) = (Arc::clone(&self.queue), Arc::clone(&self.shared));
             let placer = Arc::clone(&self.placer);
@@ -81,7 +91,7 @@ impl Pool {
                     let job = queue.lock().recv();
                     let Ok(job) = job else { break };
                     // Counted down even if the writing panics, or `wait` would never return.
-                    let _done = Done(&shared);
+                    let _done = Done(&shared, job.path.clone());
                     let result = write(&placer, &job);
                     shared.record(result.map(|stat| Placed { path: job.path, stat }));
                 }
@@ -89,7 +99,7 @@ impl Pool {
             match worker {
                 Ok(worker) => self.workers.push(worker),
                 Err(e) if self.workers.is_empty() => {
-                    self.shared.state.lock().under_way -= 1;
+                    self.shared.state.lock().ended(&job.path);
                     return Err(LayerError::io("cannot start a thread", e));
                 }
                 Err(_) => {}
@@ -105,9 +115,18 @@ impl Pool {
 
     /// Waits until every queued file is written.
     pub(super) fn wait(&self) -> Result<(), LayerError> {
+        self.wait_while(|state| !state.under_way.is_empty())
+    }
+
+    /// Waits until no queued file is to stand where a directory above `path` must.
+    pub(super) fn wait_above(&self, path: &RelPath) -> Result<(), LayerError> {
+        self.wait_while(|state| state.under_way.iter().any(|file| path.starts_with(file)))
+    }
+
+    fn wait_while(&self, is_under_way: impl Fn(&State) -> bool) -> Result<(), LayerError> {
         let mut state = self.shared.state.lock();
-        while state.under_way > 0 {
-            self.shared.idle.wait(&mut state);
+        while is_under_way(&state) {
+            self.shared.ended.wait(&mut state);
         }
         drop(state);
         self.check()
@@ -145,18 +164,18 @@ impl Shared {
     }
 }
 
-struct Done<'a>(&'a Shared);
+struct Done<'a>(&'a Shared, RelPath);
 
 impl Drop for Done<'_> {
     fn drop(&mut self) {
         let mut state = self.0.state.lock();
-        state.under_way -= 1;
+        state.ended(&self.1);
         if std::thread::panicking() {
             let died = LayerError::io("extracting thread died", std::io::ErrorKind::Other);
             state.failed.get_or_insert(died);
         }
         drop(state);
-        self.0.idle.notify_all();
+        self.0.ended.notify_all();
     }
 }
 

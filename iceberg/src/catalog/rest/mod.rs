@@ -106,7 +106,11 @@ impl RestCatalog {
         for _ in 0..PARTS_MAX {
             let answer = success(self.ask(path, &query, &[]).await?, what)?;
             let object = answer.object()?;
-            found.extend(read::<Vec<Listed>>(&object, member)?.unwrap_or_default());
+            // A gateway that answers everything with an empty object has not said that there are none.
+            let part = read::<Vec<Listed>>(&object, member)?;
+            found.extend(part.ok_or_else(|| CatalogError::Refused {
+                why: format!("answer is not what the protocol says: {what} without '{member}'"),
+            })?);
             if found.len() > NAMES_MAX {
                 return Err(CatalogError::Refused { why: format!("more than {NAMES_MAX} names in {what}") });
             }
@@ -176,7 +180,16 @@ impl Catalog for RestCatalog {
         let mut left = VecDeque::from([Vec::new()]);
         while let Some(parent) = left.pop_front() {
             let query = if parent.is_empty() { Vec::new() } else { vec![("parent", levels(&parent))] };
-            for item in self.list(&path, query, "namespaces", "namespaces").await? {
+            let listed = match self.list(&path, query, "namespaces", "namespaces").await {
+                // It went, is not ours to look into, or the catalog knows none within others: its tables are another matter.
+                Err(
+                    CatalogError::NotFound { .. }
+                    | CatalogError::Denied { .. }
+                    | CatalogError::Refused { .. },
+                ) if !parent.is_empty() => Vec::new(),
+                listed => listed?,
+            };
+            for item in listed {
                 let Listed::Levels(namespace) = item else { continue };
                 // A catalog that does not know parents answers with everything, again and again.
                 let below = namespace.len() > parent.len() && namespace.starts_with(&parent);

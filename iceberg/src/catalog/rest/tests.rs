@@ -18,6 +18,8 @@ struct State {
     tokens: u32,
     /// What is answered with 404, whatever is asked for.
     away: Option<&'static str>,
+    /// What is answered to these targets.
+    faults: Vec<(&'static str, u16, &'static str)>,
     /// Only this token is good; none: all are.
     good: Option<String>,
 }
@@ -38,6 +40,9 @@ async fn serve(state: Shared, request: Request<hyper::body::Incoming>) -> Respon
     state.seen.push(target.clone());
     if let Some(away) = state.away {
         return reply(404, away);
+    }
+    if let Some((_, status, body)) = state.faults.iter().find(|(faulty, ..)| *faulty == target) {
+        return reply(*status, *body);
     }
     if target == "/c/v1/oauth/tokens" {
         let form = String::from_utf8(body.to_vec()).unwrap();
@@ -128,6 +133,43 @@ async fn names_are_listed_part_by_part_and_level_by_level() {
     assert_eq!(catalog.tables(&table("").namespace).await.unwrap(), [table("t/1")]);
     let error = catalog.tables(&["none".into()]).await.unwrap_err();
     assert!(matches!(error, CatalogError::NotFound { .. }), "{error}");
+}
+
+/// One team's namespace that others may not look into is nothing unusual.
+#[tokio::test]
+async fn a_namespace_that_is_shut_hides_none_of_the_others() {
+    let (catalog, state) = catalog(&[]).await;
+    let refused = r#"{"error":{"message":"nested namespaces are not supported","type":"BadRequestException","code":400}}"#;
+    let gone = r#"{"error":{"message":"b went","type":"NoSuchNamespaceException","code":404}}"#;
+    let tables = "/c/v1/p/namespaces/b/tables?pageToken=";
+    let below = "/c/v1/p/namespaces?parent=b&pageToken=";
+    for below in [(below, 400, refused), (below, 403, ""), (below, 404, gone)] {
+        for (fault, known) in
+            [((tables, 403, ""), None), ((tables, 404, ""), None), ((tables, 404, gone), Some(vec![]))]
+        {
+            state.lock().faults = vec![below, fault];
+            let names = catalog.names().await.unwrap();
+            let of =
+                |namespace: &[&str]| names.iter().find(|(found, _)| found == namespace).unwrap().1.clone();
+            assert_eq!(of(&["a", "c d"]), Some(vec![table("t/1")]), "{below:?} {fault:?}");
+            assert_eq!(of(&["b"]), known, "{below:?} {fault:?}");
+        }
+    }
+    let all: Vec<_> =
+        ["b", "a", "a%1Fc%20d"].map(|name| format!("/c/v1/p/namespaces/{name}/tables?pageToken=")).into();
+    state.lock().faults = all.into_iter().map(|target| (&*target.leak(), 403, "")).collect();
+    assert!(matches!(catalog.names().await, Err(CatalogError::Denied { .. })), "nobody can tell anything");
+}
+
+#[tokio::test]
+async fn an_answer_without_its_list_is_none() {
+    let (catalog, state) = catalog(&[]).await;
+    state.lock().faults = vec![("/c/v1/p/namespaces?pageToken=", 200, "{}")];
+    let error = catalog.names().await.unwrap_err();
+    assert!(matches!(&error, CatalogError::Refused { why } if why.contains("'namespaces'")), "{error}");
+    state.lock().faults = vec![("/c/v1/p/namespaces/a%1Fc%20d/tables?pageToken=", 200, "{}")];
+    let names = catalog.names().await.unwrap();
+    assert_eq!(names.iter().find(|(namespace, _)| namespace.len() == 2).unwrap().1, None);
 }
 
 #[tokio::test]

@@ -124,7 +124,8 @@ fn names(rows: &[Row], namespaces: BTreeSet<Vec<String>>) -> Names {
         names.entry(id.namespace.clone()).or_default().push(id);
     }
     let top = names.remove(&Vec::new()).unwrap_or_default();
-    names.into_iter().chain([(Vec::new(), top)]).collect()
+    let all = names.into_iter().chain([(Vec::new(), top)]);
+    all.map(|(namespace, tables)| (namespace, Some(tables))).collect()
 }
 
 fn changes(rows: Vec<Row>, known: &[(TableId, Token)]) -> Changes {
@@ -252,9 +253,9 @@ mod tests {
         let names = catalog.names().await.unwrap();
         assert_eq!(catalog.database.0.lock().2, before + 1);
         let all = [
-            (t.namespace.clone(), vec![t.clone(), u.clone()]),
-            (vec!["empty".into()], vec![]),
-            (vec![], vec![]),
+            (t.namespace.clone(), Some(vec![t.clone(), u.clone()])),
+            (vec!["empty".into()], Some(vec![])),
+            (vec![], Some(vec![])),
         ];
         assert_eq!(names, all);
         let known = [

@@ -289,3 +289,20 @@ fn bounds_of_text_may_be_cut() {
     );
     file.has(&["string LIKE 'a\\%'"], &["string LIKE 'b\\%'"]);
 }
+
+/// A time without a zone may be any of some hours: among operands it has no place in order.
+#[test]
+fn one_of_times_with_and_without_a_zone() {
+    let noon = micros("2026-01-31T12:00:00Z");
+    File::with("timestamptz", told(noon, noon)).has(
+        &[
+            "timestamptz IN ('2026-01-31 12:00:00', '2026-01-31T00:00:00Z')",
+            "timestamptz IN ('2026-01-31T00:00:00Z', '2026-01-31 12:00:00', '2026-01-31T23:00:00Z')",
+            "timestamptz IN ('2025-01-01T00:00:00Z', '2026-01-31 02:00:00', '2026-02-01T00:00:00Z')",
+        ],
+        &[
+            "timestamptz IN ('2026-03-01 12:00:00', '2026-01-31T00:00:00Z')",
+            "timestamptz IN ('2025-01-31 12:00:00', '2025-01-31T00:00:00Z', '2026-02-03T00:00:00Z')",
+        ],
+    );
+}

@@ -87,7 +87,7 @@ impl Desk {
     pub async fn answer(&self, ask: TablesAsk) -> Result<Value> {
         let lake = &self.lake;
         match ask {
-            TablesAsk::List => encode(&lake.tables().await),
+            TablesAsk::List => encode(&lake.tables().await?),
             TablesAsk::Show { table } => encode(&lake.details(&table).await?),
             TablesAsk::Explain { table } => encode(&lake.explain(&table).await?),
             TablesAsk::Refresh { table } => encode(&lake.refresh_now(table.as_deref()).await?),

@@ -3,7 +3,7 @@
 
 mod harness;
 
-use harness::{KEPT, Lab, Setup, Subject, Tree};
+use harness::{KEPT, Lab, Setup, Subject, TIMELESS, Tree, detach};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
@@ -141,6 +141,98 @@ fn what_a_start_merges_can_be_had_as_the_other_machine_left_it() {
             Tree::take(&theirs, KEPT).assert_same(&before, case);
         }
     }
+}
+
+/// SEMANTICS, Writers: "With `--on-conflict merge` changes of different paths are both in the next version". Whatever is a
+/// directory of one side alone.
+#[test]
+fn directories_are_merged_as_each_side_left_them() {
+    type Change = fn(&Path);
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    let restrict: Change =
+        |dir| fs::set_permissions(dir.join("d"), fs::Permissions::from_mode(0o750)).unwrap();
+    let put: Change = |dir| fs::write(dir.join("d/put"), "into it").unwrap();
+    let other: Change = |dir| fs::write(dir.join("a"), "a, newer").unwrap();
+    let replace: Change = |dir| {
+        fs::remove_dir_all(dir.join("d")).unwrap();
+        fs::write(dir.join("d"), "a file").unwrap();
+    };
+    let merged = |here: Change, elsewhere: Change| {
+        let mut lab = two_versions_behind(&["--on-conflict", "merge", "--scan", "always"], here, elsewhere);
+        lab.mount();
+        lab.flush();
+        let newest = lab.restored(None);
+        Tree::take(&lab.dir(), TIMELESS).assert_same(&Tree::take(&newest, TIMELESS), "the newest version");
+        (lab, newest)
+    };
+    let (_lab, newest) = merged(restrict, other);
+    assert_eq!(mode(&newest.join("d")), 0o750, "a mode that was given here");
+    let (_lab, newest) = merged(put, restrict);
+    assert_eq!(mode(&newest.join("d")), 0o750, "a mode that was given elsewhere");
+    assert!(newest.join("d/put").exists());
+    // What the version has below it is not led through it.
+    let (_lab, newest) = merged(replace, other);
+    assert_eq!(fs::read_to_string(newest.join("d")).unwrap(), "a file");
+    assert_eq!(fs::read_to_string(newest.join("a")).unwrap(), "a, newer");
+    let (_lab, newest) = merged(replace, put);
+    assert_eq!(fs::read_to_string(newest.join("d")).unwrap(), "a file");
+}
+
+/// The same of a directory that was removed without ever having been here.
+#[test]
+fn what_was_removed_before_it_came_is_removed_by_a_merge_with_all_below() {
+    let options = ["--on-conflict", "merge", "--no-prefetch", "--debounce", "1h", "--max-delay", "1h"];
+    let (mut lab, _) = Lab::arrived(Setup::default().with(&options), |dir| {
+        fs::create_dir_all(dir.join("d/e/f")).unwrap();
+        for name in ["a", "d/x", "d/e/y", "d/e/f/z"] {
+            fs::write(dir.join(name), name).unwrap();
+        }
+    });
+    let here = lab.round;
+    fs::remove_dir_all(lab.dir().join("d")).unwrap();
+    lab.kill();
+    detach(&lab.place());
+    lab.round = 7;
+    fs::create_dir_all(lab.place()).unwrap();
+    lab.mount();
+    fs::write(lab.dir().join("a"), "a, newer").unwrap();
+    fs::write(lab.dir().join("d/e/new"), "of another machine").unwrap();
+    lab.flush();
+    lab.leave_for(here);
+    lab.mount();
+    let left = |dir: &Path| Tree::take(&dir.join("d"), TIMELESS);
+    let expected = Tree::made_by(
+        |_| (),
+        |dir| {
+            fs::create_dir(dir.join("e")).unwrap();
+            fs::write(dir.join("e/new"), "of another machine").unwrap();
+        },
+    );
+    expected.assert_same(&left(&lab.dir()), "only what another machine put there is left");
+    lab.flush();
+    expected.assert_same(&left(&lab.restored(None)), "the newest version");
+    assert_eq!(newest(&lab, "a").as_deref(), Some("a, newer"));
+}
+
+/// SEMANTICS, Records: a start finds what was removed while nothing was mounted. Also if something stands there again by
+/// the time of the first version.
+#[test]
+fn what_was_removed_while_nothing_was_mounted_does_not_come_back_with_its_directory() {
+    let mut lab = Lab::new(Setup::default().with(&["--scan", "always"]).flushing("1h", "1h"));
+    fs::create_dir_all(lab.dir().join("d/e")).unwrap();
+    for name in ["d/x", "d/e/y"] {
+        fs::write(lab.dir().join(name), name).unwrap();
+    }
+    lab.flush();
+    lab.unmount();
+    fs::remove_dir_all(lab.place().join("d")).unwrap();
+    lab.mount();
+    fs::create_dir(lab.dir().join("d")).unwrap();
+    fs::write(lab.dir().join("d/z"), "new").unwrap();
+    lab.flush();
+    Tree::take(&lab.dir(), TIMELESS)
+        .assert_same(&Tree::take(&lab.restored(None), TIMELESS), "the newest version");
+    assert!(!lab.restored(None).join("d/x").exists());
 }
 
 /// The same of what was not here at all: it was named, moved or changed, and not removed.

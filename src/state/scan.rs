@@ -49,9 +49,10 @@ impl Scan {
         self.marks.insert(path, Extent::Subtree);
     }
 
-    /// Nothing stands there.
-    fn is_gone(&mut self, path: RelPath, extent: Extent) {
-        self.marks.insert(path, extent);
+    /// Nothing stands there. If a directory does again by the time somebody looks, all that was below it has to be looked at:
+    /// no mark tells of what went with it.
+    fn is_gone(&mut self, path: RelPath) {
+        self.marks.insert(path, Extent::Subtree);
     }
 
     fn add(&mut self, other: Self) {
@@ -107,7 +108,7 @@ fn walk(
     match ident {
         Some(now) if record.is_some_and(|then| now.unchanged_since(&then)) => {}
         Some(now) => first.found.differs(top.clone(), &now),
-        None => first.found.is_gone(top.clone(), Extent::Entry),
+        None => first.found.is_gone(top.clone()),
     }
     first.found.looked = 1;
     first.todo.extend(ident.map(|ident| (top, ident)));
@@ -220,7 +221,7 @@ impl Walk<'_> {
                     found.scan.looked += 1;
                 }
             }
-            Ok(None) => found.scan.is_gone(dir.clone(), Extent::Subtree),
+            Ok(None) => found.scan.is_gone(dir.clone()),
             Err(e) => return unlooked(found, dir, e),
         }
         found.scan.looked -= others.len() as u64;
@@ -245,7 +246,7 @@ impl Walk<'_> {
         let names = match self.backing.list(dir) {
             Ok(Some(names)) => names,
             Ok(None) => {
-                found.scan.is_gone(dir.clone(), Extent::Subtree);
+                found.scan.is_gone(dir.clone());
                 return Ok(found);
             }
             Err(e) => return unlooked(found, dir, e),
@@ -278,7 +279,7 @@ impl Walk<'_> {
             Ok(Some(ident)) => ident,
             Ok(None) => {
                 if known.is_some() {
-                    found.scan.is_gone(path.clone(), Extent::Entry);
+                    found.scan.is_gone(path.clone());
                 }
                 return Standing::Other;
             }
@@ -311,7 +312,7 @@ impl Walk<'_> {
         let absent = record.is_some_and(|record| Referred::is_record(&record))
             && self.records.absent().is_none_or(|absent| absent.restated_file(&path).is_some());
         if !absent {
-            found.scan.is_gone(path, Extent::Entry);
+            found.scan.is_gone(path);
         }
     }
 }

@@ -173,13 +173,22 @@ impl Extractor {
         }
     }
 
-    /// Gives a directory that already stands the attributes of its entry at the end; until then we can write into it.
+    /// Gives a directory that already stands its time back at the end, or that of its entry if it has the attributes of
+    /// that; until then we can write into it.
     ///
     /// # Errors
     /// As [`place`](Self::place).
-    pub fn keep_directory(&mut self, entry: &Entry) -> Result<(), LayerError> {
+    pub fn keep_directory(&mut self, entry: &Entry, there: &Stat) -> Result<(), LayerError> {
         let path = &entry.path;
-        self.directories.insert(path.clone(), entry.meta.clone());
+        let has = (there.st_mode & 0o7777, there.st_uid, there.st_gid);
+        let meta = if has == (entry.meta.mode, entry.meta.uid, entry.meta.gid) {
+            entry.meta.clone()
+        } else {
+            let parent = self.home(path)?;
+            attributes::metadata(parent.as_fd(), path.name().unwrap_or(b"."), there)
+                .map_err(|e| LayerError::io(format!("cannot read attributes: {path}"), e))?
+        };
+        self.directories.insert(path.clone(), meta);
         if let Some(name) = path.name().filter(|_| !self.root) {
             let parent = self.home(path)?;
             let failed = |e| LayerError::io(format!("cannot make: {path}"), e);

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// How the names begin that things have before they take another one's place; the number of the process follows.
 const TEMPORARY: &str = ".icecache-";
+/// How many of them this process has given, whoever places.
+static TEMPORARY_NAMES: AtomicU64 = AtomicU64::new(0);
 
 /// Whether this is such a name, and of no other process that lives: it was killed. Of this one's number one is as well, if
 /// this one has made none yet: the first process of a container has the number of the one before.
@@ -22,11 +24,15 @@ pub(crate) fn is_left_over(name: &[u8]) -> bool {
     process == rustix::process::getpid() || rustix::process::test_kill_process(process) == Err(Errno::SRCH)
 }
 
+fn temporary_name() -> Vec<u8> {
+    let n = TEMPORARY_NAMES.fetch_add(1, Ordering::Relaxed);
+    format!("{TEMPORARY}{:x}-{n:x}~", std::process::id()).into_bytes()
+}
+
 /// Makes entries; shared by all writing threads.
 #[derive(Debug, Default)]
 pub(crate) struct Placer {
     attributes: Attributes,
-    temporary: AtomicU64,
     careful: AtomicBool,
 }
 
@@ -108,7 +114,7 @@ impl Placer {
         match open(name) {
             Ok(file) => Ok(NewFile { file, temporary: None }),
             Err(Errno::EXIST) => loop {
-                let temporary = self.temporary_name();
+                let temporary = temporary_name();
                 match open(&temporary) {
                     Err(Errno::EXIST) => {}
                     other => return Ok(NewFile { file: other?, temporary: Some(temporary) }),
@@ -116,11 +122,6 @@ impl Placer {
             },
             Err(e) => Err(e),
         }
-    }
-
-    fn temporary_name(&self) -> Vec<u8> {
-        let n = self.temporary.fetch_add(1, Ordering::Relaxed);
-        format!("{TEMPORARY}{:x}-{n:x}~", std::process::id()).into_bytes()
     }
 
     /// Puts a finished thing in its place, whatever stands there.
@@ -146,7 +147,7 @@ impl Placer {
         let mut temporary = None;
         match make(name) {
             Err(Errno::EXIST) => loop {
-                let other = self.temporary_name();
+                let other = temporary_name();
                 match make(&other) {
                     Err(Errno::EXIST) => {}
                     result => {
@@ -276,7 +277,7 @@ impl Placer {
         let mode = Mode::from_raw_mode(0o600);
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         loop {
-            let temporary = self.temporary_name();
+            let temporary = temporary_name();
             match rustix::fs::openat(parent, temporary.as_slice(), flags, mode) {
                 Err(Errno::EXIST) => {}
                 other => return Ok(NewFile { file: other?.into(), temporary: Some(temporary) }),
@@ -313,8 +314,13 @@ impl Placer {
         let named = self.apply(&new.file, meta).and_then(|()| match self.name(new, parent, parent, name) {
             Err(Errno::EXIST) => {
                 // Something has the name at every moment.
-                let temporary = self.temporary_name();
-                self.name(new, parent, parent, &temporary)?;
+                let temporary = loop {
+                    let temporary = temporary_name();
+                    match self.name(new, parent, parent, &temporary) {
+                        Err(Errno::EXIST) => {} // left over
+                        other => break other.map(|()| temporary)?,
+                    }
+                };
                 self.publish(parent, &temporary, name).inspect_err(|_| {
                     let _gone = rustix::fs::unlinkat(parent, temporary.as_slice(), AtFlags::empty());
                 })

@@ -97,7 +97,7 @@ impl Start<'_> {
             Some(absent) => {
                 let gone = if self.needs_scan() { absent.unsaved_removals() } else { left.clone() };
                 let gone = gone.into_iter().chain(absent.unsaved_edits());
-                gone.map(|path| (path, Extent::Entry)).chain(marks).collect()
+                gone.map(|path| (path, Extent::Subtree)).chain(marks).collect()
             }
             None => marks,
         };
@@ -320,8 +320,13 @@ impl Start<'_> {
             if is_clean || !keep_local || since {
                 return if is_clean { Standing::Saved } else { Standing::Unknown };
             }
+            let record = records.get(path).ok().flatten();
+            // A directory is not changed by what was put into it.
+            let is_dir = matches!(entry.kind, Kind::Directory) && ident.file_type().is_dir();
+            if is_dir && record.is_some_and(|record| overlap::is_alike(&record, ident)) {
+                return Standing::Saved;
+            }
             if let Some(local) = &local {
-                let record = records.get(path).ok().flatten();
                 local.keeps(path, (entry, layer < newer), record.as_ref(), ident);
             }
             if is_file && ident.file_type().is_file() {

@@ -1,7 +1,8 @@
 //! What programs remove of what is not here, and what a version says of it since.
 use super::log::Log;
-use super::tree::{Node, ROOT};
+use super::tree::{Node, ROOT, What};
 use super::{Absent, Fate};
+use crate::layer::{Entry, Kind};
 use crate::path::RelPath;
 use crate::sync::MutexGuard;
 use std::io;
@@ -101,6 +102,37 @@ impl Absent {
             }
         }
         gone
+    }
+
+    /// What the layers have at a path and below it, but for what a newer version says is gone or elsewhere; each directory before its
+    /// content.
+    pub fn laid_within(&self, top: &RelPath) -> Vec<Entry> {
+        let is_laid = |node: &Node| (*node as usize) < self.tree.laid_nodes();
+        let laid = |dir: Node, name: &[u8]| self.tree.namesakes(dir, name).into_iter().find(is_laid);
+        let mut found = Vec::new();
+        let mut stack: Vec<Node> = top.components().try_fold(ROOT, laid).into_iter().collect();
+        while let Some(node) = stack.pop() {
+            if self.fate(node) == Some(Fate::Saved) || self.moved.is_vacated(node) {
+                continue;
+            }
+            stack.extend(self.tree.children(node).filter(is_laid));
+            let path = self.tree.path(node);
+            let (kind, meta) = match self.tree.what(node) {
+                What::File(file) => {
+                    found.push(self.tree.row_at(node, file).entry);
+                    continue;
+                }
+                What::Special(special) => {
+                    let (kind, meta) = self.tree.special(special);
+                    (kind.clone(), meta.clone())
+                }
+                What::Directory => {
+                    (Kind::Directory, self.tree.directory_meta(node).cloned().unwrap_or_default())
+                }
+            };
+            found.push(Entry { path, kind, meta });
+        }
+        found
     }
 
     fn is_gone(&self, node: Node) -> bool {

@@ -11,6 +11,7 @@ use crate::layer::{Entry, Kind, LayerError, LayerReader};
 use crate::path::RelPath;
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -33,6 +34,15 @@ pub(super) enum Weighed {
     Stays,
 }
 
+/// What stands where an entry is to come.
+#[derive(Debug)]
+pub(super) enum There {
+    Nothing,
+    Something(Stat),
+    /// Something above it is no directory, and stays so.
+    Hidden,
+}
+
 /// The content of an entry before it has a name.
 enum Arrived {
     Bytes(Vec<u8>),
@@ -47,6 +57,8 @@ pub(super) struct Ground {
     /// It was empty at the start, so nothing can stand in the way.
     empty: bool,
     moved: Vec<RelPath>,
+    /// What stays as it was and is no directory.
+    stayed: HashSet<RelPath>,
 }
 
 impl Ground {
@@ -56,6 +68,7 @@ impl Ground {
             placer: Placer::default(),
             empty: is_empty(root).unwrap_or(false),
             moved: Vec::new(),
+            stayed: HashSet::new(),
         }
     }
 
@@ -68,35 +81,51 @@ impl Ground {
         std::mem::take(&mut self.moved)
     }
 
-    /// What stands at `path`; a local file where a directory above it must be is moved away first.
+    /// Something stays as it is.
+    pub(super) fn stays(&mut self, path: &RelPath, there: &Stat) {
+        if FileType::from_raw_mode(there.st_mode) != FileType::Directory {
+            self.stayed.insert(path.clone());
+        }
+    }
+
+    /// What stands at `path`; a local file where a directory above it must be is moved away first, unless it stays. `layer`
+    /// is the one that has the entry.
     pub(super) fn look(
         &mut self,
         (extractor, policy): (&mut Extractor, &mut Policy),
         seen: &Seen,
-        path: &RelPath,
-    ) -> Result<Option<Stat>, LayerError> {
+        (path, layer): (&RelPath, usize),
+    ) -> Result<There, LayerError> {
         if self.empty {
-            return Ok(None);
+            return Ok(There::Nothing);
         }
+        let there = |found: Option<Stat>| found.map_or(There::Nothing, There::Something);
         let refused = match extractor.lstat(path) {
             Err(e @ LayerError::Refused { .. }) => e,
-            other => return other,
+            other => return other.map(there),
         };
         let mut above: Vec<RelPath> = path.ancestors().collect();
         above.reverse();
         for dir in above {
             let Some(stat) = extractor.lstat(&dir)? else { break };
             if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+                if self.stayed.contains(&dir) {
+                    return Ok(There::Hidden);
+                }
                 // What a layer put there is never led through.
                 if seen.layer_of(&dir).is_some() {
                     return Err(refused);
+                }
+                if policy.keeps_instead_of_directory(&dir, &stat, layer) {
+                    self.stays(&dir, &stat);
+                    return Ok(There::Hidden);
                 }
                 policy.begin()?;
                 self.move_aside(extractor, &dir)?;
                 break;
             }
         }
-        extractor.lstat(path)
+        extractor.lstat(path).map(there)
     }
 
     /// What could not be kept of what was placed here.

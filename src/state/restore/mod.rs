@@ -14,7 +14,7 @@ mod seen;
 mod tests;
 
 use crate::error::{Error, ErrorKind};
-use crate::layer::{Entry, LayerError};
+use crate::layer::{Entry, Kind, LayerError, Metadata};
 use crate::path::RelPath;
 use crate::remote::{RemoteError, Store};
 use crate::state::chunk::Known;
@@ -23,6 +23,7 @@ use crate::state::head::{Head, LayerRef};
 use crate::state::identity::Identity;
 use fetch::Source;
 use run::Run;
+use rustix::fs::Stat;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -126,6 +127,13 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// Whether what stands at a path stays there, although a layer has something below.
+    fn keeps_instead_of_directory(&mut self, path: &RelPath, there: &Stat, layer: usize) -> bool {
+        let Existing::Keep(judge) = &mut self.existing else { return false };
+        let above = Entry { path: path.clone(), kind: Kind::Directory, meta: Metadata::default() };
+        judge(path, &above, &Identity::from(there), layer) == Standing::Stays
+    }
+
     /// Something is about to be changed.
     fn begin(&mut self) -> Result<(), LayerError> {
         self.on_begin.take().map_or(Ok(()), |on_begin| on_begin())

@@ -1,5 +1,5 @@
 //! [`Run`]: one restore, on its blocking thread.
-use super::existing::{Ground, Weighed};
+use super::existing::{Ground, There, Weighed};
 use super::fetch::{AHEAD_MAX, Fetched, Source};
 use super::lenders::Want;
 use super::logs::Logs;
@@ -259,8 +259,13 @@ impl Run {
         if let Kind::HardLink { target } = &entry.kind {
             self.complete_target(target)?;
         }
-        let there = self.ground.look((&mut self.extractor, &mut self.policy), &self.seen, &entry.path)?;
-        if let Some(stat) = there {
+        let there =
+            self.ground.look((&mut self.extractor, &mut self.policy), &self.seen, (&entry.path, index))?;
+        if matches!(there, There::Hidden) {
+            self.restored.kept += 1;
+            return Ok(());
+        }
+        if let There::Something(stat) = there {
             let identity = Identity::from(&stat);
             let standing = match &mut self.policy.existing {
                 Existing::Keep(judge) => judge(&entry.path, entry, &identity, index),
@@ -268,10 +273,11 @@ impl Run {
             };
             if standing == Standing::Stays {
                 self.restored.kept += 1;
-                if matches!(entry.kind, Kind::Directory) {
+                if matches!(entry.kind, Kind::Directory) && identity.file_type().is_dir() {
                     // Files put into it may still move its mtime.
-                    self.extractor.keep_directory(entry)?;
+                    self.extractor.keep_directory(entry, &stat)?;
                 }
+                self.ground.stays(&entry.path, &stat);
                 let path = entry.path.clone();
                 self.batch.push(RestoredPath { path, identity, layer: index, kept: true });
                 return Ok(());

@@ -9,8 +9,42 @@ use crate::state::dirty::Marks;
 use crate::state::identity::Identity;
 use crate::state::record::Records;
 use crate::sync::Mutex;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::os::fd::AsFd;
+
+/// What our version has of something that was removed here.
+#[derive(Debug)]
+pub enum Was {
+    /// By its record.
+    Recorded(Identity),
+    /// By its layers: it was never on the disk.
+    Laid(Entry),
+    /// Nothing says.
+    Unknown,
+}
+
+impl Was {
+    fn is_alike(&self, there: &Identity) -> bool {
+        match self {
+            Self::Recorded(was) => is_alike(there, was),
+            Self::Laid(was) => there.may_be(was),
+            Self::Unknown => false,
+        }
+    }
+}
+
+/// What our version has at a path and below it; at least the path.
+pub fn all_within(records: &Records, path: &RelPath) -> Result<BTreeMap<RelPath, Was>> {
+    let mut within = BTreeMap::from([(path.clone(), Was::Unknown)]);
+    let laid = records.absent().map(|absent| absent.laid_within(path)).unwrap_or_default();
+    within.extend(laid.into_iter().map(|entry| (entry.path.clone(), Was::Laid(entry))));
+    let own = records.get(path)?.map(|record| Ok((path.clone(), record)));
+    for item in own.into_iter().chain(records.below(path)) {
+        let (path, record) = item?;
+        within.insert(path, Was::Recorded(record));
+    }
+    Ok(within)
+}
 
 /// What differs from the records here, and whether a newer version has some of it otherwise as well: then that version is
 /// to be had as long as its tag is. Owner of its locks.
@@ -49,12 +83,12 @@ impl Local {
         locks: &Locks,
         records: &Records,
         (before, found): (&[RelPath], &Restored),
-        removed: &[(RelPath, Option<Identity>)],
+        removed: &[(RelPath, Was)],
     ) -> Result<()> {
         let mut backing = Backing::new(locks.backing().as_fd(), None);
         let mut overlaps = removed.iter().any(|(path, was)| {
             let there = found.get(path);
-            there.is_some_and(|there| was.is_none_or(|was| !is_alike(there, &was)))
+            there.is_some_and(|there| !was.is_alike(there))
         });
         let kept = self.kept.lock();
         let is_lacking = |path: &&RelPath| {
@@ -86,7 +120,7 @@ fn is_overlap(entry: &Entry, record: Option<&Identity>, here: &Identity) -> bool
 
 /// Whether two say the same of what a version keeps. Whoever adds or removes a name in a directory changes its times, and
 /// means nothing by that.
-fn is_alike(one: &Identity, other: &Identity) -> bool {
+pub(super) fn is_alike(one: &Identity, other: &Identity) -> bool {
     let of = |i: &Identity| (i.mode, i.uid, i.gid, i.rdev);
     let is_dir = one.file_type().is_dir();
     of(one) == of(other) && (is_dir || (one.size, one.mtime) == (other.size, other.mtime))

@@ -1,4 +1,5 @@
 //! A start that finds the directory half way to another version, because an earlier one broke off.
+use super::overlap::{Was, all_within};
 use super::{Locks, Start};
 use crate::config::OnExisting;
 use crate::error::{Error, ErrorKind, Result};
@@ -105,7 +106,7 @@ impl Start<'_> {
         self.status.notice(
             "what is not here yet stands in layers that no version needs any more: it comes from the newest version",
         );
-        let removed = absent.unsaved_removals().into_iter().map(|path| (path, Extent::Entry));
+        let removed = absent.unsaved_removals().into_iter().map(|path| (path, Extent::Subtree));
         let local = removed.chain(self.look(locks)?).collect();
         let local = each(locks.backing().as_fd(), self.records, &local)?;
         self.records.begin_restore(head.version, true, local.clone())?;
@@ -132,7 +133,7 @@ impl Start<'_> {
         locks: &Locks,
         local: &Marks,
         begun: Option<&Restoring>,
-    ) -> Result<Vec<(RelPath, Option<Identity>)>> {
+    ) -> Result<Vec<(RelPath, Was)>> {
         let mut backing = Backing::new(locks.backing().as_fd(), None);
         let mut removed = Vec::new();
         for path in local.keys() {
@@ -149,11 +150,10 @@ impl Start<'_> {
             if !gone || record.as_ref().is_some_and(Referred::is_record) {
                 continue;
             }
-            removed.push((path.clone(), record));
             // With what was below it; a start that broke off has listed that.
-            for item in self.records.below(path).take_while(|_| begun.is_none()) {
-                let (path, record) = item?;
-                removed.push((path, Some(record)));
+            match begun {
+                None => removed.extend(all_within(self.records, path)?),
+                Some(_) => removed.push((path.clone(), record.map_or(Was::Unknown, Was::Recorded))),
             }
         }
         Ok(removed)
@@ -193,9 +193,7 @@ fn each(root: BorrowedFd<'_>, records: &Records, marks: &Marks) -> Result<BTreeM
             found.insert(path.clone(), gone);
         }
         if gone {
-            for item in records.below(path) {
-                found.insert(item?.0, true);
-            }
+            found.extend(all_within(records, path)?.into_keys().map(|path| (path, true)));
         }
     }
     let trees = marks.iter().filter(|(_, extent)| **extent == Extent::Subtree);

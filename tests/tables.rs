@@ -9,6 +9,8 @@ mod again;
 mod ahead;
 #[path = "tables/beside.rs"]
 mod beside;
+#[path = "tables/broken.rs"]
+mod broken;
 #[path = "tables/changed.rs"]
 mod changed;
 #[path = "support/cloud.rs"]

@@ -66,6 +66,7 @@ impl Difference {
 /// As [`Publication::write`] and [`Publication::files`].
 pub async fn write_next(old: &Publication, new: &Publication) -> Result<Difference, TableError> {
     let kind = change_kind(old.metadata(), new.metadata());
+    new.take_faults(old);
     let is_same = new.metadata().has_still(old.metadata(), old.metadata().current_snapshot)
         && old.metadata().current_snapshot == new.metadata().current_snapshot;
     let Sides { added, removed } = if is_same && kind != ChangeKind::Replaced {

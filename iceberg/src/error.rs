@@ -73,6 +73,19 @@ impl TableError {
         Self::Malformed { what: what.into(), why: why.into() }
     }
 
+    /// Whether a file of the table is to blame, not the moment, nor the disk, nor who asks: then nothing is lost by going on
+    /// without what needs that file.
+    pub fn is_of_a_file(&self) -> bool {
+        match self {
+            Self::Object(error) => !matches!(error, ObjectError::Unavailable { .. }),
+            Self::Malformed { .. }
+            | Self::Encrypted { .. }
+            | Self::Unsupported { .. }
+            | Self::TooLarge { .. } => true,
+            Self::NoSuch { .. } | Self::Predicate(_) | Self::Io { .. } => false,
+        }
+    }
+
     /// Whether a later attempt may succeed without anybody changing anything.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Object(ObjectError::Unavailable { .. }))

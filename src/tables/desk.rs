@@ -21,6 +21,8 @@ use std::time::Instant;
 const ASKED_AT_ONCE: usize = 16;
 /// So many cached files are listed one by one.
 const FILES_LISTED: usize = 10_000;
+/// So many snapshots, branches and tags of a table that cannot be shown are listed.
+const FAULTS_LISTED: usize = 100;
 
 fn cannot_tell(why: &str) -> Error {
     Error::new(ErrorKind::Unavailable, format!("cannot tell which tables there are: {why}"))
@@ -51,6 +53,8 @@ impl Lake {
                 ("shown", Some(publication.number()), publication.metadata().current_snapshot, why)
             }
         };
+        let faults = slot.current().map(|shown| shown.publication.faults()).unwrap_or_default();
+        let broken = faults.into_iter().take(FAULTS_LISTED).collect();
         TableLine {
             table: slot.path.clone(),
             catalog: self.catalogs[slot.catalog].name.clone(),
@@ -61,6 +65,7 @@ impl Lake {
             used_s_ago: slot.used().map(|ms| self.ago(ms).as_secs()),
             pinned: self.pins.has(&slot.path),
             error,
+            broken,
         }
     }
 

@@ -33,6 +33,7 @@ mod lake;
 mod lent;
 mod names;
 mod pins;
+mod past;
 mod remembered;
 pub mod report;
 mod sealed;

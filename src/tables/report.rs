@@ -23,6 +23,10 @@ pub struct TableLine {
     pub pinned: bool,
     /// Why it cannot be shown; of one that is shown, why its current version is not.
     pub error: Option<String>,
+    /// Which of its branches, tags and snapshots cannot be shown, by the path in its folder, and why; as far as somebody
+    /// has tried, and not more than a hundred.
+    #[serde(default)]
+    pub broken: std::collections::BTreeMap<String, String>,
 }
 
 /// All that is known of a table.

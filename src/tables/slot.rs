@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// A table that could not be shown is tried again after so long.
-const TRY_AGAIN: Duration = Duration::from_secs(5);
+pub(super) const TRY_AGAIN: Duration = Duration::from_secs(5);
 
 /// See the module. Owner of its locks.
 #[derive(Debug)]

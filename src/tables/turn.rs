@@ -199,6 +199,10 @@ impl Lake {
             match brought.await {
                 Ok(_) => {}
                 Err(TableError::NoSuch { .. }) => drop(slot.references.lock().remove(&name)),
+                Err(error) if error.is_of_a_file() => {
+                    tracing::warn!(table = %slot.id, name, %error, "a branch or a tag cannot be shown");
+                    slot.references.lock().remove(&name);
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -4,18 +4,18 @@
 //! is [`Stays`].
 use super::lake::Lake;
 use super::names::is_own;
+use super::past::list_past;
 use super::slot::{Shown, Slot};
 use bytes::Bytes;
-use icecache_iceberg::mapping::{OBJECTS, TABLES, escape_name, split_name, unescape_name};
+use icecache_iceberg::mapping::{OBJECTS, TABLES};
 use icecache_iceberg::{Location, ObjectError, Objects, TableError};
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 /// The one file whose bytes change: the number of the current version.
 const HINT: &str = "version-hint.text";
 /// Stands in the folder of a table that cannot be shown, and says why.
-const ERROR: &str = "ERROR";
+pub(super) const ERROR: &str = "ERROR";
 /// What an engine may look for beside a file, in vain: Hadoop's checksums.
 const CHECKSUM_SUFFIX: &str = ".crc";
 /// The folders of a table.
@@ -190,27 +190,8 @@ impl View {
                 Some(location) => self.data(slot, &shown, path, location).await,
                 None => Ok(None),
             },
-            "snapshots" => self.find_in_snapshot(slot, &shown, rest, below).await,
-            "refs" => {
-                let Some((name, _)) = split_name(below) else {
-                    let is_part = !references(&shown, below).is_empty();
-                    return Ok(is_part.then_some((Found::Folder, Stays::Moment)));
-                };
-                let Some(name) = unescape_name(name) else { return Ok(None) };
-                if !slot.follows(&name) {
-                    let _turn = slot.writing.turn.lock().await; // of the version that is shown by then
-                    let shown = slot.current().unwrap_or_else(|| shown.clone());
-                    let publication = &shown.publication;
-                    match publication.reference(&name).await {
-                        Ok(_) => {}
-                        Err(TableError::NoSuch { .. }) => return Ok(None),
-                        Err(e) => return Err(e.into()),
-                    }
-                    self.learn(&shown, publication.metadata().refs.get(&name).map(|r| r.snapshot)).await?;
-                    slot.follow(&name);
-                }
-                self.published(slot, &shown, rest).await
-            }
+            "snapshots" => self.find_in_snapshots(slot, &shown, rest, below).await,
+            "refs" => self.find_in_references(slot, &shown, rest, below).await,
             _ if is_own(first) => self.published(slot, &shown, rest).await,
             _ => Ok(None),
         }
@@ -229,54 +210,18 @@ impl View {
         }
         // An older snapshot may name it that nobody has looked into since others were expired.
         let _older = slot.writing.older.read().await;
+        let mut untold = None;
         for snapshot in &shown.publication.metadata().snapshots {
-            self.learn(shown, Some(snapshot.id)).await?;
+            untold = self.learn(shown, Some(snapshot.id)).await.err().or(untold);
         }
-        self.object(path, location).await
-    }
-
-    async fn find_in_snapshot(
-        &self,
-        slot: &Slot,
-        shown: &Shown,
-        rest: &str,
-        below: &str,
-    ) -> Result<Option<(Found, Stays)>, ViewError> {
-        let publication = &shown.publication;
-        let (id, inner) = below.split_once('/').unwrap_or((below, ""));
-        if let Some(time) = id.strip_prefix('@') {
-            return match publication.snapshot_at(time) {
-                Ok(Some(id)) if inner.is_empty() => Ok(Some((Found::Link(id.to_string()), Stays::Moment))),
-                Ok(_) | Err(TableError::NoSuch { .. }) => Ok(None),
-                Err(e) => Err(e.into()),
-            };
+        match (self.object(path, location).await?, untold) {
+            (None, Some(error)) => Err(error), // one of those that cannot be had may name it
+            (found, _) => Ok(found),
         }
-        let Some(number) = id.parse::<i64>().ok().filter(|number| number.to_string() == id) else {
-            return Ok(None);
-        };
-        if inner.is_empty() {
-            let _older = slot.writing.older.read().await;
-            match publication.snapshot(number).await {
-                Ok(_) => self.learn(shown, Some(number)).await?,
-                Err(TableError::NoSuch { .. }) => return Ok(None),
-                Err(e) => return Err(e.into()),
-            }
-        }
-        self.published(slot, shown, rest).await
-    }
-
-    async fn learn(&self, shown: &Shown, snapshot: Option<i64>) -> Result<(), ViewError> {
-        let is_news = |id: &i64| !shown.learned.lock().contains(id);
-        if let Some(snapshot) = snapshot.filter(is_news) {
-            let files = shown.publication.files(snapshot).await?;
-            self.lake.learn(&shown.publication, &files, false);
-            shown.learned.lock().insert(snapshot);
-        }
-        Ok(())
     }
 
     /// What stands in the folder of a publication.
-    async fn published(
+    pub(super) async fn published(
         &self,
         slot: &Slot,
         shown: &Shown,
@@ -410,15 +355,10 @@ impl View {
             Err(_) => return Ok(Vec::new()),
         };
         let publication = &shown.publication;
+        if let Some(names) = list_past(&shown, rest) {
+            return Ok(names);
+        }
         match rest {
-            "snapshots" => {
-                let ids = publication.metadata().snapshots.iter().map(|snapshot| snapshot.id.to_string());
-                return Ok(folders(ids.collect()));
-            }
-            "refs" => return Ok(folders(references(&shown, ""))),
-            _ if rest.strip_prefix("refs/").is_some_and(|part| split_name(part).is_none()) => {
-                return Ok(folders(references(&shown, &rest["refs/".len()..])));
-            }
             _ if rest == "data" || rest.starts_with("data/") => return Ok(self.known(path)),
             _ => {}
         }
@@ -472,17 +412,6 @@ impl View {
         names.dedup_by(|a, b| a.0 == b.0);
         Ok(names)
     }
-}
-
-/// What stands in the folder of all branches and tags, or in that of a part of long names.
-fn references(shown: &Shown, part: &str) -> Vec<String> {
-    let names = shown.publication.metadata().refs.keys().map(|name| escape_name(name));
-    let below = |name: String| {
-        let rest = if part.is_empty() { &*name } else { name.strip_prefix(part)?.strip_prefix('/')? };
-        rest.split('/').next().map(str::to_owned)
-    };
-    let pieces: BTreeSet<String> = names.filter_map(below).collect();
-    pieces.into_iter().collect()
 }
 
 fn found(location: Location, size: u64, stated: bool) -> Found {

@@ -45,6 +45,8 @@ pub struct Metadata {
     pub snapshots: Vec<Snapshot>,
     /// Branches and tags by name. A table with a current snapshot has `main`.
     pub refs: BTreeMap<String, Reference>,
+    /// Branches and tags of snapshots that it does not have. Readers refuse a table with one, so none is shown.
+    pub dangling: BTreeMap<String, Reference>,
     /// What was the current snapshot when: milliseconds since 1970 and identifiers, oldest first.
     pub history: Vec<(i64, i64)>,
     /// Files of statistics, and how many bytes each has.
@@ -117,22 +119,23 @@ impl Metadata {
         let snapshots = snapshot_objects.iter().map(Snapshot::read).collect::<Result<Vec<_>, _>>()?;
         // Written as -1 where there is none.
         let current_snapshot = object.get::<i64>("current-snapshot-id")?.filter(|id| *id != -1);
-        let mut refs = BTreeMap::new();
+        let has = |id: i64| snapshots.iter().any(|snapshot| snapshot.id == id);
+        let (mut refs, mut dangling) = (BTreeMap::new(), BTreeMap::new());
         for (name, reference) in object.get::<BTreeMap<String, Object>>("refs")?.unwrap_or_default() {
             let is_branch = match reference.need::<String>("type")?.to_ascii_lowercase().as_str() {
                 "branch" => true,
                 "tag" => false,
                 other => return Err(format!("reference '{name}' is neither branch nor tag: {other}")),
             };
-            refs.insert(name, Reference { snapshot: reference.need("snapshot-id")?, is_branch });
+            let reference = Reference { snapshot: reference.need("snapshot-id")?, is_branch };
+            let those = if has(reference.snapshot) { &mut refs } else { &mut dangling };
+            those.insert(name, reference);
         }
         if let Some(snapshot) = current_snapshot {
             refs.entry("main".into()).or_insert(Reference { snapshot, is_branch: true });
         }
-        for id in refs.values().map(|r| r.snapshot).chain(current_snapshot) {
-            if !snapshots.iter().any(|snapshot| snapshot.id == id) {
-                return Err(format!("it refers to snapshot {id}, which it does not have"));
-            }
+        if let Some(id) = current_snapshot.filter(|id| !has(*id)) {
+            return Err(format!("its current snapshot is {id}, which it does not have"));
         }
         let mut history = Vec::new();
         for entry in object.get::<Vec<Object>>("snapshot-log")?.unwrap_or_default() {
@@ -155,6 +158,7 @@ impl Metadata {
             schema_id: object.get("current-schema-id")?,
             snapshots,
             refs,
+            dangling,
             history,
             statistics,
             schemas: text("schema") + &text("schemas"),

@@ -130,6 +130,11 @@ impl Metadata {
         properties.retain(|name| !DROPPED.contains(&name));
         properties.set(SOURCE_PROPERTY, &paths.source())?;
         out.set("properties", &properties)?;
+        if !self.dangling.is_empty() {
+            let mut refs: Object = out.get("refs")?.unwrap_or_default();
+            refs.retain(|name| !self.dangling.contains_key(name));
+            out.set("refs", &refs)?;
+        }
         match view {
             View::Current => {}
             View::Snapshot(id) => self.turn_to(&mut out, id, true)?,

@@ -142,13 +142,23 @@ fn what_cannot_be_shown_is_refused_by_name() {
         (r#""location":"s3://b/wh/t""#, r#""location":"data/t""#),
         (r#""format-version":2,"#, ""),
         (r#""manifest-list":"s3a:"#, r#""manifest-list":"#),
-        (r#""old":{"snapshot-id":1"#, r#""old":{"snapshot-id":77"#),
+        (r#""current-snapshot-id":9007199254740993"#, r#""current-snapshot-id":77"#),
         (r#""type":"tag""#, r#""type":"twig""#),
         ("}", ""),
     ] {
         let result = with(from, to);
         assert!(matches!(result, Err(TableError::Malformed { .. })), "{from}: {result:?}");
     }
+}
+
+/// Readers refuse metadata with a reference to nothing.
+#[test]
+fn a_reference_to_no_snapshot_is_left_out() {
+    let text = V2.replacen(r#""old":{"snapshot-id":1"#, r#""old":{"snapshot-id":77"#, 1);
+    let table = parse(&text).unwrap();
+    assert_eq!(table.dangling.keys().collect::<Vec<_>>(), ["old"]);
+    let json = rewritten(&table, View::Current);
+    assert!(json["refs"].get("old").is_none() && json["refs"].get("dev").is_some(), "{}", json["refs"]);
 }
 
 /// Manifests of the snapshot are written by the spec of a column that its schema has no more.

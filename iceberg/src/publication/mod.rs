@@ -29,6 +29,7 @@
 //!                     └─► what only the old version has ──► difference              names synced, metadata renamed,
 //!                                                                                   names synced, hint renamed
 //! ```
+mod broken;
 mod folder;
 #[cfg(test)]
 mod kills;
@@ -47,6 +48,7 @@ mod version;
 mod views;
 mod writer;
 
+pub use broken::Fault;
 pub use live::{Content, LiveFile};
 pub(crate) use next::Sides;
 pub use reach::{Reach, Retention};
@@ -59,6 +61,7 @@ use crate::mapping::{Mapping, escape_key, unescape_key};
 use crate::metadata::{Manifests, Metadata, Paths, Snapshot, View};
 use crate::objects::{Apart, Objects};
 use crate::table::Table;
+use broken::Broken;
 use folder::Folder;
 use parking_lot::Mutex;
 use progress::{Halt, Progress};
@@ -101,6 +104,8 @@ pub struct Publication {
     lists: OnceLock<HashMap<String, usize>>,
     /// The snapshots whose folders are known to be of this version.
     views: Mutex<HashSet<i64>>,
+    /// The snapshots that cannot be had.
+    broken: Broken,
 }
 
 /// The folder that is made for a view, below that of the table; empty for the table itself.
@@ -170,8 +175,8 @@ impl Publication {
             let folder = Folder::open(&place.folder)?;
             let Some(number) = number(&folder, &source, &from, metadata.log_length)? else { return Ok(None) };
             let writer = Writer::new(objects, Arc::new(place), folder);
-            let (lists, views) = (OnceLock::new(), Mutex::default());
-            Ok(Some(Self { writer, from, metadata, source, number, lists, views }))
+            let (lists, views, broken) = (OnceLock::new(), Mutex::default(), Broken::default());
+            Ok(Some(Self { writer, from, metadata, source, number, lists, views, broken }))
         })
         .await
     }
@@ -206,7 +211,8 @@ impl Publication {
     }
 
     /// Writes whatever is not there yet, the hint last, and returns what was written. Only what the current
-    /// snapshot, the branches and the tags need; older snapshots follow when somebody asks for them.
+    /// snapshot, the branches and the tags need; older snapshots follow when somebody asks for them. A branch or a tag that
+    /// cannot be had for a fault of its own files is left out, and [told](Self::fault).
     ///
     /// # Errors
     /// The hint is as it was. Another attempt goes on with what is there.

@@ -6,7 +6,7 @@ use super::writer::{Draft, blocking};
 use super::{Place, Publication, ended};
 use crate::error::TableError;
 use crate::manifest::Entry;
-use crate::metadata::View;
+use crate::metadata::{Snapshot, View};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
@@ -66,15 +66,41 @@ impl Publication {
         if let Some(listed) = begun.listed {
             self.writer.list(listed, leaves, progress).await?;
         }
+        // Before the metadata was there all that it needs was, as far as it could be had.
+        let Some(metadata) = begun.metadata else { return Ok(()) };
         let mut ids: Vec<i64> = self.metadata.refs.values().map(|reference| reference.snapshot).collect();
         ids.sort_unstable();
         ids.dedup();
         let snapshots = ids.into_iter().map(|id| self.find(id)).collect::<Result<Vec<_>, _>>()?;
-        self.writer.snapshots(&snapshots, progress).await?;
-        match begun.metadata {
-            Some(metadata) => self.writer.place(metadata, progress).await,
-            None => Ok(()),
+        self.others(&snapshots, progress).await?;
+        self.writer.place(metadata, progress).await
+    }
+
+    /// What branches and tags need. Of what cannot be had the others do without.
+    async fn others(&self, snapshots: &[&Snapshot], progress: &Progress<'_>) -> Result<(), Halt> {
+        let all: Vec<&Snapshot> =
+            snapshots.iter().copied().filter(|one| self.broken.of(one.id).is_none()).collect();
+        let mut left = vec![&*all];
+        while let Some(some) = left.pop() {
+            match (self.writer.snapshots(some, progress).await, some) {
+                (Err(Halt::Error(error)), [one]) if error.is_of_a_file() => {
+                    self.broken.note(one.id, &Err::<(), _>(error));
+                }
+                // One of them is to blame; what is there by now is not asked for again.
+                (Err(Halt::Error(error)), _) if error.is_of_a_file() => {
+                    let (first, second) = some.split_at(some.len() / 2);
+                    left.extend([second, first]);
+                }
+                (done, _) => done?,
+            }
         }
+        Ok(())
+    }
+
+    /// What could not be had for the version before is not asked for again, until somebody looks.
+    pub(crate) fn take_faults(&self, old: &Self) {
+        let all = old.broken.all().into_iter();
+        self.broken.take(all.filter(|(id, _)| self.metadata.has_still(&old.metadata, Some(*id))));
     }
 
     /// [Writes](Self::write) this version, and says in what its current snapshot differs from that of `old`. Reads the

@@ -4,13 +4,13 @@ use super::progress::Progress;
 use super::sweep::numbers;
 use super::version::{hinted, metadata_name};
 use super::writer::{blocking, list_path};
-use super::{Publication, ended};
+use super::{Fault, Publication, ended};
 use crate::document::Object;
 use crate::error::TableError;
 use crate::manifest::read_list;
 use crate::mapping::escape_name;
-use crate::metadata::{Snapshot, View};
-use std::collections::HashMap;
+use crate::metadata::{Reference, Snapshot, View};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 
 impl Publication {
@@ -42,12 +42,33 @@ impl Publication {
     /// # Errors
     /// [`TableError::NoSuch`] if the table has no such branch or tag (any more).
     pub async fn reference(&self, name: &str) -> Result<String, TableError> {
-        let reference = self.metadata.refs.get(name);
-        let reference =
-            reference.ok_or_else(|| TableError::NoSuch { what: format!("branch or tag '{name}'") })?;
+        let reference = match (self.metadata.refs.get(name), self.metadata.dangling.get(name)) {
+            (Some(reference), _) => reference,
+            (None, Some(dangling)) => return Err(dangles(name, dangling)),
+            (None, None) => {
+                return Err(TableError::NoSuch { what: format!("branch or tag '{name}'") });
+            }
+        };
         let path = format!("refs/{}", escape_name(name));
         self.view(self.find(reference.snapshot)?, &path, View::Reference(name), self.number).await?;
         Ok(path)
+    }
+
+    /// Why a snapshot cannot be shown, nor what is of it, as far as somebody has tried.
+    pub fn fault(&self, snapshot: i64) -> Option<Fault> {
+        self.broken.of(snapshot)
+    }
+
+    /// What cannot be shown of this version, as far as somebody has tried, by its path below the folder, and why.
+    pub fn faults(&self) -> BTreeMap<String, String> {
+        let broken = self.broken.all();
+        let path = |name: &str| format!("refs/{}", escape_name(name));
+        let snapshots = broken.iter().map(|(id, fault)| (format!("snapshots/{id}"), fault.why.clone()));
+        let refs = self.metadata.refs.iter();
+        let refs = refs.filter_map(|(name, is)| Some((path(name), broken.get(&is.snapshot)?.why.clone())));
+        let dangling = self.metadata.dangling.iter();
+        let dangling = dangling.map(|(name, was)| (path(name), dangles(name, was).to_string()));
+        snapshots.chain(refs).chain(dangling).collect()
     }
 
     async fn view(
@@ -59,7 +80,9 @@ impl Publication {
     ) -> Result<(), TableError> {
         let progress = Progress::new(|_| ControlFlow::Continue(()));
         let all = async {
-            self.writer.snapshot(snapshot, &progress).await?;
+            let there = ended(self.writer.snapshot(snapshot, &progress).await);
+            self.broken.note(snapshot.id, &there);
+            there?;
             if let Some(metadata) = self.draft_version(path, view, number).await? {
                 self.writer.place(metadata, &progress).await?;
             }
@@ -140,7 +163,9 @@ impl Publication {
     /// Writes manifests that have gone anew.
     pub(super) async fn repair(&self, snapshot: &Snapshot) -> Result<(), TableError> {
         let progress = Progress::new(|_| ControlFlow::Continue(()));
-        ended(self.writer.repair(snapshot, &progress).await)?;
+        let there = ended(self.writer.repair(snapshot, &progress).await);
+        self.broken.note(snapshot.id, &there);
+        there?;
         let folder = self.writer.folder.clone();
         blocking(move || folder.sync("metadata")).await
     }
@@ -150,11 +175,18 @@ impl Publication {
             return Ok(());
         }
         let progress = Progress::new(|_| ControlFlow::Continue(()));
-        ended(self.writer.snapshot(snapshot, &progress).await)?;
+        let there = ended(self.writer.snapshot(snapshot, &progress).await);
+        self.broken.note(snapshot.id, &there);
+        there?;
         // Published metadata names it already.
         let folder = self.writer.folder.clone();
         blocking(move || folder.sync("metadata")).await
     }
+}
+
+fn dangles(name: &str, reference: &Reference) -> TableError {
+    let (kind, id) = (if reference.is_branch { "branch" } else { "tag" }, reference.snapshot);
+    TableError::malformed(format!("{kind} '{name}'"), format!("the table has no snapshot {id}"))
 }
 
 /// The number that the folder of a snapshot should have, and whether it has, and shows, that version: of metadata that names

@@ -20,6 +20,9 @@ pub(super) fn list(tables: &[TableLine], context: &Context) -> Result<()> {
         if let Some(error) = &table.error {
             context.output.warn(&format!("{}: {}", safe(&table.table), safe(error)));
         }
+        for (path, why) in &table.broken {
+            context.output.warn(&format!("{}/{}: {}", safe(&table.table), safe(path), safe(why)));
+        }
     }
     Ok(())
 }
@@ -66,6 +69,7 @@ fn rows(details: &TableDetails) -> Vec<[String; 2]> {
     if let Some(error) = &line.error {
         rows.push(("error", safe(error)));
     }
+    rows.extend(line.broken.iter().map(|(path, why)| ("broken", format!("{}: {}", safe(path), safe(why)))));
     let references = |names: &std::collections::BTreeMap<String, i64>| {
         names.iter().map(|(name, snapshot)| format!("{}: {snapshot}", safe(name))).collect::<Vec<_>>()
     };

@@ -32,6 +32,8 @@ mod kills;
 mod lake;
 #[path = "tables/late.rs"]
 mod late;
+#[path = "tables/listed.rs"]
+mod listed;
 #[path = "tables/local.rs"]
 mod local;
 #[path = "tables/named.rs"]

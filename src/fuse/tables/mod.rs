@@ -5,10 +5,11 @@
 //! Tables have a mount of their own, or share one with a directory ([`Beside`]).
 mod beside;
 mod handles;
+mod listing;
 mod nodes;
 mod opening;
 
-use super::abi::answer::{Brief, BriefAttributes, List, Offset};
+use super::abi::answer::{Brief, BriefAttributes, Offset};
 use super::abi::init::{Features, Limits};
 use super::abi::request::{Operation, Request};
 use super::connection::Wanted;
@@ -17,9 +18,8 @@ use super::transport::{Handler, Pending, Reply};
 use crate::cache::{CacheError, FetchError};
 use crate::clock::Timestamp;
 use crate::fs::attr::{Attr, FileKey};
-use crate::fs::listing::DirEntry;
 use crate::fs::{Kernel, read_whole};
-use crate::tables::{Found, Kind, Stays, Turned, View, ViewError};
+use crate::tables::{Found, Stays, Turned, View, ViewError};
 pub use beside::{Beside, FOLDERS};
 use bytes::Bytes;
 use handles::{Content, Handles};
@@ -286,8 +286,8 @@ impl TablesAdapter {
 
     fn list(&self, id: u64, (offset, size): (u64, u32), plus: bool, reply: Reply<Vec<u8>>) {
         let Some(node) = self.0.nodes.get(id) else { return reply.send(Err(gone())) };
-        if let Some(names) = node.names.lock().clone().filter(|_| offset > 0) {
-            return write_list(&names, (offset, size), plus, reply);
+        if let Some(listing) = node.names.last().filter(|_| offset > 0) {
+            return listing.write((offset, size), plus, reply);
         }
         let own = self.clone();
         self.0.runtime.spawn(async move {
@@ -296,9 +296,7 @@ impl TablesAdapter {
             };
             match listed {
                 Ok(names) => {
-                    let names = Arc::new(names);
-                    *node.names.lock() = Some(names.clone());
-                    write_list(&names, (offset, size), plus, reply);
+                    node.names.turn_to(names).write((offset, size), plus, reply);
                     // However long that took: it is kept from now on.
                     if node.lists() {
                         tokio::time::sleep(MOMENT).await;
@@ -371,33 +369,6 @@ fn sought(size: u64, offset: u64, whence: u32) -> io::Result<Offset> {
         return Err(io::Error::from_raw_os_error(libc::ENXIO));
     }
     Ok(Offset(if whence as i32 == libc::SEEK_HOLE { size } else { offset } as i64))
-}
-
-fn write_list(names: &[(String, Kind)], (offset, size): (u64, u32), plus: bool, reply: Reply<Vec<u8>>) {
-    reply.fill(size as usize, |buffer| {
-        let mut list = List::new(buffer);
-        for ((name, kind), next) in
-            names.iter().zip(1u64..).skip(usize::try_from(offset).unwrap_or(usize::MAX))
-        {
-            let file_type = match kind {
-                Kind::Folder => FileType::Directory,
-                Kind::File => FileType::RegularFile,
-                Kind::Link => FileType::Symlink,
-            };
-            let Ok(c_name) = CString::new(name.as_str()) else { continue };
-            // The kernel gives numbers of its own when it looks them up.
-            let entry = DirEntry { name: c_name, ino: u64::MAX, file_type, next };
-            let taken = match plus {
-                // Their attributes are asked for when somebody wants them.
-                true => list.entry(name.as_bytes(), &entry, None),
-                false => list.name(name.as_bytes(), &entry),
-            };
-            if !taken {
-                break;
-            }
-        }
-        Ok(list.bytes())
-    });
 }
 
 impl Inner {

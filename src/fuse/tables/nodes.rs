@@ -1,5 +1,6 @@
 //! [`Nodes`]: the numbers that the kernel knows paths by.
 use super::handles::Passed;
+use super::listing::Listings;
 use crate::sync::Mutex;
 use crate::tables::{Found, Known as Columns};
 use std::collections::HashMap;
@@ -20,8 +21,8 @@ pub struct Node {
     pub found: Found,
     /// Whether the answers about it may change.
     pub changes: bool,
-    /// The names of a folder, as of the beginning of the last listing.
-    pub names: Mutex<Option<Arc<Vec<crate::tables::Listed>>>>,
+    /// The names of a folder.
+    pub names: Listings,
     /// How it is open: the kernel serves a file in one way at a time.
     pub opened: Mutex<Opened>,
     /// Whether the kernel may have listed it.
@@ -138,7 +139,7 @@ impl Node {
             path,
             found,
             changes,
-            names: Mutex::default(),
+            names: Listings::default(),
             opened: Mutex::default(),
             listed: AtomicBool::new(false),
             version: OnceLock::new(),

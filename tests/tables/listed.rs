@@ -1,0 +1,46 @@
+//! Listings that last while others find something else.
+use crate::harness::{LIMIT, eventually};
+use crate::lake::{Lake, names};
+use rustix::fs::{Mode, OFlags, RawDir};
+use std::collections::BTreeSet;
+use std::mem::MaybeUninit;
+
+/// Whoever goes on with a listing gets every name once that is there all the time, also if others have listed the folder
+/// anew, and found that what was listed already is gone.
+#[test]
+fn a_listing_that_lasts_loses_no_name() {
+    let lake = Lake::prepare(|_| false);
+    let name = |n: usize| format!("object-{n:03}");
+    for n in 0..300 {
+        lake.cloud.server.put_into("lake", &format!("many/{}", name(n)), "x");
+    }
+    lake.mount();
+    let dir = lake.dir.join("objects/s3/lake/many");
+    let begun = rustix::fs::open(&dir, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+    let mut buffer = [MaybeUninit::uninit(); 1024];
+    let mut pass = RawDir::new(begun, &mut buffer);
+    let mut seen = Vec::new();
+    let mut next = |seen: &mut Vec<String>| {
+        let Some(entry) = pass.next() else { return false };
+        let name = entry.unwrap().file_name().to_str().unwrap().to_owned();
+        if !name.starts_with('.') {
+            seen.push(name);
+        }
+        true
+    };
+    while seen.len() < 10 {
+        assert!(next(&mut seen));
+    }
+    let gone: BTreeSet<String> = seen.iter().cloned().collect();
+    gone.iter().for_each(|name| assert!(lake.cloud.server.remove_from("lake", &format!("many/{name}"))));
+    lake.cloud.server.put_into("lake", "many/a-new-one", "x");
+    eventually("others find what is there", LIMIT, || {
+        let now = names(&dir);
+        (now.len() == 291 && now[0] == "a-new-one").then_some(())
+    });
+    while next(&mut seen) {}
+    drop(pass);
+    seen.retain(|name| !gone.contains(name) && name != "a-new-one");
+    assert_eq!(seen, (10..300).map(name).collect::<Vec<_>>());
+    lake.unmount();
+}

@@ -11,6 +11,7 @@ use super::key::ObjectId;
 use super::origin::Coming;
 use super::part::Part;
 use super::readahead::ReadAhead;
+use super::shares::Share;
 use super::stats::Meters;
 use super::tier::Origin;
 use super::trip::{Counted, Trip};
@@ -192,7 +193,7 @@ impl Blob {
         let mut attempts = 0;
         let bytes = loop {
             attempts += 1;
-            match self.seek(number, false) {
+            match self.seek(number) {
                 Sought::There(block) => {
                     if attempts > ATTEMPTS_MAX {
                         block.usage.unpin();
@@ -296,7 +297,7 @@ impl Blob {
 
     /// Makes sure that a block is on its way or there, and waits for it.
     async fn load(&self, number: u32) -> Result<(), CacheError> {
-        match self.seek(number, false) {
+        match self.seek(number) {
             Sought::There(block) => {
                 block.usage.unpin();
                 Ok(())
@@ -308,17 +309,18 @@ impl Blob {
     /// Takes a block that is on its way already, if nobody has it yet: these are its bytes.
     pub(super) fn take_coming(&self, number: u32, body: ByteStream) {
         let origin = Arc::new(Coming::new(body, self.origin.clone()));
-        if let Sought::There(block) = self.seek_in(origin, number, false) {
+        if let Sought::There(block) = self.seek_in(origin, number, None) {
             block.usage.unpin();
         }
     }
 
     /// Looks for a block; if it is nowhere, a flight for it begins.
-    fn seek(&self, number: u32, ahead: bool) -> Sought {
-        self.seek_in(self.origin.clone(), number, ahead)
+    fn seek(&self, number: u32) -> Sought {
+        self.seek_in(self.origin.clone(), number, None)
     }
 
-    fn seek_in(&self, origin: Arc<dyn Origin>, number: u32, ahead: bool) -> Sought {
+    /// `ahead`: nobody asks for it yet, and this is taken for it.
+    fn seek_in(&self, origin: Arc<dyn Origin>, number: u32, ahead: Option<Share>) -> Sought {
         let mut pilot = None;
         let sought = self.entry.seek(number, || {
             let (begun, flight) = Flight::begin();
@@ -328,7 +330,7 @@ impl Blob {
         if let Some(pilot) = pilot {
             let trip = Trip { core: self.core.clone(), entry: self.entry.clone(), origin, number };
             let counted = Counted::new(&self.core);
-            if ahead {
+            if ahead.is_some() {
                 Meters::count(&self.core.meters.readaheads);
             }
             self.core.runtime.spawn(trip.fly(pilot, ahead, counted));
@@ -339,14 +341,9 @@ impl Blob {
     /// Fetches what is missing of these bytes, as far as fetches are free, and does not wait for it.
     pub fn fetch_ahead_of(&self, bytes: Range<u64>) {
         let end = bytes.end.min(self.size()).div_ceil(self.block_bytes()) as u32;
-        // Those who wait go first: what is fetched ahead never queues.
-        let most = self.core.config.fetches_max as u64;
         for number in (bytes.start / self.block_bytes()) as u32..end {
-            if *self.core.fetching.borrow() >= most {
+            if !self.fetch_ahead(number) {
                 return;
-            }
-            if let Sought::There(block) = self.seek(number, true) {
-                block.usage.unpin();
             }
         }
     }
@@ -367,20 +364,21 @@ impl Blob {
         }
     }
 
-    fn fetch_ahead(&self, number: u32) {
+    /// Whether there is room for more.
+    fn fetch_ahead(&self, number: u32) -> bool {
         // Those who wait go first: what is fetched ahead never queues.
-        if self.core.fetches.available_permits() > 0
-            && let Sought::There(block) = self.seek(number, true)
-        {
+        let Some(share) = self.core.fetches.try_take(&self.entry.id.bucket) else { return false };
+        if let Sought::There(block) = self.seek_in(self.origin.clone(), number, Some(share)) {
             block.usage.unpin();
         }
+        true
     }
 
     /// Fetches a block that the disk cannot be trusted with.
     async fn past(&self, number: u32) -> Result<Bytes, CacheError> {
         let trip =
             Trip { core: self.core.clone(), entry: self.entry.clone(), origin: self.origin.clone(), number };
-        trip.fetch(false).await.map(|caught| caught.bytes)
+        trip.fetch(None).await.map(|caught| caught.bytes)
     }
 }
 

@@ -18,6 +18,7 @@ use super::index::Index;
 use super::key::{Key, ObjectId};
 use super::ledger::Ledger;
 use super::memory::Memory;
+use super::shares::Shares;
 use super::stats::{Meters, Stats};
 use super::store::Store;
 use crate::sync::{Mutex, RwLock, RwLockReadGuard};
@@ -25,7 +26,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 
 /// On a full disk so many others go, one by one, for what takes no bytes, as a new file, before it is given up.
 const SQUEEZES_MIN: u64 = 4;
@@ -58,7 +59,7 @@ pub struct Core {
     pub pool: Arc<Pool>,
     pub memory: Memory,
     pub runtime: Handle,
-    pub fetches: Arc<Semaphore>,
+    pub fetches: Shares,
     /// Blocks that are being fetched, and kept.
     pub fetching: watch::Sender<u64>,
     /// Held for reading from when readers have a block until it is on the disk.

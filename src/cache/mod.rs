@@ -101,6 +101,7 @@ mod readahead;
 mod reading;
 pub mod record;
 mod rehydrate;
+mod shares;
 mod shortage;
 mod spread;
 pub mod stats;

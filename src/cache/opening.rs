@@ -18,6 +18,7 @@ use super::record::{
     entry_key,
 };
 use super::rehydrate::{Ground, Rehydrated, rehydrate};
+use super::shares::Shares;
 use super::shortage::relieve;
 use super::stats::Meters;
 use super::store::Store;
@@ -30,7 +31,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 
 /// How long the end of another process is waited for: it may be writing its journal.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -171,7 +172,7 @@ impl Builder {
             gate: Gate::new(config.admission.clone(), config.max_bytes, Arc::new(SystemClock)),
             pool: Pool::new(config.block_bytes as usize),
             memory: Memory::new(config.memory_bytes),
-            fetches: Arc::new(Semaphore::new(config.fetches_max)),
+            fetches: Shares::new(config.fetches_max),
             store,
             budget,
             evictor,

@@ -8,6 +8,7 @@ use super::events::Event;
 use super::evictor::Held;
 use super::flight::Pilot;
 use super::record::{BLOCKS, BlockRecord, ENTRIES, Used, block_key, entry_key};
+use super::shares::Share;
 use super::stats::Meters;
 use super::tier::{FetchError, Origin};
 use bytes::Bytes;
@@ -15,7 +16,6 @@ use futures::StreamExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 /// One fetch of one block.
@@ -35,7 +35,7 @@ pub struct Catch {
     /// How long that took.
     pub took: Duration,
     /// Held until they are kept, so that a slow disk slows the fetches and not the memory grows.
-    permit: OwnedSemaphorePermit,
+    share: Share,
 }
 
 /// A flight that ends, in whatever way, is found by nobody any more.
@@ -105,17 +105,17 @@ impl<'a> Pieces<'a> {
 
 impl Trip {
     /// Fetches it, tells all who wait, and keeps it.
-    pub async fn fly(self, pilot: Pilot, ahead: bool, counted: Counted) {
-        self.carry(pilot, ahead).await;
+    pub async fn fly(self, pilot: Pilot, share: Option<Share>, counted: Counted) {
+        self.carry(pilot, share).await;
         // Nothing of it holds the object any more: who waited may find that it is gone.
         drop(counted);
     }
 
-    async fn carry(self, pilot: Pilot, ahead: bool) {
+    async fn carry(self, pilot: Pilot, share: Option<Share>) {
         let landing = Landing(&self);
-        let fetched = self.fetch(ahead).await;
+        let fetched = self.fetch(share).await;
         match fetched {
-            Ok(Catch { bytes, took, permit }) => {
+            Ok(Catch { bytes, took, share }) => {
                 let keeping = self.core.keeping.clone().read_owned().await;
                 pilot.tell(Ok(bytes.clone()));
                 if !self.entry.is_unread() {
@@ -126,7 +126,7 @@ impl Trip {
                 let kept =
                     self.core.runtime.spawn_blocking(move || keep(&core, &entry, number, &bytes, took));
                 let _logged = kept.await;
-                drop((keeping, permit, landing));
+                drop((keeping, share, landing));
             }
             Err(error) => {
                 Meters::count(&self.core.meters.fetch_errors);
@@ -143,15 +143,14 @@ impl Trip {
         }
     }
 
-    /// The bytes from the origin.
-    pub async fn fetch(&self, ahead: bool) -> Result<Catch, CacheError> {
-        let permit = match self.core.fetches.clone().try_acquire_owned() {
-            Ok(permit) => permit,
-            Err(_) => {
-                if !ahead {
-                    Meters::count(&self.core.meters.reads_throttled);
-                }
-                self.core.fetches.clone().acquire_owned().await.map_err(|_| CacheError::Closed)?
+    /// The bytes from the origin. Who has no share of what may be fetched at once waits for one.
+    pub async fn fetch(&self, share: Option<Share>) -> Result<Catch, CacheError> {
+        let store = &self.entry.id.bucket;
+        let share = match share.or_else(|| self.core.fetches.try_take(store)) {
+            Some(share) => share,
+            None => {
+                Meters::count(&self.core.meters.reads_throttled);
+                self.core.fetches.take(store).await.ok_or(CacheError::Closed)?
             }
         };
         let start = Instant::now();
@@ -174,7 +173,7 @@ impl Trip {
         let bytes = pieces.whole()?;
         let took = start.elapsed();
         self.core.meters.took(took);
-        Ok(Catch { bytes, took, permit })
+        Ok(Catch { bytes, took, share })
     }
 }
 

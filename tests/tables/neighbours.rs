@@ -7,6 +7,7 @@ use serde_json::Value;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use tokio::sync::Notify;
 
 const NEWEST: [&str; 2] = ["wh/db/refs/metadata/v7.metadata.json", "wh/db/v1/metadata/v4.metadata.json"];
@@ -102,5 +103,45 @@ fn a_table_that_takes_the_place_of_another_has_its_own_rows() {
     for path in [&data, &object] {
         assert!(fs::read(path).unwrap() == other, "{}", path.display());
     }
+    lake.unmount();
+}
+
+/// As many readers of a bucket that does not answer as there can be fetches leave some to the others.
+#[test]
+fn a_bucket_that_does_not_answer_holds_up_no_other() {
+    const READERS: usize = 80;
+    let lake = prepare();
+    for n in 0..READERS {
+        lake.cloud.server.put_into("other", &format!("silent/{n}"), "never");
+    }
+    lake.cloud.server.put_into("lake", "prompt/object", "at once");
+    lake.mount();
+    let gate = Arc::new(Notify::new());
+    let held = gate.clone();
+    lake.cloud.server.control().set_hook(move |request| {
+        let is_silent = request.operation == "GetObject" && request.key.starts_with("silent/");
+        if is_silent { Fault::Hold(held.clone()) } else { Fault::None }
+    });
+    let (ended, objects) = (Arc::<AtomicUsize>::default(), lake.dir.join("objects/s3"));
+    let readers: Vec<_> = (0..READERS)
+        .map(|n| {
+            let (file, ended) = (objects.join("other/silent").join(n.to_string()), ended.clone());
+            std::thread::spawn(move || {
+                let read = fs::read(file);
+                ended.fetch_add(1, SeqCst);
+                read.is_ok()
+            })
+        })
+        .collect();
+    let fetching = || lake.stats()["cache"]["fetching"].as_u64().unwrap();
+    eventually("all of them wait", LIMIT, || (fetching() == READERS as u64).then_some(()));
+    assert_eq!(fs::read_to_string(objects.join("lake/prompt/object")).unwrap(), "at once");
+    assert_eq!(lake.stats()["cache"]["totals"]["stalls"], 0, "none of them was given up meanwhile");
+    lake.cloud.server.control().clear_hook();
+    eventually("all are served in the end", LIMIT, || {
+        gate.notify_waiters();
+        (ended.load(SeqCst) == READERS).then_some(())
+    });
+    assert!(readers.into_iter().all(|reader| reader.join().unwrap()));
     lake.unmount();
 }

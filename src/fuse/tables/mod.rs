@@ -36,8 +36,9 @@ use tokio::runtime::Handle as Runtime;
 pub const IO_BYTES: u32 = 1 << 20;
 /// How many reads may wait for their answers.
 pub const WITHHELD: usize = 1024;
-/// Requests in flight that nobody waits for.
-const BACKGROUND: u16 = 64;
+/// Requests in flight that nobody waits for: what the kernel reads ahead of programs, from whatever store. One that does not
+/// answer must not keep all of them.
+const BACKGROUND: u16 = 512;
 /// How long what does not change may be kept.
 const EVER: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long a folder is believed to be as it was.

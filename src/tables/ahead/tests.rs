@@ -203,7 +203,8 @@ async fn no_more_is_on_its_way_than_may_be() {
     let blob = cache.blob(case.blob.id(), Arc::new(Silent)).expect("a blob");
     let ahead = Ahead::new(case.known.clone());
     ahead.read(&blob, case.chunk(0, 0).start, 8);
-    assert_eq!(cache.stats().fetching, 5, "of a chunk of hundreds of blocks");
+    // One is left to other stores.
+    assert_eq!(cache.stats().fetching, 4, "of a chunk of hundreds of blocks");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,6 @@
 //! [`Asked`]: when a catalog is asked about a table: often about one that somebody reads, seldom about another, and about
 //! none because of another. For catalogs that one question does not tell everything of.
+use super::crowd::{Crowd, Place};
 use super::lake::Lake;
 use super::slot::Slot;
 use super::tracker::{LATELY, Pace};
@@ -8,9 +9,6 @@ use icecache_iceberg::catalog::{Change, Changes};
 use icecache_iceberg::{CatalogError, TableId, Token};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// So many questions about one table each are on their way to a catalog at once.
-const UNDERWAY_MAX: usize = 32;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -183,11 +181,17 @@ impl Lake {
     }
 }
 
-/// So many of the tables that are due are asked about by themselves while so many others are.
-pub(super) fn begun(due: Vec<Arc<Slot>>, underway: usize) -> Vec<Arc<Slot>> {
-    let some: Vec<_> = due.into_iter().take(UNDERWAY_MAX.saturating_sub(underway)).collect();
-    some.iter().for_each(|slot| slot.asked.lock().begin());
-    some
+/// Those of the tables that are due which are asked about by themselves now: those that have answered the last time first.
+pub(super) fn begun(mut due: Vec<Arc<Slot>>, crowd: &Arc<Crowd>) -> Vec<(Arc<Slot>, Place)> {
+    due.sort_by_cached_key(|slot| slot.asked.lock().has_failed);
+    let entered = due.into_iter().map_while(|slot| {
+        let mut asked = slot.asked.lock();
+        let place = crowd.enter(asked.has_failed)?;
+        asked.begin();
+        drop(asked);
+        Some((slot, place))
+    });
+    entered.collect()
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The tracker: asks catalogs what has changed, often where somebody reads, seldom elsewhere.
 use super::asked::begun;
+use super::crowd::Crowd;
 use super::lake::Lake;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -51,14 +52,15 @@ async fn ask_changes(lake: &Lake, number: usize, pace: Pace) -> Infallible {
 
 /// Each table in its time, and none of them waits for the answer about another.
 async fn ask_about_each(lake: &Lake, number: usize, pace: Pace) -> Infallible {
-    let mut underway = FuturesUnordered::new();
+    let (crowd, mut underway) = (Arc::<Crowd>::default(), FuturesUnordered::new());
     loop {
         let (due, next) = lake.due(number, pace);
-        for slot in begun(due, underway.len()) {
-            underway.push(lake.ask_alone(number, slot, pace));
+        for (slot, place) in begun(due, &crowd) {
+            underway.push(place.hold(lake.ask_alone(number, slot, pace)));
         }
         tokio::select! {
             Some(()) = underway.next() => {}
+            () = crowd.has_room() => {}
             () = tokio::time::sleep(jittered(next, number)) => {}
             () = lake.catalogs[number].wanted.notified() => {}
         }

@@ -1,5 +1,6 @@
-//! [`Turning`]: tables that have changed, on their way to their next version. None waits for another, as long as there are
-//! not too many.
+//! [`Turning`]: tables that have changed, on their way to their next version. None waits for another, but for a moment: of
+//! one whose store does not answer nobody hears before the time of `--tables-timeout` is over.
+use super::crowd::{Crowd, Place};
 use super::lake::Lake;
 use super::slot::Slot;
 use crate::sync::Mutex;
@@ -9,9 +10,6 @@ use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::sync::Arc;
 use tokio::sync::Notify;
-
-/// So many at once: of one whose store does not answer nobody hears before the time of `--tables-timeout` is over.
-const AT_ONCE: usize = 32;
 
 /// Which tables are to be turned over. Owner of its lock; bounded by the tables there are.
 #[derive(Debug, Default)]
@@ -23,6 +21,8 @@ pub(super) struct Turning {
 #[derive(Debug, Default)]
 struct Due {
     waiting: VecDeque<Arc<Slot>>,
+    /// Those whose last turn has failed: they come after the others.
+    doubtful: VecDeque<Arc<Slot>>,
     /// By the paths of those that wait and of those that are on their way.
     all: HashMap<String, Stage>,
 }
@@ -47,17 +47,21 @@ impl Turning {
             return false;
         }
         due.all.insert(slot.path.clone(), Stage::Waiting);
-        due.waiting.push_back(slot.clone());
+        let has_failed = slot.retry.lock().why().is_some();
+        if has_failed { &mut due.doubtful } else { &mut due.waiting }.push_back(slot.clone());
         drop(due);
         self.more.notify_one();
         true
     }
 
-    fn next(&self) -> Option<Arc<Slot>> {
+    fn next(&self, crowd: &Arc<Crowd>) -> Option<(Arc<Slot>, Place)> {
         let mut due = self.due.lock();
-        let slot = due.waiting.pop_front()?;
+        let is_doubtful = due.waiting.is_empty();
+        let wait = if is_doubtful { &mut due.doubtful } else { &mut due.waiting };
+        let place = if wait.is_empty() { None } else { crowd.enter(is_doubtful) }?;
+        let slot = wait.pop_front()?;
         due.all.insert(slot.path.clone(), Stage::Underway);
-        Some(slot)
+        Some((slot, place))
     }
 
     /// One has had its turn; whoever called for it meanwhile is heard, unless it is too soon to try again.
@@ -73,18 +77,17 @@ impl Turning {
 impl Lake {
     /// Turns over what has changed, until it is dropped.
     pub(super) async fn turn_tables(&self) -> Infallible {
-        let mut underway = FuturesUnordered::new();
+        let (crowd, mut underway) = (Arc::<Crowd>::default(), FuturesUnordered::new());
         loop {
-            while underway.len() < AT_ONCE
-                && let Some(slot) = self.turning.next()
-            {
+            while let Some((slot, place)) = self.turning.next(&crowd) {
                 underway.push(async move {
-                    let _told = self.turn_over(&slot).await;
+                    let _told = place.hold(self.turn_over(&slot)).await;
                     self.turning.done(&slot);
                 });
             }
             tokio::select! {
                 Some(()) = underway.next() => {}
+                () = crowd.has_room() => {}
                 () = self.turning.more.notified() => {}
             }
         }
@@ -102,19 +105,21 @@ mod tests {
         let id = TableId { namespace: vec!["db".into()], name: "t".into() };
         let slot = Arc::new(Slot::new(0, id, "iceberg/db/t".into(), Arc::default()));
         let turning = Turning::default();
+        let crowd = Arc::<Crowd>::default();
+        let next = || turning.next(&crowd);
         assert!(turning.add(&slot) && !turning.add(&slot));
-        assert!(turning.next().is_some() && turning.next().is_none(), "it waited once");
+        assert!(next().is_some() && next().is_none(), "it waited once");
         turning.done(&slot);
-        assert!(turning.next().is_none(), "nothing was said since it began");
-        assert!(turning.add(&slot) && turning.next().is_some());
+        assert!(next().is_none(), "nothing was said since it began");
+        assert!(turning.add(&slot) && next().is_some());
         assert!(!turning.add(&slot) && !turning.add(&slot));
-        assert!(turning.next().is_none(), "one turn at a time");
+        assert!(next().is_none(), "one turn at a time");
         turning.done(&slot);
-        assert!(turning.next().is_some() && turning.next().is_none());
+        assert!(next().is_some() && next().is_none());
         assert!(!turning.add(&slot));
         slot.retry.lock().note(Err("malformed"));
         turning.done(&slot);
-        assert!(turning.next().is_none(), "it is left alone for a while");
+        assert!(next().is_none(), "it is left alone for a while");
         assert!(turning.add(&slot), "and not for ever");
     }
 }

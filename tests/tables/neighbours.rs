@@ -145,3 +145,52 @@ fn a_bucket_that_does_not_answer_holds_up_no_other() {
     assert!(readers.into_iter().all(|reader| reader.join().unwrap()));
     lake.unmount();
 }
+
+/// As many tables that hang as may turn over at once: the others turn over all the same.
+#[test]
+fn many_tables_that_hang_hold_up_no_other() {
+    const HANGING: usize = 36;
+    let lake = prepare();
+    let copy = |n: usize, version: u32| {
+        let of = format!("wh/db/v1/metadata/v{version}.metadata.json");
+        lake.cloud.server.put_into(
+            "lake",
+            &of.replace("v1/", &format!("copy{n}/")),
+            lake.objects[&of].clone(),
+        );
+    };
+    for n in 0..HANGING {
+        copy(n, 3);
+        lake.cloud.server.put_into("lake", &format!("wh/db/copy{n}/metadata/version-hint.text"), "3");
+    }
+    lake.mount();
+    let copies: Vec<_> = (0..HANGING).map(|n| lake.table(&format!("copy{n}"))).collect();
+    assert!(copies.iter().all(|copy| hint(copy) == "3"));
+    let other = lake.table("refs");
+    assert_eq!(hint(&other), "6");
+    let gate = Arc::new(Notify::new());
+    let held = gate.clone();
+    lake.cloud.server.control().set_hook(move |request| {
+        let is_held = request.operation == "GetObject"
+            && request.key.contains("/copy")
+            && request.key.ends_with("/v4.metadata.json");
+        if is_held { Fault::Hold(held.clone()) } else { Fault::None }
+    });
+    (0..HANGING).for_each(|n| copy(n, 4));
+    let asked = || {
+        let log = lake.cloud.server.control().log();
+        log.iter()
+            .filter(|one| one.operation == "GetObject" && one.key.ends_with("/v4.metadata.json"))
+            .count()
+    };
+    eventually("as many hang as may turn over at once", LIMIT, || (asked() >= 32).then_some(()));
+    lake.commit(&NEWEST[..1]);
+    eventually("the other turns over", LIMIT, || (hint(&other) == "7").then_some(()));
+    assert!(copies.iter().all(|copy| hint(copy) == "3"), "none of them has given up meanwhile");
+    lake.cloud.server.control().clear_hook();
+    eventually("they have their turns in the end", LIMIT, || {
+        gate.notify_waiters();
+        copies.iter().all(|copy| hint(copy) == "4").then_some(())
+    });
+    lake.unmount();
+}

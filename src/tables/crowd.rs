@@ -1,0 +1,118 @@
+//! [`Crowd`]: how much is done at once for many tables, where any of them may hang.
+use crate::sync::Mutex;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// So much is done at once, not counting what is late.
+const YOUNG_MAX: usize = 32;
+/// What is not done by then is late: it goes on, and holds up no other.
+const LATE: Duration = Duration::from_secs(5);
+/// So much is under way at most, late or not.
+const ALL_MAX: usize = 256;
+/// Where there is so much what has failed the last time waits: the rest is for others.
+const DOUBTFUL_MAX: usize = 128;
+
+/// See the module. Owner of its lock.
+#[derive(Debug, Default)]
+pub(super) struct Crowd {
+    counts: Mutex<Counts>,
+    room: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    young: usize,
+    all: usize,
+}
+
+/// Something is under way, for as long as this lives.
+#[derive(Debug)]
+pub(super) struct Place {
+    crowd: Arc<Crowd>,
+    is_late: bool,
+}
+
+impl Crowd {
+    /// One more, if there is room. `is_doubtful`: it has failed the last time.
+    pub(super) fn enter(self: &Arc<Self>, is_doubtful: bool) -> Option<Place> {
+        let mut counts = self.counts.lock();
+        let most = if is_doubtful { DOUBTFUL_MAX } else { ALL_MAX };
+        if counts.young >= YOUNG_MAX || counts.all >= most {
+            return None;
+        }
+        (counts.young, counts.all) = (counts.young + 1, counts.all + 1);
+        Some(Place { crowd: self.clone(), is_late: false })
+    }
+
+    /// There is room where there was none.
+    pub(super) async fn has_room(&self) {
+        self.room.notified().await;
+    }
+}
+
+impl Place {
+    /// Does something here.
+    pub(super) async fn hold<T>(mut self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        if let Ok(done) = tokio::time::timeout(LATE, &mut work).await {
+            return done;
+        }
+        self.is_late();
+        work.await
+    }
+
+    fn is_late(&mut self) {
+        self.is_late = true;
+        self.crowd.counts.lock().young -= 1;
+        self.crowd.room.notify_one();
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.crowd.counts.lock();
+        counts.young -= usize::from(!self.is_late);
+        counts.all -= 1;
+        drop(counts);
+        self.crowd.room.notify_one();
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used)] // a test may panic
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_hangs_holds_up_no_other_and_what_has_failed_takes_no_more_than_half() {
+        let (crowd, mut hanging) = (Arc::<Crowd>::default(), Vec::new());
+        for (is_doubtful, most) in [(true, DOUBTFUL_MAX), (false, ALL_MAX)] {
+            while hanging.len() < most {
+                let young: Vec<Place> = std::iter::from_fn(|| crowd.enter(is_doubtful)).collect();
+                assert_eq!(young.len(), YOUNG_MAX);
+                hanging.extend(young);
+                hanging.iter_mut().filter(|place| !place.is_late).for_each(Place::is_late);
+            }
+            assert_eq!(hanging.len(), most);
+            assert!(crowd.enter(true).is_none());
+            assert_eq!(crowd.enter(false).is_some(), most < ALL_MAX);
+        }
+        hanging.pop();
+        assert!(crowd.enter(false).is_some_and(|place| !place.is_late));
+        hanging.clear();
+        let counts = crowd.counts.lock();
+        assert_eq!((counts.young, counts.all), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn what_is_done_makes_room() {
+        let crowd = Arc::<Crowd>::default();
+        let mut all: Vec<Place> = std::iter::from_fn(|| crowd.enter(false)).collect();
+        let last = all.pop().map(|place| place.hold(async { 7 }));
+        assert_eq!(last.expect("a place").await, 7);
+        crowd.has_room().await;
+        assert!(crowd.enter(false).is_some() && all.len() == YOUNG_MAX - 1);
+    }
+}

@@ -84,3 +84,24 @@ fn a_file_of_a_table_that_is_replaced_is_never_mixed() {
     assert_eq!(fs::read(&file).unwrap_err().raw_os_error(), Some(libc::EIO));
     lake.unmount();
 }
+
+/// Whoever has an object open that the kernel serves keeps it; whoever opens it anew gets the new one, of whatever size.
+#[test]
+fn an_object_that_is_replaced_while_somebody_has_it_open_is_the_new_one() {
+    let lake = Lake::prepare(|_| false);
+    lake.cloud.server.put_into("lake", "big/object", object(b'a'));
+    lake.mount();
+    let path = lake.dir.join("objects/s3/lake/big/object");
+    assert!(fs::read(&path).unwrap() == object(b'a'));
+    let old = File::open(&path).unwrap(); // all of it is here by now
+    lake.cloud.server.put_into("lake", "big/object", object(b'b'));
+    assert!(fs::read(&path).unwrap() == object(b'b'), "it is asked for anew");
+    for block in 0..4 {
+        assert_eq!(byte_at(&old, block).unwrap(), b'a');
+    }
+    let new = File::open(&path).unwrap();
+    assert_eq!(byte_at(&new, 3).unwrap(), b'b');
+    drop((old, new));
+    assert!(fs::read(&path).unwrap() == object(b'b'));
+    lake.unmount();
+}

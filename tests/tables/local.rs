@@ -7,6 +7,7 @@ use icecache_iceberg::publication::LiveFile;
 use icecache_iceberg::{Location, Mapping, Place, Publication, Table, TableId, Token};
 use serde_json::Value;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -162,6 +163,35 @@ fn a_table_that_takes_the_place_of_another_has_its_own_rows() {
     assert_eq!(watcher.next()["event"], "shown");
     assert!(fs::read(&shown).unwrap() == other);
     warehouse.lake.unmount();
+}
+
+/// Files of this machine are not immutable because a table names them: whoever opens one anew gets what is there, also
+/// while somebody has it open, and whatever time is given to it.
+#[test]
+fn a_file_of_this_machine_that_is_written_anew_is_read_anew() {
+    for options in [&[][..], &["--passthrough", "off"]] {
+        let warehouse = Warehouse::new();
+        let snapshots = warehouse.publish("v1", 4);
+        warehouse.mount(options);
+        let (own, shown) = warehouse.paths(&snapshots.last().unwrap().1[0]);
+        warehouse.metadata(&warehouse.lake.table("v1"));
+        let mut bytes = fs::read(&own).unwrap();
+        let time = fs::metadata(&own).unwrap().modified().unwrap();
+        let mut held = Vec::new();
+        for in_place in [true, false, true] {
+            held.push(fs::File::open(&shown).unwrap());
+            assert!(fs::read(&shown).unwrap() == bytes, "{options:?}");
+            bytes.iter_mut().for_each(|byte| *byte = byte.wrapping_add(1));
+            let place = if in_place { own.clone() } else { own.with_file_name("new") };
+            let mut file = fs::File::options().write(true).create(true).truncate(false).open(&place).unwrap();
+            file.write_all(&bytes).unwrap();
+            file.set_modified(time).unwrap();
+            fs::rename(&place, &own).unwrap();
+            assert!(fs::read(&shown).unwrap() == bytes, "{options:?}, in place: {in_place}");
+        }
+        drop(held);
+        warehouse.lake.unmount();
+    }
 }
 
 /// What is no file is not waited for, and costs the table alone that names it.

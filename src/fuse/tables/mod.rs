@@ -314,7 +314,12 @@ impl TablesAdapter {
             return reply.send(Err(io::Error::from_raw_os_error(libc::EBADF)));
         };
         match &handle.content {
-            Content::Local(file) => reply.fill(size as usize, |buffer| read_whole(file, buffer, offset)),
+            Content::Local(file) => reply.fill(size as usize, |buffer| {
+                let read = read_whole(file, buffer, offset)?;
+                // The kernel may have parts of what was there before it was written anew.
+                let is_still = handle.node.changes || handle.node.is_still(&version_of(&file.metadata()?));
+                if is_still { Ok(read) } else { Err(io::Error::from_raw_os_error(libc::EIO)) }
+            }),
             Content::Text(text) => reply.send(Ok(part(text, offset, size).to_vec())),
             Content::Object(blob, ahead) => {
                 if let Some(ahead) = ahead {
@@ -432,10 +437,20 @@ impl Inner {
     }
 }
 
-/// Which file of this machine one is: another one that takes its name has another.
+/// Which file of this machine one is: another one that takes its name has another, and so has the same one that is
+/// written anew, whatever time of change somebody gives it.
 fn version_of(there: &std::fs::Metadata) -> String {
     use std::os::unix::fs::MetadataExt;
-    format!("{}.{}.{}.{}", there.ino(), there.len(), there.mtime(), there.mtime_nsec())
+    let changed = (there.ctime(), there.ctime_nsec());
+    format!(
+        "{}.{}.{}.{}.{}.{}",
+        there.ino(),
+        there.len(),
+        there.mtime(),
+        there.mtime_nsec(),
+        changed.0,
+        changed.1
+    )
 }
 
 fn stat(path: &Path) -> io::Result<(u64, Timestamp)> {

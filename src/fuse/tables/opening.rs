@@ -16,9 +16,12 @@ impl TablesAdapter {
         if !self.0.nodes.is_current(&node) {
             return reply.error(libc::ESTALE); // the kernel looks the path up again
         }
-        // The kernel serves a file to all from one registration, and in one way.
+        // The kernel serves a file to all from one registration, and in one way. That somebody has it open does not say
+        // that it is still there, but of what a table names.
         let passed = node.opened.lock().passed.upgrade();
-        if let Some(passed) = passed {
+        if let Some(passed) = passed
+            && matches!(node.found, Found::Object { stated: true, .. })
+        {
             return self.passed(node, passed, reply);
         }
         match &node.found {

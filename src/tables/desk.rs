@@ -13,7 +13,7 @@ use futures::stream::{self, StreamExt};
 use icecache_iceberg::ObjectError;
 use icecache_iceberg::mapping::TABLES;
 use icecache_iceberg::publication::LiveFile;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -101,6 +101,18 @@ impl Lake {
             || slot.path.strip_prefix(TABLES).and_then(|rest| rest.strip_prefix('/')) == Some(name)
             || id == name
             || format!("{}.{id}", self.catalogs[slot.catalog].name) == name
+    }
+
+    /// Where tables are below the mount.
+    ///
+    /// # Errors
+    /// There is no such table, or several are called so.
+    pub async fn paths_of_tables(&self, names: &[String]) -> Result<BTreeSet<String>> {
+        let mut paths = BTreeSet::new();
+        for name in names {
+            paths.insert(self.meant(name).await?.path.clone());
+        }
+        Ok(paths)
     }
 
     async fn shown(&self, name: &str) -> Result<(Arc<Slot>, Arc<Shown>)> {

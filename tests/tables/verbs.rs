@@ -28,7 +28,13 @@ pub struct Watcher(Child, BufReader<std::process::ChildStdout>);
 
 impl Watcher {
     pub fn start(lake: &Lake) -> Self {
-        let args = ["tables".as_ref(), "watch".as_ref(), lake.dir.as_os_str()];
+        Self::of(lake, &[])
+    }
+
+    /// Of these tables.
+    pub fn of(lake: &Lake, tables: &[&str]) -> Self {
+        let args = ["tables".as_ref(), "watch".as_ref(), lake.dir.as_os_str()].into_iter();
+        let args = args.chain(tables.iter().map(std::ffi::OsStr::new));
         let mut command = lake.cloud.lab.command(args);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut said = String::new();
@@ -270,5 +276,33 @@ fn a_pinned_table_stays() {
     assert!(
         shown["held"]["files"].as_u64().unwrap() < 6 && shown["held"]["files"] == shown["cached"]["files"]
     );
+    lake.unmount();
+}
+
+/// Events of the tables that somebody names, by any of their names, and of no other.
+#[test]
+fn who_watches_tables_hears_of_these_alone() {
+    let (lake, keys) = table_as_of("v1", 3, 4);
+    lake.mount();
+    names(&lake.table("v1"));
+    names(&lake.table("refs"));
+    let refused = lake.tables("watch", &["db.v1", "db.none"]);
+    assert!(
+        !refused.ok() && refused.said().contains("no catalog has such a table: db.none"),
+        "{}",
+        refused.said()
+    );
+    let mut watchers: Vec<Watcher> =
+        [&["lake.db.v1"][..], &["iceberg/db/refs", "db.v1"]].map(|tables| Watcher::of(&lake, tables)).into();
+    let mut other = Watcher::of(&lake, &["db.refs"]);
+    commit(&lake, &keys);
+    for watcher in &mut watchers {
+        assert_eq!(watcher.next()["table"], "iceberg/db/v1");
+    }
+    // Nothing of the one is told of the other, up to its own next event.
+    let next = lake.objects["wh/db/refs/metadata/v7.metadata.json"].clone();
+    lake.cloud.server.put_into("lake", "wh/db/refs/metadata/v8.metadata.json", next);
+    let told = other.next();
+    assert_eq!((&told["table"], &told["event"]), (&"iceberg/db/refs".into(), &"shown".into()), "{told}");
     lake.unmount();
 }

@@ -35,7 +35,7 @@ enum Verb {
     /// Forget what is cached of a table, and ask its catalog
     Invalidate(One),
     /// Print what happens to tables, a line of JSON for each event, until it is interrupted
-    Watch(OneOrAll),
+    Watch(SomeOrAll),
 }
 
 /// A mount.
@@ -61,6 +61,15 @@ struct OneOrAll {
     dir: PathBuf,
     /// The table, as 'icecache tables ls' shows it, or its path; without it: all that somebody has looked into
     table: Option<String>,
+}
+
+/// Tables, or all.
+#[derive(Debug, clap::Args)]
+struct SomeOrAll {
+    /// The mounted directory
+    dir: PathBuf,
+    /// The tables, as 'icecache tables ls' shows them, or their paths; without any: all
+    tables: Vec<String>,
 }
 
 /// A table, or a part of it.
@@ -129,8 +138,8 @@ impl TablesVerb {
                     .say(&format!("forgot {files} files, {size}; they are fetched again when they are read"));
             }
             Verb::Watch(some) => {
-                let table = some.table.map(|table| below(&some.dir, table));
-                watch::watch(&some.dir, table.as_deref(), context)?;
+                let tables = some.tables.into_iter().map(|table| below(&some.dir, table)).collect();
+                watch::watch(&some.dir, tables, context)?;
             }
         }
         Ok(Exit::Done)

@@ -3,11 +3,17 @@ use crate::Result;
 use crate::cli::{Context, locate};
 use crate::serve::control::TablesAsk;
 use crate::tables::Batch;
+use std::collections::BTreeSet;
 use std::path::Path;
 
-/// Prints events until the mount ends.
-pub(super) fn watch(dir: &Path, table: Option<&str>, context: &Context) -> Result<()> {
+/// Prints events of these tables, of all if none is named, until the mount ends.
+pub(super) fn watch(dir: &Path, tables: Vec<String>, context: &Context) -> Result<()> {
     let (_, mut client) = locate::daemon(dir, context)?;
+    // As the daemon knows them now: the one that a name meant goes on being meant when it is dropped, or comes again.
+    let paths: BTreeSet<String> = match tables.is_empty() {
+        true => BTreeSet::new(),
+        false => client.tables(TablesAsk::Paths { tables })?,
+    };
     let mut since = client.tables::<Batch>(TablesAsk::Watch { since: None })?.next;
     context.output.say("watching; Ctrl-C ends it");
     loop {
@@ -16,9 +22,7 @@ pub(super) fn watch(dir: &Path, table: Option<&str>, context: &Context) -> Resul
         if batch.missed {
             context.output.warn("more has happened than the daemon remembers: some events are missing");
         }
-        for event in
-            batch.events.iter().filter(|event| table.is_none_or(|table| is_about(&event.table, table)))
-        {
+        for event in batch.events.iter().filter(|event| paths.is_empty() || paths.contains(&event.table)) {
             context.output.value(event)?;
         }
         context.output.flush()?;
@@ -27,11 +31,4 @@ pub(super) fn watch(dir: &Path, table: Option<&str>, context: &Context) -> Resul
             return Ok(());
         }
     }
-}
-
-/// Whether a table's path is what somebody means.
-fn is_about(path: &str, table: &str) -> bool {
-    let table = table.trim_matches('/');
-    path == table
-        || path.strip_prefix("iceberg/").is_some_and(|rest| rest == table || rest.replace('/', ".") == table)
 }

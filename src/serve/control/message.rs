@@ -86,6 +86,11 @@ pub enum TablesAsk {
         /// Which.
         table: String,
     },
+    /// Where tables are below the mount.
+    Paths {
+        /// Which.
+        tables: Vec<String>,
+    },
     /// What has happened from this event on; waits for a while if nothing has.
     Watch {
         /// What the answer before said is next; none: only that is asked.

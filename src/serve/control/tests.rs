@@ -278,6 +278,10 @@ fn messages_are_these_lines() {
             }),
             r#"{"tables":{"warm":{"table":"db.t","partition":null,"columns":["a"],"where":"a > 1"}}}"#,
         ),
+        (
+            Ask::Tables(TablesAsk::Paths { tables: vec!["db.t".into()] }),
+            r#"{"tables":{"paths":{"tables":["db.t"]}}}"#,
+        ),
         (Ask::Tables(TablesAsk::Watch { since: Some(7) }), r#"{"tables":{"watch":{"since":7}}}"#),
     ] {
         same(&Request { v: PROTOCOL_VERSION, ask }, &format!(r#"{{"v":1,"ask":{word}}}"#));

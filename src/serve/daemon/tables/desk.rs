@@ -95,6 +95,7 @@ impl Desk {
             TablesAsk::Pin { table, part } => encode(&lake.pin(&table, meant(part)).await?),
             TablesAsk::Unpin { table, part } => encode(&lake.unpin(&table, meant(part)).await?),
             TablesAsk::Invalidate { table } => encode(&lake.invalidate(&table).await?),
+            TablesAsk::Paths { tables } => encode(&lake.paths_of_tables(&tables).await?),
             TablesAsk::Watch { since } => encode(&lake.feed().since(since, WATCH_PATIENCE).await),
         }
     }

@@ -20,7 +20,8 @@ use tokio::sync::{Semaphore, broadcast};
 /// Of so many objects it is remembered what they are.
 const KNOWN_MAX: NonZeroUsize = NonZeroUsize::new(1 << 16).unwrap();
 
-/// A store that does not answer within this time is away.
+/// A store that does not answer within this time is away, where anything is known of what it is asked about, or where
+/// nobody says that he waits longer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// When an object was changed last, if nobody has said.
@@ -101,6 +102,10 @@ pub struct OriginFiles {
     bucket: String,
     /// An answer is good for so long.
     fresh: Duration,
+    /// So long an answer is waited for where nothing is known.
+    patience: Duration,
+    /// The same where something is.
+    soon: Duration,
     /// Owner of its lock.
     known: Mutex<LruCache<String, Arc<Known>>>,
     absence: Absence,
@@ -124,8 +129,21 @@ impl OriginFiles {
         let known = Mutex::new(LruCache::new(KNOWN_MAX));
         let changes = broadcast::Sender::new(CHANGES_MAX);
         let (absence, turn) = (Absence::default(), Arc::new(Semaphore::new(1)));
-        let hedged = None;
-        let this = Self { cache, store, origin, hedged, bucket, fresh, known, absence, turn, changes };
+        let (hedged, patience, soon) = (None, PATIENCE, PATIENCE);
+        let this = Self {
+            cache,
+            store,
+            origin,
+            hedged,
+            bucket,
+            fresh,
+            patience,
+            soon,
+            known,
+            absence,
+            turn,
+            changes,
+        };
         this.remember();
         this
     }
@@ -135,9 +153,16 @@ impl OriginFiles {
         Self { hedged: Some(hedged), ..self }
     }
 
-    /// Sends a question to the store.
+    /// Of what nothing is known whoever asks waits so long for an answer. Of what is known nobody waits longer for it than
+    /// ten seconds.
+    pub fn patient_for(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
+    /// Sends a question to the store, about what nothing is known of.
     async fn sent<T, F: Future<Output = Result<T, RemoteError>>>(
         &self,
+        unknown: &str,
         ask: impl Fn() -> F,
     ) -> Result<T, RemoteError> {
         let answer = async {
@@ -146,7 +171,23 @@ impl OriginFiles {
                 None => ask().await,
             }
         };
-        tokio::time::timeout(PATIENCE, answer).await.unwrap_or_else(late)
+        self.patient(Some(unknown), answer).await
+    }
+
+    /// What comes of a question: there is more patience with one about what nothing is known of, given by its key.
+    async fn patient<T>(
+        &self,
+        unknown: Option<&str>,
+        answer: impl Future<Output = Result<T, RemoteError>>,
+    ) -> Result<T, RemoteError> {
+        let mut answer = std::pin::pin!(answer);
+        if let Ok(answer) = tokio::time::timeout(self.patience.min(self.soon), &mut answer).await {
+            return answer;
+        }
+        match unknown.filter(|key| self.patience > self.soon && self.recall(key).is_none()) {
+            Some(_) => tokio::time::timeout(self.patience - self.soon, answer).await.unwrap_or_else(late),
+            None => late(()),
+        }
     }
 
     /// The versions that the cache has from before: good enough while the store is away.
@@ -201,7 +242,7 @@ impl OriginFiles {
             return Err(RemoteError::Unavailable { message: failed.why.clone() });
         }
         let begun = Instant::now();
-        let asked = self.ask(key).await;
+        let asked = self.ask(key, known.is_some()).await;
         let settled = self.settle(key, &shared, &mut known, (epoch, begun), asked);
         drop(known);
         self.concluded(key, settled?).await
@@ -226,7 +267,7 @@ impl OriginFiles {
         let (asked, body) = match self.ask_with(key, start..size).await {
             Ok(Download { tag, body, .. }) => (Ok(bare(size, tag)), Some(body)),
             // It has another size, and who states it is to be told which.
-            Err(RemoteError::Refused { .. }) => (self.ask(key).await, None),
+            Err(RemoteError::Refused { .. }) => (self.ask(key, false).await, None),
             Err(e) => (Err(e), None),
         };
         let settled = self.settle(key, &shared, &mut known, (epoch, begun), asked);
@@ -242,7 +283,7 @@ impl OriginFiles {
     async fn ask_with(&self, key: &str, range: Range<u64>) -> Result<Download, RemoteError> {
         // One byte more: there is none.
         let wanted = range.end - range.start;
-        match self.sent(|| self.store.download(key, Some(range.start..range.end + 1))).await? {
+        match self.sent(key, || self.store.download(key, Some(range.start..range.end + 1))).await? {
             download if download.length == wanted => Ok(download),
             _ => Err(RemoteError::Refused { message: format!("it does not end where it should: {key}") }),
         }
@@ -264,7 +305,7 @@ impl OriginFiles {
         tokio::spawn(async move {
             let _turn = turn;
             let when = (shared.epoch.load(SeqCst), Instant::now());
-            let asked = this.ask(&key).await;
+            let asked = this.ask(&key, true).await;
             let settled = this.settle(&key, &shared, &mut *shared.answer.lock().await, when, asked);
             if let Ok(settled) = settled {
                 let _nobody_waits = this.concluded(&key, settled).await;
@@ -272,8 +313,8 @@ impl OriginFiles {
         });
     }
 
-    async fn ask(&self, key: &str) -> Result<Properties, RemoteError> {
-        tokio::time::timeout(PATIENCE, self.store.head(key)).await.unwrap_or_else(late)
+    async fn ask(&self, key: &str, is_known: bool) -> Result<Properties, RemoteError> {
+        self.patient(Some(key).filter(|_| !is_known), self.store.head(key)).await
     }
 
     /// What is known of an object after the store was asked, in this epoch and from that moment on.
@@ -383,7 +424,7 @@ impl OriginFiles {
     }
 }
 
-fn late<T>(_: tokio::time::error::Elapsed) -> Result<T, RemoteError> {
+fn late<T, E>(_: E) -> Result<T, RemoteError> {
     Err(RemoteError::Unavailable { message: "the origin does not answer".into() })
 }
 

@@ -31,6 +31,8 @@ pub struct Stores {
     hedges: Arc<Hedges>,
     tiers: Vec<Arc<dyn Tier>>,
     local: LocalObjects,
+    /// So long an answer is waited for.
+    patience: Duration,
     /// What catalogs lend, by prefix.
     lent: RwLock<BTreeMap<String, Lent>>,
     /// By authority, or by the prefix that credentials were lent for.
@@ -50,10 +52,17 @@ impl std::fmt::Debug for Stores {
 
 impl Stores {
     /// Buckets of S3 as `s3` says, read through `cache` and, before the bucket is asked, through `tiers`.
-    pub fn new(s3: S3Settings, cache: Cache, tiers: Vec<Arc<dyn Tier>>, counters: Arc<Counters>) -> Self {
+    /// What has not been said within `patience` is not said.
+    pub fn new(
+        s3: S3Settings,
+        cache: Cache,
+        tiers: Vec<Arc<dyn Tier>>,
+        counters: Arc<Counters>,
+        patience: Duration,
+    ) -> Self {
         let local = LocalObjects::new();
         let (lent, buckets) = (RwLock::default(), tokio::sync::Mutex::default());
-        Self { s3, cache, counters, hedges: Arc::default(), tiers, local, lent, buckets }
+        Self { s3, cache, counters, hedges: Arc::default(), tiers, local, patience, lent, buckets }
     }
 
     /// Requests that were sent a second time because the answer was late.
@@ -99,7 +108,7 @@ impl Stores {
         let asked = Arc::new(asked);
         let origin = Arc::new(Chain::new(self.tiers.clone(), asked.clone()));
         let files = OriginFiles::new(self.cache.clone(), store.clone(), origin, FRESH);
-        let files = Arc::new(files.hedged_by(asked));
+        let files = Arc::new(files.hedged_by(asked).patient_for(self.patience));
         let bucket = Arc::new(Bucket { store, files });
         buckets.insert(key, bucket.clone());
         Ok(bucket)

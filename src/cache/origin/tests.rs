@@ -122,3 +122,34 @@ async fn what_is_doubted_after_an_outage_is_asked_for() {
     let (id, _) = site.files.object("large").await.expect("answers").expect("is there");
     assert_eq!(id.size, 11);
 }
+
+/// `--tables-timeout` is how long somebody waits for an answer, also if that is longer than ten seconds, but of what is known
+/// nobody waits so long.
+#[tokio::test]
+async fn who_is_patient_waits_for_a_slow_store() {
+    const SOON: Duration = Duration::from_millis(200);
+    for (patience, is_answered) in [(SOON, false), (100 * SOON, true), (SOON / 2, false)] {
+        let (memory, is_slow) = (Arc::new(MemoryStore::new()), Arc::new(AtomicBool::new(true)));
+        memory.put("key", Bytes::from_static(b"bytes"), Condition::Always).await.expect("puts");
+        let slow = is_slow.clone();
+        let store: Store = Arc::new(Faulty::new(memory, move |_| match slow.load(SeqCst) {
+            true => Fault::Delay(3 * SOON),
+            false => Fault::None,
+        }));
+        let dir = tempfile::tempdir().expect("directory");
+        let cache = Cache::open(Config::new(dir.path())).await.expect("cache");
+        let origin = Arc::new(StoreOrigin::new(store.clone()));
+        let mut files = OriginFiles::new(cache, store, origin, Duration::ZERO).patient_for(patience);
+        files.soon = SOON;
+        let files = Arc::new(files);
+        assert_eq!(files.object("key").await.is_ok(), is_answered, "{patience:?}");
+        is_slow.store(false, SeqCst);
+        files.forget_all();
+        assert!(files.object("key").await.is_ok());
+        is_slow.store(true, SeqCst);
+        files.forget_all();
+        let begun = Instant::now();
+        assert!(files.object("key").await.is_ok());
+        assert!(begun.elapsed() < 3 * SOON, "{patience:?}: of what is known nobody waits so long");
+    }
+}

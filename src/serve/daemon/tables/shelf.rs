@@ -182,7 +182,9 @@ fn lake(
 ) -> Result<Lake> {
     let mapping = Mapping::new(&settings.dir)
         .map_err(|e| Error::new(ErrorKind::Invalid, "cannot show tables here").with_source(e))?;
-    let stores = Arc::new(Stores::new(settings.s3.clone(), cache.clone(), tiers, requests.clone()));
+    let (retention, patience) = (retention(tables.keep), tables.timeout);
+    let stores = Stores::new(settings.s3.clone(), cache.clone(), tiers, requests.clone(), patience);
+    let stores = Arc::new(stores);
     let addresses = addresses(tables)?;
     let is_named = |catalog: &String| addresses.iter().any(|address| address.name == *catalog);
     if let Some((catalog, key, _)) = tables.options.iter().find(|(catalog, ..)| !is_named(catalog)) {
@@ -197,7 +199,6 @@ fn lake(
             (address, options)
         })
         .collect();
-    let (retention, patience) = (retention(tables.keep), tables.timeout);
     let folder = settings.tables_dir().join("tables");
     Lake::new(LakeOptions { catalogs, mapping, folder, retention, patience }, stores)
 }

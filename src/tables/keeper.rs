@@ -97,6 +97,13 @@ impl Lake {
         Ok(is_swept)
     }
 
+    /// After a start: whether the version before it has left more than is to be kept by now.
+    pub(super) async fn is_to_be_swept(&self, slot: &Slot, shown: &Shown) -> bool {
+        let is_more = shown.publication.may_exceed(self.retention).await.unwrap_or(false);
+        slot.is_unswept.fetch_or(is_more, Ordering::Relaxed);
+        is_more
+    }
+
     /// Removes what no version that is kept leads to; `false` if somebody writes what an older snapshot needs, and that
     /// takes long.
     async fn sweep(&self, slot: &Slot) -> bool {

@@ -83,7 +83,7 @@ impl Lake {
             },
             current => current.map_err(|error| error.to_string()),
         }?;
-        if self.pins.has(&slot.path) {
+        if self.is_to_be_swept(slot, &shown).await || self.pins.has(&slot.path) {
             self.keeper.call(slot);
         }
         Ok(shown)

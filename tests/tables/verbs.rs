@@ -306,3 +306,21 @@ fn who_watches_tables_hears_of_these_alone() {
     assert_eq!((&told["table"], &told["event"]), (&"iceberg/db/refs".into(), &"shown".into()), "{told}");
     lake.unmount();
 }
+
+/// What is to be kept by now is kept from the first look into a table, not from its next version on.
+#[test]
+fn older_versions_go_when_fewer_are_kept() {
+    let (lake, keys) = table_as_of("v1", 3, 4);
+    let metadata = lake.table("v1").join("metadata");
+    let versions = || -> Vec<String> {
+        names(&metadata).into_iter().filter(|name| name.ends_with(".metadata.json")).collect()
+    };
+    lake.mount();
+    assert_eq!(versions(), ["v3.metadata.json"]);
+    commit(&lake, &keys);
+    eventually("both versions are there", LIMIT, || (versions().len() == 2).then_some(()));
+    lake.unmount();
+    lake.mount_with(&["--catalog", "lake=hadoop:s3://lake/wh", "--keep-snapshots", "1"]).must("mount");
+    eventually("the older one goes", LIMIT, || (versions() == ["v4.metadata.json"]).then_some(()));
+    lake.unmount();
+}

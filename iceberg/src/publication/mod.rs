@@ -322,6 +322,18 @@ impl Publication {
         .await
     }
 
+    /// Whether the folder may have more versions than `retention` keeps: then it is worth a [sweep](Self::sweep). Looks at
+    /// names alone.
+    ///
+    /// # Errors
+    /// [`TableError::Io`].
+    pub async fn may_exceed(&self, retention: Retention) -> Result<bool, TableError> {
+        let folder = self.writer.folder.clone();
+        let is_counted = retention.age.is_none() && retention.bytes.is_none();
+        let most = if is_counted { retention.versions.max(1) } else { 1 };
+        blocking(move || Ok(sweep::numbers(&folder, "metadata")?.len() > most)).await
+    }
+
     /// The path of a file below the folder: `data/…`, if it lies in the folder `data` of the table's location.
     pub fn data_path(&self, location: &Location) -> Option<String> {
         let below = location.below(&self.metadata.location)?.strip_prefix("data/")?;

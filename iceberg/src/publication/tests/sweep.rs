@@ -32,10 +32,12 @@ async fn a_sweep_leaves_what_is_needed_and_nothing_else() {
     }
     // All snapshots are kept by the table: only older metadata goes, here and in the reference.
     let newest = Retention { versions: 1, ..all };
+    assert!(table.may_exceed(newest).await.unwrap() && !table.may_exceed(all).await.unwrap());
     let swept = table.sweep(newest, &reach).await.unwrap();
     assert_eq!(swept.files, 2 * (table.number() - 1) - 1);
     assert_eq!(follow(&lake, table.place(), &metadata, None), met);
     assert_eq!(table.sweep(newest, &reach).await.unwrap(), Swept::default());
+    assert!(!table.may_exceed(newest).await.unwrap());
     assert_eq!(table.publish().await.unwrap(), []);
     // One byte is had by the newest alone, and every older one was the current one at some time before now.
     for narrow in [Retention { bytes: Some(1), ..all }, Retention { age: Some(Duration::ZERO), ..all }] {

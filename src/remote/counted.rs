@@ -1,5 +1,7 @@
 //! [`Counted`]: how many calls, bytes and failures a store has seen.
-use super::{Condition, Download, Object, ObjectStore, Page, Properties, RemoteError, Store, Tag, Upload};
+use super::{
+    Condition, Download, Level, Object, ObjectStore, Page, Properties, RemoteError, Store, Tag, Upload,
+};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -153,6 +155,11 @@ impl ObjectStore for Counted {
     async fn list(&self, prefix: &str, after: Option<&str>) -> Result<Page, RemoteError> {
         self.counters.list.fetch_add(1, Relaxed);
         self.counters.failed(self.inner.list(prefix, after).await)
+    }
+
+    async fn level(&self, prefix: &str, after: Option<&str>) -> Result<Level, RemoteError> {
+        self.counters.list.fetch_add(1, Relaxed);
+        self.counters.failed(self.inner.level(prefix, after).await)
     }
 
     fn hand(&self, key: &str, bytes: &Bytes) {

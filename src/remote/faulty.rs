@@ -1,6 +1,6 @@
 //! [`Faulty`]: a store whose calls fail when a test says so.
 use super::{
-    Condition, Download, Object, ObjectStore, Page, Properties, RemoteError, Store, Tag, Upload, body,
+    Condition, Download, Level, Object, ObjectStore, Page, Properties, RemoteError, Store, Tag, Upload, body,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -181,6 +181,12 @@ impl ObjectStore for Faulty {
         let fault = self.faults.before(Operation::List, prefix).await?;
         let page = self.inner.list(prefix, after_key).await?;
         after(fault, page)
+    }
+
+    async fn level(&self, prefix: &str, after_key: Option<&str>) -> Result<Level, RemoteError> {
+        let fault = self.faults.before(Operation::List, prefix).await?;
+        let level = self.inner.level(prefix, after_key).await?;
+        after(fault, level)
     }
 
     fn hand(&self, key: &str, bytes: &Bytes) {

@@ -1,5 +1,7 @@
 //! [`Handed`]: objects whose bytes came another way than by a request for them.
-use super::{Condition, Download, Object, ObjectStore, Page, Properties, RemoteError, Store, Tag, Upload};
+use super::{
+    Condition, Download, Level, Object, ObjectStore, Page, Properties, RemoteError, Store, Tag, Upload,
+};
 use crate::sync::Mutex;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -96,6 +98,10 @@ impl ObjectStore for Handed {
 
     async fn list(&self, prefix: &str, after: Option<&str>) -> Result<Page, RemoteError> {
         self.inner.list(prefix, after).await
+    }
+
+    async fn level(&self, prefix: &str, after: Option<&str>) -> Result<Level, RemoteError> {
+        self.inner.level(prefix, after).await
     }
 
     fn hand(&self, key: &str, bytes: &Bytes) {

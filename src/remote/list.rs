@@ -26,6 +26,67 @@ pub struct Page {
     pub more: bool,
 }
 
+/// Some of what stands on one level: what begins with a prefix, up to the next slash.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Level {
+    /// Objects, in ascending order of the bytes of their keys.
+    pub objects: Vec<Listed>,
+    /// What the keys of others begin with, each once, with that slash.
+    pub folders: Vec<String>,
+    /// What the next part comes after; `None`: this was the last.
+    pub next: Option<String>,
+}
+
+impl Level {
+    /// The level of a page that knows nothing of levels.
+    pub(super) fn of(page: Page, prefix: &str) -> Self {
+        let mut level = Self::default();
+        let more = page.more;
+        for object in page.objects {
+            let rest = object.key.get(prefix.len()..).unwrap_or_default();
+            match rest.split_once('/') {
+                Some((name, _)) => {
+                    let folder = format!("{prefix}{name}/");
+                    level.next = Some(behind(&folder));
+                    if level.folders.last() != Some(&folder) {
+                        level.folders.push(folder);
+                    }
+                }
+                None => {
+                    level.next = Some(object.key.clone());
+                    level.objects.push(object);
+                }
+            }
+        }
+        level.next = level.next.filter(|_| more);
+        level
+    }
+
+    /// What a server has said, which comes after `after`.
+    pub(super) fn checked(
+        mut self,
+        prefix: &str,
+        after: Option<&str>,
+        more: bool,
+    ) -> Result<Self, RemoteError> {
+        // Some name the folder again that they are to go on behind.
+        self.folders.retain(|folder| after.is_none_or(|after| behind(folder).as_str() > after));
+        let last = self.objects.last().map(|object| object.key.clone());
+        self.next = last.max(self.folders.last().map(|folder| behind(folder))).filter(|_| more);
+        let folders = self.folders.iter().all(|folder| folder.starts_with(prefix) && folder.ends_with('/'));
+        if !folders || more && self.next.is_none() {
+            let message = format!("list of {prefix:?}: the server does not list what was asked for");
+            return Err(RemoteError::Refused { message });
+        }
+        Ok(self)
+    }
+}
+
+/// Past everything in a folder: nothing in a key comes after this.
+fn behind(folder: &str) -> String {
+    format!("{folder}{}", char::MAX)
+}
+
 /// Objects whose keys begin with `prefix` and come after `after`, page by page, each asked for when the one
 /// before is used up. The first error ends it.
 pub fn objects<'a>(
@@ -67,6 +128,32 @@ mod tests {
     fn page(keys: &[&str], more: bool) -> Page {
         let listed = |key: &&str| Listed { key: key.to_string(), length: 0, modified: Timestamp::default() };
         Page { objects: keys.iter().map(listed).collect(), more }
+    }
+
+    #[test]
+    fn a_level_goes_on_behind_the_folders_that_it_has() {
+        let level = |keys: &[&str], more| Level::of(page(keys, more), "p/");
+        let keys = |level: &Level| level.objects.iter().map(|object| object.key.clone()).collect::<Vec<_>>();
+        let first = level(&["p/a", "p/b/1", "p/b/2", "p/c", "p/d/1"], true);
+        assert_eq!(
+            (keys(&first), &first.folders),
+            (vec!["p/a".into(), "p/c".into()], &vec!["p/b/".into(), "p/d/".into()])
+        );
+        assert_eq!(first.next, Some(behind("p/d/")));
+        assert_eq!(level(&["p/a", "p/b/1", "p/c"], true).next.as_deref(), Some("p/c"));
+        assert_eq!(level(&["p/b/1"], false).next, None);
+        let said = |folders: &[&str], more| {
+            let folders = folders.iter().map(|folder| (*folder).to_owned()).collect();
+            Level { folders, ..Level::default() }.checked("p/", Some(&behind("p/b/")), more)
+        };
+        assert_eq!(
+            said(&["p/b/", "p/d/"], true).unwrap(),
+            Level { folders: vec!["p/d/".into()], next: Some(behind("p/d/")), ..Level::default() }
+        );
+        assert_eq!(said(&["p/b/"], false).unwrap(), Level::default());
+        for (folders, more) in [(&["p/b/"][..], true), (&["q/d/"], false), (&["p/d"], false), (&[], true)] {
+            assert!(said(folders, more).is_err(), "{folders:?}");
+        }
     }
 
     #[test]

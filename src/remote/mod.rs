@@ -24,7 +24,7 @@ pub use counted::{Counted, Counters, Snapshot};
 pub use directory::DirectoryStore;
 pub use faulty::{Fault, Faulty};
 pub use handed::Handed;
-pub use list::{Listed, Page};
+pub use list::{Level, Listed, Page};
 pub use memory::MemoryStore;
 pub use open::{open, open_borrowing, open_configured, open_counted};
 pub use probe::supports_conditional_writes;
@@ -194,6 +194,10 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug {
     /// order of their bytes: one [`Page`]; [`list::objects`] goes through all. What is written or removed
     /// between two pages may or may not be seen. Errors as for [`delete`](Self::delete).
     async fn list(&self, prefix: &str, after: Option<&str>) -> Result<Page, RemoteError>;
+    /// The same up to the next slash behind `prefix`, in as few requests as the store permits.
+    async fn level(&self, prefix: &str, after: Option<&str>) -> Result<Level, RemoteError> {
+        Ok(Level::of(self.list(prefix, after).await?, prefix))
+    }
     /// Somebody has the bytes of an object that never changes, and vouches for them: [`Handed`] reads it from there.
     /// Other stores do nothing.
     fn hand(&self, _key: &str, _bytes: &Bytes) {}

@@ -1,5 +1,7 @@
 //! [`Recent`]: remembers small objects that were just written, for whoever reads them again soon.
-use super::{ByteStream, Condition, Download, Object, ObjectStore, Page, Properties, RemoteError, Store};
+use super::{
+    ByteStream, Condition, Download, Level, Object, ObjectStore, Page, Properties, RemoteError, Store,
+};
 use super::{Tag, Upload};
 use crate::sync::Mutex;
 use async_trait::async_trait;
@@ -151,6 +153,10 @@ impl ObjectStore for Recent {
 
     async fn list(&self, prefix: &str, after: Option<&str>) -> Result<Page, RemoteError> {
         self.inner.list(prefix, after).await
+    }
+
+    async fn level(&self, prefix: &str, after: Option<&str>) -> Result<Level, RemoteError> {
+        self.inner.level(prefix, after).await
     }
 
     fn hand(&self, key: &str, bytes: &Bytes) {

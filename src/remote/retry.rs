@@ -1,6 +1,7 @@
 //! [`Retry`]: bounded patience with a store that is briefly not there.
 use super::{
-    ByteStream, Condition, Download, Object, ObjectStore, Page, Properties, RemoteError, Store, Tag, Upload,
+    ByteStream, Condition, Download, Level, Object, ObjectStore, Page, Properties, RemoteError, Store, Tag,
+    Upload,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -147,6 +148,10 @@ impl ObjectStore for Retry {
 
     async fn list(&self, prefix: &str, after: Option<&str>) -> Result<Page, RemoteError> {
         self.policy.run(|_| self.inner.list(prefix, after)).await
+    }
+
+    async fn level(&self, prefix: &str, after: Option<&str>) -> Result<Level, RemoteError> {
+        self.policy.run(|_| self.inner.level(prefix, after)).await
     }
 
     fn hand(&self, key: &str, bytes: &Bytes) {

@@ -18,8 +18,8 @@ pub use options::{KeySource, LentKeys, S3Keys, S3Options};
 
 use super::{ByteStream, RetryPolicy};
 use super::{
-    Condition, Counters, Download, Listed, Object, ObjectStore, Page, Properties, RemoteError, Tag, Upload,
-    body, key, list,
+    Condition, Counters, Download, Level, Listed, Object, ObjectStore, Page, Properties, RemoteError, Tag,
+    Upload, body, key, list,
 };
 use crate::clock::Timestamp;
 use answer::Kind;
@@ -28,8 +28,9 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_s3::config::interceptors::BeforeTransmitInterceptorContextRef;
 use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::error::BoxError;
+use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::primitives::{ByteStream as SdkStream, DateTime};
-use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode};
+use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, Object as Entry};
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, stream};
 use std::future::Future;
@@ -261,25 +262,54 @@ impl ObjectStore for S3Store {
     }
 
     async fn list(&self, prefix: &str, after: Option<&str>) -> Result<Page, RemoteError> {
-        let root = if self.prefix.is_empty() { String::new() } else { format!("{}/", self.prefix) };
-        let request = self.client.list_objects_v2().bucket(&*self.bucket).prefix(format!("{root}{prefix}"));
-        let sent = request.set_start_after(after.map(|after| format!("{root}{after}"))).send();
-        let answer = within(ANSWER_TIMEOUT, prefix, sent).await?;
-        let found = answer.map_err(|e| answer::meaning(&e, &self.call(Kind::Read, prefix)))?;
+        let (root, found) = self.listed(prefix, after, None).await?;
         let more = found.is_truncated.unwrap_or(false);
-        let objects = found.contents.unwrap_or_default().into_iter().map(|object| {
-            let key = object.key.as_deref().and_then(|key| key.strip_prefix(&root));
-            let length = object.size.and_then(|size| u64::try_from(size).ok());
-            let (Some(key), Some(length), Some(modified)) = (key, length, object.last_modified) else {
-                let message = format!("list of {prefix:?}: an entry lacks key, size or time");
-                return Err(RemoteError::Refused { message });
-            };
-            Ok(Listed { key: key.to_owned(), length, modified: timestamp(&modified) })
-        });
-        let page = Page { objects: objects.collect::<Result<_, _>>()?, more };
+        let page = Page { objects: objects(found.contents, &root, prefix)?, more };
         list::check(&page, prefix, after)?;
         Ok(page)
     }
+
+    async fn level(&self, prefix: &str, after: Option<&str>) -> Result<Level, RemoteError> {
+        let (root, found) = self.listed(prefix, after, Some("/")).await?;
+        let more = found.is_truncated.unwrap_or(false);
+        let page = Page { objects: objects(found.contents, &root, prefix)?, more: false };
+        list::check(&page, prefix, after)?;
+        let folders =
+            found.common_prefixes.unwrap_or_default().into_iter().filter_map(|folder| folder.prefix);
+        let folders = folders.filter_map(|folder| folder.strip_prefix(&root).map(str::to_owned)).collect();
+        Level { objects: page.objects, folders, next: None }.checked(prefix, after, more)
+    }
+}
+
+impl S3Store {
+    /// What stands before all keys, and a part of the list of those that begin with `prefix`.
+    async fn listed(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        delimiter: Option<&str>,
+    ) -> Result<(String, ListObjectsV2Output), RemoteError> {
+        let root = if self.prefix.is_empty() { String::new() } else { format!("{}/", self.prefix) };
+        let request = self.client.list_objects_v2().bucket(&*self.bucket).prefix(format!("{root}{prefix}"));
+        let request = request.set_delimiter(delimiter.map(str::to_owned));
+        let sent = request.set_start_after(after.map(|after| format!("{root}{after}"))).send();
+        let answer = within(ANSWER_TIMEOUT, prefix, sent).await?;
+        let found = answer.map_err(|e| answer::meaning(&e, &self.call(Kind::Read, prefix)))?;
+        Ok((root, found))
+    }
+}
+
+fn objects(found: Option<Vec<Entry>>, root: &str, prefix: &str) -> Result<Vec<Listed>, RemoteError> {
+    let listed = |object: Entry| {
+        let key = object.key.as_deref().and_then(|key| key.strip_prefix(root));
+        let length = object.size.and_then(|size| u64::try_from(size).ok());
+        let (Some(key), Some(length), Some(modified)) = (key, length, object.last_modified) else {
+            let message = format!("list of {prefix:?}: an entry lacks key, size or time");
+            return Err(RemoteError::Refused { message });
+        };
+        Ok(Listed { key: key.to_owned(), length, modified: timestamp(&modified) })
+    };
+    found.unwrap_or_default().into_iter().map(listed).collect()
 }
 
 fn conditions(condition: &Condition) -> (Option<String>, Option<String>) {

@@ -33,6 +33,7 @@ mod known;
 mod lake;
 mod lent;
 mod names;
+mod objects;
 mod past;
 mod pins;
 mod remembered;

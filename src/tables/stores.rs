@@ -303,31 +303,26 @@ impl Objects for Stores {
         let root = format!("s3://{}/", prefix.authority());
         let location = |key: &str| format!("{root}{key}").parse::<Location>().ok();
         let mut after = after.map(str::to_owned);
-        'pages: loop {
-            let page =
-                bucket.store.list(prefix.key(), after.as_deref()).await.map_err(|e| told(prefix, &e))?;
-            for object in &page.objects {
-                let rest = object.key.get(prefix.key().len()..).unwrap_or_default();
-                if by_folder && let Some((name, _)) = rest.split_once('/') {
-                    let folder = format!("{}{name}/", prefix.key());
-                    listing.folders.extend(location(&folder));
-                    // Past everything in it: nothing in a key comes after this.
-                    after = Some(format!("{folder}{}", char::MAX));
-                    if listing.folders.len() + listing.objects.len() >= LISTED_MAX {
-                        listing.next = after;
-                        return Ok(listing);
-                    }
-                    continue 'pages;
+        loop {
+            let (objects, next) = match by_folder {
+                true => {
+                    let level = bucket.store.level(prefix.key(), after.as_deref()).await;
+                    let level = level.map_err(|e| told(prefix, &e))?;
+                    listing.folders.extend(level.folders.iter().filter_map(|folder| location(folder)));
+                    (level.objects, level.next)
                 }
-                listing.objects.extend(location(&object.key).map(|at| (at, object.length)));
-                after = Some(object.key.clone());
-            }
-            if !page.more {
-                return Ok(listing);
-            }
-            if listing.folders.len() + listing.objects.len() >= LISTED_MAX {
-                listing.next = after;
-                return Ok(listing);
+                false => {
+                    let page = bucket.store.list(prefix.key(), after.as_deref()).await;
+                    let page = page.map_err(|e| told(prefix, &e))?;
+                    let next = page.objects.last().filter(|_| page.more).map(|last| last.key.clone());
+                    (page.objects, next)
+                }
+            };
+            let objects = objects.iter();
+            listing.objects.extend(objects.filter_map(|one| Some((location(&one.key)?, one.length))));
+            after = next;
+            if after.is_none() || listing.folders.len() + listing.objects.len() >= LISTED_MAX {
+                return Ok(Listing { next: after, ..listing });
             }
         }
     }

@@ -4,11 +4,12 @@
 //! is [`Stays`].
 use super::lake::Lake;
 use super::names::is_own;
+use super::objects::Seen;
 use super::past::list_past;
 use super::slot::{Shown, Slot};
 use bytes::Bytes;
 use icecache_iceberg::mapping::{OBJECTS, TABLES};
-use icecache_iceberg::{Location, ObjectError, Objects, TableError};
+use icecache_iceberg::{Location, ObjectError, TableError};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -20,10 +21,6 @@ pub(super) const ERROR: &str = "ERROR";
 const CHECKSUM_SUFFIX: &str = ".crc";
 /// The folders of a table.
 const FOLDERS: [&str; 4] = ["data", "metadata", "refs", "snapshots"];
-/// What a part of a long name ends in.
-const GOES_ON: &str = "~+";
-/// The most entries of a listing of objects that no table names.
-const LISTED_MAX: usize = 100_000;
 
 /// What stands at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,12 +113,14 @@ impl ViewError {
 #[derive(Debug, Clone)]
 pub struct View {
     lake: Arc<Lake>,
+    /// Folders of buckets that somebody has just seen in a listing.
+    pub(super) seen: Arc<Seen>,
 }
 
 impl View {
     /// Of these tables.
     pub fn new(lake: Arc<Lake>) -> Self {
-        Self { lake }
+        Self { lake, seen: Arc::default() }
     }
 
     /// The tables.
@@ -260,64 +259,6 @@ impl View {
         }
     }
 
-    async fn find_object(&self, path: &str) -> Result<Option<(Found, Stays)>, ViewError> {
-        if let Some(location) = self.lake.mapping().location(path) {
-            return self.object(path, location).await;
-        }
-        let is_folder = self.is_above(path)
-            || match self.begun(path).filter(|_| path.ends_with(GOES_ON)) {
-                Some(begun) => {
-                    let listing = self.lake.stores().list(&begun, true, None).await?;
-                    !listing.objects.is_empty() || !listing.folders.is_empty()
-                }
-                None => false,
-            };
-        Ok(is_folder.then_some((Found::Folder, Stays::Moment)))
-    }
-
-    /// What the keys of all objects of a bucket begin with that have a path below this one.
-    fn begun(&self, path: &str) -> Option<Location> {
-        let is_bucket = path.matches('/').count() >= 2 && path.starts_with(&format!("{OBJECTS}/s3/"));
-        let inside = self.lake.mapping().location(&format!("{path}/-")).filter(|_| is_bucket)?;
-        inside.as_str().strip_suffix('-')?.parse().ok()
-    }
-
-    /// Whether something known lies below a path, or a bucket may be named next.
-    fn is_above(&self, path: &str) -> bool {
-        self.lake.known().is_folder(path)
-            || path == format!("{OBJECTS}/s3")
-            || path.matches('/').count() == 2 && path.starts_with(&format!("{OBJECTS}/s3/"))
-    }
-
-    async fn object(&self, path: &str, location: Location) -> Result<Option<(Found, Stays)>, ViewError> {
-        if let Some((location, size)) = self.lake.known().file(path) {
-            if let Some(file) = location.file_path()
-                && let Ok(there) = std::fs::metadata(file)
-                && there.len() != size
-            {
-                let why = format!("the table says that it has {size} bytes, it has {}", there.len());
-                return Err(ObjectError::Failed { location, why }.into());
-            }
-            return Ok(Some((found(location, size, true), Stays::Ever)));
-        }
-        if self.lake.known().is_folder(path) {
-            return Ok(Some((Found::Folder, Stays::Moment)));
-        }
-        if location.file_path().is_some() {
-            return Ok(None); // of this machine only what a table names
-        }
-        let stores = self.lake.stores();
-        match stores.head(&location).await {
-            Ok(info) => return Ok(Some((found(location, info.size, false), Stays::Moment))),
-            Err(ObjectError::NotFound { .. }) => {}
-            Err(e) => return Err(e.into()),
-        }
-        let Ok(folder) = format!("{}/", location.as_str()).parse::<Location>() else { return Ok(None) };
-        let listing = stores.list(&folder, true, None).await?;
-        let is_folder = !listing.objects.is_empty() || !listing.folders.is_empty();
-        Ok(is_folder.then_some((Found::Folder, Stays::Moment)))
-    }
-
     /// What stands in a folder, in the order of the names.
     ///
     /// # Errors
@@ -376,48 +317,10 @@ impl View {
         Ok(names)
     }
 
-    fn known(&self, path: &str) -> Vec<Listed> {
+    pub(super) fn known(&self, path: &str) -> Vec<Listed> {
         let kind = |is_folder| if is_folder { Kind::Folder } else { Kind::File };
         let known = self.lake.known().children(path);
         known.into_iter().map(|(name, is_folder)| (name, kind(is_folder))).collect()
-    }
-
-    async fn list_objects(&self, path: &str) -> Result<Vec<Listed>, ViewError> {
-        let mut names = self.known(path);
-        // A bucket that no table names is looked into only by who names it.
-        if let Some(folder) = self.begun(path) {
-            let mut after = None;
-            loop {
-                let listing = self.lake.stores().list(&folder, true, after.as_deref()).await?;
-                let objects = listing.objects.iter().map(|(at, _)| (at, Kind::File));
-                let all = objects.chain(listing.folders.iter().map(|at| (at, Kind::Folder)));
-                names.extend(all.filter_map(|(at, kind)| {
-                    // A folder's location ends in a slash, its path does not.
-                    let stands = at.as_str().strip_suffix('/').filter(|_| kind == Kind::Folder);
-                    let at: Location = stands.unwrap_or(at.as_str()).parse().ok()?;
-                    let own = self.lake.mapping().object_path(&at);
-                    let below = own.strip_prefix(path)?.strip_prefix('/')?;
-                    // One part of a long name stands in the other.
-                    let (name, kind) =
-                        below.split_once('/').map_or((below, kind), |(name, _)| (name, Kind::Folder));
-                    Some((name.to_owned(), kind))
-                }));
-                after = listing.next;
-                if after.is_none() || names.len() >= LISTED_MAX {
-                    break;
-                }
-            }
-        }
-        names.sort();
-        names.dedup_by(|a, b| a.0 == b.0);
-        Ok(names)
-    }
-}
-
-fn found(location: Location, size: u64, stated: bool) -> Found {
-    match location.file_path() {
-        Some(path) => Found::Local(path.into()),
-        None => Found::Object { location, size, stated },
     }
 }
 

@@ -44,3 +44,29 @@ fn a_listing_that_lasts_loses_no_name() {
     assert_eq!(seen, (10..300).map(name).collect::<Vec<_>>());
     lake.unmount();
 }
+
+/// Whoever lists a folder of a bucket, and looks at each name, costs no requests for each folder in it.
+#[test]
+fn a_folder_of_many_folders_costs_few_requests() {
+    let lake = Lake::prepare(|_| false);
+    for n in 0..40 {
+        for name in ["a", "b/c"] {
+            lake.cloud.server.put_into("lake", &format!("deep/{n:02}/{name}"), "x");
+        }
+    }
+    lake.cloud.server.put_into("lake", "deep/07", "an object of that name");
+    lake.mount();
+    let dir = lake.dir.join("objects/s3/lake/deep");
+    std::fs::metadata(&dir).unwrap();
+    lake.cloud.server.control().clear_log();
+    for name in names(&dir) {
+        let is_object = name == "07";
+        assert_eq!(std::fs::metadata(dir.join(name)).unwrap().is_file(), is_object);
+    }
+    let counts = lake.cloud.server.control().counts();
+    let asked = |operation| counts.get(operation).copied().unwrap_or(0);
+    assert!(asked("ListObjectsV2") < 10 && asked("HeadObject") < 10, "{counts:?}");
+    assert_eq!(names(&dir.join("08")), ["a", "b"]);
+    assert!(std::fs::metadata(dir.join("40")).is_err());
+    lake.unmount();
+}

@@ -9,7 +9,7 @@ use futures::{StreamExt, stream};
 use md5::{Digest, Md5};
 use s3s::dto::*;
 use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -360,9 +360,29 @@ impl S3 for MemoryS3 {
         let mut objects = objects
             .take_while(|(k, _)| k.starts_with(&prefix))
             .skip_while(|(k, _)| after.as_ref().is_some_and(|after| *k <= after));
-        let contents: Vec<Object> = objects
-            .by_ref()
-            .take(limit)
+        // What goes on behind the delimiter is one prefix, and counts once.
+        let delimiter = i.delimiter.filter(|delimiter| !delimiter.is_empty());
+        let folder = |key: &str| {
+            let end = key[prefix.len()..].find(delimiter.as_deref()?)? + delimiter.as_ref()?.len();
+            Some(key[..prefix.len() + end].to_owned())
+        };
+        let (mut found, mut folders, mut next) = (Vec::new(), BTreeSet::new(), None);
+        let mut more = false;
+        for (key, stored) in objects.by_ref() {
+            let own = folder(key);
+            let is_new = own.as_ref().is_none_or(|folder| !folders.contains(folder));
+            if is_new && found.len() + folders.len() == limit {
+                more = true;
+                break;
+            }
+            next = Some(key.clone());
+            match own {
+                Some(folder) => drop(folders.insert(folder)),
+                None => found.push((key, stored)),
+            }
+        }
+        let contents: Vec<Object> = found
+            .into_iter()
             .map(|(key, stored)| Object {
                 key: Some(key.clone()),
                 size: Some(stored.data.len() as i64),
@@ -371,19 +391,20 @@ impl S3 for MemoryS3 {
                 ..Default::default()
             })
             .collect();
-        let more = objects.next().is_some();
-        let next = contents.last().filter(|_| more).and_then(|last| last.key.clone());
+        let prefixes = folders.into_iter().map(|folder| CommonPrefix { prefix: Some(folder) });
+        let common_prefixes: Vec<CommonPrefix> = prefixes.collect();
         done(
             fault,
             ListObjectsV2Output {
                 name: Some(i.bucket),
                 prefix: Some(prefix),
-                key_count: Some(contents.len() as i32),
+                key_count: Some((contents.len() + common_prefixes.len()) as i32),
                 max_keys: Some(limit as i32),
                 start_after: i.start_after,
                 is_truncated: Some(more),
-                next_continuation_token: next,
+                next_continuation_token: next.filter(|_| more),
                 contents: Some(contents),
+                common_prefixes: Some(common_prefixes),
                 ..Default::default()
             },
         )

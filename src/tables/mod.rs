@@ -43,6 +43,7 @@ mod selection;
 mod slot;
 mod stock;
 mod stores;
+mod told;
 mod tracker;
 mod turn;
 mod turning;

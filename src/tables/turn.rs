@@ -3,11 +3,10 @@
 //! What is new is written, its files become known, then the hint is flipped: who reads the new hint finds all that
 //! it leads to.
 use super::counted::Counted;
-use super::feed::{What, changes};
+use super::feed::What;
 use super::lake::{Lake, Turned};
 use super::lent::lent;
 use super::remembered::Remembered;
-use super::report::LastChange;
 use super::slot::{Shown, Slot, State};
 use crate::sync::Mutex;
 use icecache_iceberg::catalog::{Change, Changes};
@@ -21,9 +20,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
-
-/// What the keeper has not looked at yet is bounded: it is of use only soon.
-const DIFFERENCES_MAX: usize = 16;
 
 /// A version that can be published.
 struct Prepared {
@@ -438,44 +434,6 @@ impl Lake {
         paths.extend(self.doubt_table(&slot.path, Some(&old.publication.metadata().location)).await);
         paths
     }
-
-    fn tell(
-        &self,
-        slot: &Slot,
-        (old, new): (&Shown, &Shown),
-        difference: &Difference,
-        (requests, bytes): (u64, u64),
-        ms: u64,
-    ) {
-        let kind = difference.kind;
-        let (added, removed) = (difference.added.len() as u64, difference.removed.len() as u64);
-        let last = LastChange {
-            time: jiff::Timestamp::now(),
-            kind: word(kind).to_owned(),
-            version: new.publication.number(),
-            snapshot: new.publication.metadata().current_snapshot,
-            requests,
-            bytes,
-            ms,
-            added,
-            removed,
-            kept_bytes: None,
-            kept_blocks: None,
-            brought: 0,
-            demoted: 0,
-        };
-        self.feed().tell_all(slot, changes(old, new, kind));
-        self.feed().tell(
-            &slot.path,
-            What::Shown { version: last.version, snapshot: last.snapshot, added, removed, requests, ms },
-        );
-        let mut account = slot.account.lock();
-        account.last = Some(last);
-        account.differences.push(difference.clone());
-        if account.differences.len() > DIFFERENCES_MAX {
-            account.differences.remove(0);
-        }
-    }
 }
 
 /// Those of which an answer says nothing are shown as they are in the catalog, also if a version between could not be.
@@ -488,21 +446,5 @@ pub(super) fn note_current(asked: &[Arc<Slot>], answer: &Changes) {
         if !has_changed && !answer.failed.iter().any(|(id, _)| is_named(id)) {
             slot.retry.lock().note(Ok(()));
         }
-    }
-}
-
-/// A kind of change as reports have it.
-fn word(kind: ChangeKind) -> &'static str {
-    match kind {
-        ChangeKind::None => "none",
-        ChangeKind::Append => "append",
-        ChangeKind::Replace => "replace",
-        ChangeKind::Overwrite => "overwrite",
-        ChangeKind::Delete => "delete",
-        ChangeKind::Rollback => "rollback",
-        ChangeKind::Schema => "schema",
-        ChangeKind::References => "references",
-        ChangeKind::Replaced => "replaced",
-        _ => "other",
     }
 }

@@ -181,24 +181,22 @@ fn directories_are_merged_as_each_side_left_them() {
 /// The same of a directory that was removed without ever having been here.
 #[test]
 fn what_was_removed_before_it_came_is_removed_by_a_merge_with_all_below() {
-    let options = ["--on-conflict", "merge", "--no-prefetch", "--debounce", "1h", "--max-delay", "1h"];
-    let (mut lab, _) = Lab::arrived(Setup::default().with(&options), |dir| {
+    let setup = Setup::default().with(&["--on-conflict", "merge", "--no-prefetch"]).flushing("1h", "1h");
+    let (mut lab, _) = Lab::arrived(setup, |dir| {
         fs::create_dir_all(dir.join("d/e/f")).unwrap();
         for name in ["a", "d/x", "d/e/y", "d/e/f/z"] {
             fs::write(dir.join(name), name).unwrap();
         }
     });
-    let here = lab.round;
     fs::remove_dir_all(lab.dir().join("d")).unwrap();
     lab.kill();
     detach(&lab.place());
-    lab.round = 7;
-    fs::create_dir_all(lab.place()).unwrap();
+    lab.go_to(7);
     lab.mount();
     fs::write(lab.dir().join("a"), "a, newer").unwrap();
     fs::write(lab.dir().join("d/e/new"), "of another machine").unwrap();
     lab.flush();
-    lab.leave_for(here);
+    lab.leave_for(1);
     lab.mount();
     let left = |dir: &Path| Tree::take(&dir.join("d"), TIMELESS);
     let expected = Tree::made_by(
@@ -214,8 +212,8 @@ fn what_was_removed_before_it_came_is_removed_by_a_merge_with_all_below() {
     assert_eq!(newest(&lab, "a").as_deref(), Some("a, newer"));
 }
 
-/// SEMANTICS, Records: a start finds what was removed while nothing was mounted. Also if something stands there again by
-/// the time of the first version.
+/// A start finds what was removed while nothing was mounted; also if something stands there again by the time of the first
+/// version.
 #[test]
 fn what_was_removed_while_nothing_was_mounted_does_not_come_back_with_its_directory() {
     let mut lab = Lab::new(Setup::default().with(&["--scan", "always"]).flushing("1h", "1h"));

@@ -194,7 +194,7 @@ async fn a_catalog_in_postgresql_is_read_and_followed() {
     // Names and changes are one query, also where there is no table of namespaces.
     server.queries();
     let (names, changes) = catalog.names_and_changes(&known).await.unwrap();
-    assert_eq!((names[0].1.len(), changes.changes, server.queries()), (2, vec![], 1));
+    assert_eq!((names[0].1.as_ref().map(Vec::len), changes.changes, server.queries()), (Some(2), vec![], 1));
 
     server.run(
         "ALTER TABLE iceberg_tables ADD COLUMN iceberg_type VARCHAR(5);

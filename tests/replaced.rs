@@ -4,12 +4,11 @@
 
 mod harness;
 
-use harness::{LIMIT, Lab, Mode, Setup, Subject, is_root, lab::detach, run, skip};
+use harness::{Lab, Layers, Mode, Overlay, Setup, Subject, is_root, skip};
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 const THREADS: usize = 6;
 const TURNS: usize = 6_000;
@@ -69,33 +68,6 @@ fn files_that_replace_each_other_classic() {
     nothing_but_missing_names(Mode::Classic);
 }
 
-/// The directory that is to be mounted, in an overlayfs: what it has is of an image that nobody changes.
-struct Overlay(PathBuf);
-
-impl Overlay {
-    /// `None`: it cannot be mounted here.
-    fn over(lab: &Lab, image: &[(&str, &str)]) -> Option<Self> {
-        let [lower, upper, work] = ["lower", "upper", "work"].map(|name| lab.root().join(name));
-        for dir in [&lower, &upper, &work] {
-            fs::create_dir(dir).unwrap();
-        }
-        for (name, content) in image {
-            fs::write(lower.join(name), content).unwrap();
-        }
-        let path = |dir: &Path| dir.to_str().unwrap().to_owned();
-        let options = format!("lowerdir={},upperdir={},workdir={}", path(&lower), path(&upper), path(&work));
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "overlay", "overlay", "-o", &options]).arg(lab.place());
-        run(&mut mount, LIMIT).ok().then(|| Self(lab.place()))
-    }
-}
-
-impl Drop for Overlay {
-    fn drop(&mut self) {
-        detach(&self.0);
-    }
-}
-
 /// A file of an image gets another birth time with its first change, and is the same: whoever has it open reaches it
 /// whatever becomes of its name, and not the file that has that name then.
 #[test]
@@ -105,7 +77,12 @@ fn a_file_of_an_image_is_the_same_after_its_first_change() {
     }
     for mode in [Mode::Passthrough, Mode::Classic] {
         let lab = Lab::prepare(Setup::mode(mode));
-        let Some(overlay) = Overlay::over(&lab, &[("log", "of the image"), ("gone", "of the image")]) else {
+        let fill = |image: &Path| {
+            for name in ["log", "gone"] {
+                fs::write(image.join(name), "of the image").unwrap();
+            }
+        };
+        let Some(overlay) = Overlay::over(&lab, Layers::Together, fill) else {
             return skip("replaced", "no overlayfs can be mounted here");
         };
         lab.mount();

@@ -156,7 +156,7 @@ impl Volume {
         let attr = Attr::at(parent.dir()?, name)?;
         let inode = self.inodes.intern(&parent, name, &attr);
         self.mark(&inode);
-        Ok((inode.id, attr))
+        Ok((inode.id, inode.told(attr)))
     }
 }
 

@@ -1,0 +1,61 @@
+//! A directory that is an overlayfs, as in a container: the files of an image that nobody changes, and changes over them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
+
+mod harness;
+
+use harness::{Lab, Layers, Mode, Overlay, Setup, is_root, skip};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+const FILES: usize = 60;
+
+fn populate(image: &Path) {
+    fs::create_dir_all(image.join("of/the")).unwrap();
+    for n in 0..FILES {
+        fs::write(image.join(format!("of/the/{n:03}")), format!("image {n}")).unwrap();
+    }
+}
+
+/// Runs `work` on a mount over an overlayfs, in both modes.
+fn on_overlays(layers: Layers, work: impl Fn(&Lab, Mode)) {
+    if !is_root() {
+        return skip("overlayfs", "only root mounts an overlayfs");
+    }
+    for mode in [Mode::Passthrough, Mode::Classic] {
+        let lab = Lab::prepare(Setup::mode(mode));
+        let Some(overlay) = Overlay::over(&lab, layers, populate) else {
+            return skip("overlayfs", "no such overlayfs can be mounted here");
+        };
+        lab.mount();
+        work(&lab, mode);
+        // The overlayfs stays, so that this is still a mount.
+        lab.verb("unmount", &[]).must("unmount");
+        drop(overlay);
+    }
+}
+
+/// The kernel takes what it hears of with another generation for another file, and the one that is open for bad.
+#[test]
+fn what_is_made_is_the_same_when_it_is_listed() {
+    use rustix::fs::{AtFlags, CWD, FileType, Mode as Bits, OFlags};
+    for layers in [Layers::Together, Layers::Apart] {
+        on_overlays(layers, |lab, mode| {
+            let path = |name: &str| lab.place().join(name);
+            fs::create_dir(path("made")).unwrap();
+            std::os::unix::fs::symlink("nowhere", path("link")).unwrap();
+            rustix::fs::mknodat(CWD, path("pipe"), FileType::Fifo, Bits::from_raw_mode(0o600), 0).unwrap();
+            let open = |name: &str| {
+                rustix::fs::open(path(name), OFlags::PATH | OFlags::NOFOLLOW, Bits::empty()).unwrap()
+            };
+            let opened = ["made", "link", "pipe"].map(|name| (name, open(name)));
+            let listed = fs::read_dir(lab.place()).unwrap().map(|entry| entry.unwrap().metadata().unwrap());
+            assert_eq!(listed.count(), 4, "{layers:?}, {mode:?}");
+            for (name, fd) in opened {
+                let now = rustix::fs::statat(&fd, c"", AtFlags::EMPTY_PATH);
+                let now = now.unwrap_or_else(|e| panic!("{layers:?}, {mode:?}: {name}: {e}"));
+                assert_eq!(now.st_ino, fs::symlink_metadata(path(name)).unwrap().ino());
+            }
+        });
+    }
+}

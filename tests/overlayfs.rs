@@ -4,8 +4,9 @@
 mod harness;
 
 use harness::{Lab, Layers, Mode, Overlay, Setup, is_root, skip};
-use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 const FILES: usize = 60;
@@ -55,6 +56,30 @@ fn what_is_made_is_the_same_when_it_is_listed() {
                 let now = rustix::fs::statat(&fd, c"", AtFlags::EMPTY_PATH);
                 let now = now.unwrap_or_else(|e| panic!("{layers:?}, {mode:?}: {name}: {e}"));
                 assert_eq!(now.st_ino, fs::symlink_metadata(path(name)).unwrap().ino());
+            }
+        });
+    }
+}
+
+/// Where each layer has a device of its own, files have another one than the directory that they are in.
+#[test]
+fn new_files_can_be_written() {
+    for layers in [Layers::Together, Layers::Apart] {
+        on_overlays(layers, |lab, mode| {
+            for (n, dir) in ["", "of/", "of/the/"].into_iter().enumerate() {
+                let path = lab.place().join(format!("{dir}new"));
+                let written = fs::write(&path, format!("new {n}"));
+                written.unwrap_or_else(|e| panic!("{layers:?}, {mode:?}: {}: {e}", path.display()));
+                let mut appended =
+                    OpenOptions::new().read(true).append(true).create(true).open(path.with_extension("log"));
+                let appended = appended.as_mut().unwrap();
+                appended.write_all(b"a line").unwrap();
+                let mut text = [0; 6];
+                appended.read_exact_at(&mut text, 0).unwrap();
+                assert_eq!((&text, fs::read_to_string(&path).unwrap()), (b"a line", format!("new {n}")));
+                OpenOptions::new().write(true).create_new(true).open(path.with_extension("empty")).unwrap();
+                // And one of the image.
+                fs::write(lab.place().join(format!("of/the/{n:03}")), "changed").unwrap();
             }
         });
     }

@@ -49,7 +49,7 @@ impl Volume {
         let attr = Attr::at(&file, c"")?;
         let inode = self.inodes.intern(&parent, name, &attr);
         let opened = if fresh { Ok(()) } else { self.prepare(&inode, opening) };
-        let opened = opened.and_then(|()| self.open_created(&inode, file, opening, register));
+        let opened = opened.and_then(|()| self.open_created(&inode, (file, access), opening, register));
         let opened = opened.inspect_err(|_| self.inodes.forget(inode.id, 1))?;
         self.mark(&inode);
         let attr = if fresh { attr } else { self.attr_of(&inode)? };
@@ -59,7 +59,7 @@ impl Volume {
     fn open_created(
         &self,
         inode: &Arc<Inode>,
-        file: File,
+        (file, access): (File, OFlags),
         how: Opening,
         register: Register<'_>,
     ) -> io::Result<Opened> {
@@ -67,9 +67,9 @@ impl Volume {
         let opened = if kernel {
             self.open_passthrough(inode, || Ok(file), register)
         } else {
-            // The one at hand was opened for passthrough, which needs no access of ours.
-            let again = self.options.passthrough && inode.native;
-            let file = if again { reach(inode, how.flags & OFlags::RWMODE) } else { Ok(file) };
+            // The one at hand may have been opened for passthrough, which needs no access of ours.
+            let wanted = how.flags & OFlags::RWMODE;
+            let file = if access == wanted { Ok(file) } else { reach(inode, wanted) };
             file.map(|file| self.open_classic(inode, how, file))
         };
         let opened = opened.inspect_err(|_| inode.uncount(how.flags, !kernel))?;

@@ -3,8 +3,8 @@
 
 mod harness;
 
-use harness::{Lab, Layers, Mode, Overlay, Setup, is_root, skip};
-use std::fs::{self, OpenOptions};
+use harness::{Lab, Layers, Mode, Overlay, Setup, TIMELESS, Tree, is_root, skip};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
@@ -81,6 +81,47 @@ fn new_files_can_be_written() {
                 // And one of the image.
                 fs::write(lab.place().join(format!("of/the/{n:03}")), "changed").unwrap();
             }
+        });
+    }
+}
+
+/// On different file systems two files may have the same number: a version has what each of them has.
+#[test]
+fn a_version_has_the_content_of_each_file() {
+    for layers in [Layers::Together, Layers::Apart] {
+        on_overlays(layers, |lab, mode| {
+            // Numbers of the image and of what is over it are alike.
+            let mut open = Vec::new();
+            for n in 0..FILES {
+                let path = lab.place().join(format!("{n}"));
+                fs::write(&path, format!("over it {n}")).unwrap();
+                if n % 2 == 0 {
+                    open.push(File::options().write(true).open(path).unwrap());
+                    let image = lab.place().join(format!("of/the/{n:03}"));
+                    open.push(File::options().append(true).open(image).unwrap());
+                }
+            }
+            lab.verb("flush", &["--wait"]).must("flush");
+            let expected = Tree::take(&lab.place(), TIMELESS);
+            expected
+                .assert_same(&Tree::take(&lab.restored(None), TIMELESS), &format!("{layers:?}, {mode:?}"));
+            // Those of the image that nobody had open are open now, and the other way round.
+            open.clear();
+            for n in 0..FILES {
+                let path = |name: String| lab.place().join(name);
+                let mut file = File::options().append(true).open(path(format!("of/the/{n:03}"))).unwrap();
+                file.write_all(b", changed").unwrap();
+                let other = File::options().read(true).write(true).open(path(format!("{n}"))).unwrap();
+                other.write_all_at(b"OVER", 0).unwrap();
+                if n % 2 == 1 {
+                    open.extend([file, other]);
+                }
+            }
+            lab.verb("flush", &["--wait"]).must("flush");
+            let expected = Tree::take(&lab.place(), TIMELESS);
+            expected
+                .assert_same(&Tree::take(&lab.restored(None), TIMELESS), &format!("{layers:?}, {mode:?}"));
+            drop(open);
         });
     }
 }

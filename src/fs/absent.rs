@@ -337,6 +337,7 @@ fn attr_of(absent: &Absent, file: u32, row: FileRow) -> Attr {
     let times = absent.tree().look(file).map_or((row.mtime, row.mtime), |look| (look.atime, look.ctime));
     Attr {
         key: absent_key(file),
+        mount: 0,
         generation: 0,
         mode: FileType::RegularFile.as_raw_mode() | row.mode,
         nlink: absent.standing_names(file),

@@ -1,5 +1,6 @@
 //! [`Attr`]: what a stat of the backing says, in our own terms.
 use crate::clock::Timestamp;
+use crate::state::identity::FileId;
 use rustix::fs::{AtFlags, FileType, Statx, StatxFlags};
 use std::ffi::CStr;
 use std::io;
@@ -14,11 +15,25 @@ pub struct FileKey {
     pub ino: u64,
 }
 
+impl FileKey {
+    /// The file of this device, as stat(2) shows it, and number.
+    pub fn of((dev, ino): FileId) -> Self {
+        Self { dev: encode_dev(rustix::fs::major(dev), rustix::fs::minor(dev)), ino }
+    }
+
+    /// Its device, as stat(2) shows it, and number.
+    pub fn id(&self) -> FileId {
+        (decode_dev(self.dev), self.ino)
+    }
+}
+
 /// Attributes of one file of the backing.
 #[derive(Debug, Clone, Copy)]
 pub struct Attr {
     /// Which file.
     pub key: FileKey,
+    /// The mount that leads to it; 0 where the kernel does not tell (before Linux 5.8).
+    pub mount: u64,
     /// Birth time in nanoseconds: tells a file from a later one that got the same inode number.
     /// Zero where the backing keeps no birth time.
     pub generation: u64,
@@ -53,7 +68,8 @@ impl Attr {
         if name.is_empty() {
             flags |= AtFlags::EMPTY_PATH;
         }
-        let st = rustix::fs::statx(dir, name, flags, StatxFlags::BASIC_STATS | StatxFlags::BTIME)?;
+        let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME | StatxFlags::MNT_ID;
+        let st = rustix::fs::statx(dir, name, flags, wanted)?;
         Ok(Self::from(&st))
     }
 
@@ -79,6 +95,11 @@ impl From<&Statx> for Attr {
         let born = st.stx_btime;
         Self {
             key: FileKey { dev: encode_dev(st.stx_dev_major, st.stx_dev_minor), ino: st.stx_ino },
+            mount: if StatxFlags::from_bits_retain(st.stx_mask).contains(StatxFlags::MNT_ID) {
+                st.stx_mnt_id
+            } else {
+                0
+            },
             generation: (born.tv_sec as u64)
                 .wrapping_mul(1_000_000_000)
                 .wrapping_add(u64::from(born.tv_nsec)),

@@ -1,5 +1,6 @@
 //! Inodes: what the kernel knows by number, and where each can be found on the backing now.
 mod descriptors;
+mod foreign;
 mod known;
 mod lookups;
 mod table;
@@ -27,7 +28,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 /// The number of the root, given by the protocol.
 pub const ROOT_ID: u64 = 1;
 
-/// Numbers of files that cannot keep their backing inode number (another device below the root, or
+/// Numbers of files that cannot keep their backing inode number (another device than the root's, or
 /// a number the protocol reserves) start here.
 const FOREIGN_BASE: u64 = 1 << 62;
 
@@ -86,7 +87,7 @@ pub struct Inode {
     lookups: Lookups,
     /// The dirty epoch in which its path was last marked, of which the lower half tells enough.
     pub(super) marked: AtomicU32,
-    /// Whether it lies on the device of the root (only there passthrough is offered).
+    /// Whether it lies on the file system of the root (only there passthrough is offered).
     pub native: bool,
     dead: AtomicBool,
     links: Mutex<Links>,

@@ -1,10 +1,11 @@
 //! The volume as a cut sees it.
 use super::Volume;
-use super::attr::Attr;
+use super::attr::{Attr, FileKey};
 use super::inode::Inode;
 use crate::layer::content::Content;
 use crate::path::RelPath;
 use crate::state::dirty::{DirtySet, Extent};
+use crate::state::identity::FileId;
 use crate::state::live::{Live, Writer};
 use crate::state::reach;
 use std::ffi::CStr;
@@ -29,11 +30,11 @@ impl Live for Volume {
         Self::dirty(self)
     }
 
-    fn writers(&self, find: &dyn Fn(u64) -> Option<RelPath>) -> Vec<Writer> {
+    fn writers(&self, find: &dyn Fn(FileId) -> Option<RelPath>) -> Vec<Writer> {
         // Remembered, since the records stop telling once only one name is left.
         let found = |inode: &Inode| {
             let known = inode.open.lock().unasked.clone().filter(|path| self.leads_to(path, inode));
-            let path = known.or_else(|| if inode.native { find(inode.key().ino) } else { None })?;
+            let path = known.or_else(|| if inode.native { find(inode.key().id()) } else { None })?;
             inode.open.lock().unasked = Some(path.clone());
             Some(path)
         };
@@ -48,7 +49,7 @@ impl Live for Volume {
         let writer = |inode: &Arc<Inode>| {
             let path = inode.path().or_else(|| found(inode))?;
             let passing = inode.open.lock().classic > 0;
-            Some(Writer { node: inode.id, path, ino: inode.key().ino, passing })
+            Some(Writer { node: inode.id, path, id: inode.key().id(), passing })
         };
         live.iter().filter_map(writer).collect()
     }
@@ -87,16 +88,16 @@ impl Live for Volume {
         self.holds.release_all();
     }
 
-    fn shelter(&self, files: Vec<(RelPath, u64)>) {
-        self.shelter.admit(files.into_iter().map(|(_, ino)| ino));
+    fn shelter(&self, files: Vec<FileId>) {
+        self.shelter.admit(files.into_iter().map(FileKey::of));
     }
 
-    fn content(&self, path: &RelPath, ino: u64) -> io::Result<Box<dyn Content>> {
-        self.shelter.content(Live::root(self), path, ino)
+    fn content(&self, path: &RelPath, file: FileId) -> io::Result<Box<dyn Content>> {
+        self.shelter.content(Live::root(self), path, FileKey::of(file))
     }
 
-    fn unshelter(&self, ino: u64) {
-        self.shelter.dismiss(ino);
+    fn unshelter(&self, file: FileId) {
+        self.shelter.dismiss(FileKey::of(file));
     }
 
     fn abandon(&self) {

@@ -1,5 +1,6 @@
 //! The shelter: files of a cut that nobody was writing are packed straight from the backing. Until
 //! that has happened, whoever wants to change one makes a copy first.
+use super::attr::{Attr, FileKey};
 use super::inode::Inode;
 use crate::layer::content::Content;
 use crate::path::RelPath;
@@ -55,12 +56,12 @@ impl Content for Sheltered {
     }
 }
 
-/// All sheltered files, by inode number of the backing. Owner of its locks.
+/// All sheltered files. Owner of its locks.
 #[derive(Debug)]
 pub struct Shelter {
     /// Whether there may be any: the only thing an operation reads while no flush is packing.
     active: AtomicBool,
-    files: Mutex<HashMap<u64, Arc<Sheltered>>>,
+    files: Mutex<HashMap<FileKey, Arc<Sheltered>>>,
     /// Renames since the cut, oldest first: where a path of the cut leads now.
     renames: Mutex<Vec<(RelPath, RelPath)>>,
     staging: Staging,
@@ -72,31 +73,32 @@ impl Shelter {
         Self { active: AtomicBool::new(false), files: Mutex::default(), renames: Mutex::default(), staging }
     }
 
-    /// Shelters these inode numbers; the gate is closed.
-    pub fn admit(&self, inodes: impl IntoIterator<Item = u64>) {
+    /// Shelters these files; the gate is closed.
+    pub fn admit(&self, sheltered: impl IntoIterator<Item = FileKey>) {
         let mut files = self.files.lock();
-        files.extend(inodes.into_iter().map(|ino| (ino, Arc::new(Sheltered(RwLock::new(Place::Backing))))));
+        files
+            .extend(sheltered.into_iter().map(|key| (key, Arc::new(Sheltered(RwLock::new(Place::Backing))))));
         self.renames.lock().clear();
         self.active.store(!files.is_empty(), Ordering::Release);
     }
 
-    fn get(&self, ino: u64) -> Option<Arc<Sheltered>> {
+    fn get(&self, key: FileKey) -> Option<Arc<Sheltered>> {
         if !self.active.load(Ordering::Acquire) {
             return None;
         }
-        self.files.lock().get(&ino).cloned()
+        self.files.lock().get(&key).cloned()
     }
 
     /// Whether [`before_write`](Self::before_write) would copy, or wait for who reads.
     pub fn must_copy(&self, inode: &Inode) -> bool {
-        let Some(sheltered) = self.get(inode.key().ino).filter(|_| inode.native) else { return false };
+        let Some(sheltered) = self.get(inode.key()) else { return false };
         // Locked: somebody copies or packs it now.
         sheltered.0.try_read().is_none_or(|place| !matches!(*place, Place::Copied(_)))
     }
 
     /// Call before the content of `inode` may change: copies it if it is still needed.
     pub fn before_write(&self, inode: &Inode) -> io::Result<()> {
-        let Some(sheltered) = self.get(inode.key().ino).filter(|_| inode.native) else { return Ok(()) };
+        let Some(sheltered) = self.get(inode.key()) else { return Ok(()) };
         let mut place = sheltered.0.write();
         let copied = match &*place {
             Place::Copied(_) => return Ok(()),
@@ -109,7 +111,7 @@ impl Shelter {
 
     /// Call before a name of `inode` goes: opens it, so that its content stays reachable.
     pub fn before_unlink(&self, inode: &Inode) -> io::Result<()> {
-        let Some(sheltered) = self.get(inode.key().ino).filter(|_| inode.native) else { return Ok(()) };
+        let Some(sheltered) = self.get(inode.key()) else { return Ok(()) };
         let mut place = sheltered.0.write();
         if let Place::Backing = *place {
             *place = Place::Opened(open(inode)?);
@@ -145,8 +147,13 @@ impl Shelter {
     }
 
     /// The content of a file as of the cut, where `path` was its name.
-    pub fn content(&self, root: BorrowedFd<'_>, path: &RelPath, ino: u64) -> io::Result<Box<dyn Content>> {
-        let sheltered = self.get(ino).ok_or_else(|| io::Error::other("file is not sheltered"))?;
+    pub fn content(
+        &self,
+        root: BorrowedFd<'_>,
+        path: &RelPath,
+        key: FileKey,
+    ) -> io::Result<Box<dyn Content>> {
+        let sheltered = self.get(key).ok_or_else(|| io::Error::other("file is not sheltered"))?;
         {
             let mut place = sheltered.0.write();
             if let Place::Backing = *place {
@@ -158,7 +165,7 @@ impl Shelter {
                     rustix::fs::openat2(at, name, flags, Mode::empty(), beneath)
                 };
                 let file = File::from(reach(root, &now, open)?);
-                if rustix::fs::fstat(&file)?.st_ino != ino {
+                if Attr::at(&file, c"")?.key != key {
                     return Err(io::Error::other("another file stands there now"));
                 }
                 *place = Place::Opened(file);
@@ -168,8 +175,8 @@ impl Shelter {
     }
 
     /// This file is needed no more.
-    pub fn dismiss(&self, ino: u64) {
-        let gone = self.files.lock().remove(&ino);
+    pub fn dismiss(&self, key: FileKey) {
+        let gone = self.files.lock().remove(&key);
         drop(gone); // may be the last descriptor of a deleted file
     }
 
@@ -200,16 +207,46 @@ fn open(inode: &Inode) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fs::inode::InodeTable;
 
     fn path(s: &str) -> RelPath {
         RelPath::new(s).expect("valid path")
+    }
+
+    /// What each file was, though they have one number on two devices.
+    #[test]
+    fn files_of_one_number_are_sheltered_apart() -> io::Result<()> {
+        let (dir, staged) = (tempfile::tempdir()?, tempfile::tempdir()?);
+        let root = || rustix::fs::open(dir.path(), OFlags::PATH | OFlags::DIRECTORY, Mode::empty());
+        let table = InodeTable::new(root()?, 8)?;
+        let shelter = Shelter::new(Staging::open(staged.path())?);
+        let mut inodes = Vec::new();
+        for (dev, name) in [c"a", c"b"].into_iter().enumerate() {
+            std::fs::write(dir.path().join(name.to_str().expect("a name")), name.to_bytes())?;
+            let attr = Attr::at(root()?, name)?;
+            let key = FileKey { dev: attr.key.dev + dev as u32, ino: 77 };
+            inodes.push(table.intern(table.root(), name, &Attr { key, ..attr }));
+        }
+        shelter.admit(inodes.iter().map(|inode| inode.key()));
+        for (inode, name) in inodes.iter().zip(["a", "b"]) {
+            assert!(shelter.must_copy(inode), "{name}");
+            shelter.before_write(inode)?;
+            std::fs::write(dir.path().join(name), "changed")?;
+        }
+        for (inode, name) in inodes.iter().zip(["a", "b"]) {
+            let (content, mut text) = (shelter.content(root()?.as_fd(), &path(name), inode.key())?, [0; 8]);
+            let length = content.read_at(&mut text, 0)?;
+            assert_eq!(&text[..length], name.as_bytes());
+            shelter.dismiss(inode.key());
+        }
+        Ok(())
     }
 
     #[test]
     fn paths_of_the_cut_follow_later_renames() -> io::Result<()> {
         let dir = tempfile::tempdir()?;
         let shelter = Shelter::new(Staging::open(dir.path())?);
-        shelter.admit([1]);
+        shelter.admit([FileKey::of((1, 1))]);
         let rename =
             |from, to, exchange| shelter.rename(exchange, || Some((path(from), path(to))), || Ok(()));
         let now = |p| path_now(&shelter.renames.lock(), &path(p));

@@ -28,7 +28,16 @@ pub struct Identity {
     pub ctime: Timestamp,
 }
 
+/// Which file it is: its device and its number there. Beneath one directory two may have one number: where another file
+/// system is mounted in it, and on an overlayfs whose layers have devices of their own.
+pub type FileId = (u64, u64);
+
 impl Identity {
+    /// Which file it is.
+    pub fn id(&self) -> FileId {
+        (self.dev, self.ino)
+    }
+
     /// Whether nothing changed since: content, attributes, extended attributes.
     ///
     /// A write that does not move the ctime exists only within one tick of kernels before 6.13.

@@ -1,6 +1,7 @@
 //! [`Live`]: what a cut needs of the living tree. The mounted file system implements it; a cut of
 //! an unmounted directory uses one on which every call is trivial.
 use super::dirty::DirtySet;
+use super::identity::FileId;
 use super::plan::Plan;
 use crate::layer::content::Content;
 use crate::path::RelPath;
@@ -16,8 +17,8 @@ pub struct Writer {
     pub node: u64,
     /// One of its names.
     pub path: RelPath,
-    /// Inode number on the backing.
-    pub ino: u64,
+    /// Device and inode number on the backing.
+    pub id: FileId,
     /// Its data passes the mount's daemon, though that of others may not: what is stored through a mapping
     /// reaches the backing when the kernel writes it back.
     pub passing: bool,
@@ -31,8 +32,8 @@ pub trait Live: Send + Sync {
     fn dirty(&self) -> &DirtySet;
     /// The files that may be written without our seeing it. Files that nothing can write any more
     /// leave this list by a mark in the dirty set, so that they are looked at once more.
-    /// `find` gives a name to the inode number of a file that has lost every name known here.
-    fn writers(&self, find: &dyn Fn(u64) -> Option<RelPath>) -> Vec<Writer>;
+    /// `find` gives a name to a file that has lost every name known here.
+    fn writers(&self, find: &dyn Fn(FileId) -> Option<RelPath>) -> Vec<Writer>;
     /// Whether [`writers`](Self::writers) takes long and mostly finds nobody. Then a cut asks once, when nothing moves,
     /// and only if there are any it begins anew and copies ahead.
     fn writers_are_rare(&self) -> bool {
@@ -56,13 +57,13 @@ pub trait Live: Send + Sync {
     fn release(&self, node: u64);
     /// Lets all writers go on.
     fn release_all(&self);
-    /// Keeps the content of these files (path and inode number) as it is now, whatever is done to
+    /// Keeps the content of these files as it is now, whatever is done to
     /// the tree, until [`abandon`](Self::abandon). Call it with the gate closed.
-    fn shelter(&self, files: Vec<(RelPath, u64)>);
+    fn shelter(&self, files: Vec<FileId>);
     /// The content of a sheltered file.
-    fn content(&self, path: &RelPath, ino: u64) -> io::Result<Box<dyn Content>>;
+    fn content(&self, path: &RelPath, file: FileId) -> io::Result<Box<dyn Content>>;
     /// The content of this file is needed no more.
-    fn unshelter(&self, ino: u64);
+    fn unshelter(&self, file: FileId);
     /// All content of this plan has been read; its commit goes on in the remote.
     fn all_read(&self, _plan: &Arc<Plan>) {}
     /// Ends every shelter.

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 /// The same as inode numbers on the backing, where the mount has given one of `writers` another number.
 pub fn mapped_writers(dev: u64, writers: &[Writer]) -> HashSet<u64> {
     let mut found = mapped_inodes(dev);
-    let renumbered: Vec<u64> = writers.iter().filter(|w| found.contains(&w.node)).map(|w| w.ino).collect();
+    let renumbered: Vec<u64> = writers.iter().filter(|w| found.contains(&w.node)).map(|w| w.id.1).collect();
     found.extend(renumbered);
     found
 }

@@ -7,6 +7,7 @@ use crate::layer::content::Content;
 use crate::path::RelPath;
 use crate::state::backing::reach;
 use crate::state::dirty::DirtySet;
+use crate::state::identity::{FileId, Identity};
 use crate::state::live::{Live, Writer};
 use crate::state::mapped::mapped_files;
 use crate::state::plan::Plan;
@@ -96,7 +97,7 @@ impl Plain {
         let path = RelPath::new(below.as_os_str().as_bytes()).ok()?;
         let flags = AtFlags::SYMLINK_NOFOLLOW;
         let stat = reach(self.root.as_fd(), &path, |at, name| rustix::fs::statat(at, name, flags)).ok()?;
-        (stat.st_ino == ino).then_some(Writer { node: ino, path, ino, passing: false })
+        (stat.st_ino == ino).then_some(Writer { node: ino, path, id: (stat.st_dev, ino), passing: false })
     }
 }
 
@@ -111,7 +112,7 @@ impl Live for Plain {
 
     /// Those that are mapped: a store to a page that is dirty already moves no time. What is written by calls
     /// moves it each time.
-    fn writers(&self, _: &dyn Fn(u64) -> Option<RelPath>) -> Vec<Writer> {
+    fn writers(&self, _: &dyn Fn(FileId) -> Option<RelPath>) -> Vec<Writer> {
         mapped_files(&self.dir).into_iter().filter_map(|(path, ino)| self.writer(&path, ino)).collect()
     }
 
@@ -140,14 +141,14 @@ impl Live for Plain {
 
     fn release_all(&self) {}
 
-    fn shelter(&self, _: Vec<(RelPath, u64)>) {}
+    fn shelter(&self, _: Vec<FileId>) {}
 
-    fn content(&self, path: &RelPath, ino: u64) -> io::Result<Box<dyn Content>> {
+    fn content(&self, path: &RelPath, id: FileId) -> io::Result<Box<dyn Content>> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let opened =
             reach(self.root.as_fd(), path, |at, name| rustix::fs::openat(at, name, flags, Mode::empty()));
         match opened {
-            Ok(file) if rustix::fs::fstat(&file)?.st_ino == ino => {
+            Ok(file) if Identity::from(&rustix::fs::fstat(&file)?).id() == id => {
                 let file = File::from(file);
                 Ok(if self.lenient.load(Ordering::Relaxed) {
                     Box::new(Endless(file))
@@ -160,7 +161,7 @@ impl Live for Plain {
         }
     }
 
-    fn unshelter(&self, _: u64) {}
+    fn unshelter(&self, _: FileId) {}
 
     fn all_read(&self, plan: &Arc<Plan>) {
         if let Some(call) = &mut *self.when_read.lock() {

@@ -1,12 +1,12 @@
 //! [`InodeTable`]: every inode the kernel knows, by number.
 use super::descriptors::{Descriptors, Slot};
+use super::foreign::Foreign;
 use super::known::Known;
-use super::{ABSENT_BASE, ABSENT_DEV, Directory, FOREIGN_BASE, Inode, ROOT_ID, absent_id};
+use super::{ABSENT_BASE, ABSENT_DEV, Directory, Inode, ROOT_ID, absent_id};
 use crate::fs::attr::{Attr, FileKey};
 use crate::path::RelPath;
 use crate::sync::{Mutex, RwLock};
 use rustix::io::Errno;
-use std::collections::HashMap;
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -20,13 +20,14 @@ const OVERLAYFS_SUPER_MAGIC: rustix::fs::FsWord = 0x794c_7630;
 pub struct InodeTable {
     root: Arc<Inode>,
     root_dir: Arc<OwnedFd>,
+    /// See [`Attr::mount`].
+    root_mount: u64,
     descriptors: Arc<Descriptors>,
     /// Whether a file keeps its birth time. On overlayfs one of the image gets another with its first change; there only
     /// the last name that goes tells a file from the next one of its number.
     keeps_births: bool,
     known: RwLock<Known>,
-    /// Numbers given to files that cannot use their own. Never shrinks: such files are few.
-    foreign: Mutex<HashMap<FileKey, u64>>,
+    foreign: Mutex<Foreign>,
 }
 
 impl InodeTable {
@@ -42,7 +43,7 @@ impl InodeTable {
         known.put(&inode);
         let keeps_births = rustix::fs::fstatfs(&root_dir)?.f_type != OVERLAYFS_SUPER_MAGIC;
         let (known, foreign) = (RwLock::new(known), Mutex::default());
-        Ok(Self { root: inode, root_dir, descriptors, keeps_births, known, foreign })
+        Ok(Self { root: inode, root_dir, root_mount: attr.mount, descriptors, keeps_births, known, foreign })
     }
 
     /// The root.
@@ -80,9 +81,13 @@ impl InodeTable {
         if key.dev == self.root.dev && key.ino > ROOT_ID && key.ino < ABSENT_BASE {
             return key.ino;
         }
-        let mut foreign = self.foreign.lock();
-        let next = FOREIGN_BASE + foreign.len() as u64;
-        *foreign.entry(key).or_insert(next)
+        self.foreign.lock().number(key)
+    }
+
+    /// Whether a file lies on the file system of the root. Its device does not tell on an overlayfs, where it may be that
+    /// of a layer; what another mount leads to lies elsewhere unless it has the root's.
+    fn is_native(&self, attr: &Attr) -> bool {
+        attr.key.dev == self.root.dev || (attr.mount != 0 && attr.mount == self.root_mount)
     }
 
     /// The inode for what was just seen as `name` in `parent`; counts one lookup by the kernel.
@@ -116,7 +121,7 @@ impl InodeTable {
                 None => id,
             },
         };
-        let (native, attr) = (attr.key.dev == self.root.dev, &self.born(attr));
+        let (native, attr) = (self.is_native(attr), &self.born(attr));
         let directory = attr.is_dir().then(|| Directory::new(Slot::default(), &self.descriptors));
         let inode = Arc::new(Inode::new(id, attr, native, directory, 1));
         inode.add_link(parent, name);
@@ -140,7 +145,7 @@ impl InodeTable {
         let mut known = self.known.write();
         let id = absent_id(file);
         let Some(before) = known.get(id) else { return };
-        let (native, attr) = (attr.key.dev == self.root.dev, &self.born(attr));
+        let (native, attr) = (self.is_native(attr), &self.born(attr));
         let inode = Inode::new(id, attr, native, None, before.lookups.get());
         *inode.links.lock() = std::mem::take(&mut *before.links.lock());
         let inode = Arc::new(inode);
@@ -305,6 +310,27 @@ mod tests {
         assert!(table.find(&attr).is_none());
         let after = table.intern(table.root(), c"a", &attr);
         assert!(after.id != before.id && Arc::ptr_eq(&after, &table.find(&attr).expect("known")));
+    }
+
+    /// On an overlayfs files may have the devices of its layers, and two of them one number.
+    #[test]
+    fn what_the_mount_of_the_root_leads_to_is_native() {
+        let (dir, table) = table();
+        std::fs::write(dir.path().join("a"), b"x").expect("write");
+        let attr = Attr::at(table.root().dir().expect("dir"), c"a").expect("stat");
+        assert!(attr.mount != 0 && table.intern(table.root(), c"a", &attr).native);
+        let other = FileKey { dev: attr.key.dev + 1, ..attr.key };
+        let layer = table.intern(table.root(), c"b", &Attr { key: other, ..attr });
+        assert!(layer.native && layer.id != attr.key.ino);
+        let other = FileKey { dev: attr.key.dev + 2, ..attr.key };
+        for mount in [attr.mount + 1, 0] {
+            let nested = table.intern(table.root(), c"c", &Attr { key: other, mount, ..attr });
+            assert!(!nested.native && nested.id != layer.id);
+            table.forget(nested.id, 1);
+        }
+        let id = layer.id;
+        table.forget(id, 1);
+        assert_eq!(table.intern(table.root(), c"b", &Attr { key: layer.key(), ..attr }).id, id, "forgotten");
     }
 
     /// One of the image of an overlayfs, known without the birth time that changes.

@@ -438,6 +438,7 @@ mod tests {
         let at = |sec| Timestamp { sec, nsec: 7 };
         Attr {
             key: FileKey { dev: 1, ino: 42 },
+            mount: 0,
             generation: 9,
             mode: 0o100_644,
             nlink: 1,

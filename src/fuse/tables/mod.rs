@@ -421,6 +421,7 @@ impl Inner {
     fn plain(&self, id: u64, (kind, mode): (FileType, u32), size: u64, time: Timestamp) -> Attr {
         Attr {
             key: FileKey { dev: 0, ino: id },
+            mount: 0,
             generation: 0,
             mode: kind.as_raw_mode() | mode,
             nlink: if kind == FileType::Directory { 2 } else { 1 },

@@ -5,6 +5,7 @@ use super::{CutError, Cutter};
 use crate::clock::Timestamp;
 use crate::state::backing::reach;
 use crate::state::dirty::{Extent, Marks};
+use crate::state::identity::{FileId, Identity};
 use crate::state::live::Writer;
 use crate::state::mapped::mapped_writers;
 use crate::state::plan::{LookOptions, Plan, PlanError};
@@ -52,8 +53,8 @@ pub(super) struct Progress<'a> {
     /// may be given up in between.
     pub(super) late: Marks,
     pub(super) copies: Copies<'a>,
-    /// What the last attempt could not copy, by inode.
-    pub(super) uncopied: HashMap<u64, io::Error>,
+    /// What the last attempt could not copy.
+    pub(super) uncopied: HashMap<FileId, io::Error>,
     pub(super) look: LookOptions,
 }
 
@@ -62,12 +63,12 @@ impl Progress<'_> {
     fn copied<T>(&mut self, writer: &Writer, copied: io::Result<T>) -> Result<Option<T>, CutError> {
         match copied {
             Ok(done) => {
-                self.uncopied.remove(&writer.ino);
+                self.uncopied.remove(&writer.id);
                 Ok(Some(done))
             }
             Err(e) if is_of_one_file(&e) => {
-                self.copies.forget(writer.ino);
-                self.uncopied.insert(writer.ino, e);
+                self.copies.forget(writer.id);
+                self.uncopied.insert(writer.id, e);
                 Ok(None)
             }
             Err(e) => Err(CutError::copy(writer, e)),
@@ -92,7 +93,7 @@ impl Cutter {
         // Nobody stands still yet, and with many files on a busy machine this takes its time.
         let patient = Instant::now() + HELPER_MAX;
         let hold = self.options.hold;
-        let passing = writers.iter().filter(|w| (!hold || w.passing) && mapped.contains(&w.ino));
+        let passing = writers.iter().filter(|w| (!hold || w.passing) && mapped.contains(&w.id.1));
         helper.push(passing.map(|w| &w.path), patient)?;
         if hold {
             helper.prepare(&writers, patient)?;
@@ -206,10 +207,10 @@ impl Cutter {
         progress.late.clear();
         // What was copied ahead and is no writer's any more may have been written after its copy, and
         // its inode number may be another file's by now. It stands still, so it is sheltered.
-        let written: HashSet<u64> = writers.iter().map(|w| w.ino).collect();
+        let written: HashSet<FileId> = writers.iter().map(|w| w.id).collect();
         progress.copies.keep_only(&written);
         for writer in &writers {
-            if mapped.contains(&writer.ino) {
+            if mapped.contains(&writer.id.1) {
                 let still = progress.copies.update_mapped(&progress.plan, writer);
                 if progress.copied(writer, still)? == Some(false) {
                     progress.plan.set_fuzzy(&writer.path);
@@ -227,11 +228,11 @@ impl Cutter {
                 return Err(Attempt::GiveUp);
             }
         }
-        progress.uncopied.retain(|ino, _| written.contains(ino));
+        progress.uncopied.retain(|id, _| written.contains(id));
         let (copies, uncopied) = (&progress.copies, &progress.uncopied);
-        let is_elsewhere = |ino| copies.has(ino) || uncopied.contains_key(&ino);
-        let rest = progress.plan.puts().filter(|(_, c)| c.has_content() && !is_elsewhere(c.ident.ino));
-        self.live.shelter(rest.map(|(path, c)| (path.clone(), c.ident.ino)).collect());
+        let is_elsewhere = |id| copies.has(id) || uncopied.contains_key(&id);
+        let rest = progress.plan.puts().filter(|(_, c)| c.has_content() && !is_elsewhere(c.ident.id()));
+        self.live.shelter(rest.map(|(_, c)| c.ident.id()).collect());
         Ok(instant)
     }
 
@@ -248,11 +249,11 @@ impl Cutter {
     /// The files that may be written unseen. Where none of the names is left that the mount knows,
     /// the records may know another one.
     pub(super) fn writers(&self, records: &Records) -> Vec<Writer> {
-        self.live.writers(&|ino| {
-            self.told.names(records, ino, |path| {
+        self.live.writers(&|file| {
+            self.told.names(records, file, |path| {
                 let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
                 reach(self.live.root(), path, |at, name| rustix::fs::statat(at, name, flags))
-                    .is_ok_and(|s| s.st_ino == ino)
+                    .is_ok_and(|s| Identity::from(&s).id() == file)
             })
         })
     }

@@ -1,7 +1,7 @@
 //! [`Copies`]: files that are being written, copied.
 use crate::path::RelPath;
 use crate::state::backing::reach;
-use crate::state::identity::Identity;
+use crate::state::identity::{FileId, Identity};
 use crate::state::live::Writer;
 use crate::state::mapped::mapped_writers;
 use crate::state::plan::{Captured, Change, Plan};
@@ -22,39 +22,39 @@ struct Copied {
     ident: Identity,
 }
 
-/// The copies of one cut, by inode number on the backing.
+/// The copies of one cut.
 pub(super) struct Copies<'a> {
     /// The root of the backing.
     root: BorrowedFd<'a>,
     staging: &'a Staging,
     /// Every write moves the change time, so that an unchanged one proves that a copy is up to date.
     exact_times: bool,
-    by_ino: HashMap<u64, Copied>,
+    by_id: HashMap<FileId, Copied>,
 }
 
 impl<'a> Copies<'a> {
     pub(super) fn new(root: BorrowedFd<'a>, staging: &'a Staging, exact_times: bool) -> Self {
-        Self { root, staging, exact_times, by_ino: HashMap::new() }
+        Self { root, staging, exact_times, by_id: HashMap::new() }
     }
 
     /// Whether there is a copy of this inode.
-    pub(super) fn has(&self, ino: u64) -> bool {
-        self.by_ino.contains_key(&ino)
+    pub(super) fn has(&self, id: FileId) -> bool {
+        self.by_id.contains_key(&id)
     }
 
     /// Forgets the copies of all other inodes.
-    pub(super) fn keep_only(&mut self, inodes: &HashSet<u64>) {
-        self.by_ino.retain(|ino, _| inodes.contains(ino));
+    pub(super) fn keep_only(&mut self, inodes: &HashSet<FileId>) {
+        self.by_id.retain(|id, _| inodes.contains(id));
     }
 
     /// Forgets the copy of one: it is not what it should be.
-    pub(super) fn forget(&mut self, ino: u64) {
-        self.by_ino.remove(&ino);
+    pub(super) fn forget(&mut self, id: FileId) {
+        self.by_id.remove(&id);
     }
 
     /// The files.
-    pub(super) fn into_files(self) -> HashMap<u64, Arc<File>> {
-        self.by_ino.into_iter().map(|(ino, copied)| (ino, Arc::new(copied.file))).collect()
+    pub(super) fn into_files(self) -> HashMap<FileId, Arc<File>> {
+        self.by_id.into_iter().map(|(id, copied)| (id, Arc::new(copied.file))).collect()
     }
 
     /// Brings the copy of a file up to date if the plan needs its content. Returns how many bytes
@@ -62,14 +62,14 @@ impl<'a> Copies<'a> {
     pub(super) fn update(&mut self, plan: &Plan, writer: &Writer, sure: bool) -> io::Result<u64> {
         let Some(ident) = content_of(plan, writer) else { return Ok(0) };
         let prove = self.exact_times || !sure;
-        if let Some(copied) = self.by_ino.get(&writer.ino)
+        if let Some(copied) = self.by_id.get(&writer.id)
             && prove
             && ident.unchanged_since(&copied.ident)
         {
             return Ok(0);
         }
         let source = open_writer(self.root, writer)?;
-        self.copy(writer.ino, &source, ident)
+        self.copy(writer.id, &source, ident)
     }
 
     /// Copies a file that is mapped for writing: what has been stored is written back first, so
@@ -88,7 +88,7 @@ impl<'a> Copies<'a> {
             // time before it is seen, and a second one to the same page would move nothing.
             let before = Identity::from(&rustix::fs::fstat(&source)?);
             write_back(&source);
-            self.copy(writer.ino, &source, before)?;
+            self.copy(writer.id, &source, before)?;
             if Identity::from(&rustix::fs::fstat(&source)?).unchanged_since(&before) {
                 return Ok(true);
             }
@@ -105,7 +105,7 @@ impl<'a> Copies<'a> {
         mount_dev: u64,
         writers: &[Writer],
     ) -> usize {
-        if self.by_ino.is_empty() {
+        if self.by_id.is_empty() {
             return 0;
         }
         let now = mapped_writers(mount_dev, writers);
@@ -120,8 +120,8 @@ impl<'a> Copies<'a> {
     }
 
     /// `ident` is what the source was before. Returns how many bytes differed.
-    fn copy(&mut self, ino: u64, source: &File, ident: Identity) -> io::Result<u64> {
-        match self.by_ino.get_mut(&ino) {
+    fn copy(&mut self, id: FileId, source: &File, ident: Identity) -> io::Result<u64> {
+        match self.by_id.get_mut(&id) {
             Some(copied) => {
                 let moved = self.staging.refresh(&mut copied.file, source)?;
                 copied.ident = ident;
@@ -129,7 +129,7 @@ impl<'a> Copies<'a> {
             }
             None => {
                 let file = self.staging.copy(source)?;
-                self.by_ino.insert(ino, Copied { file, ident });
+                self.by_id.insert(id, Copied { file, ident });
                 Ok(ident.size)
             }
         }
@@ -148,7 +148,7 @@ fn content_of(plan: &Plan, writer: &Writer) -> Option<Identity> {
 pub(super) fn open_writer(root: BorrowedFd<'_>, writer: &Writer) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = reach(root, &writer.path, |at, name| rustix::fs::openat(at, name, flags, Mode::empty()))?;
-    if rustix::fs::fstat(&file)?.st_ino != writer.ino {
+    if Identity::from(&rustix::fs::fstat(&file)?).id() != writer.id {
         return Err(io::Error::other("another file stands there now"));
     }
     Ok(file.into())

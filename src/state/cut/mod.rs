@@ -20,6 +20,7 @@ pub use observe::Observed;
 
 use super::barrier::Barrier;
 use super::dirty::{Extent, Marks};
+use super::identity::FileId;
 use super::live::Live;
 use super::plan::{Captured, LookOptions, Plan};
 use super::record::Records;
@@ -80,9 +81,9 @@ pub struct Cut {
     pub instant: Timestamp,
     /// Every mark that led here, to be put back if the flush fails.
     pub marks: Marks,
-    copies: HashMap<u64, Arc<File>>,
-    /// What could not be copied, by inode, and why.
-    uncopied: HashMap<u64, io::Error>,
+    copies: HashMap<FileId, Arc<File>>,
+    /// What could not be copied, and why.
+    uncopied: HashMap<FileId, io::Error>,
     distrust: Arc<Distrust>,
     live: Arc<dyn Live>,
 }
@@ -95,18 +96,18 @@ impl std::fmt::Debug for Cut {
 
 impl ContentSource for Cut {
     fn open(&self, path: &RelPath, captured: &Captured) -> io::Result<Box<dyn Content>> {
-        let ino = captured.ident.ino;
-        if let Some(e) = self.uncopied.get(&ino) {
+        let id = captured.ident.id();
+        if let Some(e) = self.uncopied.get(&id) {
             return Err(e.raw_os_error().map_or_else(|| e.kind().into(), io::Error::from_raw_os_error));
         }
-        match self.copies.get(&ino) {
+        match self.copies.get(&id) {
             Some(copy) => Ok(Box::new(copy.clone())),
-            None => self.distrust.check(path, self.live.content(path, ino)?),
+            None => self.distrust.check(path, self.live.content(path, id)?),
         }
     }
 
     fn done(&self, _path: &RelPath, captured: &Captured) {
-        self.live.unshelter(captured.ident.ino);
+        self.live.unshelter(captured.ident.id());
     }
 
     fn all_read(&self) {

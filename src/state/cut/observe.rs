@@ -3,7 +3,7 @@ use super::Cutter;
 use super::copies::{open_writer, write_back};
 use crate::path::RelPath;
 use crate::state::backing::Backing;
-use crate::state::identity::Identity;
+use crate::state::identity::{FileId, Identity};
 use crate::state::live::Writer;
 use crate::state::mapped::mapped_writers;
 use crate::state::record::Records;
@@ -23,11 +23,11 @@ pub struct Observed {
 /// mostly neither they nor their records have changed.
 #[derive(Debug, Default)]
 pub(super) struct Told {
-    /// By inode number: the file as it was, whether its record was the same, and as of which
+    /// The file as it was, whether its record was the same, and as of which
     /// [`Records::changes`].
-    same: Mutex<HashMap<u64, (RelPath, Identity, bool, u64)>>,
-    /// By inode number: files that had no name, likewise.
-    nameless: Mutex<HashMap<u64, u64>>,
+    same: Mutex<HashMap<FileId, (RelPath, Identity, bool, u64)>>,
+    /// Files that had no name, likewise.
+    nameless: Mutex<HashMap<FileId, u64>>,
 }
 
 impl Told {
@@ -36,18 +36,18 @@ impl Told {
     pub(super) fn names(
         &self,
         records: &Records,
-        ino: u64,
+        file: FileId,
         leads: impl Fn(&RelPath) -> bool,
     ) -> Option<RelPath> {
         let changes = records.changes();
-        if self.nameless.lock().get(&ino) == Some(&changes) {
+        if self.nameless.lock().get(&file) == Some(&changes) {
             return None;
         }
-        let found = records.links(ino).ok()?.into_iter().find(leads);
+        let found = records.links(file.1).ok()?.into_iter().find(leads);
         let mut nameless = self.nameless.lock();
         nameless.retain(|_, asked| *asked == changes);
         if found.is_none() {
-            nameless.insert(ino, changes);
+            nameless.insert(file, changes);
         }
         found
     }
@@ -70,13 +70,13 @@ impl Cutter {
         let mut backing = Backing::new(self.live.root(), self.options.look.exclude.as_ref());
         let mut changed = |writer: Writer| {
             let mut ident = backing.stat(&writer.path).ok()??; // what is never stored does not count
-            if mapped.contains(&writer.ino)
+            if mapped.contains(&writer.id.1)
                 && let Ok(file) = open_writer(self.live.root(), &writer)
             {
                 write_back(&file);
                 ident = backing.stat(&writer.path).ok()??;
             }
-            let told = before.get(&writer.ino).filter(|(path, earlier, _, asked)| {
+            let told = before.get(&writer.id).filter(|(path, earlier, _, asked)| {
                 *asked == changes && *path == writer.path && ident == *earlier
             });
             let clean = match told {
@@ -86,7 +86,7 @@ impl Cutter {
                     record.is_some_and(|record| ident.unchanged_since(&record))
                 }
             };
-            now.insert(writer.ino, (writer.path.clone(), ident, clean, changes));
+            now.insert(writer.id, (writer.path.clone(), ident, clean, changes));
             (!clean).then_some((writer, ident))
         };
         let observed = Observed { open, changed: writers.into_iter().filter_map(&mut changed).collect() };

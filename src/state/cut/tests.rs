@@ -27,14 +27,15 @@ impl Tree {
         let dir = tempfile::tempdir().expect("temp dir");
         let file = dir.path().join("f");
         std::fs::write(&file, b"old").expect("write");
-        let ino = file.metadata().expect("stat").ino();
+        let stat = file.metadata().expect("stat");
+        let (node, id) = (stat.ino(), (stat.dev(), stat.ino()));
         let root = rustix::fs::open(dir.path(), OFlags::PATH | OFlags::DIRECTORY, Mode::empty());
         let path = RelPath::new("f").expect("valid path");
         Arc::new(Self {
             dir,
             root: root.expect("open"),
             dirty: DirtySet::new(),
-            written: Mutex::new(vec![Writer { node: ino, path, ino, passing: false }]),
+            written: Mutex::new(vec![Writer { node, path, id, passing: false }]),
             before_close,
             unheld: Mutex::new(0),
         })
@@ -55,7 +56,7 @@ impl Live for Tree {
     fn dirty(&self) -> &DirtySet {
         &self.dirty
     }
-    fn writers(&self, _find: &dyn Fn(u64) -> Option<RelPath>) -> Vec<Writer> {
+    fn writers(&self, _find: &dyn Fn(FileId) -> Option<RelPath>) -> Vec<Writer> {
         self.written.lock().clone()
     }
     fn without_helper(&self) {}
@@ -73,13 +74,13 @@ impl Live for Tree {
     }
     fn release(&self, _node: u64) {}
     fn release_all(&self) {}
-    fn shelter(&self, _files: Vec<(RelPath, u64)>) {}
-    fn content(&self, path: &RelPath, _ino: u64) -> io::Result<Box<dyn Content>> {
+    fn shelter(&self, _files: Vec<FileId>) {}
+    fn content(&self, path: &RelPath, _file: FileId) -> io::Result<Box<dyn Content>> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&self.root, path.to_cstring(), flags, Mode::empty())?;
         Ok(Box::new(File::from(file)))
     }
-    fn unshelter(&self, _ino: u64) {}
+    fn unshelter(&self, _file: FileId) {}
     fn abandon(&self) {}
 }
 
@@ -192,8 +193,8 @@ fn names_of_nameless_files_are_asked_for_once_and_again_after_a_change() {
     let times = || journal.times.load(std::sync::atomic::Ordering::Relaxed);
     let told = observe::Told::default();
     let asked = times();
-    assert_eq!(told.names(&records, 7, |_| true), None);
-    assert_eq!(told.names(&records, 7, |_| true), None);
+    assert_eq!(told.names(&records, (0, 7), |_| true), None);
+    assert_eq!(told.names(&records, (0, 7), |_| true), None);
     assert_eq!(times(), asked + 1);
 
     let tree = Tree::new(|_| {});
@@ -202,5 +203,5 @@ fn names_of_nameless_files_are_asked_for_once_and_again_after_a_change() {
     let base = Base { version: 1, tag: crate::remote::Tag("tag".into()) };
     let path = RelPath::new("f").expect("valid path");
     records.restored(std::iter::once((path.clone(), ident)), base, false).expect("records it");
-    assert_eq!(told.names(&records, 7, |_| true), Some(path));
+    assert_eq!(told.names(&records, (0, 7), |_| true), Some(path));
 }

@@ -1,6 +1,6 @@
 //! [`Observed`]: files that are open for writing, looked at once a second.
 use crate::state::cut::Cutter;
-use crate::state::identity::Identity;
+use crate::state::identity::{FileId, Identity};
 use crate::state::record::Records;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ pub(super) struct Observed {
     /// Whether there were any.
     pub(super) any: bool,
     looks: u32,
-    seen: HashMap<u64, Identity>,
+    seen: HashMap<FileId, Identity>,
 }
 
 impl Default for Observed {
@@ -35,8 +35,8 @@ impl Observed {
         let mut moved = false;
         let mut seen = HashMap::with_capacity(writers.changed.len());
         for (writer, ident) in writers.changed {
-            moved |= self.seen.get(&writer.ino).is_none_or(|last| !ident.unchanged_since(last));
-            seen.insert(writer.ino, ident);
+            moved |= self.seen.get(&writer.id).is_none_or(|last| !ident.unchanged_since(last));
+            seen.insert(writer.id, ident);
         }
         self.seen = seen;
         moved

@@ -8,7 +8,7 @@ use harness::lab::{NEVER, detach, mounted, signal};
 use harness::{KEPT, LIMIT, Lab, Mode, Setup, Subject, Tree, eventually, run, skip};
 use rustix::process::Signal;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -458,6 +458,58 @@ fn unlinked_nodes_live_on_for_their_descriptors() {
         let (fifo, link) = (rustix::fs::fstat(&opened).unwrap(), rustix::fs::fstat(&named).unwrap());
         assert_eq!((fifo.st_mode & 0o777, fifo.st_nlink), (0o640, 0), "{mode:?}");
         assert!(FileType::from_raw_mode(link.st_mode).is_symlink() && link.st_nlink == 0, "{mode:?}");
+    }
+}
+
+/// What could not be removed, or replaced, is as it was.
+#[test]
+fn nodes_that_keep_their_names_can_be_changed() {
+    use rustix::fs::{AtFlags, CWD, FileType, Mode as Bits};
+    if !harness::is_root() {
+        return skip("lifecycle", "only root makes devices and mounts");
+    }
+    for mode in [Mode::Passthrough, Mode::Classic] {
+        let lab = Lab::prepare(Setup::mode(mode));
+        let place = lab.place();
+        fs::create_dir(place.join("nested")).unwrap();
+        let nested =
+            run(Command::new("mount").args(["-t", "tmpfs", "none"]).arg(place.join("nested")), LIMIT);
+        if !nested.ok() {
+            return skip("lifecycle", "nothing can be mounted here");
+        }
+        symlink("nowhere", place.join("link")).unwrap();
+        let (device, bits) = (rustix::fs::makedev(1, 3), Bits::from_raw_mode(0o666));
+        rustix::fs::mknodat(CWD, place.join("null"), FileType::CharacterDevice, bits, device).unwrap();
+        fs::write(place.join("file"), "text").unwrap();
+        fs::write(place.join("nested/file"), "another").unwrap();
+        lab.mount();
+        let file = fs::OpenOptions::new().read(true).write(true).open(place.join("file")).unwrap();
+        let descriptors = || fs::read_dir(format!("/proc/{}/fd", lab.pid())).unwrap().count();
+        let names = ["link", "null", "file"];
+        let stat = |name: &str| fs::symlink_metadata(place.join(name)).unwrap();
+        for name in names.iter().chain(&["nested/file"]) {
+            stat(name);
+        }
+        let before = descriptors();
+        for name in names {
+            // Another file system is mounted beneath, and only there.
+            let refused = fs::rename(place.join("nested/file"), place.join(name)).unwrap_err();
+            assert_eq!(refused.kind(), std::io::ErrorKind::CrossesDevices, "{mode:?}: {name}");
+        }
+        eventually("nothing more is open", LIMIT, || (descriptors() <= before).then_some(()));
+        for name in names {
+            let owner = rustix::fs::Uid::from_raw(7);
+            rustix::fs::chownat(CWD, place.join(name), Some(owner), None, AtFlags::SYMLINK_NOFOLLOW)
+                .unwrap_or_else(|e| panic!("{mode:?}: {name}: {e}"));
+            assert_eq!(stat(name).uid(), 7, "{mode:?}: {name}");
+        }
+        for name in ["null", "file"] {
+            fs::set_permissions(place.join(name), fs::Permissions::from_mode(0o640)).unwrap();
+            assert_eq!(stat(name).mode() & 0o777, 0o640, "{mode:?}: {name}");
+        }
+        drop(file);
+        lab.verb("unmount", &[]).must("unmount");
+        detach(&place.join("nested"));
     }
 }
 

@@ -32,12 +32,13 @@ impl Volume {
             true => (self.moving_directory(&to, new_name)?, None),
             false => (Moving::default(), self.emptied_directory(&to, new_name)?),
         };
-        let source = Attr::at(from.dir()?, name)?;
+        let dirs = (from.dir()?, to.dir()?);
+        let source = Attr::at(&dirs.0, name)?;
         let over = if exchange { None } else { self.absent_file_at(&to, new_name) };
         if over.is_some() && source.is_dir() {
             return Err(Errno::NOTDIR.into());
         }
-        let target = Attr::at(to.dir()?, new_name).ok();
+        let target = Attr::at(&dirs.1, new_name).ok();
         let same = target.is_some_and(|t| t.key == source.key);
         let moved = self.inodes.find(&source);
         let victim = match target {
@@ -47,7 +48,6 @@ impl Volume {
         let exchanged = target.filter(|_| same || exchange).and_then(|attr| self.inodes.find(&attr));
         let mut came = false;
         let paths = || Some((from.path()?.join(name.to_bytes()), to.path()?.join(new_name.to_bytes())));
-        let dirs = (from.dir()?, to.dir()?);
         let rename = || {
             // Whoever opens one of them by its names finds the old one or the new one.
             let replaced = victim.as_ref().map(|victim| &victim.inode);
@@ -86,7 +86,7 @@ impl Volume {
         };
         let renamed = self.shelter.rename(exchange, paths, taking).inspect_err(|_| {
             if let Some(victim) = &victim {
-                victim.inode.keeps_name();
+                victim.stays();
             }
         });
         if came {

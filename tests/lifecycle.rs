@@ -461,6 +461,33 @@ fn unlinked_nodes_live_on_for_their_descriptors() {
     }
 }
 
+/// A device, too, which must not be opened to be asked or changed.
+#[test]
+fn an_unlinked_device_can_be_changed_by_its_descriptors() {
+    use rustix::fs::{CWD, FileType, Gid, Mode as Bits, OFlags, Timespec, Timestamps, Uid};
+    if !harness::is_root() {
+        return skip("lifecycle", "only root makes devices");
+    }
+    for mode in [Mode::Passthrough, Mode::Classic] {
+        let lab = Lab::new(Setup::mode(mode));
+        let path = lab.dir().join("null");
+        let null = rustix::fs::makedev(1, 3);
+        rustix::fs::mknodat(CWD, &path, FileType::CharacterDevice, Bits::from_raw_mode(0o666), null).unwrap();
+        let Ok(opened) = rustix::fs::open(&path, OFlags::RDWR | OFlags::CLOEXEC, Bits::empty()) else {
+            return skip("lifecycle", "no device can be opened here");
+        };
+        fs::remove_file(&path).unwrap();
+        rustix::fs::fchmod(&opened, Bits::from_raw_mode(0o640)).unwrap();
+        rustix::fs::fchown(&opened, Some(Uid::from_raw(7)), Some(Gid::from_raw(8))).unwrap();
+        let time = Timespec { tv_sec: 1_000_000_000, tv_nsec: 7 };
+        let times = Timestamps { last_access: time, last_modification: time };
+        rustix::fs::futimens(&opened, &times).unwrap();
+        let now = rustix::fs::fstat(&opened).unwrap();
+        assert_eq!((now.st_mode & 0o777, now.st_uid, now.st_gid), (0o640, 7, 8), "{mode:?}");
+        assert_eq!((now.st_mtime, now.st_mtime_nsec, now.st_nlink), (1_000_000_000, 7, 0), "{mode:?}");
+    }
+}
+
 /// What could not be removed, or replaced, is as it was.
 #[test]
 fn nodes_that_keep_their_names_can_be_changed() {

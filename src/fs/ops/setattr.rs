@@ -5,8 +5,10 @@ use crate::fs::attr::Attr;
 use crate::fs::counters::Op;
 use crate::fs::inode::Inode;
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid};
+use rustix::io::Errno;
+use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 /// A time to set.
@@ -66,26 +68,21 @@ impl Volume {
 
     fn chmod(&self, inode: &Inode, mode: u32) -> io::Result<()> {
         let mode = Mode::from_raw_mode(mode & 0o7777);
-        let orphan = inode.open.lock().orphan.clone();
-        match orphan {
-            Some(fd) => Ok(rustix::fs::fchmod(fd, mode)?),
-            None => self.naming(|| match inode.dir() {
-                Ok(dir) => Ok(rustix::fs::chmod(path_of(&dir), mode)?),
-                Err(_) => inode.at(|dir, name| Ok(rustix::fs::chmodat(dir, name, mode, AtFlags::empty())?)),
-            }),
-        }
+        self.change(
+            inode,
+            |fd| rustix::fs::fchmod(fd, mode),
+            |path| rustix::fs::chmod(path, mode),
+            |dir, name| rustix::fs::chmodat(dir, name, mode, AtFlags::empty()),
+        )
     }
 
     fn chown(&self, inode: &Inode, uid: Option<Uid>, gid: Option<Gid>) -> io::Result<()> {
-        let orphan = inode.open.lock().orphan.clone();
-        match orphan {
-            Some(fd) => Ok(rustix::fs::fchown(fd, uid, gid)?),
-            None => self.naming(|| match inode.dir() {
-                Ok(dir) => Ok(rustix::fs::chown(path_of(&dir), uid, gid)?),
-                Err(_) => inode
-                    .at(|dir, name| Ok(rustix::fs::chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?)),
-            }),
-        }
+        self.change(
+            inode,
+            |fd| rustix::fs::fchown(fd, uid, gid),
+            |path| rustix::fs::chown(path, uid, gid),
+            |dir, name| rustix::fs::chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW),
+        )
     }
 
     fn set_times(&self, inode: &Inode, set: SetAttr) -> io::Result<()> {
@@ -95,13 +92,36 @@ impl Volume {
             Some(SetTime::At(t)) => Timespec { tv_sec: t.sec, tv_nsec: i64::from(t.nsec) },
         };
         let times = Timestamps { last_access: spec(set.atime), last_modification: spec(set.mtime) };
+        self.change(
+            inode,
+            |fd| rustix::fs::futimens(fd, &times),
+            |path| rustix::fs::utimensat(CWD, path, &times, AtFlags::empty()),
+            |dir, name| rustix::fs::utimensat(dir, name, &times, AtFlags::SYMLINK_NOFOLLOW),
+        )
+    }
+
+    /// Changes an inode: one that has lost its last name by the descriptor that is kept of it, a directory by a path to
+    /// itself, anything else by a name.
+    fn change(
+        &self,
+        inode: &Inode,
+        by_descriptor: impl Fn(BorrowedFd<'_>) -> Result<(), Errno>,
+        by_path: impl Fn(&str) -> Result<(), Errno>,
+        by_name: impl Fn(BorrowedFd<'_>, &CStr) -> Result<(), Errno>,
+    ) -> io::Result<()> {
         let orphan = inode.open.lock().orphan.clone();
         match orphan {
-            Some(fd) => Ok(rustix::fs::futimens(fd, &times)?),
+            Some(fd) => {
+                let changed = match by_descriptor(fd.as_fd()) {
+                    // That of a device or a symbolic link is one of its place alone (`O_PATH`).
+                    Err(Errno::BADF) => by_path(&path_of(&fd)),
+                    changed => changed,
+                };
+                Ok(changed?)
+            }
             None => self.naming(|| match inode.dir() {
-                Ok(dir) => Ok(rustix::fs::utimensat(CWD, path_of(&dir), &times, AtFlags::empty())?),
-                Err(_) => inode
-                    .at(|dir, name| Ok(rustix::fs::utimensat(dir, name, &times, AtFlags::SYMLINK_NOFOLLOW)?)),
+                Ok(dir) => Ok(by_path(&path_of(&dir))?),
+                Err(_) => inode.at(|dir, name| Ok(by_name(dir, name)?)),
             }),
         }
     }
@@ -156,10 +176,10 @@ impl Volume {
     }
 }
 
-/// A path to an open directory itself. To find `.` in it takes the right to enter it, which its owner may have taken from
+/// A path to what is open itself. In a directory, to find `.` in it takes the right to enter it, which its owner may have taken from
 /// himself.
-fn path_of(dir: &OwnedFd) -> String {
-    format!("/proc/self/fd/{}", dir.as_raw_fd())
+fn path_of(opened: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", opened.as_raw_fd())
 }
 
 /// A mode after a write by an ordinary user. Set-group-ID without the group's right to execute is no privilege.

@@ -126,13 +126,14 @@ impl Known {
         self.forgotten.insert(directory.key(), Arc::downgrade(directory));
     }
 
-    /// A directory that was forgotten, if something names it still.
-    pub(super) fn recalls(&mut self, attr: &Attr) -> Option<Arc<Inode>> {
+    /// A directory that was forgotten, if something names it still and no other has taken its number. By now it would
+    /// have the number `id`.
+    pub(super) fn recalls(&mut self, id: u64, attr: &Attr) -> Option<Arc<Inode>> {
         let found = if attr.is_dir() { self.forgotten.remove(&attr.key)?.upgrade()? } else { return None };
-        if !found.is(attr) || found.is_dead() {
+        if !found.is(attr) || found.is_dead() || self.get(found.id).is_some() {
             return None;
         }
-        if found.id != attr.key.ino && found.native {
+        if found.id != id {
             self.renumbered.insert(attr.key, found.id);
         }
         self.put(&found);

@@ -103,24 +103,16 @@ impl InodeTable {
         }
         let mut known = self.known.write();
         let id = self.id_of(&known, attr.key);
-        let id = match known.get(id) {
-            Some(inode) if inode.is(attr) && !inode.is_dead() => {
-                inode.lookups.add();
-                inode.add_link(parent, name);
-                return inode.clone();
-            }
-            // A deleted file whose inode the backing has reused. Its number is not: the kernel takes an inode for bad
-            // (EIO) of whose number it hears with another generation, and answers may reach it in any order.
-            Some(_) => known.renumber(attr.key),
-            None => match known.recalls(attr) {
-                Some(inode) => {
-                    inode.lookups.add();
-                    inode.add_link(parent, name);
-                    return inode;
-                }
-                None => id,
-            },
-        };
+        let there = known.get(id).cloned();
+        let same = there.clone().filter(|inode| inode.is(attr) && !inode.is_dead());
+        if let Some(inode) = same.or_else(|| known.recalls(id, attr)) {
+            inode.lookups.add();
+            inode.add_link(parent, name);
+            return inode;
+        }
+        // A deleted file whose inode the backing has reused. Its number is not: the kernel takes an inode for bad (EIO)
+        // of whose number it hears with another generation, and answers may reach it in any order.
+        let id = if there.is_some() { known.renumber(attr.key) } else { id };
         let (native, attr) = (self.is_native(attr), &self.born(attr));
         let directory = attr.is_dir().then(|| Directory::new(Slot::default(), &self.descriptors));
         let inode = Arc::new(Inode::new(id, attr, native, directory, 1));
@@ -184,7 +176,7 @@ impl InodeTable {
 mod tests {
     use super::super::{absent_key, number_shown};
     use super::*;
-    use rustix::fs::{Mode, OFlags};
+    use rustix::fs::{FileType, Mode, OFlags};
     use std::sync::atomic::{AtomicBool, Ordering};
 
     const OPEN_MAX: usize = 3;
@@ -373,6 +365,29 @@ mod tests {
         drop(y);
         table.forget(id, 1);
         assert_eq!(table.known.read().remembered(), 0);
+    }
+
+    /// Also if the kernel still knows a deleted file of its number on the disk.
+    #[test]
+    fn a_forgotten_directory_is_found_beside_a_deleted_file_of_its_number() {
+        let (dir, table) = table();
+        std::fs::create_dir(dir.path().join("x")).expect("mkdir");
+        std::fs::write(dir.path().join("x/a"), b"x").expect("write");
+        std::fs::hard_link(dir.path().join("x/a"), dir.path().join("b")).expect("link");
+        let attr = Attr::at(table.root().dir().expect("dir"), c"x").expect("stat");
+        let file = Attr { mode: FileType::RegularFile.as_raw_mode() | 0o600, ..attr };
+        let deleted = table.intern(table.root(), c"gone", &Attr { generation: attr.generation - 1, ..file });
+        let x = see(&table, c"x");
+        assert_ne!(x.id, deleted.id);
+        let inside = see_in(&table, &x, c"a");
+        table.forget(x.id, 1);
+        let again = see(&table, c"x");
+        assert!(Arc::ptr_eq(&again, &x), "{} was {}", again.id, x.id);
+        assert!(Arc::ptr_eq(&again, &table.find(&attr).expect("known")));
+        assert!(table.get(deleted.id).is_ok_and(|found| Arc::ptr_eq(&found, &deleted)));
+        again.remove_link(ROOT_ID, c"x");
+        again.add_link(table.root(), c"z");
+        assert_eq!(inside.path(), RelPath::new("z/a").ok());
     }
 
     #[test]

@@ -302,6 +302,9 @@ impl Walk<'_> {
             return Standing::Clean(ident);
         }
         found.scan.differs(path.clone(), &ident);
+        if was_dir && !is_dir {
+            found.scan.is_gone(path.clone()); // what was below it
+        }
         Standing::Other
     }
 

@@ -353,12 +353,25 @@ fn a_scan_finds_what_no_mark_told() {
     w.make("u/");
     w.make("u/v");
     let marks = w.scan().marks;
-    let expected = [("", E), ("a", E), ("a/f", E), ("a/gone", E), ("b", E), ("n", S), ("t", E), ("u", S)];
+    let expected = [("", E), ("a", E), ("a/f", E), ("a/gone", S), ("b", S), ("n", S), ("t", S), ("u", S)];
     assert_eq!(marks, marks_of(&expected));
     let plan = w.capture(&marks);
     assert_eq!(words(&plan), ["+.", "+a", "+a/f", "-a/gone", "-b", "+n", "+n/x", "+t", "+u", "+u/v"]);
     w.promote(&plan);
     assert!(w.scan().marks.is_empty());
+
+    // By the time of a plan there are directories again, and programs have told of these alone.
+    let w = World::with(&["b/", "b/c/", "b/c/f", "t/", "t/x"]);
+    fs::remove_dir_all(w.at("b")).expect("removes");
+    fs::remove_dir_all(w.at("t")).expect("removes");
+    w.make("t");
+    let mut marks = w.scan().marks;
+    fs::remove_file(w.at("t")).expect("removes");
+    for name in ["b/", "t/", "t/y"] {
+        w.make(name);
+        marks.entry(RelPath::new(name.trim_end_matches('/')).expect("path")).or_insert(E);
+    }
+    assert_eq!(words(&w.capture(&marks)), ["+.", "+b", "-b/c", "+t", "-t/x", "+t/y"]);
 }
 
 #[test]
@@ -415,7 +428,7 @@ fn an_index_of_a_log_is_left_out_until_it_has_another_name_or_content() {
 fn an_index_that_the_last_version_has_is_removed_from_the_next() {
     let mut w = World::with(&["db", "db-shm"]);
     fs::write(w.at("db-shm"), index()).expect("writes");
-    assert_eq!(w.scan().marks, marks_of(&[("db-shm", E)]));
+    assert_eq!(w.scan().marks, marks_of(&[("db-shm", S)]));
     let plan = w.plan(&[("db-shm", E)]);
     assert_eq!(words(&plan), ["-db-shm"]);
     w.promote(&plan);

@@ -288,10 +288,14 @@ impl Lake {
         let part = part.checked()?;
         self.selected(&shown, &part).await?;
         let new = self.pins.add(&slot.path, part.clone())?;
-        let held = self.hold_pinned(&slot, &shown).await;
+        let held = self.hold_pinned(&slot).await;
         match &held {
             Err(_) if new => {
                 self.pins.remove(&slot.path, &part)?;
+                self.keeper.call(&slot); // it may have held some of it by now
+            }
+            Ok(_) if !self.pins.of(&slot.path).contains(&part) => {
+                return Err(Error::new(ErrorKind::NotFound, format!("it was unpinned meanwhile: {name}")));
             }
             Ok(outcome) if outcome.failed_files > 0 => self.keeper.call(&slot), // it goes on trying
             _ => {}

@@ -2,7 +2,7 @@
 use super::chosen::chosen;
 use super::lake::Lake;
 use super::report::Outcome;
-use super::selection::{Want, Wanted};
+use super::selection::{Selection, Want, Wanted};
 use super::slot::{Shown, Slot};
 use crate::cache::{self, Blob, CacheError};
 use crate::error::{Error, ErrorKind, Result};
@@ -10,11 +10,14 @@ use crate::sync::Mutex;
 use icecache_iceberg::publication::LiveFile;
 use icecache_iceberg::{Location, ObjectError};
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 /// So many parts in a hundred of the cache may be pinned: who reads something else needs room, too.
 const PINNED_MAX_PERCENT: u64 = 80;
 /// How often a file is brought again because a part of it had to go before all of it was there.
 const ATTEMPTS_MAX: usize = 3;
+/// So often what is pinned is brought anew because the table or its pins have changed meanwhile.
+const ROUNDS_MAX: usize = 3;
 
 /// A file, or a part of it, that is not evicted while this is there.
 #[derive(Debug)]
@@ -79,6 +82,11 @@ impl Held {
         drop(gone); // the lock is free by then
     }
 
+    /// Whether anything is held for a table.
+    pub fn has_any_of(&self, table: &str) -> bool {
+        self.0.lock().contains_key(table)
+    }
+
     /// How many bytes are held for all tables but this one.
     fn elsewhere(&self, table: &str) -> u64 {
         let held = self.0.lock();
@@ -88,12 +96,55 @@ impl Held {
 }
 
 impl Lake {
-    /// Brings the pinned files of a table, and holds them; lets go of what is not pinned any more.
+    /// Brings the pinned files of a table, and holds them; lets go of what is not pinned any more. One at a time for each
+    /// table: who comes later finds what the first has brought.
     ///
     /// # Errors
-    /// More would be pinned than the cache has room for.
-    pub(super) async fn hold_pinned(&self, slot: &Slot, shown: &Shown) -> Result<Outcome> {
-        let wanted = self.pinned(slot, shown).await?;
+    /// More would be pinned than the cache has room for. The table is gone, or cannot be shown.
+    pub(super) async fn hold_pinned(&self, slot: &Slot) -> Result<Outcome> {
+        let _turn = slot.writing.pinning.lock().await;
+        if *slot.is_dropped.lock() {
+            return Err(gone(slot)); // what is held at its path by now is of another table
+        }
+        let mut rounds = 0;
+        loop {
+            rounds += 1;
+            let shown = self.show(slot).await.map_err(|why| Error::new(ErrorKind::Io, why))?;
+            let pins = self.pins.of(&slot.path);
+            let held = self.hold_all(slot, &shown, &pins).await;
+            if self.is_still_so(slot, &shown, &pins).await? {
+                return held;
+            }
+            if rounds == ROUNDS_MAX {
+                self.keeper.call(slot); // nobody else has to wait for a table that changes all the time
+                return held;
+            }
+        }
+    }
+
+    /// Bringing takes long: pins may have been taken away meanwhile, and the table may have changed. Whoever did that has
+    /// let go of what was held by then; this lets go of what has come since. Whether all is as it was.
+    async fn is_still_so(&self, slot: &Slot, shown: &Arc<Shown>, pins: &BTreeSet<Selection>) -> Result<bool> {
+        if *slot.is_dropped.lock() {
+            self.held.let_go(&slot.path, |_| false);
+            return Err(gone(slot));
+        }
+        if !slot.current().is_some_and(|current| Arc::ptr_eq(&current, shown)) {
+            // Files of the same names may be others by now.
+            self.held.let_go(&slot.path, |_| false);
+            return Ok(false);
+        }
+        let now = self.pins.of(&slot.path);
+        if now == *pins {
+            return Ok(true);
+        }
+        let wanted = self.pinned(slot, shown, &now).await?;
+        self.held.let_go(&slot.path, |location| wanted.contains_key(location));
+        Ok(false)
+    }
+
+    async fn hold_all(&self, slot: &Slot, shown: &Shown, pins: &BTreeSet<Selection>) -> Result<Outcome> {
+        let wanted = self.pinned(slot, shown, pins).await?;
         self.held.let_go(&slot.path, |location| wanted.contains_key(location));
         let elsewhere = self.held.elsewhere(&slot.path);
         let whole = wanted.values().filter(|(_, want)| *want == Want::Whole);
@@ -121,10 +172,10 @@ impl Lake {
     }
 
     /// What is pinned of a table. A pin of what it does not have any more is one of nothing, until it has that again.
-    async fn pinned(&self, slot: &Slot, shown: &Shown) -> Result<Wanted> {
+    async fn pinned(&self, slot: &Slot, shown: &Shown, pins: &BTreeSet<Selection>) -> Result<Wanted> {
         let mut all = Wanted::new();
-        for selection in self.pins.of(&slot.path) {
-            let wanted = match self.selected(shown, &selection).await {
+        for selection in pins {
+            let wanted = match self.selected(shown, selection).await {
                 Ok(wanted) => wanted,
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Invalid) => {
                     tracing::warn!(table = slot.path, pin = %selection, %error, "a pin is about nothing now");
@@ -198,6 +249,10 @@ impl Lake {
         let why = "the cache has no room for it".to_owned();
         Err(ObjectError::Failed { location: file.location.clone(), why })
     }
+}
+
+fn gone(slot: &Slot) -> Error {
+    Error::new(ErrorKind::NotFound, format!("the catalog has no such table any more: {}", slot.path))
 }
 
 /// Brings blocks and holds them; `None` if one of them has gone meanwhile.

@@ -88,8 +88,8 @@ impl Lake {
         if let Some(merged) = merged {
             self.follow(&slot, &shown, &merged).await?;
         }
-        if self.pins.has(table) {
-            let held = self.hold_pinned(&slot, &shown).await?;
+        if self.pins.has(table) || self.held.has_any_of(table) {
+            let held = self.hold_pinned(&slot).await?;
             if let Some(why) = held.failed.first() {
                 return Err(Error::new(ErrorKind::Unavailable, why.clone()));
             }

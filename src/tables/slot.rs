@@ -42,7 +42,8 @@ pub struct Slot {
     pub(super) is_dropped: Arc<Mutex<bool>>,
 }
 
-/// Who writes into the folder of a table. Whoever wants both waits for the turn first.
+/// Who writes into the folder of a table, and who brings what is pinned of it. Whoever wants several waits for the turn
+/// before `older`, and for `pinning` before both.
 #[derive(Debug, Default)]
 pub(super) struct Writing {
     /// Held by who publishes, and by who removes what nobody needs.
@@ -50,6 +51,8 @@ pub(super) struct Writing {
     /// Shared by those who write what older snapshots need, once somebody asks for it, and held alone by who removes what
     /// no version leads to: what is half there is led to by nothing yet.
     pub older: tokio::sync::RwLock<()>,
+    /// Held by who brings and holds what is pinned.
+    pub pinning: tokio::sync::Mutex<()>,
 }
 
 /// How often a new version could not be shown, one time after the other.

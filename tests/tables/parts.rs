@@ -1,12 +1,18 @@
 //! Parts of tables that are brought and kept: columns, and what a condition is about.
 use crate::harness::{LIMIT, eventually};
-use crate::lake::Lake;
+use crate::lake::{Lake, files};
+use crate::support::s3server::Fault;
 use crate::verbs::{commit, table_as_of};
 use bytes::Bytes;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use tokio::sync::Notify;
 
 /// Small, so that a column of a small file has blocks of its own.
 const BLOCK: u64 = 4096;
@@ -145,5 +151,73 @@ fn what_comes_is_pinned_if_a_query_reads_it() {
     eventually("what has come is held", LIMIT, || {
         (lake.told("show", &["db.pos_file"])["held"]["files"] == 1).then_some(())
     });
+    lake.unmount();
+}
+
+/// A pin that waits for the store: it runs, and has asked for data.
+fn pinning(lake: &Lake, table: &str) -> (Child, Arc<Notify>) {
+    let (gate, asked) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(false)));
+    let (held, seen, of_it) = (gate.clone(), asked.clone(), format!("/{table}/data/"));
+    lake.cloud.server.control().set_hook(move |request| match request.key.contains(&of_it) {
+        true => {
+            seen.store(true, SeqCst);
+            Fault::Hold(held.clone())
+        }
+        false => Fault::None,
+    });
+    let args =
+        ["tables".into(), "pin".into(), lake.dir.clone().into_os_string(), format!("db.{table}").into()];
+    let mut command = lake.cloud.lab.command(args);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    eventually("it is under way", LIMIT, || asked.load(SeqCst).then_some(()));
+    (child, gate)
+}
+
+/// How it ended, and what it said.
+fn ended(lake: &Lake, (child, gate): (Child, Arc<Notify>)) -> (bool, String) {
+    lake.cloud.server.control().clear_hook();
+    gate.notify_waiters();
+    let ended = child.wait_with_output().unwrap();
+    (ended.status.success(), String::from_utf8(ended.stderr).unwrap())
+}
+
+/// What is unpinned while it is being brought is not held afterwards: everything else would find less room for ever.
+#[test]
+fn what_is_unpinned_meanwhile_is_not_held() {
+    let lake = Lake::prepare(|_| false);
+    mount(&lake);
+    let pin = pinning(&lake, "evolved");
+    assert_eq!(lake.told("unpin", &["db.evolved"])["unpinned"], true);
+    let (ok, said) = ended(&lake, pin);
+    assert!(!ok && said.contains("unpinned meanwhile"), "{said}");
+    assert_eq!(lake.told("show", &["db.evolved"])["held"]["files"], 0);
+    push_out(&lake, 0);
+    assert_eq!(explained(&lake, "db.evolved"), Value::Null);
+    lake.unmount();
+}
+
+/// Neither is what the table has no longer when it has come.
+#[test]
+fn what_went_meanwhile_is_not_held() {
+    let (lake, later) = table_as_of("v1", 3, 4);
+    mount(&lake);
+    let data = lake.table("v1").join("data");
+    let name = |file: &PathBuf| format!("wh/db/v1/data/{}", file.strip_prefix(&data).unwrap().display());
+    let old: Vec<_> = files(&data).iter().map(name).collect();
+    assert_eq!(old.len(), 3);
+    let pin = pinning(&lake, "v1");
+    commit(&lake, &later);
+    lake.tables("refresh", &["db.v1"]).must("refresh");
+    let (ok, said) = ended(&lake, pin);
+    assert!(ok, "{said}");
+    eventually("the new file is held", LIMIT, || {
+        (lake.told("show", &["db.v1"])["held"]["files"] == 1).then_some(())
+    });
+    push_out(&lake, 0);
+    let fetched = lake.fetches();
+    for key in &old {
+        assert_eq!(&fs::read(lake.dir.join("objects/s3/lake").join(key)).unwrap(), &lake.objects[key]);
+    }
+    assert_eq!(lake.fetches(), fetched + 3, "none of the old files was there");
     lake.unmount();
 }

@@ -29,9 +29,58 @@ enum Holding {
 /// What is held of a table, and for what it was asked.
 type OfTable = HashMap<Location, (Want, Holding)>;
 
-/// See the module: by table. Owner of its lock.
+/// See the module. Owner of its lock.
 #[derive(Debug, Default)]
-pub(super) struct Held(Mutex<HashMap<String, OfTable>>);
+pub(super) struct Held(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// By table.
+    files: HashMap<String, OfTable>,
+    /// How many bytes a table will have when what is on its way has come.
+    claimed: HashMap<String, u64>,
+}
+
+/// Room that is kept for a table while what is pinned of it comes.
+#[derive(Debug)]
+struct Claim<'a> {
+    held: &'a Held,
+    table: &'a str,
+}
+
+impl State {
+    /// How many bytes all tables but this one have, or will have.
+    fn elsewhere(&self, table: &str) -> u64 {
+        let of = |files: &OfTable| files.values().map(|(_, holding)| holding.bytes()).sum::<u64>();
+        let claimed = |table: &str| self.claimed.get(table).copied().unwrap_or(0);
+        let others = self.files.iter().filter(|(other, _)| *other != table);
+        let held: u64 = others.map(|(other, files)| of(files).max(claimed(other))).sum();
+        let waiting = self.claimed.iter().filter(|(other, _)| *other != table);
+        held + waiting
+            .filter(|(other, _)| !self.files.contains_key(*other))
+            .map(|(_, bytes)| bytes)
+            .sum::<u64>()
+    }
+}
+
+impl Claim<'_> {
+    /// So many bytes of `most` are for this table; or how many the others have, if these are too many.
+    fn set(&self, bytes: u64, most: u64) -> Result<(), u64> {
+        let mut state = self.held.0.lock();
+        let elsewhere = state.elsewhere(self.table);
+        if bytes + elsewhere > most {
+            return Err(elsewhere);
+        }
+        state.claimed.insert(self.table.to_owned(), bytes);
+        Ok(())
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.held.0.lock().claimed.remove(self.table);
+    }
+}
 
 impl Holding {
     fn bytes(&self) -> u64 {
@@ -53,30 +102,31 @@ impl Holding {
 impl Held {
     fn put(&self, table: &str, location: &Location, want: Want, holding: Holding) {
         let mut held = self.0.lock();
-        let before = held.entry(table.to_owned()).or_default().insert(location.clone(), (want, holding));
+        let before =
+            held.files.entry(table.to_owned()).or_default().insert(location.clone(), (want, holding));
         drop(held);
         drop(before); // the lock is free by then
     }
 
     /// How many bytes of a file are held for a table; `None`: nothing of it.
     pub fn bytes_of(&self, table: &str, location: &Location) -> Option<u64> {
-        self.0.lock().get(table)?.get(location).map(|(_, holding)| holding.bytes())
+        self.0.lock().files.get(table)?.get(location).map(|(_, holding)| holding.bytes())
     }
 
     /// The same if what is held is what is wanted.
     fn has(&self, table: &str, location: &Location, want: &Want) -> Option<u64> {
         let held = self.0.lock();
-        let (of, holding) = held.get(table)?.get(location)?;
+        let (of, holding) = held.files.get(table)?.get(location)?;
         (of == want && holding.is_there()).then(|| holding.bytes())
     }
 
     /// Lets go of all that a table holds, but for the files that `keep` says.
     pub fn let_go(&self, table: &str, keep: impl Fn(&Location) -> bool) {
         let mut held = self.0.lock();
-        let Some(files) = held.get_mut(table) else { return };
+        let Some(files) = held.files.get_mut(table) else { return };
         let gone: Vec<_> = files.extract_if(|location, _| !keep(location)).collect();
         if files.is_empty() {
-            held.remove(table);
+            held.files.remove(table);
         }
         drop(held);
         drop(gone); // the lock is free by then
@@ -84,14 +134,12 @@ impl Held {
 
     /// Whether anything is held for a table.
     pub fn has_any_of(&self, table: &str) -> bool {
-        self.0.lock().contains_key(table)
+        self.0.lock().files.contains_key(table)
     }
 
-    /// How many bytes are held for all tables but this one.
-    fn elsewhere(&self, table: &str) -> u64 {
-        let held = self.0.lock();
-        let others = held.iter().filter(|(other, _)| *other != table);
-        others.flat_map(|(_, files)| files.values()).map(|(_, holding)| holding.bytes()).sum()
+    /// Room for a table, none yet. One at a time for each.
+    fn claim<'a>(&'a self, table: &'a str) -> Claim<'a> {
+        Claim { held: self, table }
     }
 }
 
@@ -146,10 +194,10 @@ impl Lake {
     async fn hold_all(&self, slot: &Slot, shown: &Shown, pins: &BTreeSet<Selection>) -> Result<Outcome> {
         let wanted = self.pinned(slot, shown, pins).await?;
         self.held.let_go(&slot.path, |location| wanted.contains_key(location));
-        let elsewhere = self.held.elsewhere(&slot.path);
+        let claim = self.held.claim(&slot.path);
         let whole = wanted.values().filter(|(_, want)| *want == Want::Whole);
         let known = whole.filter(|(file, _)| file.location.file_path().is_none());
-        self.is_room(slot, known.map(|(file, _)| file.size).sum(), elsewhere)?;
+        self.take_room(&claim, known.map(|(file, _)| file.size).sum())?;
         // How much the others need only they know: their footers have to come first.
         let sizes = self.each(wanted.values().cloned(), |(file, want)| async move {
             match self.held.has(&slot.path, &file.location, &want) {
@@ -158,7 +206,7 @@ impl Lake {
             }
         });
         let sizes = sizes.await;
-        self.is_room(slot, sizes.there.bytes, elsewhere)?;
+        self.take_room(&claim, sizes.there.bytes)?;
         let held = self.each(wanted.into_values(), |(file, want)| async move {
             if let Some(bytes) = self.held.has(&slot.path, &file.location, &want) {
                 return Ok(bytes);
@@ -191,17 +239,15 @@ impl Lake {
         Ok(all)
     }
 
-    fn is_room(&self, slot: &Slot, bytes: u64, elsewhere: u64) -> Result<()> {
+    fn take_room(&self, claim: &Claim<'_>, bytes: u64) -> Result<()> {
         let most = self.stores().cache().config().max_bytes / 100 * PINNED_MAX_PERCENT;
-        if bytes + elsewhere <= most {
-            return Ok(());
-        }
+        let Err(elsewhere) = claim.set(bytes, most) else { return Ok(()) };
         let size = bytesize::ByteSize;
         let message = format!(
             "too much is pinned: {} of {} and {} of other tables, but {PINNED_MAX_PERCENT} % of the cache are {} \
              (--tables-cache)",
             size(bytes),
-            slot.path,
+            claim.table,
             size(elsewhere),
             size(most)
         );
@@ -268,4 +314,25 @@ async fn held(blob: &Blob, blocks: BTreeSet<u32>, want: &Want) -> Result<Option<
 pub(super) fn bytes_of(blob: &Blob, blocks: &BTreeSet<u32>) -> u64 {
     let length = blob.block_bytes();
     blocks.iter().map(|number| length.min(blob.size() - u64::from(*number) * length)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two that come at once do not find the same room.
+    #[test]
+    fn room_is_claimed_by_one() {
+        let held = Held::default();
+        let (a, b) = (held.claim("a"), held.claim("b"));
+        assert_eq!(a.set(60, 100), Ok(()));
+        assert_eq!(b.set(60, 100), Err(60));
+        assert_eq!(b.set(40, 100), Ok(()), "that is left");
+        assert_eq!(a.set(61, 100), Err(40));
+        assert_eq!(a.set(50, 100), Ok(()), "it turns out to be less");
+        drop(b);
+        assert_eq!(a.set(100, 100), Ok(()));
+        drop(a);
+        assert_eq!(held.claim("b").set(100, 100), Ok(()));
+    }
 }

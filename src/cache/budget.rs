@@ -161,6 +161,23 @@ impl Budget {
         (most < self.limits.min_free.saturating_add(bytes)).then_some(Short::Free)
     }
 
+    /// The most bytes that there could be if all that is there went, and the limit that permits no more of them.
+    pub fn most(&self) -> (u64, Short) {
+        let free = if self.limits.min_free == 0 { None } else { self.disk.free() };
+        let (used, unwritten) = {
+            let totals = self.totals.lock();
+            (totals.used.bytes, totals.unwritten)
+        };
+        let of_disk = free.map_or(u64::MAX, |free| {
+            free.saturating_add(used).saturating_sub(unwritten).saturating_sub(self.limits.min_free)
+        });
+        if of_disk < self.limits.max_bytes {
+            (of_disk, Short::Free)
+        } else {
+            (self.limits.max_bytes, Short::Bytes)
+        }
+    }
+
     /// A charge of `bytes` for `entries`, or the limit that does not permit it.
     pub fn charge(self: &Arc<Self>, bytes: u64, entries: u64) -> Result<Charge, Short> {
         self.add(bytes, entries)?;
@@ -329,6 +346,21 @@ mod tests {
         free.0.store(100, Relaxed);
         drop(charge);
         assert!(budget.charge(50, 1).is_ok(), "somebody has freed something");
+    }
+
+    #[test]
+    fn what_could_be_there_is_bounded_by_the_disk_too() {
+        let (budget, free) = budget(1000, 10, 50, 2000);
+        assert_eq!(budget.most(), (1000, Short::Bytes));
+        free.0.store(300, Relaxed);
+        assert_eq!(budget.most(), (250, Short::Free));
+        let mut charge = budget.charge(100, 1).expect("fits");
+        assert_eq!(budget.most(), (250, Short::Free), "it is not written yet");
+        charge.written(100);
+        free.0.store(200, Relaxed);
+        assert_eq!(budget.most(), (250, Short::Free), "what is there could go");
+        free.0.store(0, Relaxed);
+        assert_eq!(budget.most(), (50, Short::Free));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! [`Cache`]: the facade.
 use super::blob::Blob;
+use super::budget::Short;
 use super::check::CHECKS;
 use super::config::Config;
 use super::core::{Core, Slot};
@@ -359,6 +360,12 @@ impl Cache {
     /// What happens from now on.
     pub fn subscribe(&self) -> broadcast::Receiver<Event> {
         self.core.events.subscribe()
+    }
+
+    /// The most bytes that it could have now if all that it has went, and the limit that permits no more: others write to
+    /// the same disk.
+    pub fn most(&self) -> (u64, Short) {
+        self.core.budget.most()
     }
 
     /// The settings it was opened with.

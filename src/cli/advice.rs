@@ -47,7 +47,7 @@ const PARTICULAR_OF_CACHES: [(&str, &str); 7] = [
 ];
 
 /// What helps with one error about tables alone, likewise.
-const PARTICULAR_OF_TABLES: [(&str, &str); 9] = [
+const PARTICULAR_OF_TABLES: [(&str, &str); 11] = [
     ("no catalog has such a table", "'icecache tables ls DIR' lists those there are"),
     ("no such partition", "'icecache --json tables explain DIR TABLE' lists those there are"),
     (
@@ -66,6 +66,14 @@ const PARTICULAR_OF_TABLES: [(&str, &str); 9] = [
     (
         "no tables are shown",
         "show some: 'icecache mount DIR --catalog …'; docs/TABLES.md has the kinds of catalogs",
+    ),
+    (
+        "the disk of the state directory (--state-dir) has room for",
+        "free some space on that disk, or mount with a --state-dir on another one",
+    ),
+    (
+        "there is no room for ",
+        "permit more with --tables-cache, or name a part: --columns, --partition, --where",
     ),
     (
         "too much is pinned",
@@ -201,6 +209,23 @@ mod tests {
         }
         let denied = Error::new(ErrorKind::Denied, "remote denies access");
         assert!(advice(&denied, About::Directory).is_some_and(|advice| advice.contains("credentials")));
+    }
+
+    /// A larger cache is no help where the disk is full.
+    #[test]
+    fn who_finds_no_room_for_a_table_is_told_of_what_is_short() {
+        let of_disk = "the disk of the state directory (--state-dir) has room for 0 B of the cache";
+        for what in ["too much is pinned: 2 GiB of t, but", "there is no room for 2 GiB of t:"] {
+            for (short, setting) in
+                [("the cache has 1 GiB (--tables-cache)", "--tables-cache"), (of_disk, "--state-dir")]
+            {
+                let error = Error::new(ErrorKind::Full, format!("{what} {short}"));
+                assert!(
+                    advice(&error, About::Tables).is_some_and(|advice| advice.contains(setting)),
+                    "{error}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use super::lake::{Lake, Turned};
 use super::report::{
     Explanation, FileLine, Outcome, PartitionLine, Refreshed, Sum, TableDetails, TableLine, Why,
 };
+use super::room::Room;
 use super::selection::{Selection, live};
 use super::slot::{Brought, Shown, Slot, State};
 use super::stock::Stock;
@@ -271,9 +272,8 @@ impl Lake {
         let there = there.await;
         if there.failed_files > 0 {
             let gone = there.failed_files;
-            outcome
-                .failed
-                .push(format!("the cache has no room for {gone} of {files} files (--tables-cache)"));
+            let room = Room::of(self.stores().cache());
+            outcome.failed.push(format!("there is no room for {gone} of {files} files: {room}"));
             (outcome.failed_files, outcome.there) = (gone, there.there);
         }
         Ok(outcome)
@@ -288,7 +288,7 @@ impl Lake {
         let part = part.checked()?;
         self.selected(&shown, &part).await?;
         let new = self.pins.add(&slot.path, part.clone())?;
-        let held = self.hold_pinned(&slot).await;
+        let held = self.hold_pinned(&slot, slot.writing.pinning.lock().await).await;
         match &held {
             Err(_) if new => {
                 self.pins.remove(&slot.path, &part)?;
@@ -297,7 +297,10 @@ impl Lake {
             Ok(_) if !self.pins.of(&slot.path).contains(&part) => {
                 return Err(Error::new(ErrorKind::NotFound, format!("it was unpinned meanwhile: {name}")));
             }
-            Ok(outcome) if outcome.failed_files > 0 => self.keeper.call(&slot), // it goes on trying
+            Ok(outcome) if outcome.failed_files > 0 => {
+                let kind = if outcome.is_full { ErrorKind::Full } else { ErrorKind::Unavailable };
+                self.keeper.call_again(&slot.path, Some(kind)); // it goes on trying
+            }
             _ => {}
         }
         held
@@ -323,8 +326,9 @@ impl Lake {
         if removed {
             match self.table(&table) {
                 Some((slot, "")) if self.pins.has(&table) => self.keeper.call(&slot),
-                _ => self.held.let_go(&table, |_| false),
+                _ => drop(self.held.let_go(&table, |_| false)),
             }
+            self.keeper.call_for_room();
         }
         Ok(removed)
     }

@@ -2,6 +2,7 @@
 use super::chosen::chosen;
 use super::lake::Lake;
 use super::report::Outcome;
+use super::room::Room;
 use super::selection::{Selection, Want, Wanted};
 use super::slot::{Shown, Slot};
 use crate::cache::{self, Blob, CacheError};
@@ -11,9 +12,9 @@ use icecache_iceberg::publication::LiveFile;
 use icecache_iceberg::{Location, ObjectError};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::MutexGuard;
 
-/// So many parts in a hundred of the cache may be pinned: who reads something else needs room, too.
-const PINNED_MAX_PERCENT: u64 = 80;
 /// How often a file is brought again because a part of it had to go before all of it was there.
 const ATTEMPTS_MAX: usize = 3;
 /// So often what is pinned is brought anew because the table or its pins have changed meanwhile.
@@ -120,16 +121,16 @@ impl Held {
         (of == want && holding.is_there()).then(|| holding.bytes())
     }
 
-    /// Lets go of all that a table holds, but for the files that `keep` says.
-    pub fn let_go(&self, table: &str, keep: impl Fn(&Location) -> bool) {
+    /// Lets go of all that a table holds, but for the files that `keep` says; whether that was anything.
+    pub fn let_go(&self, table: &str, keep: impl Fn(&Location) -> bool) -> bool {
         let mut held = self.0.lock();
-        let Some(files) = held.files.get_mut(table) else { return };
+        let Some(files) = held.files.get_mut(table) else { return false };
         let gone: Vec<_> = files.extract_if(|location, _| !keep(location)).collect();
         if files.is_empty() {
             held.files.remove(table);
         }
         drop(held);
-        drop(gone); // the lock is free by then
+        !gone.is_empty() // they are dropped when the lock is free
     }
 
     /// Whether anything is held for a table.
@@ -144,13 +145,12 @@ impl Held {
 }
 
 impl Lake {
-    /// Brings the pinned files of a table, and holds them; lets go of what is not pinned any more. One at a time for each
-    /// table: who comes later finds what the first has brought.
+    /// Brings the pinned files of a table, and holds them; lets go of what is not pinned any more. Only by whoever has the
+    /// turn of [`Writing::pinning`](super::slot::Writing::pinning): who comes later finds what the first has brought.
     ///
     /// # Errors
     /// More would be pinned than the cache has room for. The table is gone, or cannot be shown.
-    pub(super) async fn hold_pinned(&self, slot: &Slot) -> Result<Outcome> {
-        let _turn = slot.writing.pinning.lock().await;
+    pub(super) async fn hold_pinned(&self, slot: &Slot, _turn: MutexGuard<'_, ()>) -> Result<Outcome> {
         if *slot.is_dropped.lock() {
             return Err(gone(slot)); // what is held at its path by now is of another table
         }
@@ -193,7 +193,9 @@ impl Lake {
 
     async fn hold_all(&self, slot: &Slot, shown: &Shown, pins: &BTreeSet<Selection>) -> Result<Outcome> {
         let wanted = self.pinned(slot, shown, pins).await?;
-        self.held.let_go(&slot.path, |location| wanted.contains_key(location));
+        if self.held.let_go(&slot.path, |location| wanted.contains_key(location)) {
+            self.keeper.call_for_room();
+        }
         let claim = self.held.claim(&slot.path);
         let whole = wanted.values().filter(|(_, want)| *want == Want::Whole);
         let known = whole.filter(|(file, _)| file.location.file_path().is_none());
@@ -207,16 +209,26 @@ impl Lake {
         });
         let sizes = sizes.await;
         self.take_room(&claim, sizes.there.bytes)?;
+        // Whatever came after the first that found no room would be fetched for nothing.
+        let is_full = &AtomicBool::new(false);
         let held = self.each(wanted.into_values(), |(file, want)| async move {
             if let Some(bytes) = self.held.has(&slot.path, &file.location, &want) {
                 return Ok(bytes);
             }
-            let Some(holding) = self.hold(&file, &want).await? else { return Ok(file.size) };
-            let bytes = holding.bytes();
-            self.held.put(&slot.path, &file.location, want, holding);
-            Ok(bytes)
+            if is_full.load(Ordering::Relaxed) {
+                return Err(self.no_room(&file.location));
+            }
+            let Some((holding, size)) = self.hold(&file, &want).await? else {
+                is_full.store(true, Ordering::Relaxed);
+                return Err(self.no_room(&file.location));
+            };
+            if let Some(holding) = holding {
+                self.held.put(&slot.path, &file.location, want, holding);
+            }
+            Ok(size)
         });
-        Ok(held.await)
+        let held = held.await;
+        Ok(Outcome { is_full: is_full.load(Ordering::Relaxed), ..held })
     }
 
     /// What is pinned of a table. A pin of what it does not have any more is one of nothing, until it has that again.
@@ -240,16 +252,15 @@ impl Lake {
     }
 
     fn take_room(&self, claim: &Claim<'_>, bytes: u64) -> Result<()> {
-        let most = self.stores().cache().config().max_bytes / 100 * PINNED_MAX_PERCENT;
-        let Err(elsewhere) = claim.set(bytes, most) else { return Ok(()) };
+        let room = Room::of(self.stores().cache());
+        let Err(elsewhere) = claim.set(bytes, room.for_pins()) else { return Ok(()) };
         let size = bytesize::ByteSize;
         let message = format!(
-            "too much is pinned: {} of {} and {} of other tables, but {PINNED_MAX_PERCENT} % of the cache are {} \
-             (--tables-cache)",
+            "too much is pinned: {} of {} and {} of other tables, but {}",
             size(bytes),
             claim.table,
             size(elsewhere),
-            size(most)
+            room.why_no_more_pins()
         );
         Err(Error::new(ErrorKind::Full, message))
     }
@@ -282,18 +293,39 @@ impl Lake {
         }
     }
 
-    /// Holds what is wanted of a file; `None` if it is one of this machine.
-    async fn hold(&self, file: &LiveFile, want: &Want) -> Result<Option<Holding>, ObjectError> {
+    /// Holds what is wanted of a file, if it is not one of this machine, and says how many bytes it has; `None`: the cache
+    /// has no room for it.
+    async fn hold(
+        &self,
+        file: &LiveFile,
+        want: &Want,
+    ) -> Result<Option<(Option<Holding>, u64)>, ObjectError> {
         for _ in 0..ATTEMPTS_MAX {
-            let Some((blob, blocks)) = self.meant_of(file, want).await? else { return Ok(None) };
+            let Some((blob, blocks)) = self.meant_of(file, want).await? else {
+                return Ok(Some((None, file.size)));
+            };
+            let refused = self.refused();
             match held(&blob, blocks, want).await {
+                Ok(None) if self.refused() > refused => break, // it would be no other the next time
                 Ok(None) => {}
-                Ok(holding) => return Ok(holding),
+                Ok(Some(holding)) => {
+                    let bytes = holding.bytes();
+                    return Ok(Some((Some(holding), bytes)));
+                }
                 Err(error) => return Err(self.stores().gone_wrong(&file.location, &error).await),
             }
         }
-        let why = "the cache has no room for it".to_owned();
-        Err(ObjectError::Failed { location: file.location.clone(), why })
+        Ok(None)
+    }
+
+    /// How often the cache has not kept something because it was full.
+    fn refused(&self) -> u64 {
+        self.stores().cache().stats().totals.not_kept_full
+    }
+
+    fn no_room(&self, location: &Location) -> ObjectError {
+        let why = format!("there is no room for it: {}", Room::of(self.stores().cache()));
+        ObjectError::Failed { location: location.clone(), why }
     }
 }
 

@@ -13,24 +13,59 @@ use icecache_iceberg::publication::LiveFile;
 use icecache_iceberg::{Difference, Location, ObjectError};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// So many files are brought at once, each of which waits for two answers of the store; the cache bounds how many of
 /// their blocks are.
 const FILES_AT_ONCE: usize = 16;
-/// What could not be brought is tried again after so long.
+/// What could not be brought is tried again after so long, then after twice that, and so on …
 const AGAIN: Duration = Duration::from_secs(30);
+/// … up to this.
+const AGAIN_MAX: Duration = Duration::from_secs(120);
+/// For what there was no room is tried again after so long at the earliest: it may have to be fetched to see that.
+const FULL_AGAIN: Duration = Duration::from_secs(15 * 60);
 /// Who removes what nobody needs waits so long for who writes what an older snapshot needs, and others wait for that.
 const OLDER_PATIENCE: Duration = Duration::from_secs(1);
 /// So many failures are told one by one.
 const FAILURES_TOLD: usize = 10;
 
-/// Which tables are to be looked after. Owner of its lock.
+/// Which tables are to be looked after. Owner of its locks.
 #[derive(Debug, Default)]
 pub(super) struct Keeper {
     due: Mutex<BTreeSet<String>>,
+    /// Those that are to be looked after again.
+    again: Mutex<HashMap<String, Again>>,
     work: Notify,
+}
+
+/// When a table is looked after again.
+#[derive(Debug, Default)]
+struct Again {
+    /// How often it went wrong, one time after the other.
+    failures: u32,
+    /// `None`: at once.
+    at: Option<Instant>,
+    /// There was no room.
+    is_full: bool,
+}
+
+impl Again {
+    fn is_due(&self, now: Instant) -> bool {
+        self.at.is_none_or(|at| at <= now)
+    }
+
+    /// It went wrong for this reason, or is not all done; it is left alone longer each time that it goes wrong.
+    fn note(&mut self, failure: Option<ErrorKind>) {
+        let pause = match failure {
+            None => AGAIN,
+            Some(ErrorKind::Full) => FULL_AGAIN,
+            Some(_) => (AGAIN * (1 << self.failures.min(8))).min(AGAIN_MAX),
+        };
+        self.failures = if failure.is_none() { 0 } else { self.failures + 1 };
+        self.is_full = failure == Some(ErrorKind::Full);
+        self.at = Some(Instant::now() + pause);
+    }
 }
 
 impl Keeper {
@@ -40,31 +75,55 @@ impl Keeper {
         self.work.notify_one();
     }
 
+    /// Some of a table is not there; what was the matter. It is tried again after a while.
+    pub(super) fn call_again(&self, table: &str, failure: Option<ErrorKind>) {
+        self.again.lock().entry(table.to_owned()).or_default().note(failure);
+        self.work.notify_one();
+    }
+
+    /// Less is pinned than before: for which there was no room, there may be now.
+    pub(super) fn call_for_room(&self) {
+        let mut again = self.again.lock();
+        again.values_mut().filter(|again| again.is_full).for_each(|again| again.at = None);
+        self.work.notify_one();
+    }
+
+    /// The tables that are due.
     fn take(&self) -> BTreeSet<String> {
-        std::mem::take(&mut self.due.lock())
+        let (mut due, now) = (std::mem::take(&mut *self.due.lock()), Instant::now());
+        let again = self.again.lock();
+        due.extend(again.iter().filter(|(_, at)| at.is_due(now)).map(|(table, _)| table.clone()));
+        due
+    }
+
+    /// How long none is due that is not called for.
+    fn pause(&self) -> Duration {
+        let next = self.again.lock().values().map(|again| again.at).min();
+        let pause = |at: Option<Instant>| {
+            at.map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()))
+        };
+        next.map_or(Duration::MAX, pause)
     }
 }
 
 impl Lake {
     /// Looks after tables until it is dropped; those with pins come first.
     pub(super) async fn keep(&self) {
-        let mut again = self.pins.tables();
+        let pinned = self.pins.tables().into_iter().map(|table| (table, Again::default()));
+        self.keeper.again.lock().extend(pinned);
         loop {
-            let mut due = self.keeper.take();
-            due.append(&mut again);
-            for table in due {
-                match self.look_after(&table).await {
-                    Ok(true) => {}
-                    Ok(false) => drop(again.insert(table)),
-                    Err(error) => {
-                        tracing::warn!(table, %error, "what is to be in the cache could not be brought");
-                        again.insert(table);
-                    }
+            for table in self.keeper.take() {
+                let kept = self.look_after(&table).await;
+                if let Err(error) = &kept {
+                    tracing::warn!(table, %error, "what is to be in the cache could not be brought");
+                }
+                match kept {
+                    Ok(true) => drop(self.keeper.again.lock().remove(&table)),
+                    Ok(false) => self.keeper.call_again(&table, None),
+                    Err(error) => self.keeper.call_again(&table, Some(error.kind())),
                 }
             }
-            let called = self.keeper.work.notified();
-            let _in_time =
-                tokio::time::timeout(if again.is_empty() { Duration::MAX } else { AGAIN }, called).await;
+            let _in_time = tokio::time::timeout(self.keeper.pause(), self.keeper.work.notified()).await;
         }
     }
 
@@ -89,9 +148,12 @@ impl Lake {
             self.follow(&slot, &shown, &merged).await?;
         }
         if self.pins.has(table) || self.held.has_any_of(table) {
-            let held = self.hold_pinned(&slot).await?;
+            // Who pins something else of it looks at its end whether all is as it should be.
+            let Ok(turn) = slot.writing.pinning.try_lock() else { return Ok(false) };
+            let held = self.hold_pinned(&slot, turn).await?;
             if let Some(why) = held.failed.first() {
-                return Err(Error::new(ErrorKind::Unavailable, why.clone()));
+                let kind = if held.is_full { ErrorKind::Full } else { ErrorKind::Unavailable };
+                return Err(Error::new(kind, why.clone()));
             }
         }
         Ok(is_swept)
@@ -235,4 +297,40 @@ fn merged(differences: Vec<Difference>) -> Option<Difference> {
         all.kind = next.kind;
         all
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What fails is not asked for all the time, and that for which there is no room hardly ever.
+    #[test]
+    fn who_fails_is_left_alone_longer() {
+        let mut again = Again::default();
+        let start = Instant::now();
+        assert!(again.is_due(start));
+        let mut pause = |failure| {
+            again.note(failure);
+            let pause = again.at.map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()));
+            assert!(!again.is_due(start));
+            pause.as_secs_f64().round() as u64
+        };
+        let unavailable = Some(ErrorKind::Unavailable);
+        assert_eq!([unavailable; 4].map(&mut pause), [30, 60, 120, 120]);
+        assert_eq!(pause(None), 30);
+        assert_eq!([unavailable, Some(ErrorKind::Full), unavailable].map(&mut pause), [30, 900, 120]);
+    }
+
+    /// Room that somebody gives back is used at once by who waits for it, and by nobody else.
+    #[test]
+    fn who_waits_for_room_is_called_when_there_is_some() {
+        let keeper = Keeper::default();
+        assert_eq!(keeper.pause(), Duration::MAX);
+        keeper.call_again("full", Some(ErrorKind::Full));
+        keeper.call_again("away", Some(ErrorKind::Unavailable));
+        assert!(keeper.take().is_empty() && keeper.pause() <= AGAIN && !keeper.pause().is_zero());
+        keeper.call_for_room();
+        assert_eq!(keeper.take(), BTreeSet::from(["full".to_owned()]));
+        assert!(keeper.pause().is_zero());
+    }
 }

@@ -9,7 +9,7 @@
 //!                  ▼
 //!                stores: objects of buckets, read through the cache, and by column where they have any (ahead)
 //!                  ▲
-//!                keeper: brings what took the place of what was hot, and what is pinned (pins, held)
+//!                keeper: brings what took the place of what was hot, and what is pinned (pins, held, room)
 //! ```
 //!
 //! A table (slot) turns over (turn, several at once: turning) when the tracker, a hint or a person says so; whoever listens to the feed hears
@@ -38,6 +38,7 @@ mod past;
 mod pins;
 mod remembered;
 pub mod report;
+mod room;
 mod sealed;
 mod selection;
 mod slot;

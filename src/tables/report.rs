@@ -189,6 +189,9 @@ pub struct Outcome {
     pub failed: Vec<String>,
     /// How many could not be brought.
     pub failed_files: u64,
+    /// There was no room for them.
+    #[serde(skip)]
+    pub(super) is_full: bool,
 }
 
 /// What a refresh has found.

@@ -1,5 +1,6 @@
 //! What a person may ask of tables: to list, explain, refresh, warm, pin and invalidate them.
 use super::held::bytes_of;
+use super::keeper::each;
 use super::lake::{Lake, Turned};
 use super::report::{
     Explanation, FileLine, Outcome, PartitionLine, Refreshed, Sum, TableDetails, TableLine, Why,
@@ -255,12 +256,12 @@ impl Lake {
     pub async fn warm(&self, name: &str, part: Selection) -> Result<Outcome> {
         let (_, shown) = self.shown(name).await?;
         let wanted = self.selected(&shown, &part.checked()?).await?;
-        let mut outcome = self.bring(wanted.clone(), Brought::Warmed).await;
+        let mut outcome = self.bring(&wanted, Brought::Warmed).await;
         if outcome.failed_files > 0 {
             return Ok(outcome);
         }
         let files = wanted.len();
-        let there = self.each(wanted.into_values(), |(file, want)| async move {
+        let there = each(wanted.into_values(), |(file, want)| async move {
             match self.meant_of(&file, &want).await? {
                 Some((blob, blocks)) if blob.hold(blocks.clone()).is_none() => {
                     Err(ObjectError::NotFound { location: file.location })

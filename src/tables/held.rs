@@ -1,9 +1,10 @@
 //! [`Held`]: what is in the cache because it is pinned, and is not evicted.
 use super::chosen::chosen;
+use super::keeper::each;
 use super::lake::Lake;
 use super::report::Outcome;
 use super::room::Room;
-use super::selection::{Selection, Want, Wanted};
+use super::selection::{Joint, Selection, Want, Wanted};
 use super::slot::{Shown, Slot};
 use crate::cache::{self, Blob, CacheError};
 use crate::error::{Error, ErrorKind, Result};
@@ -201,7 +202,7 @@ impl Lake {
         let known = whole.filter(|(file, _)| file.location.file_path().is_none());
         self.take_room(&claim, known.map(|(file, _)| file.size).sum())?;
         // How much the others need only they know: their footers have to come first.
-        let sizes = self.each(wanted.values().cloned(), |(file, want)| async move {
+        let sizes = each(wanted.values().cloned(), |(file, want)| async move {
             match self.held.has(&slot.path, &file.location, &want) {
                 Some(bytes) => Ok(bytes),
                 None => self.size_of(&file, &want).await,
@@ -211,7 +212,7 @@ impl Lake {
         self.take_room(&claim, sizes.there.bytes)?;
         // Whatever came after the first that found no room would be fetched for nothing.
         let is_full = &AtomicBool::new(false);
-        let held = self.each(wanted.into_values(), |(file, want)| async move {
+        let held = each(wanted.into_values(), |(file, want)| async move {
             if let Some(bytes) = self.held.has(&slot.path, &file.location, &want) {
                 return Ok(bytes);
             }
@@ -233,7 +234,7 @@ impl Lake {
 
     /// What is pinned of a table. A pin of what it does not have any more is one of nothing, until it has that again.
     async fn pinned(&self, slot: &Slot, shown: &Shown, pins: &BTreeSet<Selection>) -> Result<Wanted> {
-        let mut all = Wanted::new();
+        let mut all = Joint::default();
         for selection in pins {
             let wanted = match self.selected(shown, selection).await {
                 Ok(wanted) => wanted,
@@ -243,12 +244,9 @@ impl Lake {
                 }
                 Err(error) => return Err(error),
             };
-            for (location, (file, want)) in wanted {
-                let (_, joined) = all.entry(location).or_insert_with(|| (file, want.clone()));
-                joined.join(want);
-            }
+            all.add(wanted);
         }
-        Ok(all)
+        Ok(all.finished())
     }
 
     fn take_room(&self, claim: &Claim<'_>, bytes: u64) -> Result<()> {

@@ -9,6 +9,7 @@ use super::stock::Stock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::Mutex;
 use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use icecache_iceberg::publication::LiveFile;
 use icecache_iceberg::{Difference, Location, ObjectError};
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -195,7 +196,7 @@ impl Lake {
         });
         let demoted = demoted.count() as u64;
         let successors = self.successors(&stock, &stayed, difference);
-        let brought = self.bring(successors, Brought::Successor).await;
+        let brought = self.bring(&successors, Brought::Successor).await;
         for why in &brought.failed {
             tracing::debug!(table = slot.path, why, "a file could not be brought");
         }
@@ -240,10 +241,10 @@ impl Lake {
     }
 
     /// Brings files, as much of each as is wanted. `why` is remembered, for who asks why they are there.
-    pub(super) async fn bring(&self, wanted: Wanted, why: Brought) -> Outcome {
+    pub(super) async fn bring(&self, wanted: &Wanted, why: Brought) -> Outcome {
         let stock = Stock::take(self.stores()).await;
         let there = |location: &Location| stock.of(location).is_some();
-        self.each(wanted.into_values(), |(file, want)| {
+        each(wanted.values().cloned(), |(file, want)| {
             let new = !there(&file.location);
             async move {
                 let Some((blob, blocks)) = self.meant_of(&file, &want).await? else { return Ok(file.size) };
@@ -259,29 +260,32 @@ impl Lake {
         })
         .await
     }
+}
 
-    /// Does something with each file, a few at once; it says how many bytes are there then.
-    pub(super) async fn each<T, F: Future<Output = Result<u64, ObjectError>>>(
-        &self,
-        files: impl IntoIterator<Item = T>,
-        work: impl Fn(T) -> F,
-    ) -> Outcome {
-        let mut outcome = Outcome::default();
-        // Made at once: the stream must not borrow what they are made from.
-        let work: Vec<F> = files.into_iter().map(work).collect();
-        let mut done = futures::stream::iter(work).buffer_unordered(FILES_AT_ONCE);
-        while let Some(result) = done.next().await {
-            match result {
-                Ok(bytes) => outcome.there.add(bytes),
-                Err(error) => {
-                    outcome.failed_files += 1;
-                    if outcome.failed.len() < FAILURES_TOLD {
-                        outcome.failed.push(error.to_string());
-                    }
+/// Does something with each file, a few at once; it says how many bytes are there then.
+pub(super) async fn each<T, F: Future<Output = Result<u64, ObjectError>>>(
+    files: impl IntoIterator<Item = T>,
+    work: impl Fn(T) -> F,
+) -> Outcome {
+    let mut outcome = Outcome::default();
+    let (mut files, mut going) = (files.into_iter(), FuturesUnordered::new());
+    loop {
+        // None is made before its turn: of a table there may be very many.
+        while going.len() < FILES_AT_ONCE
+            && let Some(file) = files.next()
+        {
+            going.push(work(file));
+        }
+        let Some(result) = going.next().await else { return outcome };
+        match result {
+            Ok(bytes) => outcome.there.add(bytes),
+            Err(error) => {
+                outcome.failed_files += 1;
+                if outcome.failed.len() < FAILURES_TOLD {
+                    outcome.failed.push(error.to_string());
                 }
             }
         }
-        outcome
     }
 }
 
@@ -302,6 +306,7 @@ fn merged(differences: Vec<Difference>) -> Option<Difference> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::Cell;
 
     /// What fails is not asked for all the time, and that for which there is no room hardly ever.
     #[test]
@@ -332,5 +337,24 @@ mod tests {
         keeper.call_for_room();
         assert_eq!(keeper.take(), BTreeSet::from(["full".to_owned()]));
         assert!(keeper.pause().is_zero());
+    }
+
+    /// Of a table with very many files only a few are taken up at a time.
+    #[tokio::test]
+    async fn no_more_is_made_than_is_worked_on() {
+        let (now, most) = (Cell::new(0), Cell::new(0));
+        let outcome = each(0..1000_u64, |bytes| {
+            now.set(now.get() + 1);
+            most.set(most.get().max(now.get()));
+            let now = &now;
+            async move {
+                tokio::task::yield_now().await;
+                now.set(now.get() - 1);
+                Ok(bytes)
+            }
+        });
+        let outcome = outcome.await;
+        assert_eq!((outcome.there.files, outcome.there.bytes), (1000, 999 * 1000 / 2));
+        assert_eq!(most.get(), FILES_AT_ONCE);
     }
 }

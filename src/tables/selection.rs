@@ -9,6 +9,7 @@ use icecache_iceberg::{Location, TableError};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::sync::Arc;
 
 /// The most columns of one selection.
 pub const COLUMNS_MAX: usize = 1000;
@@ -33,7 +34,7 @@ pub(super) enum Want {
     /// All of it.
     Whole,
     /// Columns of a Parquet file, and what tells of them.
-    Columns(BTreeSet<Column>),
+    Columns(Arc<BTreeSet<Column>>),
 }
 
 /// A column of a file.
@@ -81,7 +82,7 @@ impl Selection {
     }
 
     /// How much of a file is meant.
-    fn want(&self, file: &LiveFile, columns: &BTreeSet<Column>) -> Want {
+    fn want(&self, file: &LiveFile, columns: &Arc<BTreeSet<Column>>) -> Want {
         let has_columns = file.content == Content::Data && file.format.eq_ignore_ascii_case("parquet");
         if self.columns.is_empty() || !has_columns { Want::Whole } else { Want::Columns(columns.clone()) }
     }
@@ -121,14 +122,44 @@ impl fmt::Display for Selection {
     }
 }
 
-impl Want {
-    /// What it takes so that both are there.
-    pub(super) fn join(&mut self, other: Self) {
-        match (&mut *self, other) {
-            (Self::Columns(columns), Self::Columns(others)) => columns.extend(others),
-            (_, other @ Self::Whole) => *self = other,
-            (Self::Whole, _) => {}
+/// What it takes so that all of several parts are there. The same columns of many files are joined once, for all of them.
+#[derive(Debug, Default)]
+pub(super) struct Joint {
+    wanted: Wanted,
+    /// What two sets of columns are together.
+    joined: Vec<[Arc<BTreeSet<Column>>; 3]>,
+}
+
+impl Joint {
+    /// One more part.
+    pub(super) fn add(&mut self, part: Wanted) {
+        for (location, (file, want)) in part {
+            let before = self.wanted.remove(&location).map(|(_, before)| before);
+            let want = match (before, want) {
+                (None, want) => want,
+                (Some(Want::Columns(a)), Want::Columns(b)) => Want::Columns(self.together(a, b)),
+                (Some(_), _) => Want::Whole,
+            };
+            self.wanted.insert(location, (file, want));
         }
+    }
+
+    fn together(&mut self, a: Arc<BTreeSet<Column>>, b: Arc<BTreeSet<Column>>) -> Arc<BTreeSet<Column>> {
+        if Arc::ptr_eq(&a, &b) {
+            return a;
+        }
+        let is_it = |[x, y, _]: &&[Arc<_>; 3]| Arc::ptr_eq(x, &a) && Arc::ptr_eq(y, &b);
+        if let Some([_, _, both]) = self.joined.iter().find(is_it) {
+            return both.clone();
+        }
+        let both = Arc::new(a.union(&b).cloned().collect());
+        self.joined.push([a, b, Arc::clone(&both)]);
+        both
+    }
+
+    /// All of it.
+    pub(super) fn finished(self) -> Wanted {
+        self.wanted
     }
 }
 
@@ -152,14 +183,15 @@ impl Lake {
     /// # Errors
     /// The table has no such partition or column (any more), its manifests cannot be read.
     pub(super) async fn selected(&self, shown: &Shown, selection: &Selection) -> Result<Wanted> {
-        let columns = match selection.columns.is_empty() {
+        // One for all files: there may be very many of both.
+        let columns = Arc::new(match selection.columns.is_empty() {
             true => BTreeSet::new(),
             false => {
                 let fields = shown.publication.metadata().fields();
                 selection
                     .columns_in(&fields.map_err(|e| unreadable("cannot read the schema of a table", e))?)?
             }
-        };
+        });
         let mut files = match &selection.condition {
             None => live(shown).await?,
             Some(text) => live_where(shown, &parsed(text)?).await?,
@@ -202,4 +234,49 @@ async fn live_where(shown: &Shown, condition: &Predicate) -> Result<Vec<LiveFile
 
 fn unreadable(what: &str, error: TableError) -> Error {
     Error::new(ErrorKind::Io, what.to_owned()).with_source(error)
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used, clippy::panic)] // a test may panic
+mod tests {
+    use super::*;
+
+    /// Many columns of many files are there once, whoever pins which of them.
+    #[test]
+    fn files_share_their_columns() {
+        let columns = |ids: &[i32]| {
+            Arc::new(ids.iter().map(|id| Column { id: *id, of: "c".to_owned() }).collect::<BTreeSet<_>>())
+        };
+        let part = |want: &Want| -> Wanted {
+            let file = |n| LiveFile {
+                location: format!("s3://b/{n}").parse().expect("a location"),
+                size: 1,
+                rows: 1,
+                content: Content::Data,
+                format: "PARQUET".into(),
+                partition: "".into(),
+            };
+            (0..100).map(file).map(|file| (file.location.clone(), (file, want.clone()))).collect()
+        };
+        let mut joint = Joint::default();
+        for ids in [[1, 2], [2, 3], [3, 4]] {
+            joint.add(part(&Want::Columns(columns(&ids))));
+        }
+        assert_eq!(joint.joined.len(), 2);
+        let wanted = joint.finished();
+        let first = columns(&[1, 2, 3, 4]);
+        let mut all = wanted.values().map(|(_, want)| match want {
+            Want::Columns(columns) => columns,
+            Want::Whole => panic!("not that much"),
+        });
+        let one = all.next().expect("a file");
+        assert_eq!((one, wanted.len()), (&first, 100));
+        assert!(all.all(|columns| Arc::ptr_eq(columns, one)));
+
+        let mut joint = Joint::default();
+        joint.add(part(&Want::Columns(first.clone())));
+        joint.add(part(&Want::Whole));
+        joint.add(part(&Want::Columns(first)));
+        assert!(joint.finished().values().all(|(_, want)| *want == Want::Whole));
+    }
 }

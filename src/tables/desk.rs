@@ -6,7 +6,7 @@ use super::report::{
     Explanation, FileLine, Outcome, PartitionLine, Refreshed, Sum, TableDetails, TableLine, Why,
 };
 use super::room::Room;
-use super::selection::{Selection, live};
+use super::selection::{Selection, Want, Wanted, live};
 use super::slot::{Brought, Shown, Slot, State};
 use super::stock::Stock;
 use crate::error::{Error, ErrorKind, Result};
@@ -252,10 +252,12 @@ impl Lake {
     /// Brings a table, or a part of it, into the cache.
     ///
     /// # Errors
-    /// As for [`details`](Self::details), and if it has no such part. What fails for one file is told in the outcome.
+    /// As for [`details`](Self::details), if it has no such part, and if the cache has not enough room: nothing is brought
+    /// then. What fails for one file is told in the outcome.
     pub async fn warm(&self, name: &str, part: Selection) -> Result<Outcome> {
-        let (_, shown) = self.shown(name).await?;
+        let (slot, shown) = self.shown(name).await?;
         let wanted = self.selected(&shown, &part.checked()?).await?;
+        self.is_room_for(&slot, &wanted).await?;
         let mut outcome = self.bring(&wanted, Brought::Warmed).await;
         if outcome.failed_files > 0 {
             return Ok(outcome);
@@ -278,6 +280,35 @@ impl Lake {
             (outcome.failed_files, outcome.there) = (gone, there.there);
         }
         Ok(outcome)
+    }
+
+    /// What the cache could not keep all of would be fetched to be thrown out at once.
+    async fn is_room_for(&self, slot: &Slot, wanted: &Wanted) -> Result<()> {
+        let pinned = self.held.bytes_but(|location| wanted.contains_key(location));
+        let check = |bytes: u64| {
+            let room = Room::of(self.stores().cache());
+            if bytes.saturating_add(pinned) <= room.bytes {
+                return Ok(());
+            }
+            let (table, size) = (&slot.path, bytesize::ByteSize);
+            let message = format!(
+                "there is no room for {} of {table} beside {} that are pinned: {room}",
+                size(bytes),
+                size(pinned)
+            );
+            Err(Error::new(ErrorKind::Full, message))
+        };
+        let remote = wanted.values().filter(|(file, _)| file.location.file_path().is_none());
+        let whole = remote.filter(|(_, want)| *want == Want::Whole).map(|(file, _)| file.size).sum();
+        check(whole)?;
+        // How much the others need only they know: their footers have to come first.
+        let sizes = each(wanted.values().cloned(), |(file, want)| async move {
+            if want == Want::Whole && file.location.file_path().is_none() {
+                return Ok(file.size);
+            }
+            self.size_of(&file, &want).await
+        });
+        check(sizes.await.there.bytes)
     }
 
     /// Keeps a table, or a part of it, in the cache: what is there now, and what comes.

@@ -134,6 +134,13 @@ impl Held {
         !gone.is_empty() // they are dropped when the lock is free
     }
 
+    /// How many bytes are held of files other than those that `but` says.
+    pub fn bytes_but(&self, but: impl Fn(&Location) -> bool) -> u64 {
+        let state = self.0.lock();
+        let all = state.files.values().flatten().filter(|(location, _)| !but(location));
+        all.map(|(_, (_, holding))| holding.bytes()).sum()
+    }
+
     /// Whether anything is held for a table.
     pub fn has_any_of(&self, table: &str) -> bool {
         self.0.lock().files.contains_key(table)
@@ -264,7 +271,7 @@ impl Lake {
     }
 
     /// How much of the cache a file needs, in bytes.
-    async fn size_of(&self, file: &LiveFile, want: &Want) -> Result<u64, ObjectError> {
+    pub(super) async fn size_of(&self, file: &LiveFile, want: &Want) -> Result<u64, ObjectError> {
         match self.meant_of(file, want).await? {
             Some((blob, blocks)) => Ok(bytes_of(&blob, &blocks)),
             None => Ok(0),

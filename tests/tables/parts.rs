@@ -221,3 +221,21 @@ fn what_went_meanwhile_is_not_held() {
     assert_eq!(lake.fetches(), fetched + 3, "none of the old files was there");
     lake.unmount();
 }
+
+/// Of what the cache cannot have all nothing is fetched, and it is said how much would be needed.
+#[test]
+fn more_than_the_cache_has_is_not_brought() {
+    let lake = Lake::prepare(|_| false);
+    let (_, bytes) = only_file(&lake, "wide");
+    let less = format!("{}B", bytes.len() as u64 / BLOCK * BLOCK);
+    let options =
+        ["--catalog", "lake=hadoop:s3://lake/wh", "--tables-block", "4KiB", "--tables-cache", &less];
+    lake.mount_with(&options).must("mount");
+    for verb in ["warm", "pin"] {
+        let refused = lake.tables(verb, &["db.wide"]);
+        assert!(!refused.ok() && refused.stderr.contains("--tables-cache"), "{}", refused.stderr);
+    }
+    assert_eq!(lake.fetches(), 0);
+    assert_eq!(lake.told("warm", &["db.wide", "--columns", "c7"])["there"]["files"], 1);
+    lake.unmount();
+}

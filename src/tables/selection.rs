@@ -42,17 +42,21 @@ pub(super) enum Want {
 pub(super) struct Column {
     /// Its field id.
     pub id: i32,
-    /// The column of the table that it is, or is a part of. Files that were not written for Iceberg have no ids, and
-    /// name what is in lists and maps each in their own way.
-    pub of: String,
+    /// What the column of the table that it is, or is a part of, is called in files without ids: those were not written
+    /// for Iceberg, and name what is in lists and maps each in their own way.
+    pub names: Arc<[String]>,
 }
 
 impl Column {
     /// Whether it is this one of a file.
     pub(super) fn is(&self, id: Option<i32>, path: &str) -> bool {
+        // A name may have a dot in it, too.
+        let is_in = |name: &String| {
+            path.strip_prefix(&**name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
         match id {
             Some(id) => id == self.id,
-            None => path.split('.').next() == Some(&*self.of),
+            None => self.names.iter().any(is_in),
         }
     }
 }
@@ -88,7 +92,8 @@ impl Selection {
     }
 
     /// The columns that are meant, with those that the condition is about: who asks for rows by them reads them, too.
-    fn columns_in(&self, fields: &Fields) -> Result<BTreeSet<Column>> {
+    /// `mapped`: what columns are called in files without ids, beside their names.
+    fn columns_in(&self, fields: &Fields, mapped: &HashMap<i32, Vec<String>>) -> Result<BTreeSet<Column>> {
         let mut ids = Vec::new();
         for name in &self.columns {
             let Some(field) = fields.find(name) else {
@@ -101,9 +106,11 @@ impl Selection {
         if let Some(text) = &self.condition {
             ids.extend(parsed(text)?.bind(fields).map_err(|e| refused(&e))?.field_ids());
         }
-        let columns = ids.into_iter().filter_map(|id| fields.get(id)).flat_map(|field| {
-            let of = field.name.split('.').next().unwrap_or_default();
-            fields.leaves(field.id).into_iter().map(move |id| Column { id, of: of.to_owned() })
+        let columns = ids.into_iter().filter_map(|id| fields.column_of(id).map(|column| (id, column)));
+        let columns = columns.flat_map(|(id, column)| {
+            let mapped = mapped.get(&column.id).into_iter().flatten();
+            let names: Arc<[String]> = mapped.chain([&column.name]).cloned().collect();
+            fields.leaves(id).into_iter().map(move |id| Column { id, names: names.clone() })
         });
         Ok(columns.collect())
     }
@@ -187,9 +194,10 @@ impl Lake {
         let columns = Arc::new(match selection.columns.is_empty() {
             true => BTreeSet::new(),
             false => {
-                let fields = shown.publication.metadata().fields();
-                selection
-                    .columns_in(&fields.map_err(|e| unreadable("cannot read the schema of a table", e))?)?
+                let metadata = shown.publication.metadata();
+                let fields =
+                    metadata.fields().map_err(|e| unreadable("cannot read the schema of a table", e))?;
+                selection.columns_in(&fields, &metadata.mapped_names())?
             }
         });
         let mut files = match &selection.condition {
@@ -245,7 +253,7 @@ mod tests {
     #[test]
     fn files_share_their_columns() {
         let columns = |ids: &[i32]| {
-            Arc::new(ids.iter().map(|id| Column { id: *id, of: "c".to_owned() }).collect::<BTreeSet<_>>())
+            Arc::new(ids.iter().map(|id| Column { id: *id, names: [].into() }).collect::<BTreeSet<_>>())
         };
         let part = |want: &Want| -> Wanted {
             let file = |n| LiveFile {
@@ -278,5 +286,24 @@ mod tests {
         joint.add(part(&Want::Whole));
         joint.add(part(&Want::Columns(first)));
         assert!(joint.finished().values().all(|(_, want)| *want == Want::Whole));
+    }
+
+    /// Files that were not written for Iceberg are known by names, which a table may have had before it called its columns
+    /// otherwise.
+    #[test]
+    fn a_column_is_known_by_its_id_or_else_by_its_names() {
+        let column = Column { id: 7, names: ["a.b".to_owned(), "old".to_owned()].into() };
+        for (id, path, is_it) in [
+            (Some(7), "x", true),
+            (Some(8), "old", false),
+            (None, "old", true),
+            (None, "old.list.element", true),
+            (None, "older", false),
+            (None, "a.b", true),
+            (None, "a", false),
+            (None, "x.old", false),
+        ] {
+            assert_eq!(column.is(id, path), is_it, "{id:?} {path}");
+        }
     }
 }

@@ -67,6 +67,12 @@ impl Fields {
         within.iter().filter(|field| field.kind.is_primitive()).map(|field| field.id).collect()
     }
 
+    /// The column that a field is, or lies in.
+    pub fn column_of(&self, id: i32) -> Option<&Field> {
+        let at = *self.by_id.get(&id)?;
+        self.all.get(..=at)?.iter().rfind(|field| !field.nested)
+    }
+
     /// All names, in the order of the schema.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.all.iter().map(|field| field.name.as_str())

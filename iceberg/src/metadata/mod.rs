@@ -23,6 +23,8 @@ pub const METADATA_MAX_BYTES: u64 = 512 << 20;
 const SNAPSHOTS_MAX: usize = 1 << 20;
 /// The newest version of the format that is understood.
 const FORMAT_MAX: u8 = 3;
+/// The property of a table that says what its columns are called in files without field ids.
+const NAME_MAPPING: &str = "schema.name-mapping.default";
 
 /// What a metadata file says of its table.
 #[derive(Debug)]
@@ -204,10 +206,26 @@ impl Metadata {
         self.snapshot(*id).map(|snapshot| snapshot.id)
     }
 
+    /// What columns are called in files that have no field ids, by the ids of the columns, where the table says so.
+    pub fn mapped_names(&self) -> HashMap<i32, Vec<String>> {
+        let text = self.property(NAME_MAPPING).unwrap_or_default();
+        let mapping: Vec<MappedField> = serde_json::from_str(&text).unwrap_or_default();
+        mapping.into_iter().filter_map(|field| Some((field.id?, field.names))).collect()
+    }
+
     /// The property `name` of the table.
     pub fn property(&self, name: &str) -> Option<String> {
         self.object.get::<Object>("properties").ok().flatten()?.get(name).ok().flatten()
     }
+}
+
+/// A column in the property [`NAME_MAPPING`].
+#[derive(serde::Deserialize)]
+struct MappedField {
+    #[serde(rename = "field-id")]
+    id: Option<i32>,
+    #[serde(default)]
+    names: Vec<String>,
 }
 
 impl Snapshot {

@@ -209,3 +209,16 @@ fn a_snapshot_has_no_specs_and_orders_of_later_columns() {
         assert_eq!(now["default-sort-order-id"], 1);
     }
 }
+
+#[test]
+fn names_of_files_without_ids_are_known() {
+    let mapping = r#"[{\"field-id\":1,\"names\":[\"new\",\"old\"]},{\"names\":[\"gone\"]},
+        {\"field-id\":2,\"names\":[],\"fields\":[{\"field-id\":3,\"names\":[\"x\"]}]}]"#
+        .replace('\n', "");
+    let mapped = |property: &str| parse(&V2.replace(r#""owner":"me""#, property)).unwrap().mapped_names();
+    let names = mapped(&format!(r#""schema.name-mapping.default":"{mapping}""#));
+    assert_eq!(names.len(), 2);
+    assert_eq!((&names[&1], &names[&2]), (&vec!["new".to_owned(), "old".to_owned()], &vec![]));
+    assert!(mapped(r#""owner":"me""#).is_empty());
+    assert!(mapped(r#""schema.name-mapping.default":"nonsense""#).is_empty());
+}

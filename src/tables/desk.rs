@@ -57,6 +57,8 @@ impl Lake {
         };
         let faults = slot.current().map(|shown| shown.publication.faults()).unwrap_or_default();
         let broken = faults.into_iter().take(FAULTS_LISTED).collect();
+        let pins = self.pins.of(&slot.path);
+        let idle = self.held.idle(&slot.path).into_iter().filter(|(pin, _)| pins.contains(pin));
         TableLine {
             table: slot.path.clone(),
             catalog: self.catalogs[slot.catalog].name.clone(),
@@ -65,7 +67,8 @@ impl Lake {
             version,
             snapshot,
             used_s_ago: slot.used().map(|ms| self.ago(ms).as_secs()),
-            pinned: self.pins.has(&slot.path),
+            pinned: !pins.is_empty(),
+            idle_pins: idle.map(|(pin, why)| format!("{pin}: {why}")).collect(),
             error,
             broken,
         }

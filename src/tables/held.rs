@@ -41,6 +41,8 @@ struct State {
     files: HashMap<String, OfTable>,
     /// How many bytes a table will have when what is on its way has come.
     claimed: HashMap<String, u64>,
+    /// The pins of a table that are about nothing, and why.
+    idle: HashMap<String, Vec<(Selection, String)>>,
 }
 
 /// Room that is kept for a table while what is pinned of it comes.
@@ -146,6 +148,20 @@ impl Held {
         self.0.lock().files.contains_key(table)
     }
 
+    /// Which pins of a table are about nothing, and why.
+    fn note_idle(&self, table: &str, idle: Vec<(Selection, String)>) {
+        let mut state = self.0.lock();
+        match idle.is_empty() {
+            true => state.idle.remove(table),
+            false => state.idle.insert(table.to_owned(), idle),
+        };
+    }
+
+    /// The pins of a table that were about nothing when somebody looked last, and why.
+    pub fn idle(&self, table: &str) -> Vec<(Selection, String)> {
+        self.0.lock().idle.get(table).cloned().unwrap_or_default()
+    }
+
     /// Room for a table, none yet. One at a time for each.
     fn claim<'a>(&'a self, table: &'a str) -> Claim<'a> {
         Claim { held: self, table }
@@ -241,18 +257,20 @@ impl Lake {
 
     /// What is pinned of a table. A pin of what it does not have any more is one of nothing, until it has that again.
     async fn pinned(&self, slot: &Slot, shown: &Shown, pins: &BTreeSet<Selection>) -> Result<Wanted> {
-        let mut all = Joint::default();
+        let (mut all, mut idle) = (Joint::default(), Vec::new());
         for selection in pins {
             let wanted = match self.selected(shown, selection).await {
                 Ok(wanted) => wanted,
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Invalid) => {
                     tracing::warn!(table = slot.path, pin = %selection, %error, "a pin is about nothing now");
+                    idle.push((selection.clone(), error.to_string()));
                     continue;
                 }
                 Err(error) => return Err(error),
             };
             all.add(wanted);
         }
+        self.held.note_idle(&slot.path, idle);
         Ok(all.finished())
     }
 

@@ -21,6 +21,10 @@ pub struct TableLine {
     pub used_s_ago: Option<u64>,
     /// Whether all or a part of it is pinned.
     pub pinned: bool,
+    /// The pins that are about nothing in the version that is shown, and why: of a column or a partition that it has no
+    /// longer. Each holds something again once the table has that again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub idle_pins: Vec<String>,
     /// Why it cannot be shown; of one that is shown, why its current version is not.
     pub error: Option<String>,
     /// Which of its branches, tags and snapshots cannot be shown, by the path in its folder, and why; as far as somebody

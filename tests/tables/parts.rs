@@ -239,3 +239,28 @@ fn more_than_the_cache_has_is_not_brought() {
     assert_eq!(lake.told("warm", &["db.wide", "--columns", "c7"])["there"]["files"], 1);
     lake.unmount();
 }
+
+/// Who has pinned a column that the table calls otherwise by now is told that nothing of it is kept.
+#[test]
+fn a_pin_of_nothing_is_told() {
+    let (lake, later) = table_as_of("evolved", 6, 10);
+    mount(&lake);
+    lake.told("pin", &["db.evolved", "--columns", "n"]);
+    lake.told("pin", &["db.evolved", "--columns", "id"]);
+    assert_eq!(lake.told("show", &["db.evolved"])["idle_pins"], Value::Null);
+    commit(&lake, &later);
+    lake.told("refresh", &["db.evolved"]);
+    let idle = eventually("it is about nothing", LIMIT, || {
+        let shown = lake.told("show", &["db.evolved"]);
+        shown["idle_pins"].as_array().map(|idle| idle.clone())
+    });
+    assert!(idle.len() == 1 && idle[0].as_str().unwrap().starts_with("columns n: "), "{idle:?}");
+    for (verb, table) in [("ls", None), ("show", Some("db.evolved"))] {
+        let args = ["tables", verb, lake.dir.to_str().unwrap()].into_iter().chain(table);
+        let said = lake.cloud.lab.call(args).said();
+        assert!(said.contains("nothing") && said.contains("no such column: n"), "{said}");
+    }
+    lake.told("unpin", &["db.evolved", "--columns", "n"]);
+    assert_eq!(lake.told("show", &["db.evolved"])["idle_pins"], Value::Null);
+    lake.unmount();
+}

@@ -17,6 +17,10 @@ pub(super) fn list(tables: &[TableLine], context: &Context) -> Result<()> {
     let rows: Vec<_> = tables.iter().map(row).collect();
     context.output.table(["TABLE", "STATE", "VERSION", "SNAPSHOT", "USED", "PINNED"], &rows);
     for table in tables {
+        for idle in &table.idle_pins {
+            let (table, idle) = (safe(&table.table), safe(idle));
+            context.output.warn(&format!("{table}: a pin is about nothing: {idle}"));
+        }
         if let Some(error) = &table.error {
             context.output.warn(&format!("{}: {}", safe(&table.table), safe(error)));
         }
@@ -78,6 +82,7 @@ fn rows(details: &TableDetails) -> Vec<[String; 2]> {
     for pin in &details.pins {
         rows.push(("pinned", if pin.is_empty() { "all".to_owned() } else { safe(pin) }));
     }
+    rows.extend(line.idle_pins.iter().map(|idle| ("  of nothing", safe(idle))));
     if !details.pins.is_empty() {
         rows.push(("held", sum(&details.held)));
     }

@@ -6,7 +6,7 @@ use super::report::{
     Explanation, FileLine, Outcome, PartitionLine, Refreshed, Sum, TableDetails, TableLine, Why,
 };
 use super::room::Room;
-use super::selection::{Selection, Want, Wanted, live};
+use super::selection::{Selection, Want, Wanted, live, take_local};
 use super::slot::{Brought, Shown, Slot, State};
 use super::stock::Stock;
 use crate::error::{Error, ErrorKind, Result};
@@ -259,9 +259,10 @@ impl Lake {
     /// then. What fails for one file is told in the outcome.
     pub async fn warm(&self, name: &str, part: Selection) -> Result<Outcome> {
         let (slot, shown) = self.shown(name).await?;
-        let wanted = self.selected(&shown, &part.checked()?).await?;
+        let mut wanted = self.selected(&shown, &part.checked()?).await?;
+        let local = take_local(&mut wanted);
         self.is_room_for(&slot, &wanted).await?;
-        let mut outcome = self.bring(&wanted, Brought::Warmed).await;
+        let mut outcome = Outcome { local, ..self.bring(&wanted, Brought::Warmed).await };
         if outcome.failed_files > 0 {
             return Ok(outcome);
         }
@@ -301,12 +302,11 @@ impl Lake {
             );
             Err(Error::new(ErrorKind::Full, message))
         };
-        let remote = wanted.values().filter(|(file, _)| file.location.file_path().is_none());
-        let whole = remote.filter(|(_, want)| *want == Want::Whole).map(|(file, _)| file.size).sum();
+        let whole = wanted.values().filter(|(_, want)| *want == Want::Whole).map(|(file, _)| file.size).sum();
         check(whole)?;
         // How much the others need only they know: their footers have to come first.
         let sizes = each(wanted.values().cloned(), |(file, want)| async move {
-            if want == Want::Whole && file.location.file_path().is_none() {
+            if want == Want::Whole {
                 return Ok(file.size);
             }
             self.size_of(&file, &want).await

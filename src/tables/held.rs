@@ -4,7 +4,7 @@ use super::keeper::each;
 use super::lake::Lake;
 use super::report::Outcome;
 use super::room::Room;
-use super::selection::{Joint, Selection, Want, Wanted};
+use super::selection::{Joint, Selection, Want, Wanted, take_local};
 use super::slot::{Shown, Slot};
 use crate::cache::{self, Blob, CacheError};
 use crate::error::{Error, ErrorKind, Result};
@@ -216,14 +216,14 @@ impl Lake {
     }
 
     async fn hold_all(&self, slot: &Slot, shown: &Shown, pins: &BTreeSet<Selection>) -> Result<Outcome> {
-        let wanted = self.pinned(slot, shown, pins).await?;
+        let mut wanted = self.pinned(slot, shown, pins).await?;
+        let local = take_local(&mut wanted);
         if self.held.let_go(&slot.path, |location| wanted.contains_key(location)) {
             self.keeper.call_for_room();
         }
         let claim = self.held.claim(&slot.path);
         let whole = wanted.values().filter(|(_, want)| *want == Want::Whole);
-        let known = whole.filter(|(file, _)| file.location.file_path().is_none());
-        self.take_room(&claim, known.map(|(file, _)| file.size).sum())?;
+        self.take_room(&claim, whole.map(|(file, _)| file.size).sum())?;
         // How much the others need only they know: their footers have to come first.
         let sizes = each(wanted.values().cloned(), |(file, want)| async move {
             match self.held.has(&slot.path, &file.location, &want) {
@@ -252,7 +252,7 @@ impl Lake {
             Ok(size)
         });
         let held = held.await;
-        Ok(Outcome { is_full: is_full.load(Ordering::Relaxed), ..held })
+        Ok(Outcome { local, is_full: is_full.load(Ordering::Relaxed), ..held })
     }
 
     /// What is pinned of a table. A pin of what it does not have any more is one of nothing, until it has that again.

@@ -189,6 +189,9 @@ impl From<Brought> for Why {
 pub struct Outcome {
     /// The files that are in the cache: whole, or as much of each as was asked for.
     pub there: Sum,
+    /// Those that are files of this machine: they are read where they are, and not copied.
+    #[serde(default)]
+    pub local: Sum,
     /// Those that could not be brought, and why; not more than a few.
     pub failed: Vec<String>,
     /// How many could not be brought.

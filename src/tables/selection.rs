@@ -1,5 +1,6 @@
 //! [`Selection`]: the part of a table that a person means: a partition, columns, what a query reads.
 use super::lake::Lake;
+use super::report::Sum;
 use super::slot::Shown;
 use crate::error::{Error, ErrorKind, Result};
 use icecache_iceberg::metadata::Fields;
@@ -74,6 +75,7 @@ impl Selection {
             let message = format!("at most {COLUMNS_MAX} columns can be named");
             return Err(Error::new(ErrorKind::Invalid, message));
         }
+        self.columns = self.columns.iter().map(|name| name.trim().to_owned()).collect();
         if let Some(text) = &self.condition {
             self.condition = Some(parsed(text)?.to_string());
         }
@@ -168,6 +170,15 @@ impl Joint {
     pub(super) fn finished(self) -> Wanted {
         self.wanted
     }
+}
+
+/// Takes out the files of this machine, which are read where they are; how many they were.
+pub(super) fn take_local(wanted: &mut Wanted) -> Sum {
+    let mut local = Sum::default();
+    wanted
+        .extract_if(|_, (file, _)| file.location.file_path().is_some())
+        .for_each(|(_, (file, _))| local.add(file.size));
+    local
 }
 
 /// Whether a file is in a partition, or in one that begins with these fields.
@@ -305,5 +316,13 @@ mod tests {
         ] {
             assert_eq!(column.is(id, path), is_it, "{id:?} {path}");
         }
+    }
+
+    /// As people write lists.
+    #[test]
+    fn blanks_around_a_name_are_none_of_it() {
+        let of =
+            |names: [&str; 2]| Selection { columns: names.map(str::to_owned).into(), ..Selection::default() };
+        assert_eq!(of(["id", " City "]).checked().expect("makes sense"), of(["City", "id"]));
     }
 }

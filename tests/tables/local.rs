@@ -229,3 +229,21 @@ fn a_table_that_names_a_pipe_is_refused_and_its_neighbour_turns_over() {
     assert!(names(&v1).contains(&"data".to_owned()) && files(&v1.join("data")).is_empty());
     warehouse.lake.unmount();
 }
+
+/// Who wants files of this machine in the cache is told that they are not copied.
+#[test]
+fn files_of_this_machine_are_not_copied() {
+    let warehouse = Warehouse::new();
+    warehouse.publish("refs", 7);
+    warehouse.mount(&[]);
+    let lake = &warehouse.lake;
+    let files = lake.told("show", &["db.refs"])["files"].clone();
+    for verb in ["warm", "pin"] {
+        let brought = lake.told(verb, &["db.refs"]);
+        assert_eq!((&brought["local"], &brought["there"]["files"]), (&files, &0.into()));
+        let said =
+            lake.cloud.lab.call(["tables", verb, lake.dir.to_str().unwrap(), "db.refs"]).must(verb).said();
+        assert!(said.contains("of this machine") && !said.contains("in the cache"), "{said}");
+    }
+    lake.unmount();
+}

@@ -186,7 +186,15 @@ fn brought(outcome: &Outcome, what: &str, context: &Context) -> Result<Exit> {
     for failed in &outcome.failed {
         context.output.warn(&safe(failed));
     }
-    let (files, size) = (outcome.there.files, bytes(outcome.there.bytes));
-    context.output.say(&format!("{files} files, {size}, are {what}"));
+    let told = |sum: &Sum| format!("{} files, {}", sum.files, bytes(sum.bytes));
+    if outcome.local.files > 0 {
+        let local = told(&outcome.local);
+        context
+            .output
+            .say(&format!("{local}, are of this machine: they are read where they are, and not copied"));
+    }
+    if outcome.local.files == 0 || outcome.there.files > 0 {
+        context.output.say(&format!("{}, are {what}", told(&outcome.there)));
+    }
     Ok(if outcome.failed_files == 0 { Exit::Done } else { Exit::Failure })
 }

@@ -252,7 +252,7 @@ fn a_pin_of_nothing_is_told() {
     lake.told("refresh", &["db.evolved"]);
     let idle = eventually("it is about nothing", LIMIT, || {
         let shown = lake.told("show", &["db.evolved"]);
-        shown["idle_pins"].as_array().map(|idle| idle.clone())
+        shown["idle_pins"].as_array().cloned()
     });
     assert!(idle.len() == 1 && idle[0].as_str().unwrap().starts_with("columns n: "), "{idle:?}");
     for (verb, table) in [("ls", None), ("show", Some("db.evolved"))] {

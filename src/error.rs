@@ -56,9 +56,9 @@ impl Error {
     /// Wraps a failed system call; the kind follows from its errno.
     pub fn io(message: impl Into<String>, source: std::io::Error) -> Self {
         let kind = match source.kind() {
+            _ if is_full(&source) => ErrorKind::Full,
             std::io::ErrorKind::NotFound => ErrorKind::NotFound,
             std::io::ErrorKind::PermissionDenied => ErrorKind::Denied,
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorKind::Full,
             std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof => ErrorKind::Corrupt,
             std::io::ErrorKind::InvalidInput => ErrorKind::Invalid,
             std::io::ErrorKind::Unsupported => ErrorKind::Unsupported,
@@ -83,6 +83,12 @@ impl Error {
     pub fn context(self, message: impl Into<String>) -> Self {
         Self { kind: self.kind, message: message.into(), source: Some(Box::new(self)) }
     }
+}
+
+/// Whether a system call failed for want of space or of descriptors.
+pub(crate) fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+        || matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 impl fmt::Display for Error {
@@ -110,5 +116,20 @@ impl fmt::Debug for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.source.as_ref().map(|s| s.as_ref() as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_runs_out_of_space_or_descriptors_is_full() {
+        for errno in [libc::ENOSPC, libc::EDQUOT, libc::EMFILE, libc::ENFILE] {
+            let error = Error::io("cannot make: x", std::io::Error::from_raw_os_error(errno));
+            assert_eq!(error.kind(), ErrorKind::Full, "{error}");
+        }
+        let other = Error::io("cannot make: x", std::io::Error::from_raw_os_error(libc::EIO));
+        assert_eq!(other.kind(), ErrorKind::Io);
     }
 }

@@ -8,7 +8,7 @@ const REFUSED_ENTRY: &str = "entry refused: ";
 const LISTENING: &str = "cannot listen at ";
 
 /// What helps with one error alone: a part of its text, for the same reason, and the advice.
-const PARTICULAR: [(&str, &str); 8] = [
+const PARTICULAR: [(&str, &str); 9] = [
     ("a signal ended the start", "nothing is lost: start it again"),
     (
         "another icecache uses this",
@@ -24,6 +24,10 @@ const PARTICULAR: [(&str, &str); 8] = [
     ("in layout log", "what the archive log should lose is for the bucket to delete, by its lifecycle rules"),
     ("HEAD is damaged", LOST_HEAD),
     ("not an icecache HEAD", LOST_HEAD),
+    (
+        "Too many open files",
+        "nothing is lost: permit more descriptors ('ulimit -n' in the shell, LimitNOFILE= in the unit) and start again",
+    ),
 ];
 
 /// What helps with one error of a cache alone, likewise.
@@ -226,6 +230,14 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn who_has_no_descriptor_left_is_told_of_the_limit() {
+        let short = LayerError::io("cannot make: d/x", std::io::Error::from_raw_os_error(libc::EMFILE));
+        let error = Error::new(short.kind(), "content could not be brought").with_source(short);
+        assert_eq!(error.kind(), ErrorKind::Full);
+        assert!(advice(&error, About::Directory).is_some_and(|advice| advice.contains("ulimit")), "{error}");
     }
 
     #[test]

@@ -120,7 +120,7 @@ impl LayerError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Io { source, .. } | Self::Content { source, .. } => match source.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Full,
+                _ if crate::error::is_full(source) => ErrorKind::Full,
                 io::ErrorKind::PermissionDenied => ErrorKind::Denied,
                 _ => ErrorKind::Io,
             },

@@ -7,8 +7,10 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-/// The most directories kept open.
+/// The most directories kept open, and how many of the descriptors that a process may have they may be: there are several
+/// of these at once, beside all else that a daemon has open.
 const OPEN_MAX: usize = 128;
+const OPEN_ONE_IN: usize = 32;
 /// The longest path handed to the kernel at once (it takes less than 4096 bytes).
 const STEP_MAX: usize = 3800;
 
@@ -22,7 +24,7 @@ pub(crate) struct Dirs {
 
 impl Dirs {
     pub(crate) fn new(root: OwnedFd) -> Self {
-        Self::keeping(root, OPEN_MAX)
+        Self::keeping(root, OPEN_MAX.min(crate::descriptors::limit() / OPEN_ONE_IN).max(1))
     }
 
     /// One that keeps at most so many open.

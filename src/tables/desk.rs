@@ -38,7 +38,7 @@ impl Lake {
     pub async fn tables(&self) -> Result<Vec<TableLine>> {
         let _stays_as_it_is = self.ask_names().await;
         let lines: Vec<_> = self.slots().iter().map(|slot| self.line(slot)).collect();
-        match self.silent().filter(|_| lines.is_empty()) {
+        match self.doubt(TABLES).filter(|_| lines.is_empty()) {
             Some(why) => Err(cannot_tell(&why)),
             None => Ok(lines),
         }
@@ -84,7 +84,7 @@ impl Lake {
         }
         match found.len() {
             1 => Ok(found.remove(0)),
-            0 => match self.silent() {
+            0 => match self.doubt(TABLES) {
                 // It may have it.
                 Some(why) => Err(cannot_tell(&why)),
                 None => Err(Error::new(ErrorKind::NotFound, format!("no catalog has such a table: {name}"))),

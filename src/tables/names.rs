@@ -145,11 +145,6 @@ impl Lake {
         concerned.find_map(|named| Some(format!("{}: {}", named.name, named.error()?)))
     }
 
-    /// Why nobody can tell which tables there are: the first catalog that does not answer.
-    pub(super) fn silent(&self) -> Option<String> {
-        self.catalogs.iter().find_map(|named| Some(format!("{}: {}", named.name, named.error()?)))
-    }
-
     pub(super) async fn ask_names_of(&self, number: usize) -> Result<(), CatalogError> {
         let named = &self.catalogs[number];
         let mut last = named.asking.last.lock().await;

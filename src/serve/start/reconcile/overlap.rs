@@ -1,9 +1,9 @@
-//! [`Overlap`]: what was changed both here and elsewhere, at a start that brings both together.
+//! [`Local`]: what was changed here, and whether some of it was changed elsewhere too, at a start that brings both together.
+use super::restored::Restored;
 use super::{Locks, is_below};
 use crate::error::Result;
 use crate::layer::{Entry, Kind};
 use crate::path::RelPath;
-use crate::serve::start::reconcile::restored::Restored;
 use crate::state::backing::Backing;
 use crate::state::dirty::Marks;
 use crate::state::identity::Identity;

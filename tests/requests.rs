@@ -9,6 +9,7 @@ mod harness;
 use harness::{LIMIT, Lab, Mode, Setup, Subject, eventually, is_root, run, skip};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::Path;
@@ -165,6 +166,37 @@ fn an_archive_and_a_tree() {
     assert!(listed <= 2 * (DIRS + 1), "find after reading every file: {after:?}");
     let asked = *after.get("getattr").unwrap_or(&0);
     assert!(asked <= DIRS + 1, "find asks for each file: {after:?}");
+}
+
+/// `ls -l` asks each file for its label and its ACL. Where the kernel has no labels it is told so once; an ACL the
+/// kernel remembers, also that there is none.
+#[test]
+fn a_long_listing() {
+    let lab = Lab::new(Setup::mode(Mode::Passthrough));
+    if fs::read_to_string("/proc/filesystems").unwrap().contains("selinuxfs") {
+        return skip("counts of a long listing", "this kernel has SELinux");
+    }
+    let dir = lab.place().join("dir");
+    fs::create_dir(&dir).unwrap();
+    fill(&dir, FILES);
+    drop(lab.unmount());
+    lab.mount();
+    let list = || cost(&lab, || tool("ls", &["-l", "dir"], &lab.place()));
+    let few = |counts: &Counts, name: &str| counts.get(name).is_none_or(|n| *n <= 4);
+    let first = list();
+    assert!(first["getxattr"] >= FILES && first["getxattr"] <= FILES + 4, "{first:?}");
+    assert!(few(&first, "lookup") && few(&first, "getattr") && few(&first, "readdirplus"), "{first:?}");
+    let again = list();
+    assert!(again.keys().all(|name| few(&again, name)), "{again:?}");
+
+    let file = CString::new(path(&dir, 0).into_os_string().into_encoded_bytes()).unwrap();
+    let label = |value: &mut [u8]| rustix::fs::getxattr(&file, "security.selinux", value);
+    assert_eq!(label(&mut [0; 8]), Err(rustix::io::Errno::OPNOTSUPP));
+    if is_root() {
+        rustix::fs::setxattr(&file, "security.selinux", b"of:us", rustix::fs::XattrFlags::CREATE).unwrap();
+        let mut value = [0; 8];
+        assert_eq!(label(&mut value).map(|n| value[..n].to_vec()).as_deref(), Ok(b"of:us".as_slice()));
+    }
 }
 
 fn requests(lab: &Lab) -> Value {

@@ -68,6 +68,9 @@ pub struct VolumeOptions {
     pub xattr: bool,
     /// Let the kernel judge by POSIX ACLs.
     pub acl: bool,
+    /// The kernel knows SELinux labels. Where it does not, who asks a file for its label is told that there are none
+    /// here at all, and does not ask each (`ls -l` does).
+    pub labels: bool,
     /// Do copy_file_range ourselves: worth a request only where the backing shares extents or the
     /// data passes us anyway.
     pub copy_file_range: bool,

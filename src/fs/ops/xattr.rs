@@ -9,6 +9,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 /// The largest value or list the kernel passes on (`XATTR_SIZE_MAX`).
 const XATTR_BYTES_MAX: usize = 64 * 1024;
+/// An SELinux label (`XATTR_NAME_SELINUX`).
+const LABEL: &CStr = c"security.selinux";
 
 impl Volume {
     /// Whether extended attributes are answered; `ENOSYS` makes the kernel stop asking.
@@ -23,10 +25,18 @@ impl Volume {
         let inode = self.inode(inode)?;
         if let Some(all) = self.absent_xattrs(&inode) {
             let found = all.iter().find(|(name, _)| name == attr.to_bytes());
-            let (_, value) = found.ok_or(Errno::NODATA)?;
+            let (_, value) = found.ok_or_else(|| self.none_of(attr))?;
             return read(size, |buffer| fill(buffer, value));
         }
-        read(size, |buffer| reached(&inode, |dir, name| sys::get_xattr(&dir, name, attr, buffer)))
+        let got = read(size, |buffer| reached(&inode, |dir, name| sys::get_xattr(&dir, name, attr, buffer)));
+        got.map_err(|e| {
+            if Errno::from_io_error(&e) == Some(Errno::NODATA) { self.none_of(attr).into() } else { e }
+        })
+    }
+
+    /// What is told where there is no such attribute.
+    fn none_of(&self, attr: &CStr) -> Errno {
+        if attr == LABEL && !self.options.labels { Errno::OPNOTSUPP } else { Errno::NODATA }
     }
 
     /// The names, each ended by a NUL; `size` 0 asks for their length only.

@@ -87,6 +87,7 @@ impl Mounting {
             passthrough: classic.is_none(),
             xattr: settings.xattr == Xattr::On,
             acl: settings.xattr == Xattr::On,
+            labels: knows_labels(),
             copy_file_range: classic.is_some() || backing.reflink,
             read_only,
         };
@@ -287,6 +288,12 @@ fn is_reachable(dir: &std::path::Path) -> bool {
         std::fs::metadata(above).map_or(true, |m| m.permissions().mode() & 0o011 != 0)
     };
     dir.ancestors().skip(1).all(passes)
+}
+
+/// Whether the kernel has SELinux: then, and only then, it knows the file system of that.
+fn knows_labels() -> bool {
+    let known = std::fs::read_to_string("/proc/filesystems");
+    known.is_ok_and(|known| known.lines().any(|line| line.ends_with("selinuxfs")))
 }
 
 /// The helper of the cut: this program again, without the FUSE device.

@@ -1,6 +1,7 @@
 //! What a start finds on the disk and in the remote becomes one tree: restored, kept, or both.
+mod judge;
 mod lazily;
-mod overlap;
+mod local;
 mod restored;
 mod under_way;
 
@@ -10,7 +11,6 @@ use super::store_check::StoreCheck;
 use super::within;
 use crate::config::{Layout, MountSettings, OnConflict, OnExisting, Restore, Scan};
 use crate::error::{Error, ErrorKind, Result};
-use crate::layer::{Entry, Kind};
 use crate::path::RelPath;
 use crate::remote::{Store, Tag};
 use crate::serve::startup::StatusPipe;
@@ -18,14 +18,14 @@ use crate::state::absent::{Absent, Source};
 use crate::state::commit::{Committer, Opening, Relation};
 use crate::state::dirty::{Extent, Marks};
 use crate::state::head::archive_key;
-use crate::state::identity::Identity;
 use crate::state::plan::{LookOptions, change_tick};
-use crate::state::record::{Base, Records, Restoring, is_linked};
-use crate::state::restore::{self, Existing, LayerSource, Lenders, Policy, Standing};
+use crate::state::record::{Base, Records, Restoring};
+use crate::state::restore::{self, Existing, LayerSource, Lenders, Policy};
 use crate::state::scan::scan;
 use crate::state::walindex;
 use crate::sync::Mutex;
-use overlap::Local;
+use judge::Judge;
+use local::Local;
 use restored::Restored;
 use std::collections::HashSet;
 use std::os::fd::AsFd;
@@ -278,62 +278,19 @@ impl Start<'_> {
         let keep_local = (self.settings.on_existing == OnExisting::Local || merges) && !empty;
         // What the directory keeps against the remote is not recorded as saved: the scan finds it.
         let ours: Arc<Mutex<HashSet<RelPath>>> = Arc::default();
-        let differs = ours.clone();
-        let root = locks.backing_fd()?;
         let version = opening.head.as_ref().map_or(1, |head| head.version);
         let on_begin = match begun {
             Some(_) => None,
             None => Some(self.beginning(locks, version, keep_local, local.map(|local| &local.marks))?),
         };
-        let then = begun.map(|begun| begun.local.clone());
-        // What broke off was never proven.
-        let newer = self.known_layers(opening);
-        let known = if begun.is_some() { usize::MAX } else { newer };
-        let (records, local) = (self.records.clone(), local.cloned());
-        let judge = move |path: &RelPath, entry: &Entry, ident: &Identity, layer: usize| {
-            let is_file = matches!(entry.kind, Kind::File { .. });
-            // Programs may be using it; only versions of before it was left out have one.
-            if is_file && walindex::is_at(root.as_fd(), path) {
-                return Standing::Stays;
-            }
-            let is_clean = if ident.file_type().is_dir() {
-                // What came into it since an earlier start broke off is not listed.
-                let may_go = then.is_none() || matches!(entry.kind, Kind::Directory);
-                may_go && local.as_ref().is_some_and(|local| !is_marked_within(&local.marks, path))
-            } else {
-                // Other names of a file lose it to what comes, which moves its change time: there the scan
-                // before has to do.
-                let untouched = local.as_ref().is_some_and(|local| !is_marked_within(&local.marks, path));
-                let unchanged = |record: &Identity| {
-                    let ctime = if untouched && is_linked(record) { record.ctime } else { ident.ctime };
-                    Identity { ctime, ..*ident }.unchanged_since(record)
-                };
-                records.get(path).is_ok_and(|record| record.as_ref().is_some_and(unchanged))
-            };
-            let looks_same = is_same(entry, ident);
-            // A clean record says that it is what our version had there. Size and time alone say nothing.
-            if looks_same && (!is_file || is_clean && layer >= known) {
-                return Standing::Stays;
-            }
-            // What differs and did not when the restore began may be what that had placed.
-            let since = then.as_ref().is_some_and(|then| !then.contains_key(path));
-            if is_clean || !keep_local || since {
-                return if is_clean { Standing::Saved } else { Standing::Unknown };
-            }
-            let record = records.get(path).ok().flatten();
-            // A directory is not changed by what was put into it.
-            let is_dir = matches!(entry.kind, Kind::Directory) && ident.file_type().is_dir();
-            if is_dir && record.is_some_and(|record| overlap::is_alike(&record, ident)) {
-                return Standing::Saved;
-            }
-            if let Some(local) = &local {
-                local.keeps(path, (entry, layer < newer), record.as_ref(), ident);
-            }
-            if is_file && ident.file_type().is_file() {
-                return Standing::Wins;
-            }
-            differs.lock().insert(path.clone());
-            Standing::Stays
+        let judge = Judge {
+            records: self.records.clone(),
+            root: locks.backing_fd()?,
+            local: local.cloned(),
+            then: begun.map(|begun| begun.local.clone()),
+            keeps: keep_local,
+            newer: self.known_layers(opening),
+            differs: ours.clone(),
         };
         let (aside, aside_path) = if empty { (None, None) } else { self.new_aside()? };
         // Of a database that another one takes the place of: whoever opens the new one must not share
@@ -342,7 +299,9 @@ impl Start<'_> {
         let (left_behind, root) = (stale.clone(), locks.backing_fd()?);
         let records = self.records.clone();
         let policy = Policy {
-            existing: Existing::Keep(Box::new(judge)),
+            existing: Existing::Keep(Box::new(move |path, entry, here, layer| {
+                judge.standing(path, entry, here, layer)
+            })),
             aside,
             lenient: self.settings.layout == Layout::Single,
             lenders: Arc::new(opening.head.as_ref().map(Lenders::of).unwrap_or_default()),
@@ -435,25 +394,6 @@ impl Start<'_> {
         if gone && self.aside.parent() == Some(&self.settings.dir) {
             restored::set_time_back(locks, &RelPath::root(), found);
         }
-    }
-}
-
-/// Whether what stands on the disk may be the entry: type, size, time and attributes of a file, which prove
-/// nothing of its content; type and attributes of a directory.
-fn is_same(entry: &Entry, ident: &Identity) -> bool {
-    use rustix::fs::FileType;
-    let file_type = ident.file_type();
-    let attributes =
-        ident.mode & 0o7777 == entry.meta.mode && ident.uid == entry.meta.uid && ident.gid == entry.meta.gid;
-    match &entry.kind {
-        Kind::File { size, .. } => {
-            file_type == FileType::RegularFile
-                && ident.size == *size
-                && ident.mtime == entry.meta.mtime
-                && attributes
-        }
-        Kind::Directory => file_type == FileType::Directory && attributes,
-        _ => false,
     }
 }
 

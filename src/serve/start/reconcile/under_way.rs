@@ -1,5 +1,5 @@
 //! A start that finds the directory half way to another version, because an earlier one broke off.
-use super::overlap::{Was, all_within};
+use super::local::{Was, all_within};
 use super::{Locks, Start};
 use crate::config::OnExisting;
 use crate::error::{Error, ErrorKind, Result};

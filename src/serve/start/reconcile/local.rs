@@ -11,6 +11,7 @@ use crate::state::record::Records;
 use crate::sync::Mutex;
 use std::collections::{BTreeMap, HashSet};
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What our version has of something that was removed here.
 #[derive(Debug)]
@@ -47,19 +48,19 @@ pub fn all_within(records: &Records, path: &RelPath) -> Result<BTreeMap<RelPath,
 }
 
 /// What differs from the records here, and whether a newer version has some of it otherwise as well: then that version is
-/// to be had as long as its tag is. Owner of its locks.
+/// to be had as long as its tag is. Owner of its lock.
 #[derive(Debug)]
 pub struct Local {
     /// What differs from the records.
     pub marks: Marks,
     /// What the version has otherwise and stays as it is.
     kept: Mutex<HashSet<RelPath>>,
-    overlaps: Mutex<bool>,
+    overlaps: AtomicBool,
 }
 
 impl Local {
     pub fn new(marks: Marks) -> Self {
-        Self { marks, kept: Mutex::default(), overlaps: Mutex::new(false) }
+        Self { marks, kept: Mutex::default(), overlaps: AtomicBool::new(false) }
     }
 
     /// Something stays as it is here. `entry`: what the version says of it; `is_newer`: and those before it did not, as
@@ -73,7 +74,7 @@ impl Local {
     ) {
         self.kept.lock().insert(path.clone());
         if is_newer && is_overlap(entry, record, here) {
-            *self.overlaps.lock() = true;
+            self.overlaps.store(true, Ordering::Relaxed);
         }
     }
 
@@ -102,13 +103,13 @@ impl Local {
             let (here, was) = (backing.stat(path).ok().flatten(), records.get(path)?);
             overlaps = here.zip(was).is_some_and(|(here, was)| !is_alike(&here, &was));
         }
-        *self.overlaps.lock() |= overlaps;
+        self.overlaps.fetch_or(overlaps, Ordering::Relaxed);
         Ok(())
     }
 
     /// Whether both changed something.
     pub fn overlaps(&self) -> bool {
-        *self.overlaps.lock()
+        self.overlaps.load(Ordering::Relaxed)
     }
 }
 

@@ -1,4 +1,6 @@
 //! [`Run`]: one restore, on its blocking thread.
+mod partial;
+
 use super::existing::{Ground, There, Weighed};
 use super::fetch::{AHEAD_MAX, Fetched, Source};
 use super::lenders::Want;
@@ -6,11 +8,12 @@ use super::logs::Logs;
 use super::passing::Passing;
 use super::seen::{Seen, Verdict};
 use super::{Counters, Existing, LayerSource, Policy, RestoreError, Restored, RestoredPath, Standing};
-use crate::layer::extract::{Extractor, NewFile, Note, Placed};
-use crate::layer::{Dictionary, Entry, Kind, LayerError, LayerReader, Metadata, Part, References, Tap};
+use crate::layer::extract::{Extractor, Note, Placed};
+use crate::layer::{Dictionary, Entry, Kind, LayerError, LayerReader, Tap};
 use crate::path::RelPath;
 use crate::state::head::layer_id;
 use crate::state::identity::Identity;
+use partial::Partial;
 use rustix::fs::Stat;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
@@ -19,7 +22,6 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use uuid::Uuid;
 
 /// The most layers whose bytes are under way: as many as a chain has by default, since most of them are small and each is
 /// a wait for the store.
@@ -30,8 +32,6 @@ const BYTES_AHEAD: u64 = 4 * AHEAD_MAX as u64;
 const BATCH_MAX: usize = 1024;
 /// What stands by then is handed over before a file comes that has so many bytes.
 const LARGE_BYTES: u64 = 8 << 20;
-/// The most files that are completed at once: each has a descriptor.
-const PARTIAL_AT_ONCE: usize = 128;
 /// The most files that wait for older layers, to get their parts while these go by: each has two descriptors then.
 const TAPPED_AT_ONCE: usize = 128;
 
@@ -52,17 +52,6 @@ pub(super) struct Run {
     passing: Passing,
     /// Why a layer could not be gone on with, if that lies elsewhere.
     failure: Option<RestoreError>,
-}
-
-/// A file without the parts that other layers have. It has no name before it has them: whatever ends the restore, nobody
-/// finds it as if it were whole.
-struct Partial {
-    path: RelPath,
-    meta: Metadata,
-    refs: References,
-    new: NewFile,
-    /// The layers whose parts it has got.
-    got: Vec<Uuid>,
 }
 
 impl Run {
@@ -172,29 +161,6 @@ impl Run {
         Ok(reader?.with_dictionary(dictionary))
     }
 
-    /// What files of newer layers want of one that is about to go by: what is read for its entries need not be read
-    /// again for them.
-    fn tap(&mut self, layer: &LayerSource) -> Result<Tap, LayerError> {
-        self.tapped = self.partial.len();
-        let Some(id) = layer_id(&layer.key) else { return Ok(Tap::default()) };
-        let wanting = self.partial.iter_mut().filter(|partial| partial.refs.iter().any(|r| r.layer == id));
-        let mut parts = Vec::new();
-        for partial in wanting {
-            let cloned = partial.new.file.try_clone();
-            let file =
-                Arc::new(cloned.map_err(|e| LayerError::io(format!("cannot open: {}", partial.path), e))?);
-            let wants = Want::all(0, &partial.refs).filter(|want| want.layer == id);
-            parts.extend(wants.map(|Want { from, length, at, .. }| Part {
-                from,
-                length,
-                at,
-                file: file.clone(),
-            }));
-            partial.got.push(id);
-        }
-        Ok(Tap::new(parts))
-    }
-
     fn layer(
         &mut self,
         index: usize,
@@ -293,88 +259,6 @@ impl Run {
             self.logs.placed(&mut self.extractor, &entry.path)?;
         }
         self.put(entry, reader)
-    }
-
-    /// There is room for an entry. A file that other layers have parts of waits for these.
-    fn put<R: io::Read + Send>(
-        &mut self,
-        entry: &Entry,
-        reader: &mut LayerReader<R>,
-    ) -> Result<(), LayerError> {
-        let Kind::File { refs, .. } = &entry.kind else { return self.extractor.place(entry, reader) };
-        if refs.is_empty() {
-            return self.extractor.place(entry, reader);
-        }
-        if self.partial.len() >= self.tapped + PARTIAL_AT_ONCE {
-            self.complete_new()?;
-        }
-        let new = self.extractor.begin_file(&entry.path, reader)?;
-        let (path, meta, refs) = (entry.path.clone(), entry.meta.clone(), refs.clone());
-        self.partial.push(Partial { path, meta, refs, new, got: Vec::new() });
-        Ok(())
-    }
-
-    /// The same archive has another entry for the path.
-    fn drop_partial(&mut self, path: &RelPath) {
-        let same = |partial: &Partial| partial.path == *path;
-        if let Some(number) = self.partial.iter().skip(self.tapped).position(same) {
-            let Partial { path, new, .. } = self.partial.remove(self.tapped + number);
-            self.extractor.abandon_file(&path, &new);
-        }
-    }
-
-    /// A file that is to get another name must have its first one. Both are of this layer.
-    fn complete_target(&mut self, target: &RelPath) -> Result<(), LayerError> {
-        let waits = self.partial.iter().skip(self.tapped).any(|partial| partial.path == *target);
-        if waits { self.complete_new() } else { Ok(()) }
-    }
-
-    /// Completes what has come since this layer began. What it gives others they have only when it has gone by.
-    fn complete_new(&mut self) -> Result<(), LayerError> {
-        self.complete(self.tapped).map_err(|failure| {
-            self.failure = Some(failure);
-            LayerError::io("parts of files", io::ErrorKind::Other)
-        })
-    }
-
-    /// Gives all files but the first `kept` of those that wait the parts that stand in other layers and did not go by
-    /// after them, and then their attributes and names.
-    fn complete(&mut self, kept: usize) -> Result<(), RestoreError> {
-        let partial = self.partial.split_off(kept.min(self.partial.len()));
-        for (number, group) in partial.chunks(PARTIAL_AT_ONCE).enumerate() {
-            if let Err(e) = self.fill(group) {
-                for Partial { path, new, .. } in &partial[number * PARTIAL_AT_ONCE..] {
-                    self.extractor.abandon_file(path, new);
-                }
-                return Err(e);
-            }
-            let placed = self.extractor.take_placed();
-            self.hand_over(placed, 0);
-        }
-        Ok(())
-    }
-
-    fn fill(&mut self, group: &[Partial]) -> Result<(), RestoreError> {
-        let wants = group.iter().enumerate().flat_map(|(n, partial)| {
-            Want::all(n, &partial.refs).filter(|want| !partial.got.contains(&want.layer))
-        });
-        let stop = &self.counters.stop;
-        self.policy.lenders.read(&self.source, wants, |want, bytes| {
-            if stop.load(Ordering::Relaxed) {
-                return Err(LayerError::io("restore was stopped", io::ErrorKind::Interrupted));
-            }
-            let Partial { path, new, .. } = &group[want.file];
-            let written = new.file.write_all_at(bytes, want.at);
-            written.map_err(|e| LayerError::io(format!("cannot write: {path}"), e))
-        })?;
-        for Partial { path, meta, refs, new, .. } in group {
-            let seen = self.passing.completed(&new.file, refs);
-            let failed = |e| LayerError::io(format!("cannot read: {path}"), e);
-            seen.map_err(|e| RestoreError::Finish { source: failed(e) })?;
-            let named = self.extractor.name_file(path, new, meta);
-            named.map_err(|source| RestoreError::Finish { source })?;
-        }
-        Ok(())
     }
 
     /// A local file that may be the entry: what arrives decides.

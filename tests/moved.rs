@@ -414,3 +414,38 @@ fn a_directory_is_renamed_back_and_forth_while_versions_are_made() {
     lab.elsewhere();
     before.assert_same(&Tree::take(&lab.dir(), TIMELESS), "elsewhere");
 }
+
+/// What is absent comes to a directory that left the tree with one above it: it stays with that.
+#[test]
+fn what_came_to_a_directory_below_one_that_was_moved_stays_with_it() {
+    let work = |dir: &Path| {
+        let path = |name: &str| dir.join(name);
+        let list = |name: &str| fs::read_dir(path(name)).unwrap().count();
+        assert_eq!((list("empty"), list("empty/within"), list("empty/within/it")), (1, 1, 0));
+        fs::rename(path("empty"), path("elsewhere")).unwrap(); // nothing absent is in it
+        fs::hard_link(path("a"), path("elsewhere/within/it/b")).unwrap();
+        fs::rename(path("c"), path("elsewhere/within/it/d")).unwrap();
+        assert_eq!((list("elsewhere/within"), list("elsewhere/within/it")), (1, 2));
+        assert!(fs::remove_dir(path("elsewhere/within/it")).is_err(), "it is not empty");
+        fs::rename(path("elsewhere/within/it"), path("out")).unwrap();
+        assert_eq!((list("elsewhere/within"), list("out")), (0, 2));
+        fs::create_dir(path("over")).unwrap();
+        assert!(fs::rename(path("over"), path("out")).is_err(), "over one that is not empty");
+    };
+    let populate = |dir: &Path| {
+        fs::create_dir_all(dir.join("empty/within/it")).unwrap();
+        fs::write(dir.join("a"), "first\n").unwrap();
+        fs::write(dir.join("c"), "second\n").unwrap();
+    };
+    for mode in BOTH {
+        let expected = Tree::made_by(populate, work);
+        let mut lab = Lab::arrived(Setup::mode(mode).with(&["--no-prefetch"]), populate).0;
+        work(&lab.dir());
+        assert_eq!(lab.absent_files(), 2, "{mode:?}: it was brought");
+        let version = lab.flush();
+        expected.assert_same(&Tree::take(&lab.checkout(&version), TIMELESS), "the version");
+        expected.assert_same(&Tree::take(&lab.dir(), TIMELESS), "the tree");
+        lab.elsewhere();
+        expected.assert_same(&Tree::take(&lab.dir(), TIMELESS), "the tree elsewhere");
+    }
+}

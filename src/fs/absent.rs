@@ -214,13 +214,12 @@ impl Volume {
         Ok(())
     }
 
-    /// The node of a directory on the disk: that of its name, or the one that it was moved away from.
+    /// The node of a directory on the disk: the one that it was moved away from, or got since then, or that of its name,
+    /// if the way there leads to it: what left the tree with a directory above it has lost that, and may have got another.
     fn directory_at(&self, in_tree: Option<(&Arc<Absent>, Node)>, attr: &Attr) -> Option<Node> {
         let absent = self.absent.as_ref()?;
-        let here = in_tree.map(|(_, node)| node).filter(|node| !absent.is_absent(*node));
-        here.or_else(|| {
-            absent.moved_at(attr.key.ino).filter(|_| attr.key.dev == self.inodes.root().key().dev)
-        })
+        let moved = absent.moved_at(attr.key.ino).filter(|_| attr.key.dev == self.inodes.root().key().dev);
+        moved.or_else(|| in_tree.map(|(_, node)| node).filter(|node| absent.leads_to(*node)))
     }
 
     fn directory_node(&self, parent: &Inode, name: &CStr) -> Option<(&Arc<Absent>, Node)> {

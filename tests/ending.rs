@@ -3,7 +3,7 @@
 
 mod harness;
 
-use harness::{Lab, Setup, is_root, skip};
+use harness::{LIMIT, Lab, Setup, Subject, eventually, is_root, skip, wait_for};
 use std::fs;
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -51,6 +51,28 @@ fn a_copy_in_another_namespace_holds_nothing_up() {
     other.wait().unwrap();
     assert!(unmounted.ok(), "{}", unmounted.said());
     assert_eq!(fs::read(lab.restored(None).join("file")).unwrap(), b"x");
+}
+
+/// SEMANTICS, Outage: "a moment in which the disk of the state directory is full ends nothing". That disk has the log as
+/// well, of which no line can be written then.
+#[test]
+fn a_log_that_cannot_be_written_ends_nothing() {
+    let mut lab = Lab::new(Setup::default());
+    lab.unmount();
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut command = lab.mount_command(&lab.place(), &lab.state());
+    command.arg("--foreground").env("ICECACHE_LOG", "debug").stderr(full);
+    let mut daemon = command.spawn().unwrap();
+    eventually("the mount", LIMIT, || lab.mounted().then_some(()));
+    fs::write(lab.place().join("file"), b"x").unwrap();
+    let version = lab.flush();
+    fs::write(lab.place().join("file"), b"y").unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_child(&daemon), rustix::process::Signal::TERM)
+        .unwrap();
+    assert_eq!(wait_for(&mut daemon, LIMIT), Some(0), "it hears of its end, and has nothing to complain of");
+    assert!(!lab.mounted());
+    assert_eq!(fs::read(lab.restored(Some(&version)).join("file")).unwrap(), b"x");
+    assert_eq!(fs::read(lab.restored(None).join("file")).unwrap(), b"y");
 }
 
 /// A program that asks for a terminal at each open (Python does) leaves no line in the log.

@@ -160,7 +160,8 @@ fn without_empty(command: clap::Command) -> clap::Command {
     command.mut_subcommands(without_empty)
 }
 
-/// Has what the library tells written to stderr, from this level on unless `ICECACHE_LOG` says otherwise.
+/// Has what the library tells written to stderr, from this level on unless `ICECACHE_LOG` says otherwise. A line that
+/// cannot be written, for the disk of the log is full, is lost: to tell of that on stderr would end the thread.
 fn log_to_stderr(default: &str) {
     let filter =
         tracing_subscriber::EnvFilter::try_from_env("ICECACHE_LOG").unwrap_or_else(|_| default.into());
@@ -169,6 +170,7 @@ fn log_to_stderr(default: &str) {
         .with_env_filter(filter)
         .with_ansi(false)
         .with_writer(std::io::stderr)
+        .log_internal_errors(false)
         .try_init();
 }
 

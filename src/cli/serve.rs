@@ -50,7 +50,7 @@ const ENDING: Duration = Duration::from_secs(2);
 
 impl Serve {
     pub fn run(self, context: &Context) -> Result<Exit> {
-        log();
+        super::log_to_stderr("warn");
         let origin = match &self.origin {
             Some(url) => Some(origin_settings(url, &self.s3, context)?),
             None => None,
@@ -113,14 +113,4 @@ fn token(path: &Path) -> Result<Token> {
         "" => Err(Error::new(ErrorKind::Invalid, format!("there is no token in {}", path.display()))),
         token => Ok(Token::new(token)),
     }
-}
-
-fn log() {
-    let filter =
-        tracing_subscriber::EnvFilter::try_from_env("ICECACHE_LOG").unwrap_or_else(|_| "warn".into());
-    let _set_already = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(false)
-        .with_writer(std::io::stderr)
-        .try_init();
 }

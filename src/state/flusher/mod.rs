@@ -14,7 +14,7 @@ use patience::Patience;
 use pruner::Pruner;
 pub use status::{Done, Failed, FlushStatus, Unsaved};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::layer::PackOptions;
 use crate::path::RelPath;
 use crate::state::absent::{Gathering, Hydrator};
@@ -30,6 +30,7 @@ use crate::state::schedule::Schedule;
 use crate::state::walindex;
 use crate::sync::Mutex;
 use std::collections::{BTreeMap, HashSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -263,7 +264,10 @@ impl Flusher {
         if !asked.is_empty() && self.committer.version() == 0 {
             self.live.dirty().mark(RelPath::root(), Extent::Entry); // who asks for a version gets one
         }
-        let result = self.attempt(asked.is_empty());
+        let result = caught(|| self.attempt(asked.is_empty())).unwrap_or_else(|| {
+            self.live.dirty().mark(RelPath::root(), Extent::Subtree); // what it was about is not known any more
+            Err(Error::new(ErrorKind::Io, "saving failed by a fault of this program; its log says where"))
+        });
         {
             let mut status = self.status.lock();
             match &result {
@@ -378,5 +382,22 @@ impl Flusher {
     /// What is committed to.
     pub fn committer(&self) -> &Arc<Committer> {
         &self.committer
+    }
+}
+
+/// What `attempt` returns. A fault of ours (a panic) ends that attempt, and not the thread that makes the next.
+fn caught<T>(attempt: impl FnOnce() -> T) -> Option<T> {
+    std::panic::catch_unwind(AssertUnwindSafe(attempt)).ok()
+}
+
+#[cfg(test)]
+#[allow(clippy::panic)] // that is what it is about
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_ends_an_attempt_and_not_its_thread() {
+        assert_eq!(caught(|| 1), Some(1));
+        assert_eq!(caught(|| -> u8 { panic!("a fault") }), None);
     }
 }

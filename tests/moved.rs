@@ -201,6 +201,37 @@ fn a_killed_daemon_finds_again_what_was_moved() {
     }
 }
 
+/// Killed between a rename and the word about it: what stands at that place now is what was moved there, not what was
+/// moved away.
+#[test]
+fn a_daemon_killed_in_a_rename_takes_no_directory_for_another() {
+    let populate = |dir: &Path| {
+        fs::create_dir_all(dir.join("top/deep")).unwrap();
+        fs::create_dir(dir.join("place")).unwrap();
+        fs::write(dir.join("top/deep/file"), "content\n").unwrap();
+    };
+    let work = |dir: &Path| {
+        assert_eq!(fs::read_dir(dir.join("place")).unwrap().count(), 0);
+        fs::rename(dir.join("top"), dir.join("first")).unwrap();
+        fs::rename(dir.join("place"), dir.join("gone")).unwrap();
+        fs::rename(dir.join("first"), dir.join("place")).unwrap();
+    };
+    let expected = Tree::made_by(populate, work);
+    let mut lab = Lab::arrived(Setup::default().with(&["--no-prefetch"]), populate).0;
+    work(&lab.dir());
+    lab.kill();
+    detach(&lab.place());
+    // The last record, of 16 bytes, says that the empty directory has left its place.
+    let log = fs::OpenOptions::new().write(true).open(lab.state().join("absent/log")).unwrap();
+    log.set_len(log.metadata().unwrap().len() - 16).unwrap();
+    lab.mount();
+    let version = lab.flush();
+    expected.assert_same(&Tree::take(&lab.checkout(&version), TIMELESS), "the version");
+    expected.assert_same(&Tree::take(&lab.dir(), TIMELESS), "the tree");
+    lab.elsewhere();
+    expected.assert_same(&Tree::take(&lab.dir(), TIMELESS), "the tree elsewhere");
+}
+
 /// SEMANTICS, Outage: "While the store fails the flush is tried again".
 #[test]
 fn without_the_store_it_moves_and_is_saved_later() {

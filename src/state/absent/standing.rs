@@ -81,14 +81,21 @@ impl Absent {
         for name in path.components() {
             at = at.join(name);
             let here = node;
-            node = here.and_then(|dir| self.child(dir, name)).or_else(|| {
+            let child = here.and_then(|dir| self.child(dir, name));
+            if child.is_some_and(|child| self.is_absent(child) || self.moved.is_empty()) {
+                node = child;
+                continue;
+            }
+            // What was moved there is that, whatever stood there before.
+            let stands = || {
                 let root = self.ground.dirs.lock().get(&RelPath::root(), false).ok()?;
                 let stat = rustix::fs::statat(root, at.to_cstring(), AtFlags::SYMLINK_NOFOLLOW).ok()?;
                 // Of a file that is here nobody knows whether it is that of its name.
                 let same =
                     || here.and_then(|dir| self.tree.child(dir, name)).filter(|node| self.stands(*node));
-                self.moved_at(stat.st_ino).or_else(same)
-            });
+                self.moved_at(stat.st_ino).or(child).or_else(same)
+            };
+            node = stands().or(child);
         }
         node
     }

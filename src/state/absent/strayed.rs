@@ -89,7 +89,7 @@ impl Absent {
         mut stack: Vec<(Node, RelPath)>,
         strayed: &mut Strayed,
     ) -> io::Result<HashMap<Node, (RelPath, Identity)>> {
-        let mut away = HashMap::new();
+        let (mut away, homes) = (HashMap::new(), self.home_inodes());
         while let Some((node, at)) = stack.pop() {
             let Ok(dir) = self.dir_of(node) else { continue };
             let is_here = |child: &Node| {
@@ -101,11 +101,16 @@ impl Absent {
                 let stat = rustix::fs::statat(&dir, self.tree.name(child), AtFlags::SYMLINK_NOFOLLOW);
                 let there =
                     stat.ok().map(|stat| Identity::from(&stat)).filter(|now| now.file_type().is_dir());
+                // Where one that was moved stands now there is no other.
+                let there = there.filter(|now| homes.get(&now.ino).is_none_or(|home| *home == child));
                 match (record, there) {
                     (Some(record), Some(now)) if record.ino == now.ino => stack.push((child, path)),
                     // Nobody knows what stood there; what does now may as well be it.
                     (None, Some(_)) => stack.push((child, path)),
-                    _ if !self.has_absent_within(child) => {}
+                    // An earlier daemon was killed before it could say so.
+                    _ if !self.has_absent_within(child) => {
+                        self.note(&mut self.turn.lock(), Fate::Removed, &[child])?;
+                    }
                     (Some(record), _) => drop(away.insert(child, (path, record))),
                     (None, None) => strayed.lost.push((path, self.files_within(child).len())),
                 }

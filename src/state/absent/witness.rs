@@ -123,6 +123,7 @@ impl Absent {
         let was = known.map(|known| trail.follow(known));
         let as_made = || self.tree.directory_meta(node).map(|meta| meta.mtime);
         if was.is_some_and(|was| trail.was_touched(was))
+            && record.is_none_or(|record| record.ino == now.ino)
             && let Some(mtime) = record.map(|record| record.mtime).or_else(as_made)
         {
             // Names were coming to it: its times are still to be set back.

@@ -7,7 +7,7 @@ mod harness;
 mod support;
 
 use cloud::Cloud;
-use harness::{Dice, Finished, KEPT, LIMIT, Lab, Setup, Tree, is_root, run, skip, slice};
+use harness::{Dice, Finished, KEPT, LIMIT, Lab, Layers, Overlay, Setup, Tree, is_root, run, skip, slice};
 use icecache::config::{ConfigFile, Environment, Merged, MountSettings};
 use icecache::serve::directory::{Claim, Saved, Session, Stray};
 use icecache::serve::startup::StatusPipe;
@@ -380,8 +380,30 @@ fn edit(dice: &mut Dice, one: &Path, other: &Path) {
 /// FUNCTIONS, Directory: "Stores through a mapping that outlives a save".
 #[test]
 fn stores_through_a_mapping_are_not_missed() {
-    use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+    stores_are_not_missed(&Lab::prepare(Setup::default()));
+}
+
+/// The same in a container, whose pages are those of another layer's file; and a start changes nothing there.
+#[test]
+fn in_an_overlayfs_stores_are_not_missed_and_starts_change_nothing() {
+    if !is_root() {
+        return skip("overlayfs", "only root mounts an overlayfs");
+    }
     let lab = Lab::prepare(Setup::default());
+    let Some(overlay) = Overlay::over(&lab, Layers::Together, |image| {
+        fs::write(image.join("of the image"), b"x").unwrap();
+    }) else {
+        return skip("overlayfs", "no overlayfs can be mounted here");
+    };
+    stores_are_not_missed(&lab);
+    let before = exec(&lab, &[], "true").must("exec").stderr;
+    let again = exec(&lab, &[], "true").must("exec").stderr;
+    assert_eq!(before.lines().last(), again.lines().last(), "nothing changed, and there is another version");
+    drop(overlay);
+}
+
+fn stores_are_not_missed(lab: &Lab) {
+    use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
     let path = lab.place().join("mapped");
     fs::write(&path, [0; 8192]).unwrap();
     let file = File::options().read(true).write(true).open(&path).unwrap();
@@ -390,7 +412,7 @@ fn stores_through_a_mapping_are_not_missed() {
         mmap(std::ptr::null_mut(), 8192, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &file, 0)
     };
     let at = at.unwrap();
-    let session = session(&lab);
+    let session = session(lab);
     for byte in 1..20_u8 {
         // SAFETY: within the mapping, which nobody else uses.
         unsafe { at.cast::<u8>().add(usize::from(byte) * 100).write_volatile(byte) };

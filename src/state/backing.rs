@@ -250,3 +250,11 @@ fn gone_is_none<T>(result: rustix::io::Result<T>) -> io::Result<Option<T>> {
         Err(e) => Err(e.into()),
     }
 }
+
+/// Whether a file or directory is of an overlayfs: those of an image change their numbers with their first change, and pages
+/// are those of a file of another layer.
+pub fn is_overlayfs(file: impl AsFd) -> bool {
+    /// `OVERLAYFS_SUPER_MAGIC` of linux/magic.h.
+    const MAGIC: rustix::fs::FsWord = 0x794c_7630;
+    rustix::fs::fstatfs(file).is_ok_and(|found| found.f_type == MAGIC)
+}

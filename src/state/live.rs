@@ -39,6 +39,10 @@ pub trait Live: Send + Sync {
     fn writers_are_rare(&self) -> bool {
         false
     }
+    /// Whether all [`writers`](Self::writers) are files that somebody has mapped; else the mappings tell which are.
+    fn writers_are_mapped(&self) -> bool {
+        false
+    }
     /// The helper of the cut is gone: its process number may become anybody's.
     fn without_helper(&self);
     /// Closes the gate: no operation that changes the tree runs until [`open`](Self::open). `false`

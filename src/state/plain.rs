@@ -121,6 +121,11 @@ impl Live for Plain {
         true
     }
 
+    /// They are found by their paths: some file systems show another device in a mapping than stat does.
+    fn writers_are_mapped(&self) -> bool {
+        true
+    }
+
     fn without_helper(&self) {}
 
     fn close(&self, _: Instant) -> bool {

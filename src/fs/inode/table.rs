@@ -5,15 +5,13 @@ use super::known::Known;
 use super::{ABSENT_BASE, ABSENT_DEV, Directory, Inode, ROOT_ID, absent_id};
 use crate::fs::attr::{Attr, FileKey};
 use crate::path::RelPath;
+use crate::state::backing::is_overlayfs;
 use crate::sync::{Mutex, RwLock};
 use rustix::io::Errno;
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-
-/// `OVERLAYFS_SUPER_MAGIC` of linux/magic.h.
-const OVERLAYFS_SUPER_MAGIC: rustix::fs::FsWord = 0x794c_7630;
 
 /// Every inode the kernel knows. Owner of its lock.
 #[derive(Debug)]
@@ -41,7 +39,7 @@ impl InodeTable {
         let inode = Arc::new(Inode::new(ROOT_ID, &attr, true, Some(directory), 1));
         let mut known = Known::new();
         known.put(&inode);
-        let keeps_births = rustix::fs::fstatfs(&root_dir)?.f_type != OVERLAYFS_SUPER_MAGIC;
+        let keeps_births = !is_overlayfs(&root_dir);
         let (known, foreign) = (RwLock::new(known), Mutex::default());
         Ok(Self { root: inode, root_dir, root_mount: attr.mount, descriptors, keeps_births, known, foreign })
     }

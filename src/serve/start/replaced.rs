@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::path::RelPath;
 use crate::serve::startup::StatusPipe;
 use crate::state::absent::Source;
+use crate::state::backing::is_overlayfs;
 use crate::state::identity::Identity;
 use crate::state::record::{Place, Records};
 use rustix::fs::{AtFlags, Mode};
@@ -24,7 +25,7 @@ pub(super) fn forget_another(
     locks: &Locks,
     status: &StatusPipe,
 ) -> Result<()> {
-    copied_up(locks);
+    copied_up(records, locks);
     let place =
         Place::of(locks.backing()).map_err(|e| Error::io("cannot look at the directory", e.into()))?;
     let knows = records.meta().base.is_some() || records.restoring()?.is_some();
@@ -40,17 +41,21 @@ pub(super) fn forget_another(
 }
 
 /// A directory of an image is another one from the first change on that a container makes to it: the file system copies
-/// it. That is to be before its place is noted.
-fn copied_up(locks: &Locks) {
-    const OVERLAYFS: u32 = 0x794c_7630; // <linux/magic.h>
+/// it. That is to be before its place is noted; and what has not changed but for that is no change.
+fn copied_up(records: &Records, locks: &Locks) {
     let dir = locks.backing();
-    if let Ok(found) = rustix::fs::fstatfs(dir)
-        && found.f_type as u32 == OVERLAYFS
+    if is_overlayfs(dir)
         && let Ok(stat) = rustix::fs::fstat(dir)
     {
         // Where it is not ours to change nobody changes it either.
         let _no_change =
             rustix::fs::chmodat(dir, c".", Mode::from_raw_mode(stat.st_mode & 0o7777), AtFlags::empty());
+        if let Ok(after) = rustix::fs::fstat(dir)
+            && let Err(error) =
+                records.touched(&RelPath::root(), &Identity::from(&stat), &Identity::from(&after))
+        {
+            tracing::debug!(%error, "the directory will look as if it was changed here");
+        }
     }
 }
 

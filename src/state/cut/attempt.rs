@@ -77,6 +77,15 @@ impl Progress<'_> {
 }
 
 impl Cutter {
+    /// The inode numbers of those writers that somebody has mapped.
+    pub(super) fn mapped(&self, writers: &[Writer]) -> HashSet<u64> {
+        match writers {
+            [] => HashSet::new(),
+            all if self.live.writers_are_mapped() => all.iter().map(|writer| writer.id.1).collect(),
+            some => mapped_writers(self.options.mount_dev, some),
+        }
+    }
+
     pub(super) fn attempt(
         &self,
         records: &Records,
@@ -84,10 +93,7 @@ impl Cutter {
         number: u32,
     ) -> Result<Timestamp, Attempt> {
         let writers = self.writers_ahead(records, number);
-        let mapped = match &writers[..] {
-            [] => HashSet::new(),
-            some => mapped_writers(self.options.mount_dev, some),
-        };
+        let mapped = self.mapped(&writers);
         self.copy_ahead(records, progress, &writers)?;
         let mut helper = Helper::new(self.barrier.lock());
         // Nobody stands still yet, and with many files on a busy machine this takes its time.
@@ -114,12 +120,8 @@ impl Cutter {
         let pause = began.elapsed();
         helper.finish();
         if result.is_ok() {
-            let doubtful = progress.copies.note_mapped_since(
-                &mut progress.plan,
-                &mapped,
-                self.options.mount_dev,
-                &writers,
-            );
+            let doubtful =
+                progress.copies.note_mapped_since(&mut progress.plan, &mapped, || self.mapped(&writers));
             let mut stats = self.stats.lock();
             stats.fuzzy += doubtful as u64;
             stats.last_pause_us = pause.as_micros() as u64;

@@ -1,9 +1,8 @@
 //! [`Copies`]: files that are being written, copied.
 use crate::path::RelPath;
-use crate::state::backing::reach;
+use crate::state::backing::{is_overlayfs, reach};
 use crate::state::identity::{FileId, Identity};
 use crate::state::live::Writer;
-use crate::state::mapped::mapped_writers;
 use crate::state::plan::{Captured, Change, Plan};
 use crate::state::staging::Staging;
 use rustix::fs::{Mode, OFlags};
@@ -102,13 +101,12 @@ impl<'a> Copies<'a> {
         &self,
         plan: &mut Plan,
         before: &HashSet<u64>,
-        mount_dev: u64,
-        writers: &[Writer],
+        mapped: impl FnOnce() -> HashSet<u64>,
     ) -> usize {
         if self.by_id.is_empty() {
             return 0;
         }
-        let now = mapped_writers(mount_dev, writers);
+        let now = mapped();
         let is_new =
             |c: &Captured| c.has_content() && now.contains(&c.ident.ino) && !before.contains(&c.ident.ino);
         let paths: Vec<RelPath> =
@@ -161,4 +159,8 @@ pub(super) fn write_back(file: &File) {
     // SAFETY: takes integers only; the descriptor is borrowed for the call. A failure means that
     // the file system cannot, and then the file is found changed at the next look.
     let _done = unsafe { libc::sync_file_range(file.as_fd().as_raw_fd(), 0, 0, all) };
+    // The pages are those of a file of another layer, which only a sync of all of it reaches.
+    if is_overlayfs(file) {
+        let _done = rustix::fs::fdatasync(file);
+    }
 }

@@ -5,7 +5,6 @@ use crate::path::RelPath;
 use crate::state::backing::Backing;
 use crate::state::identity::{FileId, Identity};
 use crate::state::live::Writer;
-use crate::state::mapped::mapped_writers;
 use crate::state::record::Records;
 use crate::sync::Mutex;
 use std::collections::{HashMap, HashSet};
@@ -63,7 +62,7 @@ impl Cutter {
             return Observed::default();
         }
         let open = writers.len();
-        let mapped = if deep { mapped_writers(self.options.mount_dev, &writers) } else { HashSet::new() };
+        let mapped = if deep { self.mapped(&writers) } else { HashSet::new() };
         let changes = records.changes();
         let before = std::mem::take(&mut *self.told.same.lock());
         let mut now = HashMap::with_capacity(open);

@@ -16,10 +16,11 @@ use rustix::process::Signal;
 use sandbox::{Frozen, Refusals, Sandbox};
 use serde_json::{Value, json};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
-use support::s3server::Fault;
+use support::s3server::{ACCESS_KEY, Fault, SECRET_KEY};
 
 fn add() -> Value {
     json!({ "op": "add" })
@@ -366,6 +367,39 @@ fn a_state_that_cannot_be_read_is_not_overwritten() {
     cloud.server.control().clear_hook();
     assert_eq!(sandbox.invoke(&add()).json()["errorType"], "Icecache.NotSaved", "it is another state");
     assert_eq!(saved(&lab), 1);
+    process.kill();
+}
+
+/// A program that is asked for credentials is a child of ours, and none of the command's: whoever asked waits for it.
+#[test]
+fn credentials_that_a_program_gives_are_renewed_while_the_runtime_runs() {
+    let cloud = Cloud::prepare();
+    let root = cloud.lab.root();
+    let (helper, config) = (root.join("helper"), root.join("config"));
+    // Over already, so that each request asks anew.
+    let text = format!(
+        "#!/bin/sh\necho asked >> '{}/asked'\necho '{{\"Version\":1,\"AccessKeyId\":\"{ACCESS_KEY}\",\"SecretAccessKey\":\"{SECRET_KEY}\",\
+         \"Expiration\":\"2020-01-01T00:00:00Z\"}}'\n",
+        root.display()
+    );
+    fs::write(&helper, text).unwrap();
+    fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).unwrap();
+    let profile = format!("[default]\nregion=us-east-1\ncredential_process={}\n", helper.display());
+    fs::write(&config, profile).unwrap();
+    let variables = [
+        ("AWS_ACCESS_KEY_ID", ""),
+        ("AWS_SECRET_ACCESS_KEY", ""),
+        ("AWS_CONFIG_FILE", config.to_str().unwrap()),
+    ];
+    let sandbox = Sandbox::new(Refusals::default());
+    let process = wrapped(&cloud.lab, &sandbox, &plain(), &variables);
+    assert!(!sandbox.invoke(&json!({ "op": "ping" })).failed);
+    let asked = || fs::read_to_string(root.join("asked")).unwrap().lines().count();
+    let at_first = asked();
+    for n in 1..=20 {
+        assert_eq!(sandbox.invoke(&add()).count(), n);
+    }
+    assert!(asked() >= at_first + 20, "nobody was asked: {} after {at_first}", asked());
     process.kill();
 }
 

@@ -170,10 +170,13 @@ impl Supervisor {
         let _gone = kill_process(pid, signal); // it is not reaped yet, so the number is still its own
     }
 
-    /// Takes note of every child that has ended; returns how the command did.
+    /// Takes note of every child of this thread that has ended; returns how the command did. That of another thread has
+    /// somebody who waits for it, such as a program that is asked for credentials. What is left behind, by the command or
+    /// by a thread that has ended, is given to the main thread, which is this one.
     fn reap(&self, command: Pid) -> Option<WaitStatus> {
+        let of_this_thread = WaitOptions::NOHANG | WaitOptions::from_bits_retain(libc::__WNOTHREAD as u32);
         let mut ended = None;
-        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+        while let Ok(Some((pid, status))) = rustix::process::wait(of_this_thread) {
             if pid == command {
                 ended = Some(status);
             }

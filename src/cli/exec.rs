@@ -7,6 +7,7 @@ mod function;
 
 use super::flags::{Flags, MountScope};
 use super::kept::{self, End, Kept, Unreadable};
+use super::mount::Orphan;
 use super::output::{safe, safe_os, safe_path};
 use super::{Context, Exit, locate, mount, offline};
 use crate::config::{MountSettings, OnConflict, RemoteSettings, text, words};
@@ -91,7 +92,12 @@ impl Exec {
         context: &Context,
     ) -> Result<Exit> {
         let function = Function::of(context)?;
-        let (settings, merged) = kept::settings(self.dir.as_deref(), &self.flags, context)?;
+        // A signal is heard meanwhile.
+        let mut waiting = |orphan: Orphan| {
+            let ended = supervisor.until_asked_to_end(move || orphan.wait(), || ())?;
+            ended.ok_or_else(signalled)
+        };
+        let (settings, merged) = kept::settings(self.dir.as_deref(), &self.flags, &mut waiting, context)?;
         if let Some(tag) = &self.tag {
             offline::check_tag(settings.layout, tag)?;
         }
@@ -128,7 +134,7 @@ impl Exec {
                 if locate::is_dead_mount(&settings.dir) {
                     locate::detach_dead_mount(&settings.dir)?;
                 }
-                return Err(Error::new(ErrorKind::Unavailable, "a signal ended the start"));
+                return Err(signalled());
             }
             Some(Ok(kept)) => kept,
             Some(Err((true, e))) if self.unreadable == Unreadable::Run => {
@@ -282,6 +288,10 @@ impl Exec {
         let choice = offline::Choice::of(Some(version.clone()));
         offline::tag(&remote, tag, Some(&choice)).map(drop)
     }
+}
+
+fn signalled() -> Error {
+    Error::new(ErrorKind::Unavailable, "a signal ended the start")
 }
 
 /// Kills a process and waits for its end, if it is a child of ours: one that has ended may be reaped by now, and its number

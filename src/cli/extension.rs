@@ -46,7 +46,8 @@ impl Extension {
         if is_wrapped(&context.environment) {
             return wait();
         }
-        let (settings, merged) = kept::settings(self.dir.as_deref(), &self.flags, context)?;
+        let (settings, merged) =
+            kept::settings(self.dir.as_deref(), &self.flags, &mut |orphan| Ok(orphan.wait()), context)?;
         let Some(offer) = Offer::make(&settings.dir) else { return wait() };
         if function.resumes {
             context.output.warn(

@@ -1,5 +1,6 @@
 //! [`Kept`]: a directory while a command runs on it, mounted or not.
 use super::flags::{Flags, MountScope};
+use super::mount::Waiting;
 use super::output::{bytes, safe, safe_path};
 use super::progress::View;
 use super::{Context, Output, locate, mount};
@@ -132,10 +133,12 @@ impl Start {
     }
 }
 
-/// The settings of a directory: the one that is given, that of the environment, or that of a function.
+/// The settings of a directory: the one that is given, that of the environment, or that of a function. A daemon that still
+/// has it, and ends by itself, is waited for by `waiting`.
 pub(super) fn settings(
     given: Option<&Path>,
     flags: &Flags<MountScope>,
+    waiting: Waiting<'_>,
     context: &Context,
 ) -> Result<(MountSettings, Merged)> {
     let is_function = context.environment.get("AWS_LAMBDA_FUNCTION_NAME").is_some();
@@ -150,7 +153,7 @@ pub(super) fn settings(
     if is_function && !dir.exists() && !has_state(&dir, flags, context)? {
         make(&dir)?;
     }
-    let dir = mount::directory(&dir, context)?;
+    let dir = mount::directory(&dir, waiting, context)?;
     let mut merged = flags.merge(context, Some(&dir))?;
     if is_function {
         // Instances of it come and go, some at once.

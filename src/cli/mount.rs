@@ -1,15 +1,18 @@
 //! `icecache mount DIR`: prepares the settings, starts the daemon, returns when the mount is usable.
+mod orphan;
+
+pub(super) use orphan::{Orphan, Waiting};
+
 use super::flags::{Flags, MountScope};
 use super::locate;
 use super::output::{safe, safe_path};
 use super::progress::View;
 use super::{Context, Exit};
 use crate::config::{Choice, Merged, MountSettings, Origin};
-use crate::serve::registry::{Found, Registered, Registry};
+use crate::serve::registry::{Found, Registry};
 use crate::serve::startup::{Ended, Ready, StartupLine, StatusPipe};
 use crate::{Error, ErrorKind, Result};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
@@ -21,9 +24,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A longer log is set aside (once) before a daemon starts.
 const LOG_MAX_BYTES: u64 = 16 << 20;
-
-/// So long is waited for a daemon whose `exec` was killed, and which saves.
-const ORPHAN_MAX: Timespec = Timespec { tv_sec: 300, tv_nsec: 0 };
 
 /// What is shown of the log of a daemon that did not start.
 const TAIL_LINES: usize = 15;
@@ -55,7 +55,7 @@ impl Mount {
             (None, Some(time)) => Some(Choice::at(time, jiff::Timestamp::now())?),
             (None, None) => None,
         };
-        let dir = directory(&self.dir, context)?;
+        let dir = directory(&self.dir, &mut |orphan| Ok(orphan.wait()), context)?;
         let mut merged = self.flags.merge(context, Some(&dir))?;
         let settings = MountSettings::resolve(&dir, &mut merged, &context.environment, self.foreground)?;
         let typed = |key: &str| merged.get(key).is_some_and(|value| matches!(value.origin, Origin::Flag(_)));
@@ -87,14 +87,17 @@ impl Mount {
     }
 }
 
-/// The directory that was typed, canonical, once no icecache shows it and no dead mount hides it.
-pub(super) fn directory(dir: &Path, context: &Context) -> Result<PathBuf> {
+/// The directory that was typed, canonical, once no icecache shows it and no dead mount hides it. One that ends by itself
+/// is waited for by `waiting`.
+pub(super) fn directory(dir: &Path, waiting: Waiting<'_>, context: &Context) -> Result<PathBuf> {
     let registry = Registry::of(&context.environment);
     let dir = locate::canonical(dir, &registry)?;
     match registry.find(&dir) {
         // Of an `exec` that was killed. Numbers of processes say something only where they are those of here.
         Found::Running(entry, client)
-            if client.daemon() == Some(entry.pid) && entry.is_orphaned() && ends(&entry, context) => {}
+            if client.daemon() == Some(entry.pid)
+                && entry.is_orphaned()
+                && Orphan::ends(&entry, waiting, context)? => {}
         Found::Running(entry, _) => {
             let message = format!("already mounted (pid {}): {}", entry.pid, dir.display());
             return Err(Error::new(ErrorKind::Busy, message));
@@ -113,25 +116,6 @@ pub(super) fn directory(dir: &Path, context: &Context) -> Result<PathBuf> {
         Ok(_) => Err(Error::new(ErrorKind::Invalid, format!("not a directory: {}", dir.display()))),
         Err(e) => Err(Error::io(format!("cannot use directory: {}", dir.display()), e)),
     }
-}
-
-/// Waits for the end of a daemon that ends by itself; whether it has come.
-fn ends(daemon: &Registered, context: &Context) -> bool {
-    let Some(pid) = i32::try_from(daemon.pid).ok().and_then(Pid::from_raw) else { return false };
-    let process = match pidfd_open(pid, PidfdFlags::empty()) {
-        Ok(process) => process,
-        Err(e) => return e == rustix::io::Errno::SRCH,
-    };
-    context.output.say(&format!(
-        "the exec that mounted this was killed; its daemon (pid {}) saves what there is and ends",
-        daemon.pid
-    ));
-    // It would wait for whoever is in there, us among them. Who has no way back stays.
-    let here = std::env::current_dir().ok();
-    let _elsewhere = here.as_ref().map(|_| std::env::set_current_dir("/"));
-    let ended = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&ORPHAN_MAX));
-    let _back = here.map(std::env::set_current_dir);
-    ended.is_ok_and(|number| number > 0)
 }
 
 pub(super) fn is_default(merged: &Merged, key: &str) -> bool {

@@ -1,5 +1,6 @@
 //! Signals before, during and after the command of an `exec`.
 use super::*;
+use std::io::{BufRead, BufReader};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;
@@ -94,6 +95,42 @@ fn a_signal_ends_a_start_at_once_wherever_it_is() {
             assert!(!cloud.lab.mounted() && !cloud.lab.place().join("ran").exists(), "{what}: {said}");
             held.notify_waiters();
         }
+    }
+}
+
+/// Reads what a process says until that has `word` in it.
+fn heard(child: &mut std::process::Child, word: &str) {
+    let mut lines = BufReader::new(child.stderr.as_mut().unwrap()).lines();
+    let said = lines.find(|line| line.as_ref().is_ok_and(|line| line.contains(word)));
+    assert!(said.is_some(), "it ended before it said: {word}");
+}
+
+/// The same where the daemon of an `exec` that was killed is waited for.
+#[test]
+fn a_signal_ends_a_start_that_waits_for_a_daemon() {
+    for name in [Signal::TERM, Signal::INT] {
+        let cloud = Cloud::prepare();
+        let lab = &cloud.lab;
+        let script = format!("echo here > file; touch '{}'; sleep 3600", lab.root().join("ready").display());
+        let mut killed = started(lab, MODES[0], &script);
+        let held = Arc::new(Notify::new());
+        let hold = held.clone();
+        cloud.server.control().set_hook(move |request| match request.operation {
+            "PutObject" => Fault::Hold(hold.clone()),
+            _ => Fault::None,
+        });
+        signal(killed.id(), Signal::KILL);
+        assert_eq!(wait_for(&mut killed, LIMIT), Some(137));
+        let mut child = starting(lab, MODES[0]);
+        heard(&mut child, "saves what there is and ends");
+        signal(child.id(), name);
+        assert_eq!(wait_for(&mut child, LIMIT), Some(125), "{name:?}");
+        assert!(lab.mounted(), "{name:?}: it did not wait");
+        cloud.server.control().clear_hook();
+        held.notify_waiters();
+        eventually("the daemon ends", LIMIT, || (!lab.mounted()).then_some(()));
+        assert!(!lab.place().join("ran").exists(), "{name:?}");
+        assert_eq!(read(lab.restored(None).join("file")), "here\n", "{name:?}");
     }
 }
 

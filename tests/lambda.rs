@@ -480,6 +480,29 @@ fn where_invocations_run_in_parallel_quiet_is_the_time_to_save() {
     assert_eq!(wait_for(&mut extension.0, LIMIT), Some(0));
 }
 
+/// LAMBDA, Extension: the end is heard while a save hangs that has no deadline, as where invocations run in parallel.
+#[test]
+fn an_extension_hears_of_the_end_while_a_save_hangs() {
+    let cloud = Cloud::prepare();
+    let sandbox = Sandbox::new(Refusals { invoke: true, ..Refusals::default() });
+    let (mut extension, _runtime) = beside(&cloud.lab, &sandbox, &[]);
+    eventually("telemetry", LIMIT, || sandbox.has_telemetry().then_some(()));
+    assert!(!sandbox.invoke(&json!({ "op": "ping" })).failed);
+    let held = std::sync::Arc::new(tokio::sync::Notify::new());
+    cloud.server.control().set_hook(move |request| match request.operation {
+        "PutObject" => Fault::Hold(held.clone()),
+        _ => Fault::None,
+    });
+    cloud.server.control().clear_log();
+    assert_eq!(sandbox.invoke(&add()).count(), 1);
+    eventually("a save is held", LIMIT, || (!cloud.server.control().log().is_empty()).then_some(()));
+    let asked = std::time::Instant::now();
+    sandbox.shut_down("spindown");
+    assert_eq!(wait_for(&mut extension.0, LIMIT), Some(0));
+    // One request alone may take thirty seconds.
+    assert!(asked.elapsed() < Duration::from_secs(20), "{:?}", asked.elapsed());
+}
+
 /// LAMBDA, Wrapper and extension: "only one of them keeps the directory".
 #[test]
 fn an_extension_beside_a_wrapper_waits_for_the_end() {

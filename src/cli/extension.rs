@@ -68,6 +68,7 @@ impl Extension {
             ended
         })?;
         context.output.say(&format!("the sandbox ends: {}", safe(&ended.reason)));
+        runtime.shutdown_background(); // a save that was given up may still hang
         Ok(Exit::Done)
     }
 

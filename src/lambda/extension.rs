@@ -22,6 +22,8 @@ pub const NAME: &str = "icecache";
 const UNTOLD_EVERY: Duration = Duration::from_secs(10);
 /// A sandbox that ends gives us less than that.
 const SHUTDOWN_TIME: Duration = Duration::from_secs(2);
+/// By then a save has given up by itself whose time is over.
+const GIVE_UP: Duration = Duration::from_millis(50);
 /// So long the end of the sandbox may have to wait until layers are merged.
 const TIDY_TIME: Duration = Duration::from_secs(1);
 
@@ -49,6 +51,13 @@ struct Event {
     deadline_ms: Option<u64>,
     request_id: Option<String>,
     shutdown_reason: Option<String>,
+}
+
+impl Event {
+    /// The last one: why it ends, and when.
+    fn end(self) -> (String, Option<Deadline>) {
+        (self.shutdown_reason.unwrap_or_default(), self.deadline_ms.map(Deadline::at))
+    }
 }
 
 impl Extension {
@@ -105,7 +114,13 @@ impl Extension {
         };
         let latest = Instant::now() + SHUTDOWN_TIME;
         let limit = deadline.map_or(latest, |deadline| deadline.limit().min(latest));
-        note(keeper.save(Some(limit)).await);
+        // A save that is under way may have no limit, and this one waits for it.
+        match tokio::time::timeout_at((limit + GIVE_UP).into(), keeper.save(Some(limit))).await {
+            Ok(saved) => note(saved),
+            Err(_) => {
+                tracing::error!("the sandbox ends, and what changed is not saved: there was no time left");
+            }
+        }
         Ok(Shutdown { reason })
     }
 
@@ -113,10 +128,10 @@ impl Extension {
     async fn told(&self, keeper: &Arc<Keeper>, telemetry: &Telemetry) -> Result<(String, Option<Deadline>)> {
         loop {
             let event = self.next().await?;
-            let deadline = event.deadline_ms.map(Deadline::at);
             if event.event_type == "SHUTDOWN" {
-                return Ok((event.shutdown_reason.unwrap_or_default(), deadline));
+                return Ok(event.end());
             }
+            let deadline = event.deadline_ms.map(Deadline::at);
             let Some(id) = event.request_id else { continue };
             let over = telemetry.done(&id);
             match deadline {
@@ -138,10 +153,10 @@ impl Extension {
         let mut any = false;
         loop {
             let event = self.next().await?;
-            let deadline = event.deadline_ms.map(Deadline::at);
             if event.event_type == "SHUTDOWN" {
-                return Ok((event.shutdown_reason.unwrap_or_default(), deadline));
+                return Ok(event.end());
             }
+            let deadline = event.deadline_ms.map(Deadline::at);
             if std::mem::replace(&mut any, true) && keeper.ended() {
                 let limit = deadline.map(Deadline::limit);
                 settle(keeper, limit).await?;
@@ -167,18 +182,19 @@ impl Extension {
                     None => std::future::pending().await,
                 }
             };
-            tokio::select! {
-                event = &mut end => {
-                    let event = event?;
-                    return Ok((event.shutdown_reason.unwrap_or_default(), event.deadline_ms.map(Deadline::at)));
+            let due = tokio::select! {
+                event = &mut end => return event.map(Event::end),
+                ended = quiet => (0..ended).filter(|_| keeper.ended()).count() > 0,
+                _ = latest.tick() => true,
+            };
+            if due {
+                // A task of its own: it keeps its turn when the end is heard meanwhile, and the last save comes after it.
+                let saving = Arc::clone(keeper);
+                let saving = tokio::spawn(async move { save_between(&saving).await });
+                tokio::select! {
+                    event = &mut end => return event.map(Event::end),
+                    _saved = saving => {}
                 }
-                ended = quiet => {
-                    let due = (0..ended).filter(|_| keeper.ended()).count();
-                    if due > 0 {
-                        save_between(keeper).await;
-                    }
-                }
-                _ = latest.tick() => save_between(keeper).await,
             }
         }
     }

@@ -26,3 +26,6 @@ pub use claim::Offer;
 pub use environment::Function;
 pub use keeper::{Keep, Keeper, When};
 pub use proxy::Proxy;
+
+/// After a failed accept (no descriptors left) the next one is tried then.
+const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);

@@ -2,6 +2,7 @@
 //!
 //! Everything is handed on as it is, in both directions and as it comes. Only time passes: before an answer is handed
 //! on, or before the runtime asks for the next invocation, after which the sandbox may be frozen.
+use super::ACCEPT_PAUSE;
 use super::client::{self, Body, Client, Connection, strip};
 use super::environment::Function;
 use super::keeper::{Keeper, When};
@@ -25,8 +26,6 @@ use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// After a failed accept (no descriptors left) the next one is tried then.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Invocations whose deadlines are known at once.
 const INVOCATIONS_MAX: usize = 1024;
 /// What is newer than a snapshot is waited for so long where no deadline is told: a resume has ten seconds in all.

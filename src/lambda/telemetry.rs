@@ -1,4 +1,5 @@
 //! [`Telemetry`]: what the sandbox tells of the runtime: above all, that an invocation is over.
+use super::ACCEPT_PAUSE;
 use super::client::{self, Body, Client};
 use crate::error::{Error, Result};
 use crate::sync::Mutex;
@@ -13,7 +14,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
 /// The name by which a sandbox reaches its own extensions.
@@ -128,16 +129,23 @@ fn subscription(identifier: &str, schema: &str, port: u16) -> Request<Body> {
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    while let Ok((stream, _)) = listener.accept().await {
-        let shared = shared.clone();
-        tokio::spawn(async move {
-            let service = service_fn(|request: Request<Incoming>| {
-                let shared = shared.clone();
-                async move { Ok::<_, Infallible>(shared.take(request).await) }
-            });
-            let _broken_off = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
-        });
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => drop(tokio::spawn(connection(stream, shared.clone()))),
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection of the telemetry");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
     }
+}
+
+async fn connection(stream: TcpStream, shared: Arc<Shared>) {
+    let service = service_fn(|request: Request<Incoming>| {
+        let shared = shared.clone();
+        async move { Ok::<_, Infallible>(shared.take(request).await) }
+    });
+    let _broken_off = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
 impl Shared {

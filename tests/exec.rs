@@ -463,6 +463,32 @@ fn a_first_version_is_made_where_missing_looks_like_forbidden() {
     assert_eq!(read(lab.restored(None).join("n")), "2\n");
 }
 
+/// FUNCTIONS, Start: "What the name has in the other layout is found all the same", with the same two rights.
+#[test]
+fn a_name_in_the_other_layout_is_no_empty_one_where_missing_looks_like_forbidden() {
+    for (layout, other, key) in
+        [("single", "layered", "prefix/work/HEAD"), ("layered", "single", "prefix/work.zst")]
+    {
+        for mode in MODES {
+            let cloud = Cloud::prepare();
+            let mut lab = cloud.lab;
+            exec(&lab, &["--mode", "directory", "--layout", layout], "echo good > file").must("exec");
+            lab.wipe();
+            let there = cloud.server.keys();
+            cloud.server.control().set_hook(move |request| match request.operation {
+                "PutObject" => Fault::None,
+                "GetObject" if there.contains(&request.key) => Fault::None,
+                _ => Fault::FailBefore(s3s::S3ErrorCode::AccessDenied),
+            });
+            let done = exec(&lab, &[mode, &["--layout", other]].concat(), "touch ran");
+            assert_eq!(done.code, 125, "{layout} {mode:?}: {}", done.said());
+            assert!(done.stderr.contains(&format!("--layout {layout}")), "{mode:?}: {}", done.said());
+            assert!(!lab.place().join("ran").exists(), "{layout} {mode:?}: {}", done.said());
+            assert!(!cloud.server.keys().iter().any(|made| made == key), "{layout} {mode:?}");
+        }
+    }
+}
+
 /// FUNCTIONS, Start: "An empty variable counts as unset", as the environment of the original tool has it.
 #[test]
 fn the_environment_of_the_original_is_enough() {

@@ -370,6 +370,73 @@ fn a_state_that_cannot_be_read_is_not_overwritten() {
     process.kill();
 }
 
+/// LAMBDA: "If it has a state after all ... nobody works on a part of it", whenever it is saved.
+#[test]
+fn nobody_works_on_a_part_of_a_state_that_could_not_be_read_at_the_start() {
+    for when in ["before-response", "after-response"] {
+        let cloud = Cloud::prepare();
+        let mut lab = cloud.lab;
+        let mut dice = Dice::seeded(when);
+        // Too large for a place in HEAD.
+        let text: String = (0..20_000).map(|_| format!("{:016x}", dice.next())).collect();
+        let write = json!({ "op": "write", "file": "large", "text": text });
+        let sandbox = Sandbox::new(Refusals::default());
+        let process = wrapped(&lab, &sandbox, &plain(), &[]);
+        assert!(!sandbox.invoke(&write).failed);
+        assert_eq!(sandbox.invoke(&add()).count(), 1);
+        process.kill();
+        lab.wipe();
+        cloud.server.control().set_hook(|request| match request.operation {
+            "GetObject" => Fault::FailBefore(s3s::S3ErrorCode::AccessDenied),
+            _ => Fault::None,
+        });
+        let sandbox = Sandbox::new(Refusals::default());
+        let mut process = wrapped(&lab, &sandbox, &plain(), &[("ICECACHE_FLUSH", when)]);
+        sandbox.wait_idle();
+        let held = std::sync::Arc::new(tokio::sync::Notify::new());
+        let hold = held.clone();
+        cloud.server.control().set_hook(move |request| match request.operation {
+            "GetObject" if request.key.contains("layers/") => Fault::Hold(hold.clone()),
+            _ => Fault::None,
+        });
+        let id = sandbox.begin(&add(), Duration::from_secs(2));
+        let answer = sandbox.answer(&id, LIMIT).expect("an answer, although the remote gives none");
+        assert_eq!(answer.json()["errorType"], "Icecache.NotRestored", "{when}");
+        assert_eq!(wait_for(&mut process.0, LIMIT), Some(125), "{when}: the sandbox does not go on");
+        cloud.server.control().clear_hook();
+        held.notify_waiters();
+        assert_eq!(saved(&lab), 1, "{when}");
+        // Where it stood, the next start completes it.
+        let sandbox = Sandbox::new(Refusals::default());
+        let process = wrapped(&lab, &sandbox, &plain(), &[]);
+        assert_eq!(sandbox.invoke(&add()).count(), 2, "{when}");
+        assert_eq!(fs::read_to_string(lab.place().join("large")).unwrap(), text, "{when}");
+        process.kill();
+    }
+}
+
+/// LAMBDA: "A start waits at most six seconds for the remote". Nobody takes the connections here, and the kernel holds
+/// them.
+#[test]
+fn a_remote_that_says_nothing_holds_no_start_up() {
+    let mut cloud = Cloud::prepare();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", silent.local_addr().unwrap());
+    *cloud.lab.setup.remote_options.last_mut().unwrap() = endpoint;
+    let sandbox = Sandbox::new(Refusals::default());
+    let process = wrapped(&cloud.lab, &sandbox, &plain(), &[]);
+    sandbox.wait_idle(); // one request alone could take longer than that is waited
+    assert!(sandbox.init_errors().is_empty());
+    process.kill();
+    let sandbox = Sandbox::new(Refusals::default());
+    let extension = extension(&cloud.lab, &sandbox, &[]);
+    sandbox.wait_registered();
+    extension.kill();
+    let sandbox = Sandbox::new(Refusals::default());
+    let mut process = wrapped(&cloud.lab, &sandbox, &plain(), &[("ICECACHE_UNREADABLE", "fail")]);
+    assert_eq!(wait_for(&mut process.0, LIMIT), Some(125));
+}
+
 /// A program that is asked for credentials is a child of ours, and none of the command's: whoever asked waits for it.
 #[test]
 fn credentials_that_a_program_gives_are_renewed_while_the_runtime_runs() {

@@ -24,7 +24,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a process may take to end that was killed.
 const EXIT_MAX: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
@@ -114,14 +114,16 @@ impl Exec {
 
         let daemon: Arc<OnceLock<Pid>> = Arc::default();
         let (stray, json) = (self.stray, context.output.json);
-        let work = kept::Start { settings: settings.clone(), way, stray, json, daemon: daemon.clone() };
         let of_function = function.is_some();
+        let (given, of_start) = (settings.clone(), daemon.clone());
         let start = move || {
-            let settings = work.settings.clone();
             if of_function {
-                Function::claim(&settings.dir);
+                Function::claim(&given.dir);
             }
-            work.start().map_err(|e| kept::unreadable(&settings, e))
+            let answer = of_function.then(|| Instant::now() + kept::ANSWER_MAX);
+            let settings = given.clone();
+            let start = kept::Start { settings, way, stray, json, answer, daemon: of_start };
+            start.start().map_err(|e| kept::unreadable(&given, e, answer, json))
         };
         // Nothing is to be saved yet, and a restore may be cut off anywhere. A daemon would first bring it to its end.
         let stop = || {

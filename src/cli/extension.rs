@@ -12,6 +12,7 @@ use crate::serve::run::probe::Way;
 use crate::{Error, ErrorKind, Result};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 #[derive(Debug, clap::Args)]
 pub struct Extension {
@@ -75,9 +76,17 @@ impl Extension {
     /// The directory, restored.
     fn kept(&self, settings: &MountSettings, context: &Context) -> Result<Kept> {
         let (stray, json) = (self.stray, context.output.json);
-        let way = Way::Directory;
-        match (Start { settings: settings.clone(), way, stray, json, daemon: Arc::default() }).start() {
-            Err(e) => match kept::unreadable(settings, e) {
+        let answer = Instant::now() + kept::ANSWER_MAX;
+        let start = Start {
+            settings: settings.clone(),
+            way: Way::Directory,
+            stray,
+            json,
+            answer: Some(answer),
+            daemon: Arc::default(),
+        };
+        match start.start() {
+            Err(e) => match kept::unreadable(settings, e, Some(answer), json) {
                 (true, e) if self.unreadable == Unreadable::Run => {
                     context.output.error(&e);
                     context.output.warn(kept::UNREADABLE);

@@ -1,17 +1,18 @@
 //! [`Kept`]: a directory while a command runs on it, mounted or not.
+mod unread;
+
+pub(super) use unread::{ANSWER_MAX, UNREADABLE, Unreadable, unreadable};
+
 use super::flags::{Flags, MountScope};
 use super::mount::Waiting;
 use super::output::{bytes, safe, safe_path};
 use super::progress::View;
 use super::{Context, Output, locate, mount};
-use crate::config::{Environment, Merged, MountSettings, place, words};
-use crate::remote::open_configured;
-use crate::runtime::{self, Threads};
+use crate::config::{Environment, Merged, MountSettings, place};
 use crate::serve::control::Client;
 use crate::serve::directory::{Claim, Saved, Session, Stray};
 use crate::serve::run::probe::Way;
 use crate::serve::startup::{StartupLine, StatusPipe};
-use crate::state::head::read_head;
 use crate::sync::Mutex;
 use crate::{Error, ErrorKind, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -21,24 +22,12 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
+use unread::Unread;
 
-/// What is said where the state cannot be read at the start.
-pub(super) const UNREADABLE: &str = "the state cannot be read: the command runs without it, and nothing will be saved \
-                                     over it (--unreadable fail does not run it)";
 /// Where functions may write.
 const FUNCTION_DIR: &str = "/tmp";
 /// How long a daemon that has said everything may take to end.
 const EXIT_MAX: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
-
-words! {
-    /// What to do when nobody knows what the remote has.
-    pub(super) Unreadable {
-        /// Run the command without its state, and save nothing over it.
-        Run = "run",
-        /// Do not run it.
-        Fail = "fail",
-    }
-}
 
 /// What a start needs.
 pub(super) struct Start {
@@ -46,6 +35,8 @@ pub(super) struct Start {
     pub(super) way: Way,
     pub(super) stray: Stray,
     pub(super) json: bool,
+    /// When a remote is not waited for any longer that has not even said what it has. Who mounts waits.
+    pub(super) answer: Option<Instant>,
     /// The process that shows it, as soon as there is one.
     pub(super) daemon: Arc<OnceLock<Pid>>,
 }
@@ -66,16 +57,6 @@ enum State {
     Restored(Box<Session>),
     /// Nobody knows what the remote has.
     Unread(Box<Unread>),
-}
-
-/// A directory that nobody else can work on either.
-struct Unread {
-    claim: Claim,
-    /// Somebody may have worked on it.
-    #[cfg_attr(not(feature = "lambda"), allow(dead_code, reason = "only a function begins anew"))]
-    used: bool,
-    /// The remote has versions after all: nothing that was done here will be saved.
-    overtaken: bool,
 }
 
 /// How a save went, or the end.
@@ -116,7 +97,8 @@ impl Start {
             if self.settings.tables.is_some() {
                 Output::of_process(self.json).warn("tables are shown by a mount alone, and this is none");
             }
-            State::Restored(Box::new(Session::open(&self.settings, self.stray, &status(self.json))?))
+            let claim = Claim::take(&self.settings)?;
+            State::Restored(Box::new(claim.start(self.stray, self.answer, &status(self.json))?))
         } else {
             let context =
                 Context { output: Output::of_process(self.json), environment: Environment::of_process() };
@@ -211,32 +193,11 @@ fn status(json: bool) -> StatusPipe {
     }))
 }
 
-/// Whether a start failed because the remote cannot be read.
-pub(super) fn unreadable(settings: &MountSettings, error: Error) -> (bool, Error) {
-    if !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Denied) {
-        return (false, error);
-    }
-    let Ok(runtime) = runtime::start("remote", Threads::Caller) else { return (false, error) };
-    let read = runtime.block_on(async {
-        let store = open_configured(&settings.remote, &settings.s3, Arc::default()).await?;
-        read_head(&*store, settings.name.as_str()).await.map_err(Error::from)
-    });
-    match read {
-        Ok(_) => (false, error),
-        Err(cause) => (true, cause),
-    }
-}
-
 impl Kept {
     /// A directory whose state in the remote cannot be read.
     pub(super) fn unread(settings: &MountSettings, stray: Stray, json: bool) -> Result<Self> {
-        let unread = Unread { claim: Claim::take(settings)?, used: false, overtaken: false };
-        Ok(Self {
-            settings: settings.clone(),
-            stray,
-            json,
-            state: Mutex::new(State::Unread(Box::new(unread))),
-        })
+        let state = Mutex::new(State::Unread(Box::new(Unread::claim(settings)?)));
+        Ok(Self { settings: settings.clone(), stray, json, state })
     }
 
     /// Whether it is one.
@@ -260,13 +221,9 @@ impl Kept {
             State::Mounted(_) => flush(&self.settings, limit),
             State::Restored(session) => session.save(limit).map(End::from),
             State::Unread(unread) => {
-                let joined = unread.claim.join_late(limit, &status(self.json));
-                unread.overtaken = joined.as_ref().is_err_and(|e| e.kind() == ErrorKind::Conflict);
-                let session = joined?;
-                // If that fails it is looked again the next time.
-                let saved = session.save(limit)?;
+                let (session, saved) = unread.save(limit, self.json)?;
                 *state = State::Restored(Box::new(session));
-                Ok(saved.into())
+                Ok(saved)
             }
         }
     }
@@ -318,16 +275,13 @@ impl crate::lambda::Keep for Kept {
     fn renew(&self, limit: Option<Instant>) -> Result<()> {
         let mut state = self.state.lock();
         let renewed = match &mut *state {
-            State::Mounted(_) => return Ok(()), // it finds out when it saves
-            State::Restored(session) => session.anew(&status(self.json), limit)?,
-            // Who could not read the remote looks at it before each save.
-            State::Unread(unread) if unread.used => return Ok(()),
-            State::Unread(unread) => {
-                unread.used = true;
-                unread.claim.restore(self.stray, limit, &status(self.json))?
-            }
+            State::Mounted(_) => None, // it finds out when it saves
+            State::Restored(session) => Some(session.anew(&status(self.json), limit)?),
+            State::Unread(unread) => unread.restore(self.stray, limit, self.json)?,
         };
-        *state = State::Restored(Box::new(renewed));
+        if let Some(renewed) = renewed {
+            *state = State::Restored(Box::new(renewed));
+        }
         Ok(())
     }
 
@@ -335,7 +289,7 @@ impl crate::lambda::Keep for Kept {
         match &*self.state.lock() {
             State::Mounted(_) => false,
             State::Restored(session) => session.is_torn(),
-            State::Unread(unread) => unread.overtaken,
+            State::Unread(unread) => unread.is_overtaken(),
         }
     }
 }

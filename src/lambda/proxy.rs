@@ -49,7 +49,8 @@ struct Shared {
     under_way: Mutex<Vec<JoinHandle<()>>>,
     /// Something was saved, by an invocation that has until then.
     saved: Mutex<Option<Option<Deadline>>>,
-    /// The sandbox was, or will be, resumed from a snapshot, and nobody has looked since what others have saved.
+    /// The sandbox was, or will be, resumed from a snapshot, or was started when the remote could not be read: and nobody
+    /// has looked since what others have saved.
     resumed: AtomicBool,
 }
 
@@ -205,11 +206,11 @@ impl Shared {
         match self.keeper.renew(latest).await {
             Ok(()) => self.resumed.store(false, Ordering::Release),
             Err(error) if self.keeper.is_torn().await => {
-                tracing::error!(%error, "resumed from a snapshot, and the newest version was brought in part only: this sandbox ends");
+                tracing::error!(%error, "the newest version could not be brought, or in part only, and nothing done here could be saved: this sandbox ends");
                 return Err(ending(&error.to_string()));
             }
             Err(error) => {
-                tracing::error!(%error, "resumed from a snapshot, and the newest version cannot be had: working on that of the snapshot");
+                tracing::error!(%error, "the newest version cannot be had: working on what is here, and nothing is overwritten");
             }
         }
         Ok(())

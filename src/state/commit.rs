@@ -37,7 +37,7 @@ mod tests;
 mod tidy;
 
 pub use merge::Merge;
-pub use open::{Opening, Relation};
+pub use open::{Opening, Relation, look};
 pub use prune::PruningError;
 pub use tidy::{Tidied, Tidy};
 

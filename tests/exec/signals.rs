@@ -134,6 +134,21 @@ fn a_signal_ends_a_start_that_waits_for_a_daemon() {
     }
 }
 
+/// FUNCTIONS, Start: "A start that hears nothing for three seconds says so."
+#[test]
+fn a_person_is_told_that_the_remote_is_waited_for() {
+    for mode in MODES {
+        let cloud = Cloud::prepare();
+        let (held, _) = held_after(&cloud, 0);
+        let mut child = starting(&cloud.lab, mode);
+        heard(&mut child, "waiting for the remote");
+        cloud.server.control().clear_hook();
+        held.notify_waiters();
+        assert_eq!(wait_for(&mut child, LIMIT), Some(0), "{mode:?}");
+        assert!(cloud.lab.place().join("ran").exists(), "{mode:?}");
+    }
+}
+
 /// FUNCTIONS, Exec: "What is ignored when `exec` starts (`nohup`) is not heard by it either."
 #[test]
 fn what_nohup_keeps_away_ends_no_start() {

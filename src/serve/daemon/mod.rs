@@ -26,7 +26,7 @@ use super::shown;
 use super::start::lock::Locks;
 use super::start::reconcile::Start;
 use super::start::store_check::StoreCheck;
-use super::start::{ASIDE, commit_options, open_records, version};
+use super::start::{ASIDE, answered, commit_options, open_records, version};
 use super::startup::{Ended, Ready, StatusPipe};
 use crate::config::{Environment, MountSettings};
 use crate::descriptors;
@@ -166,8 +166,8 @@ impl Prepared<'_> {
         let (records, lost) = open_records(settings, locks, status)?;
         let options = commit_options(settings);
         let check = StoreCheck::begin(runtime, settings, store, &records);
-        let (committer, opening) =
-            runtime.block_on(Committer::open(store.clone(), records.clone(), options))?;
+        let opened = Committer::open(store.clone(), records.clone(), options);
+        let (committer, opening) = runtime.block_on(answered(settings, status, opened))?;
         if opening.name != settings.name.as_str() {
             status.notice(format!(
                 "another writer had moved the name {}: versions of this directory go to its fork {}",

@@ -8,7 +8,7 @@ mod beside;
 mod opening;
 mod stray;
 
-pub use opening::Claim;
+pub use opening::{Claim, look};
 pub use stray::Stray;
 
 use super::start::lock::Locks;

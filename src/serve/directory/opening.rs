@@ -11,10 +11,10 @@ use crate::runtime::{self, Threads};
 use crate::serve::start::lock::Locks;
 use crate::serve::start::reconcile::{Found, Start};
 use crate::serve::start::store_check::StoreCheck;
-use crate::serve::start::{ASIDE, commit_options, open_records, within};
+use crate::serve::start::{ASIDE, answered, commit_options, open_records, within};
 use crate::serve::startup::StatusPipe;
 use crate::state::absent::{Hydrator, Pace, Source};
-use crate::state::commit::{CommitOptions, Committer, Relation, Tidy};
+use crate::state::commit::{self, CommitOptions, Committer, Relation, Tidy};
 use crate::state::cut::{CutOptions, Cutter};
 use crate::state::flusher::{Flusher, Timing};
 use crate::state::live::Live;
@@ -38,10 +38,29 @@ pub(super) const ASIDE_WITHIN: &str = ".icecache-conflicts";
 struct Begin<'a> {
     /// Somebody has worked on the directory already.
     late: bool,
-    /// When the remote is not waited for any longer.
+    /// When a remote that has not even said what it has is not waited for any longer.
+    answer: Option<Instant>,
+    /// When the remote is not waited for any longer at all.
     limit: Option<Instant>,
     /// Whom to tell that the directory may be between two versions.
     torn: Option<&'a AtomicBool>,
+}
+
+/// While the directory may be between two versions.
+struct Between<'a>(Option<&'a AtomicBool>);
+
+impl Between<'_> {
+    fn end(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Between<'_> {
+    fn drop(&mut self) {
+        if let Some(torn) = self.0 {
+            torn.store(true, Ordering::Release);
+        }
+    }
 }
 
 /// A directory that nobody else can work on with us, before its session begins.
@@ -61,17 +80,30 @@ impl Claim {
         Ok(Self { settings, locks: Arc::new(locks) })
     }
 
-    /// Restores the newest version into the directory, beside what it has. Fails with `Unavailable` if that cannot be had
-    /// by `limit`, if there is one. Progress goes to `status`.
-    pub fn restore(&self, stray: Stray, limit: Option<Instant>, status: &StatusPipe) -> Result<Session> {
-        self.begin(stray, status, Begin { limit, ..Begin::default() })
+    /// Restores the newest version into the directory, beside what it has. Fails with `Unavailable` if nobody knows by
+    /// `answer`, if that is given, what the remote has. Progress goes to `status`.
+    pub fn start(&self, stray: Stray, answer: Option<Instant>, status: &StatusPipe) -> Result<Session> {
+        self.begin(stray, status, Begin { answer, ..Begin::default() })
+    }
+
+    /// The same where that failed before, and all of the version must be there by `limit`, if there is one. `torn` is told
+    /// if it fails although the remote has a version: then the directory may have a part of that, and nothing that anybody
+    /// does on it can be saved.
+    pub fn restore(
+        &self,
+        stray: Stray,
+        limit: Option<Instant>,
+        torn: &AtomicBool,
+        status: &StatusPipe,
+    ) -> Result<Session> {
+        self.begin(stray, status, Begin { limit, torn: Some(torn), ..Begin::default() })
     }
 
     /// Opens a directory that was worked in although nobody knew what the remote has. Fails with `Conflict` if
-    /// that turns out to be something else than what the directory was made from, and with `Unavailable` if nobody knows
-    /// that by `limit`.
+    /// that turns out to be something else than what the directory was made from, with `Invalid` if it is in the other
+    /// layout, and with `Unavailable` if nobody knows that by `limit`.
     pub fn join_late(&self, limit: Option<Instant>, status: &StatusPipe) -> Result<Session> {
-        self.begin(Stray::Keep, status, Begin { late: true, limit, torn: None })
+        self.begin(Stray::Keep, status, Begin { late: true, limit, ..Begin::default() })
     }
 
     fn begin(&self, stray: Stray, status: &StatusPipe, begin: Begin<'_>) -> Result<Session> {
@@ -83,7 +115,7 @@ impl Claim {
 impl Session {
     /// Restores the newest version into the directory, beside what it has. Progress goes to `status`.
     pub fn open(settings: &MountSettings, stray: Stray, status: &StatusPipe) -> Result<Self> {
-        Claim::take(settings)?.restore(stray, None, status)
+        Claim::take(settings)?.start(stray, None, status)
     }
 
     /// The same session anew, where this process may have been copied and resumed, and others have gone on: with what
@@ -113,24 +145,34 @@ impl Session {
         (records, lost): (Arc<Records>, bool),
         stray: Stray,
         status: &StatusPipe,
-        Begin { late, limit, torn }: Begin<'_>,
+        Begin { late, answer, limit, torn }: Begin<'_>,
     ) -> Result<Self> {
         let runtime = runtime::start("remote", RUNTIME_THREADS)?;
         let requests: Arc<Counters> = Arc::default();
+        let answer = limit.or(answer);
         let store = remote::open_configured(&settings.remote, &settings.s3, requests.clone());
-        let store = runtime.block_on(store)?;
+        let store = runtime.block_on(within(answer, store))??;
         let check = StoreCheck::begin(&runtime, &settings, &store, &records);
         let at_once = settings.layout == Layout::Layered;
         let options = CommitOptions { at_once, ..commit_options(&settings) };
-        let opened = Committer::open(store.clone(), records.clone(), options.clone());
-        let opened = runtime.block_on(within(limit, opened))?;
-        let (committer, opening) = match opened {
-            // Where a missing object looks like a forbidden one a first version can be made all the same: under
-            // the condition that there is none.
-            Err(e) if late && e.is_denied() && records.meta().base.is_none() => {
-                Committer::unread(store.clone(), records.clone(), options)
+        let opened = async {
+            match Committer::open(store.clone(), records.clone(), options.clone()).await {
+                // Where a missing object looks like a forbidden one a first version can be made all the same: under
+                // the condition that there is none.
+                Err(e) if late && e.is_denied() && records.meta().base.is_none() => {
+                    Committer::unread(store.clone(), records.clone(), options).await
+                }
+                opened => opened,
             }
-            other => other?,
+        };
+        let opened = runtime.block_on(within(answer, answered(&settings, status, opened)));
+        let (committer, opening) = match opened {
+            Ok(opened) => opened?,
+            Err(_late) => {
+                drop(check);
+                runtime.shutdown_background(); // it may still wait for the address of the remote
+                return Err(Error::new(ErrorKind::Unavailable, "the remote did not answer in time"));
+            }
         };
         if late && !matches!(opening.relation, Relation::Fresh | Relation::Same) {
             let message = format!(
@@ -164,11 +206,9 @@ impl Session {
             aside,
             limit,
         };
-        let found = start.reconcile(&runtime, &committer, &opening, &locks, lost);
-        if let (Err(_), Some(torn)) = (&found, torn) {
-            torn.fetch_or(opening.relation == Relation::Moved, Ordering::AcqRel);
-        }
-        let Found { mut marks, absent } = found?;
+        let between = Between(torn.filter(|_| opening.relation == Relation::Moved));
+        let found = start.reconcile(&runtime, &committer, &opening, &locks, lost)?;
+        let Found { mut marks, absent } = found;
         check.passed(limit)?;
         drop(check);
         if let Some(absent) = absent {
@@ -207,8 +247,26 @@ impl Session {
         if opening.relation == Relation::Moved {
             session.settle(Some(Timestamp::now())); // of what was restored as well
         }
+        between.end();
         Ok(session)
     }
+}
+
+/// Looks whether it can be known what the remote has: fails if not, or if it has that in the other layout. `None` if it
+/// has not said that by `limit`, if there is one.
+pub fn look(settings: &MountSettings, limit: Option<Instant>, status: &StatusPipe) -> Option<Result<()>> {
+    let runtime = match runtime::start("remote", Threads::Caller) {
+        Ok(runtime) => runtime,
+        Err(e) => return Some(Err(e)),
+    };
+    let looked = async {
+        let store = remote::open_configured(&settings.remote, &settings.s3, Arc::default()).await?;
+        let layout = commit_options(settings).layout;
+        Ok(commit::look(&*store, settings.name.as_str(), layout).await?)
+    };
+    let looked = runtime.block_on(within(limit, answered(settings, status, looked))).ok();
+    runtime.shutdown_background(); // it may still wait for the address of the remote
+    looked
 }
 
 /// The records: in the state directory, or in memory for as long as this lives.

@@ -23,6 +23,9 @@ use std::time::{Duration, Instant};
 /// Where in a state directory local files go that the remote has otherwise.
 pub const ASIDE: &str = "conflicts";
 
+/// How long a remote may say nothing before a person is told that it is waited for.
+const SILENCE: Duration = Duration::from_secs(3);
+
 /// How long a start waits for the journal of another one that is still ending.
 const JOURNAL_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -77,6 +80,18 @@ pub async fn within<T>(limit: Option<Instant>, work: impl Future<Output = T>) ->
     let Some(limit) = limit else { return Ok(work.await) };
     let late = |_| Error::new(ErrorKind::Unavailable, "the remote did not give everything in time");
     tokio::time::timeout_at(limit.into(), work).await.map_err(late)
+}
+
+/// Waits for `work`, the first that is asked of the remote, and tells a person if that takes long: nothing else would.
+pub async fn answered<T>(settings: &MountSettings, status: &StatusPipe, work: impl Future<Output = T>) -> T {
+    tokio::pin!(work);
+    match tokio::time::timeout(SILENCE, &mut work).await {
+        Ok(done) => done,
+        Err(_) => {
+            status.notice(format!("waiting for the remote, which has not answered yet: {}", settings.remote));
+            work.await
+        }
+    }
 }
 
 /// Opens a directory for calls relative to it.

@@ -1,7 +1,7 @@
 //! The start of a committer: what the remote has against what the records say.
 use super::tidy::NextLook;
 use super::*;
-use crate::remote::Recent;
+use crate::remote::{ObjectStore, Recent};
 
 /// What a start found.
 #[derive(Debug, Clone)]
@@ -88,8 +88,9 @@ impl Committer {
         if head.as_ref().is_some_and(|head| head.log) && !committer.options.log {
             return Err(CommitError::OtherLayout { name, layout: "log" });
         }
+        // Who forgets to say which layout must not begin anew beside the versions of the other one.
         if tag.is_none() && meta.fork.is_none() {
-            committer.refuse_other_layout(&name).await?;
+            refuse_other_layout(&*committer.store, &name, committer.options.layout).await?;
         }
         let relation = match (&meta.base, &tag) {
             (None, None) => Relation::Fresh,
@@ -124,27 +125,18 @@ impl Committer {
     }
 
     /// The start of whoever may not read the remote, and has records of no version: the first commit succeeds
-    /// only if the name has none, whatever becomes of changes otherwise.
-    pub fn unread(store: Store, records: Arc<Records>, options: CommitOptions) -> (Self, Opening) {
+    /// only if the name has none, whatever becomes of changes otherwise. That condition is of one layout, so the
+    /// other one must not have any that can be read.
+    pub async fn unread(
+        store: Store,
+        records: Arc<Records>,
+        options: CommitOptions,
+    ) -> Result<(Self, Opening), CommitError> {
         let name = records.current_name();
+        refuse_readable_other_layout(&*store, &name, options.layout).await?;
         let state = State { unsettled: false, unread: true, ..State::at(name.clone(), 0) };
         let committer = Self::at(store, records, options, state);
-        (committer, Opening { name, head: None, tag: None, relation: Relation::Fresh })
-    }
-
-    /// A name that has versions in the other layout is not an empty one: who forgets to say which
-    /// layout must not begin anew beside them.
-    async fn refuse_other_layout(&self, name: &str) -> Result<(), CommitError> {
-        let (key, layout) = match self.options.layout {
-            Layout::Layered => (head::archive_key(name), "single"),
-            Layout::Single => (head::head_key(name), "layered"),
-        };
-        // Its content is not read.
-        match self.store.download(&key, None).await {
-            Ok(_) => Err(CommitError::OtherLayout { name: name.into(), layout }),
-            Err(RemoteError::NotFound { .. }) => Ok(()),
-            Err(e) => Err(e.into()),
-        }
+        Ok((committer, Opening { name, head: None, tag: None, relation: Relation::Fresh }))
     }
 
     /// The backing and the records are now at this version (`None`: a single archive of unknown
@@ -174,5 +166,47 @@ impl Committer {
         };
         self.adopt(Some(older), Some(Tag(STALE_TAG.into())));
         true
+    }
+}
+
+/// Looks whether it can be known what the remote has of a name. Fails if not, and if it has that in the other layout.
+pub async fn look(store: &dyn ObjectStore, name: &str, layout: Layout) -> Result<(), CommitError> {
+    let looked = match layout {
+        Layout::Layered => head::read_head(store, name).await.map(drop).map_err(CommitError::from),
+        // Its content is not read.
+        Layout::Single => match store.download(&head::archive_key(name), None).await {
+            Ok(_) | Err(RemoteError::NotFound { .. }) => Ok(()),
+            Err(e) => Err(e.into()),
+        },
+    };
+    if looked.as_ref().is_err_and(CommitError::is_denied) {
+        refuse_readable_other_layout(store, name, layout).await?;
+    }
+    looked
+}
+
+/// A name that has versions in the other layout is not an empty one.
+async fn refuse_other_layout(store: &dyn ObjectStore, name: &str, layout: Layout) -> Result<(), CommitError> {
+    let (key, other) = match layout {
+        Layout::Layered => (head::archive_key(name), "single"),
+        Layout::Single => (head::head_key(name), "layered"),
+    };
+    // Its content is not read.
+    match store.download(&key, None).await {
+        Ok(_) => Err(CommitError::OtherLayout { name: name.into(), layout: other }),
+        Err(RemoteError::NotFound { .. }) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// The same for who may not list, and to whom an object that is missing looks like a forbidden one.
+async fn refuse_readable_other_layout(
+    store: &dyn ObjectStore,
+    name: &str,
+    layout: Layout,
+) -> Result<(), CommitError> {
+    match refuse_other_layout(store, name, layout).await {
+        Err(e) if e.is_denied() => Ok(()),
+        refused => refused,
     }
 }

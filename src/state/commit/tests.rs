@@ -17,6 +17,7 @@ mod content;
 mod line;
 mod merge;
 mod race;
+mod unread;
 
 type Faults = Arc<Mutex<Vec<(Operation, &'static str, Fault)>>>;
 

@@ -185,8 +185,9 @@ async fn who_could_not_read_the_remote_puts_nothing_on_top_of_it() {
         let (mut unread, mut other) =
             (Site::open(&memory, Layout::Layered).await, Site::open(&memory, Layout::Layered).await);
         let options = CommitOptions { lost: Lost::Merge, ..unread.committer.options.clone() };
-        unread.committer =
-            Committer::unread(Arc::new(memory.clone()), Arc::clone(&unread.records), options.clone()).0;
+        let opened =
+            Committer::unread(Arc::new(memory.clone()), Arc::clone(&unread.records), options.clone());
+        unread.committer = opened.await.expect("opens").0;
         unread.write("mine", "1");
         if has_versions {
             other.write("theirs", "1");

@@ -63,12 +63,15 @@ fn it_ends_as_its_command_does() {
         }
         let not_executable = lab.root().join("text");
         fs::write(&not_executable, "text").unwrap();
-        for (program, code) in [(Path::new("no-such-program"), 127), (not_executable.as_path(), 126)] {
+        for (program, code) in
+            [(Path::new("no-such-program"), 127), (Path::new(""), 127), (not_executable.as_path(), 126)]
+        {
             let mut arguments = arguments(&lab, &lab.place(), &lab.state(), mode, "");
             arguments.truncate(arguments.len() - 3);
             arguments.push(program.into());
             let done = lab.call(arguments);
             assert_eq!(done.code, code, "{mode:?} {program:?}: {}", done.said());
+            assert_eq!(done.stderr.contains("it is empty"), program == Path::new(""), "{}", done.said());
         }
         assert!(!lab.mounted(), "{mode:?}");
     }

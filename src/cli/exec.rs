@@ -228,8 +228,10 @@ impl Exec {
                     SpawnError::NotFound(e) => (Exit::NoSuchCommand, e),
                     SpawnError::Refused(e) => (Exit::CannotRun, e),
                 };
-                let program = self.command.first().map(|name| safe_os(name)).unwrap_or_default();
-                let said = format!("the command could not be run: {program}: {why}");
+                let said = match self.command.first().filter(|name| !name.is_empty()) {
+                    Some(program) => format!("the command could not be run: {}: {why}", safe_os(program)),
+                    None => "the command could not be run: it is empty".to_owned(),
+                };
                 output.warn(&said);
                 (exit, said)
             }

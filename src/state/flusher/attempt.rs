@@ -169,5 +169,5 @@ impl From<Error> for Failure {
 }
 
 fn out_of_time() -> Error {
-    Error::new(ErrorKind::Unavailable, "the remote did not answer within the time limit (--unmount-timeout)")
+    Error::new(ErrorKind::Unavailable, "the remote did not answer within the time limit")
 }

@@ -129,7 +129,7 @@ pub use hedge::{Hedged, Hedges};
 pub use info::{EntryName, Info, Removed, Verdict, Whereabouts};
 pub use inserted::Inserted;
 pub use key::{Key, ObjectId};
-pub use origin::OriginFiles;
+pub use origin::{OriginFiles, Versions};
 pub use part::Part;
 pub use stats::{CHECKS, LATENCY_MS, Stats, Totals};
 pub use stream::Stream;

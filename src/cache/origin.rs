@@ -1,6 +1,7 @@
 //! [`OriginFiles`]: the objects of a store, by what the store says they are, and read through the cache.
 mod absence;
 mod coming;
+mod versions;
 
 use super::cache::Cache;
 use super::{Blob, CacheError, EntryName, Hedged, ObjectId, Origin};
@@ -12,10 +13,11 @@ pub(super) use coming::Coming;
 use lru::LruCache;
 use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, broadcast};
+pub use versions::Versions;
 
 /// Of so many objects it is remembered what they are.
 const KNOWN_MAX: NonZeroUsize = NonZeroUsize::new(1 << 16).unwrap();
@@ -111,8 +113,8 @@ pub struct OriginFiles {
     absence: Absence,
     /// Of whoever asks in the background.
     turn: Arc<Semaphore>,
-    /// Keys of objects that turned out to be others than was known.
-    changes: broadcast::Sender<Arc<str>>,
+    /// Keys of objects that turned out to be others than was known; made for the first who listens.
+    changes: OnceLock<broadcast::Sender<Arc<str>>>,
 }
 
 impl std::fmt::Debug for OriginFiles {
@@ -125,27 +127,42 @@ impl OriginFiles {
     /// The objects of `store`, read through `cache` from `origin` (the store itself, perhaps behind tiers).
     /// That an object is the same version is believed for `fresh`; while the store is away, until it is back.
     pub fn new(cache: Cache, store: Store, origin: Arc<dyn Origin>, fresh: Duration) -> Self {
+        let versions = Versions::of(&cache);
+        Self::below(cache, store, origin, fresh, (&versions, ""))
+    }
+
+    /// The same of objects below a prefix (a whole name, or several up to a slash), of which the cache has had these
+    /// versions lately.
+    pub fn below(
+        cache: Cache,
+        store: Store,
+        origin: Arc<dyn Origin>,
+        fresh: Duration,
+        (versions, prefix): (&Versions, &str),
+    ) -> Self {
         let bucket = store.identity();
-        let known = Mutex::new(LruCache::new(KNOWN_MAX));
-        let changes = broadcast::Sender::new(CHANGES_MAX);
-        let (absence, turn) = (Absence::default(), Arc::new(Semaphore::new(1)));
-        let (hedged, patience, soon) = (None, PATIENCE, PATIENCE);
-        let this = Self {
+        // There may be very many of these, and each knows little as a rule: room is made when it is needed.
+        let mut known = LruCache::unbounded();
+        known.resize(KNOWN_MAX);
+        // Good enough while the store is away.
+        for id in versions.newest(&bucket, prefix, KNOWN_MAX.get()) {
+            let answer = tokio::sync::Mutex::new(Some(Answer::of_cached(id)));
+            known.put(id.key.clone(), Arc::new(Known { answer, ..Known::default() }));
+        }
+        Self {
             cache,
             store,
             origin,
-            hedged,
+            hedged: None,
             bucket,
             fresh,
-            patience,
-            soon,
-            known,
-            absence,
-            turn,
-            changes,
-        };
-        this.remember();
-        this
+            patience: PATIENCE,
+            soon: PATIENCE,
+            known: Mutex::new(known),
+            absence: Absence::default(),
+            turn: Arc::new(Semaphore::new(1)),
+            changes: OnceLock::new(),
+        }
     }
 
     /// Also the block that comes with what an object is is asked for a second time when the answer is late.
@@ -187,21 +204,6 @@ impl OriginFiles {
         match unknown.filter(|key| self.patience > self.soon && self.recall(key).is_none()) {
             Some(_) => tokio::time::timeout(self.patience - self.soon, answer).await.unwrap_or_else(late),
             None => late(()),
-        }
-    }
-
-    /// The versions that the cache has from before: good enough while the store is away.
-    fn remember(&self) {
-        let mut entries = self.cache.entries();
-        // Of several what was read last is newest; those before are gone but for what was still being read.
-        entries.sort_by_key(|info| (info.used, info.created));
-        for info in entries {
-            let EntryName::Object(id) = info.name else { continue };
-            if id.bucket == self.bucket {
-                let answer = tokio::sync::Mutex::new(Some(Answer::of_cached(&id)));
-                let known = Known { answer, ..Known::default() };
-                self.known.lock().put(id.key.clone(), Arc::new(known));
-            }
         }
     }
 
@@ -371,12 +373,12 @@ impl OriginFiles {
     }
 
     fn tell(&self, key: &str) {
-        let _nobody_listens = self.changes.send(key.into());
+        let _nobody_listens = self.changes.get().map(|changes| changes.send(key.into()));
     }
 
     /// Keys of objects that turned out to be others than was known, from now on.
     pub fn changes(&self) -> broadcast::Receiver<Arc<str>> {
-        self.changes.subscribe()
+        self.changes.get_or_init(|| broadcast::Sender::new(CHANGES_MAX)).subscribe()
     }
 
     /// What tells this store from others.

@@ -312,7 +312,7 @@ impl Lake {
         };
         match blocks {
             Ok(blocks) => Ok(Some((blob, blocks))),
-            Err(error) => Err(self.stores().gone_wrong(&file.location, &error).await),
+            Err(error) => Err(self.stores().gone_wrong(&file.location, &error)),
         }
     }
 
@@ -335,7 +335,7 @@ impl Lake {
                     let bytes = holding.bytes();
                     return Ok(Some((Some(holding), bytes)));
                 }
-                Err(error) => return Err(self.stores().gone_wrong(&file.location, &error).await),
+                Err(error) => return Err(self.stores().gone_wrong(&file.location, &error)),
             }
         }
         Ok(None)

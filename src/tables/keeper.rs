@@ -250,7 +250,7 @@ impl Lake {
                 let Some((blob, blocks)) = self.meant_of(&file, &want).await? else { return Ok(file.size) };
                 let bytes = bytes_of(&blob, &blocks);
                 if let Err(error) = blob.warm(blocks).await {
-                    return Err(self.stores().gone_wrong(&file.location, &error).await);
+                    return Err(self.stores().gone_wrong(&file.location, &error));
                 }
                 if new {
                     self.brought.lock().insert(file.location, why);

@@ -297,9 +297,9 @@ impl Lake {
 
     /// At the places of these files stand others by now, or may: nobody is given what was there before. What the kernel
     /// has of them it is told of by [`Turned::Files`].
-    pub(super) async fn doubt_files(&self, files: &[LiveFile]) {
+    pub(super) fn doubt_files(&self, files: &[LiveFile]) {
         for file in files.iter().filter(|file| file.location.file_path().is_none()) {
-            self.stores.changed(&file.location).await;
+            self.stores.changed(&file.location);
         }
     }
 
@@ -328,36 +328,34 @@ impl Lake {
     }
 
     /// A table that is gone names nothing any more: none of its files is what it was. The paths that they had.
-    pub(super) async fn forget_files(&self, table: &str, folder: Option<&Location>) -> Vec<String> {
-        let paths = self.doubt_table(table, folder).await;
-        let own = format!("{table}/data/");
+    pub(super) fn forget_files(&self, table: &str, folder: Option<&Location>) -> Vec<String> {
+        let paths = self.doubt_table(table, folder);
         for (path, location) in self.known.of(table) {
-            match path.starts_with(&own) {
-                true => self.known.release(table, &path),
-                false => self.release(table, &location, path),
-            }
+            self.brought.lock().remove(&location);
+            self.release(table, &location, path);
         }
         paths
     }
 
     fn release(&self, table: &str, location: &Location, path: String) {
+        let is_own = path.strip_prefix(table).is_some_and(|rest| rest.starts_with("/data/"));
         match location.file_path() {
-            // Who has its metadata open finds it only if it is known.
-            Some(_) => self.known.retire(table, [path]),
-            None => self.known.release(table, &path),
+            // Who has its metadata open finds it at the path of all objects, and there only if it is known.
+            Some(_) if !is_own => self.known.retire(table, [path]),
+            _ => self.known.release(table, &path),
         }
     }
 
     /// In the place of a table there may be another one: at all places that it named there may be other files, in its
     /// folder also at those that nobody has heard of. The paths of what it named.
-    pub(super) async fn doubt_table(&self, table: &str, folder: Option<&Location>) -> Vec<String> {
+    pub(super) fn doubt_table(&self, table: &str, folder: Option<&Location>) -> Vec<String> {
         if let Some(folder) = folder.filter(|folder| folder.file_path().is_none()) {
-            self.stores.changed_below(folder).await;
+            self.stores.changed_below(folder);
         }
         let mut paths = Vec::new();
         for (path, location) in self.known.of(table) {
             if location.file_path().is_none() {
-                self.stores.changed(&location).await;
+                self.stores.changed(&location);
             }
             paths.push(path);
         }

@@ -91,7 +91,7 @@ fn keys(credential: &StorageCredential) -> Option<LentKeys> {
 }
 
 /// The tables for which credentials of one prefix were lent, the last one first: each may go. Owner of its lock.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Lenders(Mutex<Vec<Arc<Lender>>>);
 
 impl Lenders {

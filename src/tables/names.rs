@@ -252,7 +252,7 @@ impl Lake {
             gone
         };
         for slot in gone {
-            self.forget_table(&slot).await;
+            self.forget_table(&slot);
         }
     }
 

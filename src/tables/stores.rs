@@ -3,25 +3,30 @@ use super::aws::Account;
 use super::lent::Lent;
 use crate::cache::{
     Blob, Cache, CacheError, Chain, FetchError, Hedged, Hedges, ObjectId, OriginFiles, Removed, StoreOrigin,
-    Tier,
+    Tier, Versions,
 };
 use crate::config::S3Settings;
+use crate::error::Error;
 use crate::remote::{Counters, RemoteError, Store, open_borrowing, open_configured};
-use crate::sync::RwLock;
+use crate::sync::{Mutex, RwLock};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use icecache_iceberg::objects::{Listing, LocalObjects, ObjectInfo};
 use icecache_iceberg::{Location, ObjectError, Objects};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+use tokio::sync::OnceCell;
 
 /// The most entries of one part of a listing by folder.
 const LISTED_MAX: usize = 1000;
 /// Files of tables never change: what one is is believed for so long.
 const FRESH: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// So long it is good enough to know what the cache had: many buckets may be opened one after the other.
+const LOOKED: Duration = Duration::from_secs(60);
 
 /// See the module. Owner of its locks.
 pub struct Stores {
@@ -34,9 +39,31 @@ pub struct Stores {
     /// So long an answer is waited for.
     patience: Duration,
     /// What catalogs lend, by prefix.
-    lent: RwLock<BTreeMap<String, Lent>>,
-    /// By authority, or by the prefix that credentials were lent for.
-    buckets: tokio::sync::Mutex<HashMap<(String, String), Arc<Bucket>>>,
+    lent: RwLock<BTreeMap<String, Borrowed>>,
+    /// By authority, and by the prefix that credentials were lent for; opened by who comes first.
+    buckets: Mutex<HashMap<(String, String), Opening>>,
+    /// What the cache had of all buckets, and when.
+    versions: tokio::sync::Mutex<Option<(Instant, Arc<Versions>)>>,
+}
+
+/// A bucket that is open, or is being opened.
+type Opening = Arc<OnceCell<Arc<Bucket>>>;
+
+/// Whether the catalog has a table no longer.
+pub(super) type IsDropped = Arc<Mutex<bool>>;
+
+/// What is lent, and for which tables, each by the address of what is held weakly.
+struct Borrowed {
+    lent: Lent,
+    tables: HashMap<usize, Weak<Mutex<bool>>>,
+}
+
+impl Borrowed {
+    /// Whether any of them is still there.
+    fn is_used(&mut self) -> bool {
+        self.tables.retain(|_, table| table.upgrade().is_some_and(|is_dropped| !*is_dropped.lock()));
+        !self.tables.is_empty()
+    }
 }
 
 struct Bucket {
@@ -61,8 +88,8 @@ impl Stores {
         patience: Duration,
     ) -> Self {
         let local = LocalObjects::new();
-        let (lent, buckets) = (RwLock::default(), tokio::sync::Mutex::default());
-        Self { s3, cache, counters, hedges: Arc::default(), tiers, local, patience, lent, buckets }
+        let (lent, buckets, versions) = (RwLock::default(), Mutex::default(), tokio::sync::Mutex::default());
+        Self { s3, cache, counters, hedges: Arc::default(), tiers, local, patience, lent, buckets, versions }
     }
 
     /// Requests that were sent a second time because the answer was late.
@@ -91,46 +118,88 @@ impl Stores {
             return Err(failed(format!("no store for {}://", location.scheme())));
         }
         let lent = self.lent_for(location);
-        // What is lent may be for several buckets.
-        let prefix = lent.as_ref().map(|lent| lent.prefix.clone()).unwrap_or_default();
-        let key = (location.authority().to_owned(), prefix);
-        let mut buckets = self.buckets.lock().await;
-        if let Some(bucket) = buckets.get(&key) {
-            return Ok(bucket.clone());
-        }
-        let (url, counters) = (format!("s3://{}", location.authority()), self.counters.clone());
-        let store = match &lent {
+        // None of the others waits for what is asked while one is opened.
+        let cell = self.buckets.lock().entry(key_of(location, lent.as_ref())).or_default().clone();
+        let opened = cell.get_or_try_init(|| self.open(location.authority(), lent.as_ref())).await;
+        opened.cloned().map_err(|e| failed(e.to_string()))
+    }
+
+    async fn open(&self, authority: &str, lent: Option<&Lent>) -> Result<Arc<Bucket>, Error> {
+        let (url, counters) = (format!("s3://{authority}"), self.counters.clone());
+        let store = match lent {
             None => open_configured(&url, &self.s3, counters).await,
             Some(lent) => open_borrowing(&url, &self.reached(&lent.s3), lent.source.clone(), counters).await,
-        };
-        let store = store.map_err(|e| failed(e.to_string()))?;
+        }?;
         let asked = Hedged::new(Arc::new(StoreOrigin::new(store.clone())), self.hedges.clone());
         let asked = Arc::new(asked);
         let origin = Arc::new(Chain::new(self.tiers.clone(), asked.clone()));
-        let files = OriginFiles::new(self.cache.clone(), store.clone(), origin, FRESH);
+        // What is lent for a prefix serves nothing else: each has what it knows of objects for itself.
+        let prefix = lent.and_then(|lent| lent.prefix.strip_prefix(&url)).unwrap_or_default();
+        let (versions, prefix) = (self.versions().await, prefix.trim_start_matches('/'));
+        let files = OriginFiles::below(self.cache.clone(), store.clone(), origin, FRESH, (&versions, prefix));
         let files = Arc::new(files.hedged_by(asked).patient_for(self.patience));
-        let bucket = Arc::new(Bucket { store, files });
-        buckets.insert(key, bucket.clone());
-        Ok(bucket)
+        Ok(Arc::new(Bucket { store, files }))
+    }
+
+    /// What the cache has, or had a moment ago.
+    async fn versions(&self) -> Arc<Versions> {
+        let mut looked = self.versions.lock().await;
+        if let Some((at, versions)) = &*looked
+            && at.elapsed() < LOOKED
+        {
+            return versions.clone();
+        }
+        let cache = self.cache.clone();
+        let versions = tokio::task::spawn_blocking(move || Versions::of(&cache)).await;
+        let versions = Arc::new(versions.unwrap_or_default());
+        *looked = Some((Instant::now(), versions.clone()));
+        versions
+    }
+
+    /// The bucket of a location, if anybody has asked for anything of it.
+    fn opened(&self, location: &Location) -> Option<Arc<Bucket>> {
+        let key = key_of(location, self.lent_for(location).as_ref());
+        self.buckets.lock().get(&key)?.get().cloned()
     }
 
     /// What a catalog lends for a table.
-    pub(super) fn lend(&self, lent: Vec<Lent>) {
+    pub(super) fn lend(&self, table: &IsDropped, lent: Vec<Lent>) {
+        if lent.is_empty() || *table.lock() {
+            return;
+        }
         let mut all = self.lent.write();
         for lent in lent {
-            match all.get(&lent.prefix) {
-                // Who reads has the client of the one before.
-                Some(before) => before.source.join(&lent.source),
-                None => drop(all.insert(lent.prefix.clone(), lent)),
-            }
+            let borrowed = match all.entry(lent.prefix.clone()) {
+                Entry::Vacant(none) => none.insert(Borrowed { lent, tables: HashMap::new() }),
+                Entry::Occupied(before) => {
+                    // Who reads has the client of the one before.
+                    before.get().lent.source.join(&lent.source);
+                    before.into_mut()
+                }
+            };
+            borrowed.tables.insert(Arc::as_ptr(table) as usize, Arc::downgrade(table));
+        }
+    }
+
+    /// What was lent for tables that are gone by now, and for no other, opens nothing any more, and what is known of their
+    /// objects is forgotten.
+    pub(super) fn give_back(&self) {
+        let mut all = self.lent.write();
+        let gone = all.extract_if(.., |_, borrowed| !borrowed.is_used());
+        let gone: HashSet<String> = gone.map(|(prefix, _)| prefix).collect();
+        drop(all);
+        if !gone.is_empty() {
+            self.buckets.lock().retain(|(_, prefix), _| !gone.contains(prefix));
         }
     }
 
     /// The credentials that were lent for a location: the longest prefix is the one.
     fn lent_for(&self, location: &Location) -> Option<Lent> {
         let all = self.lent.read();
-        let lent = all.values().filter(|lent| covers(&lent.prefix, location.as_str()));
-        lent.max_by_key(|lent| lent.prefix.len()).cloned()
+        if all.is_empty() {
+            return None;
+        }
+        prefixes(location.as_str()).find_map(|prefix| Some(all.get(prefix)?.lent.clone()))
     }
 
     /// Where a store is: as the settings say, which may know a way that the catalog does not, else as it says.
@@ -178,34 +247,36 @@ impl Stores {
 
     /// It turned out to be another object by now. What is read of the one before is an error from now on; whoever
     /// opens it gets the new one.
-    pub async fn changed(&self, location: &Location) {
-        if let Ok(bucket) = self.bucket(location).await {
+    pub fn changed(&self, location: &Location) {
+        if let Some(bucket) = self.opened(location) {
             bucket.files.forget(location.key());
         }
     }
 
     /// What the cache says of an object that it could not bring. If that is another one by now, it is known from now on.
-    pub(super) async fn gone_wrong(&self, location: &Location, error: &CacheError) -> ObjectError {
+    pub(super) fn gone_wrong(&self, location: &Location, error: &CacheError) -> ObjectError {
         if matches!(error, CacheError::Fetch(FetchError::Changed { .. })) {
-            self.changed(location).await;
+            self.changed(location);
         }
         self.failed(location, error)
     }
 
     /// Each object below a folder may be another one by now.
-    pub(super) async fn changed_below(&self, folder: &Location) {
+    pub(super) fn changed_below(&self, folder: &Location) {
         let prefix = match folder.key().trim_end_matches('/') {
             "" => String::new(),
             key => format!("{key}/"),
         };
-        let buckets = self.buckets.lock().await;
+        let buckets = self.buckets.lock();
         let of_it = buckets.iter().filter(|((authority, _), _)| authority == folder.authority());
-        of_it.for_each(|(_, bucket)| bucket.files.forget_below(&prefix));
+        let of_it: Vec<Arc<Bucket>> = of_it.filter_map(|(_, bucket)| bucket.get().cloned()).collect();
+        drop(buckets);
+        of_it.iter().for_each(|bucket| bucket.files.forget_below(&prefix));
     }
 
     /// What is known of an object, and what the cache has of it, is forgotten; whether there was anything.
     pub async fn forget(&self, location: &Location, id: Option<&ObjectId>) -> bool {
-        self.changed(location).await;
+        self.changed(location);
         match id {
             Some(id) => self.cache.remove_object(id).await != Removed::Absent,
             None => false,
@@ -218,12 +289,18 @@ impl Stores {
     }
 }
 
-/// Whether what is lent for a prefix is for a location. It ends between two names: `s3://b/t` is not for `s3://b/t2`.
-fn covers(prefix: &str, location: &str) -> bool {
-    let ends = |rest: &str| {
-        prefix.ends_with('/') || rest.is_empty() || rest.starts_with('/') || rest.starts_with("://")
-    };
-    prefix.is_empty() || location.strip_prefix(prefix).is_some_and(ends)
+/// What is lent may be for several buckets.
+fn key_of(location: &Location, lent: Option<&Lent>) -> (String, String) {
+    let prefix = lent.map(|lent| lent.prefix.clone()).unwrap_or_default();
+    (location.authority().to_owned(), prefix)
+}
+
+/// What may be lent for a location, the longest first. It ends between two names: `s3://b/t` is not for `s3://b/t2`.
+fn prefixes(location: &str) -> impl Iterator<Item = &str> {
+    let scheme = location.find("://").unwrap_or_default();
+    let slashes = location.rmatch_indices('/').flat_map(|(at, _)| [at + 1, at]);
+    let ends = std::iter::once(location.len()).chain(slashes).chain([scheme, 0]);
+    ends.map(|end| &location[..end])
 }
 
 fn told(location: &Location, error: &RemoteError) -> ObjectError {
@@ -330,7 +407,7 @@ impl Objects for Stores {
 
 #[cfg(test)]
 mod tests {
-    use super::covers;
+    use super::*;
 
     #[test]
     fn what_is_lent_ends_between_two_names() {
@@ -340,8 +417,26 @@ mod tests {
             ("s3://lake/wh/", "s3://lake/wh/t", "s3://lake/wh"),
             ("s3", "s3://any/k", "s3x://any/k"),
         ] {
-            assert!(covers(prefix, inside) && !covers(prefix, outside), "{prefix}");
+            let covers = |location| prefixes(location).any(|own| own == prefix);
+            assert!(covers(inside) && !covers(outside), "{prefix}");
         }
-        assert!(covers("", "s3://any/k") && covers("s3://lake/wh/t", "s3://lake/wh/t"));
+        let all: Vec<&str> = prefixes("s3://b/t/f").collect();
+        assert!(all.is_sorted_by(|a, b| a.len() >= b.len()) && all[0] == "s3://b/t/f", "{all:?}");
+        assert_eq!(all.last(), Some(&""));
+    }
+
+    /// What is lent for a table is given back when its catalog has it no longer.
+    #[test]
+    fn what_is_lent_is_used_as_long_as_one_table_is_there() {
+        let lent = Lent { prefix: "s3://b/".into(), s3: S3Settings::default(), source: Arc::default() };
+        let mut borrowed = Borrowed { lent, tables: HashMap::new() };
+        let (a, b) = (IsDropped::default(), IsDropped::default());
+        for table in [&a, &b, &a] {
+            borrowed.tables.insert(Arc::as_ptr(table) as usize, Arc::downgrade(table));
+        }
+        *a.lock() = true;
+        assert!(borrowed.is_used() && borrowed.tables.len() == 1);
+        drop(b);
+        assert!(!borrowed.is_used());
     }
 }

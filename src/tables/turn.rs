@@ -144,7 +144,8 @@ impl Lake {
     ) -> Result<Option<Prepared>, TableError> {
         let (folder, path) = (self.folder_of(slot), slot.path.clone());
         let place = Place { mapping: self.mapping().clone(), path, folder };
-        self.stores().lend(lent(&self.catalogs[slot.catalog].catalog, &table, is_remembered));
+        let lent = lent(&self.catalogs[slot.catalog].catalog, &table, is_remembered);
+        self.stores().lend(&slot.is_dropped, lent);
         let counted = Arc::new(Counted::new(self.stores().clone()));
         let table = table.with_metadata(&*counted).await?;
         let objects: Arc<dyn Objects> = counted.clone();
@@ -309,7 +310,7 @@ impl Lake {
         // Whoever asks for names may have noticed it first.
         let is_first = self.names.write().tables.remove(&slot.path).is_some();
         if is_first {
-            self.forget_table(slot).await;
+            self.forget_table(slot);
             let left = self.slots().into_iter().filter(|other| other.catalog == slot.catalog);
             self.remember_names_of(slot.catalog, left.map(|other| other.id.clone()).collect()).await;
         }
@@ -317,7 +318,7 @@ impl Lake {
 
     /// The catalog has a table no longer, and neither have the names. Another one may come in its place, with files of the
     /// same names.
-    pub(super) async fn forget_table(&self, slot: &Slot) {
+    pub(super) fn forget_table(&self, slot: &Slot) {
         let was = slot.current();
         {
             let mut is_dropped = slot.is_dropped.lock();
@@ -326,7 +327,8 @@ impl Lake {
         }
         self.held.let_go(&slot.path, |_| false);
         let folder = was.as_ref().map(|was| &was.publication.metadata().location);
-        let paths = self.forget_files(&slot.path, folder).await;
+        let paths = self.forget_files(&slot.path, folder);
+        self.stores().give_back();
         self.turned(Turned::Files(&paths));
         self.turned(Turned::Below(slot.path.rsplit_once('/').map_or(&slot.path, |(folder, _)| folder)));
         if was.is_some() {
@@ -364,7 +366,7 @@ impl Lake {
         let Next { old, prepared: Prepared { new, table, counted }, difference } = next;
         let publish = async {
             self.remember(slot, &new, table).await.map_err(|error| error.to_string())?;
-            let doubted = self.learn_next(slot, (&old, &new), &difference).await;
+            let doubted = self.learn_next(slot, (&old, &new), &difference);
             // Whoever reads the new hint finds none of the files that had these names before.
             self.turned(Turned::Files(&doubted));
             self.flip(slot, &new).await.map_err(|error| error.to_string())
@@ -394,7 +396,8 @@ impl Lake {
         };
         if table.token == old.token {
             // Somebody else was told of it first; or it is what was remembered.
-            self.stores().lend(lent(&self.catalogs[slot.catalog].catalog, &table, false));
+            let lent = lent(&self.catalogs[slot.catalog].catalog, &table, false);
+            self.stores().lend(&slot.is_dropped, lent);
             old.is_remembered.store(false, Ordering::Release);
             return Ok(None);
         }
@@ -410,18 +413,13 @@ impl Lake {
 
     /// The files of the next version are known from now on. The paths at which others may stand than before: a file that
     /// came may have the name of one that was there, in an older version or in another table.
-    async fn learn_next(
-        &self,
-        slot: &Slot,
-        (old, new): (&Shown, &Shown),
-        difference: &Difference,
-    ) -> Vec<String> {
+    fn learn_next(&self, slot: &Slot, (old, new): (&Shown, &Shown), difference: &Difference) -> Vec<String> {
         self.learn(&new.publication, &difference.added, true);
         self.learn_statistics(&new.publication);
         if new.publication.metadata().has_all_of(old.publication.metadata()) {
             new.learned.lock().extend(old.learned.lock().iter());
         }
-        self.doubt_files(&difference.added).await;
+        self.doubt_files(&difference.added);
         let added = difference.added.iter();
         let mut paths: Vec<_> =
             added.clone().flat_map(|file| self.paths(&new.publication, &file.location)).collect();
@@ -431,7 +429,7 @@ impl Lake {
             return paths;
         }
         self.held.let_go(&slot.path, |_| false); // what is held is of the old one
-        paths.extend(self.doubt_table(&slot.path, Some(&old.publication.metadata().location)).await);
+        paths.extend(self.doubt_table(&slot.path, Some(&old.publication.metadata().location)));
         paths
     }
 }

@@ -1,4 +1,5 @@
 //! Credentials that a REST catalog lends: the only ones that open the table.
+use crate::harness::{LIMIT, eventually};
 use crate::lake::{Lake, files, names};
 use crate::support::s3server::{ACCESS_KEY, SECRET_KEY};
 use std::fs;
@@ -12,6 +13,8 @@ use std::thread::JoinHandle;
 struct Catalog {
     address: SocketAddr,
     lent: Arc<AtomicUsize>,
+    /// It has no table any more.
+    dropped: Arc<AtomicBool>,
     ended: Arc<AtomicBool>,
     server: Option<JoinHandle<()>>,
 }
@@ -21,16 +24,17 @@ impl Catalog {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (lent, ended) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
-        let (counted, stop) = (lent.clone(), ended.clone());
+        let dropped = Arc::<AtomicBool>::default();
+        let (counted, stop, is_dropped) = (lent.clone(), ended.clone(), dropped.clone());
         let server = std::thread::spawn(move || {
             for client in listener.incoming() {
                 if stop.load(Ordering::SeqCst) {
                     return;
                 }
-                answer(&client.unwrap(), &counted);
+                answer(&client.unwrap(), &counted, is_dropped.load(Ordering::SeqCst));
             }
         });
-        Self { address, lent, ended, server: Some(server) }
+        Self { address, lent, dropped, ended, server: Some(server) }
     }
 }
 
@@ -42,7 +46,7 @@ impl Drop for Catalog {
     }
 }
 
-fn answer(mut client: &TcpStream, lent: &AtomicUsize) {
+fn answer(mut client: &TcpStream, lent: &AtomicUsize, is_dropped: bool) {
     let mut lines = BufReader::new(client).lines().map_while(Result::ok);
     let Some(request) = lines.next() else { return };
     let headers: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
@@ -52,10 +56,11 @@ fn answer(mut client: &TcpStream, lent: &AtomicUsize) {
         "/v1/config" => r#"{"defaults":{},"overrides":{}}"#.to_owned(),
         "/v1/namespaces?pageToken=" => r#"{"namespaces":[["db"]]}"#.to_owned(),
         "/v1/namespaces?parent=db&pageToken=" => r#"{"namespaces":[]}"#.to_owned(),
+        "/v1/namespaces/db/tables?pageToken=" if is_dropped => r#"{"identifiers":[]}"#.to_owned(),
         "/v1/namespaces/db/tables?pageToken=" => {
             r#"{"identifiers":[{"namespace":["db"],"name":"refs"}]}"#.to_owned()
         }
-        "/v1/namespaces/db/tables/refs?snapshots=refs" => {
+        "/v1/namespaces/db/tables/refs?snapshots=refs" if !is_dropped => {
             let mut config = serde_json::json!({});
             if delegated {
                 lent.fetch_add(1, Ordering::SeqCst);
@@ -120,4 +125,33 @@ fn what_a_catalog_lends_opens_its_tables() {
         fs::read(file).unwrap().windows(SECRET_KEY.len()).any(|part| part == SECRET_KEY.as_bytes())
     };
     assert_eq!(written.filter(of_keys).count(), 0, "no key is written down");
+}
+
+/// What was lent for a table opens nothing any more once its catalog has it no longer.
+#[test]
+fn what_was_lent_for_a_dropped_table_is_given_back() {
+    let mut lake = Lake::prepare(|_| false);
+    for (name, value) in &mut lake.cloud.lab.setup.environment {
+        if name == "AWS_ACCESS_KEY_ID" || name == "AWS_SECRET_ACCESS_KEY" {
+            *value = "of-somebody-else".to_owned();
+        }
+    }
+    let catalog = Catalog::start();
+    lake.mount_with(&["--catalog", &format!("rest=rest:http://{}", catalog.address)]).must("mount");
+    let data = lake.table("refs").join("data");
+    let key =
+        |file: &std::path::Path| format!("wh/db/refs/data/{}", file.strip_prefix(&data).unwrap().display());
+    let all: Vec<String> = files(&data).iter().map(|file| key(file)).collect();
+    let objects = lake.dir.join("objects/s3/lake");
+    assert_eq!(fs::read(objects.join(&all[0])).unwrap(), lake.objects[&all[0]]);
+    // No table names it, and what is lent opens it all the same.
+    let [unnamed, another] = ["wh/db/refs/unnamed", "wh/db/refs/another"];
+    lake.cloud.server.put_into("lake", unnamed, "1");
+    lake.cloud.server.put_into("lake", another, "2");
+    assert_eq!(fs::read(objects.join(unnamed)).unwrap(), b"1");
+    catalog.dropped.store(true, Ordering::SeqCst);
+    eventually("it is gone", LIMIT, || names(&lake.dir.join("iceberg/db")).is_empty().then_some(()));
+    let denied = |key: &str| fs::metadata(objects.join(key)).unwrap_err().raw_os_error();
+    assert_eq!((denied(another), denied(&all[1])), (Some(libc::EACCES), Some(libc::EACCES)));
+    lake.unmount();
 }

@@ -346,7 +346,7 @@ impl TablesAdapter {
                             if let (CacheError::Fetch(FetchError::Changed { .. }), Found::Object { location, .. }) =
                                 (&error, &handle.node.found)
                             {
-                                own.0.view.lake().stores().changed(location).await;
+                                own.0.view.lake().stores().changed(location);
                             }
                             tracing::warn!(%error, path = %handle.node.path, "a read has failed");
                             reply.error(libc::EIO);

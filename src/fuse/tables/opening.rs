@@ -46,7 +46,7 @@ impl TablesAdapter {
                     let stores = own.0.view.lake().stores();
                     let found = async {
                         if stated.is_none() {
-                            stores.changed(&location).await; // no table says that it never changes
+                            stores.changed(&location); // no table says that it never changes
                         }
                         stores.blob(&location, stated).await
                     };
@@ -59,7 +59,7 @@ impl TablesAdapter {
                         Ok(blob) if blob.size() != size || !node.is_still(&blob.id().tag) => {
                             if blob.size() != size {
                                 // Either may be what is old.
-                                own.0.view.lake().stores().changed(&location).await;
+                                own.0.view.lake().stores().changed(&location);
                             }
                             own.0.nodes.retire(&node);
                             reply.error(libc::ESTALE);

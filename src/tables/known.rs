@@ -1,7 +1,7 @@
 //! [`Known`]: the files that published tables name, by their paths below the mount.
 use crate::sync::RwLock;
 use icecache_iceberg::Location;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -29,17 +29,53 @@ impl File {
         self.holders.iter().any(|holder| holder.is_live)
     }
 
-    fn held_by(&mut self, table: &Arc<str>, is_live: bool) {
+    /// A table names it; whether its shown version does.
+    fn held_by(&mut self, table: &Arc<str>, is_live: bool) -> bool {
         match self.holders.iter_mut().find(|holder| holder.table == *table) {
-            Some(holder) => holder.is_live |= is_live,
-            None => self.holders.push(Holder { table: table.clone(), is_live }),
+            Some(holder) => {
+                holder.is_live |= is_live;
+                holder.is_live
+            }
+            None => {
+                self.holders.push(Holder { table: table.clone(), is_live });
+                is_live
+            }
         }
     }
 }
 
 /// See the module. Owner of its lock.
 #[derive(Debug, Default)]
-pub(super) struct Known(RwLock<BTreeMap<String, File>>);
+pub(super) struct Known(RwLock<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    files: BTreeMap<String, File>,
+    /// By table what it names, and its shown version has not, as far as it may be forgotten: there may be very many others.
+    retired: HashMap<Arc<str>, HashSet<String>>,
+}
+
+impl State {
+    fn note_retired(&mut self, table: &Arc<str>, path: &str) {
+        let is_own = path.strip_prefix(&**table).is_some_and(|rest| rest.starts_with('/'));
+        let is_local = self.files.get(path).is_some_and(|file| file.location.file_path().is_some());
+        if is_local && !is_own {
+            return; // who has the metadata open finds it only as long as it is known
+        }
+        match self.retired.get_mut(table) {
+            Some(paths) if paths.contains(path) => {}
+            Some(paths) => drop(paths.insert(path.to_owned())),
+            None => drop(self.retired.insert(table.clone(), HashSet::from([path.to_owned()]))),
+        }
+    }
+
+    fn note_back(&mut self, table: &str, path: &str) {
+        let Some(paths) = self.retired.get_mut(table) else { return };
+        if paths.remove(path) && paths.is_empty() {
+            self.retired.remove(table);
+        }
+    }
+}
 
 impl Known {
     /// Adds files of a table: paths below the mount, where they are, and their sizes in bytes. What is live stays so, and
@@ -53,15 +89,18 @@ impl Known {
         let table: Arc<str> = table.into();
         let mut known = self.0.write();
         for (path, location, size) in files {
-            let file = known.entry(path).or_insert_with(|| File {
-                location: location.clone(),
-                size,
-                holders: Vec::with_capacity(1),
-            });
-            if is_live || !file.is_live() {
-                (file.location, file.size) = (location, size);
+            let is_retired = {
+                let new = || File { location: location.clone(), size, holders: Vec::with_capacity(1) };
+                let file = known.files.entry(path.clone()).or_insert_with(new);
+                if is_live || !file.is_live() {
+                    (file.location, file.size) = (location, size);
+                }
+                !file.held_by(&table, is_live)
+            };
+            match is_retired {
+                true => known.note_retired(&table, &path),
+                false => known.note_back(&table, &path),
             }
-            file.held_by(&table, is_live);
         }
     }
 
@@ -69,40 +108,43 @@ impl Known {
     pub(super) fn retire(&self, table: &str, paths: impl IntoIterator<Item = String>) {
         let mut known = self.0.write();
         for path in paths {
-            let holders = known.get_mut(&path).into_iter().flat_map(|file| &mut file.holders);
-            holders.filter(|holder| &*holder.table == table).for_each(|holder| holder.is_live = false);
+            let mut holders = known.files.get_mut(&path).into_iter().flat_map(|file| &mut file.holders);
+            let Some(holder) = holders.find(|holder| &*holder.table == table) else { continue };
+            holder.is_live = false;
+            let table = holder.table.clone();
+            known.note_retired(&table, &path);
         }
     }
 
     /// All that a table names: paths, and where they are.
     pub(super) fn of(&self, table: &str) -> Vec<(String, Location)> {
         let known = self.0.read();
-        let own = known.iter().filter(|(_, file)| file.holders.iter().any(|holder| &*holder.table == table));
+        let own =
+            known.files.iter().filter(|(_, file)| file.holders.iter().any(|holder| &*holder.table == table));
         own.map(|(path, file)| (path.clone(), file.location.clone())).collect()
     }
 
-    /// Forgets what lies below a folder and is not live; where it is.
-    pub(super) fn forget(&self, folder: &str) -> Vec<Location> {
-        let mut known = self.0.write();
-        let below = (Bound::Included(format!("{folder}/")), Bound::Excluded(format!("{folder}0")));
-        let found = known.range::<String, _>(below).filter(|(_, file)| !file.is_live());
-        let paths: Vec<String> = found.map(|(path, _)| path.clone()).collect();
-        paths.iter().filter_map(|path| known.remove(path)).map(|file| file.location).collect()
+    /// What a table names, its shown version has not, and may be forgotten: paths, and where they are.
+    pub(super) fn retired(&self, table: &str) -> Vec<(String, Location)> {
+        let known = self.0.read();
+        let paths = known.retired.get(table).into_iter().flatten();
+        paths.filter_map(|path| Some((path.clone(), known.files.get(path)?.location.clone()))).collect()
     }
 
     /// A table names the file of a path no longer; it is forgotten unless another one does.
     pub(super) fn release(&self, table: &str, path: &str) {
         let mut known = self.0.write();
-        let Some(file) = known.get_mut(path) else { return };
+        known.note_back(table, path);
+        let Some(file) = known.files.get_mut(path) else { return };
         file.holders.retain(|holder| &*holder.table != table);
         if file.holders.is_empty() {
-            known.remove(path);
+            known.files.remove(path);
         }
     }
 
     /// The file of a path.
     pub(super) fn file(&self, path: &str) -> Option<(Location, u64)> {
-        self.0.read().get(path).map(|file| (file.location.clone(), file.size))
+        self.0.read().files.get(path).map(|file| (file.location.clone(), file.size))
     }
 
     /// Whether files lie below a path.
@@ -125,7 +167,7 @@ impl Known {
     fn below(&self, folder: &str, after: &str, live_only: bool) -> Option<(String, bool)> {
         let start = format!("{folder}/{after}");
         let known = self.0.read();
-        let below = known.range::<str, _>((Bound::Included(start.as_str()), Bound::Unbounded));
+        let below = known.files.range::<str, _>((Bound::Included(start.as_str()), Bound::Unbounded));
         let (path, _) = below
             .take_while(|(path, _)| path.starts_with(folder))
             .find(|(_, file)| file.is_live() || !live_only)?;
@@ -173,8 +215,18 @@ mod tests {
         assert!(
             known.file("t/data/a/1").is_some() && known.is_folder("t/data/a") && known.is_folder("t/data/c")
         );
-        assert_eq!(known.forget("t").len(), 3);
+        known.retire("t", ["t0/data/4".to_owned()]);
+        known.add("t", ["t0/data/4"].map(at), true);
+        let mut retired: Vec<String> = known.retired("t").into_iter().map(|(path, _)| path).collect();
+        retired.sort();
+        assert_eq!(
+            retired,
+            ["t/data/a/1", "t/data/b/3", "t/data/c/5"],
+            "wherever they are, and none that is back"
+        );
+        retired.iter().for_each(|path| known.release("t", path));
         assert!(known.file("t/data/b/2").is_some() && !known.is_folder("t/data/a"));
+        assert!(known.retired("t").is_empty() && known.0.read().retired.is_empty());
         known.release("t", "t/data/b/2");
         assert!(known.file("t0/data/4").is_some() && known.file("ta").is_some() && !known.is_folder("t"));
     }

@@ -319,11 +319,10 @@ impl Lake {
         [Some(self.mapping.object_path(location)), own].into_iter().flatten().collect()
     }
 
-    /// Forgets of the files in the folder of a table what the version that is shown has not.
+    /// Forgets of the files of a table what the version that is shown has not, wherever they are.
     pub(super) fn forget_older(&self, table: &str) {
-        // What lies beside it there is of tables in a namespace of its name.
-        for location in self.known.forget(&format!("{table}/data")) {
-            self.release(table, &location, self.mapping.object_path(&location));
+        for (path, location) in self.known.retired(table) {
+            self.release(table, &location, path);
         }
     }
 

@@ -3,7 +3,7 @@ use super::slot::{Shown, Slot};
 use crate::sync::Mutex;
 use icecache_iceberg::ChangeKind;
 use serde::{Deserialize, Serialize};
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -162,7 +162,9 @@ pub(super) fn changes(old: &Shown, new: &Shown, kind: ChangeKind) -> Vec<What> {
         return vec![What::Replaced];
     }
     let mut events = Vec::new();
-    for snapshot in after.snapshots.iter().filter(|snapshot| before.snapshot(snapshot.id).is_none()) {
+    // There may be very many of them.
+    let had: HashSet<i64> = before.snapshots.iter().map(|snapshot| snapshot.id).collect();
+    for snapshot in after.snapshots.iter().filter(|snapshot| !had.contains(&snapshot.id)) {
         events.push(What::SnapshotAdded {
             snapshot: snapshot.id,
             parent: snapshot.parent,

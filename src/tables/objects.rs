@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 /// What a part of a long name ends in.
 const GOES_ON: &str = "~+";
-/// The most entries of a listing of objects that no table names.
+/// The most entries of a listing of objects that no table names: each takes memory, and a thousand of them a request.
 const LISTED_MAX: usize = 100_000;
 /// So long a folder that was listed is believed to be there.
 const SEEN: Duration = Duration::from_secs(5);
@@ -115,9 +115,14 @@ impl View {
         let mut names = self.known(path);
         // A bucket that no table names is looked into only by who names it.
         if let Some(folder) = self.begun(path) {
-            let mut after = None;
+            let (mut after, mut listed) = (None, 0);
             loop {
                 let listing = self.lake().stores().list(&folder, true, after.as_deref()).await?;
+                listed += listing.objects.len() + listing.folders.len();
+                if listed > LISTED_MAX {
+                    // Whoever takes a part of it for all reads too little, and does not know.
+                    return Err(ViewError::TooMany { folder, most: LISTED_MAX });
+                }
                 let objects = listing.objects.iter().map(|(at, _)| (at, Kind::File));
                 let all = objects.chain(listing.folders.iter().map(|at| (at, Kind::Folder)));
                 names.extend(all.filter_map(|(at, kind)| {
@@ -132,7 +137,7 @@ impl View {
                     Some((name.to_owned(), kind))
                 }));
                 after = listing.next;
-                if after.is_none() || names.len() >= LISTED_MAX {
+                if after.is_none() {
                     break;
                 }
             }

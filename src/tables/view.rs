@@ -95,6 +95,16 @@ pub enum ViewError {
     /// A file of this machine.
     #[error("cannot look at what is published: {0}")]
     Io(#[from] std::io::Error),
+    /// A folder of a bucket that no table names.
+    #[error(
+        "a folder of more than {most} objects is not listed: {folder} (open its files by name, as a table does, or list folders below it)"
+    )]
+    TooMany {
+        /// Which.
+        folder: Location,
+        /// How many would be.
+        most: usize,
+    },
 }
 
 impl ViewError {
@@ -104,6 +114,7 @@ impl ViewError {
             Self::Object(ObjectError::Denied { .. })
             | Self::Table(TableError::Object(ObjectError::Denied { .. })) => libc::EACCES,
             Self::Io(e) => e.raw_os_error().unwrap_or(libc::EIO),
+            Self::TooMany { .. } => libc::EFBIG,
             Self::Object(_) | Self::Table(_) | Self::Catalog { .. } => libc::EIO,
         }
     }

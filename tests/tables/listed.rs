@@ -70,3 +70,22 @@ fn a_folder_of_many_folders_costs_few_requests() {
     assert!(std::fs::metadata(dir.join("40")).is_err());
     lake.unmount();
 }
+
+/// A folder of which only a part would be listed is not: nobody takes that part for all.
+#[test]
+fn a_folder_of_too_many_objects_is_refused() {
+    const MOST: usize = 100_000;
+    let lake = Lake::prepare(|_| false);
+    for n in 0..=MOST {
+        lake.cloud.server.put_into("lake", &format!("very/many/{n:06}"), "x");
+    }
+    lake.mount();
+    let dir = lake.dir.join("objects/s3/lake/very");
+    assert_eq!(names(&dir), ["many"]);
+    let refused = std::fs::read_dir(dir.join("many")).and_then(|mut all| all.next().unwrap()).unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(libc::EFBIG), "{refused}");
+    assert_eq!(std::fs::read(dir.join("many/100000")).unwrap(), b"x", "each is opened by its name");
+    assert!(lake.cloud.server.remove_from("lake", "very/many/000007"));
+    assert_eq!(names(&dir.join("many")).len(), MOST);
+    lake.unmount();
+}

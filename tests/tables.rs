@@ -19,6 +19,8 @@ mod cloud;
 #[path = "cache/common.rs"]
 #[allow(dead_code)]
 mod common;
+#[path = "tables/dropped.rs"]
+mod dropped;
 #[cfg(feature = "redis")]
 #[path = "tables/fleet.rs"]
 mod fleet;

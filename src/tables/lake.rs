@@ -1,4 +1,5 @@
 //! [`Lake`]: which tables there are, and which version of each is shown.
+use super::dropped::Dropped;
 use super::feed::Feed;
 use super::held::Held;
 use super::hinted::{HintCounts, Hinted};
@@ -20,7 +21,7 @@ use icecache_iceberg::{
 };
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -48,6 +49,8 @@ pub(super) struct Named {
     pub(super) catalog: Arc<dyn Catalog>,
     heard: Mutex<Heard>,
     pub(super) asking: Asking,
+    /// What is left on the disk of tables that it has not was looked for.
+    pub(super) is_looked_through: AtomicBool,
     /// When somebody looked into one of its tables last, in milliseconds after the start.
     used_ms: AtomicU64,
     /// Somebody looks where nobody had looked lately.
@@ -122,6 +125,8 @@ pub struct Lake {
     pub(super) keeper: Keeper,
     /// What is to be turned over.
     pub(super) turning: Turning,
+    /// What is to be cleared away.
+    pub(super) dropped: Dropped,
     /// What a catalog or a store has not brought within that time does not come.
     pub(super) patience: Duration,
     /// Files that were brought, and that nobody has read since.
@@ -160,6 +165,7 @@ impl Lake {
                 catalog,
                 heard: Mutex::default(),
                 asking: Asking::default(),
+                is_looked_through: AtomicBool::new(false),
                 used_ms: AtomicU64::new(0),
                 wanted: Notify::new(),
                 hinted: Hinted::default(),
@@ -183,6 +189,7 @@ impl Lake {
             held: Held::default(),
             keeper: Keeper::default(),
             turning: Turning::default(),
+            dropped: Dropped::default(),
             patience,
             brought: Mutex::default(),
             on_turn: OnceLock::new(),

@@ -24,6 +24,7 @@ mod chosen;
 mod counted;
 mod crowd;
 mod desk;
+mod dropped;
 mod feed;
 mod footer;
 mod held;

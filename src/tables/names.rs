@@ -1,4 +1,5 @@
 //! [`Names`]: which tables there are, as the catalogs have said, and when they are asked again.
+use super::dropped::folder_of;
 use super::lake::{Lake, Named};
 use super::slot::{Slot, Writing};
 use crate::sync::Mutex;
@@ -39,12 +40,18 @@ impl Names {
         if self.tables.contains_key(&path) {
             return;
         }
+        let writing = self.writing_at(&path);
+        self.tables.insert(path.clone(), Arc::new(Slot::new(catalog, id, path, writing)));
+    }
+
+    /// Who writes at a path.
+    pub(super) fn writing_at(&mut self, path: &str) -> Arc<Writing> {
         if self.writing.len() > 2 * self.tables.len() + PATHS_MIN {
             self.writing.retain(|_, writing| writing.strong_count() > 0);
         }
-        let writing = self.writing.get(&path).and_then(Weak::upgrade).unwrap_or_default();
-        self.writing.insert(path.clone(), Arc::downgrade(&writing));
-        self.tables.insert(path.clone(), Arc::new(Slot::new(catalog, id, path, writing)));
+        let writing = self.writing.get(path).and_then(Weak::upgrade).unwrap_or_default();
+        self.writing.insert(path.to_owned(), Arc::downgrade(&writing));
+        writing
     }
 }
 
@@ -95,6 +102,11 @@ impl Asking {
             tracing::warn!(catalog, namespace, "cannot tell which tables there are: those known so far stay");
         }
         *told = shut;
+    }
+
+    /// Namespaces of which it could not be told what they have.
+    pub(super) fn shut(&self) -> BTreeSet<Vec<String>> {
+        self.shut.lock().clone()
     }
 
     /// Whether an answer has not come for so long that nobody else should wait for it.
@@ -204,7 +216,7 @@ impl Lake {
     }
 
     /// The folder of the namespaces of a catalog.
-    fn top(&self, named: &Named) -> String {
+    pub(super) fn top(&self, named: &Named) -> String {
         match self.prefix(named) {
             Some(name) => format!("{}/{}", mapping::TABLES, mapping::escape_name(name)),
             None => mapping::TABLES.to_owned(),
@@ -217,8 +229,7 @@ impl Lake {
         let (mut found, mut folders) = (BTreeSet::new(), BTreeSet::from([top.clone()]));
         let mut shut = BTreeSet::new();
         for (namespace, tables) in all {
-            let levels = namespace.iter().map(|level| mapping::escape_name(level));
-            let folder = levels.fold(top.clone(), |folder, level| format!("{folder}/{level}"));
+            let folder = folder_of(&top, &namespace);
             if !namespace.is_empty() {
                 folders.extend(above(&folder));
                 folders.insert(folder);
@@ -254,6 +265,7 @@ impl Lake {
         for slot in gone {
             self.forget_table(&slot);
         }
+        self.find_dropped(number).await;
     }
 
     /// A catalog has these tables now.

@@ -101,6 +101,12 @@ impl Remembered {
         decode_shown(&std::fs::read(folder.join(FILE)).ok()?, catalog, id)
     }
 
+    /// The catalog of the table that was shown last from this folder.
+    pub fn catalog_of(folder: &Path) -> Option<String> {
+        let bytes = std::fs::read(folder.join(FILE)).ok()?;
+        Some(split_shown(&bytes)?.0.catalog)
+    }
+
     /// This version is shown from this folder from now on, and all that it needs is there. Blocks for a moment.
     ///
     /// # Errors
@@ -170,10 +176,15 @@ fn encode_shown(catalog: &str, table: &Table) -> Option<Vec<u8>> {
     Some(SHOWN.seal(&content))
 }
 
-fn decode_shown(bytes: &[u8], catalog: &str, id: &TableId) -> Option<Table> {
+/// Which version it was, and its metadata.
+fn split_shown(bytes: &[u8]) -> Option<(Version, &[u8])> {
     let content = SHOWN.content(bytes)?;
     let end = content.iter().position(|byte| *byte == b'\n')?;
-    let version: Version = serde_json::from_slice(&content[..end]).ok()?;
+    Some((serde_json::from_slice(&content[..end]).ok()?, &content[end + 1..]))
+}
+
+fn decode_shown(bytes: &[u8], catalog: &str, id: &TableId) -> Option<Table> {
+    let (version, metadata) = split_shown(bytes)?;
     let id_there = TableId { namespace: version.namespace, name: version.name };
     if version.catalog != catalog || id_there != *id {
         return None;
@@ -181,7 +192,7 @@ fn decode_shown(bytes: &[u8], catalog: &str, id: &TableId) -> Option<Table> {
     Some(Table {
         id: id_there,
         metadata_location: version.location.parse().ok()?,
-        metadata: Some(Bytes::copy_from_slice(&content[end + 1..])),
+        metadata: Some(Bytes::copy_from_slice(metadata)),
         token: Token(version.token),
         credentials: version
             .lent

@@ -36,6 +36,7 @@ pub async fn track(lake: Arc<Lake>, pace: Pace, mut stop: watch::Receiver<bool>)
         _ = futures::future::join_all(catalogs) => {}
         () = lake.keep() => {}
         _ = lake.turn_tables() => {}
+        _ = lake.clear_dropped() => {}
         _ = stop.wait_for(|stop| *stop) => {}
     }
     lake.feed().end();

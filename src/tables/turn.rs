@@ -127,7 +127,7 @@ impl Lake {
     }
 
     fn folder_of(&self, slot: &Slot) -> PathBuf {
-        slot.path.split('/').fold(self.folder.clone(), |folder, name| folder.join(name))
+        self.folder_at(&slot.path)
     }
 
     async fn prepare_new(&self, slot: &Slot, table: Table) -> Result<Prepared, TableError> {
@@ -334,6 +334,7 @@ impl Lake {
         if was.is_some() {
             self.feed().tell(&slot.path, What::Dropped);
         }
+        self.dropped.add(&slot.path, slot.writing.clone());
     }
 
     pub(super) async fn turn_over(&self, slot: &Slot) -> Result<(), String> {

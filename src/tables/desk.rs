@@ -69,6 +69,7 @@ impl Lake {
             used_s_ago: slot.used().map(|ms| self.ago(ms).as_secs()),
             pinned: !pins.is_empty(),
             idle_pins: idle.map(|(pin, why)| format!("{pin}: {why}")).collect(),
+            not_held: self.held.short(&slot.path).filter(|_| !pins.is_empty()),
             error,
             broken,
         }
@@ -361,7 +362,7 @@ impl Lake {
         if removed {
             match self.table(&table) {
                 Some((slot, "")) if self.pins.has(&table) => self.keeper.call(&slot),
-                _ => drop(self.held.let_go(&table, |_| false)),
+                _ => drop(self.held.forget(&table)),
             }
             self.keeper.call_for_room();
         }

@@ -5,13 +5,14 @@ use super::lake::Lake;
 use super::report::Outcome;
 use super::room::Room;
 use super::selection::{Joint, Selection, Want, Wanted, take_local};
-use super::slot::{Shown, Slot};
+use super::slot::{Brought, Shown, Slot};
+use super::stock::Stock;
 use crate::cache::{self, Blob, CacheError};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::Mutex;
 use icecache_iceberg::publication::LiveFile;
 use icecache_iceberg::{Location, ObjectError};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::MutexGuard;
@@ -43,6 +44,8 @@ struct State {
     claimed: HashMap<String, u64>,
     /// The pins of a table that are about nothing, and why.
     idle: HashMap<String, Vec<(Selection, String)>>,
+    /// Why not all that is pinned of a table is held.
+    short: HashMap<String, String>,
 }
 
 /// Room that is kept for a table while what is pinned of it comes.
@@ -136,6 +139,15 @@ impl Held {
         !gone.is_empty() // they are dropped when the lock is free
     }
 
+    /// Nothing of a table is held any more, nor to be.
+    pub fn forget(&self, table: &str) -> bool {
+        let mut state = self.0.lock();
+        state.idle.remove(table);
+        state.short.remove(table);
+        drop(state);
+        self.let_go(table, |_| false)
+    }
+
     /// How many bytes are held of files other than those that `but` says.
     pub fn bytes_but(&self, but: impl Fn(&Location) -> bool) -> u64 {
         let state = self.0.lock();
@@ -162,6 +174,28 @@ impl Held {
         self.0.lock().idle.get(table).cloned().unwrap_or_default()
     }
 
+    /// Whether all that is pinned of a table is held, or why it is not.
+    fn note_short(&self, table: &str, held: &Result<Outcome>) {
+        let why = match held {
+            Err(error) => Some(error.to_string()),
+            Ok(outcome) if outcome.failed_files == 0 => None,
+            Ok(outcome) => {
+                let why = outcome.failed.first().map_or("", String::as_str);
+                Some(format!("{} files: {why}", outcome.failed_files))
+            }
+        };
+        let mut state = self.0.lock();
+        match why {
+            Some(why) => drop(state.short.insert(table.to_owned(), why)),
+            None => drop(state.short.remove(table)),
+        }
+    }
+
+    /// Why not all that is pinned of a table was held when somebody tried last.
+    pub fn short(&self, table: &str) -> Option<String> {
+        self.0.lock().short.get(table).cloned()
+    }
+
     /// Room for a table, none yet. One at a time for each.
     fn claim<'a>(&'a self, table: &'a str) -> Claim<'a> {
         Claim { held: self, table }
@@ -184,6 +218,7 @@ impl Lake {
             let shown = self.show(slot).await.map_err(|why| Error::new(ErrorKind::Io, why))?;
             let pins = self.pins.of(&slot.path);
             let held = self.hold_all(slot, &shown, &pins).await;
+            self.held.note_short(&slot.path, &held);
             if self.is_still_so(slot, &shown, &pins).await? {
                 return held;
             }
@@ -198,7 +233,7 @@ impl Lake {
     /// let go of what was held by then; this lets go of what has come since. Whether all is as it was.
     async fn is_still_so(&self, slot: &Slot, shown: &Arc<Shown>, pins: &BTreeSet<Selection>) -> Result<bool> {
         if *slot.is_dropped.lock() {
-            self.held.let_go(&slot.path, |_| false);
+            self.held.forget(&slot.path);
             return Err(gone(slot));
         }
         if !slot.current().is_some_and(|current| Arc::ptr_eq(&current, shown)) {
@@ -224,6 +259,7 @@ impl Lake {
         let claim = self.held.claim(&slot.path);
         let whole = wanted.values().filter(|(_, want)| *want == Want::Whole);
         self.take_room(&claim, whole.map(|(file, _)| file.size).sum())?;
+        let is_new = &self.not_cached(&slot.path, &wanted).await;
         // How much the others need only they know: their footers have to come first.
         let sizes = each(wanted.values().cloned(), |(file, want)| async move {
             match self.held.has(&slot.path, &file.location, &want) {
@@ -249,10 +285,26 @@ impl Lake {
             if let Some(holding) = holding {
                 self.held.put(&slot.path, &file.location, want, holding);
             }
+            if is_new.contains(&file.location) {
+                // Once it is unpinned it is there because somebody asked for it.
+                self.brought.lock().entry(file.location).or_insert(Brought::Warmed);
+            }
             Ok(size)
         });
         let held = held.await;
         Ok(Outcome { local, is_full: is_full.load(Ordering::Relaxed), ..held })
+    }
+
+    /// Those of which nothing is in the cache.
+    async fn not_cached(&self, table: &str, wanted: &Wanted) -> HashSet<Location> {
+        let is_held = |location: &Location| self.held.bytes_of(table, location).is_some();
+        let mut new: HashSet<Location> =
+            wanted.keys().filter(|location| !is_held(location)).cloned().collect();
+        if !new.is_empty() {
+            let stock = Stock::take(self.stores()).await;
+            new.retain(|location| stock.of(location).is_none());
+        }
+        new
     }
 
     /// What is pinned of a table. A pin of what it does not have any more is one of nothing, until it has that again.

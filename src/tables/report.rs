@@ -25,6 +25,9 @@ pub struct TableLine {
     /// longer. Each holds something again once the table has that again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub idle_pins: Vec<String>,
+    /// Why not all that is pinned is in the cache, and of what there is too little, if that was so when it was tried last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_held: Option<String>,
     /// Why it cannot be shown; of one that is shown, why its current version is not.
     pub error: Option<String>,
     /// Which of its branches, tags and snapshots cannot be shown, by the path in its folder, and why; as far as somebody
@@ -169,7 +172,7 @@ pub enum Why {
     Pinned,
     /// It took the place of files that were read, and was not read yet itself.
     Successor,
-    /// Somebody asked for it, and nobody has read it yet.
+    /// Somebody has warmed it, or had pinned it, and nobody has read it since.
     Warmed,
     /// Somebody has read it, or a part of it; also before the last start.
     Read,

@@ -325,7 +325,7 @@ impl Lake {
             *is_dropped = true;
             Remembered::forget_shown(&self.folder_of(slot));
         }
-        self.held.let_go(&slot.path, |_| false);
+        self.held.forget(&slot.path);
         let folder = was.as_ref().map(|was| &was.publication.metadata().location);
         let paths = self.forget_files(&slot.path, folder);
         self.stores().give_back();

@@ -264,3 +264,63 @@ fn a_pin_of_nothing_is_told() {
     assert_eq!(lake.told("show", &["db.evolved"])["idle_pins"], Value::Null);
     lake.unmount();
 }
+
+/// What was pinned while there was room for it, and is not held any more for want of room, is told with the reason, until
+/// it is held again.
+#[test]
+fn a_pin_without_room_is_told() {
+    let lake = Lake::prepare(|_| false);
+    let (_, bytes) = only_file(&lake, "wide");
+    let less = format!("{}B", bytes.len() as u64 / BLOCK * BLOCK);
+    mount(&lake);
+    assert_eq!(lake.told("pin", &["db.wide"])["there"]["files"], 1);
+    lake.unmount();
+    let options =
+        ["--catalog", "lake=hadoop:s3://lake/wh", "--tables-block", "4KiB", "--tables-cache", &less];
+    lake.mount_with(&options).must("mount");
+    let why = eventually("it is said", LIMIT, || {
+        lake.told("show", &["db.wide"])["not_held"].as_str().map(str::to_owned)
+    });
+    assert!(why.contains("too much is pinned") && why.contains("--tables-cache"), "{why}");
+    for (verb, table) in [("ls", None), ("show", Some("db.wide"))] {
+        let args = ["tables", verb, lake.dir.to_str().unwrap()].into_iter().chain(table);
+        let said = lake.cloud.lab.call(args).said();
+        assert!(said.contains(&why), "{said}");
+    }
+    lake.told("unpin", &["db.wide"]);
+    assert_eq!(lake.told("show", &["db.wide"])["not_held"], Value::Null);
+    lake.told("pin", &["db.wide", "--columns", "c7"]);
+    let shown = lake.told("show", &["db.wide"]);
+    assert_eq!((&shown["not_held"], &shown["held"]["files"]), (&Value::Null, &1.into()));
+    lake.unmount();
+}
+
+/// What was pinned, and nobody has read, is there because somebody asked for it; what was read, because of that.
+#[test]
+fn what_is_unpinned_is_not_taken_for_read() {
+    let lake = Lake::prepare(|_| false);
+    mount(&lake);
+    let data = lake.table("evolved").join("data");
+    let read = files(&data).remove(0);
+    fs::read(&read).unwrap();
+    lake.told("pin", &["db.evolved"]);
+    lake.told("pin", &["db.wide", "--columns", "c7"]);
+    for table in ["db.evolved", "db.wide"] {
+        lake.told("unpin", &[table]);
+    }
+    let why = |table: &str| -> Vec<(String, String)> {
+        let explained = lake.told("explain", &[table]);
+        let lines = explained["cached_files"].as_array().unwrap().iter();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        lines.map(|line| (text(&line["location"]), text(&line["why"]))).collect()
+    };
+    let (name, evolved) = (read.file_name().unwrap().to_str().unwrap(), why("db.evolved"));
+    assert_eq!(evolved.len(), 6);
+    for (location, why) in &evolved {
+        assert_eq!(why, if location.ends_with(name) { "read" } else { "warmed" }, "{location}");
+    }
+    assert_eq!(why("db.wide")[0].1, "warmed");
+    fs::read(&files(&data)[1]).unwrap();
+    assert_eq!(why("db.evolved").iter().filter(|(_, why)| why == "read").count(), 2);
+    lake.unmount();
+}

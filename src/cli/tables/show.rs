@@ -21,6 +21,10 @@ pub(super) fn list(tables: &[TableLine], context: &Context) -> Result<()> {
             let (table, idle) = (safe(&table.table), safe(idle));
             context.output.warn(&format!("{table}: a pin is about nothing: {idle}"));
         }
+        if let Some(why) = &table.not_held {
+            let (table, why) = (safe(&table.table), safe(why));
+            context.output.warn(&format!("{table}: not all that is pinned is in the cache: {why}"));
+        }
         if let Some(error) = &table.error {
             context.output.warn(&format!("{}: {}", safe(&table.table), safe(error)));
         }
@@ -85,6 +89,7 @@ fn rows(details: &TableDetails) -> Vec<[String; 2]> {
     rows.extend(line.idle_pins.iter().map(|idle| ("  of nothing", safe(idle))));
     if !details.pins.is_empty() {
         rows.push(("held", sum(&details.held)));
+        rows.extend(line.not_held.iter().map(|why| ("  not more", safe(why))));
     }
     if let Some(change) = &details.last_change {
         rows.extend(change_rows(change));

@@ -201,6 +201,26 @@ fn a_killed_daemon_finds_again_what_was_moved() {
     }
 }
 
+/// All of it came, was saved where it was moved to, and it is back: that is a change, also for who was killed meanwhile.
+#[test]
+fn what_is_back_at_its_place_is_saved_there_after_a_kill() {
+    let populate = |dir: &Path| {
+        fs::create_dir_all(dir.join("top/deep")).unwrap();
+        fs::write(dir.join("top/deep/file"), "content\n").unwrap();
+    };
+    let expected = Tree::made_by(populate, |_| {});
+    let mut lab = Lab::arrived(Setup::default().with(&["--no-prefetch"]), populate).0;
+    fs::rename(lab.dir().join("top"), lab.dir().join("moved")).unwrap();
+    assert_eq!(fs::read_to_string(lab.dir().join("moved/deep/file")).unwrap(), "content\n");
+    lab.flush();
+    fs::rename(lab.dir().join("moved"), lab.dir().join("top")).unwrap();
+    lab.crash();
+    let version = lab.flush();
+    expected.assert_same(&Tree::take(&lab.checkout(&version), TIMELESS), "the version");
+    lab.elsewhere();
+    expected.assert_same(&Tree::take(&lab.dir(), TIMELESS), "the tree elsewhere");
+}
+
 /// Killed between a rename and the word about it: what stands at that place now is what was moved there, not what was
 /// moved away.
 #[test]

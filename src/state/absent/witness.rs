@@ -104,6 +104,11 @@ impl Absent {
 
     /// Whether it got a record.
     fn recover_one(&self, records: &Records, node: Node, trail: &Trail) -> io::Result<bool> {
+        // Where all of a directory that was moved is here nobody follows it any more: it may be anywhere, also back at its
+        // first place, where the newest version has nothing of it.
+        if !self.leads_to(self.tree.parent(node)) {
+            return Ok(false);
+        }
         let Some(mut now) = self.stat(node) else { return Ok(false) };
         if self.is_absent(node) && trail.coming == Some(Witness::UNKNOWN) {
             return self.finish(records, node, &now);

@@ -6,7 +6,7 @@ mod harness;
 use harness::{KEPT, LIMIT, Lab, Setup, Subject, Tree, eventually};
 use serde_json::Value;
 use std::fs;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
 type Step = fn(&Path);
@@ -393,4 +393,112 @@ fn what_was_removed_here_is_not_back_when_the_other_has_saved() {
     assert_eq!(fs::read_to_string(dir.join("a")).unwrap(), "a, newer");
     assert_eq!(lab.flush(), "4");
     Tree::take(&dir, KEPT).assert_same(&Tree::take(&lab.checkout("4"), KEPT), "the version");
+}
+
+/// SEMANTICS, Writers: "Of a path that both changed it has what came last". What a start keeps as it is here may be changed once
+/// more, moved or removed before that is ever saved.
+#[test]
+fn what_stays_as_it_is_here_can_go_before_it_is_saved() {
+    type Change = fn(&Path);
+    fn cases() -> [(&'static str, Change); 6] {
+        [
+            ("removed", |dir| {
+                for name in ["file", "first", "symlink"] {
+                    fs::remove_file(dir.join(name)).unwrap();
+                }
+                for name in ["d", "file by now", "directory by now"] {
+                    let path = dir.join(name);
+                    if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }.unwrap();
+                }
+            }),
+            ("renamed", |dir| {
+                for name in ["file", "first", "symlink", "d", "file by now", "directory by now"] {
+                    fs::rename(dir.join(name), dir.join(format!("{name}, renamed"))).unwrap();
+                }
+            }),
+            ("exchanged", |dir| {
+                for (one, other) in [("file", "d"), ("file by now", "directory by now"), ("first", "symlink")]
+                {
+                    let (one, other, flags) =
+                        (dir.join(one), dir.join(other), rustix::fs::RenameFlags::EXCHANGE);
+                    rustix::fs::renameat_with(rustix::fs::CWD, one, rustix::fs::CWD, other, flags).unwrap();
+                }
+            }),
+            ("made anew", |dir| {
+                fs::remove_file(dir.join("file by now")).unwrap();
+                fs::create_dir(dir.join("file by now")).unwrap();
+                fs::write(dir.join("file by now/new"), "new").unwrap();
+                fs::remove_dir_all(dir.join("d")).unwrap();
+                fs::create_dir(dir.join("d")).unwrap();
+            }),
+            ("as it was", |dir| fs::write(dir.join("file"), "file, first").unwrap()),
+            ("left alone", |_| ()),
+        ]
+    }
+    let populate: Change = |dir| {
+        for name in ["d", "file by now", "file by now/deep"] {
+            fs::create_dir(dir.join(name)).unwrap();
+        }
+        for name in
+            ["a", "file", "first", "d/x", "d/y", "file by now/x", "file by now/deep/y", "directory by now"]
+        {
+            fs::write(dir.join(name), format!("{name}, first")).unwrap();
+        }
+        fs::hard_link(dir.join("first"), dir.join("second")).unwrap();
+        std::os::unix::fs::symlink("somewhere", dir.join("symlink")).unwrap();
+    };
+    let here: Change = |dir| {
+        for name in ["file", "d/x"] {
+            fs::write(dir.join(name), "changed here").unwrap();
+        }
+        fs::set_permissions(dir.join("d"), fs::Permissions::from_mode(0o700)).unwrap();
+        for name in ["first", "symlink", "directory by now"] {
+            fs::remove_file(dir.join(name)).unwrap();
+        }
+        fs::remove_dir_all(dir.join("file by now")).unwrap();
+        for name in ["first", "file by now"] {
+            fs::write(dir.join(name), "made here").unwrap();
+        }
+        std::os::unix::fs::symlink("elsewhere", dir.join("symlink")).unwrap();
+        fs::create_dir(dir.join("directory by now")).unwrap();
+        fs::write(dir.join("directory by now/x"), "made here").unwrap();
+    };
+    let merge: &[&str] = &["--on-conflict", "merge", "--scan", "always"];
+    for (case, then) in cases() {
+        for (options, seen) in [(merge, true), (&["--on-existing", "local"], false)] {
+            let what = format!("{case}, {options:?}");
+            let mut lab = Lab::new(Setup::default().with(options).flushing("1h", "1h"));
+            populate(&lab.dir());
+            lab.flush();
+            lab.turn_to(1);
+            fs::write(lab.dir().join("a"), "a, newer").unwrap();
+            lab.flush();
+            if options == merge {
+                lab.leave_for(0);
+            } else {
+                lab.leave_for(2);
+                populate(&lab.place());
+            }
+            here(&lab.place());
+            lab.mount();
+            assert_eq!(fs::read_to_string(lab.dir().join("file")).unwrap(), "changed here", "{what}");
+            if seen {
+                then(&lab.dir());
+            } else {
+                lab.kill();
+                harness::detach(&lab.place());
+                then(&lab.place());
+                lab.mount();
+            }
+            let before = Tree::take(&lab.dir(), KEPT);
+            lab.flush();
+            let version = Tree::take(&lab.restored(None), KEPT);
+            before.assert_same(&version, &what);
+            lab.unmount();
+            lab.mount();
+            Tree::take(&lab.dir(), KEPT).assert_same(&version, &what);
+            lab.turn_to(1);
+            Tree::take(&lab.dir(), KEPT).assert_same(&version, &format!("{what}, the other machine"));
+        }
+    }
 }

@@ -19,6 +19,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use uuid::Uuid;
 
 pub mod key;
+mod overruled;
 pub mod pending;
 mod place;
 mod restoring;
@@ -28,6 +29,7 @@ mod tests;
 mod touched;
 
 use key::{path_of, prefix_below, record_key};
+pub use overruled::{overruled, overruled_as};
 pub use pending::{Delta, Pending};
 pub use place::Place;
 pub use restoring::Restoring;

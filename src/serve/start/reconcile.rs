@@ -1,5 +1,6 @@
 //! What a start finds on the disk and in the remote becomes one tree: restored, kept, or both.
 mod judge;
+mod kept;
 mod lazily;
 mod local;
 mod restored;
@@ -25,9 +26,9 @@ use crate::state::scan::scan;
 use crate::state::walindex;
 use crate::sync::Mutex;
 use judge::Judge;
+use kept::Kept;
 use local::Local;
 use restored::Restored;
-use std::collections::HashSet;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -171,8 +172,8 @@ impl Start<'_> {
                 );
                 return Err(Error::new(ErrorKind::Conflict, message));
             }
-            let found = self.restore(runtime, opening, locks, empty, None, None)?;
-            self.adopt(committer, opening, found)?;
+            let (found, kept) = self.restore(runtime, opening, locks, empty, None, None)?;
+            self.adopt(committer, opening, found, kept)?;
             self.settled()?;
             // The union: whatever only the disk has is new.
             return if empty { Ok(Marks::new()) } else { self.look(locks) };
@@ -224,7 +225,7 @@ impl Start<'_> {
         let merges = self.merges(begun);
         let removed = if merges { self.removed_here(locks, local, begun)? } else { Vec::new() };
         let changed = Arc::new(Local::new(local.clone()));
-        let mut found = self.restore(runtime, opening, locks, false, Some(&changed), begun)?;
+        let (mut found, kept) = self.restore(runtime, opening, locks, false, Some(&changed), begun)?;
         if merges {
             changed.compare(locks, self.records, (&before, &found), &removed)?;
         }
@@ -238,7 +239,8 @@ impl Start<'_> {
             };
             // An index goes with its database, not because versions have none.
             let is_index = |path: &RelPath| walindex::is_at(locks.backing().as_fd(), path);
-            if !found.contains_key(path) && !ours && !is_index(path) && is_saved() {
+            let has = found.contains_key(path) || kept.contains_key(path);
+            if !has && !ours && !is_index(path) && is_saved() {
                 let index = walindex::beside(path).filter(is_index);
                 gone.push(path.clone());
                 gone.extend(index);
@@ -248,7 +250,7 @@ impl Start<'_> {
         restored::look_at_linked(locks, &mut found);
         // Recorded as the version has it, so that the next one says that it is gone.
         removed.iter().rev().for_each(|(path, _)| restored::remove(locks, path));
-        self.adopt(committer, opening, found)?;
+        self.adopt(committer, opening, found, kept)?;
         if changed.overlaps() {
             committer.overlaps();
         }
@@ -261,8 +263,8 @@ impl Start<'_> {
         self.settings.on_conflict == OnConflict::Merge || begun.is_some_and(|begun| begun.keeps)
     }
 
-    /// `local`: what differs from the records, where these describe an older version; `begun`: what an earlier start
-    /// did of this.
+    /// What stands as the version has it, and what that has where something else stays. `local`: what differs from the
+    /// records, where these describe an older version; `begun`: what an earlier start did of this.
     fn restore(
         &self,
         runtime: &Runtime,
@@ -271,13 +273,12 @@ impl Start<'_> {
         empty: bool,
         local: Option<&Arc<Local>>,
         begun: Option<&Restoring>,
-    ) -> Result<Restored> {
+    ) -> Result<(Restored, Restored)> {
         let found: Arc<Mutex<Restored>> = Arc::default();
         let into = found.clone();
         let merges = local.is_some() && self.merges(begun);
         let keep_local = (self.settings.on_existing == OnExisting::Local || merges) && !empty;
-        // What the directory keeps against the remote is not recorded as saved: the scan finds it.
-        let ours: Arc<Mutex<HashSet<RelPath>>> = Arc::default();
+        let kept: Arc<Mutex<Kept>> = Arc::default();
         let version = opening.head.as_ref().map_or(1, |head| head.version);
         let on_begin = match begun {
             Some(_) => None,
@@ -290,14 +291,14 @@ impl Start<'_> {
             then: begun.map(|begun| begun.local.clone()),
             keeps: keep_local,
             newer: self.known_layers(opening),
-            differs: ours.clone(),
+            kept: kept.clone(),
         };
         let (aside, aside_path) = if empty { (None, None) } else { self.new_aside()? };
         // Of a database that another one takes the place of: whoever opens the new one must not share
         // it with those who still have the old one open.
         let stale: Arc<Mutex<Vec<RelPath>>> = Arc::default();
         let (left_behind, root) = (stale.clone(), locks.backing_fd()?);
-        let records = self.records.clone();
+        let (records, ours, hidden) = (self.records.clone(), kept.clone(), kept.clone());
         let policy = Policy {
             existing: Existing::Keep(Box::new(move |path, entry, here, layer| {
                 judge.standing(path, entry, here, layer)
@@ -312,12 +313,14 @@ impl Start<'_> {
                     let indexes = replaced.filter_map(|r| walindex::beside(&r.path));
                     left_behind.lock().extend(indexes.filter(|path| walindex::is_at(root.as_fd(), path)));
                 }
-                let placed = batch.iter().filter(|r| !r.kept).map(|r| (r.path.clone(), r.identity));
-                if let Err(e) = records.placed(placed, !empty) {
+                // A directory that stays as it is here comes as well, at the end: its record is not to say that it is saved.
+                let placed = batch.iter().filter(|r| !r.kept && !ours.lock().stays(&r.path));
+                if let Err(e) = records.placed(placed.map(|r| (r.path.clone(), r.identity)), !empty) {
                     tracing::warn!(error = %e, "cannot record what was placed");
                 }
                 into.lock().extend(batch.into_iter().map(|r| (r.path, r.identity)));
             })),
+            on_hidden: Some(Box::new(move |entry| hidden.lock().stay(&entry.path, entry))),
             on_begin,
         };
         let progress = Reports::to(self.status);
@@ -343,13 +346,11 @@ impl Start<'_> {
         }
         tracing::info!(entries = restored.entries, kept = restored.kept, bytes = restored.bytes, "restored");
         let mut found = std::mem::take(&mut *found.lock());
-        for path in ours.lock().iter() {
-            found.remove(path);
-        }
+        let kept = std::mem::take(&mut *kept.lock()).settle(&mut found);
         restored::remove_all(locks, &stale.lock(), &mut found);
         restored::look_at_linked(locks, &mut found);
         self.drop_empty_aside(locks, &mut found);
-        Ok(found)
+        Ok((found, kept))
     }
 
     /// From which index on the layers (newest first) belong to the version that the records describe.
@@ -376,11 +377,11 @@ impl Start<'_> {
         Ok((Some(super::open_directory(&place)?.into()), Some(place)))
     }
 
-    fn adopt(&self, committer: &Committer, opening: &Opening, found: Restored) -> Result<()> {
+    fn adopt(&self, committer: &Committer, opening: &Opening, found: Restored, kept: Restored) -> Result<()> {
         self.check.passed(self.limit)?;
         let version = opening.head.as_ref().map_or(1, |head| head.version);
         let tag = opening.tag.clone().unwrap_or_else(|| Tag(String::new()));
-        self.records.restored(found.into_iter(), Base { version, tag: tag.clone() }, true)?;
+        self.records.restored(found.into_iter().chain(kept), Base { version, tag: tag.clone() }, true)?;
         committer.adopt(opening.head.clone(), Some(tag));
         Ok(())
     }

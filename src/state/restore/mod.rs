@@ -103,6 +103,9 @@ impl std::fmt::Debug for Existing {
 /// identity (names of a hard link, directories at the end). Layers are named by their index.
 pub type OnRestored = dyn FnMut(Vec<RestoredPath>) + Send;
 
+/// Takes entries that are below something that stays in the place of a directory.
+pub type OnHidden = dyn FnMut(&Entry) + Send;
+
 /// Called once, before anything on the disk is changed; with its failure the restore ends.
 pub type Begin = dyn FnOnce() -> Result<(), LayerError> + Send;
 
@@ -122,6 +125,8 @@ pub struct Policy {
     pub known: Option<Arc<Known>>,
     /// Takes what was restored.
     pub on_restored: Option<Box<OnRestored>>,
+    /// Learns what has no place.
+    pub on_hidden: Option<Box<OnHidden>>,
     /// Learns that it begins.
     pub on_begin: Option<Box<Begin>>,
 }
@@ -149,6 +154,7 @@ impl Default for Policy {
             lenders: Arc::default(),
             known: None,
             on_restored: None,
+            on_hidden: None,
             on_begin: None,
         }
     }

@@ -229,6 +229,9 @@ impl Run {
             self.ground.look((&mut self.extractor, &mut self.policy), &self.seen, (&entry.path, index))?;
         if matches!(there, There::Hidden) {
             self.restored.kept += 1;
+            if let Some(on_hidden) = &mut self.policy.on_hidden {
+                on_hidden(entry);
+            }
             return Ok(());
         }
         if let There::Something(stat) = there {

@@ -1,5 +1,6 @@
 //! [`Judge`]: what becomes of each thing that the disk holds where the version has an entry.
 use super::is_marked_within;
+use super::kept::Kept;
 use super::local::{Local, is_alike};
 use crate::layer::{Entry, Kind};
 use crate::path::RelPath;
@@ -9,7 +10,7 @@ use crate::state::restore::Standing;
 use crate::state::walindex;
 use crate::sync::Mutex;
 use rustix::fs::FileType;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -25,8 +26,8 @@ pub(super) struct Judge {
     pub(super) keeps: bool,
     /// Layers (newest first) before this one are newer than the version that the records describe.
     pub(super) newer: usize,
-    /// What stays against the remote, and is therefore not recorded as saved: the scan finds it. Owner of its lock.
-    pub(super) differs: Arc<Mutex<HashSet<RelPath>>>,
+    /// What stays against the remote. Owner of its lock.
+    pub(super) kept: Arc<Mutex<Kept>>,
 }
 
 impl Judge {
@@ -59,9 +60,10 @@ impl Judge {
             local.keeps(path, (entry, layer < self.newer), record.as_ref(), here);
         }
         if is_file && here.file_type().is_file() {
+            self.kept.lock().may_stay(path, entry);
             return Standing::Wins;
         }
-        self.differs.lock().insert(path.clone());
+        self.kept.lock().stay(path, entry);
         Standing::Stays
     }
 

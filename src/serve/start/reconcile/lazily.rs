@@ -41,7 +41,7 @@ impl Start<'_> {
         let absent = Arc::new(runtime.block_on(self.source(locks)?.begin(head))?);
         // They are made when somebody looks at them: too late to refuse them.
         absent.try_devices().inspect_err(|_| Source::forget(&self.absent_place()))?;
-        self.adopt(committer, opening, Restored::new())?;
+        self.adopt(committer, opening, Restored::new(), Restored::new())?;
         absent.finish_root()?;
         self.records.set_absent(&absent);
         let left = absent.left();

@@ -62,8 +62,8 @@ impl Start<'_> {
         self.remove_left_over(locks)?;
         if self.records.meta().base.is_none() {
             let empty = super::is_empty(locks)?;
-            let found = self.restore(runtime, opening, locks, empty, None, Some(begun))?;
-            self.adopt(committer, opening, found)?;
+            let (found, kept) = self.restore(runtime, opening, locks, empty, None, Some(begun))?;
+            self.adopt(committer, opening, found, kept)?;
             self.settled()?;
             return self.look(locks);
         }

@@ -212,6 +212,101 @@ fn what_was_removed_before_it_came_is_removed_by_a_merge_with_all_below() {
     assert_eq!(newest(&lab, "a").as_deref(), Some("a, newer"));
 }
 
+/// The same of what came to a directory by a start that was killed before it could record that.
+#[test]
+fn what_a_killed_start_has_brought_back_is_removed_by_the_next_one() {
+    let mut lab = Lab::new(Setup::default().with(&["--on-conflict", "merge", "--scan", "always"]));
+    let names = ["d", "d/e", "d/e/y", "d/first", "d/second", "d/symlink", "d/x", "x"];
+    let dir = lab.dir();
+    fs::create_dir_all(dir.join("d/e")).unwrap();
+    for name in ["a", "d/x", "d/e/y", "d/first", "x"] {
+        fs::write(dir.join(name), format!("{name}, first")).unwrap();
+    }
+    fs::hard_link(dir.join("d/first"), dir.join("d/second")).unwrap();
+    symlink("nowhere", dir.join("d/symlink")).unwrap();
+    fs::set_permissions(dir.join("d/e"), fs::Permissions::from_mode(0o710)).unwrap();
+    lab.flush();
+    lab.turn_to(1);
+    fs::write(lab.dir().join("a"), "a, newer").unwrap();
+    lab.flush();
+    fs::write(lab.dir().join("large"), vec![7; 300_000]).unwrap();
+    assert_eq!(lab.flush(), "3");
+    lab.leave_for(0);
+    fs::remove_dir_all(lab.place().join("d")).unwrap();
+    fs::remove_file(lab.place().join("x")).unwrap();
+    lab.break_off(&lab.layer_files()[1]);
+    assert!(lab.place().join("large").exists() && !lab.place().join("d").exists());
+    // The records of before are of other files.
+    let version = lab.restored(None);
+    for name in ["d", "x"] {
+        let (from, to) = (version.join(name), lab.place().join(name));
+        let copied = std::process::Command::new("cp").arg("-a").args([from, to]).status().unwrap();
+        assert!(copied.success());
+    }
+    // A directory gets its attributes last.
+    fs::set_permissions(lab.place().join("d/e"), fs::Permissions::from_mode(0o700)).unwrap();
+    fs::write(lab.place().join("d/e/since"), WORK).unwrap();
+    fs::write(lab.place().join("x"), WORK).unwrap();
+    lab.mount();
+    lab.flush();
+    let version = lab.restored(None);
+    Tree::take(&lab.dir(), KEPT).assert_same(&Tree::take(&version, KEPT), "the newest version");
+    let left: Vec<&str> =
+        names.into_iter().filter(|name| version.join(name).symlink_metadata().is_ok()).collect();
+    assert_eq!(left, ["d", "d/e", "x"], "beside what was put there since");
+    for name in ["d/e/since", "x"] {
+        assert_eq!(fs::read_to_string(version.join(name)).unwrap(), WORK, "{name}");
+    }
+}
+
+/// The same of what was saved without ever having been here.
+#[test]
+fn what_was_renamed_before_it_came_and_then_removed_does_not_come_back() {
+    for broken in [false, true] {
+        let setup = Setup::default().with(&["--on-conflict", "merge", "--no-prefetch"]).flushing("1h", "1h");
+        let (mut lab, _) = Lab::arrived(setup, |dir| {
+            fs::create_dir(dir.join("d")).unwrap();
+            for name in ["a", "d/x", "d/y", "f", "g", "stays"] {
+                fs::write(dir.join(name), name).unwrap();
+            }
+        });
+        let dir = lab.dir();
+        for (from, to) in [("d", "e"), ("f", "f2"), ("stays", "stayed")] {
+            fs::rename(dir.join(from), dir.join(to)).unwrap();
+        }
+        fs::set_permissions(dir.join("g"), fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(lab.absent_files(), 6, "something came for it");
+        lab.flush();
+        for name in ["e/x", "f2", "g"] {
+            fs::remove_file(dir.join(name)).unwrap();
+        }
+        lab.kill();
+        detach(&lab.place());
+        lab.go_to(7);
+        lab.mount();
+        fs::write(lab.dir().join("a"), "a, newer").unwrap();
+        lab.flush();
+        fs::write(lab.dir().join("large"), vec![7; 300_000]).unwrap();
+        lab.flush();
+        lab.leave_for(1);
+        if broken {
+            let layers = lab.layer_files();
+            lab.break_off(&layers[layers.len() - 2]);
+        }
+        lab.mount();
+        lab.flush();
+        let (here, version) = (Tree::take(&lab.dir(), KEPT), lab.restored(None));
+        here.assert_same(&Tree::take(&version, KEPT), "the newest version");
+        for name in ["e/x", "f", "f2", "g"] {
+            assert!(!version.join(name).exists(), "{name} is back, broken off: {broken}");
+        }
+        for (name, content) in [("a", "a, newer"), ("e/y", "d/y"), ("stayed", "stays")] {
+            let found = fs::read_to_string(version.join(name)).ok();
+            assert_eq!(found.as_deref(), Some(content), "{name}, broken off: {broken}");
+        }
+    }
+}
+
 /// A start finds what was removed while nothing was mounted; also if something stands there again by the time of the first
 /// version.
 #[test]

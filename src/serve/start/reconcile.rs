@@ -27,7 +27,7 @@ use crate::state::walindex;
 use crate::sync::Mutex;
 use judge::Judge;
 use kept::Kept;
-use local::Local;
+use local::{Local, Was};
 use restored::Restored;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -226,6 +226,8 @@ impl Start<'_> {
         let removed = if merges { self.removed_here(locks, local, begun)? } else { Vec::new() };
         let changed = Arc::new(Local::new(local.clone()));
         let (mut found, kept) = self.restore(runtime, opening, locks, false, Some(&changed), begun)?;
+        let removed = removed.into_iter().filter(|one| one.certain || found.contains_key(&one.path));
+        let removed: Vec<(RelPath, Was)> = removed.map(|one| (one.path, one.was)).collect();
         if merges {
             changed.compare(locks, self.records, (&before, &found), &removed)?;
         }

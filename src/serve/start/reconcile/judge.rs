@@ -4,6 +4,7 @@ use super::kept::Kept;
 use super::local::{Local, is_alike};
 use crate::layer::{Entry, Kind};
 use crate::path::RelPath;
+use crate::state::backing::Backing;
 use crate::state::identity::Identity;
 use crate::state::record::{Records, is_linked};
 use crate::state::restore::Standing;
@@ -50,6 +51,9 @@ impl Judge {
         if is_clean || !self.keeps || is_since {
             return if is_clean { Standing::Saved } else { Standing::Unknown };
         }
+        if self.is_back(path, entry, here) {
+            return Standing::Saved;
+        }
         let record = self.records.get(path).ok().flatten();
         // A directory is not changed by what was put into it.
         let is_dir = matches!(entry.kind, Kind::Directory) && here.file_type().is_dir();
@@ -65,6 +69,23 @@ impl Judge {
         }
         self.kept.lock().stay(path, entry);
         Standing::Stays
+    }
+
+    /// Whether it was removed here before an earlier start broke off, and is what that has placed. The content of a file
+    /// tells; a directory may not have its attributes yet.
+    fn is_back(&self, path: &RelPath, entry: &Entry, here: &Identity) -> bool {
+        if self.then.as_ref().and_then(|then| then.get(path)) != Some(&true) {
+            return false;
+        }
+        match &entry.kind {
+            Kind::File { .. } => false,
+            Kind::Directory => here.file_type().is_dir(),
+            Kind::HardLink { target } => {
+                let target = Backing::new(self.root.as_fd(), None).stat(target).ok().flatten();
+                target.is_some_and(|target| target.id() == here.id())
+            }
+            _ => here.may_be(entry),
+        }
     }
 
     /// Whether the records say that it is what the version has that they describe.

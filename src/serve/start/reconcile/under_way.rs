@@ -18,6 +18,17 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use tokio::runtime::Runtime;
 
+/// Something that was removed here.
+#[derive(Debug)]
+pub(super) struct Removed {
+    pub(super) path: RelPath,
+    /// What our version has of it.
+    pub(super) was: Was,
+    /// Else something stands there that no record tells of: a start that was killed had placed it if it is what the version
+    /// has.
+    pub(super) certain: bool,
+}
+
 impl Start<'_> {
     /// What an earlier start has begun and not ended.
     pub(super) fn begun(&self) -> Result<Option<Restoring>> {
@@ -127,33 +138,30 @@ impl Start<'_> {
     }
 
     /// What is marked and was removed here; a start that broke off may have placed it anew since. Not what somebody has
-    /// put there since then. With what the records say of it.
+    /// put there since then.
     pub(super) fn removed_here(
         &self,
         locks: &Locks,
         local: &Marks,
         begun: Option<&Restoring>,
-    ) -> Result<Vec<(RelPath, Was)>> {
+    ) -> Result<Vec<Removed>> {
         let mut backing = Backing::new(locks.backing().as_fd(), None);
         let mut removed = Vec::new();
         for path in local.keys() {
             let nothing = matches!(backing.stat(path), Ok(None));
-            let gone = match begun {
-                Some(begun) => {
-                    let placed = || is_recorded(locks.backing().as_fd(), self.records, path);
-                    begun.local.get(path) == Some(&true) && (nothing || placed()?)
-                }
-                None => nothing,
-            };
-            // What has such a record was saved without ever having been here.
             let record = self.records.get(path)?;
-            if !gone || record.as_ref().is_some_and(Referred::is_record) {
-                continue;
-            }
-            // With what was below it; a start that broke off has listed that.
             match begun {
-                None => removed.extend(all_within(self.records, path)?),
-                Some(_) => removed.push((path.clone(), record.map_or(Was::Unknown, Was::Recorded))),
+                // With what was below it; a start that broke off has listed that.
+                None if nothing && !is_only_there(self.records, path, record.as_ref()) => {
+                    let within = all_within(self.records, path)?.into_iter();
+                    removed.extend(within.map(|(path, was)| Removed { path, was, certain: true }));
+                }
+                Some(begun) if begun.local.get(path) == Some(&true) => {
+                    let certain = nothing || is_recorded(locks.backing().as_fd(), self.records, path)?;
+                    let was = record.map_or(Was::Unknown, Was::Recorded);
+                    removed.push(Removed { path: path.clone(), was, certain });
+                }
+                None | Some(_) => {}
             }
         }
         Ok(removed)
@@ -188,7 +196,7 @@ fn each(root: BorrowedFd<'_>, records: &Records, marks: &Marks) -> Result<BTreeM
     for path in marks.keys() {
         let record = records.get(path)?;
         let now = backing.stat(path);
-        let gone = matches!(now, Ok(None));
+        let gone = matches!(now, Ok(None)) && !is_only_there(records, path, record.as_ref());
         if now.ok().flatten().zip(record).is_none_or(|(now, record)| !now.unchanged_since(&record)) {
             found.insert(path.clone(), gone);
         }
@@ -209,6 +217,12 @@ fn each(root: BorrowedFd<'_>, records: &Records, marks: &Marks) -> Result<BTreeM
         }
     }
     Ok(found)
+}
+
+/// Whether a file that is not on the disk was saved without ever having been here, and nobody has removed it since.
+fn is_only_there(records: &Records, path: &RelPath, record: Option<&Identity>) -> bool {
+    record.is_some_and(Referred::is_record)
+        && records.absent().is_none_or(|absent| absent.restated_file(path).is_some())
 }
 
 /// Whether what stands at a path is what its record says, or would be if not for other names of it that come and go; or

@@ -211,6 +211,17 @@ fn errors_are_those_of_any_file() {
         rustix::fs::RenameFlags::NOREPLACE,
     );
     assert_eq!(renamed, Err(Errno::EXIST));
+    // Nothing stands by the name of what came and was removed since.
+    fs::read(path("top/018")).unwrap();
+    let rename_to = |to: &str| {
+        let (from, to, flags) = (path("top/020"), path(to), rustix::fs::RenameFlags::NOREPLACE);
+        rustix::fs::renameat_with(rustix::fs::CWD, from, rustix::fs::CWD, to, flags)
+    };
+    assert_eq!(rename_to("top/018"), Err(Errno::EXIST));
+    fs::remove_file(path("top/018")).unwrap();
+    assert_eq!(rename_to("top/018"), Ok(()));
+    assert_eq!(rename_to("top/018").unwrap_err(), Errno::NOENT);
+    fs::rename(path("top/018"), path("top/020")).unwrap();
     fs::rename(path("top/022"), path("gone")).unwrap();
     assert_eq!(fs::read(path("top/022")).unwrap_err().raw_os_error(), Some(libc::ENOENT));
     // Two names of one file: nothing happens.

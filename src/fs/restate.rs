@@ -157,7 +157,16 @@ impl Volume {
         let dir = self.node_for(absent, to.dir)?.filter(|_| flags & !libc::RENAME_NOREPLACE == 0);
         let dir = dir.ok_or_else(needed)?;
         if !replaces && absent.stands_at(dir, to.name.to_bytes()) {
-            return Err(Errno::EXIST.into());
+            // What came may have been removed on the disk since: no fate tells that.
+            let over = absent.tree().child(dir, to.name.to_bytes());
+            let gone = || match rustix::fs::statat(to.dir.dir()?, to.name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(_) => Ok(false),
+                Err(Errno::NOENT) => Ok(true),
+                Err(e) => Err(io::Error::from(e)),
+            };
+            if over.is_some_and(|over| absent.is_absent(over)) || !gone()? {
+                return Err(Errno::EXIST.into());
+            }
         }
         match absent.rename_file(node, dir, to.name.to_bytes())? {
             Restated::Impossible if absent.is_absent(node) => return Err(needed()),

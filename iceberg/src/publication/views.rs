@@ -91,8 +91,8 @@ impl Publication {
         ended(all.await)
     }
 
-    /// The snapshot that was the current one at a time: milliseconds since 1970, or `2026-01-31T12:00:00Z`, or
-    /// `2026-01-31` (its first instant, UTC). `None` before the first, and if it has been expired.
+    /// The snapshot that was the current one at a time: milliseconds since 1970, or `2026-01-31T12:00:00Z` (UTC as well
+    /// without a zone), or `2026-01-31` (its first instant, UTC). `None` before the first, and if it has been expired.
     ///
     /// # Errors
     /// [`TableError::NoSuch`] for what is no time.
@@ -210,7 +210,7 @@ fn standing(folder: &Folder, metadata: &str, id: i64, list: &str) -> Result<(u64
     Ok((newest, hinted(folder, metadata)? == Some(newest)))
 }
 
-/// Milliseconds since 1970, of a number, an instant or a day.
+/// Milliseconds since 1970, of a number, an instant, or a time of day or a day without a zone, which is of UTC.
 fn milliseconds(time: &str) -> Option<i64> {
     if let Ok(ms) = time.parse::<i64>() {
         return Some(ms);
@@ -218,6 +218,62 @@ fn milliseconds(time: &str) -> Option<i64> {
     if let Ok(at) = time.parse::<jiff::Timestamp>() {
         return Some(at.as_millisecond());
     }
-    let day: jiff::civil::Date = time.parse().ok()?;
-    Some(day.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_millisecond())
+    // Of what follows a day or a time of day, as a zone that it cannot do without, the parser says nothing.
+    let (day, clock) = time.split_once(['T', 't', ' ']).unwrap_or((time, "00:00"));
+    let is_day = matches!(day.len(), 8 | 10) && day.chars().all(|c| c.is_ascii_digit() || c == '-');
+    let is_clock = clock.chars().all(|c| c.is_ascii_digit() || matches!(c, ':' | '.'));
+    let local: jiff::civil::DateTime = if is_day && is_clock { time.parse().ok()? } else { return None };
+    Some(local.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_millisecond())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::milliseconds;
+
+    #[test]
+    fn a_time_is_what_it_says_or_none() {
+        let noon = 1_769_860_800_000;
+        let midnight = noon - 12 * 3_600_000;
+        for (text, ms) in [
+            ("1769860800000", noon),
+            ("-5", -5),
+            ("2026-01-31T12:00:00Z", noon),
+            ("2026-01-31T14:00:00+02:00", noon),
+            ("2026-01-31T13:00+01:00[Europe/Rome]", noon),
+            // Without a zone: UTC.
+            ("2026-01-31T12:00:00", noon),
+            ("2026-01-31 12:00:00", noon),
+            ("2026-01-31t12:00", noon),
+            ("2026-01-31T12", noon),
+            ("20260131T120000", noon),
+            ("2026-01-31T12:00:00.5", noon + 500),
+            ("2026-01-31T23:59", midnight + (23 * 60 + 59) * 60_000),
+            ("2026-01-31T00:00", midnight),
+            ("2026-01-31", midnight),
+        ] {
+            assert_eq!(milliseconds(text), Some(ms), "{text}");
+        }
+        for text in [
+            "",
+            "x",
+            "yesterday",
+            "2026-01-31T",
+            "2026-01-31 ",
+            "2026-01-31-08",
+            "2026-01-32",
+            "2026-02-29T12:00",
+            "2026-01-31T25:00",
+            "2026-01-31T24:00:00Z",
+            "2026-01-31T12:00:00 UTC",
+            "2026-01-31T12:00:00\u{2212}01:00",
+            "2026-01-31T14:00[Europe/Rome]",
+            "2026-01-31[Pacific/Auckland]",
+            "2026-01-31Z",
+            "2026-W05-6",
+            "Sat, 31 Jan 2026 12:00:00 GMT",
+            "99999999999999999999",
+        ] {
+            assert_eq!(milliseconds(text), None, "{text}");
+        }
+    }
 }

@@ -52,6 +52,12 @@ async fn older_snapshots_come_when_somebody_asks() {
     assert_eq!(table.snapshot_at(&(at - 1).to_string()).unwrap(), None);
     assert_eq!(table.snapshot_at("2000-01-01T00:00:00Z").unwrap(), None);
     assert_eq!(table.snapshot_at("2999-01-01").unwrap(), table.metadata().current_snapshot);
+    let instant = jiff::Timestamp::from_millisecond(at).unwrap();
+    let (day, clock) = (instant.strftime("%Y-%m-%d"), instant.strftime("%H:%M:%S%.f"));
+    for time in [format!("{day}T{clock}"), format!("{day} {clock}"), format!("{day}T{clock}Z")] {
+        assert_eq!(table.snapshot_at(&time).unwrap(), Some(first.id), "{time}");
+    }
+    assert!(table.snapshot_at(&format!("{day}T{clock}[Europe/Rome]")).is_err());
     assert!(table.snapshot_at("yesterday").is_err());
 }
 

@@ -14,7 +14,7 @@ pub(crate) use specs::{PartitionField, PartitionSpec, Transform};
 use crate::document::Object;
 use crate::error::TableError;
 use crate::location::Location;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Read;
 
 /// The largest metadata file, in bytes after decompression. Some tables of 100,000 snapshots have 200 MB.
@@ -121,7 +121,8 @@ impl Metadata {
         let snapshots = snapshot_objects.iter().map(Snapshot::read).collect::<Result<Vec<_>, _>>()?;
         // Written as -1 where there is none.
         let current_snapshot = object.get::<i64>("current-snapshot-id")?.filter(|id| *id != -1);
-        let has = |id: i64| snapshots.iter().any(|snapshot| snapshot.id == id);
+        let ids: HashSet<i64> = snapshots.iter().map(|snapshot| snapshot.id).collect();
+        let has = |id: i64| ids.contains(&id);
         let (mut refs, mut dangling) = (BTreeMap::new(), BTreeMap::new());
         for (name, reference) in object.get::<BTreeMap<String, Object>>("refs")?.unwrap_or_default() {
             let is_branch = match reference.need::<String>("type")?.to_ascii_lowercase().as_str() {

@@ -9,6 +9,7 @@ use crate::manifest::{
 };
 use crate::metadata::{Manifests, Metadata, Paths, View};
 use bytes::Bytes;
+use std::collections::BTreeSet;
 
 /// What every location becomes, where nothing depends on a mount; what has become it stays so.
 fn moved(path: &str) -> Result<String, String> {
@@ -41,10 +42,11 @@ pub fn metadata(bytes: &[u8]) -> Result<Vec<u8>, TableError> {
         }
     }
     let metadata = Metadata::parse(bytes, "metadata.json")?;
+    let none = BTreeSet::new();
     for snapshot in &metadata.snapshots {
-        metadata.rewrite(View::Snapshot(snapshot.id), &Fixed)?;
+        metadata.rewrite(View::Snapshot(snapshot.id), &none, &Fixed)?;
     }
-    metadata.rewrite(View::Current, &Fixed)
+    metadata.rewrite(View::Current, &none, &Fixed)
 }
 
 /// A manifest list, every manifest moved and one byte longer.

@@ -5,6 +5,7 @@ use crate::error::TableError;
 
 const PATH: i32 = 500;
 const LENGTH: i32 = 501;
+const SPEC: i32 = 502;
 const CONTENT: i32 = 517;
 const KEY: i32 = 519;
 
@@ -17,6 +18,8 @@ pub(crate) struct ListedManifest {
     pub length: u64,
     /// Whether it lists deletes.
     pub deletes: bool,
+    /// The partition spec it is written by.
+    pub spec: i64,
 }
 
 #[derive(Default)]
@@ -24,6 +27,7 @@ struct Fields {
     path: Option<Item>,
     length: Option<Item>,
     content: Option<Item>,
+    spec: Option<Item>,
     encrypted: bool,
 }
 
@@ -34,6 +38,7 @@ fn fields(list: &Container<'_>, content: &[u8], at: usize) -> Result<(Fields, us
         match field.id {
             Some(PATH) => fields.path = Some(item),
             Some(LENGTH) => fields.length = Some(item),
+            Some(SPEC) if present => fields.spec = Some(item),
             Some(CONTENT) if present => fields.content = Some(item),
             Some(KEY) => fields.encrypted = present,
             _ => {}
@@ -66,6 +71,10 @@ pub(crate) fn read_list(bytes: &[u8], name: &str) -> Result<Vec<ListedManifest>,
             deletes: match fields.content {
                 Some(item) => long(&list.schema, &item, content)? == 1,
                 None => false,
+            },
+            spec: match fields.spec {
+                Some(item) => long(&list.schema, &item, content)?,
+                None => 0,
             },
         });
         Ok(end)

@@ -14,7 +14,8 @@ pub(crate) use specs::{PartitionField, PartitionSpec, Transform};
 use crate::document::Object;
 use crate::error::TableError;
 use crate::location::Location;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::Read;
 
 /// The largest metadata file, in bytes after decompression. Some tables of 100,000 snapshots have 200 MB.
@@ -214,6 +215,18 @@ impl Metadata {
         mapping.into_iter().filter_map(|field| Some((field.id?, field.names))).collect()
     }
 
+    /// The properties that say how the table is read. Not all: some writers change others with every commit.
+    pub(crate) fn read_properties(&self) -> BTreeMap<String, Value> {
+        read_properties(&self.object).unwrap_or_default()
+    }
+
+    /// Those of these partition specs that the table has.
+    pub(crate) fn own_specs(&self, mut specs: BTreeSet<i64>) -> BTreeSet<i64> {
+        let own = spec_ids(&self.object).unwrap_or_default();
+        specs.retain(|id| own.contains(id));
+        specs
+    }
+
     /// The property `name` of the table.
     pub fn property(&self, name: &str) -> Option<String> {
         self.object.get::<Object>("properties").ok().flatten()?.get(name).ok().flatten()
@@ -248,6 +261,20 @@ impl Snapshot {
             manifests,
         })
     }
+}
+
+/// The properties in metadata that say how its table is read: what columns are called in files without their numbers, and
+/// what readers are told.
+pub(crate) fn read_properties(metadata: &Object) -> Result<BTreeMap<String, Value>, String> {
+    let mut properties: BTreeMap<String, Value> = metadata.get("properties")?.unwrap_or_default();
+    properties.retain(|name, _| name == NAME_MAPPING || name.starts_with("read."));
+    Ok(properties)
+}
+
+/// The numbers of the partition specs in metadata.
+pub(crate) fn spec_ids(metadata: &Object) -> Result<BTreeSet<i64>, String> {
+    let specs: Vec<Object> = metadata.get("partition-specs")?.unwrap_or_default();
+    specs.iter().map(|spec| spec.need("spec-id")).collect()
 }
 
 /// A location in a document.

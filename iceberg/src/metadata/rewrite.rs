@@ -44,10 +44,14 @@ pub(crate) trait Paths {
     fn source(&self) -> String;
 }
 
-/// The columns of a schema of before, `own`, and with them those that it or one before it has had.
-struct Columns {
+/// What a snapshot of before is read by.
+struct Bound<'a> {
+    /// The columns of its schema.
     own: BTreeSet<i64>,
+    /// These, and those that a schema before it has had.
     had: BTreeSet<i64>,
+    /// The partition specs that its manifests are written by.
+    specs: &'a BTreeSet<i64>,
 }
 
 /// Whether all columns of a partition spec or a sort order are among these.
@@ -59,23 +63,32 @@ fn has_all(of: &Value, ids: &BTreeSet<i64>) -> bool {
 
 /// Takes away the partition specs and sort orders that came with later columns than those of a schema of before: several
 /// readers bind all of them to the current schema, and a snapshot's files know none of these. A spec of a column that was
-/// dropped by then stays: manifests of the snapshot may be written by it.
-fn bind(out: &mut Object, columns: &Columns) -> Result<(), String> {
-    if let Some(mut specs) = out.get::<Vec<Value>>("partition-specs")? {
-        specs.retain(|spec| has_all(spec, &columns.had));
+/// dropped by then stays, and whatever manifests of the snapshot are written by: the number of its schema does not tell
+/// what came before it, since a schema that comes again has the number of the first time. The default is one that this
+/// schema has the columns of; without these readers refuse the table.
+fn bind(out: &mut Object, bound: &Bound<'_>) -> Result<(), String> {
+    let specs: Option<Vec<Value>> = out.get("partition-specs")?;
+    if let Some(mut specs) = specs.filter(|specs| !specs.is_empty()) {
+        let number = |spec: &Value| spec["spec-id"].as_i64();
+        let greatest = specs.iter().filter_map(number).max().unwrap_or_default();
+        let is_used = |spec: &Value| number(spec).is_some_and(|id| bound.specs.contains(&id));
+        specs.retain(|spec| has_all(spec, &bound.had) || is_used(spec));
         let default = out.get::<i64>("default-spec-id")?;
-        let is_left = |spec: &&Value| spec["spec-id"].as_i64() == default;
-        let newest = || specs.iter().max_by_key(|spec| spec["spec-id"].as_i64());
-        if let Some(spec) = specs.iter().find(is_left).or_else(newest) {
-            out.set("default-spec-id", &spec["spec-id"])?;
-            if out.raw("partition-spec").is_some() {
-                out.set("partition-spec", &spec["fields"])?;
-            }
-            out.set("partition-specs", &specs)?;
+        let fits = specs.iter().filter(|spec| has_all(spec, &bound.own));
+        let found = fits.max_by_key(|spec| (number(spec) == default, number(spec))).cloned();
+        let found = found.unwrap_or_else(|| {
+            let none = json!({ "spec-id": greatest.saturating_add(1), "fields": [] });
+            specs.push(none.clone());
+            none
+        });
+        out.set("default-spec-id", &found["spec-id"])?;
+        if out.raw("partition-spec").is_some() {
+            out.set("partition-spec", &found["fields"])?;
         }
+        out.set("partition-specs", &specs)?;
     }
     if let Some(mut orders) = out.get::<Vec<Value>>("sort-orders")? {
-        orders.retain(|order| has_all(order, &columns.own));
+        orders.retain(|order| has_all(order, &bound.own));
         let default = out.get::<i64>("default-sort-order-id")?;
         if !orders.iter().any(|order| order["order-id"].as_i64() == default) {
             if !orders.iter().any(|order| order["order-id"] == 0) {
@@ -102,13 +115,20 @@ fn field_ids(part: &Value, ids: &mut BTreeSet<i64>) {
 }
 
 impl Metadata {
-    /// The metadata of a view, every location in it replaced.
-    pub(crate) fn rewrite(&self, view: View<'_>, paths: &dyn Paths) -> Result<Vec<u8>, TableError> {
-        let object = self.rewritten(view, paths).map_err(|why| TableError::malformed("metadata", why))?;
+    /// The metadata of a view, every location in it replaced. `specs` are the partition specs that the manifests of the
+    /// view are written by.
+    pub(crate) fn rewrite(
+        &self,
+        view: View<'_>,
+        specs: &BTreeSet<i64>,
+        paths: &dyn Paths,
+    ) -> Result<Vec<u8>, TableError> {
+        let object =
+            self.rewritten(view, specs, paths).map_err(|why| TableError::malformed("metadata", why))?;
         serde_json::to_vec(&object).map_err(|error| TableError::malformed("metadata", error.to_string()))
     }
 
-    fn rewritten(&self, view: View<'_>, paths: &dyn Paths) -> Result<Object, String> {
+    fn rewritten(&self, view: View<'_>, specs: &BTreeSet<i64>, paths: &dyn Paths) -> Result<Object, String> {
         let mut out = self.object.clone();
         out.set("location", &paths.folder())?;
         if !self.snapshots.is_empty() {
@@ -137,10 +157,10 @@ impl Metadata {
         }
         match view {
             View::Current => {}
-            View::Snapshot(id) => self.turn_to(&mut out, id, true)?,
+            View::Snapshot(id) => self.turn_to(&mut out, id, Some(specs))?,
             View::Reference(name) => {
                 let Reference { snapshot, is_branch } = self.refs.get(name).ok_or("no such reference")?;
-                self.turn_to(&mut out, *snapshot, !is_branch)?;
+                self.turn_to(&mut out, *snapshot, (!is_branch).then_some(specs))?;
             }
         }
         Ok(out)
@@ -156,8 +176,9 @@ impl Metadata {
         Ok(objects)
     }
 
-    /// Makes `id` the current snapshot of a table with no other reference.
-    fn turn_to(&self, out: &mut Object, id: i64, its_schema: bool) -> Result<(), String> {
+    /// Makes `id` the current snapshot of a table with no other reference; with the schema that it was written with, if
+    /// the specs of its manifests are named.
+    fn turn_to(&self, out: &mut Object, id: i64, specs: Option<&BTreeSet<i64>>) -> Result<(), String> {
         let snapshot = self.snapshot(id).ok_or("no such snapshot")?;
         out.set("current-snapshot-id", &id)?;
         if self.format_version > 1 || out.raw("refs").is_some() {
@@ -173,7 +194,7 @@ impl Metadata {
         if out.raw("snapshot-log").is_some() {
             out.set("snapshot-log", &log[..until])?;
         }
-        let Some(schema_id) = snapshot.schema_id.filter(|_| its_schema) else { return Ok(()) };
+        let (Some(schema_id), Some(specs)) = (snapshot.schema_id, specs) else { return Ok(()) };
         let schemas: Vec<Object> = out.get("schemas")?.unwrap_or_default();
         let mut had = BTreeSet::new();
         for schema in &schemas {
@@ -189,7 +210,7 @@ impl Metadata {
                 }
                 let mut own = BTreeSet::new();
                 field_ids(&json!(schema.get::<Vec<Value>>("fields")?), &mut own);
-                return bind(out, &Columns { own, had });
+                return bind(out, &Bound { own, had, specs });
             }
         }
         Ok(())

@@ -35,8 +35,8 @@ fn parse(text: &str) -> Result<Metadata, TableError> {
     Metadata::parse(text.as_bytes(), "x.metadata.json")
 }
 
-fn rewritten(metadata: &Metadata, view: View<'_>) -> serde_json::Value {
-    let bytes = metadata.rewrite(view, &TestPaths).unwrap();
+fn rewritten(metadata: &Metadata, view: View<'_>) -> Value {
+    let bytes = metadata.rewrite(view, &BTreeSet::new(), &TestPaths).unwrap();
     let text = std::str::from_utf8(&bytes).unwrap();
     assert!(!text.contains("s3://") && !text.contains("s3a://"), "{text}");
     assert!(text.contains("12345678901234567890123"), "{text}");
@@ -77,7 +77,7 @@ fn every_location_is_replaced_and_nothing_else() {
     );
     let properties = serde_json::json!({"write.format.default":"orc","owner":"me","icecache.source":"objects/s3/b/wh/t/x#1"});
     assert_eq!(json["properties"], properties);
-    let original: serde_json::Value = serde_json::from_str(V2).unwrap();
+    let original: Value = serde_json::from_str(V2).unwrap();
     for name in [
         "refs",
         "snapshot-log",
@@ -100,8 +100,8 @@ fn a_view_has_one_current_snapshot_and_its_schema() {
     // A tag has the schema of its snapshot, a branch that of the table.
     assert_eq!(rewritten(&table, View::Reference("old"))["current-schema-id"], 0);
     assert_eq!(rewritten(&table, View::Reference("dev"))["current-schema-id"], 1);
-    assert!(table.rewrite(View::Snapshot(7), &TestPaths).is_err());
-    assert!(table.rewrite(View::Reference("none"), &TestPaths).is_err());
+    assert!(table.rewrite(View::Snapshot(7), &BTreeSet::new(), &TestPaths).is_err());
+    assert!(table.rewrite(View::Reference("none"), &BTreeSet::new(), &TestPaths).is_err());
 }
 
 #[test]
@@ -111,8 +111,9 @@ fn version_1_may_list_its_manifests_itself() {
     )
     .unwrap();
     assert_eq!((table.current_snapshot, table.uuid.is_none()), (None, true));
-    let json: serde_json::Value =
-        serde_json::from_slice(&table.rewrite(View::Snapshot(5), &TestPaths).unwrap()).unwrap();
+    let json: Value =
+        serde_json::from_slice(&table.rewrite(View::Snapshot(5), &BTreeSet::new(), &TestPaths).unwrap())
+            .unwrap();
     assert_eq!(json["snapshots"][0]["manifest-list"], "file:///m/t/metadata/5.avro");
     assert_eq!(json["snapshots"][0].get("manifests"), None);
     assert_eq!(json.get("refs"), None);
@@ -178,6 +179,45 @@ fn a_snapshot_keeps_the_spec_of_a_column_that_was_dropped_before_it() {
     assert_eq!(json["default-spec-id"], 1);
 }
 
+/// A column that came, by which the table was partitioned, and which went again: the schema has its first number back.
+/// Whatever the number says, the manifests are written by that spec; it is no default without its column.
+#[test]
+fn a_snapshot_keeps_the_specs_of_its_manifests() {
+    let text = r#"{"format-version":2,"location":"s3://b/t","last-sequence-number":3,"last-updated-ms":3,"last-column-id":3,
+"current-schema-id":2,"schemas":[{"schema-id":0,"type":"struct","fields":[{"id":1,"name":"x","type":"long"}]},
+{"schema-id":1,"type":"struct","fields":[{"id":1,"name":"x","type":"long"},{"id":2,"name":"c","type":"string"}]},
+{"schema-id":2,"type":"struct","fields":[{"id":1,"name":"x","type":"long"},{"id":3,"name":"d","type":"date"}]}],
+"default-spec-id":2,"partition-specs":[SPECS{"spec-id":1,"fields":[{"source-id":2,"field-id":1000,"transform":"identity","name":"c"}]},
+{"spec-id":2,"fields":[{"source-id":3,"field-id":1001,"transform":"day","name":"d"}]}],
+"odd":12345678901234567890123,"current-snapshot-id":3,
+"snapshots":[{"snapshot-id":3,"timestamp-ms":3,"sequence-number":3,"summary":{"operation":"append"},"manifest-list":"s3://b/3.avro","schema-id":0}]}"#;
+    let shown = |specs: &str, used: &[i64]| -> (Vec<i64>, i64) {
+        let table = parse(&text.replace("SPECS", specs)).unwrap();
+        let used = used.iter().copied().collect();
+        let json: Value =
+            serde_json::from_slice(&table.rewrite(View::Snapshot(3), &used, &TestPaths).unwrap()).unwrap();
+        let specs = json["partition-specs"].as_array().unwrap();
+        let ids = specs.iter().map(|spec| spec["spec-id"].as_i64().unwrap()).collect();
+        (ids, json["default-spec-id"].as_i64().unwrap())
+    };
+    let first = r#"{"spec-id":0,"fields":[]},"#;
+    assert_eq!(shown(first, &[0, 1]), (vec![0, 1], 0));
+    assert_eq!(shown(first, &[0]), (vec![0], 0), "what none of its manifests needs came later");
+    // Without a spec that its columns can do, it gets one.
+    assert_eq!(shown("", &[1]), (vec![1, 3], 3));
+}
+
+#[test]
+fn what_says_how_to_read_is_told_from_what_writers_note() {
+    let with = |property: &str| parse(&V2.replace(r#""owner":"me""#, property)).unwrap().read_properties();
+    assert_eq!(with(r#""owner":"me""#), with(r#""commit":"2""#));
+    for property in [r#""schema.name-mapping.default":"[]""#, r#""read.split.target-size":"1""#] {
+        assert_ne!(with(r#""owner":"me""#), with(property));
+    }
+    let order = [r#""read.a":"1","read.b":"2""#, r#""read.b":"2","x":"y","read.a":"1""#];
+    assert_eq!(with(order[0]), with(order[1]));
+}
+
 /// Partitioned, then sorted, by columns that came later; what is nested counts.
 #[test]
 fn a_snapshot_has_no_specs_and_orders_of_later_columns() {
@@ -191,7 +231,7 @@ fn a_snapshot_has_no_specs_and_orders_of_later_columns() {
 "snapshots":[{"snapshot-id":1,"timestamp-ms":1,"sequence-number":1,"summary":{"operation":"append"},"manifest-list":"s3://b/1.avro","schema-id":0},
 {"snapshot-id":2,"timestamp-ms":2,"sequence-number":2,"summary":{"operation":"append"},"manifest-list":"s3://b/2.avro","schema-id":1}]}"#;
     let table = parse(text).unwrap();
-    let specs = |json: &serde_json::Value| -> Vec<i64> {
+    let specs = |json: &Value| -> Vec<i64> {
         json["partition-specs"]
             .as_array()
             .unwrap()

@@ -126,7 +126,7 @@ impl Publication {
     }
 
     /// A file that these rules have written.
-    async fn written(&self, path: &str) -> Result<bytes::Bytes, TableError> {
+    pub(super) async fn written(&self, path: &str) -> Result<bytes::Bytes, TableError> {
         let (folder, own) = (self.writer.folder.clone(), path.to_owned());
         let bytes = blocking(move || folder.read(&own)).await?;
         let bytes = bytes.ok_or_else(|| TableError::NoSuch { what: format!("file {path}") })?;

@@ -65,7 +65,7 @@ use broken::Broken;
 use folder::Folder;
 use parking_lot::Mutex;
 use progress::{Halt, Progress};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -266,17 +266,19 @@ impl Publication {
     }
 
     /// The metadata of a view, written aside; `None` if it is there. It may be placed when everything that it names is.
+    /// `specs`: those that the manifests of the view are written by.
     async fn draft_version(
         &self,
         folder: &str,
         view: View<'_>,
+        specs: &BTreeSet<i64>,
         number: u64,
     ) -> Result<Option<Draft>, TableError> {
         let path = below(folder, &format!("metadata/{}", metadata_name(number)));
         if self.writer.size(&path).await?.is_some() {
             return Ok(None);
         }
-        let bytes = self.metadata.rewrite(view, &Views { publication: self, folder })?;
+        let bytes = self.metadata.rewrite(view, specs, &Views { publication: self, folder })?;
         self.writer.draft(StepKind::Metadata, path, move || Ok(bytes)).await.map(Some)
     }
 

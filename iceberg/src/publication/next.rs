@@ -8,7 +8,7 @@ use crate::error::TableError;
 use crate::manifest::Entry;
 use crate::metadata::{Snapshot, View};
 use futures::stream::{self, StreamExt, TryStreamExt};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::ControlFlow;
 
 /// So many manifests of one version are read at once.
@@ -39,8 +39,9 @@ impl Publication {
                 None => Ok(None),
             }
         };
+        let none = BTreeSet::new();
         let (listed, metadata) =
-            futures::try_join!(listed, self.draft_version("", View::Current, self.number))?;
+            futures::try_join!(listed, self.draft_version("", View::Current, &none, self.number))?;
         Ok(Begun { listed, metadata })
     }
 

@@ -9,13 +9,15 @@ use crate::document::Object;
 use crate::error::TableError;
 use crate::manifest::read_list;
 use crate::mapping::escape_name;
-use crate::metadata::{Reference, Snapshot, View};
-use std::collections::{BTreeMap, HashMap};
+use crate::metadata::{Reference, Snapshot, View, read_properties, spec_ids};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::ControlFlow;
 
 impl Publication {
     /// Publishes `snapshots/<id>/`, the table as of that snapshot, with the schema it had then; returns its path
-    /// below the folder. Once it is there it changes only if the table has moved: then there is another version of it.
+    /// below the folder. Once it is there it changes only if the table has moved, or has other properties that say how it
+    /// is read: then there is another version of it.
     ///
     /// # Errors
     /// [`TableError::NoSuch`] if the table has no such snapshot (any more).
@@ -25,9 +27,14 @@ impl Publication {
         if self.views.lock().contains(&id) {
             return Ok(path);
         }
-        let list = self.writer.uri(&list_path(id, &snapshot.manifests));
+        let wanted = Wanted {
+            id,
+            list: self.writer.uri(&list_path(id, &snapshot.manifests)),
+            specs: self.metadata.own_specs(self.specs_of(snapshot).await?),
+            properties: self.metadata.read_properties(),
+        };
         let (folder, metadata) = (self.writer.folder.clone(), format!("{path}/metadata"));
-        let (number, is_shown) = blocking(move || standing(&folder, &metadata, id, &list)).await?;
+        let (number, is_shown) = blocking(move || standing(&folder, &metadata, &wanted)).await?;
         if !is_shown {
             self.view(snapshot, &path, View::Snapshot(id), number).await?;
         }
@@ -83,7 +90,8 @@ impl Publication {
             let there = ended(self.writer.snapshot(snapshot, &progress).await);
             self.broken.note(snapshot.id, &there);
             there?;
-            if let Some(metadata) = self.draft_version(path, view, number).await? {
+            let specs = self.specs_of(snapshot).await?;
+            if let Some(metadata) = self.draft_version(path, view, &specs, number).await? {
                 self.writer.place(metadata, &progress).await?;
             }
             self.hint(path, number, &progress).await
@@ -134,8 +142,22 @@ impl Publication {
         was == is
             && is.is_some_and(|is| {
                 self.metadata.has_still(&old.metadata, Some(is.snapshot))
-                    && (!is.is_branch || self.metadata.is_read_as(&old.metadata))
+                    && match is.is_branch {
+                        true => self.metadata.is_read_as(&old.metadata),
+                        // Its schema is that of the snapshot; what says how to read it is of the table.
+                        false => self.metadata.read_properties() == old.metadata.read_properties(),
+                    }
             })
+    }
+
+    /// The partition specs that the manifests of a snapshot are written by; none while its list is not there.
+    async fn specs_of(&self, snapshot: &Snapshot) -> Result<BTreeSet<i64>, TableError> {
+        let path = list_path(snapshot.id, &snapshot.manifests);
+        match self.written(&path).await {
+            Ok(list) => Ok(read_list(&list, &path)?.iter().map(|manifest| manifest.spec).collect()),
+            Err(TableError::NoSuch { .. }) => Ok(BTreeSet::new()),
+            Err(error) => Err(error),
+        }
     }
 
     /// A snapshot with a list that is there, and that names a manifest which is not.
@@ -189,22 +211,36 @@ fn dangles(name: &str, reference: &Reference) -> TableError {
     TableError::malformed(format!("{kind} '{name}'"), format!("the table has no snapshot {id}"))
 }
 
-/// The number that the folder of a snapshot should have, and whether it has, and shows, that version: of metadata that names
-/// this list. After a loss of power the hint may be there, but not what it said.
-fn standing(folder: &Folder, metadata: &str, id: i64, list: &str) -> Result<(u64, bool), TableError> {
+/// What the metadata in the folder of a snapshot must have, so that the snapshot is read as the table has it now.
+struct Wanted {
+    id: i64,
+    list: String,
+    specs: BTreeSet<i64>,
+    properties: BTreeMap<String, Value>,
+}
+
+impl Wanted {
+    fn is_met(&self, object: &Object) -> Result<bool, String> {
+        let snapshots: Vec<Object> = object.get("snapshots")?.unwrap_or_default();
+        let own = snapshots.iter().find(|own| own.need("snapshot-id") == Ok(self.id));
+        let own = own.ok_or("it has not the snapshot")?;
+        Ok(own.need::<String>("manifest-list")? == self.list
+            && spec_ids(object)?.is_superset(&self.specs)
+            && read_properties(object)? == self.properties)
+    }
+}
+
+/// The number that the folder of a snapshot should have, and whether it has, and shows, that version: of metadata that has
+/// what is wanted. After a loss of power the hint may be there, but not what it said.
+fn standing(folder: &Folder, metadata: &str, wanted: &Wanted) -> Result<(u64, bool), TableError> {
     let Some(newest) = numbers(folder, metadata)?.pop_last() else { return Ok((1, false)) };
-    let names = || -> Result<bool, TableError> {
+    let is_met = || -> Result<bool, TableError> {
         let path = format!("{metadata}/{}", metadata_name(newest));
         let Some(bytes) = folder.read(&path)? else { return Ok(false) };
-        let read = || -> Option<bool> {
-            let object: Object = serde_json::from_slice(&bytes).ok()?;
-            let snapshots = object.get::<Vec<Object>>("snapshots").ok()??;
-            let own = snapshots.iter().find(|own| own.need("snapshot-id") == Ok(id))?;
-            Some(own.need::<String>("manifest-list").ok()? == list)
-        };
-        Ok(read().unwrap_or(false))
+        let object: Result<Object, _> = serde_json::from_slice(&bytes);
+        Ok(object.is_ok_and(|object| wanted.is_met(&object).unwrap_or(false)))
     };
-    if !names()? {
+    if !is_met()? {
         return Ok((newest + 1, false));
     }
     Ok((newest, hinted(folder, metadata)? == Some(newest)))

@@ -6,6 +6,7 @@ use crate::manifest::read_list;
 use crate::publication::list_path;
 use serde_json::Value;
 use std::collections::HashSet;
+use std::path::Path;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn files_are_those_of_the_snapshot() {
@@ -145,6 +146,95 @@ async fn a_table_that_was_moved_has_its_snapshots_elsewhere() {
         serde_json::from_slice(&std::fs::read(metadata.join("v2.metadata.json")).unwrap()).unwrap();
     assert!(json["snapshots"][0]["manifest-list"].as_str().unwrap().contains("/moved-"));
     assert!(follow(&lake, new.place(), &metadata.join("v2.metadata.json"), Some(first)) > 0);
+}
+
+/// Metadata of a table as `edit` leaves it, beside its own.
+fn edited(lake: &Lake, name: &str, as_name: &str, edit: impl FnOnce(&mut Value)) -> Location {
+    let file = |location: &Location| lake.raw().join("s3").join(location.authority()).join(location.key());
+    let from = lake.location(name);
+    let mut json: Value = serde_json::from_slice(&std::fs::read(file(&from)).unwrap()).unwrap();
+    edit(&mut json);
+    let to: Location = from.as_str().replace(from.name(), as_name).parse().unwrap();
+    std::fs::write(file(&to), serde_json::to_vec(&json).unwrap()).unwrap();
+    to
+}
+
+fn shown(metadata: &Path) -> (String, Value) {
+    let hint = std::fs::read_to_string(metadata.join("version-hint.text")).unwrap();
+    let bytes = std::fs::read(metadata.join(format!("v{hint}.metadata.json"))).unwrap();
+    (hint, serde_json::from_slice(&bytes).unwrap())
+}
+
+/// The column that the table was partitioned by has gone, and with it the number of the schema that had it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_has_the_specs_that_its_manifests_are_written_by() {
+    let lake = Lake::new();
+    let from = edited(&lake, "odd", "v9.metadata.json", |json| {
+        let column = json["partition-specs"][0]["fields"][0]["source-id"].clone();
+        let mut had = json["schemas"][0].clone();
+        had["schema-id"] = 1.into();
+        json["schemas"][0]["fields"].as_array_mut().unwrap().retain(|field| field["id"] != column);
+        json["schemas"].as_array_mut().unwrap().push(had);
+        let none = serde_json::json!({"spec-id": 1, "fields": []});
+        json["partition-specs"].as_array_mut().unwrap().push(none);
+        json["default-spec-id"] = 1.into();
+    });
+    let table = lake.prepare("odd", from.clone(), "m").await.unwrap();
+    table.publish().await.unwrap();
+    let id = table.metadata().current_snapshot.unwrap();
+    let specs = |json: &Value| -> Vec<i64> {
+        let specs = json["partition-specs"].as_array().unwrap().iter();
+        specs.map(|spec| spec["spec-id"].as_i64().unwrap()).collect()
+    };
+    let folder = |path: &str| table.place().folder.join(path).join("metadata");
+    let view = table.snapshot(id).await.unwrap();
+    let (hint, mut json) = shown(&folder(&view));
+    assert_eq!((&*hint, specs(&json), json["default-spec-id"].as_i64()), ("1", vec![0, 1], Some(1)));
+    // One that was written without them is written anew.
+    json["partition-specs"].as_array_mut().unwrap().remove(0);
+    std::fs::write(folder(&view).join("v1.metadata.json"), serde_json::to_vec(&json).unwrap()).unwrap();
+    let again = lake.prepare("odd", from, "m").await.unwrap();
+    again.publish().await.unwrap();
+    again.snapshot(id).await.unwrap();
+    let (hint, json) = shown(&folder(&view));
+    assert_eq!((&*hint, specs(&json)), ("2", vec![0, 1]));
+}
+
+/// Files without the numbers of columns are read by a property of the table, also those of a snapshot of before.
+#[tokio::test(flavor = "multi_thread")]
+async fn properties_that_say_how_to_read_reach_what_was_shown_before() {
+    let lake = Lake::new();
+    let old = lake.prepare("refs", lake.location("refs"), "m").await.unwrap();
+    old.publish().await.unwrap();
+    let first = old.metadata().refs["first"];
+    assert!(!first.is_branch);
+    let views = [old.snapshot(first.snapshot).await.unwrap(), old.reference("first").await.unwrap()];
+    let folder = |view: &str| old.place().folder.join(view).join("metadata");
+    let before = views.each_ref().map(|view| shown(&folder(view)).0);
+
+    let from = edited(&lake, "refs", "v90.metadata.json", |json| json["properties"]["owner"] = "she".into());
+    let same = lake.prepare("refs", from, "m").await.unwrap();
+    same.publish().await.unwrap();
+    same.snapshot(first.snapshot).await.unwrap();
+    assert!(same.has_still(&old, "first"));
+    assert_eq!(views.each_ref().map(|view| shown(&folder(view)).0), before);
+
+    let mapping = r#"[{"field-id":1,"names":["id"]}]"#;
+    let from = edited(&lake, "refs", "v91.metadata.json", |json| {
+        json["properties"]["schema.name-mapping.default"] = mapping.into();
+    });
+    let new = lake.prepare("refs", from, "m").await.unwrap();
+    new.publish().await.unwrap();
+    assert!(!new.has_still(&old, "first") && !new.has_still(&same, "first"));
+    new.snapshot(first.snapshot).await.unwrap();
+    new.reference("first").await.unwrap();
+    for (view, before) in views.iter().zip(before) {
+        let (hint, json) = shown(&folder(view));
+        assert!(hint.parse::<u64>().unwrap() > before.parse().unwrap(), "{view}: {hint} after {before}");
+        assert_eq!(json["properties"]["schema.name-mapping.default"], mapping, "{view}");
+        // What was shown before can still be opened.
+        assert!(folder(view).join(format!("v{before}.metadata.json")).exists(), "{view}");
+    }
 }
 
 /// Who can write into a bucket does not have files of this machine read.

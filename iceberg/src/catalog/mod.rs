@@ -2,7 +2,7 @@
 //!
 //! Kinds, and what a poll of them costs: REST (one conditional request for each table, answered by 304), SQL (one
 //! query for all tables), Glue and Hive (one question for each hundred tables of a database), Hadoop (two HEADs for each
-//! table), and single tables. [`parse`](CatalogAddress) reads `NAME=KIND:…`, [`CatalogAddress::open`] connects.
+//! table, or a GET, a HEAD and a LIST), and single tables. [`parse`](CatalogAddress) reads `NAME=KIND:…`, [`CatalogAddress::open`] connects.
 mod address;
 mod aws;
 #[cfg(feature = "glue")]

@@ -1,16 +1,15 @@
-//! [`HadoopCatalog`]: folders as namespaces, folders with a folder `metadata` as tables.
+//! [`HadoopCatalog`]: folders as namespaces, folders with metadata of a table in a folder `metadata` as tables.
 mod table;
-
-pub(super) use table::HadoopTable;
 
 use super::{AT_ONCE, Catalog, CatalogError, Changes, NAMES_MAX, ask};
 use crate::location::Location;
-use crate::objects::Objects;
+use crate::objects::{ObjectError, Objects};
 use crate::table::{Table, TableId, Token};
 use async_trait::async_trait;
 use futures::stream::{self, StreamExt};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use table::{HINT, HadoopTable, Looks, is_metadata};
 
 /// The deepest namespace.
 const DEPTH_MAX: usize = 16;
@@ -20,6 +19,7 @@ const DEPTH_MAX: usize = 16;
 pub(super) struct HadoopCatalog {
     objects: Arc<dyn Objects>,
     warehouse: Location,
+    looks: Arc<Looks>,
 }
 
 /// One table without a catalog, under a name of our own.
@@ -28,11 +28,12 @@ pub(super) struct SingleTable {
     objects: Arc<dyn Objects>,
     id: TableId,
     location: Location,
+    looks: Arc<Looks>,
 }
 
 impl HadoopCatalog {
     pub fn new(objects: Arc<dyn Objects>, warehouse: Location) -> Self {
-        Self { objects, warehouse }
+        Self { objects, warehouse, looks: Arc::default() }
     }
 
     fn folder(&self, names: &[String]) -> Result<Location, CatalogError> {
@@ -51,11 +52,11 @@ impl HadoopCatalog {
     fn table(&self, id: &TableId) -> Result<HadoopTable, CatalogError> {
         let mut names = id.namespace.clone();
         names.push(id.name.clone());
-        Ok(HadoopTable::new(self.objects.clone(), self.folder(&names)?))
+        Ok(HadoopTable::new(self.objects.clone(), self.folder(&names)?, self.looks.clone()))
     }
 
-    /// The names of the folders in a folder, and whether it is a table.
-    async fn folders(&self, folder: &Location) -> Result<(Vec<String>, bool), CatalogError> {
+    /// The names of the folders in a folder.
+    async fn folders(&self, folder: &Location) -> Result<Vec<String>, CatalogError> {
         let prefix = folder.join("").map_err(CatalogError::from)?;
         let mut names = Vec::new();
         let mut after = None;
@@ -72,8 +73,34 @@ impl HadoopCatalog {
             }
             after = part.next;
             if after.is_none() {
-                let is_table = names.iter().any(|name| name == "metadata");
-                return Ok((names, is_table));
+                return Ok(names);
+            }
+        }
+    }
+
+    /// Whether a folder is a table: anything may be called `metadata`, a table too. One request; where there is such a
+    /// folder two, or more if nobody has written a hint.
+    async fn is_table(&self, folder: &Location) -> Result<bool, CatalogError> {
+        if !self.folders(folder).await?.iter().any(|name| name == "metadata") {
+            return Ok(false);
+        }
+        let metadata = folder.join("metadata/")?;
+        match self.objects.head(&metadata.join(HINT)?).await {
+            Ok(_) => return Ok(true),
+            Err(ObjectError::NotFound { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let mut after = None;
+        loop {
+            let part = self.objects.list(&metadata, true, after.as_deref()).await?;
+            // What is left of a table that went is one that cannot be shown: its partitions are no namespaces.
+            let is_left = |at: &Location| is_metadata(at) || at.name().ends_with(".avro");
+            if part.objects.iter().any(|(at, _)| is_left(at)) {
+                return Ok(true);
+            }
+            after = part.next;
+            if after.is_none() {
+                return Ok(false);
             }
         }
     }
@@ -81,10 +108,10 @@ impl HadoopCatalog {
     /// The folders in a namespace, and for each whether it is a table.
     async fn children(&self, namespace: &[String]) -> Result<Vec<(String, bool)>, CatalogError> {
         let folder = self.folder(namespace)?;
-        let (names, _) = self.folders(&folder).await?;
+        let names = self.folders(&folder).await?;
         let found: Vec<_> = stream::iter(names.into_iter().map(|name| {
             let folder = folder.join(&name).map_err(CatalogError::from);
-            async move { Ok::<_, CatalogError>((name, self.folders(&folder?).await?.1)) }
+            async move { Ok::<_, CatalogError>((name, self.is_table(&folder?).await?)) }
         }))
         .buffered(AT_ONCE)
         .collect()
@@ -139,7 +166,8 @@ impl Catalog for HadoopCatalog {
 
 impl SingleTable {
     pub fn new(objects: Arc<dyn Objects>, name: &str, location: Location) -> Self {
-        Self { objects, id: TableId { namespace: Vec::new(), name: name.to_owned() }, location }
+        let id = TableId { namespace: Vec::new(), name: name.to_owned() };
+        Self { objects, id, location, looks: Arc::default() }
     }
 
     fn check(&self, id: &TableId) -> Result<(), CatalogError> {
@@ -152,7 +180,7 @@ impl SingleTable {
     }
 
     fn table(&self) -> HadoopTable {
-        HadoopTable::new(self.objects.clone(), self.location.clone())
+        HadoopTable::new(self.objects.clone(), self.location.clone(), self.looks.clone())
     }
 }
 
@@ -252,6 +280,38 @@ mod tests {
         // A hint ahead of the files, as a crash between the two leaves it.
         hint(&t, "9\n");
         assert_eq!(catalog.load(&t_id).await.unwrap().metadata_location.name(), "v1.metadata.json");
+    }
+
+    /// Only what holds metadata is a table, whatever folders are called.
+    #[tokio::test]
+    async fn a_folder_called_metadata_hides_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |path: &str| dir.path().join(path);
+        for table in ["db/t", "db/metadata", "notes/t", "metadata/t"] {
+            version(&at(table), "v1.metadata.json");
+            hint(&at(table), "1");
+        }
+        version(&at("db/catalogs"), "00000-a.metadata.json");
+        version(&at("db/packed"), "v1.metadata.json.gz");
+        fs::create_dir_all(at("notes/metadata")).unwrap();
+        fs::write(at("notes/metadata/README"), "notes").unwrap();
+        // Of a table that went.
+        fs::create_dir_all(at("db/left/metadata")).unwrap();
+        fs::write(at("db/left/metadata/m0.avro"), "").unwrap();
+        fs::create_dir_all(at("db/left/data/p=1")).unwrap();
+        let warehouse: Location = dir.path().to_str().unwrap().parse().unwrap();
+        let catalog = HadoopCatalog::new(Arc::new(LocalObjects::new()), warehouse);
+        let namespaces: Vec<String> =
+            catalog.namespaces().await.unwrap().iter().map(|names| names.join("/")).collect();
+        assert_eq!(namespaces, ["db", "metadata", "notes", "notes/metadata"]);
+        let tables = async |namespace: &str| -> Vec<String> {
+            let tables = catalog.tables(&[namespace.to_owned()]).await.unwrap();
+            tables.into_iter().map(|id| id.name).collect()
+        };
+        assert_eq!(tables("db").await, ["catalogs", "left", "metadata", "packed", "t"]);
+        assert_eq!((tables("notes").await, tables("metadata").await), (vec!["t".into()], vec!["t".into()]));
+        let loaded = catalog.load(&id(&["db"], "metadata")).await.unwrap();
+        assert_eq!(loaded.metadata_location.name(), "v1.metadata.json");
     }
 
     #[tokio::test]

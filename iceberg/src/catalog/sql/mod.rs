@@ -9,16 +9,15 @@ pub(super) use postgres::Postgres;
 #[cfg(feature = "sqlite")]
 pub(super) use sqlite::Sqlite;
 
-use super::{Catalog, CatalogError, Change, Changes, Names, Options};
+use super::{Catalog, CatalogError, Change, Changes, NAMES_MAX, Names, Options};
 use crate::table::{Table, TableId, Token};
 use async_trait::async_trait;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::OnceLock;
 
 /// A row of `iceberg_tables`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Row {
-    /// One database may hold several catalogs.
-    pub catalog: String,
     /// The levels of the namespace, joined by dots.
     pub namespace: String,
     pub name: String,
@@ -28,51 +27,88 @@ pub(super) struct Row {
     pub kind: Option<String>,
 }
 
-/// Columns are found by name: older databases have fewer.
-pub(super) const TABLES_QUERY: &str = "SELECT * FROM iceberg_tables ORDER BY table_namespace, table_name";
+/// The catalogs that have tables.
+pub(super) const CATALOGS_QUERY: &str = "SELECT DISTINCT catalog_name FROM iceberg_tables";
+/// The catalogs that have namespaces with properties.
+pub(super) const NAMED_CATALOGS_QUERY: &str =
+    "SELECT DISTINCT catalog_name FROM iceberg_namespace_properties";
+/// The tables of one catalog. Columns are found by name: older databases have fewer.
+pub(super) const TABLES_QUERY: &str =
+    "SELECT * FROM iceberg_tables WHERE catalog_name = $1 ORDER BY table_namespace, table_name LIMIT 100001";
 /// The same, and the namespaces that have properties: beside their tables, or in rows of their own.
-pub(super) const ALL_QUERY: &str = "SELECT t.*, n.catalog_name AS named_catalog, n.namespace AS named_namespace \
-     FROM iceberg_tables t FULL JOIN (SELECT DISTINCT catalog_name, namespace FROM iceberg_namespace_properties) n \
-     ON t.catalog_name = n.catalog_name AND t.table_namespace = n.namespace ORDER BY t.table_namespace, t.table_name";
+pub(super) const ALL_QUERY: &str = "SELECT t.*, n.namespace AS named_namespace \
+     FROM (SELECT * FROM iceberg_tables WHERE catalog_name = $1) t FULL JOIN \
+     (SELECT DISTINCT namespace FROM iceberg_namespace_properties WHERE catalog_name = $1) n \
+     ON t.table_namespace = n.namespace ORDER BY t.table_namespace, t.table_name LIMIT 100001";
 
-/// Rows of `iceberg_tables`, and catalogs with the namespaces that have properties.
-pub(super) type Contents = (Vec<Row>, Vec<(String, String)>);
+/// Rows of `iceberg_tables`, and the namespaces that have properties.
+pub(super) type Contents = (Vec<Row>, Vec<String>);
 
 /// A database that holds catalogs.
 #[async_trait]
 pub(super) trait Database: Send + Sync + std::fmt::Debug {
-    /// All rows of `iceberg_tables`, by one query.
-    async fn tables(&self) -> Result<Vec<Row>, CatalogError>;
+    /// The catalogs that have tables; where none has, those that have namespaces.
+    async fn catalogs(&self) -> Result<Catalogs, CatalogError>;
+    /// All rows of a catalog in `iceberg_tables`, by one query.
+    async fn tables(&self, catalog: &str) -> Result<Vec<Row>, CatalogError>;
     /// The same with namespaces, by one query; none of these if the database has no table of them.
-    async fn contents(&self) -> Result<Contents, CatalogError>;
+    async fn contents(&self, catalog: &str) -> Result<Contents, CatalogError>;
 }
 
-/// A catalog in a database. Every question is one query for everything: a row is a name and a location.
+/// The catalogs in a database.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Catalogs {
+    pub names: BTreeSet<String>,
+    pub have_tables: bool,
+}
+
+/// What is cut off would seem to be dropped: rather nobody is told anything.
+pub(super) fn check_rows(rows: usize) -> Result<(), CatalogError> {
+    match rows > NAMES_MAX {
+        true => Err(CatalogError::Refused { why: format!("more than {NAMES_MAX} tables and namespaces") }),
+        false => Ok(()),
+    }
+}
+
+/// A catalog in a database. Every question is one query for all of it: a row is a name and a location.
 #[derive(Debug)]
 pub(super) struct SqlCatalog<D> {
     database: D,
     /// What it is called here, and in the database if it says so.
     name: String,
     asked: Option<String>,
+    /// Which one of the database it is, as soon as that has tables: others that come later are not meant.
+    chosen: OnceLock<String>,
 }
 
 impl<D: Database> SqlCatalog<D> {
     /// `name` is what the catalog is called here; the option `catalog-name` what it is called in the database.
     pub fn new(database: D, name: &str, options: &Options) -> Self {
-        Self { database, name: name.to_owned(), asked: options.get("catalog-name").map(str::to_owned) }
+        Self {
+            database,
+            name: name.to_owned(),
+            asked: options.get("catalog-name").map(str::to_owned),
+            chosen: OnceLock::new(),
+        }
     }
 
     /// Which of the catalogs in the database is meant: the one asked for, the one of our name, or the only one.
-    fn choose(&self, catalogs: &BTreeSet<&str>) -> Result<String, CatalogError> {
-        if let Some(asked) = &self.asked {
-            return Ok(asked.clone());
+    async fn choose(&self) -> Result<String, CatalogError> {
+        if let Some(known) = self.asked.as_ref().or_else(|| self.chosen.get()) {
+            return Ok(known.clone());
         }
-        if catalogs.contains(self.name.as_str()) || catalogs.is_empty() {
+        let Catalogs { names, have_tables } = self.database.catalogs().await?;
+        let chosen = self.choose_among(&names)?;
+        Ok(if have_tables { self.chosen.get_or_init(|| chosen).clone() } else { chosen })
+    }
+
+    fn choose_among(&self, catalogs: &BTreeSet<String>) -> Result<String, CatalogError> {
+        if catalogs.contains(&self.name) || catalogs.is_empty() {
             return Ok(self.name.clone());
         }
         let mut names = catalogs.iter();
         match (names.next(), names.next()) {
-            (Some(only), None) => Ok((*only).to_owned()),
+            (Some(only), None) => Ok(only.clone()),
             _ => Err(CatalogError::Refused {
                 why: format!(
                     "the database holds catalogs {}; say which by the option 'catalog-name'",
@@ -86,34 +122,26 @@ impl<D: Database> SqlCatalog<D> {
         }
     }
 
-    /// The tables among these rows that are ours.
-    fn own(&self, mut rows: Vec<Row>) -> Result<Vec<Row>, CatalogError> {
-        let chosen = self.choose(&rows.iter().map(|row| row.catalog.as_str()).collect())?;
-        rows.retain(|row| {
-            let is_table = row.kind.as_deref().is_none_or(|kind| kind.eq_ignore_ascii_case("table"));
-            is_table && row.catalog == chosen && row.metadata.is_some()
-        });
-        Ok(rows)
-    }
-
     async fn rows(&self) -> Result<Vec<Row>, CatalogError> {
-        self.own(self.database.tables().await?)
+        Ok(shown(self.database.tables(&self.choose().await?).await?))
     }
 
     /// Our tables, and our namespaces: those of the tables, and those that have none.
     async fn rows_and_namespaces(&self) -> Result<(Vec<Row>, BTreeSet<Vec<String>>), CatalogError> {
-        let (rows, with_properties) = self.database.contents().await?;
-        let rows = self.own(rows)?;
-        let chosen = match rows.first() {
-            Some(row) => row.catalog.clone(),
-            None => self.choose(&with_properties.iter().map(|(catalog, _)| catalog.as_str()).collect())?,
-        };
-        let mut namespaces: BTreeSet<Vec<String>> = rows.iter().map(|row| levels(&row.namespace)).collect();
-        namespaces.extend(
-            with_properties.iter().filter(|(c, _)| *c == chosen).map(|(_, namespace)| levels(namespace)),
-        );
+        let (rows, with_properties) = self.database.contents(&self.choose().await?).await?;
+        let rows = shown(rows);
+        let named = rows.iter().map(|row| &row.namespace).chain(&with_properties);
+        let namespaces = named.map(|namespace| levels(namespace)).collect();
         Ok((rows, namespaces))
     }
+}
+
+/// The tables among these rows: no views, and none that are in the making.
+fn shown(mut rows: Vec<Row>) -> Vec<Row> {
+    rows.retain(|row| {
+        row.metadata.is_some() && row.kind.as_deref().is_none_or(|kind| kind.eq_ignore_ascii_case("table"))
+    });
+    rows
 }
 
 fn names(rows: &[Row], namespaces: BTreeSet<Vec<String>>) -> Names {
@@ -197,35 +225,42 @@ mod tests {
     use super::*;
     use parking_lot::Mutex;
 
-    /// Rows, namespaces, and how many questions there were.
-    type State = (Vec<Row>, Vec<(String, String)>, usize);
+    /// Rows and namespaces, each with its catalog, and how many questions there were.
+    type State = (Vec<(String, Row)>, Vec<(String, String)>, usize);
 
     #[derive(Debug, Default)]
     struct Fake(Mutex<State>);
 
     #[async_trait]
     impl Database for Fake {
-        async fn tables(&self) -> Result<Vec<Row>, CatalogError> {
+        async fn catalogs(&self) -> Result<Catalogs, CatalogError> {
             let mut state = self.0.lock();
             state.2 += 1;
-            Ok(state.0.clone())
+            let (rows, named) = (&state.0, &state.1);
+            let have_tables = !rows.is_empty();
+            let names = match have_tables {
+                true => rows.iter().map(|(catalog, _)| catalog.clone()).collect(),
+                false => named.iter().map(|(catalog, _)| catalog.clone()).collect(),
+            };
+            Ok(Catalogs { names, have_tables })
         }
-        async fn contents(&self) -> Result<Contents, CatalogError> {
+        async fn tables(&self, catalog: &str) -> Result<Vec<Row>, CatalogError> {
+            Ok(self.contents(catalog).await?.0)
+        }
+        async fn contents(&self, catalog: &str) -> Result<Contents, CatalogError> {
             let mut state = self.0.lock();
             state.2 += 1;
-            Ok((state.0.clone(), state.1.clone()))
+            let rows = state.0.iter().filter(|(of, _)| of == catalog).map(|(_, row)| row.clone());
+            let named = state.1.iter().filter(|(of, _)| of == catalog).map(|(_, name)| name.clone());
+            Ok((rows.collect(), named.collect()))
         }
     }
 
-    fn row(catalog: &str, namespace: &str, name: &str, metadata: &str, kind: Option<&str>) -> Row {
+    fn row(catalog: &str, namespace: &str, name: &str, metadata: &str, kind: Option<&str>) -> (String, Row) {
         let metadata = Some(metadata).filter(|m| !m.is_empty()).map(str::to_owned);
-        Row {
-            catalog: catalog.into(),
-            namespace: namespace.into(),
-            name: name.into(),
-            metadata,
-            kind: kind.map(Into::into),
-        }
+        let row =
+            Row { namespace: namespace.into(), name: name.into(), metadata, kind: kind.map(Into::into) };
+        (catalog.into(), row)
     }
 
     fn id(namespace: &[&str], name: &str) -> TableId {
@@ -273,7 +308,7 @@ mod tests {
         );
         {
             let mut state = catalog.database.0.lock();
-            state.0[0].metadata = Some("s3://w/t/2.metadata.json".into());
+            state.0[0].1.metadata = Some("s3://w/t/2.metadata.json".into());
             state.0.remove(1);
         }
         assert_eq!(
@@ -299,5 +334,32 @@ mod tests {
         assert_eq!(open("two", &[]).load(&t).await.unwrap().metadata_location.as_str(), "s3://w/2");
         let named = open("mine", &[("catalog-name", "one")]);
         assert_eq!(named.load(&t).await.unwrap().metadata_location.as_str(), "s3://w/1");
+    }
+
+    /// Another catalog in the same database is nobody's affair.
+    #[tokio::test]
+    async fn a_catalog_that_was_found_is_not_given_up_for_another() {
+        let names = vec![("early".into(), "x".into())];
+        let catalog = SqlCatalog::new(Fake(Mutex::new((vec![], names, 0))), "mine", &Options::default());
+        assert_eq!(catalog.namespaces().await.unwrap(), [["x"]]);
+        // As long as none has tables it may be any.
+        catalog.database.0.lock().0.push(row("one", "a", "t", "s3://w/1", None));
+        let t = id(&["a"], "t");
+        let known = [(t.clone(), catalog.load(&t).await.unwrap().token)];
+        let others = [row("mine", "a", "t", "s3://w/2", None), row("two", "a", "t", "s3://w/3", None)];
+        catalog.database.0.lock().0.extend(others);
+        assert_eq!(catalog.poll(&known).await.unwrap().changes, []);
+        catalog.database.0.lock().0.remove(0);
+        assert_eq!(catalog.poll(&known).await.unwrap().changes, [Change::Dropped(t)]);
+        assert_eq!(catalog.namespaces().await.unwrap(), Vec::<Vec<String>>::new());
+    }
+
+    #[test]
+    fn no_row_is_left_out_without_a_word() {
+        assert!(TABLES_QUERY.ends_with(&format!("LIMIT {}", NAMES_MAX + 1)));
+        assert!(ALL_QUERY.ends_with(&format!("LIMIT {}", NAMES_MAX + 1)));
+        assert!(check_rows(NAMES_MAX).is_ok());
+        let error = check_rows(NAMES_MAX + 1).unwrap_err();
+        assert!(matches!(error, CatalogError::Refused { .. }), "{error}");
     }
 }

@@ -1,9 +1,13 @@
 //! [`Postgres`]: a catalog in PostgreSQL.
 mod tls;
 
-use super::{ALL_QUERY, Contents, Database, Row, TABLES_QUERY};
-use crate::catalog::{CatalogError, NAMES_MAX};
+use super::{
+    ALL_QUERY, CATALOGS_QUERY, Catalogs, Contents, Database, NAMED_CATALOGS_QUERY, Row, TABLES_QUERY,
+    check_rows,
+};
+use crate::catalog::CatalogError;
 use async_trait::async_trait;
+use std::collections::BTreeSet;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -11,6 +15,7 @@ use tls::{Tls, Wish};
 use tokio::sync::Mutex;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Config};
 
 /// So long connecting and each question may take.
@@ -18,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where there is no table of namespaces, every row of the tables says whether there is one by now.
 const TABLES_ALONE_QUERY: &str = "SELECT *, to_regclass('iceberg_namespace_properties') IS NOT NULL AS has_namespaces \
-     FROM iceberg_tables ORDER BY table_namespace, table_name";
+     FROM iceberg_tables WHERE catalog_name = $1 ORDER BY table_namespace, table_name LIMIT 100001";
 
 /// A database of PostgreSQL: one connection, made when it is needed, and again when it is lost.
 pub(in crate::catalog) struct Postgres {
@@ -51,7 +56,7 @@ impl Postgres {
         Ok(Self { config, tls, client: Mutex::new(None), has_namespaces: AtomicBool::new(true) })
     }
 
-    async fn query(&self, query: &str) -> Result<Vec<tokio_postgres::Row>, Fault> {
+    async fn query(&self, query: &str, of: &[&str]) -> Result<Vec<tokio_postgres::Row>, Fault> {
         let mut client = self.client.lock().await;
         if client.as_ref().is_none_or(Client::is_closed) {
             let (new, connection) = self.config.connect(self.tls.clone()).await?;
@@ -60,11 +65,12 @@ impl Postgres {
             *client = Some(new);
         }
         let Some(client) = client.as_ref() else { return Ok(Vec::new()) };
-        Ok(client.query(query, &[]).await?)
+        let of: Vec<&(dyn ToSql + Sync)> = of.iter().map(|one| one as _).collect();
+        Ok(client.query(query, &of).await?)
     }
 
-    async fn ask(&self, query: &str) -> Result<Vec<tokio_postgres::Row>, Fault> {
-        match tokio::time::timeout(PATIENCE, self.query(query)).await {
+    async fn ask(&self, query: &str, of: &[&str]) -> Result<Vec<tokio_postgres::Row>, Fault> {
+        match tokio::time::timeout(PATIENCE, self.query(query, of)).await {
             Ok(rows) => rows,
             Err(_) => {
                 // Whatever is still on its way must not answer the next question.
@@ -130,7 +136,6 @@ fn column<'a, T: tokio_postgres::types::FromSql<'a>>(
 
 fn table(row: &tokio_postgres::Row, has_kind: bool) -> Result<Row, CatalogError> {
     Ok(Row {
-        catalog: column(row, "catalog_name")?,
         namespace: column(row, "table_namespace")?,
         name: column(row, "table_name")?,
         metadata: column(row, "metadata_location")?,
@@ -144,9 +149,10 @@ fn contents(rows: &[tokio_postgres::Row]) -> Result<Contents, CatalogError> {
         |name: &str| rows.first().is_some_and(|row| row.columns().iter().any(|column| column.name() == name));
     let (has_kind, has_namespaces) = (has("iceberg_type"), has("named_namespace"));
     let (mut tables, mut namespaces) = (Vec::new(), Vec::new());
-    for row in rows.iter().take(NAMES_MAX) {
+    check_rows(rows.len())?;
+    for row in rows {
         if has_namespaces && let Some(namespace) = column(row, "named_namespace")? {
-            namespaces.push((column(row, "named_catalog")?, namespace));
+            namespaces.push(namespace);
         }
         if column::<Option<&str>>(row, "table_name")?.is_some() {
             tables.push(table(row, has_kind)?);
@@ -157,22 +163,38 @@ fn contents(rows: &[tokio_postgres::Row]) -> Result<Contents, CatalogError> {
 
 #[async_trait]
 impl Database for Postgres {
-    async fn tables(&self) -> Result<Vec<Row>, CatalogError> {
-        Ok(contents(&self.ask(TABLES_QUERY).await?)?.0)
+    async fn catalogs(&self) -> Result<Catalogs, CatalogError> {
+        let names = |rows: Vec<tokio_postgres::Row>| -> Result<BTreeSet<String>, CatalogError> {
+            rows.iter().map(|row| column(row, "catalog_name")).collect()
+        };
+        let with_tables = names(self.ask(CATALOGS_QUERY, &[]).await?)?;
+        if !with_tables.is_empty() {
+            return Ok(Catalogs { names: with_tables, have_tables: true });
+        }
+        match self.ask(NAMED_CATALOGS_QUERY, &[]).await {
+            Err(Fault::Postgres(error)) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => {
+                Ok(Catalogs::default())
+            }
+            rows => Ok(Catalogs { names: names(rows?)?, have_tables: false }),
+        }
     }
 
-    async fn contents(&self) -> Result<Contents, CatalogError> {
+    async fn tables(&self, catalog: &str) -> Result<Vec<Row>, CatalogError> {
+        Ok(contents(&self.ask(TABLES_QUERY, &[catalog]).await?)?.0)
+    }
+
+    async fn contents(&self, catalog: &str) -> Result<Contents, CatalogError> {
         if self.has_namespaces.load(Relaxed) {
-            match self.ask(ALL_QUERY).await {
+            match self.ask(ALL_QUERY, &[catalog]).await {
                 Err(Fault::Postgres(error)) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => {}
                 rows => return contents(&rows?),
             }
         }
-        let rows = self.ask(TABLES_ALONE_QUERY).await?;
+        let rows = self.ask(TABLES_ALONE_QUERY, &[catalog]).await?;
         let has_namespaces = rows.first().map(|row| column(row, "has_namespaces")).transpose()?;
         // Without a row nobody has said so.
         self.has_namespaces.store(has_namespaces != Some(false), Relaxed);
-        let rows = if has_namespaces == Some(true) { self.ask(ALL_QUERY).await? } else { rows };
+        let rows = if has_namespaces == Some(true) { self.ask(ALL_QUERY, &[catalog]).await? } else { rows };
         contents(&rows)
     }
 }
@@ -197,7 +219,7 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         drop(listener);
         let postgres = Postgres::new(&format!("postgres://u@127.0.0.1:{port}/d")).unwrap();
-        let error = postgres.tables().await.unwrap_err();
+        let error = postgres.tables("x").await.unwrap_err();
         assert!(error.is_transient(), "{error}");
     }
 }

@@ -1,8 +1,12 @@
 //! [`Sqlite`]: a catalog in a file.
-use super::{ALL_QUERY, Contents, Database, Row, TABLES_QUERY};
-use crate::catalog::{CatalogError, NAMES_MAX};
+use super::{
+    ALL_QUERY, CATALOGS_QUERY, Catalogs, Contents, Database, NAMED_CATALOGS_QUERY, Row, TABLES_QUERY,
+    check_rows,
+};
+use crate::catalog::CatalogError;
 use async_trait::async_trait;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Statement};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -56,21 +60,19 @@ impl Sqlite {
     }
 }
 
-/// What the rows of a statement hold. In those of a namespace without tables there is no table.
-fn contents(mut statement: Statement<'_>) -> rusqlite::Result<Contents> {
+/// What the rows of a statement hold, and how many there are. In those of a namespace without tables there is no table.
+fn contents(mut statement: Statement<'_>, catalog: &str) -> rusqlite::Result<(Contents, usize)> {
     let has_kind = statement.column_index("iceberg_type").is_ok();
     let has_namespaces = statement.column_index("named_namespace").is_ok();
-    let (mut tables, mut namespaces) = (Vec::new(), Vec::new());
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()?
-        && tables.len().max(namespaces.len()) < NAMES_MAX
-    {
+    let (mut tables, mut namespaces, mut count) = (Vec::new(), Vec::new(), 0);
+    let mut rows = statement.query([catalog])?;
+    while let Some(row) = rows.next()? {
+        count += 1;
         if has_namespaces && let Some(namespace) = row.get("named_namespace")? {
-            namespaces.push((row.get("named_catalog")?, namespace));
+            namespaces.push(namespace);
         }
         if let Some(name) = row.get("table_name")? {
             tables.push(Row {
-                catalog: row.get("catalog_name")?,
                 namespace: row.get("table_namespace")?,
                 name,
                 metadata: row.get("metadata_location")?,
@@ -78,22 +80,46 @@ fn contents(mut statement: Statement<'_>) -> rusqlite::Result<Contents> {
             });
         }
     }
-    Ok((tables, namespaces))
+    Ok(((tables, namespaces), count))
+}
+
+fn catalogs(connection: &Connection, query: &str) -> rusqlite::Result<BTreeSet<String>> {
+    connection.prepare(query)?.query_map([], |row| row.get(0))?.collect()
 }
 
 #[async_trait]
 impl Database for Sqlite {
-    async fn tables(&self) -> Result<Vec<Row>, CatalogError> {
-        self.ask(|connection| Ok(contents(connection.prepare(TABLES_QUERY)?)?.0)).await
-    }
-
-    async fn contents(&self) -> Result<Contents, CatalogError> {
+    async fn catalogs(&self) -> Result<Catalogs, CatalogError> {
         self.ask(|connection| {
+            let names = catalogs(connection, CATALOGS_QUERY)?;
+            if !names.is_empty() {
+                return Ok(Catalogs { names, have_tables: true });
+            }
             // Databases of old have no table of namespaces.
-            let statement = connection.prepare(ALL_QUERY).or_else(|_| connection.prepare(TABLES_QUERY))?;
-            contents(statement)
+            let has = connection.prepare(NAMED_CATALOGS_QUERY).is_ok();
+            let names = if has { catalogs(connection, NAMED_CATALOGS_QUERY)? } else { names };
+            Ok(Catalogs { names, have_tables: false })
         })
         .await
+    }
+
+    async fn tables(&self, catalog: &str) -> Result<Vec<Row>, CatalogError> {
+        let catalog = catalog.to_owned();
+        let question = move |connection: &Connection| contents(connection.prepare(TABLES_QUERY)?, &catalog);
+        let ((tables, _), count) = self.ask(question).await?;
+        check_rows(count)?;
+        Ok(tables)
+    }
+
+    async fn contents(&self, catalog: &str) -> Result<Contents, CatalogError> {
+        let catalog = catalog.to_owned();
+        let question = move |connection: &Connection| {
+            let statement = connection.prepare(ALL_QUERY).or_else(|_| connection.prepare(TABLES_QUERY))?;
+            contents(statement, &catalog)
+        };
+        let (found, count) = self.ask(question).await?;
+        check_rows(count)?;
+        Ok(found)
     }
 }
 
@@ -101,7 +127,7 @@ impl Database for Sqlite {
 mod tests {
     use super::*;
     use crate::catalog::sql::SqlCatalog;
-    use crate::catalog::{Catalog, Options};
+    use crate::catalog::{Catalog, NAMES_MAX, Options};
 
     #[tokio::test]
     async fn old_and_new_databases_are_read() {
@@ -139,5 +165,35 @@ mod tests {
         let none = SqlCatalog::new(Sqlite::new(dir.path().join("none.db")), "mine", &Options::default());
         assert!(matches!(none.namespaces().await, Err(CatalogError::Unavailable { .. })));
         assert!(!dir.path().join("none.db").exists());
+    }
+
+    /// What stands behind the last row that is read would seem to be dropped.
+    #[tokio::test]
+    async fn a_catalog_with_too_many_rows_is_refused_and_those_of_others_do_not_count() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.db");
+        let connection = Connection::open(&path).unwrap();
+        let fill = |catalog: &str, rows: usize| {
+            let insert = format!(
+                "INSERT INTO iceberg_tables WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows})
+                 SELECT '{catalog}', 'a', 't' || i, 's3://b/x' FROM n"
+            );
+            connection.execute_batch(&insert).unwrap();
+        };
+        connection
+            .execute_batch(
+                "CREATE TABLE iceberg_tables (catalog_name VARCHAR(255), table_namespace VARCHAR(255), table_name VARCHAR(255), metadata_location VARCHAR(1000));
+                 INSERT INTO iceberg_tables VALUES ('mine', 'z', 'last', 's3://b/1')",
+            )
+            .unwrap();
+        fill("another", NAMES_MAX);
+        let catalog = SqlCatalog::new(Sqlite::new(path), "mine", &Options::default());
+        assert_eq!(catalog.namespaces().await.unwrap(), [["z"]]);
+        fill("mine", NAMES_MAX - 1);
+        assert_eq!(catalog.namespaces().await.unwrap(), [["a"], ["z"]]);
+        fill("mine", 1);
+        for error in [catalog.poll(&[]).await.unwrap_err(), catalog.names().await.unwrap_err()] {
+            assert!(matches!(error, CatalogError::Refused { .. }), "{error}");
+        }
     }
 }

@@ -1,10 +1,11 @@
 //! [`Auth`]: bearer tokens, given or asked for by OAuth2's client credentials.
 use super::http::{Http, denied, success};
 use crate::catalog::{CatalogError, Options};
+use serde_json::Value;
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 
-/// A token is renewed so long before it ends.
+/// A token is renewed so long before it ends, or a quarter of what it is good for: some are good for a minute.
 const MARGIN: Duration = Duration::from_secs(60);
 /// Where the catalog itself gives tokens out.
 const OWN_TOKENS: &str = "v1/oauth/tokens";
@@ -91,10 +92,40 @@ impl Auth {
         let token: String = super::read(&object, "access_token")?.ok_or_else(|| CatalogError::Refused {
             why: "answer to the request for a token holds none".into(),
         })?;
-        let until = super::read::<u64>(&object, "expires_in")?.and_then(|seconds| {
-            Instant::now().checked_add(Duration::from_secs(seconds).saturating_sub(MARGIN))
-        });
+        let lasts = super::read::<Value>(&object, "expires_in")?.and_then(|lasts| seconds(&lasts));
+        let until = lasts.and_then(|lasts| Instant::now().checked_add(kept(lasts)));
         *held = Some(Held { token: token.clone(), until });
         Ok(Some(token))
+    }
+}
+
+/// A number of seconds; some servers write it as a text.
+fn seconds(told: &Value) -> Option<Duration> {
+    let number = told.as_f64().or_else(|| told.as_str()?.trim().parse().ok())?;
+    Duration::try_from_secs_f64(number).ok()
+}
+
+/// So long a token is shown that is good for `lasts`.
+fn kept(lasts: Duration) -> Duration {
+    lasts - MARGIN.min(lasts / 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_token_is_shown_for_most_of_its_life() {
+        let of = |told: Value| seconds(&told).map(|lasts| kept(lasts).as_secs());
+        assert_eq!(of(json!(3600)), Some(3540));
+        assert_eq!(of(json!("3599")), Some(3539));
+        assert_eq!(of(json!(240)), Some(180));
+        assert_eq!(of(json!(60)), Some(45));
+        assert_eq!(of(json!(3599.5)), Some(3539));
+        assert_eq!(of(json!(0)), Some(0));
+        for none in [json!("soon"), json!(-1), json!({}), json!(true), json!("NaN"), json!("1e400")] {
+            assert_eq!(of(none.clone()), None, "{none}");
+        }
     }
 }

@@ -18,8 +18,8 @@ use http::{Http, Query, segment, success};
 use std::collections::{BTreeMap, VecDeque};
 use tokio::sync::OnceCell;
 
-/// The mark between the levels of a namespace.
-const SEPARATOR: char = '\u{1f}';
+/// The mark between the levels of a namespace, where the catalog does not say another one.
+const SEPARATOR: &str = "\u{1f}";
 /// The most parts of one listing.
 const PARTS_MAX: usize = 10_000;
 /// The deepest namespace.
@@ -41,6 +41,20 @@ pub(super) struct RestCatalog {
 struct Config {
     /// `v1/<prefix>` or `v1`.
     base: String,
+    /// What stands between the levels of a namespace.
+    separator: String,
+}
+
+impl Config {
+    fn levels(&self, namespace: &[String]) -> String {
+        namespace.join(&self.separator)
+    }
+
+    /// A namespace in a path. Encoded in full: who reads it may look for the mark before it is decoded.
+    fn segment(&self, namespace: &[String]) -> String {
+        let mark: String = self.separator.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        namespace.iter().map(|level| segment(level)).collect::<Vec<_>>().join(&mark)
+    }
 }
 
 impl RestCatalog {
@@ -74,7 +88,8 @@ impl RestCatalog {
                     Some(prefix) => format!("v1/{}", prefix.trim_matches('/')),
                     None => "v1".into(),
                 };
-                Ok(Config { base })
+                let separator = properties.get("namespace-separator").and_then(|text| decoded(text));
+                Ok(Config { base, separator: separator.unwrap_or_else(|| SEPARATOR.to_owned()) })
             })
             .await
     }
@@ -124,8 +139,9 @@ impl RestCatalog {
     }
 
     async fn table_path(&self, id: &TableId) -> Result<String, CatalogError> {
-        let base = &self.config().await?.base;
-        Ok(format!("{base}/namespaces/{}/tables/{}", segment(&levels(&id.namespace)), segment(&id.name)))
+        let config = self.config().await?;
+        let (base, namespace) = (&config.base, config.segment(&id.namespace));
+        Ok(format!("{base}/namespaces/{namespace}/tables/{}", segment(&id.name)))
     }
 
     /// Whether a table has another version than the one of `token`.
@@ -162,8 +178,15 @@ fn split(token: &Token) -> (Option<&str>, &str) {
     (Some(etag).filter(|etag| !etag.is_empty()), location)
 }
 
-fn levels(namespace: &[String]) -> String {
-    namespace.join(&SEPARATOR.to_string())
+/// A text in which a percent sign may stand before two hexadecimal digits; `None` if it is none, or empty.
+fn decoded(text: &str) -> Option<String> {
+    let mut parts = text.split('%');
+    let mut out = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        out.push(u8::from_str_radix(part.get(..2)?, 16).ok()?);
+        out.extend_from_slice(&part.as_bytes()[2..]);
+    }
+    String::from_utf8(out).ok().filter(|text| !text.is_empty())
 }
 
 fn read<T: serde::de::DeserializeOwned>(object: &Object, name: &str) -> Result<Option<T>, CatalogError> {
@@ -175,11 +198,12 @@ fn read<T: serde::de::DeserializeOwned>(object: &Object, name: &str) -> Result<O
 #[async_trait]
 impl Catalog for RestCatalog {
     async fn namespaces(&self) -> Result<Vec<Vec<String>>, CatalogError> {
-        let path = format!("{}/namespaces", self.config().await?.base);
+        let config = self.config().await?;
+        let path = format!("{}/namespaces", config.base);
         let mut found: Vec<Vec<String>> = Vec::new();
         let mut left = VecDeque::from([Vec::new()]);
         while let Some(parent) = left.pop_front() {
-            let query = if parent.is_empty() { Vec::new() } else { vec![("parent", levels(&parent))] };
+            let query = if parent.is_empty() { Vec::new() } else { vec![("parent", config.levels(&parent))] };
             let listed = match self.list(&path, query, "namespaces", "namespaces").await {
                 // It went, is not ours to look into, or the catalog knows none within others: its tables are another matter.
                 Err(
@@ -210,7 +234,8 @@ impl Catalog for RestCatalog {
         if namespace.is_empty() {
             return Ok(Vec::new());
         }
-        let path = format!("{}/namespaces/{}/tables", self.config().await?.base, segment(&levels(namespace)));
+        let config = self.config().await?;
+        let path = format!("{}/namespaces/{}/tables", config.base, config.segment(namespace));
         let what = format!("namespace {}", namespace.join("."));
         let mut tables = Vec::new();
         for item in self.list(&path, Vec::new(), "identifiers", &what).await? {

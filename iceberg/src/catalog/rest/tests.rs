@@ -135,6 +135,27 @@ async fn names_are_listed_part_by_part_and_level_by_level() {
     assert!(matches!(error, CatalogError::NotFound { .. }), "{error}");
 }
 
+/// Some catalogs want another mark between levels, since proxies refuse control characters in paths.
+#[tokio::test]
+async fn the_mark_between_levels_is_the_one_that_the_catalog_says() {
+    for (told, mark) in
+        [("%2E", "%2E"), (".", "%2E"), ("%1F", "%1F"), ("%C2%A7", "%C2%A7"), ("%2", "%1F"), ("", "%1F")]
+    {
+        let (catalog, state) = catalog(&[]).await;
+        let config =
+            format!(r#"{{"defaults":{{"namespace-separator":"{told}"}},"overrides":{{"prefix":"p"}}}}"#);
+        let path = format!("/c/v1/p/namespaces/a{mark}c%20d/tables?pageToken=");
+        let tables = r#"{"identifiers":[{"namespace":["a","c d"],"name":"t/1"}]}"#;
+        state.lock().faults =
+            vec![("/c/v1/config?warehouse=wh%2F1", 200, config.leak()), (path.leak(), 200, tables)];
+        assert_eq!(catalog.tables(&table("").namespace).await.unwrap(), [table("t/1")], "{told}");
+        catalog.namespaces().await.unwrap();
+        let parent = if mark == "%2E" { "a.c%20d".to_owned() } else { format!("a{mark}c%20d") };
+        let asked = format!("/c/v1/p/namespaces?parent={parent}&pageToken=");
+        assert!(state.lock().seen.contains(&asked), "{told}: {:?}", state.lock().seen);
+    }
+}
+
 /// One team's namespace that others may not look into is nothing unusual.
 #[tokio::test]
 async fn a_namespace_that_is_shut_hides_none_of_the_others() {
@@ -246,6 +267,20 @@ async fn a_token_is_asked_for_once_and_again_when_it_has_run_out() {
     state.lock().good = Some("another".into());
     catalog.namespaces().await.unwrap();
     assert_eq!(state.lock().tokens, 2);
+}
+
+/// Some are good for a minute, or less, and some servers write a number as a text.
+#[tokio::test]
+async fn a_token_that_is_soon_over_is_shown_more_than_once() {
+    for lasts in [r#""60""#, "60", "30", "null"] {
+        let (catalog, state) = catalog(&[("credential", "me:s&cret")]).await;
+        let token = format!(r#"{{"access_token":"t","token_type":"bearer","expires_in":{lasts}}}"#);
+        state.lock().faults = vec![("/c/v1/oauth/tokens", 200, token.leak())];
+        catalog.load(&table("t/1")).await.unwrap();
+        catalog.namespaces().await.unwrap();
+        let asked = state.lock().seen.iter().filter(|target| target.ends_with("/tokens")).count();
+        assert_eq!(asked, 1, "{lasts}");
+    }
 }
 
 #[tokio::test]

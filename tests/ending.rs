@@ -53,7 +53,7 @@ fn a_copy_in_another_namespace_holds_nothing_up() {
     assert_eq!(fs::read(lab.restored(None).join("file")).unwrap(), b"x");
 }
 
-/// SEMANTICS, Outage: "a moment in which the disk of the state directory is full ends nothing". That disk has the log as
+/// SEMANTICS, Outage: "A moment in which the disk of the state directory is full ends nothing". That disk has the log as
 /// well, of which no line can be written then.
 #[test]
 fn a_log_that_cannot_be_written_ends_nothing() {

@@ -114,6 +114,7 @@ pub fn run(settings: MountSettings, status: &StatusPipe) -> Result<Ended> {
         version = mounted.version.as_deref().unwrap_or("none"), program = env!("CARGO_PKG_VERSION"), "mounted"
     );
     status.ready(mounted);
+    crate::memory::be_quick();
 
     let ended = ending.wait();
     match &ended {

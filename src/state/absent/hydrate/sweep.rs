@@ -47,6 +47,7 @@ impl Hydrator {
     pub async fn bring_all(self: &Arc<Self>, yields: bool, progress: impl Fn()) -> Result<(), Failure> {
         let brought = self.sweep(yields, progress).await;
         self.buffers.clear();
+        crate::memory::give_back();
         brought
     }
 

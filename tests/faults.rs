@@ -352,9 +352,11 @@ fn a_large_file_that_is_emptied_is_waited_for_no_more() {
     let version = cloud.lab.flush();
     cloud.server.control().clear_hook();
     over.notify_waiters();
-    let expected = [b"fresh", &vec![0; 2_999_995][..], b"late"].concat();
+    // Both wait for the same content, and either may be first once nobody needs it: what was written then is emptied too.
+    let [first, last] = [&b"fresh"[..], &[b"fresh", &vec![0; 2_999_995][..], b"late"].concat()];
     for dir in [cloud.lab.place(), cloud.lab.checkout(&version)] {
-        assert!(fs::read(dir.join("large")).unwrap() == expected, "{}", dir.display());
+        let found = fs::read(dir.join("large")).unwrap();
+        assert!(found == first || found == last, "{}: {} bytes", dir.display(), found.len());
     }
 }
 

@@ -13,6 +13,7 @@ mod support;
 use cloud::Cloud;
 use harness::lab::{BIN, signal};
 use harness::{Finished, LIMIT, Lab, Setup, eventually, is_root, run, skip, wait_for};
+use rustix::fs::{CWD, FileType};
 use rustix::process::Signal;
 use std::ffi::OsString;
 use std::fs;
@@ -228,10 +229,30 @@ fn orphans_are_reaped() {
         let done = exec(&lab, mode, &format!("{ORPHAN} exit 6"));
         assert_eq!(done.code, 6, "{mode:?}: {}", done.said());
     }
-    let done = exec(&lab, &["--mode", "directory"], "sleep 30 >/dev/null 2>&1 & echo $! > pid").must("exec");
-    assert!(done.stderr.contains("still run"), "{}", done.said());
-    let left: u32 = read(lab.place().join("pid")).trim().parse().unwrap();
-    signal(left, Signal::KILL);
+}
+
+/// FUNCTIONS, Exec: "What they write after the end is found and saved by the next `exec`"
+#[test]
+fn what_is_left_running_writes_for_the_next_exec() {
+    for mode in MODES {
+        let lab = Lab::prepare(Setup::default());
+        let beside = tempfile::tempdir().unwrap();
+        let (begin, over) = (beside.path().join("begin"), beside.path().join("over"));
+        rustix::fs::mknodat(CWD, &begin, FileType::Fifo, 0o600.into(), 0).unwrap();
+        let file = lab.place().join("file");
+        let [begin_at, file_at, over_at] = [&begin, &file, &over].map(|path| path.display().to_string());
+        // By its name, and after the end.
+        let late = format!(
+            "(read go < '{begin_at}'; echo late > '{file_at}'; : > '{over_at}') > /dev/null 2>&1 & echo early > '{file_at}'"
+        );
+        let done = run(&mut command(&lab, mode, &late), LIMIT).must("exec");
+        assert!(done.stderr.contains("still run"), "{mode:?}: {}", done.said());
+        assert_eq!(read(lab.restored(None).join("file")), "early\n", "{mode:?}");
+        fs::write(&begin, "go\n").unwrap();
+        eventually("it has written", LIMIT, || over.exists().then_some(()));
+        exec(&lab, mode, ":").must("the next exec");
+        assert_eq!(read(lab.restored(None).join("file")), "late\n", "{mode:?}");
+    }
 }
 
 /// FUNCTIONS, Exec: "It is a process 1 like any other."

@@ -340,7 +340,8 @@ impl OriginFiles {
                 }
                 (known.take(), None)
             }
-            Err(e) if e.is_transient() => {
+            // A disk that is not mounted may be back later, too.
+            Err(e) if e.is_transient() || matches!(e, RemoteError::NoBucket { .. }) => {
                 self.absence.unanswered(key, begun);
                 *shared.failed.lock() = Some(Failed { begun, at: Instant::now(), why: e.to_string() });
                 if known.is_none() {

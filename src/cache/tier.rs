@@ -81,6 +81,7 @@ impl From<RemoteError> for FetchError {
             RemoteError::Denied { .. } => Self::Denied { message },
             RemoteError::Unavailable { message } if slow_down(&message) => Self::Throttled { message },
             RemoteError::Unavailable { message } => Self::Unavailable { message },
+            RemoteError::NoBucket { .. } => Self::Unavailable { message },
             _ => Self::Refused { message },
         }
     }

@@ -8,7 +8,7 @@ const REFUSED_ENTRY: &str = "entry refused: ";
 const LISTENING: &str = "cannot listen at ";
 
 /// What helps with one error alone: a part of its text, for the same reason, and the advice.
-const PARTICULAR: [(&str, &str); 9] = [
+const PARTICULAR: [(&str, &str); 17] = [
     ("a signal ended the start", "nothing is lost: start it again"),
     (
         "another icecache uses this",
@@ -19,6 +19,20 @@ const PARTICULAR: [(&str, &str); 9] = [
         "target directory is not empty",
         "name a new or an empty directory; with --force files of the same path are replaced",
     ),
+    ("is in use and stays mounted", "end what uses it, or leave it ('cd /'), and unmount again"),
+    (
+        "gone without unmounting",
+        "'icecache unmount DIR' takes the dead mount away, then mount again: what was not saved is saved then",
+    ),
+    ("archive exists", "name another file, or replace that one with --force"),
+    ("not an archive", "'icecache import' takes what 'icecache export' or 'tar --zstd -cf' writes"),
+    ("which directory is to be kept?", "icecache exec --dir DIR --remote URL -- COMMAND"),
+    (
+        "no place for a state directory",
+        "name one with --state-dir, on a disk that stays while the command runs",
+    ),
+    ("No space left on device", "free some space on that disk and try again; nothing is lost"),
+    ("not a directory: ", "name a directory; what does not exist yet is made"),
     ("a tag has 1 to", "choose another tag: 'icecache log' shows those there are"),
     ("is mounted read-only", "to write, mount the directory without --version and --at"),
     ("in layout log", "what the archive log should lose is for the bucket to delete, by its lifecycle rules"),

@@ -10,7 +10,7 @@ use super::kept::{self, End, Kept, Unreadable};
 use super::mount::Orphan;
 use super::output::{safe, safe_os, safe_path};
 use super::{Context, Exit, locate, mount, offline};
-use crate::config::{MountSettings, OnConflict, RemoteSettings, text, words};
+use crate::config::{MountSettings, OnConflict, RemoteSettings, Scan, text, words};
 use crate::serve::directory::Stray;
 use crate::serve::run::probe::{Probe, Step, Way, probe};
 use crate::serve::run::{Ended, SpawnError, Supervisor, namespace};
@@ -20,6 +20,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::ffi::OsString;
 use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -98,6 +99,8 @@ impl Exec {
             ended.ok_or_else(signalled)
         };
         let (settings, merged) = kept::settings(self.dir.as_deref(), &self.flags, &mut waiting, context)?;
+        // What the command before has left running may have written since.
+        let settings = MountSettings { scan: Scan::Always, ..settings };
         if let Some(tag) = &self.tag {
             offline::check_tag(settings.layout, tag)?;
         }
@@ -263,7 +266,7 @@ impl Exec {
             output.warn(&safe(notice));
         }
         if ended.as_ref().is_ok_and(|ended| ended.left_behind) {
-            output.warn("processes of the command still run; what they write from now on is not saved");
+            output.warn("processes of the command still run; what they write from now on only the next exec saves, or a mount with --scan always");
         }
         if !end.unsaved.is_empty() {
             for line in &end.unsaved {
@@ -315,7 +318,7 @@ fn kill_child(pid: Pid) -> std::io::Result<()> {
 /// Tries to mount, on an empty directory that nobody sees.
 fn probed(settings: &MountSettings) -> Probe {
     let place = settings.state_dir.join("probe");
-    let _there_already = fs::create_dir_all(&place);
+    let _there_already = fs::DirBuilder::new().recursive(true).mode(0o700).create(&place);
     probe(Ok(&place))
 }
 

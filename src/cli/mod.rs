@@ -163,8 +163,10 @@ fn without_empty(command: clap::Command) -> clap::Command {
 /// Has what the library tells written to stderr, from this level on unless `ICECACHE_LOG` says otherwise. A line that
 /// cannot be written, for the disk of the log is full, is lost: to tell of that on stderr would end the thread.
 fn log_to_stderr(default: &str) {
-    let filter =
-        tracing_subscriber::EnvFilter::try_from_env("ICECACHE_LOG").unwrap_or_else(|_| default.into());
+    let asked = std::env::var_os("ICECACHE_LOG").is_some_and(|asked| !asked.is_empty());
+    let read = tracing_subscriber::EnvFilter::try_from_env("ICECACHE_LOG");
+    let misread = read.as_ref().err().filter(|_| asked).map(ToString::to_string);
+    let filter = read.unwrap_or_else(|_| default.into());
     // Fails only if the program that embeds us has set one: then that one is meant.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -172,6 +174,9 @@ fn log_to_stderr(default: &str) {
         .with_writer(std::io::stderr)
         .log_internal_errors(false)
         .try_init();
+    if let Some(misread) = misread {
+        tracing::warn!("ICECACHE_LOG is left aside, it should read like info or icecache=debug: {misread}");
+    }
 }
 
 /// Whether it is `exec`, none of whose own codes may look like one of its command.

@@ -100,12 +100,12 @@ fn report(reply: &UnmountReply, dir: &Path, read_only: bool, context: &Context) 
             reply.absent_files
         ));
     }
-    let version = reply.version.as_deref().map_or_else(|| "no version".to_owned(), safe);
     let dir = safe_path(dir);
-    context.output.say(&match read_only {
-        true if reply.version.is_none() => format!("{dir} is unmounted"),
-        true => format!("{dir} is unmounted, it showed version {version}"),
-        false => format!("{dir} is unmounted, everything is saved: {version}"),
+    context.output.say(&match (read_only, reply.version.as_deref().map(safe)) {
+        (true, None) => format!("{dir} is unmounted"),
+        (true, Some(version)) => format!("{dir} is unmounted, it showed version {version}"),
+        (false, None) => format!("{dir} is unmounted, nothing was there to save"),
+        (false, Some(version)) => format!("{dir} is unmounted, everything is saved: {version}"),
     });
     Ok(Exit::Done)
 }

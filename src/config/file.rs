@@ -106,12 +106,13 @@ impl ConfigFile {
 }
 
 fn read(path: &Path) -> std::io::Result<String> {
-    let mut text = String::new();
-    let read = std::fs::File::open(path)?.take(FILE_MAX_BYTES + 1).read_to_string(&mut text)?;
+    let refused = |why| std::io::Error::new(std::io::ErrorKind::InvalidInput, why);
+    let mut text = Vec::new();
+    let read = std::fs::File::open(path)?.take(FILE_MAX_BYTES + 1).read_to_end(&mut text)?;
     if read as u64 > FILE_MAX_BYTES {
-        return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "file is larger than 1 MiB"));
+        return Err(refused("file is larger than 1 MiB"));
     }
-    Ok(text)
+    String::from_utf8(text).map_err(|_| refused("file is not UTF-8"))
 }
 
 /// Text and path, to turn byte positions into lines.

@@ -1,5 +1,5 @@
 //! The question "can we mount here?", asked step by step.
-use super::mount::{MountOptions, Mounted, Restrictions, mount, mount_directly, mounted_device};
+use super::mount::{MountOptions, Mounted, Restrictions, detach_dead, mount, mount_directly, mounted_device};
 use crate::error::Error;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -31,8 +31,10 @@ pub fn try_open() -> Result<String, String> {
     opened.map(|_| "for reading and writing".to_owned()).map_err(errno)
 }
 
-/// Mounts on an empty directory for a moment: by ourselves, or by `fusermount3`.
+/// Mounts on an empty directory for a moment: by ourselves, or by `fusermount3`. One that was killed meanwhile has left its
+/// mount there.
 pub fn try_mount(place: &Path) -> Result<String, String> {
+    detach_dead(place).map_err(|e| e.to_string())?;
     match try_mount_directly(place) {
         Err(refused) => {
             let (device, mounted) = mount(place, &options()).map_err(|e: Error| format!("{refused}; {e}"))?;

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 
@@ -327,7 +328,11 @@ pub fn probe_passthrough(root: impl AsFd, probe_dir: &Path) -> std::result::Resu
         return Err(NoPassthrough::Refused("needs root (CAP_SYS_ADMIN)".into()));
     }
     let depth = Backing::probe(&root).map_err(|e| refused("cannot look at the backing", &e))?.depth;
-    std::fs::create_dir_all(probe_dir).map_err(|e| refused("cannot make a place to probe", &e))?;
+    // One that was killed while it tried has left its mount there.
+    detach_dead(probe_dir).map_err(|e| refused("cannot probe", &e))?;
+    let mut private = std::fs::DirBuilder::new();
+    let made = private.recursive(true).mode(0o700).create(probe_dir);
+    made.map_err(|e| refused("cannot make a place to probe", &e))?;
     let options =
         MountOptions { source: "icecache-probe".into(), allow_other: false, flags: Restrictions::default() };
     let (device, mounted) = mount(probe_dir, &options).map_err(|e| refused("cannot mount", &e))?;

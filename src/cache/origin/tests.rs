@@ -1,6 +1,6 @@
 //! What is asked of a store for what is known and what is stated of an object.
 use super::*;
-use crate::cache::{Config, StoreOrigin};
+use crate::cache::{Config, FetchError, StoreOrigin};
 use crate::remote::{Condition, Counted, Counters, Fault, Faulty, MemoryStore, ObjectStore};
 use bytes::Bytes;
 use std::sync::atomic::AtomicBool;
@@ -99,6 +99,27 @@ async fn a_store_that_is_away_says_nothing_of_what_is_stated() {
     // What is known is given to all while it is away.
     site.away.store(true, SeqCst);
     assert_eq!(site.files.stated("large", SIZE).await.expect("answers"), Some(id));
+}
+
+/// The disk it lies on is not mounted.
+#[tokio::test]
+async fn what_is_known_is_given_to_all_while_the_place_of_the_origin_is_gone() {
+    let dir = tempfile::tempdir().expect("directory");
+    let place = dir.path().join("origin");
+    let store: Store = Arc::new(crate::remote::DirectoryStore::open(&place).expect("opens"));
+    for key in ["known", "unknown"] {
+        store.put(key, Bytes::from_static(b"content"), Condition::Always).await.expect("puts");
+    }
+    let cache = Cache::open(Config::new(dir.path().join("cache"))).await.expect("cache");
+    let origin = Arc::new(StoreOrigin::new(store.clone()));
+    let files = Arc::new(OriginFiles::new(cache, store, origin, Duration::ZERO));
+    let known = files.object("known").await.expect("answers");
+    std::fs::rename(&place, dir.path().join("aside")).expect("rename");
+    assert!(known.is_some());
+    let ids = |found: Option<(ObjectId, Properties)>| found.map(|(id, _)| id);
+    assert_eq!(ids(files.object("known").await.expect("answers")), ids(known));
+    let failed = FetchError::from(files.object("unknown").await.expect_err("is gone"));
+    assert_eq!(failed.kind(), crate::ErrorKind::Unavailable, "{failed}");
 }
 
 /// Who says that an object is another one by now knew that later than the store was last asked in vain.

@@ -6,7 +6,7 @@ use super::outline::Outline;
 use super::{Opened, Show, Transferred, single_key, unknown};
 use crate::clock::Timestamp;
 use crate::config::{Layout, RemoteSettings};
-use crate::layer::{Kind, LayerReader, LayerWriter, PackOptions, Summary};
+use crate::layer::{Entry, Kind, LayerError, LayerReader, LayerWriter, PackOptions, Summary};
 use crate::remote::{Condition, RemoteError, Upload, supports_conditional_writes};
 use crate::serve::startup::Progress;
 use crate::state::head::{Digest, Head, LayerRef, head_key, instant, layer_key};
@@ -34,6 +34,8 @@ pub fn import(remote: &RemoteSettings, archive: File, show: &Show<'_>) -> Result
     if remote.layout != Layout::Single && opened.head(remote)?.is_some() {
         return Err(taken());
     }
+    // Before anything is written to the remote: it may be no archive at all.
+    let archive = Archive::open(archive)?;
     require_conditions(&opened, remote)?;
     let (key, condition) = match remote.layout {
         Layout::Layered | Layout::Log => (layer_key(Uuid::now_v7()), Condition::IfAbsent),
@@ -121,36 +123,64 @@ fn first_head(remote: &RemoteSettings, key: String, summary: &Summary) -> Head {
     head
 }
 
-fn repack<W: Write + Send>(archive: File, sink: W, show: &Show<'_>) -> Result<(W, Summary)> {
-    let bytes_total = archive.metadata().map_or(0, |m| m.len());
-    let read = Arc::new(AtomicU64::new(0));
-    let source = Counting { inner: io::BufReader::new(archive), count: Arc::clone(&read) };
-    let mut reader = LayerReader::lenient(source)?;
+/// An archive that is being read.
+struct Archive {
+    reader: LayerReader<Counting<io::BufReader<File>>>,
+    /// The next entry.
+    next: Option<Entry>,
+    read: Arc<AtomicU64>,
+    bytes_total: u64,
+}
+
+impl Archive {
+    fn open(file: File) -> Result<Self> {
+        let bytes_total = file.metadata().map_or(0, |m| m.len());
+        let read = Arc::new(AtomicU64::new(0));
+        let source = Counting { inner: io::BufReader::new(file), count: Arc::clone(&read) };
+        let mut reader = LayerReader::lenient(source).map_err(unreadable)?;
+        let next = reader.next_entry().map_err(unreadable)?;
+        Ok(Self { reader, next, read, bytes_total })
+    }
+}
+
+/// What an archive is refused for: one that ends too early or holds rubbish is no layer of a remote that fails.
+fn unreadable(error: LayerError) -> Error {
+    let error = Error::from(error);
+    match error.kind() {
+        ErrorKind::Corrupt => error.context("not an archive, or not a whole one"),
+        _ => error,
+    }
+}
+
+fn repack<W: Write + Send>(archive: Archive, sink: W, show: &Show<'_>) -> Result<(W, Summary)> {
+    let Archive { mut reader, mut next, read, bytes_total } = archive;
     let mut writer = LayerWriter::new(sink, PackOptions::default());
     let spool = spool()?;
     let mut outline = Outline::default();
     let mut entries = 0;
-    while let Some(entry) = reader.next_entry()? {
+    while let Some(entry) = next {
+        // A layer that was exported alone may remove what a first version never had.
         if !matches!(entry.kind, Kind::Whiteout) {
             outline.add(&entry)?;
+            match entry.kind {
+                Kind::File { ref refs, .. } if !refs.is_empty() => {
+                    let what = "archive is a layer that refers to others; restore its version and import an export of that";
+                    return Err(Error::new(ErrorKind::Unsupported, format!("{what}: {}", entry.path)));
+                }
+                Kind::File { size, .. } if size > 0 => {
+                    spool.set_len(0).map_err(|e| Error::io("cannot spool archive", e))?;
+                    reader.content_to_file(&spool).map_err(unreadable)?;
+                    writer.append(&entry, Some(&spool))?;
+                }
+                _ => {
+                    writer.append(&entry, None)?;
+                }
+            }
+            entries += 1;
+            let bytes = read.load(Ordering::Relaxed);
+            show(&Progress { phase: "importing".to_owned(), bytes, bytes_total, entries });
         }
-        let _appended = match entry.kind {
-            // A layer that was exported alone may remove what a first version never had.
-            Kind::Whiteout => continue,
-            Kind::File { ref refs, .. } if !refs.is_empty() => {
-                let what = "archive is a layer that refers to others; restore its version and import an export of that";
-                return Err(Error::new(ErrorKind::Unsupported, format!("{what}: {}", entry.path)));
-            }
-            Kind::File { size, .. } if size > 0 => {
-                spool.set_len(0).map_err(|e| Error::io("cannot spool archive", e))?;
-                reader.content_to_file(&spool)?;
-                writer.append(&entry, Some(&spool))?
-            }
-            _ => writer.append(&entry, None)?,
-        };
-        entries += 1;
-        let bytes = read.load(Ordering::Relaxed);
-        show(&Progress { phase: "importing".to_owned(), bytes, bytes_total, entries });
+        next = reader.next_entry().map_err(unreadable)?;
     }
     outline.finish()?;
     Ok(writer.finish()?)

@@ -18,6 +18,7 @@ mod client;
 pub mod environment;
 pub mod extension;
 pub mod keeper;
+mod local;
 pub mod proxy;
 mod reply;
 mod telemetry;
@@ -26,6 +27,3 @@ pub use claim::Offer;
 pub use environment::Function;
 pub use keeper::{Keep, Keeper, When};
 pub use proxy::Proxy;
-
-/// After a failed accept (no descriptors left) the next one is tried then.
-const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);

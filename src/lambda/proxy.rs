@@ -2,10 +2,10 @@
 //!
 //! Everything is handed on as it is, in both directions and as it comes. Only time passes: before an answer is handed
 //! on, or before the runtime asks for the next invocation, after which the sandbox may be frozen.
-use super::ACCEPT_PAUSE;
 use super::client::{self, Body, Client, Connection, strip};
 use super::environment::Function;
 use super::keeper::{Keeper, When};
+use super::local;
 use super::reply::{self, Deadline};
 use crate::error::{Error, Result};
 use crate::sync::Mutex;
@@ -13,17 +13,13 @@ use futures::stream;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 /// Invocations whose deadlines are known at once.
@@ -91,7 +87,11 @@ impl Proxy {
         let (deadlines, under_way, saved) = (Mutex::default(), Mutex::default(), Mutex::default());
         let (client, resumed) = (Client::new(&function.api)?, AtomicBool::new(function.resumes));
         let shared = Arc::new(Shared { client, keeper, deadlines, under_way, saved, resumed });
-        tokio::spawn(accept(listener, shared.clone()));
+        let answers = shared.clone();
+        tokio::spawn(local::serve(listener, "the runtime", move |request| {
+            let shared = answers.clone();
+            async move { shared.answer(request).await }
+        }));
         Ok(Self { address, shared })
     }
 
@@ -103,30 +103,6 @@ impl Proxy {
     /// Waits for the saves that are under way.
     pub async fn finish(&self) {
         self.shared.finish().await;
-    }
-}
-
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => drop(tokio::spawn(connection(stream, shared.clone()))),
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection of the runtime");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-async fn connection(stream: TcpStream, shared: Arc<Shared>) {
-    let _small_answers_at_once = stream.set_nodelay(true);
-    let service = service_fn(|request| {
-        let shared = shared.clone();
-        async move { Ok::<_, Infallible>(shared.answer(request).await) }
-    });
-    // No time-outs: the runtime waits for the next invocation as long as there is none.
-    if let Err(error) = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await {
-        tracing::debug!(%error, "the runtime broke off a connection");
     }
 }
 

@@ -1,20 +1,16 @@
 //! [`Telemetry`]: what the sandbox tells of the runtime: above all, that an invocation is over.
-use super::ACCEPT_PAUSE;
 use super::client::{self, Body, Client};
+use super::local;
 use crate::error::{Error, Result};
 use crate::sync::Mutex;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use std::collections::{BTreeSet, VecDeque};
-use std::convert::Infallible;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
 /// The name by which a sandbox reaches its own extensions.
@@ -61,7 +57,11 @@ impl Telemetry {
         let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.map_err(failed)?;
         let port = listener.local_addr().map_err(failed)?.port();
         let shared: Arc<Shared> = Arc::default();
-        tokio::spawn(accept(listener, shared.clone()));
+        let answers = shared.clone();
+        tokio::spawn(local::serve(listener, "telemetry", move |request| {
+            let shared = answers.clone();
+            async move { shared.take(request).await }
+        }));
         for schema in SCHEMAS {
             match client.call(subscription(identifier, schema, port)).await {
                 Ok(reply) if reply.status() == StatusCode::OK => return Ok(Some(Self { shared })),
@@ -126,26 +126,6 @@ fn subscription(identifier: &str, schema: &str, port: u16) -> Request<Body> {
     *request.uri_mut() = hyper::Uri::from_static("/2022-07-01/telemetry");
     client::identify(request.headers_mut(), identifier);
     request
-}
-
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => drop(tokio::spawn(connection(stream, shared.clone()))),
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection of the telemetry");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-async fn connection(stream: TcpStream, shared: Arc<Shared>) {
-    let service = service_fn(|request: Request<Incoming>| {
-        let shared = shared.clone();
-        async move { Ok::<_, Infallible>(shared.take(request).await) }
-    });
-    let _broken_off = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
 impl Shared {

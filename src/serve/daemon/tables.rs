@@ -115,6 +115,7 @@ pub(super) fn run(settings: &Arc<MountSettings>, status: &StatusPipe) -> Result<
         metrics: metered.as_ref().map(Listening::address),
         hints: shown.desk().hints(),
     });
+    crate::memory::be_quick();
     let metrics = metered.map(|at| at.serve_tables(&runtime, shown.desk()));
 
     let outcome = wait(&ended, &mounted);

@@ -12,6 +12,7 @@ mod arrival;
 pub mod content;
 mod digested;
 pub mod gather;
+mod homes;
 pub mod hydrate;
 pub mod learned;
 mod lent;

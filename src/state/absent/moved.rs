@@ -4,11 +4,11 @@
 //! is renamed above it. The log knows it by its inode number, so that a later daemon finds it again.
 //! No version has its entries at their new paths, so they have no records; the next one refers to their
 //! content where it stands (`referred`), and what it cannot refer to is brought first.
+use super::homes::{Home, Homes};
 use super::log::{Edit, Log};
 use super::tree::{Node, ROOT, What};
 use super::{Absent, Fate};
 use crate::clock::Timestamp;
-use crate::layer::extract::Dirs;
 use crate::path::RelPath;
 use crate::sync::{Mutex, RwLock};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, StatxFlags};
@@ -19,29 +19,15 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 /// How directories are opened that are only led through.
 const LEAD: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// So many directories are kept open below each that was moved: there may be many of those.
-const OPEN_MAX: usize = 4;
-
-/// Where a moved directory is.
-#[derive(Debug)]
-pub(super) struct Home {
-    dirs: Mutex<Dirs>,
-    ino: u64,
-    /// Nothing in it is absent any more.
-    complete: AtomicBool,
-    /// Nor is anything that no version can have there unless it is here.
-    pub(super) made: AtomicBool,
-}
-
 /// See the module. Owner of its lock.
 #[derive(Debug, Default)]
 pub(super) struct Moved {
-    homes: RwLock<HashMap<Node, Arc<Home>>>,
+    homes: RwLock<Homes>,
     /// Entries of theirs of which the newest version has said that they left their first places, with all
     /// below them. What an earlier daemon knew of it is said once more.
     vacated: Mutex<HashSet<Node>>,
@@ -52,7 +38,7 @@ pub(super) struct Moved {
 impl Moved {
     /// Whether this directory was moved and may have something absent in it.
     pub(super) fn is_home(&self, node: Node) -> bool {
-        self.homes.read().contains_key(&node)
+        self.homes.read().get(node).is_some()
     }
 
     /// The newest version says that an entry has left the place where the restored one has it.
@@ -66,7 +52,7 @@ impl Moved {
 
     /// Whether none was.
     pub(super) fn is_empty(&self) -> bool {
-        self.homes.read().is_empty()
+        self.homes.read().len() == 0
     }
 
     /// When one was made.
@@ -76,12 +62,12 @@ impl Moved {
 
     /// Something absent came to one of them.
     pub(super) fn reopen(&self) {
-        self.homes.read().values().for_each(|home| home.complete.store(false, Ordering::Relaxed));
+        self.homes.read().iter().for_each(|(_, home)| home.complete.store(false, Ordering::Relaxed));
     }
 
     /// All of them.
     pub(super) fn all(&self) -> Vec<(Node, Arc<Home>)> {
-        self.homes.read().iter().map(|(node, home)| (*node, home.clone())).collect()
+        self.homes.read().iter().map(|(node, home)| (node, home.clone())).collect()
     }
 }
 
@@ -96,7 +82,7 @@ impl Absent {
         let mut turn = self.turn.lock();
         let mut new = Vec::new();
         for (node, fd) in directories {
-            if !self.moved.homes.read().contains_key(node) {
+            if !self.moved.is_home(*node) {
                 new.push((*node, rustix::fs::fstat(fd)?.st_ino, fd.try_clone()?));
             }
         }
@@ -116,7 +102,8 @@ impl Absent {
         rename().inspect_err(|_| {
             // If this fails as well the log says too much, which does no harm.
             if self.note(&mut turn, Fate::Here, &nodes).is_ok() {
-                self.moved.homes.write().retain(|node, _| !nodes.contains(node));
+                let mut homes = self.moved.homes.write();
+                nodes.iter().for_each(|node| homes.remove(*node));
             }
         })
     }
@@ -152,13 +139,7 @@ impl Absent {
 
     /// From now on what is below a node is in this directory.
     pub(super) fn settle(&self, node: Node, ino: u64, fd: OwnedFd) {
-        let home = Home {
-            dirs: Mutex::new(Dirs::keeping(fd, OPEN_MAX)),
-            ino,
-            complete: AtomicBool::new(false),
-            made: AtomicBool::new(false),
-        };
-        self.moved.homes.write().insert(node, Arc::new(home));
+        self.moved.homes.write().put(node, ino, fd);
     }
 
     /// Directories that an earlier daemon has made and could not say so: they are counted where they stand.
@@ -187,8 +168,7 @@ impl Absent {
 
     /// The node of a directory that was moved, by its inode number.
     pub fn moved_at(&self, ino: u64) -> Option<Node> {
-        let homes = self.moved.homes.read();
-        homes.iter().find(|(_, home)| home.ino == ino).map(|(node, _)| *node)
+        self.moved.homes.read().at(ino)
     }
 
     /// The place of an entry that was removed or has moved away. If a directory stands there now, another one
@@ -248,7 +228,7 @@ impl Absent {
         let homes = self.moved.homes.read();
         let (mut names, mut at, mut home) = (Vec::new(), node, None);
         while at != ROOT {
-            if let Some(found) = homes.get(&at) {
+            if let Some(found) = homes.get(at) {
                 home = Some(found.clone());
                 break;
             }
@@ -273,7 +253,7 @@ impl Absent {
 
     /// The inode numbers of the directories that are followed.
     pub(super) fn home_inodes(&self) -> HashMap<u64, Node> {
-        self.moved.homes.read().iter().map(|(node, home)| (home.ino, *node)).collect()
+        self.moved.homes.read().iter().map(|(node, home)| (home.ino, node)).collect()
     }
 
     /// How many directories are followed.
@@ -319,7 +299,7 @@ impl Absent {
     pub fn moved_paths(&self) -> Vec<RelPath> {
         let nodes = self.moved_incomplete();
         let homes: Vec<Arc<Home>> =
-            nodes.iter().filter_map(|node| self.moved.homes.read().get(node).cloned()).collect();
+            nodes.iter().filter_map(|node| self.moved.homes.read().get(*node).cloned()).collect();
         homes.iter().filter_map(|home| self.path_now(home)).collect()
     }
 

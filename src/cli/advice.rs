@@ -32,7 +32,7 @@ const PARTICULAR: [(&str, &str); 17] = [
         "name one with --state-dir, on a disk that stays while the command runs",
     ),
     ("No space left on device", "free some space on that disk and try again; nothing is lost"),
-    ("not a directory: ", "name a directory; what does not exist yet is made"),
+    ("there is no directory but a file", "name a directory; what does not exist yet is made"),
     ("a tag has 1 to", "choose another tag: 'icecache log' shows those there are"),
     ("is mounted read-only", "to write, mount the directory without --version and --at"),
     ("in layout log", "what the archive log should lose is for the bucket to delete, by its lifecycle rules"),

@@ -113,7 +113,10 @@ pub(super) fn directory(dir: &Path, waiting: Waiting<'_>, context: &Context) -> 
     }
     match looked {
         Ok(there) if there.is_dir() => Ok(dir),
-        Ok(_) => Err(Error::new(ErrorKind::Invalid, format!("not a directory: {}", dir.display()))),
+        Ok(_) => Err(Error::new(
+            ErrorKind::Invalid,
+            format!("there is no directory but a file: {}", dir.display()),
+        )),
         Err(e) => Err(Error::io(format!("cannot use directory: {}", dir.display()), e)),
     }
 }

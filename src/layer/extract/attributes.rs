@@ -21,6 +21,8 @@ const OURS: [&[u8]; 3] = [b"user.", b"trusted.", b"security.capability"];
 pub enum Note {
     /// Owners and groups need privileges.
     Owner,
+    /// The directory that all goes into is somebody else's.
+    Root,
     /// Some extended attributes need privileges.
     XattrDenied,
     /// The file system has no extended attributes of some kind.
@@ -31,6 +33,7 @@ impl std::fmt::Display for Note {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Owner => "owners and groups could not be set without privileges",
+            Self::Root => "the directory belongs to another user and keeps its own mode and times",
             Self::XattrDenied => "some extended attributes could not be set without privileges",
             Self::XattrUnsupported => "this file system does not keep some extended attributes",
         })
@@ -71,6 +74,18 @@ impl Attributes {
         }
         rustix::fs::fchmod(fd, Mode::from_raw_mode(meta.mode & 0o7777))?;
         rustix::fs::futimens(fd, &times(meta))
+    }
+
+    /// As [`apply`](Self::apply) for the directory that all goes into, which was there before. Whoever may write to it
+    /// need not own it, such as a volume of a group, or `/tmp`.
+    pub(super) fn apply_to_root(&self, fd: impl AsFd, meta: &Metadata) -> Result<(), Errno> {
+        match self.apply(fd, meta) {
+            Err(Errno::PERM) => {
+                self.notes.lock().insert(Note::Root);
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     /// As [`apply`](Self::apply) for what cannot be opened.

@@ -255,7 +255,10 @@ impl Placer {
             }
             other => other?,
         };
-        self.apply(&fd, meta)?;
+        match name {
+            b"." => self.attributes.apply_to_root(&fd, meta)?,
+            _ => self.apply(&fd, meta)?,
+        }
         rustix::fs::fstat(&fd)
     }
 

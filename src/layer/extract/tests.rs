@@ -255,6 +255,31 @@ fn an_ordinary_user_gets_everything_but_owners() {
     assert_eq!((stat.mtime(), stat.mtime_nsec()), (1_600_000_000, 7));
 }
 
+/// Such as a volume of a group, or `/tmp`.
+#[test]
+fn a_directory_of_another_user_keeps_its_mode_and_times() {
+    if !is_root() {
+        return; // nobody else's can be made
+    }
+    let dir = tempfile::tempdir().expect("directory");
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).expect("chmod");
+    let root = Entry { path: RelPath::root(), kind: Kind::Directory, meta: meta(0o755) };
+    let layer = pack(&[(root, Vec::new()), file("f", b"content")]);
+    let root = open(dir.path());
+    let done = std::thread::spawn(move || {
+        let nobody = rustix::fs::Uid::from_raw(65534);
+        rustix::thread::set_thread_res_uid(nobody, nobody, nobody).expect("become nobody");
+        let mut extractor = Extractor::new(root);
+        extract_with(&mut extractor, &layer)
+    })
+    .join()
+    .expect("thread")
+    .expect("extracts");
+    assert!(done.notes.contains(&Note::Root), "{:?}", done.notes);
+    assert_eq!(std::fs::read(dir.path().join("f")).expect("read"), b"content");
+    assert_eq!(dir.path().metadata().expect("stat").permissions().mode() & 0o7777, 0o777);
+}
+
 #[test]
 fn hard_links_share_their_file_and_report_its_last_state() {
     let dir = tempfile::tempdir().expect("directory");

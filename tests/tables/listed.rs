@@ -45,6 +45,28 @@ fn a_listing_that_lasts_loses_no_name() {
     lake.unmount();
 }
 
+/// The kernel keeps listings, and of an empty one it would keep the end.
+#[test]
+fn a_folder_that_was_listed_while_it_was_empty_shows_what_comes() {
+    let lake = Lake::prepare(|key| key.starts_with("wh/"));
+    lake.mount_with(&["--catalog", "lake=hadoop:s3://lake/wh", "--tables-poll", "100ms"]).must("mount");
+    let keys: Vec<&str> =
+        lake.objects.keys().map(String::as_str).filter(|key| key.starts_with("wh/db/refs/")).collect();
+    let is_there = |there: bool| {
+        let expected: &[&str] = if there { &["db"] } else { &[] };
+        eventually("the listing is what there is", LIMIT, || {
+            (names(&lake.dir.join("iceberg")) == expected).then_some(())
+        });
+    };
+    for round in 0..3 {
+        is_there(false);
+        lake.commit(&keys);
+        is_there(true);
+        keys.iter().for_each(|key| assert!(lake.cloud.server.remove_from("lake", key), "round {round}"));
+    }
+    lake.unmount();
+}
+
 /// Whoever lists a folder of a bucket, and looks at each name, costs no requests for each folder in it.
 #[test]
 fn a_folder_of_many_folders_costs_few_requests() {

@@ -13,6 +13,10 @@ use std::collections::HashMap;
 use std::ffi::CString;
 use std::sync::Arc;
 
+/// They come before all names and have the numbers 1 and 2. With them no listing is empty: of one that is, the kernel keeps
+/// the end, and looks there before it sees that it was told to forget it.
+const DOTS: [&str; 2] = [".", ".."];
+
 /// See the module. By their numbers.
 #[derive(Debug, Default)]
 pub struct Listing(Vec<(u64, Listed)>);
@@ -38,6 +42,7 @@ impl Listings {
     pub fn turn_to(&self, names: Vec<Listed>) -> Arc<Listing> {
         let mut last = self.0.lock();
         let before = last.listing.take().unwrap_or_default();
+        last.number = last.number.max(DOTS.len() as u64);
         let numbers: HashMap<&str, u64> =
             before.0.iter().map(|(number, (name, _))| (name.as_str(), *number)).collect();
         let mut numbered = Vec::with_capacity(names.len());
@@ -61,19 +66,28 @@ impl Listing {
         &self.0[self.0.partition_point(|(own, _)| *own <= number)..]
     }
 
+    /// The two that every folder has, and what follows them.
+    fn all_after(&self, number: u64) -> impl Iterator<Item = (u64, &str, FileType)> {
+        let dots = (1..).zip(DOTS).map(|(own, name)| (own, name, FileType::Directory));
+        let names = self.after(number).iter().map(|(own, (name, kind))| {
+            let file_type = match kind {
+                Kind::Folder => FileType::Directory,
+                Kind::File => FileType::RegularFile,
+                Kind::Link => FileType::Symlink,
+            };
+            (*own, name.as_str(), file_type)
+        });
+        dots.filter(move |(own, ..)| *own > number).chain(names)
+    }
+
     /// Answers with as many of the names behind `offset` as go into `size` bytes.
     pub fn write(&self, (offset, size): (u64, u32), plus: bool, reply: Reply<Vec<u8>>) {
         reply.fill(size as usize, |buffer| {
             let mut list = List::new(buffer);
-            for (next, (name, kind)) in self.after(offset) {
-                let file_type = match kind {
-                    Kind::Folder => FileType::Directory,
-                    Kind::File => FileType::RegularFile,
-                    Kind::Link => FileType::Symlink,
-                };
-                let Ok(c_name) = CString::new(name.as_str()) else { continue };
+            for (next, name, file_type) in self.all_after(offset) {
+                let Ok(c_name) = CString::new(name) else { continue };
                 // The kernel gives numbers of its own when it looks them up.
-                let entry = DirEntry { name: c_name, ino: u64::MAX, file_type, next: *next };
+                let entry = DirEntry { name: c_name, ino: u64::MAX, file_type, next };
                 let taken = match plus {
                     // Their attributes are asked for when somebody wants them.
                     true => list.entry(name.as_bytes(), &entry, None),
@@ -114,7 +128,12 @@ mod tests {
         // It is another one of that name.
         let fourth = turn_to(&["b", "f", "h"]);
         assert_eq!(names(&fourth, behind_d), ["f", "h", "b"]);
-        assert_eq!(names(&turn_to(&[]), 0), [""; 0]);
+        let empty = turn_to(&[]);
+        assert_eq!(names(&empty, 0), [""; 0]);
         assert_eq!(names(&turn_to(&["x"]), 0), ["x"]);
+        // Also of an empty one the kernel gets something.
+        let all = |number| empty.all_after(number).map(|(own, name, _)| (own, name)).collect::<Vec<_>>();
+        assert_eq!((all(0), all(1), all(2)), (vec![(1, "."), (2, "..")], vec![(2, "..")], vec![]));
+        assert!(first.0.iter().all(|(number, _)| *number > 2));
     }
 }

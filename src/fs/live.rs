@@ -12,6 +12,7 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 impl Volume {
@@ -52,6 +53,10 @@ impl Live for Volume {
             Some(Writer { node: inode.id, path, id: inode.key().id(), passing })
         };
         live.iter().filter_map(writer).collect()
+    }
+
+    fn writers_are_mapped(&self) -> bool {
+        self.maps_unseen.load(Ordering::Relaxed)
     }
 
     fn without_helper(&self) {

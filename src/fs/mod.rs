@@ -22,6 +22,7 @@ pub mod shelter;
 mod sys;
 
 use crate::state::absent::Absent;
+use crate::state::backing::is_overlayfs;
 use crate::state::dirty::{DirtySet, Extent};
 use crate::state::staging::Staging;
 use attr::Attr;
@@ -111,6 +112,9 @@ pub struct Volume {
     cut_pid: AtomicU32,
     /// Nothing is saved any more, so nothing is taken.
     closed: AtomicBool,
+    /// Somebody may have mapped a file that he can write without our seeing it: on an overlayfs mappings have the device
+    /// of a layer, and of processes in another pid namespace nothing is seen.
+    maps_unseen: AtomicBool,
 }
 
 impl std::fmt::Debug for Volume {
@@ -128,6 +132,7 @@ impl Volume {
         options: VolumeOptions,
         absent: Option<Arc<Absent>>,
     ) -> io::Result<Self> {
+        let maps_unseen = AtomicBool::new(is_overlayfs(&root));
         let inodes = InodeTable::new(root, inode::open_max())?;
         if absent.is_some() {
             inodes.root().set_node(Some(crate::state::absent::tree::ROOT));
@@ -147,6 +152,7 @@ impl Volume {
             kernel: OnceLock::new(),
             cut_pid: AtomicU32::new(0),
             closed: AtomicBool::new(options.read_only),
+            maps_unseen,
         })
     }
 
@@ -207,6 +213,16 @@ impl Volume {
 
     fn is_cut(&self, caller: Caller) -> bool {
         caller.pid != 0 && caller.pid == self.cut_pid.load(Ordering::Relaxed)
+    }
+
+    /// From now on somebody can write a file.
+    fn written_by(&self, inode: &Arc<Inode>, caller: Caller) {
+        if caller.pid == 0 && !self.maps_unseen.swap(true, Ordering::Relaxed) {
+            tracing::info!(
+                "processes of another pid namespace write: each flush takes their files for mapped"
+            );
+        }
+        self.writable.insert(inode);
     }
 
     /// Marks the path of an inode, once per epoch.

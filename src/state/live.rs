@@ -39,7 +39,8 @@ pub trait Live: Send + Sync {
     fn writers_are_rare(&self) -> bool {
         false
     }
-    /// Whether all [`writers`](Self::writers) are files that somebody has mapped; else the mappings tell which are.
+    /// Whether all [`writers`](Self::writers) are files that somebody has mapped, or may have; else the mappings tell which
+    /// are.
     fn writers_are_mapped(&self) -> bool {
         false
     }

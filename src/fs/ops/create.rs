@@ -74,7 +74,7 @@ impl Volume {
         };
         let opened = opened.inspect_err(|_| inode.uncount(how.flags, !kernel))?;
         if how.writes() {
-            self.writable.insert(inode);
+            self.written_by(inode, how.caller);
         }
         Ok(opened)
     }

@@ -30,7 +30,7 @@ impl Volume {
         };
         let opened = opened.inspect_err(|_| inode.uncount(flags, !kernel))?;
         if how.writes() {
-            self.writable.insert(&inode);
+            self.written_by(&inode, how.caller);
         }
         if !how.empties() && handle != CUT_HANDLE {
             self.record_open(&inode);

@@ -2,6 +2,7 @@
 //! the remote, and how the disk and the newest version become one tree.
 pub mod lock;
 pub mod reconcile;
+mod remounted;
 mod replaced;
 pub mod reports;
 pub mod store_check;

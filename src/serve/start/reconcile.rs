@@ -4,6 +4,7 @@ mod kept;
 mod lazily;
 mod local;
 mod restored;
+mod torn;
 mod under_way;
 
 use super::lock::Locks;
@@ -89,6 +90,7 @@ impl Start<'_> {
             return Ok(self.go_on(runtime, committer, opening, locks, &begun)?.into());
         }
         let (absent, left) = self.resume(runtime, locks, opening.relation)?;
+        self.mend_torn(runtime, opening, locks)?;
         if let Some(absent) = &absent
             && let Some(marks) = self.newest_instead(runtime, committer, opening, locks, absent)?
         {

@@ -408,13 +408,16 @@ impl Absent {
     pub(super) fn adopt(&self, partial: &Partial, cut: Option<u64>) -> Result<(), LayerError> {
         let number = partial.number();
         let failed = |e| self.cannot_make(number, e);
-        match (cut, partial.content()) {
-            (None, Some(content)) if self.wants(number) => self.saw_whole(partial, content),
-            // No version has it: what the disk loses of it nothing brings again.
-            (Some(1..), _) => partial.file().sync_data(),
-            (None | Some(_), _) => Ok(()),
+        if cut.is_none()
+            && let Some(content) = partial.content().filter(|_| self.wants(number))
+        {
+            self.saw_whole(partial, content).map_err(failed)?;
         }
-        .map_err(failed)?;
+        // It had its length from the first: where the disk loses some of it nothing tells. Of what was cut no version has
+        // the like, so nothing would bring it again.
+        if cut != Some(0) {
+            partial.file().sync_data().map_err(failed)?;
+        }
         let home = self.directories(number).map_err(failed)?;
         if let Some(other) = self.other_name(number) {
             partial.is_instead(self.open_other(&other).map_err(failed)?);

@@ -137,6 +137,8 @@ impl Absent {
             rustix::fs::utimensat(self.dir_of(node)?, c".", &times, AtFlags::empty())?;
             let Some(after) = self.stat(node) else { return Ok(false) };
             now = after;
+        } else if let Some(whole) = self.torn(node, &now, was) {
+            now = whole;
         } else if was != Some(Witness::of(&now))
             && (known.is_some() || trail.coming != Some(Witness::coming(&now)))
         {
@@ -148,6 +150,14 @@ impl Absent {
         }
         .map_err(io::Error::other)?;
         Ok(true)
+    }
+
+    /// What a file was of which a failure of the machine has left all but the end: its record is to say so, and then it is
+    /// brought again.
+    fn torn(&self, node: Node, now: &Identity, was: Option<Witness>) -> Option<Identity> {
+        let What::File(file) = self.tree.what(node) else { return None };
+        let whole = Identity { size: self.tree.file(file).size, ..*now };
+        (now.size < whole.size && was == Some(Witness::of(&whole))).then_some(whole)
     }
 
     /// A directory that was being made gets the rest of its attributes; a link or node is made anew, when it is

@@ -9,7 +9,7 @@ use harness::{KEPT, Lab, Setup, Subject, Tree, is_root, skip, tool};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 const BLOCK: u64 = 4096;
@@ -51,6 +51,19 @@ impl Disk {
             let image = File::options().write(true).open(self.image()).unwrap();
             image.write_all_at(&[0xAA; BLOCK as usize], block * BLOCK).unwrap();
             image.sync_all().unwrap();
+        }
+        assert!(self.mount());
+    }
+}
+
+impl Disk {
+    /// What a failure of the machine leaves of these files where their content was not written back yet: all but that. The
+    /// length is another one, and no time has moved.
+    fn lose(&self, names: &[&str]) {
+        tool("umount", &[self.dir().as_os_str()]);
+        for name in names {
+            let set = format!("sif /{name} size 0");
+            tool("debugfs", &["-w".as_ref(), "-R".as_ref(), set.as_ref(), self.image().as_os_str()]);
         }
         assert!(self.mount());
     }
@@ -136,6 +149,56 @@ fn what_cannot_be_read_costs_nothing_else() {
     saved(&lab, "3", &["a", "bad", "m", "n", "worse", "worst", "z"], &["name"]);
     assert_eq!(lab.status_number("dirty_files"), 0);
     lab.unmount().must("unmount");
+}
+
+/// SEMANTICS, Crash: "A file that has lost its end by that and nothing else is brought again, and told".
+#[test]
+fn what_a_failure_of_the_machine_took_is_brought_again() {
+    for restore in ["lazy", "eager"] {
+        let Some(disk) = is_root().then(Disk::new).flatten() else {
+            return skip("files that lose their content", "no disk can be made of a file here");
+        };
+        let mut lab = Lab::prepare(Setup::default());
+        // What another machine has saved.
+        let elsewhere = lab.root().join("elsewhere");
+        fs::create_dir_all(elsewhere.join("d")).unwrap();
+        let content = |n: usize| format!("{n}").repeat(5000);
+        for n in 0..6 {
+            fs::write(elsewhere.join(format!("d/{n}")), content(n)).unwrap();
+        }
+        fs::hard_link(elsewhere.join("d/3"), elsewhere.join("d/name")).unwrap();
+        lab.try_mount_at(&elsewhere, &lab.root().join("other")).must("mount elsewhere");
+        lab.call(["unmount".as_ref(), elsewhere.as_os_str()]).must("unmount elsewhere");
+
+        let backing = disk.dir();
+        let options = ["--backing", backing.to_str().unwrap(), "--no-prefetch", "--restore", restore];
+        lab.setup = lab.setup.clone().with(&options);
+        lab.mount();
+        for n in 0..6 {
+            assert_eq!(fs::read_to_string(lab.dir().join(format!("d/{n}"))).unwrap(), content(n));
+        }
+        fs::write(lab.dir().join("d/5"), "changed here").unwrap();
+        lab.kill();
+        detach(&lab.dir());
+        disk.lose(&["d/0", "d/3"]);
+        assert!(fs::read(backing.join("d/0")).unwrap().is_empty(), "it lost nothing");
+        let again = lab.try_mount().must("mount");
+        assert!(again.said().contains("content of 2 files"), "{restore}: {}", again.said());
+        assert_eq!(lab.flush(), "2", "{restore}: the change is saved");
+        let there = lab.restored(None);
+        for dir in [lab.dir(), there] {
+            for n in 0..5 {
+                let (path, first) = (dir.join(format!("d/{n}")), elsewhere.join(format!("d/{n}")));
+                assert_eq!(fs::read_to_string(&path).unwrap(), content(n), "{restore}: {}", path.display());
+                let time = |path: &Path| fs::metadata(path).unwrap().modified().unwrap();
+                assert_eq!(time(&path), time(&first), "{restore}: {}", path.display());
+            }
+            assert_eq!(fs::read_to_string(dir.join("d/5")).unwrap(), "changed here", "{restore}");
+            let numbers = ["d/3", "d/name"].map(|name| fs::metadata(dir.join(name)).unwrap().ino());
+            assert_eq!(numbers[0], numbers[1], "{restore}");
+        }
+        lab.unmount().must("unmount");
+    }
 }
 
 /// A disk of 24 MB for a state directory.

@@ -125,3 +125,41 @@ fn a_version_has_the_content_of_each_file() {
         });
     }
 }
+
+/// SEMANTICS, Calls: "`mmap` shared and private". A mapping has the device of a layer, so that nothing else tells of it.
+#[test]
+fn stores_through_mappings_are_not_missed() {
+    use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+    const LENGTH: usize = 20_000;
+    // Not on layers in memory: nothing is written back there, so that no store after the first is seen.
+    on_overlays(Layers::Together, |lab, mode| {
+        fs::write(lab.place().join("new"), [0; LENGTH]).unwrap();
+        fs::write(lab.place().join("of/the/000"), [0; LENGTH]).unwrap();
+        let maps = ["new", "of/the/000"].map(|name| {
+            let file = File::options().read(true).write(true).open(lab.place().join(name)).unwrap();
+            let (bits, kind) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
+            // SAFETY: a new mapping of a file that stays as long as it is, at a place that the kernel chooses.
+            let at = unsafe { mmap(std::ptr::null_mut(), LENGTH, bits, kind, &file, 0) }.unwrap();
+            (name, at.cast::<u8>())
+        });
+        // The last one before they are unmapped, and nothing is flushed in between.
+        for byte in 1..6_u8 {
+            for (_, at) in maps {
+                // SAFETY: within the mapping, which nobody else uses.
+                unsafe { at.add(usize::from(byte) * 100).write_volatile(byte) };
+            }
+            if byte == 5 {
+                for (_, at) in maps {
+                    // SAFETY: all of the mapping, at its end.
+                    unsafe { munmap(at.cast(), LENGTH).unwrap() };
+                }
+            }
+            lab.verb("flush", &["--wait"]).must("flush");
+            let there = lab.restored(None);
+            for (name, _) in maps {
+                let found = fs::read(there.join(name)).unwrap()[usize::from(byte) * 100];
+                assert_eq!(found, byte, "{mode:?}: a store into {name} was missed");
+            }
+        }
+    });
+}

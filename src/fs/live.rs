@@ -7,10 +7,14 @@ use crate::path::RelPath;
 use crate::state::dirty::{DirtySet, Extent};
 use crate::state::identity::FileId;
 use crate::state::live::{Live, Writer};
+use crate::state::mapped::mapped_files;
 use crate::state::reach;
+use std::collections::{HashMap, HashSet};
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -19,6 +23,35 @@ impl Volume {
     fn leads_to(&self, path: &RelPath, inode: &Inode) -> bool {
         let look = |at: BorrowedFd<'_>, name: &CStr| Ok(Attr::at(at, name).ok());
         reach(Live::root(self), path, look).is_ok_and(|attr| attr.is_some_and(|attr| attr.key == inode.key()))
+    }
+}
+
+impl Volume {
+    /// Adds what is mapped and has no writer. What is mapped no longer is looked at once more.
+    fn add_mapped(&self, writers: &mut Vec<Writer>) {
+        let Some(mapped) = &self.mapped else { return };
+        let Ok(root) = std::fs::read_link(format!("/proc/self/fd/{}", Live::root(self).as_raw_fd())) else {
+            return;
+        };
+        let beneath = |path: &Path| RelPath::new(path.strip_prefix(&root).ok()?.as_os_str().as_bytes()).ok();
+        let files = mapped_files(&root).into_iter();
+        let now: HashMap<RelPath, u64> =
+            files.filter_map(|(path, ino)| Some((beneath(&path)?, ino))).collect();
+        let mut before = mapped.lock();
+        for (path, ino) in before.iter().filter(|(path, _)| !now.contains_key(*path)) {
+            tracing::trace!(%path, ino, "is mapped no longer");
+            self.dirty().mark(path.clone(), Extent::Entry);
+        }
+        let known: HashSet<RelPath> = writers.iter().map(|writer| writer.path.clone()).collect();
+        for (path, ino) in now.iter().filter(|(path, _)| !known.contains(*path)) {
+            let look = |at: BorrowedFd<'_>, name: &CStr| Ok(Attr::at(at, name).ok());
+            let attr = reach(Live::root(self), path, look).ok().flatten();
+            if let Some(attr) = attr.filter(|attr| attr.key.ino == *ino) {
+                let node = self.inodes.find(&attr).map_or(*ino, |inode| inode.id);
+                writers.push(Writer { node, path: path.clone(), id: attr.key.id(), passing: false });
+            }
+        }
+        *before = now;
     }
 }
 
@@ -52,7 +85,9 @@ impl Live for Volume {
             let passing = inode.open.lock().classic > 0;
             Some(Writer { node: inode.id, path, id: inode.key().id(), passing })
         };
-        live.iter().filter_map(writer).collect()
+        let mut writers: Vec<Writer> = live.iter().filter_map(writer).collect();
+        self.add_mapped(&mut writers);
+        writers
     }
 
     fn writers_are_mapped(&self) -> bool {

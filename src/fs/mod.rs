@@ -21,10 +21,12 @@ mod restate;
 pub mod shelter;
 mod sys;
 
+use crate::path::RelPath;
 use crate::state::absent::Absent;
 use crate::state::backing::is_overlayfs;
 use crate::state::dirty::{DirtySet, Extent};
 use crate::state::staging::Staging;
+use crate::sync::Mutex;
 use attr::Attr;
 use counters::{Counters, Op};
 use gate::Gate;
@@ -32,6 +34,7 @@ use hold::Holds;
 use inode::{Inode, InodeTable};
 use open::{Handles, Registrations, Writable};
 use shelter::Shelter;
+use std::collections::HashMap;
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -112,9 +115,11 @@ pub struct Volume {
     cut_pid: AtomicU32,
     /// Nothing is saved any more, so nothing is taken.
     closed: AtomicBool,
-    /// Somebody may have mapped a file that he can write without our seeing it: on an overlayfs mappings have the device
-    /// of a layer, and of processes in another pid namespace nothing is seen.
+    /// Somebody may have mapped a file that he can write without our seeing it: on an overlayfs mappings have another
+    /// device, and of processes in another pid namespace nothing is seen.
     maps_unseen: AtomicBool,
+    /// On an overlayfs a mapping outlives all handles, and the file has no writer then: what was mapped at the last look.
+    mapped: Option<Mutex<HashMap<RelPath, u64>>>,
 }
 
 impl std::fmt::Debug for Volume {
@@ -132,7 +137,7 @@ impl Volume {
         options: VolumeOptions,
         absent: Option<Arc<Absent>>,
     ) -> io::Result<Self> {
-        let maps_unseen = AtomicBool::new(is_overlayfs(&root));
+        let is_overlay = is_overlayfs(&root);
         let inodes = InodeTable::new(root, inode::open_max())?;
         if absent.is_some() {
             inodes.root().set_node(Some(crate::state::absent::tree::ROOT));
@@ -152,7 +157,8 @@ impl Volume {
             kernel: OnceLock::new(),
             cut_pid: AtomicU32::new(0),
             closed: AtomicBool::new(options.read_only),
-            maps_unseen,
+            maps_unseen: AtomicBool::new(is_overlay),
+            mapped: is_overlay.then(Mutex::default),
         })
     }
 

@@ -16,7 +16,7 @@ pub mod flusher;
 pub mod head;
 pub mod identity;
 pub mod live;
-mod mapped;
+pub(crate) mod mapped;
 pub mod plain;
 pub mod plan;
 pub mod prune;

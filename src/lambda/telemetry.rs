@@ -7,9 +7,10 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Deserialize;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
@@ -21,8 +22,12 @@ const SCHEMAS: [&str; 2] = ["2025-01-29", "2022-12-13"];
 const BUFFERING: (u64, u64, u64) = (25, 1000, 262_144);
 /// No batch of events is larger than what we ask for, with room for what is around them.
 const BATCH_MAX_BYTES: usize = 1 << 20;
-/// So many invocations that are over are remembered until somebody asks.
-const DONE_MAX: usize = 1024;
+/// So many invocations that are over are remembered: events may come twice, and in another order.
+const OVER_MAX: usize = 1024;
+/// No invocation may take longer. Of one that has, nobody will say that it is over.
+const INVOCATION_MAX: Duration = Duration::from_secs(15 * 60);
+/// The sandbox answers a subscription at once, or it is one that does not know of telemetry.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
 
 /// See the module.
 #[derive(Debug)]
@@ -38,8 +43,37 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Seen {
-    done: VecDeque<String>,
-    under_way: BTreeSet<String>,
+    /// When each was heard of.
+    under_way: BTreeMap<String, Instant>,
+    /// The last ones that are over, the oldest first.
+    over: VecDeque<String>,
+    /// How many have ended since somebody asked.
+    ended: usize,
+}
+
+impl Seen {
+    fn is_over(&self, id: &str) -> bool {
+        self.over.iter().any(|over| over == id)
+    }
+
+    fn begins(&mut self, id: &str) {
+        self.under_way.retain(|_, since| since.elapsed() < INVOCATION_MAX);
+        if !self.is_over(id) {
+            self.under_way.insert(id.to_owned(), Instant::now());
+        }
+    }
+
+    fn ends(&mut self, id: &str) {
+        self.under_way.remove(id);
+        if self.is_over(id) {
+            return;
+        }
+        if self.over.len() >= OVER_MAX {
+            self.over.pop_front();
+        }
+        self.over.push_back(id.to_owned());
+        self.ended += 1;
+    }
 }
 
 #[derive(Deserialize)]
@@ -63,13 +97,18 @@ impl Telemetry {
             async move { shared.take(request).await }
         }));
         for schema in SCHEMAS {
-            match client.call(subscription(identifier, schema, port)).await {
-                Ok(reply) if reply.status() == StatusCode::OK => return Ok(Some(Self { shared })),
-                Ok(reply) => {
+            let asked = client.call(subscription(identifier, schema, port));
+            match tokio::time::timeout(ANSWER_MAX, asked).await {
+                Ok(Ok(reply)) if reply.status() == StatusCode::OK => return Ok(Some(Self { shared })),
+                Ok(Ok(reply)) => {
                     let said = String::from_utf8_lossy(reply.body()).into_owned();
                     tracing::debug!(status = %reply.status(), said, schema, "telemetry is refused");
                 }
-                Err(error) => tracing::debug!(%error, "telemetry cannot be asked for"),
+                Ok(Err(error)) => tracing::debug!(%error, "telemetry cannot be asked for"),
+                Err(_) => {
+                    tracing::debug!("telemetry was asked for, and nobody answers");
+                    break;
+                }
             }
         }
         Ok(None)
@@ -77,13 +116,13 @@ impl Telemetry {
 
     /// Waits until the runtime is done with an invocation.
     pub(super) async fn done(&self, id: &str) {
-        self.until(|seen| seen.done.iter().any(|done| done == id)).await;
+        self.until(|seen| seen.is_over(id)).await;
     }
 
-    /// Waits until an invocation has ended since `before` and none is under way; how many have ended by then.
+    /// Waits until an invocation has ended since this was asked last, and none is under way; how many have ended by then.
     pub(super) async fn quiet(&self) -> usize {
-        self.until(|seen| !seen.done.is_empty() && seen.under_way.is_empty()).await;
-        self.shared.seen.lock().done.drain(..).count()
+        self.until(|seen| seen.ended > 0 && seen.under_way.is_empty()).await;
+        std::mem::take(&mut self.shared.seen.lock().ended)
     }
 
     async fn until(&self, holds: impl Fn(&Seen) -> bool) {
@@ -108,7 +147,7 @@ impl Telemetry {
 
     /// So many invocations are over.
     pub(super) fn over(&self, number: usize) {
-        self.shared.seen.lock().done.extend((0..number).map(|n| n.to_string()));
+        self.shared.seen.lock().ended += number;
         self.shared.changed.notify_waiters();
     }
 }
@@ -146,14 +185,8 @@ impl Shared {
         for event in events {
             let Some(id) = event.record.get("requestId").and_then(|id| id.as_str()) else { continue };
             match event.kind.as_str() {
-                "platform.start" => drop(seen.under_way.insert(id.to_owned())),
-                "platform.runtimeDone" => {
-                    seen.under_way.remove(id);
-                    if seen.done.len() >= DONE_MAX {
-                        seen.done.pop_front();
-                    }
-                    seen.done.push_back(id.to_owned());
-                }
+                "platform.start" => seen.begins(id),
+                "platform.runtimeDone" => seen.ends(id),
                 _ => {}
             }
         }
@@ -166,7 +199,6 @@ impl Shared {
 #[allow(clippy::expect_used)] // a test may panic
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn note(shared: &Shared, text: &str) {
         shared.note(serde_json::from_str(text).expect("events"));
@@ -191,5 +223,39 @@ mod tests {
         note(&shared, r#"[{"type":"platform.runtimeDone","record":{"requestId":"two","status":"timeout"}}]"#);
         assert_eq!(telemetry.quiet().await, 2);
         assert!(tokio::time::timeout(Duration::ZERO, telemetry.quiet()).await.is_err(), "told once");
+    }
+    const START: &str = r#"[{"type":"platform.start","record":{"requestId":"one"}}]"#;
+    const DONE: &str = r#"[{"type":"platform.runtimeDone","record":{"requestId":"one"}}]"#;
+
+    #[tokio::test]
+    async fn what_is_told_again_or_too_late_counts_once() {
+        for told in [[DONE, START, DONE], [START, DONE, START], [DONE, DONE, DONE]] {
+            let telemetry = Telemetry::silent();
+            for events in told {
+                note(&telemetry.shared, events);
+            }
+            let ended = tokio::time::timeout(Duration::ZERO, telemetry.quiet()).await;
+            assert_eq!(ended.ok(), Some(1), "{told:?}");
+            telemetry.done("one").await;
+        }
+    }
+
+    #[test]
+    fn what_is_over_is_not_remembered_for_ever() {
+        let mut seen = Seen::default();
+        for n in 0..=OVER_MAX {
+            seen.begins(&n.to_string());
+            seen.ends(&n.to_string());
+        }
+        assert_eq!((seen.over.len(), seen.under_way.len(), seen.ended), (OVER_MAX, 0, OVER_MAX + 1));
+    }
+
+    #[tokio::test]
+    async fn a_sandbox_that_does_not_answer_has_no_telemetry() {
+        let silent = TcpListener::bind("127.0.0.1:0").await.expect("listens");
+        let client = Client::new(&silent.local_addr().expect("bound").to_string()).expect("an address");
+        let asked = Telemetry::subscribe(&client, "one");
+        let asked = tokio::time::timeout(Duration::from_secs(20), asked).await;
+        assert!(asked.expect("waited for").expect("listens").is_none());
     }
 }

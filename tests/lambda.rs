@@ -7,6 +7,8 @@ mod cloud;
 #[path = "lambda/extension.rs"]
 mod extension;
 mod harness;
+#[path = "lambda/parallel.rs"]
+mod parallel;
 #[path = "lambda/sandbox.rs"]
 mod sandbox;
 #[path = "lambda/snapshot.rs"]

@@ -47,16 +47,20 @@ pub(super) struct Kept {
     #[cfg_attr(not(feature = "lambda"), allow(dead_code, reason = "only a function begins anew"))]
     stray: Stray,
     json: bool,
+    /// Held while it is saved: by one at a time.
+    turn: Mutex<()>,
+    /// Never held for long, so that it can be asked how things are while it is saved.
     state: Mutex<State>,
 }
 
+#[derive(Clone)]
 enum State {
     /// A daemon shows it.
     Mounted(Pid),
     /// It was restored.
-    Restored(Box<Session>),
+    Restored(Arc<Session>),
     /// Nobody knows what the remote has.
-    Unread(Box<Unread>),
+    Unread(Arc<Unread>),
 }
 
 /// How a save went, or the end.
@@ -98,7 +102,7 @@ impl Start {
                 Output::of_process(self.json).warn("tables are shown by a mount alone, and this is none");
             }
             let claim = Claim::take(&self.settings)?;
-            State::Restored(Box::new(claim.start(self.stray, self.answer, &status(self.json))?))
+            State::Restored(Arc::new(claim.start(self.stray, self.answer, &status(self.json))?))
         } else {
             let context =
                 Context { output: Output::of_process(self.json), environment: Environment::of_process() };
@@ -111,7 +115,7 @@ impl Start {
                 None => return Err(Error::new(ErrorKind::Unavailable, "a signal ended the start")),
             }
         };
-        Ok(Kept { settings: self.settings, stray: self.stray, json: self.json, state: Mutex::new(state) })
+        Ok(Kept::new(self.settings, self.stray, self.json, state))
     }
 }
 
@@ -196,8 +200,18 @@ fn status(json: bool) -> StatusPipe {
 impl Kept {
     /// A directory whose state in the remote cannot be read.
     pub(super) fn unread(settings: &MountSettings, stray: Stray, json: bool) -> Result<Self> {
-        let state = Mutex::new(State::Unread(Box::new(Unread::claim(settings)?)));
-        Ok(Self { settings: settings.clone(), stray, json, state })
+        let state = State::Unread(Arc::new(Unread::claim(settings)?));
+        Ok(Self::new(settings.clone(), stray, json, state))
+    }
+
+    fn new(settings: MountSettings, stray: Stray, json: bool, state: State) -> Self {
+        Self { settings, stray, json, turn: Mutex::default(), state: Mutex::new(state) }
+    }
+
+    /// What there is to work with, for who has the turn. Others must not: what is let go of meanwhile ends with the last who
+    /// has it, and it has threads that are waited for.
+    fn state(&self) -> State {
+        self.state.lock().clone()
     }
 
     /// Whether it is one.
@@ -216,13 +230,13 @@ impl Kept {
 
     /// Saves what changed. If nobody could read the remote before, that is tried again first.
     pub(super) fn save(&self, limit: Option<Instant>) -> Result<End> {
-        let mut state = self.state.lock();
-        match &mut *state {
+        let _turn = self.turn.lock();
+        match self.state() {
             State::Mounted(_) => flush(&self.settings, limit),
             State::Restored(session) => session.save(limit).map(End::from),
             State::Unread(unread) => {
                 let (session, saved) = unread.save(limit, self.json)?;
-                *state = State::Restored(Box::new(session));
+                *self.state.lock() = State::Restored(Arc::new(session));
                 Ok(saved)
             }
         }
@@ -234,16 +248,25 @@ impl Kept {
             Some(pid) => unmount(&self.settings, pid),
             None => {
                 let end = self.save(limit)?;
-                self.tidy(limit);
+                self.tidy_until(limit);
+                self.tidy();
                 Ok(end)
             }
         }
     }
 
     /// Puts in order what saves have left in the remote. A mount does that by itself.
-    fn tidy(&self, limit: Option<Instant>) {
+    fn tidy(&self) {
+        let _turn = self.turn.lock();
+        if let State::Restored(session) = self.state() {
+            session.tidy();
+        }
+    }
+
+    /// When that gives up.
+    fn tidy_until(&self, limit: Option<Instant>) {
         if let State::Restored(session) = &*self.state.lock() {
-            session.tidy(limit);
+            session.tidy_until(limit);
         }
     }
 }
@@ -268,19 +291,23 @@ impl crate::lambda::Keep for Kept {
         }
     }
 
-    fn tidy(&self, limit: Option<Instant>) {
-        Self::tidy(self, limit);
+    fn tidy(&self) {
+        Self::tidy(self);
+    }
+
+    fn tidy_until(&self, limit: Option<Instant>) {
+        Self::tidy_until(self, limit);
     }
 
     fn renew(&self, limit: Option<Instant>) -> Result<()> {
-        let mut state = self.state.lock();
-        let renewed = match &mut *state {
+        let _turn = self.turn.lock();
+        let renewed = match self.state() {
             State::Mounted(_) => None, // it finds out when it saves
             State::Restored(session) => Some(session.anew(&status(self.json), limit)?),
             State::Unread(unread) => unread.restore(self.stray, limit, self.json)?,
         };
         if let Some(renewed) = renewed {
-            *state = State::Restored(Box::new(renewed));
+            *self.state.lock() = State::Restored(Arc::new(renewed));
         }
         Ok(())
     }

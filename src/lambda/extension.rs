@@ -22,8 +22,6 @@ pub const NAME: &str = "icecache";
 const UNTOLD_EVERY: Duration = Duration::from_secs(10);
 /// A sandbox that ends gives us less than that.
 const SHUTDOWN_TIME: Duration = Duration::from_secs(2);
-/// By then a save has given up by itself whose time is over.
-const GIVE_UP: Duration = Duration::from_millis(50);
 /// So long the end of the sandbox may have to wait until layers are merged.
 const TIDY_TIME: Duration = Duration::from_secs(1);
 
@@ -114,12 +112,8 @@ impl Extension {
         };
         let latest = Instant::now() + SHUTDOWN_TIME;
         let limit = deadline.map_or(latest, |deadline| deadline.limit().min(latest));
-        // A save that is under way may have no limit, and this one waits for it.
-        match tokio::time::timeout_at((limit + GIVE_UP).into(), keeper.save(Some(limit))).await {
-            Ok(saved) => note(saved),
-            Err(_) => {
-                tracing::error!("the sandbox ends, and what changed is not saved: there was no time left");
-            }
+        if let Err(error) = keeper.save(Some(limit)).await {
+            tracing::error!(%error, "the sandbox ends, and what changed is not saved");
         }
         Ok(Shutdown { reason })
     }
@@ -246,7 +240,7 @@ fn refused(what: &str, reply: &Response<Bytes>) -> Error {
 async fn settle(keeper: &Keeper, limit: Option<Instant>) -> Result<()> {
     let saved = keeper.save(limit).await;
     if let Err(error) = &saved
-        && keeper.is_torn().await
+        && keeper.is_torn()
     {
         return Err(Error::new(error.kind(), error.to_string()));
     }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio::sync::watch;
 
 /// Invocations whose deadlines are known at once.
 const INVOCATIONS_MAX: usize = 1024;
@@ -41,13 +41,65 @@ struct Shared {
     client: Client,
     keeper: Arc<Keeper>,
     deadlines: Mutex<HashMap<String, Deadline>>,
-    /// Saves that the next invocation must wait for.
-    under_way: Mutex<Vec<JoinHandle<()>>>,
+    /// What the sandbox may not rest before.
+    rest: watch::Sender<Rest>,
     /// Something was saved, by an invocation that has until then.
     saved: Mutex<Option<Option<Deadline>>>,
     /// The sandbox was, or will be, resumed from a snapshot, or was started when the remote could not be read: and nobody
     /// has looked since what others have saved.
     resumed: AtomicBool,
+}
+
+/// A sandbox rests when all of its workers wait for an invocation. So it is enough that one of them does not ask for the
+/// next one while a save goes on: the others may.
+#[derive(Debug, Default)]
+struct Rest {
+    /// Saves that are under way while nobody waits for an answer.
+    saves: usize,
+    /// A worker is withheld.
+    withheld: bool,
+}
+
+/// The worker that is withheld, until this is gone.
+#[derive(Debug)]
+struct Withheld<'a>(Option<&'a watch::Sender<Rest>>);
+
+impl<'a> Withheld<'a> {
+    /// `None`: another one is.
+    fn begin(rest: &'a watch::Sender<Rest>) -> Option<Self> {
+        let is_first = rest.send_if_modified(|rest| !std::mem::replace(&mut rest.withheld, true));
+        is_first.then(|| Self(Some(rest))) // not made in vain: its end would be that of the other one
+    }
+
+    /// Ends it unless a save is under way, of which nobody would know then.
+    fn end(&mut self) -> bool {
+        let Some(rest) = self.0 else { return true };
+        let ended = rest.send_if_modified(|rest| {
+            rest.withheld = rest.saves > 0;
+            !rest.withheld
+        });
+        if ended {
+            self.0 = None;
+        }
+        ended
+    }
+}
+
+impl Drop for Withheld<'_> {
+    fn drop(&mut self) {
+        if let Some(rest) = self.0 {
+            rest.send_modify(|rest| rest.withheld = false);
+        }
+    }
+}
+
+/// A save that is counted.
+struct Saving(Arc<Shared>);
+
+impl Drop for Saving {
+    fn drop(&mut self) {
+        self.0.rest.send_modify(|rest| rest.saves -= 1);
+    }
 }
 
 /// What a request means.
@@ -84,9 +136,9 @@ impl Proxy {
         let failed = |e| Error::io("cannot listen for the runtime of the function", e);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let (deadlines, under_way, saved) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let (deadlines, rest, saved) = (Mutex::default(), watch::Sender::default(), Mutex::default());
         let (client, resumed) = (Client::new(&function.api)?, AtomicBool::new(function.resumes));
-        let shared = Arc::new(Shared { client, keeper, deadlines, under_way, saved, resumed });
+        let shared = Arc::new(Shared { client, keeper, deadlines, rest, saved, resumed });
         let answers = shared.clone();
         tokio::spawn(local::serve(listener, "the runtime", move |request| {
             let shared = answers.clone();
@@ -100,9 +152,10 @@ impl Proxy {
         self.address.to_string()
     }
 
-    /// Waits for the saves that are under way.
+    /// The runtime has ended: waits for the saves that are under way.
     pub async fn finish(&self) {
-        self.shared.finish().await;
+        self.shared.keeper.tidy_no_more();
+        self.shared.saved_all().await;
     }
 }
 
@@ -140,8 +193,8 @@ impl Shared {
     }
 
     async fn next(&self, request: Request<Incoming>) -> Result<Response<Body>> {
-        self.finish().await;
-        if self.keeper.is_torn().await {
+        self.settle().await;
+        if self.keeper.is_torn() {
             return Ok(ending("the directory cannot be saved any more: this sandbox ends"));
         }
         let response = self.forward(request.map(Incoming::boxed_unsync)).await?;
@@ -166,7 +219,8 @@ impl Shared {
 
     /// What is under way must not be in the snapshot; what is resumed from it must not work on a state of that day.
     async fn resume(&self, request: Request<Incoming>) -> Result<Response<Body>> {
-        self.finish().await;
+        self.settle().await;
+        self.saved_all().await; // whichever worker asks
         let response = self.forward(request.map(Incoming::boxed_unsync)).await?;
         self.resumed.store(true, Ordering::Release);
         Ok(self.renew(Instant::now() + RESUME_TIME).await.err().unwrap_or(response))
@@ -181,7 +235,7 @@ impl Shared {
         }
         match self.keeper.renew(latest).await {
             Ok(()) => self.resumed.store(false, Ordering::Release),
-            Err(error) if self.keeper.is_torn().await => {
+            Err(error) if self.keeper.is_torn() => {
                 tracing::error!(%error, "the newest version could not be brought, or in part only, and nothing done here could be saved: this sandbox ends");
                 return Err(ending(&error.to_string()));
             }
@@ -192,16 +246,26 @@ impl Shared {
         Ok(())
     }
 
-    async fn finish(&self) {
-        let under_way = std::mem::take(&mut *self.under_way.lock());
-        for save in under_way {
-            let _told_by_itself = save.await;
+    /// Before the next invocation is asked for: waits for saves that are under way, and puts in order what they left.
+    async fn settle(&self) {
+        let Some(mut withheld) = Withheld::begin(&self.rest) else { return };
+        loop {
+            self.saved_all().await;
+            // The answers have been handed on: only the time is left that the invocation has not used.
+            let saved = self.saved.lock().take();
+            if let Some(deadline) = saved {
+                self.keeper.tidy(deadline.map(Deadline::limit)).await;
+            }
+            if withheld.end() {
+                return;
+            }
         }
-        // The answers have been handed on: only the time is left that the invocation has not used.
-        let saved = self.saved.lock().take();
-        if let Some(deadline) = saved {
-            self.keeper.tidy(deadline.map(Deadline::limit)).await;
-        }
+    }
+
+    /// Waits until no save is under way that nobody waits for.
+    async fn saved_all(&self) {
+        let mut rest = self.rest.subscribe();
+        let _it_is_ours = rest.wait_for(|rest| rest.saves == 0).await;
     }
 
     async fn response(self: &Arc<Self>, id: &str, request: Request<Incoming>) -> Result<Response<Body>> {
@@ -288,9 +352,11 @@ impl Shared {
         if !self.keeper.ended() {
             return;
         }
-        let shared = self.clone();
-        let save = tokio::spawn(async move { drop(shared.save(deadline).await) });
-        self.under_way.lock().push(save);
+        self.rest.send_modify(|rest| rest.saves += 1);
+        let saving = Saving(self.clone());
+        tokio::spawn(async move {
+            let _told_by_itself = saving.0.save(deadline).await;
+        });
     }
 }
 

@@ -3,18 +3,12 @@ import http.client
 import json
 import os
 import sys
+import threading
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import handler
 
 API = os.environ["AWS_LAMBDA_RUNTIME_API"]
-connection = http.client.HTTPConnection(API)
-
-
-def call(method, path, body=None, headers=None, chunked=False):
-    connection.request(method, "/2018-06-01/runtime" + path, body, headers or {}, encode_chunked=chunked)
-    reply = connection.getresponse()
-    return reply, reply.read()
 
 
 def pieces(event):
@@ -23,25 +17,44 @@ def pieces(event):
     handler.handler({"op": "add"}, None)
 
 
-if os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start":
-    reply, text = call("GET", "/restore/next")
-    if reply.status != 200:
-        sys.exit(f"restore: {reply.status} {text}")
-while True:
-    reply, text = call("GET", "/invocation/next")
-    if reply.status != 200:
-        sys.exit(f"next: {reply.status} {text}")
-    one, event = reply.headers["Lambda-Runtime-Aws-Request-Id"], json.loads(text)
-    try:
-        if event.get("op") == "stream":
-            headers = {"Lambda-Runtime-Function-Response-Mode": "streaming", "Transfer-Encoding": "chunked"}
-            call("POST", f"/invocation/{one}/response", pieces(event), headers, chunked=True)
-            continue
-        answer = json.dumps(handler.handler(event, None)) + " " * event.get("padding", 0)
-    except Exception as error:  # as a runtime does
-        body = json.dumps({"errorMessage": str(error), "errorType": type(error).__name__})
-        call("POST", f"/invocation/{one}/error", body, {"Lambda-Runtime-Function-Error-Type": type(error).__name__})
-    else:
-        reply, text = call("POST", f"/invocation/{one}/response", answer)
-        if reply.status != 202:
-            sys.exit(f"response: {reply.status} {text}")
+def give_up(why):
+    print(why, file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+def work():
+    connection = http.client.HTTPConnection(API)
+
+    def call(method, path, body=None, headers=None, chunked=False):
+        connection.request(method, "/2018-06-01/runtime" + path, body, headers or {}, encode_chunked=chunked)
+        reply = connection.getresponse()
+        return reply, reply.read()
+
+    if os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start":
+        reply, text = call("GET", "/restore/next")
+        if reply.status != 200:
+            give_up(f"restore: {reply.status} {text}")
+    while True:
+        reply, text = call("GET", "/invocation/next")
+        if reply.status != 200:
+            give_up(f"next: {reply.status} {text}")
+        one, event = reply.headers["Lambda-Runtime-Aws-Request-Id"], json.loads(text)
+        try:
+            if event.get("op") == "stream":
+                headers = {"Lambda-Runtime-Function-Response-Mode": "streaming", "Transfer-Encoding": "chunked"}
+                call("POST", f"/invocation/{one}/response", pieces(event), headers, chunked=True)
+                continue
+            answer = json.dumps(handler.handler(event, None)) + " " * event.get("padding", 0)
+        except Exception as error:  # as a runtime does
+            body = json.dumps({"errorMessage": str(error), "errorType": type(error).__name__})
+            call("POST", f"/invocation/{one}/error", body, {"Lambda-Runtime-Function-Error-Type": type(error).__name__})
+        else:
+            reply, text = call("POST", f"/invocation/{one}/response", answer)
+            if reply.status != 202:
+                give_up(f"response: {reply.status} {text}")
+
+
+# More than one where invocations run in parallel.
+for _ in range(1, int(os.environ.get("TEST_WORKERS", "1"))):
+    threading.Thread(target=work, daemon=True).start()
+work()

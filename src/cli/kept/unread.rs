@@ -55,7 +55,7 @@ pub(super) struct Unread {
     claim: Claim,
     /// Somebody may have worked on it.
     #[cfg(feature = "lambda")]
-    used: bool,
+    used: AtomicBool,
     /// The remote has versions after all: nothing that was done here will be saved.
     overtaken: AtomicBool,
 }
@@ -65,7 +65,7 @@ impl Unread {
         Ok(Self {
             claim: Claim::take(settings)?,
             #[cfg(feature = "lambda")]
-            used: false,
+            used: AtomicBool::new(false),
             overtaken: AtomicBool::new(false),
         })
     }
@@ -84,12 +84,12 @@ impl Unread {
     /// Before anybody has worked on it: restores it, if that can be done by now. `None` if it is too late for that.
     #[cfg(feature = "lambda")]
     pub(super) fn restore(
-        &mut self,
+        &self,
         stray: Stray,
         limit: Option<Instant>,
         json: bool,
     ) -> Result<Option<Session>> {
-        if std::mem::replace(&mut self.used, true) {
+        if self.used.swap(true, Ordering::AcqRel) {
             return Ok(None); // it is looked before each save
         }
         let restored = self.claim.restore(stray, limit, &self.overtaken, &status(json));

@@ -158,11 +158,14 @@ impl Session {
         })
     }
 
-    /// Keeps the chain of versions short and lets go what nobody needs, until `limit`, if there is one. Nobody need wait
-    /// for it, and it fails without harm.
-    pub fn tidy(&self, limit: Option<Instant>) {
-        self.flusher.give_up_at(limit);
+    /// Keeps the chain of versions short and lets go what nobody needs. Nobody need wait for it, and it fails without harm.
+    pub fn tidy(&self) {
         self.flusher.tidy();
+    }
+
+    /// When a `tidy` gives up, the next one or the one that is under way; `None`: it takes its time.
+    pub fn tidy_until(&self, limit: Option<Instant>) {
+        self.flusher.give_up_at(limit);
     }
 
     /// Whether another attempt is out of the question.

@@ -2,6 +2,7 @@
 import http.client
 import json
 import os
+import signal
 import sys
 import threading
 
@@ -9,6 +10,8 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import handler
 
 API = os.environ["AWS_LAMBDA_RUNTIME_API"]
+if os.environ.get("TEST_IGNORES_TERM"):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def pieces(event):

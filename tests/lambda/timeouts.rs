@@ -71,3 +71,21 @@ fn an_extension_saves_what_was_written_before_a_time_out() {
     assert_eq!(wait_for(&mut extension.0, LIMIT), Some(0));
     assert_eq!(saved(&lab), 2);
 }
+
+/// LAMBDA, Settings: "`ICECACHE_GRACE`": what is not saved yet is, before the sandbox kills the wrapper, also where its
+/// runtime does not end by itself.
+#[test]
+fn a_runtime_that_does_not_end_is_ended_in_time() {
+    let lab = Lab::prepare(Setup::default());
+    let sandbox = Sandbox::new(Refusals::default());
+    let variables = [("ICECACHE_FLUSH", "1h"), ("TEST_IGNORES_TERM", "1")];
+    let mut process = wrapped(&lab, &sandbox, &plain(), &variables);
+    assert_eq!(sandbox.invoke(&add()).count(), 1);
+    sandbox.wait_idle();
+    let asked = std::time::Instant::now();
+    signal(process.0.id(), Signal::TERM);
+    assert_eq!(wait_for(&mut process.0, LIMIT), Some(137));
+    // Half of the ten seconds of elsewhere.
+    assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
+    assert_eq!(saved(&lab), 1);
+}

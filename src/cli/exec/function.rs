@@ -4,6 +4,7 @@ use crate::cli::Context;
 use crate::cli::kept::Kept;
 use crate::lambda::{self, Keeper, Proxy, environment};
 use crate::runtime::{self, Threads};
+use crate::serve::run::Grace;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -19,7 +20,16 @@ const END_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Function(lambda::Function);
 
+/// The sandbox has two seconds to end, and kills a runtime that has not ended when a third of that is over. What is left when
+/// the command is gone is for saving, as long as it lasts.
+const GRACE: Grace = Grace { whole: Duration::from_millis(1500), command: Duration::from_millis(250) };
+
 impl Function {
+    /// The time from SIGTERM to the end where we are part of a function; `None` elsewhere.
+    pub(super) fn grace(context: &Context) -> Option<Grace> {
+        context.environment.get(environment::API).map(|_| GRACE)
+    }
+
     /// `None` outside of one. In one, what there is to tell goes to its log.
     pub(super) fn of(context: &Context) -> Result<Option<Self>> {
         let function = lambda::Function::of(&context.environment)?;

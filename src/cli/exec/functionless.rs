@@ -2,6 +2,7 @@
 use crate::Result;
 use crate::cli::Context;
 use crate::cli::kept::Kept;
+use crate::serve::run::Grace;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -11,6 +12,10 @@ use std::sync::Arc;
 pub(super) enum Function {}
 
 impl Function {
+    pub(super) fn grace(_: &Context) -> Option<Grace> {
+        None
+    }
+
     pub(super) fn of(_: &Context) -> Result<Option<Self>> {
         Ok(None)
     }

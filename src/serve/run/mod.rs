@@ -5,4 +5,4 @@ mod signals;
 mod supervisor;
 
 pub use signals::unblock;
-pub use supervisor::{Ended, Hurry, SpawnError, Supervisor};
+pub use supervisor::{Ended, Grace, Hurry, SpawnError, Supervisor};

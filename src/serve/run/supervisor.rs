@@ -48,12 +48,27 @@ impl Hurry {
     }
 }
 
+/// The time from SIGTERM to the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grace {
+    /// Of everything.
+    pub whole: Duration,
+    /// Of the command, which is killed then.
+    pub command: Duration,
+}
+
+impl Grace {
+    /// Half of `whole` is for the command.
+    pub fn halved(whole: Duration) -> Self {
+        Self { whole, command: whole / 2 }
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Supervisor {
     signals: Signals,
-    /// From SIGTERM to the end of everything.
-    grace: Duration,
+    grace: Grace,
     hurry: Hurry,
     /// Children that are none of the command's.
     own: Vec<Pid>,
@@ -62,7 +77,7 @@ pub struct Supervisor {
 impl Supervisor {
     /// From now on signals wait until they are looked at, and processes whose parents die become our children.
     /// Call it before any thread is started.
-    pub fn begin(grace: Duration) -> Result<Self> {
+    pub fn begin(grace: Grace) -> Result<Self> {
         let signals = Signals::catch().map_err(|e| Error::io("cannot catch signals", e))?;
         // Process 1 is that by itself; a kernel that cannot leaves them to it.
         let _as_it_is = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
@@ -79,8 +94,8 @@ impl Supervisor {
         self.hurry.clone()
     }
 
-    /// Runs the command to its end. After SIGTERM it has half of the grace to end by itself. If this process is killed
-    /// the command is, too: nobody would save what it writes. Call it on the main thread, which ends last.
+    /// Runs the command to its end. After SIGTERM it has its part of the grace to end by itself. If this process is
+    /// killed the command is, too: nobody would save what it writes. Call it on the main thread, which ends last.
     pub fn run(&mut self, command: &mut Command) -> Result<Ended, SpawnError> {
         let parent = rustix::process::getpid();
         // SAFETY: between fork and exec a few calls are made that may be made there.
@@ -90,7 +105,8 @@ impl Supervisor {
             _ => SpawnError::Refused(e),
         })?;
         let pid = Pid::from_child(&child);
-        let mut kill_at = self.hurry.limit().map(|limit| limit - self.grace / 2);
+        let for_the_rest = self.grace.whole.saturating_sub(self.grace.command);
+        let mut kill_at = self.hurry.limit().map(|limit| limit - for_the_rest);
         loop {
             match self.signals.next(kill_at, None).map_err(SpawnError::Refused)? {
                 None => {
@@ -106,8 +122,8 @@ impl Supervisor {
                 Some(caught) => {
                     self.pass_on(pid, caught.number);
                     if caught.number == libc::SIGTERM && kill_at.is_none() {
-                        let limit = self.hurry.by(Instant::now() + self.grace);
-                        kill_at = Some(limit - self.grace / 2);
+                        let limit = self.hurry.by(Instant::now() + self.grace.whole);
+                        kill_at = Some(limit - for_the_rest);
                     }
                 }
             }
@@ -149,7 +165,7 @@ impl Supervisor {
         while !worker.is_finished() {
             match self.signals.next(self.hurry.limit(), Some(&done)).map_err(failed)? {
                 Some(caught) if ENDS.contains(&caught.number) => {
-                    self.hurry.by(Instant::now() + self.grace);
+                    self.hurry.by(Instant::now() + self.grace.whole);
                     if let Some(stop) = stop {
                         stop();
                         return Ok(None);

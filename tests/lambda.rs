@@ -135,6 +135,10 @@ fn wrapped(lab: &Lab, sandbox: &Sandbox, runtime: &[String], variables: &[(&str,
 }
 
 fn extension(lab: &Lab, sandbox: &Sandbox, variables: &[(&str, &str)]) -> Process {
+    Process::start(&mut extension_command(lab, sandbox, variables))
+}
+
+fn extension_command(lab: &Lab, sandbox: &Sandbox, variables: &[(&str, &str)]) -> Command {
     let folder = lab.root().join("extensions");
     fs::create_dir_all(&folder).unwrap();
     let extension = folder.join("icecache");
@@ -150,7 +154,7 @@ fn extension(lab: &Lab, sandbox: &Sandbox, variables: &[(&str, &str)]) -> Proces
         };
     }
     in_sandbox(&mut command, lab, sandbox, variables);
-    Process::start(&mut command)
+    command
 }
 
 /// The extension, and when it has registered a runtime beside it.

@@ -5,7 +5,8 @@ use super::output::safe;
 use super::{Context, Exit, mount};
 use crate::config::MountSettings;
 use crate::lambda::environment::{Function, is_wrapped};
-use crate::lambda::{Keeper, Offer, extension};
+use crate::lambda::extension::Shutdown;
+use crate::lambda::{Expected, Keeper, Offer, extension};
 use crate::runtime::{self, Threads};
 use crate::serve::directory::Stray;
 use crate::serve::run::probe::Way;
@@ -41,14 +42,28 @@ impl Extension {
             let ended = runtime.block_on(async {
                 extension::Extension::register(&function.api, true).await?.wait().await
             })?;
-            context.output.say(&format!("the sandbox ends: {}", safe(&ended.reason)));
-            Ok(Exit::Done)
+            Ok(self::ended(&ended, context))
         };
+        let settings =
+            kept::settings(self.dir.as_deref(), &self.flags, &mut |orphan| Ok(orphan.wait()), context);
         if is_wrapped(&context.environment) {
-            return wait();
+            let dir = match settings {
+                Ok((settings, _)) => settings.dir,
+                // The wrapper's own start fails by it.
+                Err(error) => {
+                    context.output.error(&error);
+                    return wait();
+                }
+            };
+            let ended = runtime.block_on(async {
+                let expected = Expected::at(&dir);
+                let has_come = expected.has_come();
+                tokio::spawn(expected.hear());
+                extension::Extension::register(&function.api, true).await?.stand_by(has_come).await
+            })?;
+            return Ok(self::ended(&ended, context));
         }
-        let (settings, merged) =
-            kept::settings(self.dir.as_deref(), &self.flags, &mut |orphan| Ok(orphan.wait()), context)?;
+        let (settings, merged) = settings?;
         let Some(offer) = Offer::make(&settings.dir) else { return wait() };
         if function.resumes {
             context.output.warn(
@@ -68,9 +83,8 @@ impl Extension {
             }
             ended
         })?;
-        context.output.say(&format!("the sandbox ends: {}", safe(&ended.reason)));
         runtime.shutdown_background(); // a save that was given up may still hang
-        Ok(Exit::Done)
+        Ok(self::ended(&ended, context))
     }
 
     /// The directory, restored.
@@ -97,4 +111,9 @@ impl Extension {
             started => started,
         }
     }
+}
+
+fn ended(end: &Shutdown, context: &Context) -> Exit {
+    context.output.say(&format!("the sandbox ends: {}", safe(&end.reason)));
+    Exit::Done
 }

@@ -11,6 +11,7 @@ use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 /// How long the socket of a process that was just killed may be there still.
 const DYING_PATIENCE: Duration = Duration::from_secs(1);
@@ -66,6 +67,12 @@ pub fn claim(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether an `exec` keeps `dir`, or is about to.
+fn is_kept(dir: &Path) -> bool {
+    let mut said = [0];
+    call(dir, Role::Exec).and_then(|mut exec| exec.read_exact(&mut said)).is_ok() && said == HERE
+}
+
 /// What an extension has while it keeps a directory: it is told here that an `exec` wants it.
 #[derive(Debug)]
 pub struct Offer(Option<UnixListener>);
@@ -77,9 +84,7 @@ impl Offer {
         if let Err(error) = &listener {
             tracing::warn!(%error, "nobody can ask for the directory");
         }
-        let mut said = [0];
-        let kept = call(dir, Role::Exec).and_then(|mut exec| exec.read_exact(&mut said));
-        (kept.is_err() || said != HERE).then(|| Self(listener.ok()))
+        (!is_kept(dir)).then(|| Self(listener.ok()))
     }
 
     /// Waits until an `exec` wants the directory, and has `keeper` let go of it. What is there is left to that one: it
@@ -92,6 +97,42 @@ impl Offer {
         keeper.let_go().await;
         tracing::info!("an exec keeps the directory from now on");
         Ok(())
+    }
+}
+
+/// What an extension has that keeps nothing, since an `exec` is to do that: it hears here whether one comes.
+#[derive(Debug)]
+pub struct Expected {
+    listener: Option<UnixListener>,
+    has_come: watch::Sender<bool>,
+}
+
+impl Expected {
+    /// An `exec` is to come for `dir`, or has.
+    pub fn at(dir: &Path) -> Self {
+        let listener = listen(dir, Role::Extension);
+        if let Err(error) = &listener {
+            tracing::warn!(%error, "nobody can say that there is an exec");
+        }
+        // Called for the other's only when it can be called itself.
+        let has_come = watch::Sender::new(listener.is_err() || is_kept(dir));
+        Self { listener: listener.ok(), has_come }
+    }
+
+    /// Whether one has come; also if nobody can know.
+    pub fn has_come(&self) -> watch::Receiver<bool> {
+        self.has_come.subscribe()
+    }
+
+    /// Hears of those that come, for ever: each waits until it is heard.
+    pub async fn hear(self) -> io::Result<()> {
+        let Some(listener) = self.listener else { return Ok(()) };
+        listener.set_nonblocking(true)?;
+        let listener = tokio::net::UnixListener::from_std(listener)?;
+        loop {
+            let (_it_is_free, _) = listener.accept().await?;
+            self.has_come.send_replace(true);
+        }
     }
 }
 
@@ -144,6 +185,22 @@ mod tests {
         claim(dir.path()).expect("claims");
         assert!(Offer::make(dir.path()).is_none());
         assert!(Offer::make(other.path()).is_some(), "that is another directory");
+    }
+
+    #[tokio::test]
+    async fn who_expects_an_exec_hears_of_it_and_holds_it_up_for_no_moment() {
+        let dir = tempfile::tempdir().expect("dir");
+        let expected = Expected::at(dir.path());
+        let mut has_come = expected.has_come();
+        assert!(!*has_come.borrow());
+        let hears = tokio::spawn(expected.hear());
+        let place = dir.path().to_owned();
+        let claimed = tokio::task::spawn_blocking(move || claim(&place));
+        claimed.await.expect("joins").expect("claims");
+        assert!(has_come.wait_for(|has_come| *has_come).await.is_ok());
+        hears.abort();
+        assert!(hears.await.is_err(), "it listens on");
+        assert!(*Expected::at(dir.path()).has_come().borrow(), "it was there already");
     }
 
     #[test]

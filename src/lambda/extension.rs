@@ -14,6 +14,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 /// The name we register by: that of our file in `/opt/extensions`.
@@ -22,6 +23,13 @@ pub const NAME: &str = "icecache";
 const UNTOLD_EVERY: Duration = Duration::from_secs(10);
 /// A sandbox that ends gives us less than that.
 const SHUTDOWN_TIME: Duration = Duration::from_secs(2);
+/// A runtime is started when all extensions have registered, and a start has ten seconds in all.
+const START_TIME: Duration = Duration::from_secs(10);
+/// What is said if no `exec` has come for the directory by then.
+const NOBODY: &str = "nothing is kept: AWS_LAMBDA_EXEC_WRAPPER says that icecache starts the runtime, and no `icecache exec` \
+                      has asked for the directory. This runtime does not heed the variable (provided.* does not, an image may \
+                      not): have its bootstrap or entry point run `icecache exec -- COMMAND`, or leave the variable out, \
+                      and this extension keeps the directory";
 /// So long the end of the sandbox may have to wait until layers are merged.
 const TIDY_TIME: Duration = Duration::from_secs(1);
 
@@ -87,6 +95,28 @@ impl Extension {
             let event = self.next().await?;
             if event.event_type == "SHUTDOWN" {
                 return Ok(Shutdown { reason: event.shutdown_reason.unwrap_or_default() });
+            }
+        }
+    }
+
+    /// The same beside an `exec` that is to start the runtime, and of which `has_come` tells: says so if there is none.
+    pub async fn stand_by(&self, has_come: watch::Receiver<bool>) -> Result<Shutdown> {
+        let end = self.wait();
+        tokio::pin!(end);
+        let mut comes = has_come.clone();
+        let in_time = tokio::time::timeout(START_TIME, comes.wait_for(|has_come| *has_come));
+        tokio::select! {
+            in_time = in_time => {
+                if in_time.is_err() {
+                    tracing::error!("{NOBODY}");
+                }
+                end.await
+            }
+            ended = &mut end => {
+                if !*has_come.borrow() {
+                    tracing::error!("{NOBODY}");
+                }
+                ended
             }
         }
     }

@@ -23,7 +23,7 @@ pub mod proxy;
 mod reply;
 mod telemetry;
 
-pub use claim::Offer;
+pub use claim::{Expected, Offer};
 pub use environment::Function;
 pub use keeper::{Keep, Keeper, When};
 pub use proxy::Proxy;

@@ -92,6 +92,30 @@ fn an_extension_beside_a_wrapper_waits_for_the_end() {
     assert_eq!(wait_for(&mut extension.0, LIMIT), Some(0));
 }
 
+/// LAMBDA, Mode: "Where it is set and nobody calls `exec`, nothing is kept: the extension says so".
+#[test]
+fn an_extension_says_that_no_wrapper_has_come() {
+    let lab = Lab::prepare(Setup::default());
+    let log = lab.root().join("log");
+    for comes in [false, true] {
+        let sandbox = Sandbox::new(Refusals::default());
+        let mut command = extension_command(&lab, &sandbox, &[("AWS_LAMBDA_EXEC_WRAPPER", "/opt/icecache")]);
+        let mut extension = Process::start(command.stderr(fs::File::create(&log).unwrap()));
+        assert_eq!(sandbox.wait_registered(), ["SHUTDOWN"]);
+        let wrapper = comes.then(|| {
+            let wrapper = wrapped(&lab, &sandbox, &plain(), &[]);
+            assert_eq!(sandbox.invoke(&add()).count(), 1);
+            wrapper
+        });
+        // The sandbox ends the runtime first.
+        wrapper.into_iter().for_each(Process::kill);
+        sandbox.shut_down("spindown");
+        assert_eq!(wait_for(&mut extension.0, LIMIT), Some(0));
+        let said = fs::read_to_string(&log).unwrap();
+        assert_eq!(said.contains("nothing is kept"), !comes, "{said}");
+    }
+}
+
 /// What starts the runtime calls `exec` by itself: the bootstrap of `provided.*`, or a user's own wrapper.
 fn booted(lab: &Lab, sandbox: &Sandbox, variables: &[(&str, &str)]) -> Process {
     let mut command = lab.command(["exec", "--"]);

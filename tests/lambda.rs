@@ -226,6 +226,22 @@ fn a_directory_that_is_not_there_is_made_and_empty_variables_are_none() {
     }
 }
 
+/// LAMBDA, Settings: "Without either nothing starts". A directory of the sandbox would be one, and an answer would tell that
+/// all is saved.
+#[test]
+fn a_function_without_a_remote_does_not_begin() {
+    let lab = Lab::prepare(Setup::default());
+    let home = lab.root().join("house");
+    fs::create_dir(&home).unwrap();
+    let variables = [("ICECACHE_REMOTE", ""), ("HOME", home.to_str().unwrap())];
+    let sandbox = Sandbox::new(Refusals::default());
+    let mut process = wrapped(&lab, &sandbox, &plain(), &variables);
+    assert_eq!(wait_for(&mut process.0, LIMIT), Some(125));
+    let mut extension = extension(&lab, &sandbox, &variables);
+    assert_ne!(wait_for(&mut extension.0, LIMIT), Some(0));
+    assert!(!sandbox.is_registered(), "the runtime would have been started");
+}
+
 /// LAMBDA, Settings: "`ICECACHE_UNREADABLE`", for the extension too.
 #[test]
 fn an_extension_that_must_have_its_state_does_not_begin_without() {

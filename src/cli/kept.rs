@@ -145,6 +145,11 @@ pub(super) fn settings(
         // Instances of it come and go, some at once.
         merged.prefer("on-conflict", "merge");
     }
+    if context.environment.get("AWS_LAMBDA_RUNTIME_API").is_some() && merged.get("remote").is_none() {
+        let message = "a function needs a remote: set S3_BUCKET (and S3_PREFIX), or ICECACHE_REMOTE; the usual place without \
+                       one is a directory of the sandbox, and goes with it";
+        return Err(Error::new(ErrorKind::Invalid, message));
+    }
     if merged.get("state-dir").is_none() && !has_place_for_state(&dir, context) {
         merged.derive("state-dir", place::NO_STATE);
     }

@@ -1,7 +1,9 @@
 // An example: a function that counts its invocations in a SQLite file in /tmp.
-//   npm install aws-cdk-lib constructs && LAYER_ZIP=... node app.js     writes cdk.out (CDK_OUTDIR)
+//   scripts/package-layer --arch arm64 deploy/cdk/dist                  or another place: LAYER_ZIP=...
+//   cd deploy/cdk && npm install aws-cdk-lib constructs && node app.js  writes cdk.out (CDK_OUTDIR)
 'use strict';
 
+const path = require('node:path');
 const { App, RemovalPolicy, Size, Stack, Duration, aws_lambda: lambda, aws_s3: s3 } = require('aws-cdk-lib');
 const { Icecache } = require('./icecache');
 
@@ -21,11 +23,13 @@ const bucket = new s3.Bucket(stack, 'State', {
   encryption: s3.BucketEncryption.S3_MANAGED,
   blockPublicAccess: s3.BlockPublicAccess.BLOCK_ALL,
   removalPolicy: RemovalPolicy.RETAIN,
+  // What a save that was given up may leave.
+  lifecycleRules: [{ id: 'uploads-that-were-broken-off', abortIncompleteMultipartUploadAfter: Duration.days(1) }],
 });
 const icecache = new Icecache(stack, 'Icecache', {
   bucket,
   prefix: 'functions',
-  layerZip: process.env.LAYER_ZIP ?? 'dist/icecache-layer-arm64.zip',
+  layerZip: process.env.LAYER_ZIP ?? path.join(__dirname, 'dist/icecache-layer-arm64.zip'),
 });
 icecache.keep(
   new lambda.Function(stack, 'Counter', {

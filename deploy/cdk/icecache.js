@@ -4,23 +4,29 @@
 const { Annotations, aws_iam: iam, aws_lambda: lambda } = require('aws-cdk-lib');
 const { Construct } = require('constructs');
 
+// Names with one slash between them. The program leaves other slashes out, so it would have no rights; and a wildcard would
+// give more.
+const PREFIX = /^[A-Za-z0-9._=-]+(\/[A-Za-z0-9._=-]+)*$/;
+
 class Icecache extends Construct {
   /**
    * @param {Construct} scope
    * @param {string} id
    * @param {object} props
-   * @param {import('aws-cdk-lib').aws_s3.IBucket} props.bucket  has the states
+   * @param {import('aws-cdk-lib').aws_s3.IBucket} props.bucket  has the states; give it a rule that aborts incomplete
+   *     multipart uploads, of which a save that is given up may leave one
    * @param {string} props.prefix  where in the bucket; functions get rights for nothing else
    * @param {string} props.layerZip  the layer as scripts/package-layer writes it
    * @param {import('aws-cdk-lib').aws_lambda.Architecture} [props.architecture]  what the zip is for (arm64)
    * @param {string} [props.flush]  before-response, after-response, a number of invocations, or a time
-   * @param {boolean} [props.mayDelete]  functions may delete layers that no kept version needs
+   * @param {boolean} [props.mayDelete]  functions may delete layers that no kept version needs, and for that list
+   *     what is at the prefix
    */
   constructor(scope, id, props) {
     super(scope, id);
     const { bucket, prefix, layerZip, architecture = lambda.Architecture.ARM_64 } = props;
-    if (!prefix || prefix.startsWith('/') || prefix.endsWith('/')) {
-      throw new Error('the prefix must be given, and neither begin nor end with a slash');
+    if (!PREFIX.test(prefix ?? '')) {
+      throw new Error(`the prefix must be names of letters, digits and . _ = - with one slash between them: ${prefix}`);
     }
     this.bucket = bucket;
     this.prefix = prefix;
@@ -45,9 +51,13 @@ class Icecache extends Construct {
     fn.addEnvironment('S3_BUCKET', this.bucket.bucketName);
     fn.addEnvironment('S3_PREFIX', this.prefix);
     fn.addEnvironment('ICECACHE_FLUSH', this.flush);
-    const actions = ['s3:GetObject', 's3:PutObject'];
+    const actions = ['s3:GetObject', 's3:PutObject', 's3:AbortMultipartUpload'];
     if (this.mayDelete) {
       actions.push('s3:DeleteObject');
+      // Before anything is deleted every name is asked whether it needs that.
+      const list = { actions: ['s3:ListBucket'], resources: [this.bucket.bucketArn] };
+      const conditions = { StringLike: { 's3:prefix': [`${this.prefix}/*`] } };
+      fn.addToRolePolicy(new iam.PolicyStatement({ ...list, conditions }));
     } else {
       fn.addEnvironment('ICECACHE_DELETE_AFTER', 'never');
     }

@@ -3,7 +3,8 @@
 data "aws_partition" "current" {}
 
 locals {
-  objects = "arn:${data.aws_partition.current.partition}:s3:::${var.bucket}/${var.prefix}/*"
+  bucket  = "arn:${data.aws_partition.current.partition}:s3:::${var.bucket}"
+  objects = "${local.bucket}/${var.prefix}/*"
 }
 
 resource "aws_lambda_layer_version" "this" {
@@ -19,8 +20,35 @@ resource "aws_lambda_layer_version" "this" {
 data "aws_iam_policy_document" "this" {
   statement {
     sid       = "State"
-    actions   = concat(["s3:GetObject", "s3:PutObject"], var.may_delete ? ["s3:DeleteObject"] : [])
+    actions   = concat(["s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"], var.may_delete ? ["s3:DeleteObject"] : [])
     resources = [local.objects]
+  }
+
+  # Before anything is deleted every name is asked whether it needs that.
+  dynamic "statement" {
+    for_each = var.may_delete ? [local.bucket] : []
+
+    content {
+      sid       = "Names"
+      actions   = ["s3:ListBucket"]
+      resources = [statement.value]
+
+      condition {
+        test     = "StringLike"
+        variable = "s3:prefix"
+        values   = ["${var.prefix}/*"]
+      }
+    }
+  }
+
+  dynamic "statement" {
+    for_each = var.kms_key_arn == null ? [] : [var.kms_key_arn]
+
+    content {
+      sid       = "Key"
+      actions   = ["kms:Decrypt", "kms:GenerateDataKey"]
+      resources = [statement.value]
+    }
   }
 }
 

@@ -21,7 +21,7 @@ variable "name" {
 }
 
 variable "bucket" {
-  description = "Name of the bucket that has the states."
+  description = "Name of the bucket that has the states. Give it a lifecycle rule that aborts incomplete multipart uploads: a save that is given up may leave one."
   type        = string
 }
 
@@ -30,8 +30,8 @@ variable "prefix" {
   type        = string
 
   validation {
-    condition     = length(var.prefix) > 0 && !endswith(var.prefix, "/") && !startswith(var.prefix, "/")
-    error_message = "The prefix must be given, and neither begin nor end with a slash."
+    condition     = can(regex("^[A-Za-z0-9._=-]+(/[A-Za-z0-9._=-]+)*$", var.prefix))
+    error_message = "The prefix must be names of letters, digits and . _ = - with one slash between them, and none at its ends."
   }
 }
 
@@ -42,7 +42,13 @@ variable "flush" {
 }
 
 variable "may_delete" {
-  description = "Whether functions may delete layers that no kept version needs."
+  description = "Whether functions may delete layers that no kept version needs. For that they may list what is at the prefix."
   type        = bool
   default     = false
+}
+
+variable "kms_key_arn" {
+  description = "The key that the bucket is encrypted with, if it is one of yours."
+  type        = string
+  default     = null
 }

@@ -1,13 +1,14 @@
 """Says what a template lets functions do in S3, and fails unless that is as little as they need.
 
-deploy_rights.py TEMPLATE: one statement, for reading and writing objects beneath one prefix.
+deploy_rights.py TEMPLATE [--may-delete]: one statement, for reading and writing objects beneath one prefix. Who may delete
+may also list what is there, in a second one: nothing is deleted before all names have said what they need.
 """
 import json
 import sys
 
 from cfnlint.decode import decode
 
-ALLOWED = {"s3:GetObject", "s3:PutObject"}
+ALLOWED = {"s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"}
 
 
 def statements(node):
@@ -40,29 +41,48 @@ def text(resource):
     return json.dumps(resource)
 
 
-def main(path):
+def check_list(statement, objects):
+    """That what may be listed is what `objects` are, and no more."""
+    assert statement["Effect"] == "Allow" and words(statement["Action"]) == ["s3:ListBucket"], statement
+    assert set(statement["Condition"]) == {"StringLike"}, statement
+    condition = statement["Condition"]["StringLike"]
+    assert set(condition) == {"s3:prefix"}, condition
+    prefixes = [text(prefix) for prefix in words(condition["s3:prefix"])]
+    assert prefixes == [name.partition("/")[2] for name in objects], f"{prefixes} of {objects}"
+    for bucket in words(statement["Resource"]):
+        assert "/" not in text(bucket) and "*" not in text(bucket), f"too much: {bucket}"
+    print(f"s3:ListBucket of {', '.join(prefixes)}")
+
+
+def main(path, may_delete):
     template, problems = decode(path)
     assert not problems, problems
     resources = template["Resources"]
     functions = [name for name, it in resources.items() if it["Type"].endswith("::Function")]
     assert functions, "no function"
     found = list(statements(resources))
-    assert len(found) == 1, f"{len(found)} statements: {found}"
+    lists = [statement for statement in found if "s3:ListBucket" in words(statement["Action"])]
+    found = [statement for statement in found if statement not in lists]
+    assert len(found) == 1 and len(lists) == int(may_delete), f"{len(found)} and {len(lists)} statements: {found + lists}"
     [statement] = found
+    allowed = ALLOWED | {"s3:DeleteObject"} if may_delete else ALLOWED
     assert statement["Effect"] == "Allow", statement
-    assert set(words(statement["Action"])) == ALLOWED, statement["Action"]
-    for resource in words(statement["Resource"]):
-        name = text(resource)
+    assert set(words(statement["Action"])) == allowed, statement["Action"]
+    names = [text(resource) for resource in words(statement["Resource"])]
+    for name in names:
         bucket, _, objects = name.partition("/")
         prefix = objects.removesuffix("/*")
         assert objects.endswith("/*") and prefix and "*" not in prefix and "*" not in bucket, f"too much: {name}"
-        print(f"{path}: {', '.join(sorted(ALLOWED))} on {name}")
+        print(f"{path}: {', '.join(sorted(allowed))} on {name}")
+    for statement in lists:
+        check_list(statement, names)
     for name in functions:
         properties = resources[name]["Properties"]
         variables = properties["Environment"]["Variables"]
         assert variables["AWS_LAMBDA_EXEC_WRAPPER"] == "/opt/icecache", variables
-        assert variables["ICECACHE_DELETE_AFTER"] == "never", "who may not delete must not try"
+        never = variables.get("ICECACHE_DELETE_AFTER") == "never"
+        assert never != may_delete, "who may delete is told not to" if may_delete else "who may not delete must not try"
         assert properties["Layers"], "no layer"
 
 
-main(sys.argv[1])
+main(sys.argv[1], "--may-delete" in sys.argv[2:])

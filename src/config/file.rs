@@ -71,6 +71,7 @@ impl ConfigFile {
             let DeValue::Table(mounts) = value.get_ref() else {
                 return Err(source.error(&key.span(), "mount must be a section: [mount.\"/dir\"]"));
             };
+            let mut lines = BTreeMap::new();
             for (dir, section) in mounts {
                 let DeValue::Table(entries) = section.get_ref() else {
                     return Err(source.error(&dir.span(), "mount must be a section: [mount.\"/dir\"]"));
@@ -84,7 +85,14 @@ impl ConfigFile {
                     source.insert(&mut parsed, key.get_ref(), &key.span(), value)?;
                 }
                 // Collected from components, so that a trailing slash makes no difference.
-                file.mounts.insert(place.components().collect(), parsed);
+                let place: PathBuf = place.components().collect();
+                let line = source.line(&dir.span());
+                if let Some(other) = lines.insert(place.clone(), line) {
+                    let message =
+                        format!("{} has a section already, at line {}", place.display(), line.min(other));
+                    return Err(source.error_at(line.max(other), message));
+                }
+                file.mounts.insert(place, parsed);
             }
         }
         Ok(file)
@@ -128,7 +136,11 @@ impl Source<'_> {
     }
 
     fn error(&self, span: &Range<usize>, message: impl Into<String>) -> ConfigError {
-        ConfigError::Syntax { path: self.path.to_owned(), line: self.line(span), message: message.into() }
+        self.error_at(self.line(span), message)
+    }
+
+    fn error_at(&self, line: usize, message: impl Into<String>) -> ConfigError {
+        ConfigError::Syntax { path: self.path.to_owned(), line, message: message.into() }
     }
 
     fn insert(
@@ -193,6 +205,17 @@ mod tests {
         assert!(error.to_string().contains("line 2"), "{error}");
         assert!(parse("[mount.tmp]\nlevel = 1").is_err(), "relative directory");
         assert!(parse("level = 1979-05-27").is_err(), "date");
+    }
+
+    #[test]
+    fn a_directory_has_one_section() {
+        for (first, second) in [("/d", "/d/"), ("/d/", "/d"), ("//d", "/./d")] {
+            let error =
+                parse(&format!("[mount.\"{first}\"]\nlevel = 1\n\n[mount.\"{second}\"]\nname = \"n\"\n"));
+            let error = error.expect_err("twice").to_string();
+            assert_eq!(error, "/d has a section already, at line 1: /etc/c.toml line 4");
+        }
+        assert!(parse("[mount.\"/d\"]\n[mount.\"/d/e\"]\n").is_ok());
     }
 
     #[test]

@@ -73,6 +73,9 @@ words! {
     }
 }
 
+/// The words of --mode.
+pub(super) const MODES: &[&str] = Mode::WORDS;
+
 impl Exec {
     pub fn run(self, context: &Context) -> Result<Exit> {
         // First of all: no thread may be there yet.

@@ -1,4 +1,7 @@
 //! The table of every key: its default as text and what it means.
+use super::types::{
+    Access, FsyncMode, Layout, OnConflict, OnExisting, Passthrough, Restore, Scan, Transport, Xattr,
+};
 
 /// One setting as all sources name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +20,23 @@ impl Key {
     /// The environment variable of this key.
     pub fn variable(&self) -> String {
         format!("ICECACHE_{}", self.name.to_ascii_uppercase().replace('-', "_"))
+    }
+
+    /// The words that it may be, if it is one.
+    pub fn words(&self) -> Option<&'static [&'static str]> {
+        Some(match self.name {
+            "layout" => Layout::WORDS,
+            "on-existing" => OnExisting::WORDS,
+            "on-conflict" => OnConflict::WORDS,
+            "scan" => Scan::WORDS,
+            "restore" => Restore::WORDS,
+            "fsync" => FsyncMode::WORDS,
+            "access" => Access::WORDS,
+            "xattr" => Xattr::WORDS,
+            "passthrough" => Passthrough::WORDS,
+            "transport" => Transport::WORDS,
+            _ => return None,
+        })
     }
 }
 
@@ -169,6 +189,15 @@ mod tests {
         assert_eq!(nearest("debouce").map(|k| k.name), Some("debounce"));
         assert_eq!(nearest("max_delay").map(|k| k.name), Some("max-delay"));
         assert_eq!(nearest("colour-of-the-sky"), None);
+    }
+
+    #[test]
+    fn the_default_of_a_word_is_one_of_them() {
+        let of_words = KEYS.iter().filter_map(|key| Some((key, key.words()?, key.default?)));
+        for (key, words, default) in of_words.clone() {
+            assert!(words.contains(&default), "{}: {default}", key.name);
+        }
+        assert_eq!(of_words.count(), 10);
     }
 
     /// The mount helper has no dependencies, so it has a list of its own.

@@ -12,6 +12,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::watch;
 
+/// The variable that names a Redis.
+const REDIS: &str = "ICECACHE_REDIS";
+
 /// Longer than this is no token.
 const TOKEN_BYTES_MAX: u64 = 4096;
 
@@ -27,8 +30,8 @@ pub struct Serve {
     #[arg(long, value_name = "URL")]
     origin: Option<String>,
     /// Ask this Redis before the origin, as redis[s]://HOST:PORT; a password is best in a file
-    /// (?password-file=PATH, see docs/CACHE.md)
-    #[arg(long, value_name = "URL", env = "ICECACHE_REDIS", hide_env_values = true, requires = "origin")]
+    /// (?password-file=PATH, see docs/CACHE.md) [env: ICECACHE_REDIS]
+    #[arg(long, value_name = "URL", requires = "origin")]
     redis: Option<String>,
     /// Ask the origin again after this time whether an object is still the same [default: 10s]
     #[arg(long, value_name = "TIME", default_value = "10s", hide_default_value = true, value_parser = text::duration)]
@@ -55,12 +58,18 @@ impl Serve {
             Some(url) => Some(origin_settings(url, &self.s3, context)?),
             None => None,
         };
+        let redis = match self.redis {
+            Some(url) => Some(url),
+            // The variable is of whoever has an origin: others of its machine may need it.
+            None if origin.is_some() => redis_of(context)?,
+            None => None,
+        };
         let settings = ProxySettings {
             cache: self.cache.config(context)?,
             http: self.http,
             metrics: self.metrics,
             origin,
-            redis: self.redis,
+            redis,
             fresh: self.fresh,
             token: self.token_file.as_deref().map(token).transpose()?,
             limits: Limits { patience: self.patience, ..Limits::default() },
@@ -95,6 +104,13 @@ fn ready(addresses: Addresses, context: &Context) -> Result<()> {
         context.output.say(&format!("metrics are at http://{metrics}/metrics"));
     }
     Ok(())
+}
+
+/// The Redis that the environment names.
+fn redis_of(context: &Context) -> Result<Option<String>> {
+    let Some(url) = context.environment.get(REDIS) else { return Ok(None) };
+    let url = url.to_str().ok_or_else(|| Error::new(ErrorKind::Invalid, format!("{REDIS} is not UTF-8")))?;
+    Ok(Some(url.to_owned()))
 }
 
 /// A token from a file, without the line's end.

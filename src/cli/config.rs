@@ -3,7 +3,7 @@ use super::flags::{Flags, MountScope};
 use super::output::{safe, safe_os};
 use super::{Context, Exit, locate};
 use crate::Result;
-use crate::config::{MountSettings, RemoteSettings};
+use crate::config::{MountSettings, RemoteSettings, wire};
 use crate::serve::registry::Registry;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -34,7 +34,7 @@ impl Config {
         if context.output.json {
             let value = |(key, value): (&crate::config::keys::Key, Option<crate::config::Value<_>>)| {
                 let value = value.map(|v: crate::config::Value<std::ffi::OsString>| {
-                    json!({"value": v.value.to_string_lossy(), "origin": v.origin.to_string()})
+                    json!({"value": wire::value(&v.value), "origin": v.origin.to_string()})
                 });
                 (key.name.to_owned(), value.unwrap_or(Value::Null))
             };

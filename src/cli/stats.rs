@@ -3,6 +3,7 @@ use super::locate;
 use super::output::{safe, safe_path};
 use super::{Context, Exit};
 use crate::Result;
+use crate::config::wire;
 use crate::serve::registry::Registry;
 use serde_json::Value;
 use std::path::PathBuf;
@@ -22,9 +23,21 @@ impl Stats {
         }
         let mut all = Vec::new();
         for (entry, mut client) in Registry::of(&context.environment).list() {
-            let mut stats = client.stats()?;
+            let mut stats = match client.stats() {
+                Ok(stats) => stats,
+                // One that hangs does not hide the others.
+                Err(e) => {
+                    context.output.warn(&format!("{}: {}", safe_path(&entry.dir), safe(&e.to_string())));
+                    continue;
+                }
+            };
             if let Value::Object(map) = &mut stats {
-                map.insert("dir".to_owned(), safe_path(&entry.dir).into());
+                let dir = if context.output.json {
+                    wire::value(entry.dir.as_os_str())
+                } else {
+                    safe_path(&entry.dir).into()
+                };
+                map.insert("dir".to_owned(), dir);
             }
             all.push(stats);
         }

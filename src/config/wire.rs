@@ -1,5 +1,6 @@
 //! Paths in JSON: a string when they are UTF-8, `{"hex": "…"}` when they are not; nothing is lost.
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -18,6 +19,14 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
     let digits: Option<Vec<u8>> = text.chars().map(|c| c.to_digit(16).map(|d| d as u8)).collect();
     let digits = digits.filter(|d| d.len() % 2 == 0)?;
     Some(digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect())
+}
+
+/// Text of the system, be it a path, as a value.
+pub fn value(text: &OsStr) -> serde_json::Value {
+    match text.to_str() {
+        Some(text) => text.into(),
+        None => serde_json::json!({ "hex": hex(text.as_bytes()) }),
+    }
 }
 
 /// For `#[serde(with = "config::wire::path")]`.
@@ -98,6 +107,8 @@ mod tests {
         for value in [Both { one: odd.clone(), maybe: Some(odd) }, Both { one: "/é".into(), maybe: None }] {
             let text = serde_json::to_string(&value).expect("serializable");
             assert_eq!(serde_json::from_str::<Both>(&text).expect("readable"), value);
+            let one = serde_json::to_value(&value).expect("serializable")["one"].take();
+            assert_eq!(super::value(value.one.as_os_str()), one);
         }
         assert!(serde_json::from_str::<Both>(r#"{"one":{"hex":"abc"},"maybe":null}"#).is_err());
     }

@@ -1,6 +1,7 @@
 //! The command line: one file per verb. Data goes to stdout, talk to stderr; `--json` turns both into
 //! JSON. Only `output` prints.
 mod advice;
+mod archive;
 mod barrier;
 mod cache;
 mod completions;
@@ -32,6 +33,7 @@ mod stats;
 mod status;
 mod tables;
 mod tag;
+mod unfinished;
 mod unmount;
 mod verify;
 

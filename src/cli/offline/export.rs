@@ -2,6 +2,7 @@
 //!
 //! Layers refer to each other, so a version is restored to a temporary directory first and packed from there.
 use super::{Choice, Show, Transferred, restore};
+use crate::cli::unfinished::Unfinished;
 use crate::config::RemoteSettings;
 use crate::journal::MemoryJournal;
 use crate::layer::PackOptions;
@@ -12,22 +13,25 @@ use crate::state::plan::{LookOptions, Plan};
 use crate::state::record::Records;
 use crate::state::source::DirectorySource;
 use crate::{Error, Result};
-use std::fs::{self, DirBuilder, File};
+use std::fs::{DirBuilder, File};
 use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// Writes a version into `to`. Also returns what could not be kept, in words.
+/// Writes a version into `to`, by way of a directory that goes with `unfinished`. Also returns what could not be kept, in
+/// words.
 pub fn export(
     remote: &RemoteSettings,
     choice: &Choice,
     to: File,
+    unfinished: &Unfinished,
     show: &Show<'_>,
 ) -> Result<(Transferred, Vec<String>)> {
-    let tree = Temporary::new()?;
-    let root = File::open(&tree.0).map_err(|e| Error::io("cannot use temporary directory", e))?;
+    let tree = std::env::temp_dir().join(format!("icecache-export-{}", Uuid::new_v4()));
+    let made = unfinished.make(&tree, |tree| DirBuilder::new().mode(0o700).create(tree));
+    made.map_err(|e| Error::io(format!("cannot create temporary directory: {}", tree.display()), e))?;
+    let root = File::open(&tree).map_err(|e| Error::io("cannot use temporary directory", e))?;
     let (restored, notes) = restore(remote, choice, &root, show)?;
     let records = Records::open(Arc::new(MemoryJournal::new()), &remote.remote, remote.name.as_str())?;
     let marks = Marks::from([(RelPath::root(), Extent::Subtree)]);
@@ -40,22 +44,4 @@ pub fn export(
         bytes: packed.summary.bytes,
     };
     Ok((exported, notes))
-}
-
-/// A directory that goes away.
-struct Temporary(PathBuf);
-
-impl Temporary {
-    fn new() -> Result<Self> {
-        let path = std::env::temp_dir().join(format!("icecache-export-{}", Uuid::new_v4()));
-        let made = DirBuilder::new().mode(0o700).create(&path);
-        made.map_err(|e| Error::io(format!("cannot create temporary directory: {}", path.display()), e))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        let _left = fs::remove_dir_all(&self.0);
-    }
 }

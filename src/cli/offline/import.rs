@@ -3,7 +3,7 @@
 //! The archive is read to its end and packed anew: so it is proven whole before a HEAD names it, and
 //! whatever tar wrote it, the layer has frames, checksums and a table.
 use super::outline::Outline;
-use super::{Opened, Show, Transferred, single_key, unknown};
+use super::{Opened, Show, Transferred, single_key, spool, unknown};
 use crate::clock::Timestamp;
 use crate::config::{Layout, RemoteSettings};
 use crate::layer::{Entry, Kind, LayerError, LayerReader, LayerWriter, PackOptions, Summary};
@@ -13,9 +13,8 @@ use crate::state::head::{Digest, Head, LayerRef, head_key, instant, layer_key};
 use crate::{Error, ErrorKind, Result};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::runtime::Handle;
@@ -155,6 +154,7 @@ fn unreadable(error: LayerError) -> Error {
 fn repack<W: Write + Send>(archive: Archive, sink: W, show: &Show<'_>) -> Result<(W, Summary)> {
     let Archive { mut reader, mut next, read, bytes_total } = archive;
     let mut writer = LayerWriter::new(sink, PackOptions::default());
+    // For one file's content at a time.
     let spool = spool()?;
     let mut outline = Outline::default();
     let mut entries = 0;
@@ -184,16 +184,6 @@ fn repack<W: Write + Send>(archive: Archive, sink: W, show: &Show<'_>) -> Result
     }
     outline.finish()?;
     Ok(writer.finish()?)
-}
-
-/// A file without a name for one file's content at a time.
-fn spool() -> Result<File> {
-    let path = std::env::temp_dir().join(format!("icecache-import-{}", Uuid::new_v4()));
-    let failed = |e| Error::io(format!("cannot create temporary file: {}", path.display()), e);
-    let mut options = OpenOptions::new();
-    let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
-    fs::remove_file(&path).map_err(failed)?;
-    Ok(file)
 }
 
 /// Counts what is read.

@@ -6,6 +6,7 @@ mod log;
 mod outline;
 mod prune;
 mod restore;
+mod spool;
 mod tag;
 mod verify;
 
@@ -15,6 +16,7 @@ pub use import::{import, single_archive};
 pub use log::log;
 pub use prune::{Pruned, Rules, prune};
 pub use restore::restore;
+pub use spool::spool;
 pub use tag::{Tagged, check_tag, tag};
 pub use verify::verify;
 

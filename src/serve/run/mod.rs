@@ -4,5 +4,5 @@ pub mod probe;
 mod signals;
 mod supervisor;
 
-pub use signals::unblock;
+pub use signals::{is_ignored, unblock};
 pub use supervisor::{Ended, Grace, Hurry, SpawnError, Supervisor};

@@ -107,7 +107,8 @@ impl Signals {
     }
 }
 
-fn is_ignored(signal: i32) -> bool {
+/// Whether whoever started us wants that we do not hear it, unless we have said otherwise since.
+pub fn is_ignored(signal: i32) -> bool {
     let mut action = MaybeUninit::<libc::sigaction>::uninit();
     // SAFETY: it only asks, and what it says is read where it was written.
     unsafe {

@@ -88,6 +88,8 @@ fn wrong_use_is_exit_code_2_on_stderr() {
         &["flush", ".", "--timeout", "1s"],
         &["log"],
         &["log", ".", "--name", "x"],
+        &["export", ".", "--name", "x", "--to", "y"],
+        &["export", ".", "--remote", "file:///r", "--to", "y"],
         &["restore", "--to", "x", "--remote", "file:///r"],
         &["restore", "--to", "x", "--remote", "file:///r", "--name", "n", "--at", "soon"],
         &["restore", "--to", "x", "--remote", "file:///r", "--name", "n", "--at", "1h", "3"],
@@ -164,10 +166,95 @@ fn completions_are_printed_and_a_closed_pipe_is_no_error() {
     let home = Home::new();
     let out = home.run(&["completions", "bash"]);
     assert!(text(&out.stdout).contains("_icecache"));
+    assert!(!text(&out.stdout).contains("try-namespace"));
     let (read, write) = std::io::pipe().expect("pipe");
     drop(read);
     let status = home.command(&["config"]).stdout(write).status().expect("runs");
     assert_eq!(status.code(), Some(0));
+}
+
+/// `icecache config` has none of these.
+#[test]
+fn hints_are_about_what_was_typed() {
+    let home = Home::new();
+    std::fs::create_dir(home.path().join("dir")).expect("mkdir");
+    for (args, hint) in [
+        (&["mount", "dir", "--at", "tomorrow"][..], "icecache log"),
+        (&["import", "dir", "--remote", "file:///r", "--name", "n"], "tar --zstd"),
+        (&["export", "--remote", "file:///r", "--name", "n", "--to", "dir"], "--to -"),
+    ] {
+        let out = home.run(args);
+        let shown = text(&out.stderr);
+        if cfg!(not(feature = "fuse")) && args[0] == "mount" {
+            continue;
+        }
+        assert_eq!(out.status.code(), Some(2), "{args:?}: {shown}");
+        assert!(shown.contains(hint) && !shown.contains("icecache config"), "{args:?}: {shown}");
+    }
+    let out = home.run(&["import", "dir", "--remote", "file:///r", "--name", "n"]);
+    assert!(text(&out.stderr).contains("not an archive but a directory"), "{}", text(&out.stderr));
+}
+
+/// An archive goes by way of a directory that has all of the state.
+#[test]
+fn an_export_without_a_mount_that_a_signal_ends_leaves_nothing() {
+    let home = Home::new();
+    let (dir, temp) = (home.path().join("dir"), home.path().join("temp"));
+    for dir in [&dir, &temp] {
+        std::fs::create_dir(dir).expect("mkdir");
+    }
+    // More than a pipe takes before somebody reads it, and nothing that can be compressed.
+    let mut state = 1_u64;
+    let mut noise = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    std::fs::write(dir.join("noise"), (0..4 << 20).map(|_| noise()).collect::<Vec<_>>()).expect("write");
+    let made = Command::new("mkfifo").arg(home.path().join("pipe")).status().expect("runs");
+    assert!(made.success());
+    let remote = format!("file://{}", home.path().join("remote").display());
+    let saved = home.run(&[
+        "exec",
+        "--mode",
+        "directory",
+        "--dir",
+        "dir",
+        "--state-dir",
+        "state",
+        "--remote",
+        &remote,
+        "--name",
+        "n",
+        "--",
+        "/bin/true",
+    ]);
+    assert_eq!(saved.status.code(), Some(0), "{}", text(&saved.stderr));
+    let mut export = home.command(&["export", "--remote", &remote, "--name", "n", "--to", "pipe"]);
+    let mut export = export.env("TMPDIR", &temp).spawn().expect("runs");
+    let mut pipe = std::fs::File::open(home.path().join("pipe")).expect("a pipe");
+    std::io::Read::read_exact(&mut pipe, &mut [0; 1024]).expect("a beginning");
+    let left = || std::fs::read_dir(&temp).expect("there").flatten().map(|e| e.path()).collect::<Vec<_>>();
+    assert_eq!(left().len(), 1, "nothing is under way");
+    let pid = i32::try_from(export.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process");
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("signals");
+    let ended = export.wait().expect("ends");
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ended), Some(15), "{ended}");
+    assert_eq!(left(), Vec::<std::path::PathBuf>::new());
+}
+
+/// The variable may be there for others.
+#[cfg(feature = "http")]
+#[test]
+fn a_redis_in_the_environment_asks_for_no_origin() {
+    let home = Home::new();
+    let serve = |args: &[&str]| {
+        let args = [&["serve", "--http", "nowhere", "--cache", "cache"], args].concat();
+        let out = home.command(&args).env("ICECACHE_REDIS", "redis://127.0.0.1:1").output().expect("runs");
+        text(&out.stderr)
+    };
+    let shown = serve(&[]);
+    assert!(!shown.contains("--origin") && shown.contains("nowhere"), "{shown}");
+    assert!(serve(&["--redis", "redis://127.0.0.1:1"]).contains("--origin"));
 }
 
 #[test]

@@ -8,16 +8,23 @@ use icecache::serve::control::{
 };
 use icecache::serve::registry::{Registered, Registration, Registry};
 use icecache::{Error, ErrorKind, Result};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
 
 struct Fake {
     dir: PathBuf,
     unsaved: u64,
     durable: bool,
+    /// Told of an export that will not end.
+    exporting: Option<Sender<()>>,
 }
 
 impl Controller for Fake {
@@ -78,7 +85,12 @@ impl Controller for Fake {
     }
 
     fn export(&self, mut to: File) -> BoxFuture<'_, Result<ExportReply>> {
+        let exporting = self.exporting.clone();
         async move {
+            if let Some(exporting) = exporting {
+                exporting.send(()).map_err(|_| Error::new(ErrorKind::Unavailable, "nobody waits"))?;
+                std::future::pending::<()>().await;
+            }
             to.write_all(b"archive").map_err(|e| Error::io("cannot write", e))?;
             Ok(ExportReply { version: Some("3".into()), entries: 1, bytes: 7 })
         }
@@ -116,14 +128,22 @@ struct Lab {
 
 impl Lab {
     fn new(unsaved: u64, durable: bool) -> Self {
+        Self::of(|dir| Fake { dir, unsaved, durable, exporting: None })
+    }
+
+    fn of(fake: impl FnOnce(PathBuf) -> Fake) -> Self {
+        Self::of_directory(b"dir", fake)
+    }
+
+    fn of_directory(name: &[u8], fake: impl FnOnce(PathBuf) -> Fake) -> Self {
         let temp = tempfile::tempdir().expect("temp");
         let base = std::fs::canonicalize(temp.path()).expect("there");
-        let dir = base.join("dir");
+        let dir = base.join(OsStr::from_bytes(name));
         std::fs::create_dir(&dir).expect("mkdir");
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("runtime");
         let listener = runtime.block_on(async { bind(&base.join(SOCKET_NAME)) }).expect("binds");
-        let fake = Arc::new(Fake { dir: dir.clone(), unsaved, durable });
+        let fake = Arc::new(fake(dir.clone()));
         runtime.spawn(serve(fake, listener, std::future::pending()));
         // A process that has ended: unmount does not wait for it.
         let mut ended = Command::new("true").spawn().expect("spawns");
@@ -139,13 +159,18 @@ impl Lab {
     }
 
     fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().expect("runs")
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_icecache"));
         command
             .args(args)
             .env_clear()
             .env("HOME", self.path())
             .env("ICECACHE_RUNTIME_DIR", self.path().join("run"));
-        command.current_dir(self.path()).output().expect("runs")
+        command.current_dir(self.path());
+        command
     }
 }
 
@@ -232,6 +257,110 @@ fn export_writes_a_whole_archive_outside_of_the_mount_or_none() {
     assert_eq!(lab.run(&["export", "dir", "--to", "x.tar.zst", "--force"]).status.code(), Some(0));
     assert_eq!(lab.run(&["export", "dir", "--to", "dir/x"]).status.code(), Some(2), "inside");
     assert!(std::fs::read_dir(lab.path().join("dir")).expect("there").next().is_none());
+}
+
+#[test]
+fn export_replaces_files_alone_and_writes_into_pipes_and_devices() {
+    let lab = Lab::new(0, true);
+    for to in ["-", "/dev/stdout"] {
+        let done = lab.run(&["export", "dir", "--to", to]);
+        assert_eq!((done.status.code(), out(&done).as_str()), (Some(0), "archive"), "{to}: {}", talk(&done));
+    }
+    assert!(!lab.path().join("-").exists());
+    assert_eq!(lab.run(&["export", "dir", "--to", "-", "--json"]).status.code(), Some(2), "two on stdout");
+    let pipe = lab.path().join("pipe");
+    let made = Command::new("mkfifo").arg(&pipe).status().expect("runs");
+    assert!(made.success());
+    for force in [&[][..], &["--force"]] {
+        let mut export = lab.command(&[&["export", "dir", "--to", "pipe"], force].concat());
+        let mut export = export.spawn().expect("runs");
+        assert_eq!(std::fs::read(&pipe).expect("a pipe"), b"archive");
+        assert_eq!(export.wait().expect("ends").code(), Some(0));
+    }
+    let kind = |name: &str| std::fs::symlink_metadata(lab.path().join(name)).expect("there").file_type();
+    assert!(std::os::unix::fs::FileTypeExt::is_fifo(&kind("pipe")));
+    // A link stays one, and so does a link to nothing.
+    std::fs::write(lab.path().join("file"), "x").expect("write");
+    for (link, to, code) in [("link", "file", Some(0)), ("dangling", "nowhere", Some(2))] {
+        std::os::unix::fs::symlink(to, lab.path().join(link)).expect("symlink");
+        let done = lab.run(&["export", "dir", "--to", link, "--force"]);
+        assert_eq!(done.status.code(), code, "{link}: {}", talk(&done));
+        assert!(kind(link).is_symlink(), "{link}");
+    }
+    assert_eq!(std::fs::read(lab.path().join("file")).expect("there"), b"archive");
+    assert!(!lab.path().join("nowhere").exists());
+    let done = lab.run(&["export", "dir", "--to", ".", "--force"]);
+    assert_eq!(done.status.code(), Some(2), "{}", talk(&done));
+    assert!(talk(&done).contains("not a directory"), "{}", talk(&done));
+    assert_eq!(left_of_exports(lab.path()), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn an_export_that_a_signal_ends_leaves_nothing() {
+    let (exporting, exports) = std::sync::mpsc::channel();
+    let lab = Lab::of(|dir| Fake { dir, unsaved: 0, durable: true, exporting: Some(exporting) });
+    let mut export = lab.command(&["export", "dir", "--to", "x.tar.zst"]).spawn().expect("runs");
+    exports.recv_timeout(Duration::from_secs(60)).expect("exports");
+    assert_eq!(left_of_exports(lab.path()).len(), 1, "nothing is under way");
+    terminate(&export);
+    let ended = export.wait().expect("ends");
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ended), Some(15), "{ended}");
+    assert_eq!(left_of_exports(lab.path()), Vec::<PathBuf>::new());
+    assert!(!lab.path().join("x.tar.zst").exists());
+}
+
+fn terminate(child: &Child) {
+    let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process");
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("signals");
+}
+
+fn left_of_exports(dir: &Path) -> Vec<PathBuf> {
+    let found = std::fs::read_dir(dir).expect("there").flatten().map(|entry| entry.path());
+    found.filter(|path| path.extension().is_some_and(|e| e == "partial")).collect()
+}
+
+#[test]
+fn a_mount_that_does_not_answer_hides_no_other() {
+    let lab = Lab::new(0, true);
+    let base = std::fs::canonicalize(lab.path()).expect("there");
+    let silent = base.join("silent");
+    std::fs::create_dir(&silent).expect("mkdir");
+    let listener = UnixListener::bind(silent.join(SOCKET_NAME)).expect("binds");
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    // By its directory it comes first, and its name is no text.
+    let dir = base.join(OsStr::from_bytes(b"aside\xff"));
+    let pid = std::process::id();
+    let entry = Registered { dir: dir.clone(), state_dir: silent, pid, owner: None, read_only: false };
+    let _registration = Registry::at(base.join("run")).register(&entry).expect("registers");
+    for verb in ["stats", "status"] {
+        let done = lab.run(&[verb, "--json"]);
+        assert_eq!(done.status.code(), Some(0), "{verb}: {}", talk(&done));
+        let all: serde_json::Value = serde_json::from_str(&out(&done)).expect("JSON");
+        let dirs: Vec<_> = all.as_array().expect("a list").iter().map(|one| one["dir"].as_str()).collect();
+        assert_eq!(dirs, [base.join("dir").to_str()], "{verb}");
+        assert!(talk(&done).contains("aside"), "{verb}: {}", talk(&done));
+    }
+}
+
+/// CONFIGURATION: "A path that is not UTF-8 is `{\"hex\": \"…\"}`."
+#[test]
+fn paths_that_are_no_text_lose_nothing_in_json() {
+    let lab = Lab::of_directory(b"d\xff", |dir| Fake { dir, unsaved: 0, durable: true, exporting: None });
+    let base = std::fs::canonicalize(lab.path()).expect("there");
+    let hex = |path: &Path| {
+        let bytes = path.as_os_str().as_bytes();
+        serde_json::json!({ "hex": bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>() })
+    };
+    let dir = base.join(OsStr::from_bytes(b"d\xff"));
+    let stats: serde_json::Value = serde_json::from_str(&out(&lab.run(&["stats", "--json"]))).expect("JSON");
+    assert_eq!(stats[0]["dir"], hex(&dir));
+    assert!(out(&lab.run(&["stats"])).contains("d\\xff"));
+    let state = base.join(OsStr::from_bytes(b"s\xff"));
+    let config = lab.command(&["config", "--json", "--state-dir"]).arg(&state).output().expect("runs");
+    assert_eq!(config.status.code(), Some(0), "{}", talk(&config));
+    let config: serde_json::Value = serde_json::from_str(&out(&config)).expect("JSON");
+    assert_eq!(config["state-dir"]["value"], hex(&state));
+    assert_eq!(config["level"]["value"], "3");
 }
 
 #[test]

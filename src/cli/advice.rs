@@ -8,7 +8,7 @@ const REFUSED_ENTRY: &str = "entry refused: ";
 const LISTENING: &str = "cannot listen at ";
 
 /// What helps with one error alone: a part of its text, for the same reason, and the advice.
-const PARTICULAR: [(&str, &str); 17] = [
+const PARTICULAR: [(&str, &str); 24] = [
     ("a signal ended the start", "nothing is lost: start it again"),
     (
         "another icecache uses this",
@@ -25,7 +25,21 @@ const PARTICULAR: [(&str, &str); 17] = [
         "'icecache unmount DIR' takes the dead mount away, then mount again: what was not saved is saved then",
     ),
     ("archive exists", "name another file, or replace that one with --force"),
+    ("archive must be", "name a file that is not there yet, or a pipe: --to - is stdout"),
+    ("archive would lie in", "name a file outside of the directory"),
+    ("stdout has either", "'icecache export --to FILE --json' tells of what it has written"),
     ("not an archive", "'icecache import' takes what 'icecache export' or 'tar --zstd -cf' writes"),
+    (
+        "daemon did not answer in time",
+        "its process is stopped, or waits for a disk: 'ps' shows which, and daemon.log in its state directory what it did \
+         last; nothing is lost",
+    ),
+    (
+        "lost connection to daemon",
+        "'icecache status' says whether it still runs, daemon.log in its state directory why not; nothing is lost",
+    ),
+    ("expected a time such as", "'icecache log' shows the times of the versions that there are"),
+    ("ICECACHE_FLUSH: ", "docs/lambda.md says what each of these means"),
     ("which directory is to be kept?", "icecache exec --dir DIR --remote URL -- COMMAND"),
     (
         "no place for a state directory",
@@ -261,10 +275,31 @@ mod tests {
             advice(&stopped, About::Directory).is_some_and(|advice| !advice.contains("network")),
             "{stopped}"
         );
+        for (text, word) in
+            [("daemon did not answer in time", "daemon.log"), ("lost connection to daemon", "status")]
+        {
+            let gone = Error::new(ErrorKind::Unavailable, text);
+            let advice = advice(&gone, About::Directory).expect("advice");
+            assert!(advice.contains(word) && !advice.contains("network"), "{text}: {advice}");
+        }
         for held in ["another icecache uses this directory: /d", "another icecache uses this state directory"]
         {
             let advice = advice(&Error::new(ErrorKind::Busy, held), About::Directory).expect("advice");
             assert!(advice.contains("exec"), "{held}: {advice}");
+        }
+    }
+
+    /// `icecache config` shows settings, and these are none.
+    #[test]
+    fn not_all_that_was_typed_is_a_setting() {
+        for text in [
+            "expected a time such as 2026-11-21T14:00:00Z, or how long ago, such as 30m, 12h, 7d or 8w: tomorrow",
+            "ICECACHE_FLUSH: expected before-response, after-response, a number of invocations or a time: always",
+            "not an archive but a directory: /d",
+            "archive must be a file, a pipe or a character device, not a directory: /d",
+        ] {
+            let advice = advice(&Error::new(ErrorKind::Invalid, text), About::Directory).expect("advice");
+            assert!(!advice.contains("icecache config"), "{text}: {advice}");
         }
     }
 

@@ -4,7 +4,7 @@ use super::output::{bytes, safe};
 use super::progress::View;
 use super::{Context, Exit, offline};
 use crate::sync::Mutex;
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 use std::fs::File;
 use std::path::PathBuf;
 
@@ -24,8 +24,15 @@ impl Import {
     pub fn run(self, context: &Context) -> Result<Exit> {
         let remote = self.flags.remote(context)?;
         let archive = match &self.file {
-            Some(file) => File::open(file)
-                .map_err(|e| Error::io(format!("cannot open archive: {}", file.display()), e))?,
+            Some(file) => {
+                let failed = |e| Error::io(format!("cannot open archive: {}", file.display()), e);
+                let archive = File::open(file).map_err(failed)?;
+                if archive.metadata().map_err(failed)?.is_dir() {
+                    let message = format!("not an archive but a directory: {}", file.display());
+                    return Err(Error::new(ErrorKind::Invalid, message));
+                }
+                archive
+            }
             None => offline::single_archive(&remote)?,
         };
         let view = Mutex::new(View::new(&context.output));

@@ -62,10 +62,12 @@ mod tests {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut offered(&Cli::command()), "icecache", &mut script);
             let script = String::from_utf8(script).expect("UTF-8");
-            for hidden in Cli::command().get_subcommands().filter(|verb| verb.is_hide_set()) {
-                let name = hidden.get_name();
-                let offers = script.split(|c: char| c.is_whitespace() || "'\"():;".contains(c));
-                assert!(!offers.clone().any(|word| word == name), "{shell}: {name}");
+            let offers = |verb: &str| {
+                let forms = [format!("icecache,{verb})"), format!("({verb})"), format!("-a \"{verb}\"")];
+                forms.iter().any(|form| script.contains(form))
+            };
+            for verb in Cli::command().get_subcommands() {
+                assert_eq!(offers(verb.get_name()), !verb.is_hide_set(), "{shell}: {}", verb.get_name());
             }
             for words in ["auto mount directory", "fork merge fail read-only", "keep delete", "run fail"] {
                 // One on a line in fish.

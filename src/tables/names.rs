@@ -34,14 +34,16 @@ fn above(path: &str) -> impl Iterator<Item = String> {
 }
 
 impl Names {
-    /// A table, and the folders above it.
-    fn add(&mut self, catalog: usize, path: String, id: TableId) {
+    /// A table, and the folders above it; what is made for it, if it is new.
+    fn add(&mut self, catalog: usize, path: String, id: TableId) -> Option<Arc<Slot>> {
         self.folders.extend(above(&path));
         if self.tables.contains_key(&path) {
-            return;
+            return None;
         }
         let writing = self.writing_at(&path);
-        self.tables.insert(path.clone(), Arc::new(Slot::new(catalog, id, path, writing)));
+        let slot = Arc::new(Slot::new(catalog, id, path.clone(), writing));
+        self.tables.insert(path, slot.clone());
+        Some(slot)
     }
 
     /// Who writes at a path.
@@ -247,7 +249,7 @@ impl Lake {
         }
         named.asking.tell_shut(&named.name, shut);
         self.remember_names_of(number, found.clone()).await;
-        let gone = {
+        let (gone, new) = {
             let mut names = self.names.write();
             let is_gone = |slot: &Slot| slot.catalog == number && !found.contains(&slot.id);
             let gone: Vec<Arc<Slot>> = names.tables.values().filter(|slot| is_gone(slot)).cloned().collect();
@@ -257,13 +259,19 @@ impl Lake {
             let below = format!("{top}/");
             names.folders.retain(|folder| prefix.is_some() && *folder != top && !folder.starts_with(&below));
             names.folders.extend(folders);
-            for id in found {
-                names.add(number, self.mapping().table_path(prefix, &id), id);
-            }
-            gone
+            let added = found.into_iter().filter_map(|id| {
+                let path = self.mapping().table_path(prefix, &id);
+                names.add(number, path, id)
+            });
+            let new: Vec<Arc<Slot>> = added.collect();
+            (gone, new)
         };
         for slot in gone {
             self.forget_table(&slot);
+        }
+        // One that was made again is pinned still: it is not brought only when somebody looks into it.
+        for slot in new.iter().filter(|slot| self.pins.has(&slot.path)) {
+            self.keeper.call(slot);
         }
         self.find_dropped(number).await;
     }

@@ -15,10 +15,25 @@ const ALL_MAX: usize = 256;
 const DOUBTFUL_MAX: usize = 128;
 
 /// See the module. Owner of its lock.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Crowd {
+    /// So much is done at once, not counting what is late; so much is under way at most, and of that what is doubtful.
+    most: Most,
     counts: Mutex<Counts>,
     room: Notify,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Most {
+    young: usize,
+    all: usize,
+    doubtful: usize,
+}
+
+impl Default for Crowd {
+    fn default() -> Self {
+        Self::one_in(1)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -35,11 +50,17 @@ pub(super) struct Place {
 }
 
 impl Crowd {
+    /// Of what is `share` times as much work as to ask a question or to turn a table over.
+    pub(super) fn one_in(share: usize) -> Self {
+        let most = Most { young: YOUNG_MAX / share, all: ALL_MAX / share, doubtful: DOUBTFUL_MAX / share };
+        Self { most, counts: Mutex::default(), room: Notify::default() }
+    }
+
     /// One more, if there is room. `is_doubtful`: it has failed the last time.
     pub(super) fn enter(self: &Arc<Self>, is_doubtful: bool) -> Option<Place> {
         let mut counts = self.counts.lock();
-        let most = if is_doubtful { DOUBTFUL_MAX } else { ALL_MAX };
-        if counts.young >= YOUNG_MAX || counts.all >= most {
+        let most = if is_doubtful { self.most.doubtful } else { self.most.all };
+        if counts.young >= self.most.young || counts.all >= most {
             return None;
         }
         (counts.young, counts.all) = (counts.young + 1, counts.all + 1);

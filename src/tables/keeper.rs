@@ -1,5 +1,6 @@
 //! [`Keeper`]: brings what is to be in the cache before anybody reads it: pinned files, and after a change the
 //! successors of what was hot. What only older snapshots need goes first when there is no room.
+use super::crowd::{Crowd, Place};
 use super::held::bytes_of;
 use super::lake::Lake;
 use super::report::Outcome;
@@ -13,6 +14,8 @@ use futures::stream::FuturesUnordered;
 use icecache_iceberg::publication::LiveFile;
 use icecache_iceberg::{Difference, Location, ObjectError};
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::convert::Infallible;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -20,6 +23,8 @@ use tokio::sync::Notify;
 /// So many files are brought at once, each of which waits for two answers of the store; the cache bounds how many of
 /// their blocks are.
 const FILES_AT_ONCE: usize = 16;
+/// Of so many fewer tables than may be turned over at once: each brings that many files.
+const SHARE: usize = 4;
 /// What could not be brought is tried again after so long, then after twice that, and so on …
 const AGAIN: Duration = Duration::from_secs(30);
 /// … up to this.
@@ -34,10 +39,18 @@ const FAILURES_TOLD: usize = 10;
 /// Which tables are to be looked after. Owner of its locks.
 #[derive(Debug, Default)]
 pub(super) struct Keeper {
-    due: Mutex<BTreeSet<String>>,
-    /// Those that are to be looked after again.
-    again: Mutex<HashMap<String, Again>>,
+    due: Mutex<Due>,
     work: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Due {
+    /// Those that somebody has called for, or whose time has come.
+    now: BTreeSet<String>,
+    /// Those that are being looked after: whoever calls for one is heard after that.
+    underway: HashSet<String>,
+    /// Those that are to be looked after again.
+    again: HashMap<String, Again>,
 }
 
 /// When a table is looked after again.
@@ -72,34 +85,57 @@ impl Again {
 impl Keeper {
     /// A table has changed, or its pins have.
     pub(super) fn call(&self, slot: &Slot) {
-        self.due.lock().insert(slot.path.clone());
+        self.due.lock().now.insert(slot.path.clone());
         self.work.notify_one();
     }
 
     /// Some of a table is not there; what was the matter. It is tried again after a while.
     pub(super) fn call_again(&self, table: &str, failure: Option<ErrorKind>) {
-        self.again.lock().entry(table.to_owned()).or_default().note(failure);
+        self.due.lock().again.entry(table.to_owned()).or_default().note(failure);
         self.work.notify_one();
     }
 
     /// Less is pinned than before: for which there was no room, there may be now.
     pub(super) fn call_for_room(&self) {
-        let mut again = self.again.lock();
-        again.values_mut().filter(|again| again.is_full).for_each(|again| again.at = None);
+        let mut due = self.due.lock();
+        due.again.values_mut().filter(|again| again.is_full).for_each(|again| again.at = None);
+        drop(due);
         self.work.notify_one();
     }
 
-    /// The tables that are due.
-    fn take(&self) -> BTreeSet<String> {
-        let (mut due, now) = (std::mem::take(&mut *self.due.lock()), Instant::now());
-        let again = self.again.lock();
-        due.extend(again.iter().filter(|(_, at)| at.is_due(now)).map(|(table, _)| table.clone()));
-        due
+    /// The next table that is due, if there is room for one: those that went wrong the last time come after the others.
+    fn next(&self, crowd: &Arc<Crowd>) -> Option<(String, Place)> {
+        let mut all = self.due.lock();
+        let Due { now: due, underway, again } = &mut *all;
+        let now = Instant::now();
+        let come = again.iter().filter(|(table, at)| at.is_due(now) && !underway.contains(*table));
+        due.extend(come.map(|(table, _)| table.clone()));
+        let has_failed = |table: &String| again.get(table).is_some_and(|again| again.failures > 0);
+        let mut free = due.iter().filter(|table| !underway.contains(*table));
+        let table = free.clone().find(|table| !has_failed(table)).or_else(|| free.next())?.clone();
+        let place = crowd.enter(has_failed(&table))?;
+        due.remove(&table);
+        underway.insert(table.clone());
+        Some((table, place))
     }
 
-    /// How long none is due that is not called for.
+    /// One was looked after: whether all is done, or what was the matter.
+    fn done(&self, table: &str, kept: Result<bool, ErrorKind>) {
+        let mut due = self.due.lock();
+        due.underway.remove(table);
+        let failure = match kept {
+            Ok(true) => return drop(due.again.remove(table)),
+            Ok(false) => None,
+            Err(kind) => Some(kind),
+        };
+        due.again.entry(table.to_owned()).or_default().note(failure);
+    }
+
+    /// How long none is due that is not called for; nobody waits for those that wait for room.
     fn pause(&self) -> Duration {
-        let next = self.again.lock().values().map(|again| again.at).min();
+        let due = self.due.lock();
+        let waits = |table: &String| !due.now.contains(table) && !due.underway.contains(table);
+        let next = due.again.iter().filter(|(table, _)| waits(table)).map(|(_, again)| again.at).min();
         let pause = |at: Option<Instant>| {
             at.map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()))
         };
@@ -108,23 +144,26 @@ impl Keeper {
 }
 
 impl Lake {
-    /// Looks after tables until it is dropped; those with pins come first.
-    pub(super) async fn keep(&self) {
+    /// Looks after tables until it is dropped, those with pins at once. None waits for another whose files do not come.
+    pub(super) async fn keep(&self) -> Infallible {
         let pinned = self.pins.tables().into_iter().map(|table| (table, Again::default()));
-        self.keeper.again.lock().extend(pinned);
+        self.keeper.due.lock().again.extend(pinned);
+        let (crowd, mut underway) = (Arc::new(Crowd::one_in(SHARE)), FuturesUnordered::new());
         loop {
-            for table in self.keeper.take() {
-                let kept = self.look_after(&table).await;
-                if let Err(error) = &kept {
-                    tracing::warn!(table, %error, "what is to be in the cache could not be brought");
-                }
-                match kept {
-                    Ok(true) => drop(self.keeper.again.lock().remove(&table)),
-                    Ok(false) => self.keeper.call_again(&table, None),
-                    Err(error) => self.keeper.call_again(&table, Some(error.kind())),
-                }
+            while let Some((table, place)) = self.keeper.next(&crowd) {
+                underway.push(async move {
+                    let kept = place.hold(self.look_after(&table)).await;
+                    if let Err(error) = &kept {
+                        tracing::warn!(table, %error, "what is to be in the cache could not be brought");
+                    }
+                    self.keeper.done(&table, kept.map_err(|error| error.kind()));
+                });
             }
-            let _in_time = tokio::time::timeout(self.keeper.pause(), self.keeper.work.notified()).await;
+            tokio::select! {
+                Some(()) = underway.next() => {}
+                () = crowd.has_room() => {}
+                _in_time = tokio::time::timeout(self.keeper.pause(), self.keeper.work.notified()) => {}
+            }
         }
     }
 
@@ -306,6 +345,7 @@ fn merged(differences: Vec<Difference>) -> Option<Difference> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use icecache_iceberg::TableId;
     use std::cell::Cell;
 
     /// What fails is not asked for all the time, and that for which there is no room hardly ever.
@@ -326,6 +366,31 @@ mod tests {
         assert_eq!([unavailable, Some(ErrorKind::Full), unavailable].map(&mut pause), [30, 900, 120]);
     }
 
+    /// One whose files do not come holds up no other, and is never looked after twice at once.
+    #[test]
+    fn none_waits_for_another() {
+        let keeper = Keeper::default();
+        let crowd = Arc::<Crowd>::default();
+        let slot = |path: &str| {
+            let id = TableId { namespace: vec!["db".into()], name: path.into() };
+            Slot::new(0, id, path.to_owned(), Arc::default())
+        };
+        let next = || keeper.next(&crowd).map(|(table, _)| table);
+        keeper.call(&slot("a"));
+        keeper.call(&slot("b"));
+        assert_eq!((next(), next(), next()), (Some("a".to_owned()), Some("b".to_owned()), None));
+        keeper.call(&slot("a"));
+        keeper.call(&slot("b"));
+        assert_eq!(next(), None, "both are being looked after");
+        keeper.done("b", Ok(true));
+        assert_eq!((next(), next()), (Some("b".to_owned()), None), "who called meanwhile is heard");
+        keeper.done("a", Err(ErrorKind::Unavailable));
+        keeper.done("b", Ok(true));
+        keeper.call(&slot("b"));
+        assert_eq!((next(), next()), (Some("b".to_owned()), Some("a".to_owned())), "who fails comes last");
+        assert!(!keeper.pause().is_zero());
+    }
+
     /// Room that somebody gives back is used at once by who waits for it, and by nobody else.
     #[test]
     fn who_waits_for_room_is_called_when_there_is_some() {
@@ -333,10 +398,12 @@ mod tests {
         assert_eq!(keeper.pause(), Duration::MAX);
         keeper.call_again("full", Some(ErrorKind::Full));
         keeper.call_again("away", Some(ErrorKind::Unavailable));
-        assert!(keeper.take().is_empty() && keeper.pause() <= AGAIN && !keeper.pause().is_zero());
+        let crowd = Arc::<Crowd>::default();
+        assert!(keeper.next(&crowd).is_none() && keeper.pause() <= AGAIN && !keeper.pause().is_zero());
         keeper.call_for_room();
-        assert_eq!(keeper.take(), BTreeSet::from(["full".to_owned()]));
         assert!(keeper.pause().is_zero());
+        assert!(keeper.next(&crowd).is_some_and(|(table, _)| table == "full"));
+        assert!(keeper.next(&crowd).is_none() && !keeper.pause().is_zero());
     }
 
     /// Of a table with very many files only a few are taken up at a time.

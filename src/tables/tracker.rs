@@ -34,7 +34,7 @@ pub async fn track(lake: Arc<Lake>, pace: Pace, mut stop: watch::Receiver<bool>)
     });
     tokio::select! {
         _ = futures::future::join_all(catalogs) => {}
-        () = lake.keep() => {}
+        _ = lake.keep() => {}
         _ = lake.turn_tables() => {}
         _ = lake.clear_dropped() => {}
         _ = stop.wait_for(|stop| *stop) => {}

@@ -238,7 +238,7 @@ impl View {
         rest: &str,
     ) -> Result<Option<(Found, Stays)>, ViewError> {
         let publication = &shown.publication;
-        if rest.split('/').any(|name| name.starts_with('.')) {
+        if rest.split('/').any(|name| name.starts_with('.')) || is_to_come(shown, rest) {
             return Ok(None);
         }
         let file = publication.place().folder.join(rest);
@@ -318,6 +318,7 @@ impl View {
             return Ok(Vec::new()); // of a namespace that has gone
         }
         let mut names = local(&publication.place().folder.join(rest))?;
+        names.retain(|(name, _)| !is_to_come(&shown, &format!("{rest}/{name}")));
         if rest.is_empty() {
             names.retain(|(name, _)| is_own(name));
             names.extend(FOLDERS.map(|name| (name.to_owned(), Kind::Folder)));
@@ -333,6 +334,14 @@ impl View {
         let known = self.lake.known().children(path);
         known.into_iter().map(|(name, is_folder)| (name, kind(is_folder))).collect()
     }
+}
+
+/// Whether a path below the folder of a table is a version that is newer than the one that is shown: it is there before the
+/// hint names it, and some look for the next one beside the hint. What it leads to may not be known yet.
+fn is_to_come(shown: &Shown, rest: &str) -> bool {
+    let number = rest.strip_prefix("metadata/v").and_then(|name| name.strip_suffix(".metadata.json"));
+    let number = number.and_then(|number| number.parse::<u64>().ok());
+    number.is_some_and(|number| number > shown.publication.number())
 }
 
 /// The names in a folder of this machine, hidden ones left out.

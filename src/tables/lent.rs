@@ -3,6 +3,7 @@ use crate::config::S3Settings;
 use crate::remote::{KeySource, LentKeys, RemoteError, S3Keys};
 use crate::sync::Mutex;
 use async_trait::async_trait;
+use icecache_iceberg::metadata::Metadata;
 use icecache_iceberg::{Catalog, Location, StorageCredential, Table, TableId};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -24,21 +25,62 @@ pub(super) struct Lent {
     pub source: Arc<Lenders>,
 }
 
-/// What a catalog lends along with a table. What was lent before the start comes without its keys (`is_remembered`): the
-/// catalog is asked for new ones by whoever needs any.
-pub(super) fn lent(catalog: &Arc<dyn Catalog>, table: &Table, is_remembered: bool) -> Vec<Lent> {
+/// Properties of a table that say where its files are, if not all are in its folder.
+const ELSEWHERE: [&str; 4] =
+    ["write.data.path", "write.object-storage.path", "write.folder-storage.path", "write.metadata.path"];
+
+/// What a catalog lends along with a table, of which `folders` are known. What was lent before the start comes without its
+/// keys (`is_remembered`): the catalog is asked for new ones by whoever needs any.
+pub(super) fn lent(
+    catalog: &Arc<dyn Catalog>,
+    table: &Table,
+    folders: &[String],
+    is_remembered: bool,
+) -> Vec<Lent> {
     let all = table.credentials.iter().map(|credential| (credential, keys(credential)));
-    let lent = all.filter(|(_, keys)| is_remembered || keys.is_some()).map(|(credential, keys)| Lent {
-        prefix: prefix(credential, &table.metadata_location),
+    let all: Vec<_> = all.filter(|(_, keys)| is_remembered || keys.is_some()).collect();
+    let lent = |(credential, keys): &(&StorageCredential, Option<LentKeys>), prefix: String| Lent {
+        prefix,
         s3: settings(credential),
         source: Arc::new(Lenders(Mutex::new(vec![Arc::new(Lender {
             catalog: catalog.clone(),
             id: table.id.clone(),
             prefix: credential.prefix.clone(),
-            first: Mutex::new(keys),
+            first: Mutex::new(keys.clone()),
         })]))),
-    });
-    lent.collect()
+    };
+    let named = all.iter().filter_map(|one| Some(lent(one, named(one.0)?)));
+    let mut found: Vec<Lent> = named.collect();
+    // What is lent for a prefix comes before what the table is configured with, however long its folder is called.
+    let of_all = all.iter().filter(|(credential, _)| self::named(credential).is_none());
+    if let Some(of_all) = of_all.max_by_key(|(credential, _)| credential.prefix.len()) {
+        let left = |folder: &&String| !found.iter().any(|named| covers(&named.prefix, folder));
+        let folders: Vec<String> = folders.iter().filter(left).cloned().collect();
+        found.extend(folders.into_iter().map(|folder| lent(of_all, folder)));
+    }
+    found
+}
+
+/// The folders of a table: the one above that of its metadata, and where it says that it has files.
+pub(super) fn folders(metadata_location: &Location, metadata: Option<&Metadata>) -> Vec<String> {
+    let above = metadata_location.as_str().rsplit_once('/');
+    let above = above.map_or(metadata_location.as_str(), |(folder, _)| folder);
+    let mut found = vec![format!("{}/", above.strip_suffix("/metadata").unwrap_or(above))];
+    let Some(metadata) = metadata else { return found };
+    let elsewhere = ELSEWHERE.iter().filter_map(|name| metadata.property(name)?.parse::<Location>().ok());
+    // Of a whole bucket others have something, too.
+    let all = elsewhere.chain([metadata.location.clone()]).filter(|folder| !folder.key().is_empty());
+    found.extend(all.map(|folder| format!("{}/", folder.as_str().trim_end_matches('/'))));
+    found.sort();
+    found.dedup();
+    found.retain(|folder| !folder.starts_with("file:"));
+    found
+}
+
+/// Whether one location is another, or lies below it.
+pub(super) fn covers(folder: &str, location: &str) -> bool {
+    let rest = location.strip_prefix(folder.trim_end_matches('/'));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Whether it opens anything.
@@ -46,17 +88,12 @@ pub(super) fn has_keys(credential: &StorageCredential) -> bool {
     keys(credential).is_some()
 }
 
-/// Where credentials are good: below their prefix; or, if that names no bucket, in the folder of the table, above that
-/// of its metadata.
-fn prefix(credential: &StorageCredential, metadata: &Location) -> String {
-    let named = credential.prefix.split_once("://").filter(|(_, rest)| !rest.is_empty());
-    if let Some((scheme, rest)) = named {
-        // The other names of the same store.
-        let scheme = if matches!(scheme, "s3a" | "s3n") { "s3" } else { scheme };
-        return format!("{scheme}://{rest}");
-    }
-    let folder = metadata.as_str().rsplit_once('/').map_or(metadata.as_str(), |(folder, _)| folder);
-    format!("{}/", folder.strip_suffix("/metadata").unwrap_or(folder))
+/// Where credentials are good: below their prefix; or, if that names no bucket (`None`), in the folders of the table.
+fn named(credential: &StorageCredential) -> Option<String> {
+    let (scheme, rest) = credential.prefix.split_once("://").filter(|(_, rest)| !rest.is_empty())?;
+    // The other names of the same store.
+    let scheme = if matches!(scheme, "s3a" | "s3n") { "s3" } else { scheme };
+    Some(format!("{scheme}://{rest}"))
 }
 
 fn property<'a>(credential: &'a StorageCredential, name: &str) -> Option<&'a str> {
@@ -95,6 +132,13 @@ fn keys(credential: &StorageCredential) -> Option<LentKeys> {
 pub(super) struct Lenders(Mutex<Vec<Arc<Lender>>>);
 
 impl Lenders {
+    /// Whether a catalog lends here that lends there, too.
+    pub(super) fn have_a_catalog_of(&self, other: &Self) -> bool {
+        let others = other.0.lock().clone();
+        let is_of = |own: &Arc<Lender>| others.iter().any(|other| Arc::ptr_eq(&own.catalog, &other.catalog));
+        self.0.lock().iter().any(is_of)
+    }
+
     /// Those of `other` lend, too.
     pub(super) fn join(&self, other: &Self) {
         let new = other.0.lock().clone();
@@ -157,8 +201,45 @@ impl Lender {
 
 #[cfg(test)]
 #[allow(clippy::expect_used)] // a test may panic
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use icecache_iceberg::catalog::Changes;
+    use icecache_iceberg::{CatalogError, Token};
+
+    /// A catalog that has nothing.
+    #[derive(Debug)]
+    struct Nobody(#[allow(dead_code)] u8); // each has an address of its own
+
+    #[async_trait]
+    impl Catalog for Nobody {
+        async fn namespaces(&self) -> Result<Vec<Vec<String>>, CatalogError> {
+            Ok(Vec::new())
+        }
+
+        async fn tables(&self, _: &[String]) -> Result<Vec<TableId>, CatalogError> {
+            Ok(Vec::new())
+        }
+
+        async fn load(&self, _: &TableId) -> Result<Table, CatalogError> {
+            Err(CatalogError::Refused { why: "it has none".into() })
+        }
+
+        async fn poll(&self, _: &[(TableId, Token)]) -> Result<Changes, CatalogError> {
+            Ok(Changes::default())
+        }
+    }
+
+    /// A table for which something is lent.
+    pub(in super::super) fn table(credentials: &[StorageCredential]) -> (Arc<dyn Catalog>, Table) {
+        let table = Table {
+            id: TableId { namespace: vec!["db".into()], name: "t".into() },
+            metadata_location: "s3://b/wh/t/metadata/1.metadata.json".parse().expect("a location"),
+            metadata: None,
+            token: Token(String::new()),
+            credentials: credentials.to_vec(),
+        };
+        (Arc::new(Nobody(0)), table)
+    }
 
     fn credential(prefix: &str, properties: &[(&str, &str)]) -> StorageCredential {
         let properties = properties.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
@@ -167,12 +248,62 @@ mod tests {
 
     #[test]
     fn what_is_lent_is_good_below_its_prefix() {
-        let metadata: Location = "s3://b/wh/t/metadata/1.metadata.json".parse().expect("a location");
-        assert_eq!(prefix(&credential("", &[]), &metadata), "s3://b/wh/t/");
-        assert_eq!(prefix(&credential("s3a://b/wh/", &[]), &metadata), "s3://b/wh/");
-        assert_eq!(prefix(&credential("s3", &[]), &metadata), "s3://b/wh/t/");
-        let elsewhere: Location = "s3://b/t/1.metadata.json".parse().expect("a location");
-        assert_eq!(prefix(&credential("", &[]), &elsewhere), "s3://b/t/");
+        let keys = |name| [("s3.access-key-id", name), ("s3.secret-access-key", "s")];
+        let lent = |credentials: &[StorageCredential], folders: &[&str]| -> Vec<(String, String)> {
+            let (catalog, table) = table(credentials);
+            let folders: Vec<String> = folders.iter().map(|folder| (*folder).to_owned()).collect();
+            let all = super::lent(&catalog, &table, &folders, false).into_iter();
+            let first = |lent: &Lent| lent.source.0.lock()[0].first.lock().clone().expect("keys");
+            all.map(|lent| (first(&lent).keys.access_key, lent.prefix)).collect()
+        };
+        let is = |name: &str, prefix: &str| (name.to_owned(), prefix.to_owned());
+        let own = credential("", &keys("own"));
+        assert_eq!(lent(&[own.clone()], &["s3://b/wh/t/"]), [is("own", "s3://b/wh/t/")]);
+        let folders = ["s3://b/wh/t/", "s3://d/wh/t/"];
+        let both = [is("own", "s3://b/wh/t/"), is("own", "s3://d/wh/t/")];
+        assert_eq!(lent(&[own.clone(), credential("s3", &[])], &folders), both);
+        let named = credential("s3a://b/wh/t", &keys("named"));
+        assert_eq!(
+            lent(&[named.clone(), own.clone()], &folders),
+            [is("named", "s3://b/wh/t"), is("own", "s3://d/wh/t/")],
+            "what is configured for the table is for the rest"
+        );
+        let [general, other] = [credential("s3", &keys("general")), credential("s3://b/wh/t2", &keys("2"))];
+        let general = lent(&[general, other, own], &folders[..1]);
+        assert_eq!(general, [is("2", "s3://b/wh/t2"), is("general", "s3://b/wh/t/")]);
+    }
+
+    #[test]
+    fn a_table_has_files_where_it_says() {
+        let folders = |metadata: &str, text: Option<&str>| {
+            let metadata: Location = metadata.parse().expect("a location");
+            let parsed =
+                text.map(|text| Metadata::parse(text.as_bytes(), "v1.metadata.json").expect("metadata"));
+            super::folders(&metadata, parsed.as_ref())
+        };
+        assert_eq!(folders("s3://b/wh/t/metadata/1.metadata.json", None), ["s3://b/wh/t/"]);
+        assert_eq!(folders("s3://b/t/1.metadata.json", None), ["s3://b/t/"]);
+        let text = |location: &str, data: &str| {
+            format!(
+                r#"{{"format-version":2,"table-uuid":"f79c3e09-677c-4bbd-a479-3f349cb785e7","location":"{location}",
+                "last-sequence-number":0,"last-updated-ms":1,"last-column-id":1,"current-schema-id":0,
+                "schemas":[{{"type":"struct","schema-id":0,"fields":[]}}],"default-spec-id":0,
+                "partition-specs":[{{"spec-id":0,"fields":[]}}],"last-partition-id":999,"default-sort-order-id":0,
+                "sort-orders":[{{"order-id":0,"fields":[]}}],"properties":{{"write.data.path":"{data}"}},
+                "current-snapshot-id":-1,"snapshots":[]}}"#
+            )
+        };
+        let moved = text("s3a://b/wh/t/", "s3://d/x");
+        let all = ["s3://b/meta/t/", "s3://b/wh/t/", "s3://d/x/"];
+        assert_eq!(folders("s3://b/meta/t/1.metadata.json", Some(&moved)), all);
+        let wide = text("s3://b/wh/t", "s3://b");
+        assert_eq!(folders("s3://b/wh/t/metadata/1.metadata.json", Some(&wide)), ["s3://b/wh/t/"]);
+        assert!(
+            covers("s3://b/t", "s3://b/t/")
+                && covers("s3://b/t/", "s3://b/t")
+                && covers("s3://b", "s3://b/t")
+        );
+        assert!(!covers("s3://b/t", "s3://b/t2") && !covers("s3://b/t/", "s3://b"));
     }
 
     #[test]

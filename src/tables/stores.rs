@@ -1,6 +1,6 @@
 //! [`Stores`]: the buckets that tables lie in, opened when they are first named.
 use super::aws::Account;
-use super::lent::Lent;
+use super::lent::{Lent, covers};
 use crate::cache::{
     Blob, Cache, CacheError, Chain, FetchError, Hedged, Hedges, ObjectId, OriginFiles, Removed, StoreOrigin,
     Tier, Versions,
@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use icecache_iceberg::objects::{Listing, LocalObjects, ObjectInfo};
-use icecache_iceberg::{Location, ObjectError, Objects};
+use icecache_iceberg::{Location, ObjectError, Objects, TableError};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
@@ -163,11 +163,15 @@ impl Stores {
     }
 
     /// What a catalog lends for a table.
-    pub(super) fn lend(&self, table: &IsDropped, lent: Vec<Lent>) {
+    ///
+    /// # Errors
+    /// Another catalog lends something for the same locations, of another store.
+    pub(super) fn lend(&self, table: &IsDropped, lent: Vec<Lent>) -> Result<(), TableError> {
         if lent.is_empty() || *table.lock() {
-            return;
+            return Ok(());
         }
         let mut all = self.lent.write();
+        lent.iter().try_for_each(|lent| self.is_of_one_store(&mut all, lent))?;
         for lent in lent {
             let borrowed = match all.entry(lent.prefix.clone()) {
                 Entry::Vacant(none) => none.insert(Borrowed { lent, tables: HashMap::new() }),
@@ -179,6 +183,45 @@ impl Stores {
             };
             borrowed.tables.insert(Arc::as_ptr(table) as usize, Arc::downgrade(table));
         }
+        Ok(())
+    }
+
+    /// A location is one path, and one object: whoever reads it cannot say of which of two stores.
+    fn is_of_one_store(&self, all: &mut BTreeMap<String, Borrowed>, lent: &Lent) -> Result<(), TableError> {
+        let store = |lent: &Lent| {
+            let endpoint = self.reached(&lent.s3).endpoint;
+            endpoint.map_or_else(|| "AWS".to_owned(), |at| at.trim_end_matches('/').to_owned())
+        };
+        let above = prefixes(&lent.prefix).filter(|prefix| all.contains_key(*prefix)).map(str::to_owned);
+        let below = format!("{}/", lent.prefix.trim_end_matches('/'));
+        let below = all
+            .range(below.clone()..)
+            .map(|(prefix, _)| prefix.clone())
+            .take_while(|p| p.starts_with(&below));
+        let near: Vec<String> = above.chain(below).collect();
+        for prefix in near {
+            let Some(before) = all.get_mut(&prefix) else { continue };
+            let (was, is) = (store(&before.lent), store(lent));
+            // Of one catalog what it says last counts.
+            if was != is && !before.lent.source.have_a_catalog_of(&lent.source) && before.is_used() {
+                let at = &lent.prefix;
+                return Err(TableError::Unsupported {
+                    what: format!(
+                        "{at} in two stores, as two catalogs have it ({is}, and for {prefix} {was}),"
+                    ),
+                    advice: "give one of the catalogs a mount of its own; or, if both stores are one, name it by \
+                             --s3-endpoint",
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether something was lent for what lies below a location, or for itself.
+    pub(super) fn is_above_lent(&self, location: &Location) -> bool {
+        let (all, at) = (self.lent.read(), location.as_str().trim_end_matches('/'));
+        all.contains_key(at)
+            || all.range(format!("{at}/")..).next().is_some_and(|(prefix, _)| covers(at, prefix))
     }
 
     /// What was lent for tables that are gone by now, and for no other, opens nothing any more, and what is known of their
@@ -406,8 +449,13 @@ impl Objects for Stores {
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used)] // a test may panic
 mod tests {
+    use super::super::lent::lent;
+    use super::super::lent::tests::table;
     use super::*;
+    use crate::cache::Config;
+    use icecache_iceberg::StorageCredential;
 
     #[test]
     fn what_is_lent_ends_between_two_names() {
@@ -423,6 +471,33 @@ mod tests {
         let all: Vec<&str> = prefixes("s3://b/t/f").collect();
         assert!(all.is_sorted_by(|a, b| a.len() >= b.len()) && all[0] == "s3://b/t/f", "{all:?}");
         assert_eq!(all.last(), Some(&""));
+    }
+
+    /// Two catalogs may have a bucket of one name, each in a store of its own.
+    #[tokio::test]
+    async fn a_location_is_of_one_store() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let tables = [IsDropped::default(), IsDropped::default()];
+        let catalogs = [table(&[]).0, table(&[]).0];
+        let named = |n: usize, prefix: &str, at: &str| {
+            let of_it = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+            let keys = [("s3.access-key-id", "k"), ("s3.secret-access-key", "s"), ("s3.endpoint", at)];
+            let properties = keys.map(of_it).to_vec();
+            let credential = StorageCredential { prefix: prefix.to_owned(), properties };
+            lent(&catalogs[n], &table(&[credential]).1, &[], false)
+        };
+        for (own, is_refused) in [(None, true), (Some("http://own"), false)] {
+            let s3 = S3Settings { endpoint: own.map(str::to_owned), ..S3Settings::default() };
+            let cache = Cache::open(Config::new(dir.path())).await.expect("a cache");
+            let stores = Stores::new(s3, cache, Vec::new(), Arc::default(), Duration::from_secs(1));
+            let lend = |n: usize, prefix: &str, at: &str| stores.lend(&tables[n], named(n, prefix, at));
+            lend(0, "s3://b/db/t/", "http://a").expect("is the first");
+            for near in ["s3://b/db/t/", "s3://b/db/t", "s3://b", "s3://b/db/t/data/"] {
+                assert_eq!(lend(1, near, "http://b").is_err(), is_refused, "{near}");
+            }
+            lend(1, "s3://b/db/t/", "http://a/").expect("the same store");
+            lend(1, "s3://b/db/t2/", "http://b").expect("another place");
+        }
     }
 
     /// What is lent for a table is given back when its catalog has it no longer.

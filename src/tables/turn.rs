@@ -5,12 +5,13 @@
 use super::counted::Counted;
 use super::feed::What;
 use super::lake::{Lake, Turned};
-use super::lent::lent;
+use super::lent::{folders, lent};
 use super::remembered::Remembered;
 use super::slot::{Shown, Slot, State};
 use crate::sync::Mutex;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use icecache_iceberg::catalog::{Change, Changes};
+use icecache_iceberg::metadata::Metadata;
 use icecache_iceberg::{
     CatalogError, ChangeKind, Difference, Location, ObjectError, Objects, Place, Publication, Table,
     TableError, TableId, Token, write_next,
@@ -148,8 +149,7 @@ impl Lake {
     ) -> Result<Option<Prepared>, TableError> {
         let (folder, path) = (self.folder_of(slot), slot.path.clone());
         let place = Place { mapping: self.mapping().clone(), path, folder };
-        let lent = lent(&self.catalogs[slot.catalog].catalog, &table, is_remembered);
-        self.stores().lend(&slot.is_dropped, lent);
+        self.borrow(slot, &table, None, is_remembered)?;
         let counted = Arc::new(Counted::new(self.stores().clone()));
         let table = table.with_metadata(&*counted).await?;
         let objects: Arc<dyn Objects> = counted.clone();
@@ -158,11 +158,25 @@ impl Lake {
             false => Some(Publication::prepare(objects, place, &table).await?),
         };
         let Some(publication) = publication else { return Ok(None) };
+        self.borrow(slot, &table, Some(publication.metadata()), is_remembered)?;
         let learned = Mutex::new(publication.metadata().current_snapshot.into_iter().collect());
         let (token, from) = (table.token.clone(), table.metadata_location.clone());
         let is_remembered = AtomicBool::new(is_remembered);
         let new = Arc::new(Shown { publication, token, from, learned, is_remembered });
         Ok(Some(Prepared { new, table, counted }))
+    }
+
+    /// What its catalog lends for a table opens its files, as far as it is known where these are.
+    fn borrow(
+        &self,
+        slot: &Slot,
+        table: &Table,
+        metadata: Option<&Metadata>,
+        is_remembered: bool,
+    ) -> Result<(), TableError> {
+        let folders = folders(&table.metadata_location, metadata);
+        let lent = lent(&self.catalogs[slot.catalog].catalog, table, &folders, is_remembered);
+        self.stores().lend(&slot.is_dropped, lent)
     }
 
     /// Everything that the version names is there: a start while nobody answers may show it from now on.
@@ -424,8 +438,8 @@ impl Lake {
         };
         if table.token == old.token {
             // Somebody else was told of it first; or it is what was remembered.
-            let lent = lent(&self.catalogs[slot.catalog].catalog, &table, false);
-            self.stores().lend(&slot.is_dropped, lent);
+            let metadata = old.publication.metadata();
+            self.borrow(slot, &table, Some(metadata), false).map_err(|error| error.to_string())?;
             old.is_remembered.store(false, Ordering::Release);
             return Ok(None);
         }

@@ -43,6 +43,8 @@ struct Config {
     base: String,
     /// What stands between the levels of a namespace.
     separator: String,
+    /// What opens files of all tables, as far as a table or what is lent for it does not say otherwise.
+    files: BTreeMap<String, String>,
 }
 
 impl Config {
@@ -89,7 +91,9 @@ impl RestCatalog {
                     None => "v1".into(),
                 };
                 let separator = properties.get("namespace-separator").and_then(|text| decoded(text));
-                Ok(Config { base, separator: separator.unwrap_or_else(|| SEPARATOR.to_owned()) })
+                let separator = separator.unwrap_or_else(|| SEPARATOR.to_owned());
+                properties.retain(|name, _| name.starts_with("s3.") || name.starts_with("client."));
+                Ok(Config { base, separator, files: properties })
             })
             .await
     }
@@ -258,14 +262,25 @@ impl Catalog for RestCatalog {
         })?;
         let token = join(tagged.header("etag"), &location);
         let mut credentials = Vec::new();
-        let mut config: BTreeMap<String, String> = read(&object, "config")?.unwrap_or_default();
+        let merged = |into: &BTreeMap<String, String>, object: &Object| {
+            let own: BTreeMap<String, String> = read(object, "config")?.unwrap_or_default();
+            let mut all = into.clone();
+            if own.contains_key("s3.access-key-id") {
+                // The session of other keys is none of these.
+                all.retain(|name, _| !name.starts_with("s3.session-token"));
+            }
+            all.extend(own);
+            Ok::<_, CatalogError>(all)
+        };
+        let files = &self.config().await?.files;
+        let mut config = merged(files, &object)?;
         if self.vended {
             let headers = [("x-iceberg-access-delegation", "vended-credentials")];
             let answer = success(self.ask(&path, &query, &headers).await?, &format!("table {id}"))?;
             let object = answer.object()?;
-            config = read(&object, "config")?.unwrap_or_default();
+            config = merged(files, &object)?;
             for credential in read::<Vec<Object>>(&object, "storage-credentials")?.unwrap_or_default() {
-                let properties: BTreeMap<String, String> = read(&credential, "config")?.unwrap_or_default();
+                let properties = merged(&config, &credential)?;
                 let prefix = read(&credential, "prefix")?.unwrap_or_default();
                 credentials.push(StorageCredential { prefix, properties: properties.into_iter().collect() });
             }

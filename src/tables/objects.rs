@@ -1,4 +1,6 @@
 //! The folder `objects`, for the [`View`]: what tables name, and what buckets have.
+use super::lent::covers;
+use super::slot::Slot;
 use super::view::{Found, Kind, Listed, Stays, View, ViewError};
 use crate::sync::Mutex;
 use icecache_iceberg::mapping::OBJECTS;
@@ -6,6 +8,7 @@ use icecache_iceberg::{Location, ObjectError, Objects};
 use lru::LruCache;
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What a part of a long name ends in.
@@ -75,6 +78,17 @@ impl View {
             || path.matches('/').count() == 2 && path.starts_with(&format!("{OBJECTS}/s3/"))
     }
 
+    /// Whether a location is the folder of a table, or one above it. What is lent for the table may not open it.
+    fn is_above_table(&self, location: &Location) -> bool {
+        let is_above = |slot: &Arc<Slot>| {
+            let shown = slot.current();
+            shown.is_some_and(|shown| {
+                covers(location.as_str(), shown.publication.metadata().location.as_str())
+            })
+        };
+        self.lake().stores().is_above_lent(location) || self.lake().slots().iter().any(is_above)
+    }
+
     pub(super) async fn object(
         &self,
         path: &str,
@@ -96,7 +110,7 @@ impl View {
         if location.file_path().is_some() {
             return Ok(None); // of this machine only what a table names
         }
-        if self.seen.has(path) {
+        if self.seen.has(path) || self.is_above_table(&location) {
             return Ok(Some((Found::Folder, Stays::Moment)));
         }
         let stores = self.lake().stores();

@@ -252,7 +252,7 @@ pub(super) mod tests {
         let lent = |credentials: &[StorageCredential], folders: &[&str]| -> Vec<(String, String)> {
             let (catalog, table) = table(credentials);
             let folders: Vec<String> = folders.iter().map(|folder| (*folder).to_owned()).collect();
-            let all = super::lent(&catalog, &table, &folders, false).into_iter();
+            let all = lent(&catalog, &table, &folders, false).into_iter();
             let first = |lent: &Lent| lent.source.0.lock()[0].first.lock().clone().expect("keys");
             all.map(|lent| (first(&lent).keys.access_key, lent.prefix)).collect()
         };
@@ -279,7 +279,7 @@ pub(super) mod tests {
             let metadata: Location = metadata.parse().expect("a location");
             let parsed =
                 text.map(|text| Metadata::parse(text.as_bytes(), "v1.metadata.json").expect("metadata"));
-            super::folders(&metadata, parsed.as_ref())
+            folders(&metadata, parsed.as_ref())
         };
         assert_eq!(folders("s3://b/wh/t/metadata/1.metadata.json", None), ["s3://b/wh/t/"]);
         assert_eq!(folders("s3://b/t/1.metadata.json", None), ["s3://b/t/"]);

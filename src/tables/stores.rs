@@ -202,7 +202,7 @@ impl Stores {
         for prefix in near {
             let Some(before) = all.get_mut(&prefix) else { continue };
             let (was, is) = (store(&before.lent), store(lent));
-            // Of one catalog what it says last counts.
+            // What one catalog calls its own store is its own affair.
             if was != is && !before.lent.source.have_a_catalog_of(&lent.source) && before.is_used() {
                 let at = &lent.prefix;
                 return Err(TableError::Unsupported {
@@ -476,7 +476,6 @@ mod tests {
     /// Two catalogs may have a bucket of one name, each in a store of its own.
     #[tokio::test]
     async fn a_location_is_of_one_store() {
-        let dir = tempfile::tempdir().expect("a folder");
         let tables = [IsDropped::default(), IsDropped::default()];
         let catalogs = [table(&[]).0, table(&[]).0];
         let named = |n: usize, prefix: &str, at: &str| {
@@ -488,6 +487,7 @@ mod tests {
         };
         for (own, is_refused) in [(None, true), (Some("http://own"), false)] {
             let s3 = S3Settings { endpoint: own.map(str::to_owned), ..S3Settings::default() };
+            let dir = tempfile::tempdir().expect("a folder");
             let cache = Cache::open(Config::new(dir.path())).await.expect("a cache");
             let stores = Stores::new(s3, cache, Vec::new(), Arc::default(), Duration::from_secs(1));
             let lend = |n: usize, prefix: &str, at: &str| stores.lend(&tables[n], named(n, prefix, at));

@@ -20,6 +20,7 @@
 mod ahead;
 mod asked;
 mod aws;
+mod branches;
 mod chosen;
 mod counted;
 mod crowd;

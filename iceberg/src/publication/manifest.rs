@@ -11,9 +11,17 @@ use crate::manifest::{
     Bounds, Entry, EntryChange, MANIFEST_MAX_BYTES, MetricsChange, Status, read_manifest, rewrite_manifest,
 };
 use crate::mapping::{Mapping, rewritten_name, rewritten_name_as};
+use crate::objects::ObjectError;
 use bytes::Bytes;
-use std::collections::HashMap;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+/// So many files of deletes of one manifest are asked for at once, as far as there is room for them.
+const ASKED_AT_ONCE: usize = 16;
+/// A file of deletes that has more bytes takes as much room as so many others.
+const SMALL_MAX_BYTES: u64 = 8 << 20;
+const LARGE_ONE: u32 = 4;
 
 /// A manifest that is written aside.
 pub(super) struct Made {
@@ -110,13 +118,13 @@ impl Writer {
     ) -> Result<Deletes, Halt> {
         let (raw, name) = (raw.clone(), manifest.name().to_owned());
         let entries = blocking(move || Ok(read_manifest(&raw, &name)?.1)).await?;
-        let mut known = Deletes::new();
-        for entry in entries.iter().filter(|entry| needs_deletes(entry)) {
-            if !known.contains_key(&entry.path) {
-                known.insert(entry.path.clone(), self.deletes(entry, manifest, progress).await?);
-            }
-        }
-        Ok(known)
+        // A file of deletion vectors is named by each of them.
+        let mut seen = HashSet::new();
+        let named = entries.iter().filter(|entry| needs_deletes(entry) && seen.insert(&entry.path));
+        let made = named.map(|entry| async move {
+            Ok::<_, Halt>((entry.path.clone(), self.deletes(entry, manifest, progress).await?))
+        });
+        stream::iter(made.collect::<Vec<_>>()).buffered(ASKED_AT_ONCE).try_collect().await
     }
 
     /// Makes sure that a file of deletes is there; its size, and what manifests say of it.
@@ -129,7 +137,8 @@ impl Writer {
         let from = location(&entry.path, manifest.as_str())?;
         let path = deletes_path(&from, &entry.format);
         let becomes = new_format(&entry.format).unwrap_or(&entry.format).to_owned();
-        let _turn = self.deletes.acquire().await;
+        let is_small = entry.size <= SMALL_MAX_BYTES;
+        let mut turn = self.deletes.acquire_many(if is_small { 1 } else { LARGE_ONE }).await;
         let (folder, own, format) = (self.folder.clone(), path.clone(), becomes.clone());
         let there = blocking(move || {
             let Some(bytes) = folder.read(&own)? else { return Ok(None) };
@@ -139,7 +148,17 @@ impl Writer {
         if let Some(there) = there {
             return Ok(there);
         }
-        let raw = self.objects.get(&from, DELETES_MAX_BYTES).await.map_err(TableError::from)?;
+        let limit = if is_small { SMALL_MAX_BYTES } else { DELETES_MAX_BYTES };
+        let raw = match self.objects.get(&from, limit).await {
+            Err(ObjectError::TooLarge { .. }) if is_small => {
+                // Its manifest is wrong about it.
+                drop(turn);
+                turn = self.deletes.acquire_many(LARGE_ONE).await;
+                self.objects.get(&from, DELETES_MAX_BYTES).await
+            }
+            raw => raw,
+        };
+        let raw = raw.map_err(TableError::from)?;
         let (mapping, name) = (self.place.mapping.clone(), from.as_str().to_owned());
         let (format, rows) = (entry.format.clone(), entry.rows);
         let (bytes, facts) = blocking(move || {
@@ -154,6 +173,7 @@ impl Writer {
         let (folder, size) = (self.folder.clone(), step.size);
         blocking(move || folder.write(&path, &bytes)).await?;
         progress.done(step)?;
+        drop(turn);
         Ok((size, facts))
     }
 }

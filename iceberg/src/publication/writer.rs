@@ -11,8 +11,8 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio::task::JoinError;
 
-/// So many files of deletes are in memory at once.
-const DELETES_AT_ONCE: usize = 4;
+/// So many small files of deletes are in memory at once. A larger one counts as several.
+const DELETES_AT_ONCE: usize = 16;
 
 /// Rewrites files of one table into its folder. Clones share the bounds on what is done at once.
 #[derive(Debug, Clone)]

@@ -4,8 +4,14 @@ use crate::avro::Container;
 use crate::location::Location;
 use crate::manifest::{Status, read_list, read_manifest};
 use crate::metadata::Manifests;
+use crate::objects::{Listing, LocalObjects, ObjectError, ObjectInfo, Objects};
+use crate::publication::StepKind;
+use bytes::Bytes;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// A table of which some deletes cannot be read is refused, and says why; nothing of the version is there to be opened.
 #[tokio::test(flavor = "multi_thread")]
@@ -33,6 +39,45 @@ async fn deletes_that_cannot_be_read_refuse_the_table() {
     std::fs::write(&file, good).unwrap();
     let publication = lake.prepare("orc_deletes", lake.location("orc_deletes"), "m").await.unwrap();
     publication.publish().await.unwrap();
+}
+
+/// Objects whose files of deletes are given to two who ask at one time, and to nobody alone.
+#[derive(Debug)]
+struct Paired(LocalObjects, tokio::sync::Barrier);
+
+#[async_trait::async_trait]
+impl Objects for Paired {
+    async fn get(&self, location: &Location, limit: u64) -> Result<Bytes, ObjectError> {
+        if location.name().contains("-deletes.") {
+            self.1.wait().await;
+        }
+        self.0.get(location, limit).await
+    }
+    async fn get_range(&self, location: &Location, range: Range<u64>) -> Result<Bytes, ObjectError> {
+        self.0.get_range(location, range).await
+    }
+    async fn head(&self, location: &Location) -> Result<ObjectInfo, ObjectError> {
+        self.0.head(location).await
+    }
+    async fn list(
+        &self,
+        at: &Location,
+        by_folder: bool,
+        after: Option<&str>,
+    ) -> Result<Listing, ObjectError> {
+        self.0.list(at, by_folder, after).await
+    }
+}
+
+/// One manifest of this table lists two files of deletes.
+#[tokio::test(flavor = "multi_thread")]
+async fn deletes_of_one_manifest_are_fetched_at_once() {
+    let lake = Lake::new();
+    let objects = Arc::new(Paired(LocalObjects::with_buckets(lake.raw()), tokio::sync::Barrier::new(2)));
+    let publication = lake.prepare_with(objects, "avro", lake.location("avro"), "m").await.unwrap();
+    let published = tokio::time::timeout(Duration::from_secs(30), publication.publish()).await;
+    let steps = published.unwrap().unwrap();
+    assert_eq!(steps.iter().filter(|step| step.kind == StepKind::Deletes).count(), 2);
 }
 
 /// What a manifest tells of the columns of its first file: by the field of the entry, by the id of the column.
@@ -118,7 +163,7 @@ async fn deletes_in_orc_become_parquet() {
                     continue;
                 }
                 met += 1;
-                let parquet = bytes::Bytes::from(std::fs::read(&path).unwrap());
+                let parquet = Bytes::from(std::fs::read(&path).unwrap());
                 let file = SerializedFileReader::new(parquet.clone()).unwrap();
                 let rows: Vec<String> =
                     file.get_row_iter(None).unwrap().map(|row| row.unwrap().to_string()).collect();

@@ -14,8 +14,10 @@ pub(super) const HINT: &str = "version-hint.text";
 const HINT_MAX_BYTES: u64 = 1 << 10;
 /// So many versions a hint may lag behind.
 const PROBES_MAX: u64 = 10_000;
-/// What may follow the number of a version.
-const SUFFIXES: [&str; 2] = [".metadata.json", ".gz.metadata.json"];
+/// What may follow the number of a version, the last only where writers of old are at work: who has no reason to expect it
+/// looks for the others.
+const SUFFIXES: [&str; 3] = [".metadata.json", ".gz.metadata.json", ".metadata.json.gz"];
+const USUAL: [&str; 2] = [SUFFIXES[0], SUFFIXES[1]];
 
 /// A table of which only names say what is the newest is looked through as a whole so often: next to the one that is known
 /// stand all that a writer writes, but not what somebody copies there.
@@ -45,7 +47,7 @@ impl HadoopTable {
 
     async fn current_by(&self, id: &TableId, hint: Option<Hint>) -> Result<(Location, Token), CatalogError> {
         let found = match hint {
-            Some(Hint::Number(number)) => self.version(number).await?,
+            Some(Hint::Number(number)) => self.version(number, &SUFFIXES).await?,
             Some(Hint::Name(name)) => self.named(&format!("{name}.metadata.json")).await?,
             None => None,
         };
@@ -56,28 +58,32 @@ impl HadoopTable {
         let (mut location, mut token) = found.ok_or_else(|| CatalogError::NotFound {
             what: format!("table {id}: no metadata in {}", self.location),
         })?;
-        if let Some(number) = number_of(&location) {
-            for next in number + 1..number + PROBES_MAX {
-                let Some(found) = self.version(next).await? else { break };
+        if let Some((number, _)) = numbered(&location) {
+            for next in number + 1..number.saturating_add(PROBES_MAX) {
+                let is_usual = numbered(&location).is_some_and(|(_, suffix)| USUAL.contains(&suffix));
+                let suffixes: &[&str] = if is_usual { &USUAL } else { &SUFFIXES };
+                let Some(found) = self.version(next, suffixes).await? else { break };
                 (location, token) = found;
             }
         }
         Ok((location, token))
     }
 
-    /// Whether there is another version than the one of `token`. Where versions are numbered: two or three HEADs; where
-    /// their names begin with a number a GET, a HEAD and a LIST of those that are next to the known one.
+    /// Whether there is another version than the one of `token`. Where versions are numbered: a GET of the hint and two
+    /// HEADs; where their names begin with a number a GET, a HEAD and a LIST of those that are next to the known one.
     pub async fn changed(&self, id: &TableId, token: &Token) -> Result<bool, CatalogError> {
         let known = token.0.rsplit_once('#').and_then(|(location, _)| location.parse::<Location>().ok());
         let Some(known) = known else { return Ok(self.current(id).await?.1 != *token) };
         // The same name may hold another table by now.
         let is_same = |own: Option<(Location, Token)>| own.is_some_and(|(_, own)| own == *token);
-        if let Some(number) = number_of(&known) {
-            let (own, next) = futures::join!(self.look(&known), self.version(number.saturating_add(1)));
-            if is_same(own?) {
-                return Ok(next?.is_some());
+        if let Some((number, suffix)) = numbered(&known) {
+            let next = self.version(number.saturating_add(1), std::slice::from_ref(&suffix));
+            let (own, next, hint) = futures::join!(self.look(&known), next, self.hint());
+            let (is_same, next, hint) = (is_same(own?), next?, hint?);
+            if !is_same {
+                return Ok(self.current_by(id, hint).await?.1 != *token);
             }
-            return Ok(self.current(id).await?.1 != *token);
+            return Ok(next.is_some() || self.is_hinted_at(id, number, suffix, token, hint).await?);
         }
         let hint = self.hint().await?;
         if let (None, Some(number), true) = (&hint, any_number(&known), self.looked_lately()) {
@@ -87,6 +93,35 @@ impl HadoopTable {
             }
         }
         Ok(self.current_by(id, hint).await?.1 != *token)
+    }
+
+    /// Whether there is a version that is newer than `number`, whose name ends otherwise, by what the hint says.
+    async fn is_hinted_at(
+        &self,
+        id: &TableId,
+        number: u64,
+        suffix: &str,
+        token: &Token,
+        hint: Option<Hint>,
+    ) -> Result<bool, CatalogError> {
+        match hint {
+            Some(Hint::Number(hinted)) if hinted > number => {
+                if self.version(hinted, &SUFFIXES).await?.is_some() {
+                    return Ok(true);
+                }
+            }
+            // Who writes it has nothing newer to tell.
+            Some(Hint::Number(hinted)) if hinted == number => return Ok(false),
+            Some(Hint::Name(name)) => {
+                if self.named(&format!("{name}.metadata.json")).await?.is_some() {
+                    return Ok(self.current_by(id, Some(Hint::Name(name))).await?.1 != *token);
+                }
+            }
+            // There is none, or nobody keeps it.
+            Some(Hint::Number(_)) | None => {}
+        }
+        let others: Vec<&str> = USUAL.into_iter().filter(|other| *other != suffix).collect();
+        Ok(self.version(number.saturating_add(1), &others).await?.is_some())
     }
 
     /// Whether all names were looked at not long ago.
@@ -120,8 +155,13 @@ impl HadoopTable {
         Ok(named.then(|| Hint::Name(text.to_owned())))
     }
 
-    async fn version(&self, number: u64) -> Result<Option<(Location, Token)>, CatalogError> {
-        for suffix in SUFFIXES {
+    /// A version under the first of these names that there is.
+    async fn version(
+        &self,
+        number: u64,
+        suffixes: &[&str],
+    ) -> Result<Option<(Location, Token)>, CatalogError> {
+        for suffix in suffixes {
             if let Some(found) = self.named(&format!("v{number}{suffix}")).await? {
                 return Ok(Some(found));
             }
@@ -179,12 +219,13 @@ enum Hint {
     Name(String),
 }
 
-/// The number of `v<N>.metadata.json` and its compressed forms.
-fn number_of(location: &Location) -> Option<u64> {
+/// The number of `v<N>.metadata.json` and its compressed forms, and what follows it.
+fn numbered(location: &Location) -> Option<(u64, &'static str)> {
     let rest = location.name().strip_prefix('v')?;
     let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, suffix) = rest.split_at(digits);
-    (SUFFIXES.contains(&suffix) || suffix == ".metadata.json.gz").then(|| number.parse().ok())?
+    let suffix = SUFFIXES.into_iter().find(|known| *known == suffix)?;
+    Some((number.parse().ok()?, suffix))
 }
 
 /// Whether it is metadata of a table, by its name.
@@ -199,7 +240,8 @@ fn any_number(location: &Location) -> Option<u64> {
     if !is_metadata(location) {
         return None;
     }
-    number_of(location).or_else(|| name.split_once('-')?.0.parse().ok())
+    let number = numbered(location).map(|(number, _)| number);
+    number.or_else(|| name.split_once('-')?.0.parse().ok())
 }
 
 #[cfg(test)]
@@ -341,5 +383,69 @@ mod tests {
         store.put(HINT, 3);
         assert!(table.changed(&id, &token).await.unwrap());
         assert_eq!(table.current(&id).await.unwrap().0.name(), "v3.metadata.json");
+    }
+
+    /// A version of any name that one may have is seen, and the usual table is asked for no more than it needs.
+    #[tokio::test]
+    async fn numbered_versions_are_followed_however_they_are_compressed() {
+        let store = Arc::new(Store::default());
+        let (table, id) = table(&store);
+        store.put("v1.metadata.json.gz", 1);
+        store.put(HINT, 1);
+        let mut token = table.current(&id).await.unwrap().1;
+        let mut number = 1;
+        for (suffix, next) in [(2, 2), (1, 2), (0, 1), (0, 0), (2, 0), (2, 2), (0, 2), (1, 0), (1, 1)] {
+            if number > 1 {
+                number += 1;
+                store.put(&format!("v{number}{}", SUFFIXES[suffix]), 1);
+                store.put(HINT, number);
+                assert!(table.changed(&id, &token).await.unwrap(), "{suffix} {number}");
+                token = table.current(&id).await.unwrap().1;
+            }
+            store.asked();
+            assert!(!table.changed(&id, &token).await.unwrap());
+            assert_eq!(store.asked(), Asked { gets: 1, heads: 2, lists: 0 }, "v{number}");
+            number += 1;
+            let name = format!("v{number}{}", SUFFIXES[next]);
+            store.put(&name, 1);
+            // Of the same kind it is seen before the hint is written, of another as soon as that is.
+            let is_like =
+                token.0.rsplit_once('#').unwrap().0.ends_with(&format!("{}{}", number - 1, SUFFIXES[next]));
+            assert_eq!(table.changed(&id, &token).await.unwrap(), is_like, "{name}");
+            store.put(HINT, number);
+            assert!(table.changed(&id, &token).await.unwrap(), "{name}");
+            let (at, new) = table.current(&id).await.unwrap();
+            assert_eq!(at.name(), name);
+            token = new;
+        }
+        // A hint that names what is not there says nothing, and costs no LIST.
+        store.put(HINT, number + 5);
+        store.asked();
+        assert!(!table.changed(&id, &token).await.unwrap());
+        assert_eq!(store.asked().lists, 0);
+    }
+
+    /// Where nobody writes a hint, or it has stayed behind, the usual names are looked for.
+    #[tokio::test]
+    async fn numbered_versions_are_followed_without_a_hint() {
+        for hint in [None, Some(1)] {
+            let store = Arc::new(Store::default());
+            let (table, id) = table(&store);
+            store.put("v1.metadata.json", 1);
+            store.put("v2.metadata.json", 1);
+            if let Some(hint) = hint {
+                store.put(HINT, hint);
+            }
+            let mut token = table.current(&id).await.unwrap().1;
+            for name in ["v3.metadata.json", "v4.gz.metadata.json", "v5.gz.metadata.json", "v6.metadata.json"]
+            {
+                assert!(!table.changed(&id, &token).await.unwrap(), "{name}");
+                store.put(name, 1);
+                assert!(table.changed(&id, &token).await.unwrap(), "{name}");
+                let (at, new) = table.current(&id).await.unwrap();
+                assert_eq!(at.name(), name);
+                token = new;
+            }
+        }
     }
 }

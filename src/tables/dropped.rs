@@ -116,11 +116,10 @@ impl Lake {
             move || left(&root, &top, |path| named_paths.contains(path), &catalog)
         });
         let mut found = found.await.unwrap_or_default();
-        let shut: HashSet<String> =
-            named.asking.shut().iter().map(|namespace| folder_of(&top, namespace)).collect();
+        let shut = named.asking.shut();
         found.retain(|path| {
             let above = path.rsplit_once('/').map_or("", |(folder, _)| folder);
-            !shut.contains(above) // nobody can tell what it has
+            !shut.hides_folder(&top, above)
         });
         let mut names = self.names.write();
         for path in found {

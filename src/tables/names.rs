@@ -72,8 +72,43 @@ pub(super) struct Asking {
     last: tokio::sync::Mutex<Option<(Instant, bool)>>,
     /// Since when somebody asks.
     since: Mutex<Option<Instant>>,
-    /// Namespaces of which it could not be told what they have when it was asked last.
-    shut: Mutex<BTreeSet<Vec<String>>>,
+    /// What could not be told when it was asked last.
+    shut: Mutex<Shut>,
+}
+
+/// Namespaces of which it cannot be told what they have.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Shut {
+    /// Which tables.
+    tables: BTreeSet<Vec<String>>,
+    /// Which other namespaces, on any level.
+    below: BTreeSet<Vec<String>>,
+}
+
+impl Shut {
+    /// Whether nobody can tell which tables a namespace has.
+    fn hides(&self, namespace: &[String]) -> bool {
+        self.tables.contains(namespace) || self.above(namespace).is_some()
+    }
+
+    /// The one that does not say whether there is this one in it.
+    fn above(&self, namespace: &[String]) -> Option<&Vec<String>> {
+        (1..namespace.len()).find_map(|level| self.below.get(&namespace[..level]))
+    }
+
+    /// Whether nobody can tell what stands in a folder, which is one of those below `top`.
+    pub(super) fn hides_folder(&self, top: &str, folder: &str) -> bool {
+        self.tables.iter().any(|namespace| folder_of(top, namespace) == folder)
+            || self.hides_as_below(top, folder)
+    }
+
+    /// The same, because nobody can tell which namespaces one has.
+    fn hides_as_below(&self, top: &str, folder: &str) -> bool {
+        let is_in = |namespace: &Vec<String>| {
+            folder.strip_prefix(&folder_of(top, namespace)).is_some_and(|rest| rest.starts_with('/'))
+        };
+        self.below.iter().any(is_in)
+    }
 }
 
 /// Somebody asks, for as long as this lives: whoever asks may be given up.
@@ -97,17 +132,26 @@ impl Asking {
     }
 
     /// Says of which namespaces nobody can tell what they have, if these are others than before.
-    fn tell_shut(&self, catalog: &str, shut: BTreeSet<Vec<String>>) {
+    /// `stays`: those of which namespaces stay that are known so far. Most that do not say which they have have none.
+    fn tell_shut(&self, catalog: &str, shut: Shut, stays: &BTreeSet<Vec<String>>) {
         let mut told = self.shut.lock();
-        for namespace in shut.difference(&told) {
+        for namespace in shut.tables.difference(&told.tables) {
             let namespace = namespace.join(".");
             tracing::warn!(catalog, namespace, "cannot tell which tables there are: those known so far stay");
+        }
+        for namespace in stays.difference(&told.below) {
+            let namespace = namespace.join(".");
+            tracing::warn!(
+                catalog,
+                namespace,
+                "cannot tell which namespaces there are: those known so far stay, and their tables"
+            );
         }
         *told = shut;
     }
 
-    /// Namespaces of which it could not be told what they have.
-    pub(super) fn shut(&self) -> BTreeSet<Vec<String>> {
+    /// What could not be told.
+    pub(super) fn shut(&self) -> Shut {
         self.shut.lock().clone()
     }
 
@@ -229,25 +273,36 @@ impl Lake {
         let named = &self.catalogs[number];
         let (prefix, top) = (self.prefix(named), self.top(named));
         let (mut found, mut folders) = (BTreeSet::new(), BTreeSet::from([top.clone()]));
-        let mut shut = BTreeSet::new();
-        for (namespace, tables) in all {
+        let mut shut = Shut { below: all.shut_below, ..Shut::default() };
+        let mut told = BTreeSet::new();
+        for (namespace, tables) in all.namespaces {
             let folder = folder_of(&top, &namespace);
             if !namespace.is_empty() {
                 folders.extend(above(&folder));
                 folders.insert(folder);
             }
             match tables {
-                Some(tables) => found.extend(tables),
-                None => drop(shut.insert(namespace)),
+                Some(tables) => {
+                    found.extend(tables);
+                    told.insert(namespace);
+                }
+                None => drop(shut.tables.insert(namespace)),
             }
         }
-        if !shut.is_empty() {
+        let mut stay = BTreeSet::new();
+        if shut != Shut::default() {
             // What it had stays, until somebody can tell.
             let names = self.names.read();
-            let stays = |slot: &&Arc<Slot>| slot.catalog == number && shut.contains(&slot.id.namespace);
-            found.extend(names.tables.values().filter(stays).map(|slot| slot.id.clone()));
+            let is_hidden = |id: &TableId| !told.contains(&id.namespace) && shut.hides(&id.namespace);
+            let stays = |slot: &&Arc<Slot>| slot.catalog == number && is_hidden(&slot.id);
+            for slot in names.tables.values().filter(stays) {
+                found.insert(slot.id.clone());
+                stay.extend(shut.above(&slot.id.namespace).cloned());
+            }
+            let below = names.folders.iter().filter(|folder| shut.hides_as_below(&top, folder));
+            folders.extend(below.cloned());
         }
-        named.asking.tell_shut(&named.name, shut);
+        named.asking.tell_shut(&named.name, shut, &stay);
         self.remember_names_of(number, found.clone()).await;
         let (gone, new) = {
             let mut names = self.names.write();
@@ -347,5 +402,33 @@ impl Lake {
             .map(|rest| rest.split('/').next().unwrap_or(rest))
             .collect();
         names.into_iter().map(str::to_owned).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_namespace_does_not_tell_hides_what_is_in_it_and_no_more() {
+        let levels = |text: &str| -> Vec<String> { text.split('.').map(str::to_owned).collect() };
+        let shut = Shut { tables: [levels("t.x")].into(), below: [levels("a.b")].into() };
+        for (namespace, is_hidden, is_below) in [
+            ("t.x", true, false),
+            ("t", false, false),
+            ("t.x.y", false, false),
+            ("a.b", false, false),
+            ("a.b.c", true, true),
+            ("a.b.c.d", true, true),
+            ("a.bc.d", false, false),
+            ("a", false, false),
+        ] {
+            let namespace = levels(namespace);
+            assert_eq!(shut.hides(&namespace), is_hidden, "{namespace:?}");
+            assert_eq!(shut.above(&namespace).is_some(), is_below, "{namespace:?}");
+            let folder = folder_of("iceberg/c", &namespace);
+            assert_eq!(shut.hides_folder("iceberg/c", &folder), is_hidden, "{folder}");
+            assert_eq!(shut.hides_as_below("iceberg/c", &folder), is_below, "{folder}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! [`MetastoreCatalog`]: what Glue and Hive have in common, which is Hive's idea of tables: databases of one level, and
 //! tables with parameters. One is Iceberg's if its parameter `table_type` says so; `metadata_location` says where its
 //! metadata is.
-use super::{AT_ONCE, Catalog, CatalogError, Change, Changes, NAMES_MAX, Names, names_of};
+use super::{AT_ONCE, Catalog, CatalogError, Change, Changes, NAMES_MAX, Names, ask_names};
 use crate::table::{Table, TableId, Token};
 use async_trait::async_trait;
 use futures::stream::{self, StreamExt};
@@ -84,17 +84,7 @@ impl<M: Metastore> Catalog for MetastoreCatalog<M> {
     }
 
     async fn names(&self) -> Result<Names, CatalogError> {
-        let namespaces = self.namespaces().await?;
-        let listings: Vec<_> = stream::iter(namespaces.into_iter().map(|namespace| async move {
-            let tables = self.tables(&namespace).await;
-            (namespace, tables)
-        }))
-        .buffered(AT_ONCE)
-        .collect()
-        .await;
-        let mut names = names_of(listings)?;
-        names.push((Vec::new(), Some(Vec::new())));
-        Ok(names)
+        ask_names(self, self.namespaces().await?).await
     }
 
     async fn load(&self, id: &TableId) -> Result<Table, CatalogError> {

@@ -1,8 +1,8 @@
 //! [`Catalog`]: who says which tables there are, and which version of each is the current one.
 //!
 //! Kinds, and what a poll of them costs: REST (one conditional request for each table, answered by 304), SQL (one
-//! query for all tables), Glue and Hive (one question for each hundred tables of a database), Hadoop (two HEADs for each
-//! table, or a GET, a HEAD and a LIST), and single tables. [`parse`](CatalogAddress) reads `NAME=KIND:…`, [`CatalogAddress::open`] connects.
+//! query for all tables), Glue and Hive (one question for each hundred tables of a database), Hadoop (a GET and two HEADs
+//! for each table, or a GET, a HEAD and a LIST), and single tables. [`parse`](CatalogAddress) reads `NAME=KIND:…`, [`CatalogAddress::open`] connects.
 mod address;
 mod aws;
 #[cfg(feature = "glue")]
@@ -31,6 +31,7 @@ use crate::objects::ObjectError;
 use crate::table::{Table, TableId, Token};
 use async_trait::async_trait;
 use futures::stream::{self, StreamExt};
+use std::collections::BTreeSet;
 
 /// How one known table has changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,8 +51,14 @@ pub struct Changes {
     pub failed: Vec<(TableId, CatalogError)>,
 }
 
-/// Namespaces with their tables; `None`: what this one has cannot be told now, while others are open.
-pub type Names = Vec<(Vec<String>, Option<Vec<TableId>>)>;
+/// What a catalog has.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Names {
+    /// Namespaces with their tables; `None`: what this one has cannot be told now, while others are open.
+    pub namespaces: Vec<(Vec<String>, Option<Vec<TableId>>)>,
+    /// Namespaces of which it cannot be told now which others are in them, on any level.
+    pub shut_below: BTreeSet<Vec<String>>,
+}
 
 /// Of each namespace its tables, or why nobody can tell. One that is shut, as another team's, hides none of the others.
 ///
@@ -60,7 +67,7 @@ pub type Names = Vec<(Vec<String>, Option<Vec<TableId>>)>;
 fn names_of(
     listings: impl IntoIterator<Item = (Vec<String>, Result<Vec<TableId>, CatalogError>)>,
 ) -> Result<Names, CatalogError> {
-    let (mut names, mut is_open, mut shut) = (Vec::new(), false, None);
+    let (mut namespaces, mut is_open, mut shut) = (Vec::new(), false, None);
     for (namespace, tables) in listings {
         let tables = match tables {
             Err(CatalogError::NotFound { .. }) => Some(Vec::new()), // it went, or nothing stands at the top
@@ -72,12 +79,28 @@ fn names_of(
         };
         // Most catalogs have no tables at the top, and answer that without being asked.
         is_open |= tables.as_ref().is_some_and(|tables| !namespace.is_empty() || !tables.is_empty());
-        names.push((namespace, tables));
+        namespaces.push((namespace, tables));
     }
     match shut {
         Some(error) if !is_open => Err(error),
-        _ => Ok(names),
+        _ => Ok(Names { namespaces, shut_below: BTreeSet::new() }),
     }
+}
+
+/// The same of a catalog that is asked about each namespace, several at once. Without a namespace it has no tables.
+#[cfg(any(feature = "rest", feature = "hive", feature = "glue"))]
+async fn ask_names<C: Catalog + ?Sized>(
+    catalog: &C,
+    namespaces: impl IntoIterator<Item = Vec<String>>,
+) -> Result<Names, CatalogError> {
+    let asked = namespaces.into_iter().map(|namespace| async move {
+        let tables = catalog.tables(&namespace).await;
+        (namespace, tables)
+    });
+    let listings: Vec<_> = stream::iter(asked.collect::<Vec<_>>()).buffered(AT_ONCE).collect().await;
+    let mut names = names_of(listings)?;
+    names.namespaces.push((Vec::new(), Some(Vec::new())));
+    Ok(names)
 }
 
 /// Who says which tables there are, and which version of each is the current one.

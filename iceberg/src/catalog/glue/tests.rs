@@ -175,7 +175,7 @@ async fn only_tables_of_iceberg_are_listed_page_by_page() {
     assert_eq!(catalog.namespaces().await.unwrap(), [["db"], ["empty"], ["more"]]);
     assert_eq!(catalog.tables(&["db".into()]).await.unwrap(), [id("db", "a"), id("db", "b")]);
     assert_eq!(asked(&state), ["GetDatabases", "GetDatabases", "GetTables", "GetTables", "GetTables"]);
-    let names = catalog.names().await.unwrap();
+    let names = catalog.names().await.unwrap().namespaces;
     assert_eq!(names[0], (vec!["db".to_owned()], Some(vec![id("db", "a"), id("db", "b")])));
     assert_eq!(names.len(), 4);
     let loaded = catalog.load(&id("db", "b")).await.unwrap();
@@ -299,7 +299,7 @@ async fn who_is_not_let_in_is_told_so() {
     // A database of somebody else's hides none of ours.
     state.lock().tables.insert("ours".into(), vec![iceberg("t", 1)]);
     state.lock().shut.push("theirs".into());
-    let names = catalog.names().await.unwrap();
+    let names = catalog.names().await.unwrap().namespaces;
     assert_eq!(names[0], (vec!["ours".to_owned()], Some(vec![id("ours", "t")])));
     assert_eq!(names[1], (vec!["theirs".to_owned()], None));
     state.lock().tables.remove("ours");

@@ -220,7 +220,7 @@ async fn tables_are_listed_and_polled(age: Age) {
     assert_eq!((tables.len(), &tables[249]), (250, &id("db", "t249")));
     asked(&state);
     // Which are Iceberg's is known by now.
-    assert_eq!(catalog.names().await.unwrap()[0].1.as_ref().map(Vec::len), Some(250));
+    assert_eq!(catalog.names().await.unwrap().namespaces[0].1.as_ref().map(Vec::len), Some(250));
     assert_eq!(asked(&state), ["get_all_databases", "get_all_tables", "get_all_tables"]);
     let loaded = catalog.load(&id("db", "t007")).await.unwrap();
     assert_eq!(loaded.metadata_location.as_str(), "s3://b/t007/1.metadata.json");

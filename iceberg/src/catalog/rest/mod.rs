@@ -1,21 +1,27 @@
 //! [`RestCatalog`]: catalogs that speak Iceberg's REST protocol.
 //!
 //! A poll is one GET for each table with the ETag of last time and `snapshots=refs`, which a catalog answers by
-//! 304 without loading anything. It asks for no credentials: some catalogs make those a part of the ETag. Where a
-//! catalog knows no ETags, the location of the metadata is compared.
+//! 304 without loading anything. It asks for no credentials: some catalogs make those a part of the ETag. An ETag that
+//! has become another one says that the table may have changed: the location of the metadata and the metadata are
+//! compared, and if they are the same that ETag is asked with from then on. Where a catalog knows no ETags, the location
+//! is compared.
 mod auth;
+mod digest;
 mod http;
 #[cfg(test)]
 mod tests;
 
 use super::http::Answer;
-use super::{Catalog, CatalogError, Changes, NAMES_MAX, Options, ask};
+use super::{AT_ONCE, Catalog, CatalogError, Changes, NAMES_MAX, Names, Options, ask, ask_names};
 use crate::document::Object;
 use crate::table::{StorageCredential, Table, TableId, Token};
 use async_trait::async_trait;
 use auth::Auth;
+use digest::digest;
+use futures::stream::{self, StreamExt};
 use http::{Http, Query, segment, success};
-use std::collections::{BTreeMap, VecDeque};
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use tokio::sync::OnceCell;
 
 /// The mark between the levels of a namespace, where the catalog does not say another one.
@@ -35,7 +41,19 @@ pub(super) struct RestCatalog {
     vended: bool,
     /// What the catalog says first of all: its prefix, and what tables need to be opened.
     config: OnceCell<Config>,
+    /// The tables whose ETag has become another one, while nothing else has.
+    tags: Mutex<HashMap<TableId, Tag>>,
 }
+
+/// The ETag that a version has by now.
+#[derive(Debug)]
+struct Tag {
+    version: Token,
+    etag: String,
+}
+
+/// Namespaces, and those among them of which it cannot be told which others are in them.
+type Tree = (BTreeSet<Vec<String>>, BTreeSet<Vec<String>>);
 
 #[derive(Debug)]
 struct Config {
@@ -70,6 +88,7 @@ impl RestCatalog {
             own_prefix: options.get("prefix").map(str::to_owned),
             vended,
             config: OnceCell::new(),
+            tags: Mutex::default(),
         })
     }
 
@@ -151,16 +170,70 @@ impl RestCatalog {
     /// Whether a table has another version than the one of `token`.
     async fn changed(&self, id: &TableId, token: &Token) -> Result<bool, CatalogError> {
         let path = self.table_path(id).await?;
-        let (etag, location) = split(token);
+        let (etag, location, known) = split(token);
+        let newer = self.tags.lock().get(id).filter(|tag| tag.version == *token).map(|tag| tag.etag.clone());
+        let etag = newer.as_deref().or(etag);
         let query = vec![("snapshots", "refs".to_owned())];
         let headers: Vec<_> = etag.iter().map(|etag| ("if-none-match", *etag)).collect();
         let answer = self.ask(&path, &query, &headers).await?;
         if answer.status == 304 {
             return Ok(false);
         }
-        let answer = success(answer, &format!("table {id}"))?;
-        let now = read::<String>(&answer.object()?, "metadata-location")?;
-        Ok(now.as_deref() != Some(location))
+        let answer = success(answer, &format!("table {id}")).inspect_err(|error| {
+            if matches!(error, CatalogError::NotFound { .. }) {
+                self.tags.lock().remove(id);
+            }
+        })?;
+        let object = answer.object()?;
+        let has_moved = read::<String>(&object, "metadata-location")?.as_deref() != Some(location);
+        let Some(etag) = answer.header("etag") else { return Ok(has_moved) };
+        if has_moved || known.is_some_and(|known| known != metadata_digest(&object)) {
+            self.tags.lock().remove(id);
+            return Ok(true);
+        }
+        // Asked with the old one it would send all of it again, each time.
+        self.tags.lock().insert(id.clone(), Tag { version: token.clone(), etag: etag.to_owned() });
+        Ok(false)
+    }
+
+    /// Level by level, several questions at once.
+    async fn tree(&self) -> Result<Tree, CatalogError> {
+        let config = self.config().await?;
+        let path = format!("{}/namespaces", config.base);
+        let (mut found, mut shut) = Tree::default();
+        let mut level = vec![Vec::new()];
+        while !level.is_empty() {
+            let asked = std::mem::take(&mut level).into_iter().map(|parent| {
+                let top = Vec::new();
+                let query = if parent.is_empty() { top } else { vec![("parent", config.levels(&parent))] };
+                let listed = self.list(&path, query, "namespaces", "namespaces");
+                async move { (parent, listed.await) }
+            });
+            let mut answers = stream::iter(asked.collect::<Vec<_>>()).buffered(AT_ONCE);
+            while let Some((parent, listed)) = answers.next().await {
+                let listed = match listed {
+                    Err(CatalogError::NotFound { .. }) if !parent.is_empty() => Vec::new(), // it went
+                    // It is not ours to look into, or the catalog knows none within others: its tables are another matter.
+                    Err(CatalogError::Denied { .. } | CatalogError::Refused { .. }) if !parent.is_empty() => {
+                        shut.insert(parent);
+                        continue;
+                    }
+                    listed => listed?,
+                };
+                for item in listed {
+                    let Listed::Levels(namespace) = item else { continue };
+                    // A catalog that does not know parents answers with everything, again and again.
+                    let below = namespace.len() > parent.len() && namespace.starts_with(&parent);
+                    if below && namespace.len() <= DEPTH_MAX && found.insert(namespace.clone()) {
+                        level.push(namespace);
+                    }
+                }
+                if found.len() > NAMES_MAX {
+                    return Err(CatalogError::Refused { why: format!("more than {NAMES_MAX} namespaces") });
+                }
+            }
+        }
+        Ok((found, shut))
     }
 }
 
@@ -172,14 +245,23 @@ enum Listed {
     Table { namespace: Vec<String>, name: String },
 }
 
-/// A token holds the ETag, if there was one, and the location.
-fn join(etag: Option<&str>, location: &str) -> Token {
-    Token(format!("{}\n{location}", etag.unwrap_or_default()))
+/// A token holds the ETag and a digest of the metadata, if there was one, and the location.
+fn join(tagged: Option<(&str, &str)>, location: &str) -> Token {
+    match tagged {
+        Some((etag, digest)) => Token(format!("{etag}\n{location}\n{digest}")),
+        None => Token(format!("\n{location}")),
+    }
 }
 
-fn split(token: &Token) -> (Option<&str>, &str) {
-    let (etag, location) = token.0.split_once('\n').unwrap_or(("", &token.0));
-    (Some(etag).filter(|etag| !etag.is_empty()), location)
+fn split(token: &Token) -> (Option<&str>, &str, Option<&str>) {
+    let (etag, rest) = token.0.split_once('\n').unwrap_or(("", &token.0));
+    let (location, digest) = rest.split_once('\n').map_or((rest, None), |(at, digest)| (at, Some(digest)));
+    (Some(etag).filter(|etag| !etag.is_empty()), location, digest)
+}
+
+/// A digest of the metadata in an answer; empty if it holds none.
+fn metadata_digest(object: &Object) -> String {
+    object.raw("metadata").map(digest).unwrap_or_default()
 }
 
 /// A text in which a percent sign may stand before two hexadecimal digits; `None` if it is none, or empty.
@@ -202,36 +284,13 @@ fn read<T: serde::de::DeserializeOwned>(object: &Object, name: &str) -> Result<O
 #[async_trait]
 impl Catalog for RestCatalog {
     async fn namespaces(&self) -> Result<Vec<Vec<String>>, CatalogError> {
-        let config = self.config().await?;
-        let path = format!("{}/namespaces", config.base);
-        let mut found: Vec<Vec<String>> = Vec::new();
-        let mut left = VecDeque::from([Vec::new()]);
-        while let Some(parent) = left.pop_front() {
-            let query = if parent.is_empty() { Vec::new() } else { vec![("parent", config.levels(&parent))] };
-            let listed = match self.list(&path, query, "namespaces", "namespaces").await {
-                // It went, is not ours to look into, or the catalog knows none within others: its tables are another matter.
-                Err(
-                    CatalogError::NotFound { .. }
-                    | CatalogError::Denied { .. }
-                    | CatalogError::Refused { .. },
-                ) if !parent.is_empty() => Vec::new(),
-                listed => listed?,
-            };
-            for item in listed {
-                let Listed::Levels(namespace) = item else { continue };
-                // A catalog that does not know parents answers with everything, again and again.
-                let below = namespace.len() > parent.len() && namespace.starts_with(&parent);
-                if below && namespace.len() <= DEPTH_MAX && !found.contains(&namespace) {
-                    left.push_back(namespace.clone());
-                    found.push(namespace);
-                }
-            }
-            if found.len() > NAMES_MAX {
-                return Err(CatalogError::Refused { why: format!("more than {NAMES_MAX} namespaces") });
-            }
-        }
-        found.sort();
-        Ok(found)
+        Ok(self.tree().await?.0.into_iter().collect())
+    }
+
+    async fn names(&self) -> Result<Names, CatalogError> {
+        let (namespaces, shut_below) = self.tree().await?;
+        let names = ask_names(self, namespaces).await?;
+        Ok(Names { shut_below, ..names })
     }
 
     async fn tables(&self, namespace: &[String]) -> Result<Vec<TableId>, CatalogError> {
@@ -260,7 +319,8 @@ impl Catalog for RestCatalog {
         let location: String = read(&object, "metadata-location")?.ok_or_else(|| CatalogError::Refused {
             why: format!("table {id} has no metadata-location: it was created, but never committed"),
         })?;
-        let token = join(tagged.header("etag"), &location);
+        let tagged = tagged.header("etag").map(|etag| (etag, metadata_digest(&object)));
+        let token = join(tagged.as_ref().map(|(etag, digest)| (*etag, digest.as_str())), &location);
         let mut credentials = Vec::new();
         let merged = |into: &BTreeMap<String, String>, object: &Object| {
             let own: BTreeMap<String, String> = read(object, "config")?.unwrap_or_default();

@@ -14,8 +14,15 @@ struct State {
     /// Method and target of each request, and the headers that count.
     seen: Vec<String>,
     version: u32,
+    /// What else the ETag is made of, and what the metadata holds.
+    replica: u32,
+    metadata: Option<&'static str>,
     dropped: bool,
+    /// Those who ask for tables of a namespace wait here for each other.
+    together: Option<Arc<tokio::sync::Barrier>>,
     tokens: u32,
+    /// How often a table was sent.
+    bodies: u32,
     /// What is answered with 404, whatever is asked for.
     away: Option<&'static str>,
     /// What is answered to these targets.
@@ -36,6 +43,10 @@ async fn serve(state: Shared, request: Request<hyper::body::Incoming>) -> Respon
         (header("authorization"), header("if-none-match"), header("x-iceberg-access-delegation"));
     let target = request.uri().to_string();
     let body = request.into_body().collect().await.unwrap().to_bytes();
+    let together = state.lock().together.clone();
+    if let Some(together) = together.filter(|_| target.ends_with("/tables?pageToken=")) {
+        together.wait().await;
+    }
     let mut state = state.lock();
     state.seen.push(target.clone());
     if let Some(away) = state.away {
@@ -78,10 +89,16 @@ async fn serve(state: Shared, request: Request<hyper::body::Incoming>) -> Respon
             reply(200, r#"{"identifiers":[{"namespace":["a","c d"],"name":"t/1"}]}"#)
         }
         "/c/v1/p/namespaces/a%1Fc%20d/tables/t%2F1?snapshots=refs" if !state.dropped => {
-            let tag = format!("W/\"{}{}\"", state.version, delegation.as_deref().unwrap_or_default());
+            let tag = format!(
+                "W/\"{}.{}{}\"",
+                state.version,
+                state.replica,
+                delegation.as_deref().unwrap_or_default()
+            );
             if etag.as_deref() == Some(&tag) {
                 return reply(304, "");
             }
+            state.bodies += 1;
             let credentials = match delegation {
                 Some(_) => {
                     r#","storage-credentials":[{"prefix":"s3://b/","config":{"s3.secret-access-key":"hush"}}]"#
@@ -89,8 +106,9 @@ async fn serve(state: Shared, request: Request<hyper::body::Incoming>) -> Respon
                 None => "",
             };
             let body = format!(
-                r#"{{"metadata-location":"s3://b/t/{}.metadata.json","metadata":{{}},"config":{{"s3.region":"r"}}{credentials}}}"#,
-                state.version
+                r#"{{"metadata-location":"s3://b/t/{}.metadata.json","metadata":{},"config":{{"s3.region":"r"}}{credentials}}}"#,
+                state.version,
+                state.metadata.unwrap_or("{}")
             );
             Response::builder().header("etag", tag).body(Full::new(body.into())).unwrap()
         }
@@ -170,8 +188,9 @@ async fn a_namespace_that_is_shut_hides_none_of_the_others() {
         {
             state.lock().faults = vec![below, fault];
             let names = catalog.names().await.unwrap();
-            let of =
-                |namespace: &[&str]| names.iter().find(|(found, _)| found == namespace).unwrap().1.clone();
+            let of = |namespace: &[&str]| {
+                names.namespaces.iter().find(|(found, _)| found == namespace).unwrap().1.clone()
+            };
             assert_eq!(of(&["a", "c d"]), Some(vec![table("t/1")]), "{below:?} {fault:?}");
             assert_eq!(of(&["b"]), known, "{below:?} {fault:?}");
         }
@@ -190,7 +209,76 @@ async fn an_answer_without_its_list_is_none() {
     assert!(matches!(&error, CatalogError::Refused { why } if why.contains("'namespaces'")), "{error}");
     state.lock().faults = vec![("/c/v1/p/namespaces/a%1Fc%20d/tables?pageToken=", 200, "{}")];
     let names = catalog.names().await.unwrap();
-    assert_eq!(names.iter().find(|(namespace, _)| namespace.len() == 2).unwrap().1, None);
+    assert_eq!(names.namespaces.iter().find(|(namespace, _)| namespace.len() == 2).unwrap().1, None);
+}
+
+/// What was known of the namespaces in one stays only if it is told that they could not be listed.
+#[tokio::test]
+async fn a_namespace_that_does_not_say_which_are_in_it_is_told_apart_from_one_that_has_none() {
+    let (catalog, state) = catalog(&[]).await;
+    let below = "/c/v1/p/namespaces?parent=a&pageToken=";
+    let gone = r#"{"error":{"message":"a went","type":"NoSuchNamespaceException","code":404}}"#;
+    for (status, body, is_shut) in [
+        (403, "", true),
+        (400, "", true),
+        (401, "", true),
+        (200, "<html>login</html>", true),
+        (200, "{}", true),
+        (404, gone, false),
+        (200, r#"{"namespaces":[]}"#, false),
+    ] {
+        state.lock().faults = vec![(below, status, body)];
+        let names = catalog.names().await.unwrap();
+        let shut: Vec<_> = names.shut_below.into_iter().collect();
+        assert_eq!(shut, vec![vec!["a".to_owned()]; usize::from(is_shut)], "{status} {body}");
+        assert!(names.namespaces.iter().all(|(namespace, _)| namespace.len() < 2), "{status} {body}");
+    }
+    state.lock().faults = vec![(below, 503, "")];
+    assert!(catalog.names().await.unwrap_err().is_transient(), "what is known stays, all of it");
+    state.lock().faults.clear();
+    assert_eq!(catalog.names().await.unwrap().shut_below.len(), 0);
+}
+
+#[tokio::test]
+async fn several_namespaces_are_asked_for_their_tables_at_once() {
+    let (catalog, state) = catalog(&[]).await;
+    state.lock().together = Some(Arc::new(tokio::sync::Barrier::new(3)));
+    let names = tokio::time::timeout(std::time::Duration::from_secs(20), catalog.names()).await;
+    let of: Vec<String> =
+        names.unwrap().unwrap().namespaces.iter().map(|(namespace, _)| namespace.join(".")).collect();
+    assert_eq!(of, ["a", "a.c d", "b", ""]);
+}
+
+/// A replica, or a catalog that was started anew, may tag the same version in another way.
+#[tokio::test]
+async fn an_etag_that_has_become_another_is_asked_with_and_says_whether_the_metadata_has_changed() {
+    let (catalog, state) = catalog(&[]).await;
+    state.lock().metadata = Some(r#"{"a":1,"b":[2]}"#);
+    let loaded = catalog.load(&table("t/1")).await.unwrap();
+    let known = [(table("t/1"), loaded.token)];
+    let bodies = |state: &Shared| state.lock().bodies;
+    for (replica, metadata, bodies_more) in
+        [(0, r#"{"a":1,"b":[2]}"#, 0), (1, r#"{"a":1,"b":[2]}"#, 1), (2, r#"{"b": [2], "a": 1}"#, 1)]
+    {
+        (state.lock().replica, state.lock().metadata) = (replica, Some(metadata));
+        let before = bodies(&state);
+        for _ in 0..3 {
+            assert_eq!(catalog.poll(&known).await.unwrap().changes, []);
+        }
+        assert_eq!(bodies(&state), before + bodies_more, "replica {replica}");
+    }
+    // Written anew at the same place: it is another one until it is loaded.
+    (state.lock().replica, state.lock().metadata) = (3, Some(r#"{"a":2,"b":[2]}"#));
+    for _ in 0..2 {
+        assert_eq!(catalog.poll(&known).await.unwrap().changes, [Change::Changed(table("t/1"))]);
+    }
+    let again = catalog.load(&table("t/1")).await.unwrap();
+    assert_ne!(again.token, known[0].1);
+    let known = [(table("t/1"), again.token)];
+    let before = bodies(&state);
+    assert_eq!(catalog.poll(&known).await.unwrap().changes, []);
+    assert_eq!(bodies(&state), before);
+    assert!(catalog.tags.lock().is_empty());
 }
 
 #[tokio::test]

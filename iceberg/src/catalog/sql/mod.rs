@@ -35,7 +35,10 @@ pub(super) const NAMED_CATALOGS_QUERY: &str =
 /// The tables of one catalog. Columns are found by name: older databases have fewer.
 pub(super) const TABLES_QUERY: &str =
     "SELECT * FROM iceberg_tables WHERE catalog_name = $1 ORDER BY table_namespace, table_name LIMIT 100001";
-/// The same, and the namespaces that have properties: beside their tables, or in rows of their own.
+/// One of them. Names of namespaces and tables are the key of `iceberg_tables`, with that of the catalog.
+pub(super) const TABLE_QUERY: &str = "SELECT * FROM iceberg_tables WHERE catalog_name = $1 AND table_namespace = $2 \
+     AND table_name = $3 LIMIT 2";
+/// All of them, and the namespaces that have properties: beside their tables, or in rows of their own.
 pub(super) const ALL_QUERY: &str = "SELECT t.*, n.namespace AS named_namespace \
      FROM (SELECT * FROM iceberg_tables WHERE catalog_name = $1) t FULL JOIN \
      (SELECT DISTINCT namespace FROM iceberg_namespace_properties WHERE catalog_name = $1) n \
@@ -51,7 +54,9 @@ pub(super) trait Database: Send + Sync + std::fmt::Debug {
     async fn catalogs(&self) -> Result<Catalogs, CatalogError>;
     /// All rows of a catalog in `iceberg_tables`, by one query.
     async fn tables(&self, catalog: &str) -> Result<Vec<Row>, CatalogError>;
-    /// The same with namespaces, by one query; none of these if the database has no table of them.
+    /// The row of one table, if there is one.
+    async fn table(&self, catalog: &str, namespace: &str, name: &str) -> Result<Vec<Row>, CatalogError>;
+    /// All rows with namespaces, by one query; none of these if the database has no table of them.
     async fn contents(&self, catalog: &str) -> Result<Contents, CatalogError>;
 }
 
@@ -70,7 +75,7 @@ pub(super) fn check_rows(rows: usize) -> Result<(), CatalogError> {
     }
 }
 
-/// A catalog in a database. Every question is one query for all of it: a row is a name and a location.
+/// A catalog in a database. Every question is one query, for all of it or for one table: a row is a name and a location.
 #[derive(Debug)]
 pub(super) struct SqlCatalog<D> {
     database: D,
@@ -153,7 +158,8 @@ fn names(rows: &[Row], namespaces: BTreeSet<Vec<String>>) -> Names {
     }
     let top = names.remove(&Vec::new()).unwrap_or_default();
     let all = names.into_iter().chain([(Vec::new(), top)]);
-    all.map(|(namespace, tables)| (namespace, Some(tables))).collect()
+    let namespaces = all.map(|(namespace, tables)| (namespace, Some(tables))).collect();
+    Names { namespaces, shut_below: BTreeSet::new() }
 }
 
 fn changes(rows: Vec<Row>, known: &[(TableId, Token)]) -> Changes {
@@ -192,7 +198,9 @@ impl<D: Database> Catalog for SqlCatalog<D> {
     }
 
     async fn load(&self, id: &TableId) -> Result<Table, CatalogError> {
-        let rows = self.rows().await?;
+        let (catalog, namespace) = (self.choose().await?, id.namespace.join("."));
+        let rows = shown(self.database.table(&catalog, &namespace, &id.name).await?);
+        // A database may compare texts by rules of its own.
         let row = rows.into_iter().find(|row| row.name == id.name && levels(&row.namespace) == id.namespace);
         let metadata = row.and_then(|row| row.metadata);
         let metadata = metadata.ok_or_else(|| CatalogError::NotFound { what: format!("table {id}") })?;
@@ -247,6 +255,11 @@ mod tests {
         async fn tables(&self, catalog: &str) -> Result<Vec<Row>, CatalogError> {
             Ok(self.contents(catalog).await?.0)
         }
+        async fn table(&self, catalog: &str, namespace: &str, name: &str) -> Result<Vec<Row>, CatalogError> {
+            let mut rows = self.tables(catalog).await?;
+            rows.retain(|row| row.namespace == namespace && row.name == name);
+            Ok(rows)
+        }
         async fn contents(&self, catalog: &str) -> Result<Contents, CatalogError> {
             let mut state = self.0.lock();
             state.2 += 1;
@@ -292,7 +305,7 @@ mod tests {
             (vec!["empty".into()], Some(vec![])),
             (vec![], Some(vec![])),
         ];
-        assert_eq!(names, all);
+        assert_eq!(names.namespaces, all);
         let known = [
             (t.clone(), catalog.load(&t).await.unwrap().token),
             (u.clone(), catalog.load(&u).await.unwrap().token),
@@ -303,7 +316,7 @@ mod tests {
         assert!(catalog.has_one_question());
         let (names, unchanged) = catalog.names_and_changes(&known).await.unwrap();
         assert_eq!(
-            (catalog.database.0.lock().2, names, unchanged.changes),
+            (catalog.database.0.lock().2, names.namespaces, unchanged.changes),
             (before + 2, all.to_vec(), vec![])
         );
         {

@@ -2,8 +2,8 @@
 mod tls;
 
 use super::{
-    ALL_QUERY, CATALOGS_QUERY, Catalogs, Contents, Database, NAMED_CATALOGS_QUERY, Row, TABLES_QUERY,
-    check_rows,
+    ALL_QUERY, CATALOGS_QUERY, Catalogs, Contents, Database, NAMED_CATALOGS_QUERY, Row, TABLE_QUERY,
+    TABLES_QUERY, check_rows,
 };
 use crate::catalog::CatalogError;
 use async_trait::async_trait;
@@ -181,6 +181,10 @@ impl Database for Postgres {
 
     async fn tables(&self, catalog: &str) -> Result<Vec<Row>, CatalogError> {
         Ok(contents(&self.ask(TABLES_QUERY, &[catalog]).await?)?.0)
+    }
+
+    async fn table(&self, catalog: &str, namespace: &str, name: &str) -> Result<Vec<Row>, CatalogError> {
+        Ok(contents(&self.ask(TABLE_QUERY, &[catalog, namespace, name]).await?)?.0)
     }
 
     async fn contents(&self, catalog: &str) -> Result<Contents, CatalogError> {

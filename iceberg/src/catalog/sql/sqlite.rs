@@ -1,11 +1,11 @@
 //! [`Sqlite`]: a catalog in a file.
 use super::{
-    ALL_QUERY, CATALOGS_QUERY, Catalogs, Contents, Database, NAMED_CATALOGS_QUERY, Row, TABLES_QUERY,
-    check_rows,
+    ALL_QUERY, CATALOGS_QUERY, Catalogs, Contents, Database, NAMED_CATALOGS_QUERY, Row, TABLE_QUERY,
+    TABLES_QUERY, check_rows,
 };
 use crate::catalog::CatalogError;
 use async_trait::async_trait;
-use rusqlite::{Connection, ErrorCode, OpenFlags, Statement};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Statement, params_from_iter};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -61,11 +61,11 @@ impl Sqlite {
 }
 
 /// What the rows of a statement hold, and how many there are. In those of a namespace without tables there is no table.
-fn contents(mut statement: Statement<'_>, catalog: &str) -> rusqlite::Result<(Contents, usize)> {
+fn contents(mut statement: Statement<'_>, of: &[&str]) -> rusqlite::Result<(Contents, usize)> {
     let has_kind = statement.column_index("iceberg_type").is_ok();
     let has_namespaces = statement.column_index("named_namespace").is_ok();
     let (mut tables, mut namespaces, mut count) = (Vec::new(), Vec::new(), 0);
-    let mut rows = statement.query([catalog])?;
+    let mut rows = statement.query(params_from_iter(of))?;
     while let Some(row) = rows.next()? {
         count += 1;
         if has_namespaces && let Some(namespace) = row.get("named_namespace")? {
@@ -105,9 +105,19 @@ impl Database for Sqlite {
 
     async fn tables(&self, catalog: &str) -> Result<Vec<Row>, CatalogError> {
         let catalog = catalog.to_owned();
-        let question = move |connection: &Connection| contents(connection.prepare(TABLES_QUERY)?, &catalog);
+        let question =
+            move |connection: &Connection| contents(connection.prepare(TABLES_QUERY)?, &[&catalog]);
         let ((tables, _), count) = self.ask(question).await?;
         check_rows(count)?;
+        Ok(tables)
+    }
+
+    async fn table(&self, catalog: &str, namespace: &str, name: &str) -> Result<Vec<Row>, CatalogError> {
+        let of = [catalog, namespace, name].map(str::to_owned);
+        let question = move |connection: &Connection| {
+            contents(connection.prepare(TABLE_QUERY)?, &of.each_ref().map(String::as_str))
+        };
+        let ((tables, _), _) = self.ask(question).await?;
         Ok(tables)
     }
 
@@ -115,7 +125,7 @@ impl Database for Sqlite {
         let catalog = catalog.to_owned();
         let question = move |connection: &Connection| {
             let statement = connection.prepare(ALL_QUERY).or_else(|_| connection.prepare(TABLES_QUERY))?;
-            contents(statement, &catalog)
+            contents(statement, &[&catalog])
         };
         let (found, count) = self.ask(question).await?;
         check_rows(count)?;
@@ -128,6 +138,7 @@ mod tests {
     use super::*;
     use crate::catalog::sql::SqlCatalog;
     use crate::catalog::{Catalog, NAMES_MAX, Options};
+    use crate::table::TableId;
 
     #[tokio::test]
     async fn old_and_new_databases_are_read() {
@@ -146,7 +157,10 @@ mod tests {
             let tables = catalog.tables(&["db".into()]).await.unwrap();
             assert_eq!(tables.len(), usize::from(value.is_empty()), "{file}");
             let names = catalog.names().await.unwrap();
-            assert_eq!(names.iter().flat_map(|(_, tables)| tables).flatten().count(), tables.len());
+            assert_eq!(
+                names.namespaces.iter().flat_map(|(_, tables)| tables).flatten().count(),
+                tables.len()
+            );
             connection
                 .execute_batch(
                     "CREATE TABLE iceberg_namespace_properties (catalog_name VARCHAR(255), namespace VARCHAR(255), property_key VARCHAR(255), property_value VARCHAR(1000));
@@ -157,6 +171,7 @@ mod tests {
             let open =
                 |name: &str| SqlCatalog::new(Sqlite::new(dir.path().join(file)), name, &Options::default());
             let (names, changes) = open("c").names_and_changes(&[]).await.unwrap();
+            let names = names.namespaces;
             let namespaces: Vec<&[String]> =
                 names.iter().map(|(namespace, _)| namespace.as_slice()).collect();
             assert_eq!(namespaces, [&["db".to_owned()][..], &["none".to_owned()], &[]], "{file}");
@@ -192,6 +207,11 @@ mod tests {
         fill("mine", NAMES_MAX - 1);
         assert_eq!(catalog.namespaces().await.unwrap(), [["a"], ["z"]]);
         fill("mine", 1);
+        // One is found among them all the same: nobody reads the others for it.
+        let last = TableId { namespace: vec!["z".into()], name: "last".into() };
+        assert_eq!(catalog.load(&last).await.unwrap().metadata_location.as_str(), "s3://b/1");
+        let none = TableId { namespace: vec!["a".into()], name: "last".into() };
+        assert!(matches!(catalog.load(&none).await, Err(CatalogError::NotFound { .. })));
         for error in [catalog.poll(&[]).await.unwrap_err(), catalog.names().await.unwrap_err()] {
             assert!(matches!(error, CatalogError::Refused { .. }), "{error}");
         }

@@ -3,9 +3,10 @@
 
 mod harness;
 
-use harness::{Dice, KEPT, LIMIT, Lab, Mode, Setup, Subject, Tree, eventually};
+use harness::{Dice, KEPT, LIMIT, Lab, Mode, Setup, Subject, Tree, eventually, tool};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -261,4 +262,42 @@ fn the_chain_of_two_writers_stays_short() {
             assert_eq!(lab.status()["dirty_files"], 0);
         }
     }
+}
+
+/// An archive lists what is in it in any order, and may have a file twice.
+#[test]
+fn what_was_imported_in_another_order_is_merged_as_well() {
+    let mut lab = Lab::prepare(Setup::default().with(&["--chain", "4", "--keep", "2"]));
+    let from = lab.root().join("from");
+    for dir in ["z", "a", "m"] {
+        fs::create_dir_all(from.join(dir)).unwrap();
+        for n in 0..5 {
+            fs::write(from.join(dir).join(n.to_string()), format!("{dir}{n}")).unwrap();
+        }
+    }
+    fs::hard_link(from.join("z/1"), from.join("a/name")).unwrap();
+    let archive = lab.root().join("archive.tar");
+    let members =
+        ["z", "z/4", "z/1", "m/3", "m", "z/0", "m/0", "a/name", "a", "a/2", "a/1", "z/2", "z/4", "z/1"];
+    let mut args: Vec<&OsStr> = vec!["--no-recursion".as_ref(), "-C".as_ref(), from.as_os_str()];
+    args.extend(["-cf".as_ref(), archive.as_os_str()]);
+    args.extend(members.iter().map(AsRef::<OsStr>::as_ref));
+    tool("tar", &args).must("tar");
+    let remote = lab.remote();
+    let file = archive.to_str().unwrap();
+    lab.call(["import", file, "--remote", &remote, "--name", &lab.setup.name]).must("import");
+    lab.mount();
+    assert_eq!(fs::read_to_string(lab.dir().join("a/name")).unwrap(), "z1");
+    for round in 0..9 {
+        fs::write(lab.dir().join("m/3"), format!("{round}")).unwrap();
+        fs::write(lab.dir().join(format!("new{round}")), "new").unwrap();
+        lab.flush();
+    }
+    let tree = Tree::take(&lab.dir(), KEPT);
+    lab.unmount();
+    let head = document(&lab);
+    assert!(count(&head, "layers") <= 4, "{} layers", count(&head, "layers"));
+    assert!(head["layers"][0]["version"].as_u64() > Some(1), "the imported layer stays apart");
+    tree.assert_same(&Tree::take(&lab.restored(None), KEPT), "restored");
+    lab.call(["verify", "--remote", &remote, "--name", &lab.setup.name]).must("verify");
 }

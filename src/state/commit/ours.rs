@@ -6,9 +6,10 @@
 //! all that the version is made of, was removed by another in the same way.
 use super::foreign::Foreign;
 use super::*;
-use crate::layer::{Entry, LayerIndex, Row};
+use crate::layer::{Entry, LayerIndex};
 use crate::state::absent::Absent;
 use crate::state::absent::tree::What;
+use crate::state::compact;
 use std::collections::HashMap;
 
 /// How something that a layer has stands to what our tree has.
@@ -27,24 +28,28 @@ pub(super) fn compare(
     is_all: bool,
 ) -> Result<(), CommitError> {
     let absent = records.absent();
-    let rows = || LayerIndex::read(tail, layer.bytes).map(|(_, rows)| rows);
+    // What is merged with an imported layer is in order, but that one itself may not be.
+    let standing = || compact::standing(&compact::Tail { bytes: tail, layer_bytes: layer.bytes });
     let (mut gone, mut firsts) = (Vec::new(), HashMap::new());
-    for row in rows()? {
-        let entry = row?.entry;
-        match entry.kind {
-            Kind::Whiteout => gone.push(entry.path),
-            Kind::HardLink { target } => drop(firsts.insert(target, None::<Entry>)),
-            _ => {}
+    if is_all {
+        gone.push(RelPath::root());
+    } else {
+        for row in LayerIndex::read(tail, layer.bytes)?.1 {
+            let entry = row?.entry;
+            if entry.kind == Kind::Whiteout {
+                gone.push(entry.path);
+            }
         }
     }
-    if is_all {
-        gone = vec![RelPath::root()];
+    for row in standing()? {
+        if let Kind::HardLink { target } = row?.entry.kind {
+            firsts.insert(target, None::<Entry>);
+        }
     }
 
-    for row in rows()? {
+    for row in standing()? {
         let row = row?;
         let entry = match &row.entry.kind {
-            Kind::Whiteout => continue,
             Kind::HardLink { target } => firsts.get(target).and_then(Option::as_ref),
             _ => Some(&row.entry),
         };
@@ -62,7 +67,7 @@ pub(super) fn compare(
         }
     }
 
-    let mut standing = rows()?.filter(is_standing).peekable();
+    let mut standing = standing()?.peekable();
     for top in gone {
         let mut missing: Option<RelPath> = None;
         let own = records.get(&top)?.filter(|_| !top.is_root()).map(|_| Ok(top.clone()));
@@ -83,10 +88,6 @@ pub(super) fn compare(
         }
     }
     Ok(())
-}
-
-fn is_standing(row: &Result<Row, LayerError>) -> bool {
-    !matches!(row, Ok(Row { entry: Entry { kind: Kind::Whiteout, .. }, .. }))
 }
 
 /// `entry` is what stands at the path, by whatever name.

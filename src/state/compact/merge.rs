@@ -1,8 +1,10 @@
 //! [`Merge`]: the rows of several layers that follow each other, as those of one.
 //!
 //! Rows come in path order from each layer, so that they are merged as they are read and nothing but
-//! whiteouts and the first names of files with several is held in memory. Of a path the newest layer that
+//! whiteouts and the first names of files with several is held in memory (and the rows of a layer that has another order:
+//! `order`). Of a path the newest layer that
 //! has it decides, unless a newer one has taken away what was there.
+use super::order::{self, Rows};
 use crate::layer::{Entry, Kind, LayerError, LayerIndex, Row};
 use crate::path::RelPath;
 use std::collections::{BTreeSet, HashMap};
@@ -49,7 +51,7 @@ struct Leader {
 }
 
 struct Source<'a> {
-    rows: Box<dyn Iterator<Item = Result<Row, LayerError>> + 'a>,
+    rows: Rows<'a>,
     next: Option<Row>,
 }
 
@@ -60,29 +62,39 @@ impl Source<'_> {
     }
 }
 
-fn rows<'a>(tail: &Tail<'a>) -> Result<impl Iterator<Item = Result<Row, LayerError>> + 'a, LayerError> {
-    LayerIndex::read(tail.bytes, tail.layer_bytes).map(|(_, rows)| rows)
-}
-
 impl<'a> Merge<'a> {
     /// Begins. Reads all rows once.
     pub fn new(tails: &[Tail<'a>]) -> Result<Self, LayerError> {
         let (mut whiteouts, mut leaders, mut sources) = (HashMap::new(), Vec::new(), Vec::new());
         for (layer, tail) in tails.iter().enumerate() {
+            let (_, rows) = LayerIndex::read(tail.bytes, tail.layer_bytes)?;
             let mut first: HashMap<RelPath, Leader> = HashMap::new();
-            for row in rows(tail)? {
-                let entry = row?.entry;
-                match entry.kind {
-                    Kind::Whiteout => drop(whiteouts.insert(entry.path, layer)),
+            let (mut last, mut in_order) = (None::<RelPath>, true);
+            for row in rows {
+                let Entry { path, kind, .. } = row?.entry;
+                match kind {
+                    Kind::Whiteout => {
+                        whiteouts.insert(path, layer);
+                        continue;
+                    }
                     Kind::HardLink { target } => drop(first.entry(target).or_default()),
                     _ => {}
                 }
+                in_order &= last.is_none_or(|last| last < path);
+                last = Some(path);
+            }
+            let mut rows = order::rows(tail)?;
+            if !in_order {
+                let sorted = order::sorted(rows)?;
+                let targets = sorted.iter().filter_map(|row| match &row.entry.kind {
+                    Kind::HardLink { target } => Some((target.clone(), Leader::default())),
+                    _ => None,
+                });
+                first = targets.collect();
+                rows = Box::new(sorted.into_iter().map(Ok));
             }
             leaders.push(first);
-            let standing = |row: &Result<Row, _>| {
-                !matches!(row, Ok(Row { entry: Entry { kind: Kind::Whiteout, .. }, .. }))
-            };
-            let mut source = Source { rows: Box::new(rows(tail)?.filter(standing)), next: None };
+            let mut source = Source { rows, next: None };
             source.advance()?;
             sources.push(source);
         }

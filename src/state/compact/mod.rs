@@ -12,6 +12,7 @@
 //! which stays the same one; what earlier versions or references still need is held there.
 mod content;
 mod merge;
+mod order;
 mod rewrite;
 #[cfg(test)]
 #[allow(clippy::expect_used)] // a test may panic
@@ -19,6 +20,7 @@ mod tests;
 mod waste;
 
 pub(in crate::state) use merge::Tail;
+pub(in crate::state) use order::standing;
 pub use rewrite::Rewritten;
 pub(in crate::state) use rewrite::{Aim, rewrite};
 pub(in crate::state) use waste::Waste;

@@ -98,7 +98,13 @@ pub(in crate::state) fn rewrite<W: Write + Send>(
         }
     }
     // On top of nothing there is nothing to take away.
-    let whiteouts = if run.start == 0 { Vec::new() } else { merge.into_whiteouts() };
+    let whiteouts = match run.start {
+        0 => {
+            drop(merge); // perhaps it holds rows, and is made once more
+            Vec::new()
+        }
+        _ => merge.into_whiteouts(),
+    };
 
     let copies = copied_layers(head, &run, &live, aim);
     let work = Work { lenders, source, ids, copies };

@@ -123,13 +123,19 @@ impl Model {
         }
     }
 
-    /// The layer of what was done since the last one.
-    fn layer(&mut self) -> Vec<u8> {
+    /// The layer of what was done since the last one. `backwards`: as tar may write it, which lists no directory before what
+    /// is in it, but a file before its other names.
+    fn layer(&mut self, backwards: bool) -> Vec<u8> {
         let mut writer = LayerWriter::new(Vec::new(), PackOptions { level: 1, threads: 1 });
         for p in std::mem::take(&mut self.gone) {
             append(&mut writer, &Entry { path: p, kind: Kind::Whiteout, meta: Metadata::default() });
         }
-        for (path, kind) in std::mem::take(&mut self.rows) {
+        let mut rows: Vec<(RelPath, Kind)> = std::mem::take(&mut self.rows).into_iter().collect();
+        if backwards {
+            rows.reverse();
+            rows.sort_by_key(|(_, kind)| matches!(kind, Kind::HardLink { .. }));
+        }
+        for (path, kind) in rows {
             let meta = Metadata { mode: 0o644, mtime: Timestamp { sec: 5, nsec: 0 }, ..Metadata::default() };
             let meta = if matches!(kind, Kind::HardLink { .. }) { Metadata::default() } else { meta };
             append(&mut writer, &Entry { path, kind, meta });
@@ -193,13 +199,14 @@ fn shown(layers: impl IntoIterator<Item = Vec<Row>>) -> Vec<String> {
 
 proptest! {
     #[test]
-    fn a_merged_layer_says_the_same(edits in edits(), cut in (0usize..8, 0usize..8)) {
+    fn a_merged_layer_says_the_same(edits in edits(), cut in (0usize..8, 0usize..8), backwards in 0u8..) {
         let mut model = Model::default();
         let layers: Vec<Vec<u8>> = edits
             .iter()
-            .map(|edits| {
+            .enumerate()
+            .map(|(n, edits)| {
                 edits.iter().for_each(|edit| model.apply(edit));
-                model.layer()
+                model.layer(backwards >> n & 1 == 1)
             })
             .collect();
         let (a, b) = (cut.0 % layers.len(), cut.1 % layers.len());

@@ -160,8 +160,7 @@ fn repack<W: Write + Send>(archive: Archive, sink: W, show: &Show<'_>) -> Result
     let mut entries = 0;
     while let Some(entry) = next {
         // A layer that was exported alone may remove what a first version never had.
-        if !matches!(entry.kind, Kind::Whiteout) {
-            outline.add(&entry)?;
+        if !matches!(entry.kind, Kind::Whiteout) && outline.add(&entry)? {
             match entry.kind {
                 Kind::File { ref refs, .. } if !refs.is_empty() => {
                     let what = "archive is a layer that refers to others; restore its version and import an export of that";

@@ -16,15 +16,20 @@ pub(super) struct Outline {
 }
 
 impl Outline {
-    /// Adds an entry.
+    /// Adds an entry. Whether it makes anything: of a file that was named to it twice GNU tar writes a link to itself,
+    /// which stands already.
     ///
     /// # Errors
     /// [`LayerError::Refused`] if its path, or that of its target, leads through something that is not a
     /// directory, or if its target is none to link to.
-    pub(super) fn add(&mut self, entry: &Entry) -> Result<(), LayerError> {
+    pub(super) fn add(&mut self, entry: &Entry) -> Result<bool, LayerError> {
         let path = &entry.path;
         if self.is_led_astray(path) {
             return Err(LayerError::refused("a part of its path is not a directory", path));
+        }
+        let is_itself = matches!(&entry.kind, Kind::HardLink { target } if target == path);
+        if is_itself && self.paths.get(path) == Some(&false) {
+            return Ok(false);
         }
         let is_dir = matches!(entry.kind, Kind::Directory);
         if !is_dir {
@@ -47,7 +52,7 @@ impl Outline {
             self.check(path, target)?;
             self.links.push((path.clone(), target.clone()));
         }
-        Ok(())
+        Ok(true)
     }
 
     /// To be called when all entries are added: looks at the targets of links once more.
@@ -82,7 +87,7 @@ mod tests {
         RelPath::new(p).expect("path")
     }
 
-    fn add(outline: &mut Outline, p: &str, kind: Kind) -> Result<(), String> {
+    fn add(outline: &mut Outline, p: &str, kind: Kind) -> Result<bool, String> {
         let entry = Entry { path: path(p), kind, meta: Metadata::default() };
         outline.add(&entry).map_err(|e| e.to_string())
     }
@@ -106,6 +111,19 @@ mod tests {
         assert!(add(&mut outline, "h", link("missing")).expect_err("missing").ends_with(": h"));
         add(&mut outline, "d", Kind::Directory).expect("a directory");
         assert!(add(&mut outline, "h", link("d")).is_err());
+    }
+
+    #[test]
+    fn a_link_to_itself_is_passed_over_if_something_stands_there() {
+        let mut outline = Outline::default();
+        assert!(add(&mut outline, "a", link("a")).expect_err("nothing there").ends_with(": a"));
+        let mut outline = Outline::default();
+        assert_eq!(add(&mut outline, "a", Kind::Fifo), Ok(true));
+        assert_eq!(add(&mut outline, "a", link("a")), Ok(false));
+        assert_eq!(add(&mut outline, "b", link("a")), Ok(true));
+        outline.finish().expect("sound");
+        assert_eq!(add(&mut outline, "d", Kind::Directory), Ok(true));
+        assert!(add(&mut outline, "d", link("d")).is_err(), "a directory has no other name");
     }
 
     #[test]

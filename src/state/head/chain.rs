@@ -22,20 +22,24 @@ impl Head {
     }
 
     /// The layers of a version, oldest first; `None` if it does not exist, was merged into a later one, or
-    /// is no longer kept.
+    /// is no longer kept: some of its layers may still be held for what others refer to.
     pub fn chain(&self, version: VersionId) -> Option<Vec<&LayerRef>> {
         if let Some(last) = self.layers.iter().position(|layer| layer.version == version) {
             return Some(self.layers.iter().take(last + 1).collect());
         }
-        let by_version = self.by_version();
+        let (by_version, keys) = (self.by_version(), self.keys());
         let (mut chain, mut at) = (Vec::new(), version);
         while at > 0 {
-            let (base, layer) = by_version.get(&at)?;
+            let (base, layer) = by_version.get(&at).filter(|(_, layer)| is_lent_all(layer, &keys))?;
             chain.push(*layer);
             at = *base;
         }
         chain.reverse();
         (!chain.is_empty()).then_some(chain)
+    }
+
+    fn keys(&self) -> HashSet<&str> {
+        self.all_layers().map(|(_, layer)| layer.key.as_str()).collect()
     }
 
     /// By version the layer that completes it; of several the one that holds most.
@@ -83,10 +87,12 @@ impl Head {
                 *line = (base, layer);
             }
         }
-        // A version can be had if the one it builds on can.
+        // A version can be had if the one it builds on can, and what its layer refers to.
         let mut lengths: HashMap<VersionId, usize> = HashMap::new();
-        for (version, (base, _)) in self.by_version() {
+        let keys = self.keys();
+        for (version, (base, layer)) in self.by_version() {
             match base {
+                _ if !is_lent_all(layer, &keys) => {}
                 0 => drop(lengths.insert(version, 1)),
                 base => drop(lengths.get(&base).map(|n| n + 1).map(|n| lengths.insert(version, n))),
             }
@@ -249,6 +255,12 @@ impl Head {
             None => Ok(()),
         }
     }
+}
+
+/// Whether all layers are listed that this one refers to. Those of one that is held only because others refer to it may not
+/// be.
+fn is_lent_all(layer: &LayerRef, listed: &HashSet<&str>) -> bool {
+    layer.refers.iter().all(|key| listed.contains(key.as_str()))
 }
 
 fn is_key(key: &str) -> bool {

@@ -375,3 +375,27 @@ fn a_layer_may_refer_only_to_what_is_listed() {
     assert!(head.to_bytes().is_ok());
     assert!(head.needed([2]).contains("layers/9.tar.zst"));
 }
+
+/// A layer that is held for what others refer to is not yet a version that can be had.
+#[test]
+fn a_version_whose_layers_lack_what_they_refer_to_is_none() {
+    let mut head = head();
+    for n in 2..=5 {
+        head = head.next(Uuid::from_u128(7), "box", layer(&format!("layers/{n}.tar.zst")));
+    }
+    head.layers[2].refers = vec!["layers/2.tar.zst".into()];
+    // 3 builds on 2, which is in the merged layer as well; later ones refer to it.
+    let merged =
+        LayerRef { version: 4, refers: vec!["layers/3.tar.zst".into()], ..layer("layers/m.tar.zst") };
+    let mut head = head.merged(1..4, merged, Tag("t".into()));
+    let versions = |head: &Head| head.versions().iter().map(|(l, _)| l.version).collect::<Vec<_>>();
+    assert_eq!(versions(&head), [5, 4, 3, 2, 1]);
+    // What it refers to goes, and the version that it builds on can be had from another layer.
+    head.held.retain(|held| held.key != "layers/2.tar.zst");
+    let second = LayerRef { base: Some(1), version: 2, ..layer("layers/again.tar.zst") };
+    head.held.push(second);
+    head.check_layers().expect("valid");
+    assert_eq!(versions(&head), [5, 4, 2, 1]);
+    assert!(head.chain(3).is_none() && head.at(3).is_none() && head.at(2).is_some());
+    assert_eq!(head.kept((3, VERSIONS_MAX), None), BTreeSet::from([5, 4, 2]));
+}

@@ -238,3 +238,48 @@ fn a_directory_that_only_fell_behind_catches_up_without_a_trace() {
     assert_eq!(first.status_number("dirty_files"), 0);
     assert_eq!(others(&first), Vec::<String>::new());
 }
+
+/// SEMANTICS, Writers: "A HEAD that goes back to an older version is no newer one: a mount is refused, and nothing is
+/// removed".
+#[test]
+fn a_remote_that_went_back_takes_nothing_away() {
+    for (policy, kind) in [("fork", "clean"), ("merge", "clean"), ("fail", "changed"), ("merge", "changed")] {
+        let mut lab = Lab::new(Setup::default().with(&["--on-conflict", policy]));
+        let dir = lab.dir();
+        fs::create_dir(dir.join("d")).unwrap();
+        for name in ["f", "d/old"] {
+            fs::write(dir.join(name), "one").unwrap();
+        }
+        assert_eq!(lab.flush(), "1");
+        let head = fs::read(lab.head()).unwrap();
+        fs::write(dir.join("f"), "two, longer").unwrap();
+        fs::write(dir.join("d/new"), "two").unwrap();
+        fs::remove_file(dir.join("d/old")).unwrap();
+        assert_eq!(lab.flush(), "2");
+        fs::write(dir.join("g"), "three").unwrap();
+        assert_eq!(lab.flush(), "3");
+        lab.unmount();
+        if kind == "changed" {
+            fs::write(dir.join("h"), "unsaved").unwrap();
+        }
+        fs::write(lab.head(), head).unwrap();
+
+        let before = Tree::take(&dir, KEPT);
+        let refused = lab.try_mount();
+        assert_eq!(refused.code, 8, "{policy}, {kind}: {}", refused.said());
+        let told =
+            ["version 3", "version 1", "--on-existing local"].iter().all(|w| refused.stderr.contains(w));
+        assert!(told, "{policy}, {kind}: {}", refused.said());
+        before.assert_same(&Tree::take(&dir, KEPT), &format!("{policy}, {kind}: refused"));
+
+        lab.setup.options.extend(["--on-existing".into(), "local".into()]);
+        lab.mount();
+        assert_eq!(lab.flush(), "2", "{policy}, {kind}: on top of version 1");
+        for (name, text) in [("f", "two, longer"), ("d/new", "two"), ("g", "three"), ("d/old", "one")] {
+            assert_eq!(read(dir.join(name)), text, "{policy}, {kind}: {name}");
+        }
+        assert_eq!(dir.join("h").exists(), kind == "changed");
+        Tree::take(&dir, KEPT).assert_same(&Tree::take(&lab.restored(None), KEPT), "what was saved");
+        assert_eq!(others(&lab), Vec::<String>::new());
+    }
+}

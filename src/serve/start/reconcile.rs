@@ -1,4 +1,5 @@
 //! What a start finds on the disk and in the remote becomes one tree: restored, kept, or both.
+mod behind;
 mod judge;
 mod kept;
 mod lazily;
@@ -80,6 +81,9 @@ impl Start<'_> {
         journal_lost: bool,
     ) -> Result<Found> {
         let begun = self.begun()?;
+        if opening.relation == Relation::Behind {
+            return Ok(self.behind(runtime, committer, opening, locks, begun.is_some())?.into());
+        }
         if opening.relation == Relation::Moved && self.records.meta().base.is_none() {
             let (empty, lazy) = (is_empty(locks)?, self.settings.restore == Restore::Lazy);
             if let Some(head) = opening.head.as_ref().filter(|head| empty && lazy && Source::can_read(head)) {
@@ -109,7 +113,9 @@ impl Start<'_> {
             Relation::Same if self.needs_scan() => removed(self.look(locks)?),
             Relation::Same => removed(Marks::new()),
             Relation::Lost => self.lost(committer)?,
-            Relation::Moved => self.moved(runtime, committer, opening, locks, journal_lost, &removed)?,
+            Relation::Behind | Relation::Moved => {
+                self.moved(runtime, committer, opening, locks, journal_lost, &removed)?
+            }
         };
         let absent = absent.filter(|_| Source::is_left(&self.absent_place()));
         // What comes to a directory that was moved is found by the next flush only if that looks there.

@@ -116,6 +116,11 @@ impl Committer {
                     if self.adopt_late(&state.name, &theirs.0, &theirs.1).await? {
                         return Err(CommitError::Outdated);
                     }
+                    if line::is_other_history(&line, &since, &theirs.0) {
+                        tracing::error!(name = %state.name, version = since.ours, there = theirs.0.version,
+                            "the remote went back to an older version or has another history: nothing is merged with it");
+                        break theirs;
+                    }
                     merges += 1;
                     let (their, stored) = (&theirs.0, &theirs.1);
                     if lent && !their.lends(&layer.refers) {

@@ -101,16 +101,24 @@ fn steps<'a>(line: &Head, since: &Since, theirs: &'a Head) -> Vec<Step<'a>> {
 /// Whether `theirs` came of what we know by further versions, and not of a HEAD that was put back or begun anew: then
 /// numbers of versions say nothing.
 fn is_built_on(line: &Head, keys: &HashSet<&str>, since: &Since, theirs: &Head) -> bool {
-    let Some(newest) = line.layers.last() else { return true };
+    if line.layers.is_empty() {
+        return true;
+    }
+    let listed = theirs.all_layers().map(|(_, layer)| layer.key.as_str());
+    let mut listed = listed.chain(theirs.unneeded.iter().map(|layer| layer.key.as_str()));
+    !is_other_history(line, since, theirs) && listed.any(|key| keys.contains(key))
+}
+
+/// Whether `theirs` is older than what we know, or has another version in the place of our newest one: what it lacks
+/// of ours nobody has removed.
+pub(super) fn is_other_history(line: &Head, since: &Since, theirs: &Head) -> bool {
+    let Some(newest) = line.layers.last() else { return false };
     let is_other = |(base, layer): (VersionId, &LayerRef)| {
         base + 1 == layer.version && layer.version == since.ours && layer.key != newest.key
     };
-    let listed = theirs.all_layers().map(|(_, layer)| layer.key.as_str());
-    let mut listed = listed.chain(theirs.unneeded.iter().map(|layer| layer.key.as_str()));
-    theirs.version >= since.ours
-        && since.known.as_ref().is_none_or(|(version, _)| theirs.version >= *version)
-        && !theirs.all_layers().any(is_other)
-        && listed.any(|key| keys.contains(key))
+    theirs.version < since.ours
+        || since.known.as_ref().is_some_and(|(version, _)| theirs.version < *version)
+        || theirs.all_layers().any(is_other)
 }
 
 impl Committer {
@@ -245,5 +253,25 @@ mod tests {
         let empty = Head::empty("work", Uuid::nil(), "box");
         let told = told(&empty, &Since::version(0), &other);
         assert_eq!(told, ["theirs 1", "theirs 2", "theirs 3"], "who has nothing yet");
+    }
+
+    #[test]
+    fn a_head_that_went_back_or_has_another_version_for_ours_is_another_history() {
+        let one = next(&Head::empty("work", Uuid::nil(), "box"), 1);
+        let (two, three) = (next(&one, 1), next(&next(&one, 1), 1));
+        let is_other =
+            |line: &Head, theirs: &Head| is_other_history(line, &Since::version(line.version), theirs);
+        assert!(is_other(&three, &one) && is_other(&three, &two));
+        assert!(!is_other(&two, &three) && !is_other(&two, &two));
+        assert!(!is_other(&Head::empty("work", Uuid::nil(), "box"), &one), "who has nothing yet");
+        // It went back, and another writer has gone on from there.
+        let mut other = one;
+        for key in 300..303 {
+            other = other.next(Uuid::nil(), "box", layer(&head::layer_key(Uuid::from_u128(key))));
+            assert!(is_other(&three, &other), "{}", other.version);
+        }
+        // What it had known of others counts as well.
+        let known = Since { known: Some((3, Arc::default())), ..Since::version(2) };
+        assert!(is_other_history(&two, &known, &two));
     }
 }

@@ -26,6 +26,9 @@ pub enum Relation {
     /// The records describe no version, or an older one: restore, then [`Committer::adopt`]. To keep
     /// what was written on the older one, [`Committer::keep`] first: the next commit makes a fork.
     Moved,
+    /// The remote is behind the records: its newest version is older than the one that they describe, as where a backup
+    /// was put back or a replica lags. What is here is not what became of that version.
+    Behind,
     /// The records describe a version, but the remote has none. To begin anew: `Records::reset`, then
     /// open again.
     Lost,
@@ -109,6 +112,9 @@ impl Committer {
             {
                 Relation::Same
             }
+            (Some(base), Some(_)) if head.as_ref().is_some_and(|head| head.version < base.version) => {
+                Relation::Behind
+            }
             _ => Relation::Moved,
         };
         let mut state = committer.state();
@@ -116,7 +122,7 @@ impl Committer {
         state.name.clone_from(&name);
         match relation {
             Relation::Fresh | Relation::Same => (state.head, state.tag) = (head.clone(), tag.clone()),
-            Relation::Moved | Relation::Lost => state.tag = Some(Tag(STALE_TAG.into())),
+            Relation::Moved | Relation::Behind | Relation::Lost => state.tag = Some(Tag(STALE_TAG.into())),
         }
         state.version = meta.base.map_or(0, |b| b.version);
         state.line = None;

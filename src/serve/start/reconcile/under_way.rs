@@ -82,7 +82,7 @@ impl Start<'_> {
     }
 
     /// What an earlier start was about to put in the place of something else.
-    fn remove_left_over(&self, locks: &Locks) -> Result<()> {
+    pub(super) fn remove_left_over(&self, locks: &Locks) -> Result<()> {
         let is_left_over = |path: &&RelPath| path.name().is_some_and(is_left_over);
         for path in self.look(locks)?.keys().filter(is_left_over) {
             super::restored::remove(locks, path);

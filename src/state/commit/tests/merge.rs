@@ -207,3 +207,25 @@ async fn who_could_not_read_the_remote_puts_nothing_on_top_of_it() {
         }
     }
 }
+
+/// What a HEAD that was put back lacks of ours nobody has removed.
+#[tokio::test]
+async fn a_head_that_went_back_is_not_merged_with() {
+    let (memory, first, _second) = pair(&["a", "d/x"]).await;
+    let old = memory.get("work/HEAD").await.expect("there").bytes;
+    first.write("a", "2");
+    first.write("d/new", "2");
+    first.flush().await.expect("flushes");
+    first.write("b", "3");
+    first.flush().await.expect("flushes");
+    memory.put("work/HEAD", old, Condition::Always).await.expect("puts");
+    let again = Arc::new(first.journal.crashed());
+    let start = Site::start(Arc::clone(&first.dir), &memory, again, Layout::Layered).await.expect("opens");
+    assert_eq!(start.opening.relation, Relation::Behind);
+    assert!(matches!(start.flush().await, Ok(Receipt { committed: false, .. })));
+
+    first.write("last", "4");
+    let forked = first.flush().await.expect("flushes").fork.expect("a fork");
+    assert_eq!(first.restored(&forked.name).await, ["a=2", "b=3", "d/new=2", "d/x=base", "last=4"]);
+    assert_eq!(first.head("work").await.map(|head| head.version), Some(1), "it stays as it is");
+}

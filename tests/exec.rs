@@ -3,6 +3,8 @@
 
 #[path = "support/cloud.rs"]
 mod cloud;
+#[path = "exec/ending.rs"]
+mod ending;
 mod harness;
 #[path = "exec/private.rs"]
 mod private;
@@ -231,10 +233,10 @@ fn orphans_are_reaped() {
     }
 }
 
-/// FUNCTIONS, Exec: "What they write after the end is found and saved by the next `exec`"
+/// FUNCTIONS, Exec: "What they write after the end is found and saved by the next `exec` or mount"
 #[test]
-fn what_is_left_running_writes_for_the_next_exec() {
-    for mode in MODES {
+fn what_is_left_running_writes_for_the_next_exec_or_mount() {
+    for (mode, by_mount) in [(MODES[0], false), (MODES[1], false), (MODES[0], true), (MODES[1], true)] {
         let lab = Lab::prepare(Setup::default());
         let beside = tempfile::tempdir().unwrap();
         let (begin, over) = (beside.path().join("begin"), beside.path().join("over"));
@@ -250,8 +252,13 @@ fn what_is_left_running_writes_for_the_next_exec() {
         assert_eq!(read(lab.restored(None).join("file")), "early\n", "{mode:?}");
         fs::write(&begin, "go\n").unwrap();
         eventually("it has written", LIMIT, || over.exists().then_some(()));
-        exec(&lab, mode, ":").must("the next exec");
-        assert_eq!(read(lab.restored(None).join("file")), "late\n", "{mode:?}");
+        if by_mount {
+            lab.mount();
+            lab.verb("unmount", &[]).must("unmount");
+        } else {
+            exec(&lab, mode, ":").must("the next exec");
+        }
+        assert_eq!(read(lab.restored(None).join("file")), "late\n", "{mode:?} {by_mount}");
     }
 }
 

@@ -6,14 +6,14 @@ mod function;
 mod function;
 
 use super::flags::{Flags, MountScope};
-use super::kept::{self, End, Kept, Unreadable};
+use super::kept::{self, After, End, Kept, Unreadable};
 use super::mount::Orphan;
 use super::output::{safe, safe_os, safe_path};
 use super::{Context, Exit, locate, mount, offline};
 use crate::config::{MountSettings, OnConflict, RemoteSettings, Scan, text, words};
 use crate::serve::directory::Stray;
 use crate::serve::run::probe::{Probe, Step, Way, probe};
-use crate::serve::run::{Ended, Grace, SpawnError, Supervisor, namespace};
+use crate::serve::run::{Ended, Grace, SpawnError, Supervisor, namespace, tidying_until};
 use crate::{Error, ErrorKind, Result};
 use function::Function;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -78,11 +78,12 @@ pub(super) const MODES: &[&str] = Mode::WORDS;
 
 impl Exec {
     pub fn run(self, context: &Context) -> Result<Exit> {
+        let began = Instant::now();
         // First of all: no thread may be there yet.
         let mut supervisor = Supervisor::begin(self.grace(context))?;
         // By its name, as long as it has one: a mount of before that covers it may go.
         let here = std::env::current_dir().ok();
-        match self.supervised(&mut supervisor, here, context) {
+        match self.supervised(&mut supervisor, (began, here), context) {
             // As with `env` or `nice`: the codes below are the command's.
             Err(e) => {
                 context.output.error(&e);
@@ -102,7 +103,7 @@ impl Exec {
     fn supervised(
         self,
         supervisor: &mut Supervisor,
-        here: Option<PathBuf>,
+        (began, here): (Instant, Option<PathBuf>),
         context: &Context,
     ) -> Result<Exit> {
         let function = Function::of(context)?;
@@ -165,19 +166,31 @@ impl Exec {
         };
         let kept = Arc::new(kept);
         supervisor.owns(kept.daemon());
+        let is_mounted = kept.daemon().is_some();
         let mut command = self.command(way, here);
         let proxied = function.map(|function| function.stand_before(&mut command, &kept)).transpose()?;
         let ended = supervisor.run(&mut command);
-        let hurry = supervisor.hurry();
+        let after = After {
+            left_behind: ended.as_ref().is_ok_and(|ended| ended.left_behind),
+            wants_version: self.tag.is_some(),
+        };
+        let (ending, hurry) = (kept.clone(), supervisor.hurry());
         let end = supervisor.during(move || {
             if let Some(proxied) = proxied {
                 proxied.finish();
             }
-            kept.end(hurry.limit())
+            ending.end(hurry.limit(), after)
         })?;
+        let tidies = is_mounted || matches!(end, Some(Ok(_)));
         // Who comes second may have chosen to lose that; nobody has chosen to work without the state.
         let may_lose = is_read && settings.on_conflict == OnConflict::ReadOnly;
-        self.report(&ended, end, may_lose, &settings, context)
+        let exit = self.report(&ended, end, (may_lose, &settings), supervisor, context)?;
+        if tidies {
+            // Nobody waits for that: neither its failure nor a signal changes how it ended.
+            let until = tidying_until(began, settings.unmount_timeout);
+            let _cut_short = supervisor.until_asked_to_end(move || kept.tidy(Some(until)), || ());
+        }
+        Ok(exit)
     }
 
     /// What is to be done, and why not something better.
@@ -232,8 +245,8 @@ impl Exec {
         &self,
         ended: &std::result::Result<Ended, SpawnError>,
         end: Option<Result<End>>,
-        may_lose: bool,
-        settings: &MountSettings,
+        (may_lose, settings): (bool, &MountSettings),
+        supervisor: &mut Supervisor,
         context: &Context,
     ) -> Result<Exit> {
         let output = &context.output;
@@ -279,7 +292,7 @@ impl Exec {
             output.warn(&safe(notice));
         }
         if ended.as_ref().is_ok_and(|ended| ended.left_behind) {
-            output.warn("processes of the command still run; what they write from now on only the next exec saves, or a mount with --scan always");
+            output.warn("processes of the command still run; what they write from now on the next exec or mount saves");
         }
         if !end.unsaved.is_empty() {
             for line in &end.unsaved {
@@ -291,22 +304,31 @@ impl Exec {
             return failed(&format!("{} entries", end.unsaved.len()));
         }
         output.say(&safe(&end.sentence()));
-        if let Err(e) = self.tag(&end, settings) {
+        if let Err(e) = self.tag(&end, settings, supervisor) {
             output.error(&e);
-            return failed("the version has no tag");
+            output.warn(&format!("the version has no tag; {said}"));
+            return Ok(Exit::ExecFailed);
         }
         Ok(exit)
     }
 
-    fn tag(&self, end: &End, settings: &MountSettings) -> Result<()> {
-        let (Some(tag), Some(version)) = (&self.tag, &end.version) else { return Ok(()) };
+    /// Gives the version at the end its tag, while signals are heeded.
+    fn tag(&self, end: &End, settings: &MountSettings, supervisor: &mut Supervisor) -> Result<()> {
+        let Some(tag) = self.tag.clone() else { return Ok(()) };
+        let Some(version) = &end.version else {
+            return Err(Error::new(ErrorKind::NotFound, "there is no version that could have the tag"));
+        };
         let name = match &end.fork {
             Some(fork) => fork.parse().map_err(|e: String| Error::new(ErrorKind::Invalid, e))?,
             None => settings.name.clone(),
         };
         let remote = RemoteSettings { name, ..settings.remote_settings() };
         let choice = offline::Choice::of(Some(version.clone()));
-        offline::tag(&remote, tag, Some(&choice)).map(drop)
+        let tagged = supervisor.during(move || offline::tag(&remote, &tag, Some(&choice)).map(drop))?;
+        tagged.unwrap_or_else(|| {
+            let message = "the time was up (--grace) before the version at the end had its tag";
+            Err(Error::new(ErrorKind::Unavailable, message))
+        })
     }
 }
 

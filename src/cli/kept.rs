@@ -1,4 +1,5 @@
 //! [`Kept`]: a directory while a command runs on it, mounted or not.
+mod mounted;
 mod unread;
 
 pub(super) use unread::{ANSWER_MAX, UNREADABLE, Unreadable, unreadable};
@@ -7,28 +8,24 @@ use super::flags::{Flags, MountScope};
 use super::mount::Waiting;
 use super::output::{bytes, safe, safe_path};
 use super::progress::View;
-use super::{Context, Output, locate, mount};
+use super::{Context, Output, mount};
 use crate::config::{Environment, Merged, MountSettings, place};
-use crate::serve::control::Client;
 use crate::serve::directory::{Claim, Saved, Session, Stray};
 use crate::serve::run::probe::Way;
 use crate::serve::startup::{StartupLine, StatusPipe};
 use crate::sync::Mutex;
 use crate::{Error, ErrorKind, Result};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use mounted::Mounted;
+use rustix::process::Pid;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use unread::Unread;
 
 /// Where functions may write.
 const FUNCTION_DIR: &str = "/tmp";
-/// How long a daemon that has said everything may take to end.
-const EXIT_MAX: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
-
 /// What a start needs.
 pub(super) struct Start {
     pub(super) settings: MountSettings,
@@ -56,11 +53,20 @@ pub(super) struct Kept {
 #[derive(Clone)]
 enum State {
     /// A daemon shows it.
-    Mounted(Pid),
+    Mounted(Arc<Mounted>),
     /// It was restored.
     Restored(Arc<Session>),
     /// Nobody knows what the remote has.
     Unread(Arc<Unread>),
+}
+
+/// What an end has to know of the command.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct After {
+    /// Processes of it still run, which may write what nobody sees.
+    pub(super) left_behind: bool,
+    /// There has to be a version, if only of an empty directory: it is to have a tag.
+    pub(super) wants_version: bool,
 }
 
 /// How a save went, or the end.
@@ -111,7 +117,7 @@ impl Start {
             };
             let settings = MountSettings { owner: Some(std::process::id()), ..self.settings.clone() };
             match mount::start(&settings, started, &context)?.and_then(|_| self.daemon.get()) {
-                Some(pid) => State::Mounted(*pid),
+                Some(pid) => State::Mounted(Arc::new(Mounted::by(*pid, &self.settings))),
                 None => return Err(Error::new(ErrorKind::Unavailable, "a signal ended the start")),
             }
         };
@@ -228,7 +234,7 @@ impl Kept {
     /// The process that shows it.
     pub(super) fn daemon(&self) -> Option<Pid> {
         match &*self.state.lock() {
-            State::Mounted(pid) => Some(*pid),
+            State::Mounted(mounted) => Some(mounted.daemon),
             _ => None,
         }
     }
@@ -237,7 +243,7 @@ impl Kept {
     pub(super) fn save(&self, limit: Option<Instant>) -> Result<End> {
         let _turn = self.turn.lock();
         match self.state() {
-            State::Mounted(_) => flush(&self.settings, limit),
+            State::Mounted(_) => mounted::flush(&self.settings, limit),
             State::Restored(session) => session.save(limit).map(End::from),
             State::Unread(unread) => {
                 let (session, saved) = unread.save(limit, self.json)?;
@@ -248,30 +254,24 @@ impl Kept {
     }
 
     /// Saves what changed, and unmounts.
-    pub(super) fn end(&self, limit: Option<Instant>) -> Result<End> {
-        match self.daemon() {
-            Some(pid) => unmount(&self.settings, pid),
-            None => {
-                let end = self.save(limit)?;
-                self.tidy_until(limit);
-                self.tidy();
-                Ok(end)
+    pub(super) fn end(&self, limit: Option<Instant>, after: After) -> Result<End> {
+        if let State::Mounted(mounted) = self.state() {
+            return mounted.end(&self.settings, limit, after);
+        }
+        self.save(limit)
+    }
+
+    /// Puts in order what saves have left in the remote, until `limit`, if there is one. A mount does that by itself, until
+    /// its daemon ends.
+    pub(super) fn tidy(&self, limit: Option<Instant>) {
+        match self.state() {
+            State::Mounted(mounted) => mounted.wait(limit),
+            State::Restored(session) => {
+                session.tidy_until(limit);
+                let _turn = self.turn.lock();
+                session.tidy();
             }
-        }
-    }
-
-    /// Puts in order what saves have left in the remote. A mount does that by itself.
-    fn tidy(&self) {
-        let _turn = self.turn.lock();
-        if let State::Restored(session) = self.state() {
-            session.tidy();
-        }
-    }
-
-    /// When that gives up.
-    fn tidy_until(&self, limit: Option<Instant>) {
-        if let State::Restored(session) = &*self.state.lock() {
-            session.tidy_until(limit);
+            State::Unread(_) => {}
         }
     }
 }
@@ -297,11 +297,16 @@ impl crate::lambda::Keep for Kept {
     }
 
     fn tidy(&self) {
-        Self::tidy(self);
+        let _turn = self.turn.lock();
+        if let State::Restored(session) = self.state() {
+            session.tidy();
+        }
     }
 
     fn tidy_until(&self, limit: Option<Instant>) {
-        Self::tidy_until(self, limit);
+        if let State::Restored(session) = self.state() {
+            session.tidy_until(limit);
+        }
     }
 
     fn renew(&self, limit: Option<Instant>) -> Result<()> {
@@ -340,51 +345,4 @@ impl From<Saved> for End {
             saved: Some(if saved.committed { (saved.entries, saved.bytes) } else { (0, 0) }),
         }
     }
-}
-
-fn flush(settings: &MountSettings, limit: Option<Instant>) -> Result<End> {
-    let left =
-        limit.map(|limit| limit.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)));
-    let reply = Client::connect(&settings.socket())?.flush(true, left)?;
-    if !reply.durable {
-        return Err(Error::new(ErrorKind::Unavailable, "not everything is in the remote yet"));
-    }
-    Ok(End {
-        version: reply.version,
-        fork: reply.fork,
-        notices: reply.merged.into_iter().collect(),
-        saved: Some((reply.entries, reply.bytes)),
-        ..End::default()
-    })
-}
-
-fn unmount(settings: &MountSettings, daemon: Pid) -> Result<End> {
-    let process = pidfd_open(daemon, PidfdFlags::empty()).ok();
-    let mut client = Client::connect(&settings.socket()).inspect_err(|_| {
-        // It has died. What was written is in the directory.
-        if locate::is_dead_mount(&settings.dir) {
-            drop(locate::detach_dead_mount(&settings.dir));
-        }
-    })?;
-    let reply = client.unmount()?;
-    if reply.unsaved_total == 0 && !reply.unmounted {
-        // It is saved; processes of the command hold the mount. It goes with its daemon, which ends with us.
-        let _gone = rustix::process::kill_process(daemon, rustix::process::Signal::TERM);
-    }
-    if let Some(process) = process {
-        let _at_most_so_long = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&EXIT_MAX));
-    }
-    let unsaved = reply.unsaved.iter().map(|entry| match &entry.reason {
-        Some(why) => format!("{}: {why}", safe_path(&entry.path)),
-        None => safe_path(&entry.path),
-    });
-    let error = reply.error.as_ref().filter(|_| reply.unsaved_total > 0 || reply.unmounted);
-    Ok(End {
-        version: reply.version,
-        fork: reply.fork,
-        lost: error.is_some_and(|error| Error::from(error.clone()).kind() == ErrorKind::Conflict),
-        unsaved: unsaved.collect(),
-        notices: reply.merged.into_iter().chain(error.map(|error| error.message.clone())).collect(),
-        saved: None,
-    })
 }

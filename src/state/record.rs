@@ -167,6 +167,11 @@ impl Records {
         Ok(records)
     }
 
+    /// The stop before this start counts as none in good order, whatever it said: somebody may have written since.
+    pub fn doubt(&mut self) {
+        self.was_clean = false;
+    }
+
     /// Whether the stop before this start was orderly; else the backing must be scanned.
     pub fn was_clean(&self) -> bool {
         self.was_clean

@@ -1,4 +1,4 @@
-//! [`Orphan`]: a daemon whose `exec` was killed. It saves what there is, and ends by itself.
+//! [`Orphan`]: a daemon whose `exec` is gone: it was killed, or its time was up (`--grace`). It saves what there is, and ends by itself.
 use crate::Result;
 use crate::cli::Context;
 use crate::serve::registry::Registered;
@@ -26,7 +26,7 @@ impl Orphan {
             Err(e) => return Ok(e == Errno::SRCH),
         };
         context.output.say(&format!(
-            "the exec that mounted this was killed; its daemon (pid {}) saves what there is and ends",
+            "the exec that mounted this has ended before its daemon (pid {}), which saves what there is and ends",
             daemon.pid
         ));
         // It would wait for whoever is in there, us among them. Who has no way back stays.

@@ -3,6 +3,7 @@ use super::served::Served;
 use crate::config::MountSettings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::serve::control::{UNSAVED_LISTED_MAX, UnmountReply, Unsaved};
+use crate::serve::run::tidying_until;
 use crate::serve::startup::{Ended, WireError};
 use crate::state::absent::Source;
 use crate::state::flusher::Flusher;
@@ -31,6 +32,8 @@ struct State {
     unmounted: bool,
     /// The end: what was said to everybody who asks.
     outcome: Option<UnmountReply>,
+    /// Whom the mount was for waits no longer for what is done after that.
+    hurried: bool,
 }
 
 /// What a mount is of.
@@ -69,9 +72,14 @@ impl Ending {
         Self { settings, served, content, kept_in, state: Mutex::default(), changed: Condvar::new() }
     }
 
-    /// Asks for the end, busy or not (a signal).
+    /// Asks for the end, busy or not (a signal, or whom the mount was for is gone).
     pub fn begin(&self) {
-        self.state.lock().asked = true;
+        let mut state = self.state.lock();
+        state.asked = true;
+        if state.outcome.is_some() {
+            state.hurried = true;
+            self.give_up_at(Some(Instant::now()));
+        }
         self.changed.notify_all();
     }
 
@@ -92,6 +100,7 @@ impl Ending {
                 let busy = Error::new(ErrorKind::Busy, message);
                 self.state.lock().deadline = None; // it goes on; the next end has its own
                 self.give_up_at(None);
+                self.be_patient();
                 return Ok(self.reply(false, Some(failure.as_ref().unwrap_or(&busy))));
             }
             std::thread::sleep(BUSY_PAUSE);
@@ -186,9 +195,42 @@ impl Ending {
             tracing::error!(count, kept_in = %self.kept_in.display(),
                 "entries are not in the remote; the next mount here saves them");
         }
-        self.state.lock().outcome = Some(reply);
+        let tidies = {
+            let mut state = self.state.lock();
+            state.outcome = Some(reply);
+            ended == Ended::Saved && !state.asked
+        };
         self.changed.notify_all();
+        if tidies && self.is_of_command() {
+            self.tidy();
+        }
         ended
+    }
+
+    /// Whether it is the mount of a command, whose end waits for nothing but that all is saved.
+    fn is_of_command(&self) -> bool {
+        self.settings.owner.is_some()
+    }
+
+    /// Does what the last flush has left to be done, when everybody has heard how the mount ended.
+    fn tidy(&self) {
+        let Content::Living { flusher, .. } = &self.content else { return };
+        {
+            let state = self.state.lock();
+            if state.hurried {
+                return;
+            }
+            self.give_up_at(Some(tidying_until(self.served.started(), self.settings.unmount_timeout)));
+        }
+        self.be_patient();
+        flusher.tidy();
+    }
+
+    /// Nobody waits for a save any more.
+    fn be_patient(&self) {
+        if let Content::Living { flusher, .. } = &self.content {
+            flusher.be_impatient(false);
+        }
     }
 
     /// Everything is saved: the next start need not look for changes.
@@ -221,8 +263,9 @@ impl Ending {
     /// Flushes until nothing is left to save; the last failure if the time is up.
     fn flush_until(&self, deadline: Instant) -> Result<()> {
         let Content::Living { flusher, .. } = &self.content else { return Ok(()) };
+        flusher.be_impatient(self.is_of_command());
         loop {
-            match flusher.flush() {
+            match if self.is_of_command() { flusher.save() } else { flusher.flush() } {
                 Ok(_) => return Ok(()),
                 // Waiting does not bring a lost race back.
                 Err(e) if e.kind() == ErrorKind::Conflict => return Err(e),

@@ -7,6 +7,7 @@ mod replaced;
 pub mod reports;
 pub mod store_check;
 
+use super::run::doubt;
 use super::startup::StatusPipe;
 use crate::config::{self, MountSettings, OnConflict};
 use crate::error::{Error, ErrorKind, Result};
@@ -46,7 +47,14 @@ pub fn open_records(
         ));
     }
     let journal: Arc<dyn Journal> = Arc::new(opened.journal);
-    let records = Records::open(journal, &settings.remote, settings.name.as_str())?;
+    let mut records = Records::open(journal, &settings.remote, settings.name.as_str())?;
+    if doubt::is_in(&settings.state_dir) {
+        records.doubt();
+        // Until an orderly end the journal says the same from now on.
+        if let Err(error) = doubt::settle(&settings.state_dir) {
+            tracing::warn!(%error, "the next start will compare everything as well");
+        }
+    }
     replaced::forget_another(settings, &records, locks, status)?;
     Ok((Arc::new(records), lost))
 }

@@ -79,6 +79,8 @@ pub struct Flusher {
     stop: AtomicBool,
     /// When whoever ends the mount stops waiting for the remote.
     give_up: watch::Sender<Option<Instant>>,
+    /// Somebody waits for a save, and no longer for what others have left to be tidied.
+    impatient: watch::Sender<bool>,
     tidy: Tidy,
     pruner: Arc<Pruner>,
     /// Held for the whole of one flush.
@@ -120,6 +122,7 @@ impl Flusher {
             waiting: Mutex::default(),
             stop: AtomicBool::new(false),
             give_up: watch::Sender::new(None),
+            impatient: watch::Sender::new(false),
             tidy,
             pruner: Arc::new(Pruner::new(tidy.delete_after)),
             turn: Mutex::new(()),
@@ -312,7 +315,15 @@ impl Flusher {
         let absent = self.records.absent();
         let layers = absent.iter().flat_map(|absent| absent.layers());
         let local: HashSet<String> = layers.map(|layer| layer.source.key.clone()).collect();
-        match self.within_limit(self.committer.tidy(&self.tidy, local)) {
+        let mut impatient = self.impatient.subscribe();
+        let tidied = async {
+            tokio::select! {
+                biased;
+                tidied = self.committer.tidy(&self.tidy, local) => Some(tidied),
+                Ok(_) = impatient.wait_for(|impatient| *impatient) => None,
+            }
+        };
+        match self.within_limit(tidied).flatten() {
             Some(Ok(done)) => {
                 *self.patience.lock() = Patience::default();
                 if let Some(done) = done {
@@ -334,6 +345,11 @@ impl Flusher {
     /// takes connections and never answers would else hold up the end of a mount for minutes.
     pub fn give_up_at(&self, limit: Option<Instant>) {
         self.give_up.send_replace(limit);
+    }
+
+    /// From now on nothing is tidied, or it is again. What is under way then is cut short, since a save waits for its end.
+    pub fn be_impatient(&self, impatient: bool) {
+        self.impatient.send_replace(impatient);
     }
 
     /// Runs a call to the remote; `None` if the limit passed before its end. The committer knows how

@@ -1,9 +1,9 @@
 //! [`Log`]: what became of the entries that were not on the disk, since the tree was laid out.
 //!
 //! A record is written by one write(2) before the operation it is of is answered, so that it outlives
-//! the daemon exactly as the backing's own change does; fsync(2) of a directory syncs both. The sled
-//! journal cannot stand in for it: it writes behind, and a killed daemon would forget an unlink that
-//! the backing has nothing to show for.
+//! the daemon exactly as the backing's own change does; fsync(2) of a directory syncs both, and a version is
+//! committed only when the disk has what it was made of. The sled journal cannot stand in for it: it writes
+//! behind, and a killed daemon would forget an unlink that the backing has nothing to show for.
 mod edit;
 mod said;
 
@@ -78,6 +78,24 @@ pub struct Log {
     touching: u64,
     /// What could not be taken back: nothing may follow it.
     is_torn: bool,
+    /// Counts its changes.
+    changes: u64,
+    /// So many of these are on the disk.
+    synced: u64,
+}
+
+/// A log that the disk does not have all of.
+#[derive(Debug)]
+pub struct Unsynced {
+    file: File,
+    changes: u64,
+}
+
+impl Unsynced {
+    /// Waits until the disk has it; [`Log::synced_to`] is to learn of it.
+    pub fn sync(self) -> io::Result<u64> {
+        self.file.sync_data().map(|()| self.changes)
+    }
 }
 
 fn header(version: u32, belongs: &[u8; 32]) -> [u8; HEADER_BYTES] {
@@ -120,7 +138,8 @@ impl Log {
     }
 
     fn on(file: File, end: u64) -> Self {
-        Self { file, end, room: end, touching: end, is_torn: false }
+        // Nobody knows whether an earlier daemon has synced what it wrote.
+        Self { file, end, room: end, touching: end, is_torn: false, changes: 1, synced: 0 }
     }
 
     /// Opens the log at `path` and returns what it says, oldest first. What was cut off by a failure
@@ -177,6 +196,7 @@ impl Log {
                 "the log of what is not here has an end that is damaged; mount again",
             ));
         }
+        self.changes += 1;
         match write(&mut self.file) {
             Ok(()) => {
                 self.end += bytes as u64;
@@ -192,6 +212,7 @@ impl Log {
     /// Takes back what is beyond `end`. That needs no room.
     fn take_back(&mut self, end: u64) {
         (self.end, self.room) = (end, end);
+        self.changes += 1;
         if let Err(error) = self.file.set_len(end) {
             self.is_torn = true;
             tracing::error!(%error, "the log of what is not here cannot be mended, nothing more can come");
@@ -265,8 +286,25 @@ impl Log {
     }
 
     /// Waits until the disk has all of it.
-    pub fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
+    pub fn sync(&mut self) -> io::Result<()> {
+        if self.synced < self.changes {
+            self.file.sync_data()?;
+            self.synced = self.changes;
+        }
+        Ok(())
+    }
+
+    /// What there is to wait for, which others need not wait for as well.
+    pub fn unsynced(&self) -> io::Result<Option<Unsynced>> {
+        if self.synced == self.changes {
+            return Ok(None);
+        }
+        Ok(Some(Unsynced { file: self.file.try_clone()?, changes: self.changes }))
+    }
+
+    /// The disk has it as it was after so many changes.
+    pub fn synced_to(&mut self, changes: u64) {
+        self.synced = self.synced.max(changes);
     }
 }
 
@@ -475,6 +513,27 @@ mod tests {
         log.reserve(RESERVED_BYTES as usize)?;
         drop(log);
         assert_eq!(fates(&Log::open(&path, &[1; 32])?.1), [(Fate::Here, 1)]);
+        Ok(())
+    }
+
+    #[test]
+    fn it_is_synced_only_when_it_has_changed() -> io::Result<()> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("log");
+        let waits = |log: &Log| log.unsynced().map(|unsynced| unsynced.is_some());
+        let mut log = Log::create(&path, &[1; 32])?;
+        assert!(waits(&log)?);
+        log.sync()?;
+        assert!(!waits(&log)?);
+        log.append([(Fate::Removed, 1)])?;
+        let Some(unsynced) = log.unsynced()? else { return Err(io::Error::other("nothing to wait for")) };
+        let changes = unsynced.sync()?;
+        log.append([(Fate::Removed, 2)])?;
+        log.synced_to(changes);
+        assert!(waits(&log)?, "the second came meanwhile");
+        log.sync()?;
+        assert!(!waits(&log)?);
+        assert!(waits(&Log::open(&path, &[1; 32])?.0)?, "nobody knows what an earlier daemon has synced");
         Ok(())
     }
 

@@ -361,8 +361,28 @@ impl Absent {
         }
     }
 
+    /// Of a version without entries, with a log at `log`.
+    #[cfg(test)]
+    pub fn of_nothing(root: OwnedFd, log: &std::path::Path) -> io::Result<Self> {
+        let log = Log::create(log, &[0; 32])?;
+        let parts = (Tree::default(), Vec::new(), Lenders::default());
+        Ok(Self::new(parts, (log, Vec::new()), true, root, None))
+    }
+
+    /// Whether the disk may not have all of the log.
+    #[cfg(test)]
+    pub fn is_unsynced(&self) -> io::Result<bool> {
+        self.turn.lock().unsynced().map(|unsynced| unsynced.is_some())
+    }
+
     /// Waits until the disk has the log.
     pub fn sync(&self) -> io::Result<()> {
-        self.turn.lock().sync()
+        // Meanwhile others have their turns.
+        let unsynced = self.turn.lock().unsynced()?;
+        if let Some(unsynced) = unsynced {
+            let changes = unsynced.sync()?;
+            self.turn.lock().synced_to(changes);
+        }
+        Ok(())
     }
 }

@@ -64,7 +64,7 @@ impl Source {
             for (layer, table) in needed(head).iter().zip(&tables) {
                 std::fs::write(self.table_file(layer), table)?;
             }
-            let log = Log::create(&self.place.join("log"), blake3::hash(&document).as_bytes())?;
+            let mut log = Log::create(&self.place.join("log"), blake3::hash(&document).as_bytes())?;
             log.sync()?;
             // Last: by it the next start knows that there is something.
             let mut head = std::fs::File::create(self.place.join("HEAD.new"))?;

@@ -79,7 +79,8 @@ impl Records {
         Ok(all)
     }
 
-    /// Writes down what a flush will change, durably. To be called before HEAD is swapped.
+    /// Writes down what a flush will change, durably, and with it what it was made of that no file shows. To be called
+    /// before HEAD is swapped.
     pub fn stage(
         &self,
         target: &str,
@@ -125,6 +126,7 @@ impl Records {
         // The header counts; chunks without one are nothing and will be overwritten.
         put_header(&mut batch, &header)?;
         self.journal.apply(batch)?;
+        self.sync_absent()?;
         self.journal.flush()?;
         Ok(header)
     }
@@ -207,7 +209,14 @@ impl Records {
                 source,
             })?;
         }
-        Ok(())
+        self.sync_absent()
+    }
+
+    /// What programs did to what is not on the disk stands in another log. A version that has it is not to outlive it:
+    /// the next one would take it back.
+    fn sync_absent(&self) -> Result<(), JournalError> {
+        let synced = self.absent().map_or(Ok(()), |absent| absent.sync());
+        synced.map_err(|source| JournalError::Io { action: "flush the log beside the", source })
     }
 
     /// A flush that HEAD had, but whose promotion was cut off: promote it again, whatever HEAD

@@ -433,3 +433,19 @@ fn a_record_follows_a_directory_that_was_touched_and_no_other() {
     commit(at(20), 5);
     assert_eq!(recorded(&r), 21);
 }
+
+#[test]
+fn what_no_file_shows_is_on_the_disk_before_a_version_says_it() {
+    let (_journal, r) = filled();
+    let dir = tempfile::tempdir().expect("temp dir");
+    let root = std::fs::File::open(dir.path()).expect("opens").into();
+    let absent = Arc::new(Absent::of_nothing(root, &dir.path().join("log")).expect("a log"));
+    r.set_absent(&absent);
+    assert!(absent.is_unsynced().expect("asks"));
+    let deltas = [Delta::Remove(b"z".to_vec())];
+    let pending = r.stage("n", "l2", ([0; 32], 0), 2, deltas.into_iter()).expect("stages");
+    assert!(!absent.is_unsynced().expect("asks"), "HEAD may have it next");
+    absent.remove_directory(0).expect("says so");
+    r.promote(&pending, base(2)).expect("promotes");
+    assert!(!absent.is_unsynced().expect("asks"), "and what is said of it since");
+}

@@ -340,6 +340,35 @@ fn a_directory_is_counted_once_after_a_kill() {
     lab.flush();
 }
 
+/// TROUBLESHOOTING: "what is only in the remote cannot be told".
+#[test]
+fn a_damaged_log_is_not_taken_for_a_shorter_one() {
+    let mut lab = arrived(Mode::Passthrough);
+    fs::read(lab.dir().join("many/2")).unwrap();
+    fs::remove_file(lab.dir().join("many/1")).unwrap();
+    fs::write(lab.dir().join("made"), "here").unwrap();
+    lab.kill();
+    rustix::mount::unmount(lab.dir(), rustix::mount::UnmountFlags::DETACH).unwrap();
+    let log = lab.state().join("absent/log");
+    let mut damaged = fs::read(&log).unwrap();
+    damaged[64 + 4] ^= 1;
+    fs::write(&log, &damaged).unwrap();
+    let refused = lab.try_mount();
+    assert!(!refused.ok() && refused.said().contains("absent/log is damaged"), "{}", refused.said());
+    assert_eq!(fs::read(&log).unwrap(), damaged);
+    // As it says.
+    fs::rename(lab.state().join("journal"), lab.state().join("journal.away")).unwrap();
+    lab.mount();
+    lab.flush();
+    for dir in [lab.dir(), lab.restored(None)] {
+        for n in 0..100 {
+            let content = fs::read_to_string(dir.join(format!("many/{n}"))).unwrap();
+            assert_eq!(content, format!("content {n}\n"));
+        }
+        assert_eq!(fs::read_to_string(dir.join("made")).unwrap(), "here");
+    }
+}
+
 /// SEMANTICS, Restore: "`hydrate` brings what it names, or everything".
 #[test]
 fn what_was_removed_is_not_waited_for() {

@@ -8,7 +8,7 @@ mod edit;
 mod said;
 
 pub use edit::Edit;
-pub use said::{Event, Said, Seen};
+pub use said::{Damaged, Event, Said, Seen};
 
 use super::witness::Witness;
 use rustix::fs::{FallocateFlags, Mode, OFlags};
@@ -143,7 +143,8 @@ impl Log {
     }
 
     /// Opens the log at `path` and returns what it says, oldest first. What was cut off by a failure
-    /// of the machine at its end is dropped; `InvalidData` if it is not a log of what `belongs` says.
+    /// of the machine at its end is dropped; `InvalidData` if it is not a log of what `belongs` says, or is damaged
+    /// before its end.
     pub fn open(path: &Path, belongs: &[u8; 32]) -> io::Result<(Self, Said)> {
         let mut bytes = Vec::new();
         File::open(path)?.read_to_end(&mut bytes)?;
@@ -155,7 +156,11 @@ impl Log {
         } else if !begins(VERSION) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no log of these layers"));
         }
-        let (said, whole) = Said::parse(&bytes[HEADER_BYTES..]);
+        let (said, whole) = Said::parse(&bytes[HEADER_BYTES..]).map_err(|Damaged { records }| {
+            let at = HEADER_BYTES + records * RECORD_BYTES;
+            let message = format!("the record at byte {at} is damaged, and others follow");
+            io::Error::new(io::ErrorKind::InvalidData, message)
+        })?;
         let file = File::from(rustix::fs::open(
             path,
             OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC,
@@ -534,6 +539,21 @@ mod tests {
         log.sync()?;
         assert!(!waits(&log)?);
         assert!(waits(&Log::open(&path, &[1; 32])?.0)?, "nobody knows what an earlier daemon has synced");
+        Ok(())
+    }
+
+    #[test]
+    fn a_damaged_log_is_left_as_it_is() -> io::Result<()> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("log");
+        let mut log = Log::create(&path, &[1; 32])?;
+        log.append([(Fate::Removed, 1), (Fate::Removed, 2)])?;
+        let mut bytes = std::fs::read(&path)?;
+        bytes[HEADER_BYTES + 4] ^= 1;
+        std::fs::write(&path, &bytes)?;
+        let refused = Log::open(&path, &[1; 32]).map(drop);
+        assert!(refused.is_err_and(|e| e.kind() == io::ErrorKind::InvalidData));
+        assert_eq!(std::fs::read(&path)?, bytes);
         Ok(())
     }
 

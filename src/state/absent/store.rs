@@ -94,19 +94,19 @@ impl Source {
             std::fs::read(&file).map_err(|e| Error::io(format!("cannot read: {}", file.display()), e))
         };
         let document = read("HEAD")?;
-        let head = Head::parse(&document).map_err(|e| {
-            let file = self.place.join("HEAD");
-            let message = format!("what is only in the remote cannot be told: {} is damaged", file.display());
-            Error::new(ErrorKind::Io, message).with_source(e)
-        })?;
+        let head = Head::parse(&document).map_err(|e| self.damaged("HEAD").with_source(e))?;
         head.hand_over(&*self.store);
         let tables = self.tables(&head).await?;
         let (tree, layers, lenders) = lay_out(&head, &tables)?;
         let file = self.place.join("log");
-        let (log, said) = Log::open(&file, blake3::hash(&document).as_bytes()).map_err(|e| {
-            let message = format!("cannot use the log of what is not here yet: {}", file.display());
-            Error::io(message, e)
-        })?;
+        let (log, said) =
+            Log::open(&file, blake3::hash(&document).as_bytes()).map_err(|e| match e.kind() {
+                std::io::ErrorKind::InvalidData => self.damaged("log").with_source(e),
+                _ => {
+                    let message = format!("cannot use the log of what is not here yet: {}", file.display());
+                    Error::io(message, e)
+                }
+            })?;
         let absent = Absent::new((tree, layers, lenders), (log, said.events), false, self.root, self.records);
         let tree = absent.tree();
         let is_directory =
@@ -132,6 +132,20 @@ impl Source {
         // Where they were last only their records may know.
         strayed.lost.extend(gone.into_iter().map(|(node, files)| (absent.tree().path(node), files)));
         Ok((absent, strayed))
+    }
+
+    /// A start without a part of it would take what is not here for removed, and what was removed for what is not here.
+    /// Without the journal as well it begins anew.
+    fn damaged(&self, name: &str) -> Error {
+        let (file, journal) = (self.place.join(name), self.place.with_file_name("journal"));
+        let message = format!(
+            "what is only in the remote cannot be told: {} is damaged; move {} away and mount again, then everything \
+             here is compared with the newest version and that is brought, and what was removed or renamed here and \
+             not saved is back",
+            file.display(),
+            journal.display()
+        );
+        Error::new(ErrorKind::Io, message)
     }
 
     fn table_file(&self, layer: &LayerRef) -> PathBuf {

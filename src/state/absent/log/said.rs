@@ -60,15 +60,40 @@ impl Begun {
     }
 }
 
+/// A record that is damaged and not the end: so many are before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Damaged {
+    pub records: usize,
+}
+
+/// Whether a record is as it was written.
+fn is_sealed(record: &[u8]) -> bool {
+    matches!(record, &[kind, a, b, c, d, e, f, g, ..] if sealed([kind, a, b, c, d, e, f, g]) == record)
+}
+
+/// Whether this, which begins with no record, is what a failure of the machine leaves of an end that the disk did not
+/// have yet: nothing that was written follows, or the block that is missing reads as zeros.
+fn is_torn(rest: &[u8]) -> bool {
+    let mut records = rest.chunks_exact(RECORD_BYTES);
+    records.next().is_none_or(|first| first.iter().all(|byte| *byte == 0)) || !records.any(is_sealed)
+}
+
 impl Said {
-    /// Reads records up to the first that is damaged or makes no sense. Also returns how many of them are whole:
+    /// Reads records up to the end, or the first that makes no sense. Also returns how many of them are whole:
     /// of a move or an edit that is cut off, none is. One in the middle is skipped: the disk was full.
-    pub fn parse(records: &[u8]) -> (Self, usize) {
+    pub fn parse(records: &[u8]) -> Result<(Self, usize), Damaged> {
         let (mut said, mut begun, mut whole) = (Self::default(), Begun::Nothing, 0);
         for (count, bytes) in records.chunks_exact(RECORD_BYTES).enumerate() {
             let &[kind, a, b, c, d, e, f, g, ..] = bytes else { break };
+            if !is_sealed(bytes) {
+                // To go on without what follows would bring back what was removed.
+                if !is_torn(&records[count * RECORD_BYTES..]) {
+                    return Err(Damaged { records: count });
+                }
+                break;
+            }
             let is_number = ![WITNESS, PIECE].contains(&kind);
-            if sealed([kind, a, b, c, d, e, f, g]) != bytes || is_number && [a, b, c] != [0; 3] {
+            if is_number && [a, b, c] != [0; 3] {
                 break;
             }
             let before = std::mem::replace(&mut begun, Begun::Nothing);
@@ -84,7 +109,7 @@ impl Said {
             }
         }
         said.ended(&begun);
-        (said, whole)
+        Ok((said, whole))
     }
 
     fn witness(&mut self, begun: &Begun, witness: Witness) -> Option<Begun> {
@@ -151,5 +176,47 @@ impl Said {
         if let Begun::Touching(node, before) = *begun {
             self.seen.push(Seen::Touching(node, before));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn became(fate: Fate, node: u8) -> [u8; RECORD_BYTES] {
+        sealed([fate as u8, 0, 0, 0, node, 0, 0, 0])
+    }
+
+    fn three() -> Vec<u8> {
+        [became(Fate::Removed, 1), became(Fate::Here, 2), became(Fate::Removed, 3)].concat()
+    }
+
+    #[test]
+    fn what_others_follow_is_no_torn_end() {
+        let whole = three();
+        for bit in 0..whole.len() * 8 {
+            let (mut records, at) = (whole.clone(), bit / 8 / RECORD_BYTES);
+            records[bit / 8] ^= 1 << (bit % 8);
+            match Said::parse(&records) {
+                Err(damaged) => assert_eq!((damaged, at < 2), (Damaged { records: at }, true)),
+                Ok((said, whole)) => assert_eq!((at, whole, said.events.len()), (2, 2, 2)),
+            }
+        }
+    }
+
+    #[test]
+    fn a_failure_of_the_machine_leaves_a_torn_end() {
+        for end in 0..three().len() {
+            let read = Said::parse(&three()[..end]).map(|(_, whole)| whole);
+            assert_eq!(read, Ok(end / RECORD_BYTES));
+        }
+        // The disk had a later block already, but not this one.
+        for missing in 0..3 {
+            let mut records = three();
+            records[missing * RECORD_BYTES..][..RECORD_BYTES].fill(0);
+            assert_eq!(Said::parse(&records).map(|(_, whole)| whole), Ok(missing));
+        }
+        let noise = [&three()[..], &[0xa5; 3 * RECORD_BYTES]].concat();
+        assert_eq!(Said::parse(&noise).map(|(_, whole)| whole), Ok(3));
     }
 }

@@ -9,6 +9,7 @@
 //!
 //! One lock, the *turn*, orders what appears and disappears against who looks at it.
 mod arrival;
+mod beneath;
 pub mod content;
 mod digested;
 pub mod gather;

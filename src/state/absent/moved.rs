@@ -4,25 +4,26 @@
 //! is renamed above it. The log knows it by its inode number, so that a later daemon finds it again.
 //! No version has its entries at their new paths, so they have no records; the next one refers to their
 //! content where it stands (`referred`), and what it cannot refer to is brought first.
+use super::beneath::path_beneath;
 use super::homes::{Home, Homes};
 use super::log::{Edit, Log};
 use super::tree::{Node, ROOT, What};
 use super::{Absent, Fate};
 use crate::clock::Timestamp;
 use crate::path::RelPath;
+use crate::state::reach;
 use crate::sync::{Mutex, RwLock};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// How directories are opened that are only led through.
-const LEAD: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+pub(super) const LEAD: OFlags =
+    OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// See the module. Owner of its lock.
 #[derive(Debug, Default)]
@@ -176,7 +177,9 @@ impl Absent {
     pub(super) fn places_left(&self, top: Node, gone: &mut Vec<RelPath>) {
         let Ok(root) = self.ground.dirs.lock().get(&RelPath::root(), false) else { return };
         let is_directory = |path: &RelPath| {
-            let stat = rustix::fs::statat(&root, path.to_cstring(), AtFlags::SYMLINK_NOFOLLOW);
+            let stat = reach(root.as_fd(), path, |dir, name| {
+                rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
+            });
             stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
         };
         let mut stack = vec![top];
@@ -290,9 +293,7 @@ impl Absent {
     fn path_now(&self, home: &Home) -> Option<RelPath> {
         let root = self.ground.dirs.lock().get(&RelPath::root(), false).ok()?;
         let dir = home.dirs.lock().get(&RelPath::root(), false).ok()?;
-        let path = |fd: &OwnedFd| std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok();
-        let (root, dir): (PathBuf, PathBuf) = (path(&root)?, path(&dir)?);
-        RelPath::new(dir.strip_prefix(root).ok()?.as_os_str().as_bytes()).ok()
+        path_beneath(&root, &dir)
     }
 
     /// Where the directories are that were moved and have something absent in them.
@@ -398,7 +399,7 @@ pub(super) fn birth(dir: &OwnedFd) -> io::Result<Option<Timestamp>> {
 }
 
 /// Names and inode numbers of the directories in a directory.
-fn directories_in(dir: BorrowedFd<'_>) -> io::Result<Vec<(std::ffi::CString, u64)>> {
+pub(super) fn directories_in(dir: BorrowedFd<'_>) -> io::Result<Vec<(std::ffi::CString, u64)>> {
     let mut found = Vec::new();
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     for entry in Dir::new(rustix::fs::openat(dir, c".", flags, Mode::empty())?)? {

@@ -4,8 +4,10 @@ use super::{Absent, Fate, NOWHERE};
 use crate::layer::References;
 use crate::path::RelPath;
 use crate::state::head::layer_key;
+use crate::state::reach;
 use rustix::fs::AtFlags;
 use std::collections::HashSet;
+use std::os::fd::AsFd;
 
 impl Absent {
     /// All names of a file: in the version, then those that programs gave it.
@@ -89,7 +91,10 @@ impl Absent {
             // What was moved there is that, whatever stood there before.
             let stands = || {
                 let root = self.ground.dirs.lock().get(&RelPath::root(), false).ok()?;
-                let stat = rustix::fs::statat(root, at.to_cstring(), AtFlags::SYMLINK_NOFOLLOW).ok()?;
+                let stat = reach(root.as_fd(), &at, |dir, name| {
+                    rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
+                });
+                let stat = stat.ok()?;
                 // Of a file that is here nobody knows whether it is that of its name.
                 let same =
                     || here.and_then(|dir| self.tree.child(dir, name)).filter(|node| self.stands(*node));

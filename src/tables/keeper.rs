@@ -124,7 +124,10 @@ impl Keeper {
         let mut due = self.due.lock();
         due.underway.remove(table);
         let failure = match kept {
-            Ok(true) => return drop(due.again.remove(table)),
+            Ok(true) => {
+                due.again.remove(table);
+                return;
+            }
             Ok(false) => None,
             Err(kind) => Some(kind),
         };

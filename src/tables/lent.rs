@@ -258,13 +258,13 @@ pub(super) mod tests {
         };
         let is = |name: &str, prefix: &str| (name.to_owned(), prefix.to_owned());
         let own = credential("", &keys("own"));
-        assert_eq!(lent(&[own.clone()], &["s3://b/wh/t/"]), [is("own", "s3://b/wh/t/")]);
+        assert_eq!(lent(std::slice::from_ref(&own), &["s3://b/wh/t/"]), [is("own", "s3://b/wh/t/")]);
         let folders = ["s3://b/wh/t/", "s3://d/wh/t/"];
         let both = [is("own", "s3://b/wh/t/"), is("own", "s3://d/wh/t/")];
         assert_eq!(lent(&[own.clone(), credential("s3", &[])], &folders), both);
         let named = credential("s3a://b/wh/t", &keys("named"));
         assert_eq!(
-            lent(&[named.clone(), own.clone()], &folders),
+            lent(&[named, own.clone()], &folders),
             [is("named", "s3://b/wh/t"), is("own", "s3://d/wh/t/")],
             "what is configured for the table is for the rest"
         );

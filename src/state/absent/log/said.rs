@@ -63,6 +63,7 @@ impl Begun {
 /// A record that is damaged and not the end: so many are before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Damaged {
+    /// Whole ones.
     pub records: usize,
 }
 

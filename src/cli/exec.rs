@@ -175,6 +175,7 @@ impl Exec {
             wants_version: self.tag.is_some(),
         };
         let (ending, hurry) = (kept.clone(), supervisor.hurry());
+        let limit = hurry.limit();
         let end = supervisor.during(move || {
             if let Some(proxied) = proxied {
                 proxied.finish();
@@ -185,7 +186,8 @@ impl Exec {
         // Who comes second may have chosen to lose that; nobody has chosen to work without the state.
         let may_lose = is_read && settings.on_conflict == OnConflict::ReadOnly;
         let exit = self.report(&ended, end, (may_lose, &settings), supervisor, context)?;
-        if tidies {
+        // Who asks for the end when only saving is left asks for no more than that.
+        if tidies && supervisor.hurry().limit() == limit {
             // Nobody waits for that: neither its failure nor a signal changes how it ended.
             let until = tidying_until(began, settings.unmount_timeout);
             let _cut_short = supervisor.until_asked_to_end(move || kept.tidy(Some(until)), || ());
@@ -326,8 +328,8 @@ impl Exec {
         let choice = offline::Choice::of(Some(version.clone()));
         let tagged = supervisor.during(move || offline::tag(&remote, &tag, Some(&choice)).map(drop))?;
         tagged.unwrap_or_else(|| {
-            let message = "the time was up (--grace) before the version at the end had its tag";
-            Err(Error::new(ErrorKind::Unavailable, message))
+            let message = "the time was up (--grace) before the version at the end had its tag: 'icecache tag' gives it one";
+            Err(Error::new(ErrorKind::Io, message))
         })
     }
 }

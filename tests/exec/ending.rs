@@ -61,15 +61,18 @@ fn what_is_written_after_an_early_end_of_the_mount_the_next_start_saves() {
     }
 }
 
+const LARGE: &str = "head -c 100000 /dev/urandom > large";
+
 fn is_of_layer(request: &Request) -> bool {
     request.operation == "GetObject" && request.key.contains("layers/")
 }
 
 /// A name with as many layers as it may have with `--chain 4`, whose layers are not to be read from now on: who tries
-/// waits for ever. How many do.
+/// waits for ever. How many do. They are too large to come with HEAD.
 fn full(cloud: &Cloud, mode: &[&str]) -> impl Fn() -> usize + use<> {
     for n in 1..=3 {
-        exec(&cloud.lab, &[mode, &["--chain", "4"]].concat(), &format!("echo {n} > n{n}")).must("exec");
+        exec(&cloud.lab, &[mode, &["--chain", "4"]].concat(), &format!("echo {n} > n{n}; {LARGE}"))
+            .must("exec");
     }
     let (held, reads) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
     let count = reads.clone();
@@ -109,7 +112,7 @@ fn a_merge_after_the_end_holds_nobody_up() {
             let cloud = Cloud::prepare();
             let reads = full(&cloud, mode);
             let options = [mode, &["--chain", "4", "--tag", "late", "--grace", "1h"]].concat();
-            let mut command = command(&cloud.lab, &options, "echo 4 > n4; exit 3");
+            let mut command = command(&cloud.lab, &options, &format!("echo 4 > n4; {LARGE}; exit 3"));
             command.current_dir(cloud.lab.place()).stdin(Stdio::null()).stderr(Stdio::piped());
             let mut child = command.spawn().unwrap();
             eventually("layers are read", LIMIT, || (reads() > 0).then_some(()));

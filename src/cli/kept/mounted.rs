@@ -120,5 +120,5 @@ fn device(dir: &Path) -> Option<(u32, u32)> {
 fn ended_early() -> Error {
     let message = "the mount has ended before the command (by a signal to its daemon, or icecache unmount): what was \
                    written since the next exec or mount saves";
-    Error::new(ErrorKind::Unavailable, message)
+    Error::new(ErrorKind::Io, message)
 }

@@ -330,7 +330,7 @@ fn a_mount_that_does_not_answer_hides_no_other() {
     // By its directory it comes first, and its name is no text.
     let dir = base.join(OsStr::from_bytes(b"aside\xff"));
     let pid = std::process::id();
-    let entry = Registered { dir: dir.clone(), state_dir: silent, pid, owner: None, read_only: false };
+    let entry = Registered { dir, state_dir: silent, pid, owner: None, read_only: false };
     let _registration = Registry::at(base.join("run")).register(&entry).expect("registers");
     for verb in ["stats", "status"] {
         let done = lab.run(&[verb, "--json"]);

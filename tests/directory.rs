@@ -315,11 +315,13 @@ fn saves_do_not_wait_until_layers_are_merged() {
     }
     let layers = || session.committer().head().unwrap().layers.len();
     assert_eq!(layers(), 8);
-    session.tidy(Some(Instant::now()));
+    session.tidy_until(Some(Instant::now()));
+    session.tidy();
     assert_eq!(layers(), 8, "there was no time for it");
     fs::write(lab.place().join("more"), "").unwrap();
     save(&session);
-    session.tidy(None);
+    session.tidy_until(None);
+    session.tidy();
     assert!(layers() <= 4, "{}", layers());
     drop(session);
     assert_eq!(fs::read_dir(lab.restored(None)).unwrap().count(), 9);

@@ -184,7 +184,7 @@ fn nobody_is_told_where_things_are_on_this_machine() {
     is_silent("data/folder", 404);
     // The origin is gone.
     fs::rename(&origin, dir.path().join("away")).unwrap();
-    is_silent("data/object", 502);
+    is_silent("data/object", 503);
     fs::rename(dir.path().join("away"), &origin).unwrap();
     assert_eq!(served.get("data/object").status, 200);
     served.stop();

@@ -239,7 +239,7 @@ fn a_directory_that_only_fell_behind_catches_up_without_a_trace() {
     assert_eq!(others(&first), Vec::<String>::new());
 }
 
-/// SEMANTICS, Writers: "A HEAD that goes back to an older version is no newer one: a mount is refused, and nothing is
+/// SEMANTICS, Writers: "A HEAD that goes back to an older version", "is no newer one: a mount is refused, and nothing is
 /// removed".
 #[test]
 fn a_remote_that_went_back_takes_nothing_away() {

@@ -225,6 +225,17 @@ fn attributes_are_exact_and_directories_get_theirs_last() {
     }
 }
 
+/// Credentials are of the thread; the writing threads inherit them.
+fn extract_as_nobody(dir: &Path, layer: Vec<u8>) -> Extracted {
+    let root = open(dir);
+    let extracted = std::thread::spawn(move || {
+        let nobody = rustix::fs::Uid::from_raw(65534);
+        rustix::thread::set_thread_res_uid(nobody, nobody, nobody).expect("become nobody");
+        extract_with(&mut Extractor::new(root), &layer)
+    });
+    extracted.join().expect("thread").expect("extracts")
+}
+
 #[test]
 fn an_ordinary_user_gets_everything_but_owners() {
     if !is_root() {
@@ -238,17 +249,7 @@ fn an_ordinary_user_gets_everything_but_owners() {
         f.0.meta.xattrs = vec![(b"trusted.x".to_vec(), vec![1]), (b"user.x".to_vec(), vec![2])];
         f
     }]);
-    let root = open(dir.path());
-    // Credentials are of the thread; the writing threads inherit them.
-    let done = std::thread::spawn(move || {
-        let nobody = rustix::fs::Uid::from_raw(65534);
-        rustix::thread::set_thread_res_uid(nobody, nobody, nobody).expect("become nobody");
-        let mut extractor = Extractor::new(root);
-        extract_with(&mut extractor, &layer)
-    })
-    .join()
-    .expect("thread")
-    .expect("extracts");
+    let done = extract_as_nobody(dir.path(), layer);
     assert_eq!(done.notes, [Note::Owner, Note::XattrDenied]);
     let stat = dir.path().join("d/f").metadata().expect("stat");
     assert_eq!((stat.uid(), stat.permissions().mode() & 0o7777), (65534, 0o440));
@@ -265,16 +266,7 @@ fn a_directory_of_another_user_keeps_its_mode_and_times() {
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).expect("chmod");
     let root = Entry { path: RelPath::root(), kind: Kind::Directory, meta: meta(0o755) };
     let layer = pack(&[(root, Vec::new()), file("f", b"content")]);
-    let root = open(dir.path());
-    let done = std::thread::spawn(move || {
-        let nobody = rustix::fs::Uid::from_raw(65534);
-        rustix::thread::set_thread_res_uid(nobody, nobody, nobody).expect("become nobody");
-        let mut extractor = Extractor::new(root);
-        extract_with(&mut extractor, &layer)
-    })
-    .join()
-    .expect("thread")
-    .expect("extracts");
+    let done = extract_as_nobody(dir.path(), layer);
     assert!(done.notes.contains(&Note::Root), "{:?}", done.notes);
     assert_eq!(std::fs::read(dir.path().join("f")).expect("read"), b"content");
     assert_eq!(dir.path().metadata().expect("stat").permissions().mode() & 0o7777, 0o777);

@@ -29,8 +29,9 @@ use crate::state::walindex;
 use crate::sync::Mutex;
 use judge::Judge;
 use kept::Kept;
-use local::{Local, Was};
+use local::Local;
 use restored::Restored;
+use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -231,13 +232,11 @@ impl Start<'_> {
             .map(|r| r.map(|(path, _)| path))
             .collect::<Result<_, _>>()?;
         let merges = self.merges(begun);
-        let removed = if merges { self.removed_here(locks, local, begun)? } else { Vec::new() };
-        let changed = Arc::new(Local::new(local.clone()));
+        let removed = if merges { self.removed_here(locks, local, begun)? } else { BTreeMap::new() };
+        let changed = Arc::new(Local::new(local.clone(), removed));
         let (mut found, kept) = self.restore(runtime, opening, locks, false, Some(&changed), begun)?;
-        let removed = removed.into_iter().filter(|one| one.certain || found.contains_key(&one.path));
-        let removed: Vec<(RelPath, Was)> = removed.map(|one| (one.path, one.was)).collect();
         if merges {
-            changed.compare(locks, self.records, (&before, &found), &removed)?;
+            changed.compare(locks, self.records, &before, (&found, &kept))?;
         }
         let mut gone = Vec::new();
         for path in before.iter().rev() {
@@ -258,8 +257,9 @@ impl Start<'_> {
         }
         restored::remove_all(locks, &gone, &mut found);
         restored::look_at_linked(locks, &mut found);
-        // Recorded as the version has it, so that the next one says that it is gone.
-        removed.iter().rev().for_each(|(path, _)| restored::remove(locks, path));
+        // Directories came for what the version has below. Recorded as it has them, so that the next one says that they are
+        // gone.
+        changed.removed.keys().rev().for_each(|path| restored::remove(locks, path));
         self.adopt(committer, opening, found, kept)?;
         if changed.overlaps() {
             committer.overlaps();
@@ -301,20 +301,21 @@ impl Start<'_> {
             then: begun.map(|begun| begun.local.clone()),
             keeps: keep_local,
             newer: self.known_layers(opening),
-            kept: kept.clone(),
         };
         let (aside, aside_path) = if empty { (None, None) } else { self.new_aside()? };
         // Of a database that another one takes the place of: whoever opens the new one must not share
         // it with those who still have the old one open.
         let stale: Arc<Mutex<Vec<RelPath>>> = Arc::default();
         let (left_behind, root) = (stale.clone(), locks.backing_fd()?);
-        let (records, ours, hidden) = (self.records.clone(), kept.clone(), kept.clone());
+        let gone = local.cloned();
+        let (records, ours, overruled) = (self.records.clone(), kept.clone(), kept.clone());
         let policy = Policy {
             existing: Existing::Keep(Box::new(move |path, entry, here, layer| {
                 judge.standing(path, entry, here, layer)
             })),
             aside,
             lenient: self.settings.layout == Layout::Single,
+            gone: Box::new(move |path| gone.as_ref().is_some_and(|local| local.removed.contains_key(path))),
             lenders: Arc::new(opening.head.as_ref().map(Lenders::of).unwrap_or_default()),
             known: Some(Arc::clone(self.records.known())),
             on_restored: Some(Box::new(move |batch| {
@@ -323,14 +324,15 @@ impl Start<'_> {
                     let indexes = replaced.filter_map(|r| walindex::beside(&r.path));
                     left_behind.lock().extend(indexes.filter(|path| walindex::is_at(root.as_fd(), path)));
                 }
-                // A directory that stays as it is here comes as well, at the end: its record is not to say that it is saved.
+                // What stays as it is here comes as well, a directory at the end and a file that gets further names with
+                // these: its record is not to say that it is saved.
                 let placed = batch.iter().filter(|r| !r.kept && !ours.lock().stays(&r.path));
                 if let Err(e) = records.placed(placed.map(|r| (r.path.clone(), r.identity)), !empty) {
                     tracing::warn!(error = %e, "cannot record what was placed");
                 }
                 into.lock().extend(batch.into_iter().map(|r| (r.path, r.identity)));
             })),
-            on_hidden: Some(Box::new(move |entry| hidden.lock().stay(&entry.path, entry))),
+            on_overruled: Some(Box::new(move |entry| overruled.lock().stay(entry))),
             on_begin,
         };
         let progress = Reports::to(self.status);

@@ -11,7 +11,7 @@ use crate::layer::{Entry, Kind, LayerError, LayerReader};
 use crate::path::RelPath;
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -59,6 +59,9 @@ pub(super) struct Ground {
     moved: Vec<RelPath>,
     /// What stays as it was and is no directory.
     stayed: HashSet<RelPath>,
+    /// Files of the version that do not stand by their name, because something else does or is above it; and whether that
+    /// is what they were, changed since.
+    overruled: HashMap<RelPath, bool>,
 }
 
 impl Ground {
@@ -69,6 +72,7 @@ impl Ground {
             empty: is_empty(root).unwrap_or(false),
             moved: Vec::new(),
             stayed: HashSet::new(),
+            overruled: HashMap::new(),
         }
     }
 
@@ -86,6 +90,21 @@ impl Ground {
         if FileType::from_raw_mode(there.st_mode) != FileType::Directory {
             self.stayed.insert(path.clone());
         }
+    }
+
+    /// An entry has no place. `changed`: what stands there is the file that had its name before.
+    pub(super) fn overrules(&mut self, path: &RelPath, changed: bool) {
+        self.overruled.insert(path.clone(), changed);
+    }
+
+    /// Whether a file does not stand by this name, and nothing that was made of it does.
+    pub(super) fn lacks(&self, target: &RelPath) -> bool {
+        self.overruled.get(target) == Some(&false)
+    }
+
+    /// Whether a file stands by this name as it was changed since.
+    pub(super) fn has_changed(&self, target: &RelPath) -> bool {
+        self.overruled.get(target) == Some(&true)
     }
 
     /// What stands at `path`; a local file where a directory above it must be is moved away first, unless it stays. `layer`
@@ -141,7 +160,7 @@ impl Ground {
         let matters = self.aside.is_some() || standing != Standing::Unknown;
         is_file
             && matches!(entry.kind, Kind::File { .. })
-            && (standing == Standing::Wins || same_size && matters)
+            && (matches!(standing, Standing::Wins { .. }) || same_size && matters)
     }
 
     /// Compares a local file with an entry as it arrives, and puts the entry in its place if it differs.
@@ -171,7 +190,7 @@ impl Ground {
         };
         let same_attributes =
             same && metadata(parent.as_fd(), name, there).is_ok_and(|found| found == entry.meta);
-        if same_attributes || standing == Standing::Wins {
+        if same_attributes || matches!(standing, Standing::Wins { .. }) {
             self.discard(arrived, parent.as_fd());
             return Ok(if same_attributes { Weighed::Kept } else { Weighed::Stays });
         }

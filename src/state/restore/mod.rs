@@ -74,7 +74,11 @@ pub enum Standing {
     /// Nobody knows: what turns out not to be the entry is moved aside.
     Unknown,
     /// It wins over the entry: what turns out not to be the entry stays and is not reported.
-    Wins,
+    Wins {
+        /// It is the file that had this name before, and was changed since: names that the version gives the entry as well
+        /// are names of it. Else something else has taken the name, and the entry is what has those.
+        changed: bool,
+    },
 }
 
 /// Judges what stands at a path; the last argument is the index of the layer that has the entry.
@@ -103,8 +107,9 @@ impl std::fmt::Debug for Existing {
 /// identity (names of a hard link, directories at the end). Layers are named by their index.
 pub type OnRestored = dyn FnMut(Vec<RestoredPath>) + Send;
 
-/// Takes entries that are below something that stays in the place of a directory.
-pub type OnHidden = dyn FnMut(&Entry) + Send;
+/// Takes entries in whose place something else stands: what wins over them or over a directory above them, or another name
+/// of a file that won.
+pub type OnOverruled = dyn FnMut(&Entry) + Send;
 
 /// Called once, before anything on the disk is changed; with its failure the restore ends.
 pub type Begin = dyn FnOnce() -> Result<(), LayerError> + Send;
@@ -119,6 +124,8 @@ pub struct Policy {
     pub aside: Option<OwnedFd>,
     /// Layers may be any `tar.zst`.
     pub lenient: bool,
+    /// Whether nothing may come to a path, where nothing stands, unless it is a directory.
+    pub gone: Box<dyn Fn(&RelPath) -> bool + Send>,
     /// What files of the layers may refer to.
     pub lenders: Arc<Lenders>,
     /// Learns which content stands where in the layers.
@@ -126,7 +133,7 @@ pub struct Policy {
     /// Takes what was restored.
     pub on_restored: Option<Box<OnRestored>>,
     /// Learns what has no place.
-    pub on_hidden: Option<Box<OnHidden>>,
+    pub on_overruled: Option<Box<OnOverruled>>,
     /// Learns that it begins.
     pub on_begin: Option<Box<Begin>>,
 }
@@ -136,7 +143,13 @@ impl Policy {
     fn keeps_instead_of_directory(&mut self, path: &RelPath, there: &Stat, layer: usize) -> bool {
         let Existing::Keep(judge) = &mut self.existing else { return false };
         let above = Entry { path: path.clone(), kind: Kind::Directory, meta: Metadata::default() };
-        judge(path, &above, &Identity::from(there), layer) == Standing::Stays
+        matches!(judge(path, &above, &Identity::from(there), layer), Standing::Stays | Standing::Wins { .. })
+    }
+
+    fn overruled(&mut self, entry: &Entry) {
+        if let Some(on_overruled) = &mut self.on_overruled {
+            on_overruled(entry);
+        }
     }
 
     /// Something is about to be changed.
@@ -150,11 +163,12 @@ impl Default for Policy {
         Self {
             existing: Existing::Rewrite,
             aside: None,
+            gone: Box::new(|_| false),
             lenient: false,
             lenders: Arc::default(),
             known: None,
             on_restored: None,
-            on_hidden: None,
+            on_overruled: None,
             on_begin: None,
         }
     }

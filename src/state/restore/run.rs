@@ -14,7 +14,7 @@ use crate::path::RelPath;
 use crate::state::head::layer_id;
 use crate::state::identity::Identity;
 use partial::Partial;
-use rustix::fs::Stat;
+use rustix::fs::{FileType, Stat};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::io;
@@ -111,8 +111,11 @@ impl Run {
             let result =
                 self.tap(layer).and_then(|tap| self.layer(index, &mut bytes, dictionary.as_ref(), tap));
             self.settle(layer, &mut bytes, result)?;
-            let orphans = self.seen.take_orphans();
-            if !orphans.is_empty() {
+            loop {
+                let orphans = self.seen.take_orphans();
+                if orphans.is_empty() {
+                    break;
+                }
                 let mut bytes = self.source.open(layer);
                 let result = self.orphans(index, &mut bytes, dictionary.as_ref(), orphans);
                 self.settle(layer, &mut bytes, result)?;
@@ -218,6 +221,12 @@ impl Run {
         if matches!(entry.kind, Kind::Whiteout) {
             return Ok(()); // hides older layers; what is local stays
         }
+        if let Kind::HardLink { target } = &entry.kind
+            && self.ground.lacks(target)
+        {
+            self.seen.orphan(target, &entry.path);
+            return Ok(());
+        }
         self.restored.entries += 1;
         self.restored.files += u64::from(matches!(entry.kind, Kind::File { .. }));
         self.counters.files.fetch_add(1, Ordering::Relaxed);
@@ -227,11 +236,12 @@ impl Run {
         }
         let there =
             self.ground.look((&mut self.extractor, &mut self.policy), &self.seen, (&entry.path, index))?;
-        if matches!(there, There::Hidden) {
+        let is_gone = matches!(there, There::Nothing)
+            && !matches!(entry.kind, Kind::Directory)
+            && (self.policy.gone)(&entry.path);
+        if is_gone || matches!(there, There::Hidden) {
             self.restored.kept += 1;
-            if let Some(on_hidden) = &mut self.policy.on_hidden {
-                on_hidden(entry);
-            }
+            self.overruled(entry, false);
             return Ok(());
         }
         if let There::Something(stat) = there {
@@ -241,12 +251,7 @@ impl Run {
                 Existing::Rewrite => Standing::Unknown,
             };
             if standing == Standing::Stays {
-                self.restored.kept += 1;
-                if matches!(entry.kind, Kind::Directory) && identity.file_type().is_dir() {
-                    // Files put into it may still move its mtime.
-                    self.extractor.keep_directory(entry, &stat)?;
-                }
-                self.ground.stays(&entry.path, &stat);
+                self.keep(entry, &stat)?;
                 let path = entry.path.clone();
                 self.batch.push(RestoredPath { path, identity, layer: index, kept: true });
                 return Ok(());
@@ -255,13 +260,40 @@ impl Run {
             if self.ground.must_weigh(entry, &stat, standing) {
                 return self.weigh(index, entry, reader, &stat, standing);
             }
+            if let Standing::Wins { changed } = standing {
+                self.keep(entry, &stat)?;
+                self.overruled(entry, changed);
+                return Ok(());
+            }
             self.ground.clear(&mut self.extractor, entry, &stat, standing)?;
         }
         self.policy.begin()?;
         if matches!(entry.kind, Kind::File { .. }) && !self.ground.was_empty() {
             self.logs.placed(&mut self.extractor, &entry.path)?;
         }
+        if let Kind::HardLink { target } = &entry.kind
+            && self.ground.has_changed(target)
+        {
+            self.policy.overruled(entry);
+        }
         self.put(entry, reader)
+    }
+
+    /// What stands there stays.
+    fn keep(&mut self, entry: &Entry, there: &Stat) -> Result<(), LayerError> {
+        self.restored.kept += 1;
+        let is_dir = FileType::from_raw_mode(there.st_mode) == FileType::Directory;
+        if matches!(entry.kind, Kind::Directory) && is_dir {
+            // Files put into it may still move its mtime.
+            self.extractor.keep_directory(entry, there)?;
+        }
+        self.ground.stays(&entry.path, there);
+        Ok(())
+    }
+
+    fn overruled(&mut self, entry: &Entry, changed: bool) {
+        self.ground.overrules(&entry.path, changed);
+        self.policy.overruled(entry);
     }
 
     /// A local file that may be the entry: what arrives decides.
@@ -290,7 +322,10 @@ impl Run {
                 self.logs.placed(&mut self.extractor, &entry.path)?;
                 (Identity::from(&stat), false)
             }
-            Weighed::Stays => return Ok(()),
+            Weighed::Stays => {
+                self.overruled(entry, matches!(standing, Standing::Wins { changed: true }));
+                return Ok(());
+            }
         };
         self.restored.kept += u64::from(kept);
         self.batch.push(RestoredPath { path: entry.path.clone(), identity, layer: index, kept });
@@ -300,8 +335,8 @@ impl Run {
         Ok(())
     }
 
-    /// Files of which a newer layer decided the first name, but not the others: their content is
-    /// under the first name only, so the layer is read once more for it.
+    /// Files of which a newer layer decided the first name, or something else stays there, but not the others: their
+    /// content is under the first name only, so the layer is read once more for it.
     fn orphans(
         &mut self,
         index: usize,
@@ -318,8 +353,12 @@ impl Run {
             let Some(names) = orphans.remove(&entry.path) else { continue };
             let mut names = names.into_iter();
             let Some(first) = names.next() else { continue };
-            entry.path = first.clone();
+            let content = std::mem::replace(&mut entry.path, first.clone());
             self.entry(index, &entry, &mut reader)?;
+            if self.ground.lacks(&first) {
+                names.for_each(|path| self.seen.orphan(&content, &path));
+                continue;
+            }
             links.extend(names.map(|path| Entry {
                 path,
                 kind: Kind::HardLink { target: first.clone() },

@@ -78,7 +78,7 @@ impl Seen {
                 let what = format!("hard link to a file that is not there: {target}: {path}");
                 return Err(LayerError::corrupt(what));
             }
-            self.orphans.entry(target.clone()).or_default().push(path.clone());
+            self.orphan(target, path);
             return Ok(Verdict::Orphan);
         }
         Ok(Verdict::Ours)
@@ -102,6 +102,11 @@ impl Seen {
 
     fn hidden_above(&self, path: &RelPath, index: u32) -> bool {
         path.ancestors().any(|dir| self.fate(&dir).hides < index)
+    }
+
+    /// A hard link needs the content that its layer has at another name, and that does not stand there.
+    pub(super) fn orphan(&mut self, content: &RelPath, path: &RelPath) {
+        self.orphans.entry(content.clone()).or_default().push(path.clone());
     }
 
     /// Hard links of the layer just read that still need their content, by the name that has it.

@@ -301,7 +301,7 @@ fn what_the_disk_holds_is_kept_moved_or_left() {
         existing: Existing::Keep(Box::new(|path, _, _, _| match path.as_bytes() {
             b"d/kept" => Standing::Stays,
             b"saved" => Standing::Saved,
-            b"wins" | b"wins-too" => Standing::Wins,
+            b"wins" | b"wins-too" => Standing::Wins { changed: false },
             _ => Standing::Unknown,
         })),
         aside: Some(fd(aside.path())),

@@ -1,6 +1,5 @@
 //! [`Judge`]: what becomes of each thing that the disk holds where the version has an entry.
 use super::is_marked_within;
-use super::kept::Kept;
 use super::local::{Local, is_alike};
 use crate::layer::{Entry, Kind};
 use crate::path::RelPath;
@@ -9,7 +8,6 @@ use crate::state::identity::Identity;
 use crate::state::record::{Records, is_linked};
 use crate::state::restore::Standing;
 use crate::state::walindex;
-use crate::sync::Mutex;
 use rustix::fs::FileType;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -27,8 +25,6 @@ pub(super) struct Judge {
     pub(super) keeps: bool,
     /// Layers (newest first) before this one are newer than the version that the records describe.
     pub(super) newer: usize,
-    /// What stays against the remote. Owner of its lock.
-    pub(super) kept: Arc<Mutex<Kept>>,
 }
 
 impl Judge {
@@ -55,6 +51,9 @@ impl Judge {
             return Standing::Saved;
         }
         let record = self.records.get(path).ok().flatten();
+        if record.is_some_and(|record| self.has_only_other_names(path, entry, here, &record)) {
+            return Standing::Unknown;
+        }
         // A directory is not changed by what was put into it.
         let is_dir = matches!(entry.kind, Kind::Directory) && here.file_type().is_dir();
         if is_dir && record.is_some_and(|record| is_alike(&record, here)) {
@@ -63,29 +62,31 @@ impl Judge {
         if let Some(local) = &self.local {
             local.keeps(path, (entry, layer < self.newer), record.as_ref(), here);
         }
-        if is_file && here.file_type().is_file() {
-            self.kept.lock().may_stay(path, entry);
-            return Standing::Wins;
-        }
-        self.kept.lock().stay(path, entry);
-        Standing::Stays
+        Standing::Wins { changed: record.is_some_and(|record| record.id() == here.id()) }
     }
 
-    /// Whether it was removed here before an earlier start broke off, and is what that has placed. The content of a file
-    /// tells; a directory may not have its attributes yet.
+    /// Whether it is a directory that was removed here before an earlier start broke off, which has placed it for what the
+    /// version has below: it may not have its attributes yet.
     fn is_back(&self, path: &RelPath, entry: &Entry, here: &Identity) -> bool {
-        if self.then.as_ref().and_then(|then| then.get(path)) != Some(&true) {
+        let was_removed = self.then.as_ref().and_then(|then| then.get(path)) == Some(&true);
+        was_removed && matches!(entry.kind, Kind::Directory) && here.file_type().is_dir()
+    }
+
+    /// Whether nothing tells of another change than that it lost or got a name. What its extended attributes were no record
+    /// says: they are to be those of the entry.
+    fn has_only_other_names(
+        &self,
+        path: &RelPath,
+        entry: &Entry,
+        here: &Identity,
+        record: &Identity,
+    ) -> bool {
+        let unchanged = Identity { ctime: record.ctime, ..*here }.unchanged_since(record);
+        if here.nlink == record.nlink || here.file_type().is_dir() || !unchanged {
             return false;
         }
-        match &entry.kind {
-            Kind::File { .. } => false,
-            Kind::Directory => here.file_type().is_dir(),
-            Kind::HardLink { target } => {
-                let target = Backing::new(self.root.as_fd(), None).stat(target).ok().flatten();
-                target.is_some_and(|target| target.id() == here.id())
-            }
-            _ => here.may_be(entry),
-        }
+        let described = Backing::new(self.root.as_fd(), None).describe(path, here);
+        matches!(described, Ok(Some((_, meta))) if meta.xattrs == entry.meta.xattrs)
     }
 
     /// Whether the records say that it is what the version has that they describe.

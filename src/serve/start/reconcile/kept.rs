@@ -10,44 +10,30 @@ use std::collections::{BTreeMap, HashMap};
 /// nobody would tell it if what stays goes.
 #[derive(Debug, Default)]
 pub struct Kept {
-    /// Each as a record, and whether what stands there may turn out to be the same.
-    overruled: BTreeMap<RelPath, (Identity, bool)>,
+    /// Each as a record.
+    overruled: BTreeMap<RelPath, Identity>,
     /// Where those lead that are links.
     links: HashMap<RelPath, RelPath>,
 }
 
 impl Kept {
     /// Something stays in the place of an entry.
-    pub fn stay(&mut self, path: &RelPath, entry: &Entry) {
-        self.add(path, entry, false);
-    }
-
-    /// The same, unless what is there is found to be the entry.
-    pub fn may_stay(&mut self, path: &RelPath, entry: &Entry) {
-        self.add(path, entry, true);
-    }
-
-    fn add(&mut self, path: &RelPath, entry: &Entry, doubtful: bool) {
-        self.overruled.insert(path.clone(), (overruled(entry), doubtful));
+    pub fn stay(&mut self, entry: &Entry) {
+        self.overruled.insert(entry.path.clone(), overruled(entry));
         if let Kind::HardLink { target } = &entry.kind {
-            self.links.insert(path.clone(), target.clone());
+            self.links.insert(entry.path.clone(), target.clone());
         }
     }
 
-    /// Whether what stands at a path stays in any case.
+    /// Whether what stands at a path stays.
     pub fn stays(&self, path: &RelPath) -> bool {
-        self.overruled.get(path).is_some_and(|(_, doubtful)| !doubtful)
+        self.overruled.contains_key(path)
     }
 
     /// After the restore: what the version has and is not what stands there. That is taken out of what was found.
     pub fn settle(self, found: &mut Restored) -> Restored {
-        let mut kept = Restored::new();
-        for (path, (record, doubtful)) in self.overruled {
-            if !(doubtful && found.contains_key(&path)) {
-                found.remove(&path);
-                kept.insert(path, record);
-            }
-        }
+        let mut kept = self.overruled;
+        found.retain(|path, _| !kept.contains_key(path));
         for (path, target) in self.links {
             if let Some(ident) = found.get(&target).or_else(|| kept.get(&target)).copied() {
                 kept.entry(path).and_modify(|record| *record = overruled_as(&ident));
@@ -81,14 +67,14 @@ mod tests {
     #[test]
     fn what_stays_is_told_by_what_the_version_has_and_equals_nothing_that_stands() {
         let mut kept = Kept::default();
-        let (other, same, dir) = (file("other", 7), file("same", 8), entry("dir", Kind::Directory));
-        let link = entry("link", Kind::HardLink { target: path("same") });
+        let (other, dir) = (file("other", 7), entry("dir", Kind::Directory));
+        let link = entry("link", Kind::HardLink { target: path("other") });
+        let further = entry("further", Kind::HardLink { target: path("same") });
         let symlink = entry("symlink", Kind::Symlink { target: b"there".to_vec() });
-        kept.may_stay(&other.path, &other);
-        kept.may_stay(&same.path, &same);
-        kept.stay(&dir.path, &dir);
-        kept.stay(&link.path, &link);
-        kept.stay(&symlink.path, &symlink);
+        let same = file("same", 8);
+        for entry in [&other, &dir, &link, &further, &symlink] {
+            kept.stay(entry);
+        }
         assert!(kept.stays(&dir.path) && !kept.stays(&same.path) && !kept.stays(&path("none")));
         // As they would stand if they did.
         let stands = |entry: &Entry| {
@@ -103,7 +89,10 @@ mod tests {
             assert!(record.may_be(entry), "{record:?} does not tell of {entry:?}");
             assert!(!stands(entry).unchanged_since(record), "{record:?} is that of what stands");
         }
-        assert!(records.get(&link.path).expect("has a record").may_be(&same), "of what the link leads to");
-        assert_eq!(records.len(), 4);
+        for (link, target) in [(&link, &other), (&further, &same)] {
+            let record = records.get(&link.path).expect("has a record");
+            assert!(record.may_be(target), "{record:?} is not that of {target:?}");
+        }
+        assert_eq!(records.len(), 5);
     }
 }

@@ -53,14 +53,16 @@ pub fn all_within(records: &Records, path: &RelPath) -> Result<BTreeMap<RelPath,
 pub struct Local {
     /// What differs from the records.
     pub marks: Marks,
+    /// What of that is gone: it stays so.
+    pub removed: BTreeMap<RelPath, Was>,
     /// What the version has otherwise and stays as it is.
     kept: Mutex<HashSet<RelPath>>,
     overlaps: AtomicBool,
 }
 
 impl Local {
-    pub fn new(marks: Marks) -> Self {
-        Self { marks, kept: Mutex::default(), overlaps: AtomicBool::new(false) }
+    pub fn new(marks: Marks, removed: BTreeMap<RelPath, Was>) -> Self {
+        Self { marks, removed, kept: Mutex::default(), overlaps: AtomicBool::new(false) }
     }
 
     /// Something stays as it is here. `entry`: what the version says of it; `is_newer`: and those before it did not, as
@@ -78,23 +80,24 @@ impl Local {
         }
     }
 
-    /// Looks at what the version does not have, and at what was removed here: with what the records said of that.
+    /// Looks at what the version does not have, and at what was removed here. `before`: all records; `found` and `kept`: what
+    /// the version has, as it stands and where something else or nothing does.
     pub fn compare(
         &self,
         locks: &Locks,
         records: &Records,
-        (before, found): (&[RelPath], &Restored),
-        removed: &[(RelPath, Was)],
+        before: &[RelPath],
+        (found, kept): (&Restored, &Restored),
     ) -> Result<()> {
         let mut backing = Backing::new(locks.backing().as_fd(), None);
-        let mut overlaps = removed.iter().any(|(path, was)| {
-            let there = found.get(path);
+        let mut overlaps = self.removed.iter().any(|(path, was)| {
+            let there = found.get(path).or_else(|| kept.get(path));
             there.is_some_and(|there| !was.is_alike(there))
         });
-        let kept = self.kept.lock();
+        let stays = self.kept.lock();
         let is_lacking = |path: &&RelPath| {
             let ours = self.marks.contains_key(*path) || is_below(&self.marks, path);
-            ours && !found.contains_key(*path) && !kept.contains(*path)
+            ours && !found.contains_key(*path) && !stays.contains(*path)
         };
         for path in before.iter().filter(is_lacking) {
             if overlaps {

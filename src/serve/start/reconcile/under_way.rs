@@ -18,17 +18,6 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use tokio::runtime::Runtime;
 
-/// Something that was removed here.
-#[derive(Debug)]
-pub(super) struct Removed {
-    pub(super) path: RelPath,
-    /// What our version has of it.
-    pub(super) was: Was,
-    /// Else something stands there that no record tells of: a start that was killed had placed it if it is what the version
-    /// has.
-    pub(super) certain: bool,
-}
-
 impl Start<'_> {
     /// What an earlier start has begun and not ended.
     pub(super) fn begun(&self) -> Result<Option<Restoring>> {
@@ -137,29 +126,29 @@ impl Start<'_> {
         self.catch_up(runtime, committer, opening, locks, &local, Some(begun))
     }
 
-    /// What is marked and was removed here; a start that broke off may have placed it anew since. Not what somebody has
-    /// put there since then.
+    /// What is marked and was removed here, and what our version has of it. A start that broke off may have placed a
+    /// directory anew since; anything else somebody has put there.
     pub(super) fn removed_here(
         &self,
         locks: &Locks,
         local: &Marks,
         begun: Option<&Restoring>,
-    ) -> Result<Vec<Removed>> {
+    ) -> Result<BTreeMap<RelPath, Was>> {
         let mut backing = Backing::new(locks.backing().as_fd(), None);
-        let mut removed = Vec::new();
+        let mut removed = BTreeMap::new();
         for path in local.keys() {
-            let nothing = matches!(backing.stat(path), Ok(None));
+            let here = backing.stat(path);
             let record = self.records.get(path)?;
             match begun {
                 // With what was below it; a start that broke off has listed that.
-                None if nothing && !is_only_there(self.records, path, record.as_ref()) => {
-                    let within = all_within(self.records, path)?.into_iter();
-                    removed.extend(within.map(|(path, was)| Removed { path, was, certain: true }));
+                None if matches!(here, Ok(None)) && !is_only_there(self.records, path, record.as_ref()) => {
+                    removed.extend(all_within(self.records, path)?);
                 }
-                Some(begun) if begun.local.get(path) == Some(&true) => {
-                    let certain = nothing || is_recorded(locks.backing().as_fd(), self.records, path)?;
-                    let was = record.map_or(Was::Unknown, Was::Recorded);
-                    removed.push(Removed { path: path.clone(), was, certain });
+                Some(begun)
+                    if begun.local.get(path) == Some(&true)
+                        && here.is_ok_and(|here| here.is_none_or(|here| here.file_type().is_dir())) =>
+                {
+                    removed.insert(path.clone(), record.map_or(Was::Unknown, Was::Recorded));
                 }
                 None | Some(_) => {}
             }

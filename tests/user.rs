@@ -310,6 +310,48 @@ fn as_user(id: Option<(u32, u32)>, dir: &Path, script: &str) -> String {
     run(&mut command, LIMIT).must(script).stdout
 }
 
+/// SEMANTICS, Attributes: "Permission bits with set-user-id, set-group-id and sticky are kept". So are those that somebody
+/// else than the one who mounted makes a file with.
+#[test]
+fn files_are_made_with_the_bits_that_were_asked_for() {
+    use harness::{Lab, Mode, Setup};
+    let Some((uid, gid)) = nobody().filter(|_| harness::is_root()) else {
+        return skip("set-user-id bits of new files", "only root can have two users");
+    };
+    let script = "import os, stat
+os.umask(0)
+for dir in ('.', 'group'):
+    for mode in (0o4755, 0o2755, 0o6777, 0o1644, 0o2644, 0o640):
+        made = []
+        os.close(os.open(f'{dir}/f', os.O_CREAT | os.O_WRONLY | os.O_EXCL, mode))
+        os.mknod(f'{dir}/n', stat.S_IFREG | mode)
+        os.mkfifo(f'{dir}/p', mode)
+        os.mkdir(f'{dir}/d', mode)
+        for name in 'fnpd':
+            s = os.lstat(f'{dir}/{name}')
+            made.append(f'{s.st_mode:o} {s.st_uid} {s.st_gid}')
+            os.rename(f'{dir}/{name}', f'{dir}/{name}{mode:o}')
+        print(dir, f'{mode:o}', made)";
+    for mode in [Mode::Passthrough, Mode::Classic] {
+        let lab = Lab::new(Setup::mode(mode).with(&["--access", "all"]));
+        fs::set_permissions(lab.root(), PermissionsExt::from_mode(0o755)).unwrap();
+        let native = lab.root().join("native");
+        fs::create_dir(&native).unwrap();
+        let answers = [&native, &lab.place()].map(|dir| {
+            fs::set_permissions(dir, PermissionsExt::from_mode(0o777)).unwrap();
+            let group = dir.join("group");
+            fs::create_dir(&group).unwrap();
+            chown(&group, Some(0), Some(gid)).unwrap();
+            fs::set_permissions(&group, PermissionsExt::from_mode(0o2777)).unwrap();
+            let mut command = Command::new("python3");
+            command.args(["-c", script]).current_dir(dir).uid(uid).gid(gid);
+            run(&mut command, LIMIT).must("making files").stdout
+        });
+        assert!(answers[0].contains("104755") && answers[0].contains("102755"), "{}", answers[0]);
+        assert_eq!(answers[0], answers[1], "{mode:?}");
+    }
+}
+
 /// SEMANTICS, Calls: "set-user-id and set-group-id are cleared by writes and by `chown` as on a local disk." What the kernel
 /// writes for a mount it writes in the name of root, whose writes leave them.
 #[test]

@@ -2,7 +2,7 @@
 use crate::fs::attr::Attr;
 use crate::fs::counters::Op;
 use crate::fs::{Caller, Volume};
-use rustix::fs::StatVfs;
+use rustix::fs::{AtFlags, FileType, Mode, StatVfs};
 use std::ffi::CStr;
 use std::io;
 
@@ -62,6 +62,12 @@ impl Volume {
         let inherits = Attr::at(&dir, c"")?.mode & 0o2000 != 0;
         let gid = (!inherits).then(|| rustix::fs::Gid::from_raw(caller.gid));
         let uid = Some(rustix::fs::Uid::from_raw(caller.uid));
-        Ok(rustix::fs::chownat(dir, name, uid, gid, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?)
+        let made = Attr::at(&dir, name)?;
+        rustix::fs::chownat(&dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+        // Another owner loses these, and the kernel has looked whether the caller may give them.
+        if made.mode & 0o6000 != 0 && made.file_type() != FileType::Directory {
+            rustix::fs::chmodat(&dir, name, Mode::from_raw_mode(made.mode & 0o7777), AtFlags::empty())?;
+        }
+        Ok(())
     }
 }

@@ -283,3 +283,54 @@ fn a_remote_that_went_back_takes_nothing_away() {
         assert_eq!(others(&lab), Vec::<String>::new());
     }
 }
+
+/// The same: "another history stands in the remote by then, whatever its numbers".
+#[test]
+fn a_history_that_was_begun_anew_takes_nothing_away() {
+    for (versions, kind) in [(1, "clean"), (2, "clean"), (3, "changed"), (3, "mounted")] {
+        let mut lab = Lab::new(Setup::default().with(&["--on-conflict", "merge"]));
+        let dir = lab.dir();
+        for name in ["f", "g"] {
+            fs::write(dir.join(name), "first history").unwrap();
+            lab.flush();
+        }
+        if kind != "mounted" {
+            lab.unmount();
+        }
+        // What is mounted goes on with the layers that it was made of.
+        let lost = if kind == "mounted" { lab.head() } else { lab.remote_dir() };
+        fs::rename(lost, lab.root().join("lost")).unwrap();
+        let mut anew = Lab::new(Setup { remote: Some(lab.remote()), ..Setup::default() });
+        for version in 1..=versions {
+            fs::write(anew.dir().join(format!("new-{version}")), "second history").unwrap();
+            assert_eq!(anew.flush(), version.to_string());
+        }
+        anew.unmount();
+        if kind != "clean" {
+            fs::write(dir.join("h"), "unsaved").unwrap();
+        }
+        let before = Tree::take(&dir, KEPT);
+        if kind == "mounted" {
+            lab.flush();
+            let forks = others(&lab);
+            assert_eq!(forks.len(), 1, "{forks:?}");
+            before.assert_same(&Tree::take(&dir, KEPT), "nothing was taken from it");
+            continue;
+        }
+        let refused = lab.try_mount();
+        assert_eq!(refused.code, 8, "{versions}, {kind}: {}", refused.said());
+        let told = ["another history", "--on-existing local"].iter().all(|w| refused.stderr.contains(w));
+        assert!(told, "{versions}, {kind}: {}", refused.said());
+        before.assert_same(&Tree::take(&dir, KEPT), &format!("{versions}, {kind}: refused"));
+
+        lab.setup.options.extend(["--on-existing".into(), "local".into()]);
+        lab.mount();
+        lab.flush();
+        for (name, text) in [("f", "first history"), ("g", "first history"), ("new-1", "second history")] {
+            assert_eq!(read(dir.join(name)), text, "{versions}, {kind}: {name}");
+        }
+        assert_eq!(dir.join("h").exists(), kind == "changed");
+        Tree::take(&dir, KEPT).assert_same(&Tree::take(&lab.restored(None), KEPT), "what was saved");
+        assert_eq!(others(&lab), Vec::<String>::new());
+    }
+}

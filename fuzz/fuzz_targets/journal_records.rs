@@ -22,7 +22,7 @@ fuzz_target!(|data: &[u8]| {
     let _names = records.children(&RelPath::root()).take(16).count();
     let _links = records.links(7);
     for pending in records.pending().into_iter().flatten().take(1) {
-        let _applied = records.promote(&pending, Base { version: 1, tag: Tag("t".into()) });
+        let _applied = records.promote(&pending, Base { version: 1, tag: Tag("t".into()), history: None });
     }
     // The document that says whose they are.
     let mut batch = Batch::new();

@@ -505,7 +505,9 @@ impl Committer {
 
     /// A pending flush is in the remote: its changes become the records, its version the base.
     async fn promote(&self, pending: &Pending, head: Option<Head>, tag: Tag) -> Result<(), CommitError> {
-        let base = Base { version: pending.version, tag: tag.clone() };
+        let known = || self.records.meta().base.and_then(|base| base.history);
+        let history = head.as_ref().and_then(|head| head.history).or_else(known);
+        let base = Base { version: pending.version, tag: tag.clone(), history };
         let promoted = pending.clone();
         let result = self.blocking(move |records| records.promote(&promoted, base)).await;
         let mut state = self.state.lock();

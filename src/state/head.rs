@@ -83,6 +83,10 @@ pub struct Head {
     /// BLAKE3, in hex, of the compression dictionary that later layers may need.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dictionary: Option<Digest>,
+    /// The id of the first layer that it had, or that was added to a document without this: whoever knows another one
+    /// knows another history. A fork has that of its origin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<Uuid>,
     /// Nothing that this name ever had is deleted: it is an archive in the append-only layout.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub log: bool,
@@ -258,6 +262,7 @@ impl Head {
             tags: BTreeMap::new(),
             formerly: Vec::new(),
             dictionary: None,
+            history: None,
             log: false,
             extra: Map::new(),
         }
@@ -274,6 +279,7 @@ impl Head {
         next.time = layer.time;
         next.formerly.clear();
         layer.version = next.version;
+        next.history = next.history.or_else(|| layer_id(&layer.key));
         next.layers.push(layer);
         next
     }
@@ -287,6 +293,11 @@ impl Head {
         name.clone_into(&mut fork.name);
         fork.formerly.clear();
         fork
+    }
+
+    /// Whether both are known to be of histories that do not come of each other.
+    pub fn is_of_another_history(&self, than: Option<Uuid>) -> bool {
+        self.history.zip(than).is_some_and(|(ours, other)| ours != other)
     }
 
     /// Whether this version has that layer.

@@ -75,6 +75,10 @@ pub struct Base {
     pub version: VersionId,
     /// As the store named it.
     pub tag: Tag,
+    /// The history it is of: see [`Head::history`](crate::state::head::Head::history). None of versions from before there
+    /// were any, and of archives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<Uuid>,
 }
 
 /// Why records cannot be used.

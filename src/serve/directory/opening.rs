@@ -244,7 +244,7 @@ impl Session {
         let torn = AtomicBool::new(false);
         let session =
             Self { settings, live, flusher, records, requests, look, beside, torn, _runtime: runtime, locks };
-        if matches!(opening.relation, Relation::Moved | Relation::Behind) {
+        if matches!(opening.relation, Relation::Moved | Relation::Behind | Relation::Other) {
             session.settle(Some(Timestamp::now())); // of what was restored as well
         }
         between.end();

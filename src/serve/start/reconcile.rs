@@ -82,7 +82,7 @@ impl Start<'_> {
         journal_lost: bool,
     ) -> Result<Found> {
         let begun = self.begun()?;
-        if opening.relation == Relation::Behind {
+        if matches!(opening.relation, Relation::Behind | Relation::Other) {
             return Ok(self.behind(runtime, committer, opening, locks, begun.is_some())?.into());
         }
         if opening.relation == Relation::Moved && self.records.meta().base.is_none() {
@@ -114,7 +114,7 @@ impl Start<'_> {
             Relation::Same if self.needs_scan() => removed(self.look(locks)?),
             Relation::Same => removed(Marks::new()),
             Relation::Lost => self.lost(committer)?,
-            Relation::Behind | Relation::Moved => {
+            Relation::Behind | Relation::Other | Relation::Moved => {
                 self.moved(runtime, committer, opening, locks, journal_lost, &removed)?
             }
         };
@@ -393,7 +393,11 @@ impl Start<'_> {
         self.check.passed(self.limit)?;
         let version = opening.head.as_ref().map_or(1, |head| head.version);
         let tag = opening.tag.clone().unwrap_or_else(|| Tag(String::new()));
-        self.records.restored(found.into_iter().chain(kept), Base { version, tag: tag.clone() }, true)?;
+        self.records.restored(
+            found.into_iter().chain(kept),
+            Base { version, tag: tag.clone(), history: opening.head.as_ref().and_then(|head| head.history) },
+            true,
+        )?;
         committer.adopt(opening.head.clone(), Some(tag));
         Ok(())
     }

@@ -117,6 +117,7 @@ pub(super) fn is_other_history(line: &Head, since: &Since, theirs: &Head) -> boo
         base + 1 == layer.version && layer.version == since.ours && layer.key != newest.key
     };
     theirs.version < since.ours
+        || theirs.is_of_another_history(line.history)
         || since.known.as_ref().is_some_and(|(version, _)| theirs.version < *version)
         || theirs.all_layers().any(is_other)
 }

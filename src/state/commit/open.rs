@@ -29,6 +29,9 @@ pub enum Relation {
     /// The remote is behind the records: its newest version is older than the one that they describe, as where a backup
     /// was put back or a replica lags. What is here is not what became of that version.
     Behind,
+    /// The remote has another history than that of which the records describe a version, as where it was lost and begun
+    /// anew: what either has nobody has removed from the other.
+    Other,
     /// The records describe a version, but the remote has none. To begin anew: `Records::reset`, then
     /// open again.
     Lost,
@@ -102,6 +105,11 @@ impl Committer {
             }
             (Some(_), None) => Relation::Lost,
             (Some(base), Some(tag)) if base.tag == *tag => Relation::Same,
+            (Some(base), Some(_))
+                if head.as_ref().is_some_and(|head| head.is_of_another_history(base.history)) =>
+            {
+                Relation::Other
+            }
             // The same version after somebody gave it a name.
             (Some(base), Some(_)) if head.as_ref().is_some_and(|h| h.was(base.version, &base.tag)) => {
                 Relation::Same
@@ -122,7 +130,9 @@ impl Committer {
         state.name.clone_from(&name);
         match relation {
             Relation::Fresh | Relation::Same => (state.head, state.tag) = (head.clone(), tag.clone()),
-            Relation::Moved | Relation::Behind | Relation::Lost => state.tag = Some(Tag(STALE_TAG.into())),
+            Relation::Moved | Relation::Behind | Relation::Other | Relation::Lost => {
+                state.tag = Some(Tag(STALE_TAG.into()));
+            }
         }
         state.version = meta.base.map_or(0, |b| b.version);
         state.line = None;

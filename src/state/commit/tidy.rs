@@ -250,7 +250,7 @@ impl Committer {
 
     /// Another document of the version we build on is there, and it is ours; or, on a line, another one of HEAD.
     pub(super) async fn replaced(&self, head: Head, tag: Tag, gone: usize) -> Result<(), CommitError> {
-        let mut base = Some(Base { version: head.version, tag: tag.clone() });
+        let mut base = Some(Base { version: head.version, tag: tag.clone(), history: head.history });
         let ids = |head: &Head| -> Vec<Uuid> {
             head.all_layers().filter_map(|(_, layer)| head::layer_id(&layer.key)).collect()
         };

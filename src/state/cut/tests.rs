@@ -175,7 +175,7 @@ fn looks_at_open_files_ask_the_journal_only_after_a_change() {
     assert_eq!(times(), asked, "asked again for what was told");
 
     let path = || RelPath::new("f").expect("valid path");
-    let base = Base { version: 1, tag: crate::remote::Tag("tag".into()) };
+    let base = Base { version: 1, tag: crate::remote::Tag("tag".into()), history: None };
     records.restored(std::iter::once((path(), new)), base, false).expect("records it");
     assert_eq!(look(), None, "it has a record now");
     let asked = times();
@@ -200,7 +200,7 @@ fn names_of_nameless_files_are_asked_for_once_and_again_after_a_change() {
     let tree = Tree::new(|_| {});
     let stat = rustix::fs::stat(tree.dir.path().join("f")).expect("stat");
     let ident = crate::state::identity::Identity { ino: 7, nlink: 2, ..(&stat).into() };
-    let base = Base { version: 1, tag: crate::remote::Tag("tag".into()) };
+    let base = Base { version: 1, tag: crate::remote::Tag("tag".into()), history: None };
     let path = RelPath::new("f").expect("valid path");
     records.restored(std::iter::once((path.clone(), ident)), base, false).expect("records it");
     assert_eq!(told.names(&records, (0, 7), |_| true), Some(path));

@@ -63,6 +63,23 @@ fn golden_field_of_the_archive_log() {
     assert!(merged.unneeded.is_empty() && merged.held.is_empty());
 }
 
+/// Documents of before get it with their next version.
+#[test]
+fn golden_field_of_the_history() {
+    let begun = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0001);
+    let mut head = head();
+    let plain = String::from_utf8_lossy(&head.to_bytes().expect("bytes")).into_owned();
+    assert!(!plain.contains("history"), "{plain}");
+    assert!(!head.is_of_another_history(Some(begun)), "nothing is known of it");
+    head = head.next(Uuid::from_u128(8), "b", layer(&layer_key(begun)));
+    let text = String::from_utf8_lossy(&head.to_bytes().expect("bytes")).into_owned();
+    assert!(text.contains(r#","history":"01900000-0000-7000-8000-000000000001""#), "{text}");
+    let later = head.next(Uuid::from_u128(8), "b", layer(&layer_key(Uuid::from_u128(2)))).fork("work.fork-b");
+    assert_eq!(later.history, Some(begun));
+    assert!(later.is_of_another_history(Some(Uuid::from_u128(2))));
+    assert!(!later.is_of_another_history(Some(begun)) && !later.is_of_another_history(None));
+}
+
 /// `golden.json` is what was written before layers had a table.
 #[test]
 fn golden_document_with_a_table() {
@@ -86,7 +103,8 @@ fn with_inline(bytes: &[u8]) -> Head {
 
 #[test]
 fn golden_document_with_a_layer_in_it() {
-    let head = with_inline(b"a layer\xff");
+    // Written before there was a history.
+    let head = Head { history: None, ..with_inline(b"a layer\xff") };
     let bytes = head.to_bytes().expect("bytes");
     assert_eq!(String::from_utf8_lossy(&bytes), include_str!("golden-inline.json").trim_end());
     let mut parsed = Head::parse(&bytes).expect("parses");

@@ -93,7 +93,7 @@ impl World {
             .records
             .stage("n", &format!("l{}", self.version), ([0; 32], 0), self.version, plan.deltas(&skipped))
             .expect("stages");
-        let base = Base { version: self.version, tag: Tag(self.version.to_string()) };
+        let base = Base { version: self.version, tag: Tag(self.version.to_string()), history: None };
         self.records.promote(&staged, base).expect("promotes");
     }
 

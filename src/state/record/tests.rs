@@ -28,7 +28,7 @@ fn dir(ino: u64) -> Identity {
 }
 
 fn base(version: u64) -> Base {
-    Base { version, tag: Tag(format!("t{version}")) }
+    Base { version, tag: Tag(format!("t{version}")), history: None }
 }
 
 fn records(journal: &Arc<MemoryJournal>) -> Records {
@@ -239,7 +239,7 @@ fn a_state_belongs_to_one_remote_and_name_and_knows_how_it_stopped() {
     assert!(second.was_clean());
     assert_eq!(second.meta().writer, writer);
     let third = records(&journal);
-    let base = Base { version: 1, tag: Tag("1".into()) };
+    let base = Base { version: 1, tag: Tag("1".into()), history: None };
     third.restored(std::iter::empty(), base, true).expect("notes");
     drop(third);
     assert!(matches!(

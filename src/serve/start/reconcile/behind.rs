@@ -1,8 +1,8 @@
-//! A start that finds the remote at an older version than the directory was saved as.
+//! A start that finds the remote at an older version than the directory was saved as, or at one of another history.
 use super::{Locks, Start};
 use crate::config::OnExisting;
 use crate::error::{Error, ErrorKind, Result};
-use crate::state::commit::{Committer, Opening};
+use crate::state::commit::{Committer, Opening, Relation};
 use crate::state::dirty::Marks;
 use tokio::runtime::Runtime;
 
@@ -19,18 +19,30 @@ impl Start<'_> {
     ) -> Result<Marks> {
         let saved = self.records.meta().base.map_or(0, |base| base.version);
         let there = opening.head.as_ref().map_or(0, |head| head.version);
+        let (what, advice) = match opening.relation {
+            Relation::Other => (
+                format!(
+                    "another history of {} stands in the remote, version {there}; here is version {saved} of the first",
+                    opening.name
+                ),
+                "bring the first one back, mount another directory (--state-dir as well) for the new one, or use \
+                 --on-existing local to save what is here on top of that",
+            ),
+            _ => (
+                format!(
+                    "the remote went back from version {saved} of {} to version {there}, as where a backup was put back or \
+                     a replica lags",
+                    opening.name
+                ),
+                "bring the newer version back, or use --on-existing local to save what is here on top of the older one",
+            ),
+        };
         if self.settings.on_existing != OnExisting::Local {
-            let message = format!(
-                "the remote went back from version {saved} of {} to version {there}, as where a backup was put back or a \
-                 replica lags; nothing here was changed: bring the newer version back, or use --on-existing local to save \
-                 what is here on top of the older one",
-                opening.name
-            );
+            let message = format!("{what}; nothing here was changed: {advice}");
             return Err(Error::new(ErrorKind::Conflict, message));
         }
         self.status.notice(format!(
-            "the remote went back from version {saved} to version {there}: what is here is saved on top of that, and what \
-             was removed here since may be back"
+            "{what}: what is here is saved on top of that, and what was removed here since may be back"
         ));
         if broken_off {
             self.remove_left_over(locks)?;

@@ -77,7 +77,7 @@ impl Start<'_> {
         // What was named, moved or changed here and is not, must not look as if it were gone when both are brought together.
         let merges = relation == Relation::Moved && self.settings.on_conflict == OnConflict::Merge;
         let edited = || !absent.unsaved_edits().is_empty() || !absent.moved_incomplete().is_empty();
-        let anew = matches!(relation, Relation::Lost | Relation::Behind);
+        let anew = matches!(relation, Relation::Lost | Relation::Behind | Relation::Other);
         if anew || self.settings.layout == Layout::Single || merges && edited() {
             // What is saved anew is saved whole.
             let (store, handle) = (self.store.clone(), runtime.handle().clone());

@@ -22,7 +22,7 @@ pub(super) async fn pair(files: &[&str]) -> (MemoryStore, Site, Site) {
     }
     let identities = second.plan();
     let entries: Vec<_> = identities.puts().map(|(path, captured)| (path.clone(), captured.ident)).collect();
-    let base = Base { version: head.version, tag: tag.clone() };
+    let base = Base { version: head.version, tag: tag.clone(), history: None };
     second.records.restored(entries.into_iter(), base, true).expect("records");
     second.committer.adopt(Some(head), Some(tag));
     let mut second = second;

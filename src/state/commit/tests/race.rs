@@ -203,7 +203,7 @@ async fn a_tag_set_between_two_daemons_is_no_other_writer() {
     let Opening { head, tag, .. } = other.opening.clone();
     other.write("a", "1");
     let found = std::iter::empty();
-    let base = Base { version: 1, tag: tag.clone().expect("tag") };
+    let base = Base { version: 1, tag: tag.clone().expect("tag"), history: None };
     other.records.restored(found, base, true).expect("records");
     other.committer.adopt(head, tag);
     tag_behind(&memory, "good", 1).await;

@@ -1,4 +1,5 @@
 //! `icecache mount DIR`: prepares the settings, starts the daemon, returns when the mount is usable.
+mod dying;
 mod orphan;
 
 pub(super) use orphan::{Orphan, Waiting};
@@ -98,6 +99,8 @@ pub(super) fn directory(dir: &Path, waiting: Waiting<'_>, context: &Context) -> 
             if client.daemon() == Some(entry.pid)
                 && entry.is_orphaned()
                 && Orphan::ends(&entry, waiting, context)? => {}
+        // Its socket takes callers until the kernel has ended it.
+        Found::Running(entry, client) if client.daemon() == Some(entry.pid) && dying::has_died(&entry) => {}
         Found::Running(entry, _) => {
             let message = format!("already mounted (pid {}): {}", entry.pid, dir.display());
             return Err(Error::new(ErrorKind::Busy, message));

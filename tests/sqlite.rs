@@ -129,3 +129,97 @@ fn a_start_keeps_an_index_with_its_database_and_only_with_that() {
     assert_eq!(fs::read(place.join("old")).unwrap(), database("replaced"));
     assert!(there("kept-shm") && !there("old-shm"));
 }
+
+/// Changes the database in `dir` and leaves it as a process that was killed leaves it: with its log, unless that is closed.
+fn work_on(dir: &Path, sql: &str, closed: bool) {
+    let scratch = tempfile::tempdir().unwrap();
+    let files = ["db", "db-wal"];
+    for name in files {
+        let _none_yet = fs::copy(dir.join(name), scratch.path().join(name));
+    }
+    let db = rusqlite::Connection::open(scratch.path().join("db")).unwrap();
+    let wal: String = db.query_row("pragma journal_mode=wal", [], |row| row.get(0)).unwrap();
+    assert_eq!(wal, "wal");
+    db.execute_batch(&format!("pragma wal_autocheckpoint=0; {sql}")).unwrap();
+    let _open = if closed { None } else { Some(db) };
+    for name in files {
+        match scratch.path().join(name).exists() {
+            true => drop(fs::copy(scratch.path().join(name), dir.join(name)).unwrap()),
+            false => drop(fs::remove_file(dir.join(name))),
+        }
+    }
+}
+
+const ONE_MORE: &str = "insert into t values(randomblob(60));";
+const MANY: &str = "with recursive c(n) as (select 1 union all select n + 1 from c where n < 400)
+    insert into t select randomblob(60) from c;";
+const CHECKPOINT: &str = "pragma wal_checkpoint(truncate);";
+
+/// SEMANTICS, Writers: "A database of SQLite and its logs are one thing there".
+#[test]
+fn a_start_mixes_no_database_with_the_log_of_another() {
+    let checkpointed = format!("{MANY} {CHECKPOINT}");
+    // Here and elsewhere: what is done, and whether it is closed.
+    let cases: [((&str, bool), (&str, bool)); 5] = [
+        ((ONE_MORE, false), (MANY, false)),
+        ((ONE_MORE, false), (&checkpointed, false)),
+        ((ONE_MORE, false), (MANY, true)),
+        ((&checkpointed, false), (ONE_MORE, false)),
+        ((MANY, true), (ONE_MORE, false)),
+    ];
+    for (here, elsewhere) in cases {
+        for (restore, broken) in [("lazy", 0), ("eager", 1), ("eager", 0)] {
+            let case = format!("{here:?} and {elsewhere:?}, {restore}, broken off {broken} times");
+            let options = ["--on-conflict", "merge", "--scan", "always", "--restore", restore];
+            let mut lab = Lab::new(Setup::default().with(&options));
+            work_on(
+                &lab.dir(),
+                &format!("create table t(n); create index i on t(n); {ONE_MORE} {CHECKPOINT}"),
+                false,
+            );
+            lab.flush();
+            lab.turn_to(1);
+            work_on(&lab.dir(), elsewhere.0, elsewhere.1);
+            lab.flush();
+            fs::write(lab.dir().join("other"), "of another machine").unwrap();
+            assert_eq!(lab.flush(), "3");
+            lab.leave_for(0);
+            work_on(&lab.place(), here.0, here.1);
+            for layer in lab.layer_files().iter().rev().take(broken) {
+                lab.break_off(layer);
+            }
+            lab.mount();
+            lab.flush();
+            let count = |(sql, _): (&str, bool)| if sql == ONE_MORE { 2 } else { 401 };
+            assert_eq!(rows(&lab.dir()), count(here), "{case}: the mount");
+            assert_eq!(rows(&lab.restored(None)), count(here), "{case}: the newest version");
+            assert!(lab.dir().join("other").exists(), "{case}");
+            let before = lab.restored(Some("before-merge-3"));
+            assert_eq!(rows(&before), count(elsewhere), "{case}: as the other machine left it");
+        }
+    }
+}
+
+/// The same of a start that knows nothing of the directory.
+#[test]
+fn a_first_start_puts_no_log_beside_a_database_that_stays() {
+    let mut lab = Lab::new(Setup::default());
+    work_on(
+        &lab.dir(),
+        &format!("create table t(n); create index i on t(n); {ONE_MORE} {CHECKPOINT}"),
+        false,
+    );
+    lab.flush();
+    let first = lab.restored(None);
+    work_on(&lab.dir(), MANY, false);
+    lab.flush();
+    let options = ["--on-existing", "local"];
+    let mut other = Lab::prepare(Setup { remote: Some(lab.remote()), ..Setup::default().with(&options) });
+    fs::create_dir_all(other.place()).unwrap();
+    fs::copy(first.join("db"), other.place().join("db")).unwrap();
+    work_on(&other.place(), &format!("{ONE_MORE} {CHECKPOINT}"), true);
+    other.mount();
+    assert_eq!(rows(&other.dir()), 2);
+    other.flush();
+    assert_eq!(rows(&other.restored(None)), 2);
+}

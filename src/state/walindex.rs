@@ -17,6 +17,8 @@ const SUFFIX: &[u8] = b"-shm";
 const LOG_SUFFIX: &[u8] = b"-wal";
 /// The names of what a database replays when it is opened.
 pub(crate) const LOG_SUFFIXES: [&[u8]; 2] = [LOG_SUFFIX, b"-journal"];
+/// The names of all files of a database, as they are appended to its own.
+pub(crate) const FILE_SUFFIXES: [&[u8]; 3] = [b"", LOG_SUFFIX, b"-journal"];
 /// How a log begins, whichever its checksums' order of bytes is, and how a journal does.
 const LOGS: [&[u8]; 3] =
     [&[0x37, 0x7f, 0x06, 0x82], &[0x37, 0x7f, 0x06, 0x83], &[0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7]];
@@ -53,6 +55,16 @@ pub(crate) fn beside(path: &RelPath) -> Option<RelPath> {
     let name = path.name()?;
     let database = name.strip_suffix(LOG_SUFFIX).unwrap_or(name);
     Some(path.parent()?.join(&[database, SUFFIX].concat()))
+}
+
+/// The database that a file would belong to if it were of one, which may be itself, and all files that that could have.
+pub(crate) fn database_of(path: &RelPath) -> Option<(RelPath, [RelPath; 3])> {
+    let (parent, name) = (path.parent()?, path.name()?);
+    let database = LOG_SUFFIXES.iter().find_map(|suffix| name.strip_suffix(*suffix)).unwrap_or(name);
+    if database.is_empty() {
+        return None;
+    }
+    Some((parent.join(database), FILE_SUFFIXES.map(|suffix| parent.join(&[database, suffix].concat()))))
 }
 
 /// Whether the file `name` in `dir` is an index. `ident` is its lstat.

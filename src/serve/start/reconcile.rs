@@ -1,5 +1,6 @@
 //! What a start finds on the disk and in the remote becomes one tree: restored, kept, or both.
 mod behind;
+mod databases;
 mod judge;
 mod kept;
 mod lazily;
@@ -27,6 +28,7 @@ use crate::state::restore::{self, Existing, LayerSource, Lenders, Policy};
 use crate::state::scan::scan;
 use crate::state::walindex;
 use crate::sync::Mutex;
+use databases::Databases;
 use judge::Judge;
 use kept::Kept;
 use local::Local;
@@ -197,6 +199,7 @@ impl Start<'_> {
                      together; what both changed stays as it is here, version {} has it otherwise",
                     head.version
                 ));
+                self.bring_databases(runtime, &local)?;
             } else if let Some(head) = &opening.head
                 && committer.keep(head)
             {
@@ -238,9 +241,14 @@ impl Start<'_> {
         if merges {
             changed.compare(locks, self.records, &before, (&found, &kept))?;
         }
+        let databases = Databases {
+            records: self.records.clone(),
+            root: locks.backing_fd()?,
+            local: Some(changed.clone()),
+        };
         let mut gone = Vec::new();
         for path in before.iter().rev() {
-            let ours = local.contains_key(path) || is_below(local, path);
+            let ours = local.contains_key(path) || is_below(local, path) || merges && databases.holds(path);
             // Since an earlier start broke off somebody may have changed it.
             let is_saved = || {
                 begun.is_none()
@@ -294,20 +302,23 @@ impl Start<'_> {
             Some(_) => None,
             None => Some(self.beginning(locks, version, keep_local, local.map(|local| &local.marks))?),
         };
-        let judge = Judge {
+        let databases =
+            Databases { records: self.records.clone(), root: locks.backing_fd()?, local: local.cloned() };
+        let judge = Arc::new(Judge {
             records: self.records.clone(),
             root: locks.backing_fd()?,
             local: local.cloned(),
+            databases: Arc::new(databases),
             then: begun.map(|begun| begun.local.clone()),
             keeps: keep_local,
             newer: self.known_layers(opening),
-        };
+        });
+        let gone = judge.clone();
         let (aside, aside_path) = if empty { (None, None) } else { self.new_aside()? };
         // Of a database that another one takes the place of: whoever opens the new one must not share
         // it with those who still have the old one open.
         let stale: Arc<Mutex<Vec<RelPath>>> = Arc::default();
         let (left_behind, root) = (stale.clone(), locks.backing_fd()?);
-        let gone = local.cloned();
         let (records, ours, overruled) = (self.records.clone(), kept.clone(), kept.clone());
         let policy = Policy {
             existing: Existing::Keep(Box::new(move |path, entry, here, layer| {
@@ -315,7 +326,7 @@ impl Start<'_> {
             })),
             aside,
             lenient: self.settings.layout == Layout::Single,
-            gone: Box::new(move |path| gone.as_ref().is_some_and(|local| local.removed.contains_key(path))),
+            gone: Box::new(move |entry, layer| gone.is_gone(entry, layer)),
             lenders: Arc::new(opening.head.as_ref().map(Lenders::of).unwrap_or_default()),
             known: Some(Arc::clone(self.records.known())),
             on_restored: Some(Box::new(move |batch| {

@@ -2,10 +2,10 @@
 use super::*;
 use crate::layer::{Metadata, Row};
 use crate::state::plan::Change as Planned;
+use crate::state::walindex::database_of;
 use std::ops::Bound;
 
 /// What SQLite appends to the name of a database: for the file itself nothing, its log, its journal.
-const DATABASE_FILES: [&[u8]; 3] = [b"", b"-wal", b"-journal"];
 /// What others changed is remembered from one commit to the next if it is not more than so many paths (some 200 bytes
 /// each). If it is, it is found out anew each time.
 const REMEMBERED_MAX: usize = 100_000;
@@ -123,12 +123,9 @@ impl Foreign {
 
     /// Whether a plan would put files of a database of ours beside such of others: these are one thing.
     fn mixes(&self, plan: &Plan, path: &RelPath) -> bool {
-        let (Some(parent), Some(name)) = (path.parent(), path.name()) else { return false };
-        let database =
-            DATABASE_FILES.iter().rev().find_map(|suffix| name.strip_suffix(*suffix)).unwrap_or(name);
-        DATABASE_FILES.iter().any(|suffix| {
-            let member = parent.join(&[database, suffix].concat());
-            matches!(self.get(&member), Some(Theirs::Removed | Theirs::Other)) && plan.get(&member).is_none()
+        let Some((_, files)) = database_of(path) else { return false };
+        files.iter().any(|file| {
+            matches!(self.get(file), Some(Theirs::Removed | Theirs::Other)) && plan.get(file).is_none()
         })
     }
 

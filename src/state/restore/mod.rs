@@ -124,8 +124,8 @@ pub struct Policy {
     pub aside: Option<OwnedFd>,
     /// Layers may be any `tar.zst`.
     pub lenient: bool,
-    /// Whether nothing may come to a path, where nothing stands, unless it is a directory.
-    pub gone: Box<dyn Fn(&RelPath) -> bool + Send>,
+    /// Whether an entry that is no directory may not come to where nothing stands; the last argument is as for [`Judge`].
+    pub gone: Box<dyn Fn(&Entry, usize) -> bool + Send>,
     /// What files of the layers may refer to.
     pub lenders: Arc<Lenders>,
     /// Learns which content stands where in the layers.
@@ -163,7 +163,7 @@ impl Default for Policy {
         Self {
             existing: Existing::Rewrite,
             aside: None,
-            gone: Box::new(|_| false),
+            gone: Box::new(|_, _| false),
             lenient: false,
             lenders: Arc::default(),
             known: None,

@@ -238,7 +238,7 @@ impl Run {
             self.ground.look((&mut self.extractor, &mut self.policy), &self.seen, (&entry.path, index))?;
         let is_gone = matches!(there, There::Nothing)
             && !matches!(entry.kind, Kind::Directory)
-            && (self.policy.gone)(&entry.path);
+            && (self.policy.gone)(entry, index);
         if is_gone || matches!(there, There::Hidden) {
             self.restored.kept += 1;
             self.overruled(entry, false);

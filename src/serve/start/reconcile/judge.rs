@@ -1,4 +1,5 @@
 //! [`Judge`]: what becomes of each thing that the disk holds where the version has an entry.
+use super::databases::Databases;
 use super::is_marked_within;
 use super::local::{Local, is_alike};
 use crate::layer::{Entry, Kind};
@@ -21,6 +22,7 @@ pub(super) struct Judge {
     pub(super) local: Option<Arc<Local>>,
     /// What differed when an earlier start began, which broke off.
     pub(super) then: Option<BTreeMap<RelPath, bool>>,
+    pub(super) databases: Arc<Databases>,
     /// What is local wins.
     pub(super) keeps: bool,
     /// Layers (newest first) before this one are newer than the version that the records describe.
@@ -44,13 +46,22 @@ impl Judge {
         }
         // What differs and did not when the restore began may be what that had placed.
         let is_since = self.then.as_ref().is_some_and(|then| !then.contains_key(path));
+        let record = self.records.get(path).ok().flatten();
+        if self.keeps && self.databases.holds(path) {
+            if let Some(local) = &self.local {
+                local.holds((entry, layer < self.newer), record.as_ref());
+            }
+            return Standing::Wins { changed: false };
+        }
         if is_clean || !self.keeps || is_since {
             return if is_clean { Standing::Saved } else { Standing::Unknown };
         }
         if self.is_back(path, entry, here) {
             return Standing::Saved;
         }
-        let record = self.records.get(path).ok().flatten();
+        if self.databases.is_stray_log(path) {
+            return Standing::Unknown;
+        }
         if record.is_some_and(|record| self.has_only_other_names(path, entry, here, &record)) {
             return Standing::Unknown;
         }
@@ -87,6 +98,20 @@ impl Judge {
         }
         let described = Backing::new(self.root.as_fd(), None).describe(path, here);
         matches!(described, Ok(Some((_, meta))) if meta.xattrs == entry.meta.xattrs)
+    }
+
+    /// Whether nothing may come to where nothing stands.
+    pub(super) fn is_gone(&self, entry: &Entry, layer: usize) -> bool {
+        let path = &entry.path;
+        if self.local.as_ref().is_some_and(|local| local.removed.contains_key(path)) {
+            return true;
+        }
+        let held = self.keeps && self.databases.holds(path);
+        if held && let Some(local) = &self.local {
+            let record = self.records.get(path).ok().flatten();
+            local.holds((entry, layer < self.newer), record.as_ref());
+        }
+        held
     }
 
     /// Whether the records say that it is what the version has that they describe.

@@ -8,6 +8,7 @@ use crate::state::absent::{Absent, Hydrator, Pace, Source};
 use crate::state::commit::{Committer, Opening, Relation};
 use crate::state::dirty::Marks;
 use crate::state::head::Head;
+use crate::state::walindex::database_of;
 use std::sync::Arc;
 use tokio::runtime::Runtime;
 
@@ -80,12 +81,26 @@ impl Start<'_> {
         let anew = matches!(relation, Relation::Lost | Relation::Behind | Relation::Other);
         if anew || self.settings.layout == Layout::Single || merges && edited() {
             // What is saved anew is saved whole.
-            let (store, handle) = (self.store.clone(), runtime.handle().clone());
-            let hydrator = Arc::new(Hydrator::new(absent.clone(), store, handle, true, Pace::default()));
-            runtime.block_on(hydrator.bring_all(false, || ())).map_err(|e| {
-                Error::new(ErrorKind::Unavailable, "cannot bring what is only in the remote").with_source(e)
-            })?;
+            self.bring_all(runtime, &absent)?;
         }
         Ok((Some(absent), strayed.left))
+    }
+
+    fn bring_all(&self, runtime: &Runtime, absent: &Arc<Absent>) -> Result<()> {
+        let (store, handle) = (self.store.clone(), runtime.handle().clone());
+        let hydrator = Arc::new(Hydrator::new(absent.clone(), store, handle, true, Pace::default()));
+        runtime.block_on(hydrator.bring_all(false, || ())).map_err(|e| {
+            Error::new(ErrorKind::Unavailable, "cannot bring what is only in the remote").with_source(e)
+        })
+    }
+
+    /// A log that was written here is nothing without the database of its version.
+    pub(super) fn bring_databases(&self, runtime: &Runtime, local: &Marks) -> Result<()> {
+        let Some(absent) = self.records.absent() else { return Ok(()) };
+        let mut logs = local.keys().filter_map(|path| Some((path, database_of(path)?.0)));
+        match logs.any(|(path, database)| *path != database && absent.is_virtual(&database)) {
+            true => self.bring_all(runtime, &absent),
+            false => Ok(()),
+        }
     }
 }

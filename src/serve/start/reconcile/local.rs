@@ -80,6 +80,13 @@ impl Local {
         }
     }
 
+    /// An entry has no place, because another file of its database stays as it is here. The rest as in [`keeps`](Self::keeps).
+    pub fn holds(&self, (entry, is_newer): (&Entry, bool), record: Option<&Identity>) {
+        if is_newer && record.is_none_or(|record| !record.may_be(entry)) {
+            self.overlaps.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Looks at what the version does not have, and at what was removed here. `before`: all records; `found` and `kept`: what
     /// the version has, as it stands and where something else or nothing does.
     pub fn compare(

@@ -5,7 +5,7 @@
 mod harness;
 
 use harness::lab::detach;
-use harness::{KEPT, Lab, Setup, Subject, Tree, is_root, skip, tool};
+use harness::{KEPT, Lab, Mode, Setup, Subject, Tree, is_root, skip, tool};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write;
@@ -20,9 +20,20 @@ struct Disk(tempfile::TempDir);
 impl Disk {
     /// `None` where a file cannot be mounted as a disk.
     fn new() -> Option<Self> {
+        Self::with(&[])
+    }
+
+    fn with(options: &[&str]) -> Option<Self> {
         let disk = Self(tempfile::Builder::new().prefix("icecache-disk-").tempdir().unwrap());
         File::create(disk.image()).unwrap().set_len(64 << 20).unwrap();
-        tool("mkfs.ext4", &["-q".as_ref(), "-b4096".as_ref(), disk.image().as_os_str()]);
+        let image = disk.image();
+        let options = options.iter().map(std::ffi::OsStr::new);
+        let made: Vec<_> = ["-q".as_ref(), "-b4096".as_ref()]
+            .into_iter()
+            .chain(options)
+            .chain([image.as_os_str()])
+            .collect();
+        tool("mkfs.ext4", &made);
         fs::create_dir(disk.dir()).unwrap();
         disk.mount().then_some(disk)
     }
@@ -450,4 +461,37 @@ fn what_a_full_directory_has_no_room_for_is_not_cut() {
     assert_eq!(fs::read(lab.checkout(&version).join("sub").join(long(0))).unwrap(), &content[..3]);
     drop((reader, writer));
     lab.unmount().must("unmount");
+}
+
+/// SEMANTICS, Flush: "A change within the granularity of the file system's times is no less one".
+#[test]
+fn changes_within_a_second_are_saved_where_times_are_whole_seconds() {
+    let Some(disk) = is_root().then(|| Disk::with(&["-I128"])).flatten() else {
+        return skip("times of whole seconds", "no disk can be made of a file here");
+    };
+    for mode in [Mode::Passthrough, Mode::Classic] {
+        let backing = disk.dir().join(format!("{mode:?}"));
+        let mut lab = Lab::new(Setup::mode(mode).with(&["--backing", backing.to_str().unwrap()]));
+        let file = lab.dir().join("f");
+        let (mut before, mut met) = (None, 0);
+        for round in 100..160 {
+            fs::write(&file, format!("{round}")).unwrap();
+            let now = fs::metadata(&file).unwrap().ctime();
+            let version = lab.flush();
+            assert_eq!(fs::read_to_string(lab.checkout(&version).join("f")).unwrap(), format!("{round}"));
+            met += u32::from(before.replace(now) == Some(now));
+            if met == 3 {
+                break;
+            }
+        }
+        assert!(met > 0, "no two changes fell into one second");
+        // And by a scan after a kill.
+        fs::write(&file, "killed").unwrap();
+        lab.flush();
+        fs::write(&file, "KILLED").unwrap();
+        lab.kill();
+        lab.mount();
+        let version = lab.flush();
+        assert_eq!(fs::read_to_string(lab.checkout(&version).join("f")).unwrap(), "KILLED");
+    }
 }

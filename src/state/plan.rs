@@ -21,11 +21,9 @@ mod look;
 #[cfg(test)]
 #[allow(clippy::expect_used)] // a test may panic
 mod tests;
+mod tick;
 
-/// How long a coarse clock may stand still (kernels before 6.13 take the time of a change from
-/// the timer tick, 100 a second at the slowest): a file changed this recently may change again
-/// without its times moving.
-pub const TICK: Duration = Duration::from_millis(10);
+pub use tick::change_tick;
 
 /// How a tree is looked at.
 #[derive(Clone, Default)]
@@ -304,17 +302,4 @@ impl Plan {
             }
         }
     }
-}
-
-/// How coarse change times are beneath a directory: zero on file systems and kernels where each
-/// change that follows a look gets a time of its own, else [`TICK`].
-pub fn change_tick(root: BorrowedFd<'_>) -> Duration {
-    /// Magic numbers of the file systems with multigrain times: ext4, xfs, btrfs, tmpfs.
-    const MULTIGRAIN: [u64; 4] = [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994];
-    let uname = rustix::system::uname();
-    let release = uname.release().to_string_lossy().into_owned();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse::<u32>().unwrap_or(0));
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    let known = rustix::fs::fstatfs(root).is_ok_and(|s| MULTIGRAIN.contains(&(s.f_type as u64)));
-    if version >= (6, 13) && known { Duration::ZERO } else { TICK }
 }

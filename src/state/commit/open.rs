@@ -97,6 +97,9 @@ impl Committer {
         // Who forgets to say which layout must not begin anew beside the versions of the other one.
         if tag.is_none() && meta.fork.is_none() {
             refuse_other_layout(&*committer.store, &name, committer.options.layout).await?;
+        } else if committer.options.layout == Layout::Single {
+            // Nor go on with an archive that layers were made of since: nobody reads it any more.
+            refuse_readable_other_layout(&*committer.store, &name, Layout::Single).await?;
         }
         let relation = match (&meta.base, &tag) {
             (None, None) => Relation::Fresh,

@@ -419,6 +419,24 @@ async fn a_name_in_the_other_layout_is_no_empty_one() {
     }
 }
 
+/// As `import --from-single` leaves it: the archive is there still.
+#[tokio::test]
+async fn an_archive_that_layers_were_made_of_is_not_gone_on_with() {
+    let s = Site::open(&MemoryStore::new(), Layout::Single).await;
+    s.write("a", "1");
+    s.flush().await.expect("commits");
+    let elsewhere = MemoryStore::new();
+    let layered = Site::open(&elsewhere, Layout::Layered).await;
+    layered.write("a", "1");
+    layered.flush().await.expect("commits");
+    let head = elsewhere.get("work/HEAD").await.expect("there").bytes;
+    s.memory.put("work/HEAD", head, Condition::Always).await.expect("puts");
+    let again = Arc::new(s.journal.crashed());
+    let opened = Site::start(Arc::clone(&s.dir), &s.memory, again, Layout::Single).await;
+    let error = opened.map(|_| ()).expect_err("refused");
+    assert!(matches!(&error, CommitError::OtherLayout { layout: "layered", .. }), "{error}");
+}
+
 #[tokio::test]
 async fn a_plan_must_fit_the_layout() {
     let s = Site::open(&MemoryStore::new(), Layout::Layered).await;

@@ -11,6 +11,8 @@ mod ahead;
 mod beside;
 #[path = "tables/broken.rs"]
 mod broken;
+#[path = "tables/catalog.rs"]
+mod catalog;
 #[path = "tables/changed.rs"]
 mod changed;
 #[path = "support/cloud.rs"]

@@ -57,6 +57,8 @@ mod support;
 mod vended;
 #[path = "tables/verbs.rs"]
 mod verbs;
+#[path = "tables/words.rs"]
+mod words;
 
 use harness::{LIMIT, eventually};
 use lake::{Lake, TABLES, files, names};

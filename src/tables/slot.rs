@@ -3,7 +3,7 @@ use super::asked::Asked;
 use super::report::LastChange;
 use crate::sync::{Mutex, RwLock};
 use icecache_iceberg::publication::Reach;
-use icecache_iceberg::{Difference, Location, Publication, TableId, Token};
+use icecache_iceberg::{Difference, Location, Publication, Table, TableId, Token};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -119,7 +119,8 @@ pub(super) enum State {
 pub struct Shown {
     /// What is published.
     pub publication: Publication,
-    pub(super) token: Token,
+    /// What its catalog calls it; that may become another one while the version stays the same.
+    token: Mutex<Token>,
     /// Where the metadata comes from.
     pub(super) from: Location,
     /// Snapshots whose files are known.
@@ -129,10 +130,36 @@ pub struct Shown {
 }
 
 impl Shown {
+    /// A version that is known to be there, or remembered (`is_remembered`).
+    pub(super) fn new(publication: Publication, table: &Table, is_remembered: bool) -> Self {
+        let learned = publication.metadata().current_snapshot.into_iter().collect();
+        Self {
+            publication,
+            token: Mutex::new(table.token.clone()),
+            from: table.metadata_location.clone(),
+            learned: Mutex::new(learned),
+            is_remembered: AtomicBool::new(is_remembered),
+        }
+    }
+
+    /// Whether its catalog calls it so.
+    pub(super) fn is_called(&self, token: &Token) -> bool {
+        *self.token.lock() == *token
+    }
+
+    /// From now on its catalog calls it so.
+    pub(super) fn call(&self, token: Token) {
+        *self.token.lock() = token;
+    }
+
     /// What its catalog is asked with whether it has changed: of one that is remembered all is to be said again, also
     /// what opens its files.
     pub(super) fn asked_with(&self) -> Token {
-        if self.is_remembered.load(Ordering::Acquire) { Token(String::new()) } else { self.token.clone() }
+        if self.is_remembered.load(Ordering::Acquire) {
+            Token(String::new())
+        } else {
+            self.token.lock().clone()
+        }
     }
 }
 

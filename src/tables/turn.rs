@@ -8,7 +8,6 @@ use super::lake::{Lake, Turned};
 use super::lent::{folders, lent};
 use super::remembered::Remembered;
 use super::slot::{Shown, Slot, State};
-use crate::sync::Mutex;
 use icecache_iceberg::catalog::{Change, Changes};
 use icecache_iceberg::metadata::Metadata;
 use icecache_iceberg::{
@@ -19,7 +18,7 @@ use std::collections::HashSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 /// A version that can be published.
@@ -119,9 +118,7 @@ impl Lake {
             self.learn(&new.publication, &new.publication.files(current).await?, true);
         }
         self.learn_statistics(&new.publication);
-        if let Err(error) = self.remember(slot, &new, table).await {
-            tracing::warn!(table = %slot.id, %error, "cannot remember which version is shown");
-        }
+        self.remember_shown(slot, &new, table).await;
         self.bring_references(slot, &new, None).await?;
         self.flip(slot, &new).await?;
         Ok(new)
@@ -155,10 +152,7 @@ impl Lake {
         };
         let Some(publication) = publication else { return Ok(None) };
         self.borrow(slot, &table, Some(publication.metadata()), is_remembered)?;
-        let learned = Mutex::new(publication.metadata().current_snapshot.into_iter().collect());
-        let (token, from) = (table.token.clone(), table.metadata_location.clone());
-        let is_remembered = AtomicBool::new(is_remembered);
-        let new = Arc::new(Shown { publication, token, from, learned, is_remembered });
+        let new = Arc::new(Shown::new(publication, &table, is_remembered));
         Ok(Some(Prepared { new, table, counted }))
     }
 
@@ -173,6 +167,13 @@ impl Lake {
         let folders = folders(&table.metadata_location, metadata);
         let lent = lent(&self.catalogs[slot.catalog].catalog, table, &folders, is_remembered);
         self.stores().lend(&slot.is_dropped, lent)
+    }
+
+    /// The same where it is shown whether it can be remembered or not.
+    async fn remember_shown(&self, slot: &Slot, new: &Shown, table: Table) {
+        if let Err(error) = self.remember(slot, new, table).await {
+            tracing::warn!(table = %slot.id, %error, "cannot remember which version is shown");
+        }
     }
 
     /// Everything that the version names is there: a start while nobody answers may show it from now on.
@@ -269,7 +270,11 @@ impl Lake {
                 slot.retry.lock().note(Ok(()));
                 Ok(false)
             }
-            Some(Change::Changed(_)) => self.turn_over(slot).await.map(|()| true),
+            Some(Change::Changed(_)) => {
+                self.turn_over(slot).await?;
+                // Somebody else may have been first; and what a catalog says otherwise may be the same version.
+                Ok(slot.current().is_none_or(|now| !Arc::ptr_eq(&now, &shown)))
+            }
             Some(Change::Dropped(_)) => {
                 self.drop_table(slot).await;
                 Ok(true)
@@ -315,10 +320,12 @@ impl Lake {
         }
         let turned = self.turn_to_next(slot).await;
         drop(turn);
-        slot.retry.lock().note(turned.as_ref().copied().map_err(String::as_str));
+        slot.retry.lock().note(turned.as_ref().map(|_| ()).map_err(String::as_str));
         match turned {
-            Ok(()) => {
-                self.keeper.call(slot);
+            Ok(has_turned) => {
+                if has_turned {
+                    self.keeper.call(slot);
+                }
                 Ok(())
             }
             Err(why) => {
@@ -329,15 +336,17 @@ impl Lake {
         }
     }
 
-    async fn turn_to_next(&self, slot: &Slot) -> Result<(), String> {
+    /// Whether there is a next one.
+    async fn turn_to_next(&self, slot: &Slot) -> Result<bool, String> {
         let start = Instant::now();
         let late =
             || format!("nothing has come of it within {} s (--tables-timeout)", self.patience.as_secs());
         let brought = tokio::time::timeout(self.patience, self.bring_next(slot)).await;
-        let Some(next) = brought.map_err(|_| late())?? else { return Ok(()) };
+        let Some(next) = brought.map_err(|_| late())?? else { return Ok(false) };
         let Next { old, prepared: Prepared { new, table, counted }, difference } = next;
         let publish = async {
-            self.remember(slot, &new, table).await.map_err(|error| error.to_string())?;
+            let remembered = self.remember(slot, &new, table).await;
+            remembered.map_err(|error| format!("cannot remember which version is shown: {error}"))?;
             let doubted = self.learn_next(slot, (&old, &new), &difference);
             // Whoever reads the new hint finds none of the files that had these names before.
             self.turned(Turned::Files(&doubted));
@@ -356,7 +365,7 @@ impl Lake {
         let took = start.elapsed();
         self.turned(Turned::Below(&slot.path));
         self.tell(slot, (&old, &new), &difference, counted.counts(), took.as_millis() as u64);
-        Ok(())
+        Ok(true)
     }
 
     /// The next version, and all that it names, but nobody is shown it yet. `None`: there is none, or none was shown.
@@ -366,21 +375,36 @@ impl Lake {
         let Some(old) = slot.current() else {
             return self.publish_first(slot).await.map(|_| None);
         };
-        if table.token == old.token {
+        if old.is_called(&table.token) {
             // Somebody else was told of it first; or it is what was remembered.
             let metadata = old.publication.metadata();
             self.borrow(slot, &table, Some(metadata), false).map_err(|error| error.to_string())?;
-            old.is_remembered.store(false, Ordering::Release);
+            self.confirm(slot, &old);
+            return Ok(None);
+        }
+        let prepared = self.prepare_new(slot, table).await.map_err(|error| error.to_string())?;
+        if prepared.new.publication.is_same_as(&old.publication) {
+            // A catalog may say the same version in other words.
+            old.call(prepared.table.token.clone());
+            self.confirm(slot, &old);
+            self.remember_shown(slot, &old, prepared.table).await;
             return Ok(None);
         }
         let bring = async {
-            let prepared = self.prepare_new(slot, table).await?;
             let difference = write_next(&old.publication, &prepared.new.publication).await?;
             self.bring_references(slot, &prepared.new, Some(&old)).await?;
-            Ok((prepared, difference))
+            Ok(difference)
         };
-        let (prepared, difference) = bring.await.map_err(|error: TableError| error.to_string())?;
+        let difference = bring.await.map_err(|error: TableError| error.to_string())?;
         Ok(Some(Next { old, prepared, difference }))
+    }
+
+    /// Its catalog says that what is shown is current. Of what was remembered that is news, and what opens its files may be
+    /// there by now.
+    fn confirm(&self, slot: &Slot, shown: &Shown) {
+        if shown.is_remembered.swap(false, Ordering::AcqRel) {
+            self.keeper.call(slot);
+        }
     }
 
     /// The files of the next version are known from now on. The paths at which others may stand than before: a file that

@@ -195,6 +195,11 @@ impl Publication {
         Ok(self.writer.size(&format!("metadata/{}", metadata_name(self.number))).await?.is_some())
     }
 
+    /// Whether another one is of the very same version: of metadata that lies at the same place, and is the same.
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        self.source == other.source
+    }
+
     /// Where it is published.
     pub fn place(&self) -> &Place {
         &self.writer.place

@@ -4,14 +4,13 @@ use super::crowd::{Crowd, Place};
 use super::held::bytes_of;
 use super::lake::Lake;
 use super::report::Outcome;
-use super::selection::{Want, Wanted, live};
+use super::selection::{Want, Wanted};
 use super::slot::{Brought, Shown, Slot};
-use super::stock::Stock;
+use super::stock::{Share, Stock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::Mutex;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use icecache_iceberg::publication::LiveFile;
 use icecache_iceberg::{Difference, Location, ObjectError};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::convert::Infallible;
@@ -179,7 +178,7 @@ impl Lake {
             let message = format!("the catalogs have no such table: {table}");
             return Err(Error::new(ErrorKind::NotFound, message));
         };
-        let shown = self.show(&slot).await.map_err(|why| Error::new(ErrorKind::Io, why))?;
+        self.show(&slot).await.map_err(|why| Error::new(ErrorKind::Io, why))?;
         let differences = std::mem::take(&mut slot.account.lock().differences);
         let merged = merged(differences);
         if merged.is_some() {
@@ -188,7 +187,7 @@ impl Lake {
         let is_swept = !slot.is_unswept.load(Ordering::Relaxed) || self.sweep(&slot).await;
         slot.is_unswept.store(!is_swept, Ordering::Relaxed);
         if let Some(merged) = merged {
-            self.follow(&slot, &shown, &merged).await?;
+            self.follow(&slot, &merged).await;
         }
         if self.pins.has(table) || self.held.has_any_of(table) {
             // Who pins something else of it looks at its end whether all is as it should be.
@@ -225,19 +224,19 @@ impl Lake {
         true
     }
 
-    /// After a change: brings what took the place of hot files, and lets go first what nobody reads any more.
-    async fn follow(&self, slot: &Slot, shown: &Shown, difference: &Difference) -> Result<()> {
+    /// After a change: brings what took the place of hot files, and lets go first what nobody reads any more. What a change
+    /// leaves as it was costs no more than what the cache has of it: of a table there may be very many files.
+    async fn follow(&self, slot: &Slot, difference: &Difference) {
         let stock = Stock::take(self.stores()).await;
-        let live = live(shown).await?;
-        let new: HashSet<&Location> = difference.added.iter().map(|file| &file.location).collect();
-        let stayed: Vec<&LiveFile> = live.iter().filter(|file| !new.contains(&file.location)).collect();
-        let kept = stock.share(stayed.iter().copied(), |_| false);
+        let stayed = self.stayed(&slot.path, &stock, difference);
+        let kept_bytes = stayed.values().map(|share| share.cached).sum();
+        let kept_blocks = stayed.values().map(|share| share.blocks).sum();
         let demoted = difference.removed.iter().filter(|file| {
             let id = stock.id(&file.location);
             id.is_some_and(|id| self.stores().cache().demote_object(&id) > 0)
         });
         let demoted = demoted.count() as u64;
-        let successors = self.successors(&stock, &stayed, difference);
+        let successors = self.successors(&slot.path, &stock, stayed, difference);
         let brought = self.bring(&successors, Brought::Successor).await;
         for why in &brought.failed {
             tracing::debug!(table = slot.path, why, "a file could not be brought");
@@ -249,31 +248,50 @@ impl Lake {
         drop(unread);
         let mut account = slot.account.lock();
         if let Some(last) = &mut account.last {
-            (last.kept_bytes, last.kept_blocks) = (Some(kept.cached), Some(kept.blocks));
+            (last.kept_bytes, last.kept_blocks) = (Some(kept_bytes), Some(kept_blocks));
             (last.brought, last.demoted) = (brought.there.files, demoted);
         }
-        Ok(())
+    }
+
+    /// What the cache has of the files that a table had before a change and has still, by partition.
+    fn stayed(&self, table: &str, stock: &Stock, difference: &Difference) -> HashMap<Arc<str>, Share> {
+        let new: HashSet<&Location> = difference.added.iter().map(|file| &file.location).collect();
+        let brought = self.brought.lock().clone();
+        let mut stayed: HashMap<Arc<str>, Share> = HashMap::new();
+        for (location, info) in stock.all().filter(|(location, _)| !new.contains(location)) {
+            let path = self.mapping().object_path(&location);
+            if let Some(partition) = self.known().partition_of(table, &path)
+                && let Some((_, size)) = self.known().file(&path)
+            {
+                stayed.entry(partition).or_default().add(info, size, !brought.contains_key(&location));
+            }
+        }
+        stayed
     }
 
     /// The files that came, of partitions that were hot, as far as there is room: what is free, and what those that
     /// went had.
-    fn successors(&self, stock: &Stock, stayed: &[&LiveFile], difference: &Difference) -> Wanted {
-        let mut before: HashMap<&str, Vec<&LiveFile>> = HashMap::new();
-        for file in stayed.iter().copied().chain(&difference.removed) {
-            before.entry(&file.partition).or_default().push(file);
-        }
+    fn successors(
+        &self,
+        table: &str,
+        stock: &Stock,
+        mut stayed: HashMap<Arc<str>, Share>,
+        difference: &Difference,
+    ) -> Wanted {
         let cache = self.stores().cache();
         let free = cache.config().max_bytes.saturating_sub(cache.stats().used.bytes);
         let mut room = free + stock.share(&difference.removed, |_| false).cached;
         let brought = self.brought.lock().clone();
         let unread = |location: &Location| brought.contains_key(location);
-        let hot: HashSet<&str> = before
-            .iter()
-            .filter(|(_, files)| stock.share(files.iter().copied(), unread).is_hot())
-            .map(|(partition, _)| *partition)
-            .collect();
+        let hot = difference.by_partition().into_iter().filter(|(partition, (came, went))| {
+            let mut before = stayed.remove(partition).unwrap_or_default();
+            let bytes = came.iter().map(|file| file.size).sum();
+            before.bytes = self.known().bytes_in(table, partition).saturating_sub(bytes);
+            before.join(stock.share(went.iter().copied(), unread));
+            before.is_hot()
+        });
         let mut successors = Wanted::new();
-        for file in difference.added.iter().filter(|file| hot.contains(&*file.partition)) {
+        for file in hot.flat_map(|(_, (came, _))| came) {
             if file.size <= room {
                 room -= file.size;
                 successors.insert(file.location.clone(), (file.clone(), Want::Whole));

@@ -4,7 +4,7 @@ use super::feed::Feed;
 use super::held::Held;
 use super::hinted::{HintCounts, Hinted};
 use super::keeper::Keeper;
-use super::known::Known;
+use super::known::{Known, NamedFile};
 use super::names::{Asking, Names};
 use super::pins::Pins;
 use super::remembered::{Remembered, identity};
@@ -287,7 +287,12 @@ impl Lake {
         let files = files.iter().filter(|file| is_here || file.location.file_path().is_none());
         let all = files.flat_map(|file| {
             let paths = self.paths(publication, &file.location);
-            paths.into_iter().map(|path| (path, file.location.clone(), file.size))
+            paths.into_iter().map(|path| NamedFile {
+                path,
+                location: file.location.clone(),
+                size: file.size,
+                partition: file.partition.clone(),
+            })
         });
         self.known.add(&publication.place().path, all, are_live);
     }
@@ -296,8 +301,12 @@ impl Lake {
     pub(super) fn learn_statistics(&self, publication: &Publication) {
         if publication.is_here() {
             let all = publication.metadata().statistics.iter();
-            let path = |location| self.mapping.object_path(location);
-            let all = all.map(|(location, size)| (path(location), location.clone(), *size));
+            let all = all.map(|(location, size)| NamedFile {
+                path: self.mapping.object_path(location),
+                location: location.clone(),
+                size: *size,
+                partition: "".into(),
+            });
             self.known.add(&publication.place().path, all, false);
         }
     }

@@ -36,6 +36,7 @@ mod lake;
 mod lent;
 mod names;
 mod objects;
+mod partitions;
 mod past;
 mod pins;
 mod remembered;

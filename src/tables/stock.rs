@@ -35,6 +35,11 @@ impl Stock {
         self.0.get(location.as_str())
     }
 
+    /// All that there is.
+    pub(super) fn all(&self) -> impl Iterator<Item = (Location, &Info)> {
+        self.0.iter().filter_map(|(location, info)| Some((location.parse().ok()?, info)))
+    }
+
     /// What the cache calls a file.
     pub(super) fn id(&self, location: &Location) -> Option<Arc<ObjectId>> {
         match &self.of(location)?.name {
@@ -53,9 +58,7 @@ impl Stock {
         for file in files {
             share.bytes += file.size;
             if let Some(info) = self.of(&file.location) {
-                share.cached += info.on_disk.min(file.size);
-                share.blocks += u64::from(info.blocks.0);
-                share.read |= !unread(&file.location);
+                share.add(info, file.size, !unread(&file.location));
             }
         }
         share
@@ -76,6 +79,21 @@ pub(super) struct Share {
 }
 
 impl Share {
+    /// What there is of one more file, which has `size` bytes.
+    pub(super) fn add(&mut self, info: &Info, size: u64, is_read: bool) {
+        self.cached += info.on_disk.min(size);
+        self.blocks += u64::from(info.blocks.0);
+        self.read |= is_read;
+    }
+
+    /// What there is of others, too.
+    pub(super) fn join(&mut self, other: Self) {
+        self.bytes += other.bytes;
+        self.cached += other.cached;
+        self.blocks += other.blocks;
+        self.read |= other.read;
+    }
+
     /// Whether most of it is there, and somebody reads it.
     pub(super) fn is_hot(&self) -> bool {
         self.read && self.cached * 2 >= self.bytes

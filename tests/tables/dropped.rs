@@ -22,7 +22,7 @@ fn remove(lake: &Lake) {
 }
 
 /// The folder of a table of this state.
-fn on_disk(lake: &Lake, table: &str) -> PathBuf {
+pub fn on_disk(lake: &Lake, table: &str) -> PathBuf {
     let all = lake.cloud.lab.root().join("tables-state/tables/tables");
     all.join(names(&all).remove(0)).join("iceberg/db").join(table)
 }

@@ -1,4 +1,5 @@
 //! `icecache tables …`: what is told of tables, and what can be done about them.
+use crate::dropped::on_disk;
 use crate::harness::{LIMIT, eventually, wait_for};
 use crate::lake::{Lake, files, names};
 use serde_json::Value;
@@ -214,6 +215,44 @@ fn the_successors_of_hot_files_are_brought() {
     assert_eq!(fs::read(lake.dir.join("objects/s3/lake").join(key)).unwrap(), lake.objects[key]);
     assert_eq!(lake.fetches(), fetched, "it was there");
     drop(held);
+    lake.unmount();
+}
+
+/// What a change leaves as it was is not read again for the sake of what comes: manifests of before may be very many.
+#[test]
+fn successors_cost_what_has_changed() {
+    let (lake, keys) = table_as_of("refs", 6, 7);
+    lake.mount();
+    let data = lake.table("refs").join("data");
+    let before = files(&data);
+    fs::read(&before[0]).unwrap();
+    let metadata = on_disk(&lake, "refs").join("metadata");
+    let manifests: Vec<_> =
+        files(&metadata).into_iter().filter(|file| file.to_str().unwrap().contains("-m0.")).collect();
+    let there: Vec<Vec<u8>> = manifests.iter().map(|file| fs::read(file).unwrap()).collect();
+    assert!(!manifests.is_empty());
+    for (file, bytes) in manifests.iter().zip(&there) {
+        fs::write(file, vec![b'?'; bytes.len()]).unwrap();
+    }
+    lake.cloud.server.control().clear_log();
+    commit(&lake, &keys);
+    let fetched = eventually("the successor is fetched", LIMIT, || {
+        let log = lake.cloud.server.control().log();
+        let mut keys =
+            log.iter().filter(|request| request.operation == "GetObject").map(|one| one.key.clone());
+        keys.find(|key| key.starts_with("wh/db/refs/data/"))
+    });
+    assert!(before.iter().all(|file| !fetched.ends_with(file.file_name().unwrap().to_str().unwrap())));
+    for (file, bytes) in manifests.iter().zip(&there) {
+        fs::write(file, bytes).unwrap();
+    }
+    let change = eventually("it is there", LIMIT, || {
+        let told = lake.told("explain", &["db.refs"])["last_change"].clone();
+        (told["brought"] == 1).then_some(told)
+    });
+    let size =
+        lake.objects[&format!("wh/db/refs/data/{}", before[0].strip_prefix(&data).unwrap().display())].len();
+    assert_eq!((&change["kept_blocks"], &change["kept_bytes"]), (&1.into(), &size.into()), "{change}");
     lake.unmount();
 }
 

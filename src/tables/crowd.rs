@@ -1,5 +1,6 @@
 //! [`Crowd`]: how much is done at once for many tables, where any of them may hang.
 use crate::sync::Mutex;
+use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +41,8 @@ impl Default for Crowd {
 struct Counts {
     young: usize,
     all: usize,
+    /// What is late, the one that began first before the others.
+    late: VecDeque<Arc<Notify>>,
 }
 
 /// Something is under way, for as long as this lives.
@@ -47,6 +50,8 @@ struct Counts {
 pub(super) struct Place {
     crowd: Arc<Crowd>,
     is_late: bool,
+    /// Others wait, and there is no room for them.
+    wanted: Arc<Notify>,
 }
 
 impl Crowd {
@@ -56,15 +61,19 @@ impl Crowd {
         Self { most, counts: Mutex::default(), room: Notify::default() }
     }
 
-    /// One more, if there is room. `is_doubtful`: it has failed the last time.
+    /// One more, if there is room. `is_doubtful`: it has failed the last time. If all there is room for is late the one that
+    /// began first is told that others wait, but not for what is doubtful.
     pub(super) fn enter(self: &Arc<Self>, is_doubtful: bool) -> Option<Place> {
         let mut counts = self.counts.lock();
         let most = if is_doubtful { self.most.doubtful } else { self.most.all };
         if counts.young >= self.most.young || counts.all >= most {
+            if !is_doubtful && counts.all >= most {
+                counts.late.front().inspect(|first| first.notify_one());
+            }
             return None;
         }
         (counts.young, counts.all) = (counts.young + 1, counts.all + 1);
-        Some(Place { crowd: self.clone(), is_late: false })
+        Some(Place { crowd: self.clone(), is_late: false, wanted: Arc::default() })
     }
 
     /// There is room where there was none.
@@ -84,9 +93,17 @@ impl Place {
         work.await
     }
 
+    /// Comes when others wait for it: what is done here has been late for longer than all else. Who can leave it should.
+    pub(super) fn wanted(&self) -> Arc<Notify> {
+        self.wanted.clone()
+    }
+
     fn is_late(&mut self) {
         self.is_late = true;
-        self.crowd.counts.lock().young -= 1;
+        let mut counts = self.crowd.counts.lock();
+        counts.young -= 1;
+        counts.late.push_back(self.wanted.clone());
+        drop(counts);
         self.crowd.room.notify_one();
     }
 }
@@ -96,6 +113,7 @@ impl Drop for Place {
         let mut counts = self.crowd.counts.lock();
         counts.young -= usize::from(!self.is_late);
         counts.all -= 1;
+        counts.late.retain(|late| !Arc::ptr_eq(late, &self.wanted));
         drop(counts);
         self.crowd.room.notify_one();
     }
@@ -105,6 +123,7 @@ impl Drop for Place {
 #[allow(clippy::expect_used)] // a test may panic
 mod tests {
     use super::*;
+    use futures::FutureExt;
 
     #[test]
     fn what_hangs_holds_up_no_other_and_what_has_failed_takes_no_more_than_half() {
@@ -124,7 +143,31 @@ mod tests {
         assert!(crowd.enter(false).is_some_and(|place| !place.is_late));
         hanging.clear();
         let counts = crowd.counts.lock();
-        assert_eq!((counts.young, counts.all), (0, 0));
+        assert_eq!((counts.young, counts.all, counts.late.len()), (0, 0, 0));
+    }
+
+    /// Where all that is under way hangs, one after the other leaves for those that wait, and none for what has failed.
+    #[test]
+    fn what_hangs_leaves_when_others_wait() {
+        let crowd = Arc::new(Crowd::one_in(8));
+        let mut hanging = VecDeque::new();
+        while hanging.len() < crowd.most.all {
+            let mut place = crowd.enter(false).expect("room");
+            place.is_late();
+            hanging.push_back(place);
+        }
+        let wanted = |hanging: &VecDeque<Place>| -> Vec<usize> {
+            let is_wanted = |place: &Place| place.wanted().notified().now_or_never().is_some();
+            hanging.iter().enumerate().filter(|(_, place)| is_wanted(place)).map(|(at, _)| at).collect()
+        };
+        assert!(crowd.enter(true).is_none() && wanted(&hanging).is_empty());
+        let mut others = Vec::new();
+        for _ in 0..2 {
+            assert!(crowd.enter(false).is_none() && crowd.enter(false).is_none());
+            assert_eq!(wanted(&hanging), [0], "the one that began first");
+            hanging.pop_front();
+            others.push(crowd.enter(false).expect("room"));
+        }
     }
 
     #[tokio::test]

@@ -175,15 +175,7 @@ impl Held {
     }
 
     /// Whether all that is pinned of a table is held, or why it is not.
-    fn note_short(&self, table: &str, held: &Result<Outcome>) {
-        let why = match held {
-            Err(error) => Some(error.to_string()),
-            Ok(outcome) if outcome.failed_files == 0 => None,
-            Ok(outcome) => {
-                let why = outcome.failed.first().map_or("", String::as_str);
-                Some(format!("{} files: {why}", outcome.failed_files))
-            }
-        };
+    fn note_short(&self, table: &str, why: Option<String>) {
         let mut state = self.0.lock();
         match why {
             Some(why) => drop(state.short.insert(table.to_owned(), why)),
@@ -218,7 +210,7 @@ impl Lake {
             let shown = self.show(slot).await.map_err(|why| Error::new(ErrorKind::Io, why))?;
             let pins = self.pins.of(&slot.path);
             let held = self.hold_all(slot, &shown, &pins).await;
-            self.held.note_short(&slot.path, &held);
+            self.held.note_short(&slot.path, why_short(&held));
             if self.is_still_so(slot, &shown, &pins).await? {
                 return held;
             }
@@ -248,6 +240,18 @@ impl Lake {
         let wanted = self.pinned(slot, shown, &now).await?;
         self.held.let_go(&slot.path, |location| wanted.contains_key(location));
         Ok(false)
+    }
+
+    /// Whoever brought what is pinned of a table has left before all of it was there, or could not begin.
+    pub(super) fn not_held(&self, slot: &Slot, why: &Error) {
+        if *slot.is_dropped.lock() {
+            // Nobody else looks what has come meanwhile; some of it may be of a table that has its path by now.
+            if self.held.forget(&slot.path) {
+                self.keeper.call(slot);
+            }
+        } else if self.pins.has(&slot.path) && self.held.short(&slot.path).is_none() {
+            self.held.note_short(&slot.path, Some(why.to_string()));
+        }
     }
 
     async fn hold_all(&self, slot: &Slot, shown: &Shown, pins: &BTreeSet<Selection>) -> Result<Outcome> {
@@ -401,6 +405,18 @@ impl Lake {
     fn no_room(&self, location: &Location) -> ObjectError {
         let why = format!("there is no room for it: {}", Room::of(self.stores().cache()));
         ObjectError::Failed { location: location.clone(), why }
+    }
+}
+
+/// Why not all of what was to be held is, if so.
+fn why_short(held: &Result<Outcome>) -> Option<String> {
+    match held {
+        Err(error) => Some(error.to_string()),
+        Ok(outcome) if outcome.failed_files == 0 => None,
+        Ok(outcome) => {
+            let why = outcome.failed.first().map_or("", String::as_str);
+            Some(format!("{} files: {why}", outcome.failed_files))
+        }
     }
 }
 

@@ -154,7 +154,8 @@ impl Lake {
         loop {
             while let Some((table, place)) = self.keeper.next(&crowd) {
                 underway.push(async move {
-                    let kept = place.hold(self.look_after(&table)).await;
+                    let wanted = place.wanted();
+                    let kept = place.hold(self.look_after(&table, &wanted)).await;
                     if let Err(error) = &kept {
                         tracing::warn!(table, %error, "what is to be in the cache could not be brought");
                     }
@@ -169,8 +170,28 @@ impl Lake {
         }
     }
 
-    /// Whether all is done.
-    async fn look_after(&self, table: &str) -> Result<bool> {
+    /// Whether all is done. Where its files, or its catalog, do not come it is left when others want its place.
+    async fn look_after(&self, table: &str, wanted: &Notify) -> Result<bool> {
+        if self.table(table).is_none() && !self.pins.has(table) {
+            return Ok(true); // it has gone, and nobody waits until it comes again
+        }
+        let slot = unless(wanted, self.shown_at(table)).await?;
+        let differences = std::mem::take(&mut slot.account.lock().differences);
+        let merged = merged(differences);
+        if merged.is_some() {
+            slot.is_unswept.store(true, Ordering::Relaxed);
+        }
+        let is_swept = !slot.is_unswept.load(Ordering::Relaxed) || self.sweep(&slot).await;
+        slot.is_unswept.store(!is_swept, Ordering::Relaxed);
+        let all_there = unless(wanted, self.bring_all(&slot, merged)).await;
+        if let Err(error) = &all_there {
+            self.not_held(&slot, error);
+        }
+        Ok(all_there? && is_swept)
+    }
+
+    /// The table at a path, which is shown by then.
+    async fn shown_at(&self, table: &str) -> Result<Arc<Slot>> {
         if self.table(table).is_none() {
             let _stays_as_it_is = self.ask_names().await;
         }
@@ -179,26 +200,27 @@ impl Lake {
             return Err(Error::new(ErrorKind::NotFound, message));
         };
         self.show(&slot).await.map_err(|why| Error::new(ErrorKind::Io, why))?;
-        let differences = std::mem::take(&mut slot.account.lock().differences);
-        let merged = merged(differences);
-        if merged.is_some() {
-            slot.is_unswept.store(true, Ordering::Relaxed);
+        Ok(slot)
+    }
+
+    /// Brings what is to be there of a table, after this change if there was one; `false` if somebody else does.
+    async fn bring_all(&self, slot: &Slot, change: Option<Difference>) -> Result<bool> {
+        if let Some(change) = change {
+            self.follow(slot, &change).await;
         }
-        let is_swept = !slot.is_unswept.load(Ordering::Relaxed) || self.sweep(&slot).await;
-        slot.is_unswept.store(!is_swept, Ordering::Relaxed);
-        if let Some(merged) = merged {
-            self.follow(&slot, &merged).await;
+        if !self.pins.has(&slot.path) && !self.held.has_any_of(&slot.path) {
+            return Ok(true);
         }
-        if self.pins.has(table) || self.held.has_any_of(table) {
-            // Who pins something else of it looks at its end whether all is as it should be.
-            let Ok(turn) = slot.writing.pinning.try_lock() else { return Ok(false) };
-            let held = self.hold_pinned(&slot, turn).await?;
-            if let Some(why) = held.failed.first() {
+        // Who pins something else of it looks at its end whether all is as it should be.
+        let Ok(turn) = slot.writing.pinning.try_lock() else { return Ok(false) };
+        let held = self.hold_pinned(slot, turn).await?;
+        match held.failed.first() {
+            Some(why) => {
                 let kind = if held.is_full { ErrorKind::Full } else { ErrorKind::Unavailable };
-                return Err(Error::new(kind, why.clone()));
+                Err(Error::new(kind, why.clone()))
             }
+            None => Ok(true),
         }
-        Ok(is_swept)
     }
 
     /// After a start: whether the version before it has left more than is to be kept by now.
@@ -319,6 +341,18 @@ impl Lake {
             }
         })
         .await
+    }
+}
+
+/// Does something that can be left at any moment, until others want the place.
+async fn unless<T>(wanted: &Notify, work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        biased;
+        done = work => done,
+        () = wanted.notified() => {
+            let message = "it took long, and others were waiting: it goes on later";
+            Err(Error::new(ErrorKind::Unavailable, message.to_owned()))
+        }
     }
 }
 

@@ -129,37 +129,48 @@ impl View {
         let mut names = self.known(path);
         // A bucket that no table names is looked into only by who names it.
         if let Some(folder) = self.begun(path) {
-            let (mut after, mut listed) = (None, 0);
-            loop {
-                let listing = self.lake().stores().list(&folder, true, after.as_deref()).await?;
-                listed += listing.objects.len() + listing.folders.len();
-                if listed > LISTED_MAX {
-                    // Whoever takes a part of it for all reads too little, and does not know.
-                    return Err(ViewError::TooMany { folder, most: LISTED_MAX });
-                }
-                let objects = listing.objects.iter().map(|(at, _)| (at, Kind::File));
-                let all = objects.chain(listing.folders.iter().map(|at| (at, Kind::Folder)));
-                names.extend(all.filter_map(|(at, kind)| {
-                    // A folder's location ends in a slash, its path does not.
-                    let stands = at.as_str().strip_suffix('/').filter(|_| kind == Kind::Folder);
-                    let at: Location = stands.unwrap_or(at.as_str()).parse().ok()?;
-                    let own = self.lake().mapping().object_path(&at);
-                    let below = own.strip_prefix(path)?.strip_prefix('/')?;
-                    // One part of a long name stands in the other.
-                    let (name, kind) =
-                        below.split_once('/').map_or((below, kind), |(name, _)| (name, Kind::Folder));
-                    Some((name.to_owned(), kind))
-                }));
-                after = listing.next;
-                if after.is_none() {
-                    break;
-                }
+            let lent = self.lake().stores().lent_below(&folder);
+            names.extend(lent.iter().filter_map(|at| self.below(path, at, Kind::Folder)));
+            if lent.is_empty() {
+                names.extend(self.in_bucket(path, folder).await?);
             }
         }
         names.sort();
         self.seen.see(path, &names);
         names.dedup_by(|a, b| a.0 == b.0);
         Ok(names)
+    }
+
+    /// What a bucket has in a folder.
+    async fn in_bucket(&self, path: &str, folder: Location) -> Result<Vec<Listed>, ViewError> {
+        let (mut names, mut after, mut listed) = (Vec::new(), None, 0);
+        loop {
+            let listing = self.lake().stores().list(&folder, true, after.as_deref()).await?;
+            listed += listing.objects.len() + listing.folders.len();
+            if listed > LISTED_MAX {
+                // Whoever takes a part of it for all reads too little, and does not know.
+                return Err(ViewError::TooMany { folder, most: LISTED_MAX });
+            }
+            let objects = listing.objects.iter().map(|(at, _)| (at, Kind::File));
+            let all = objects.chain(listing.folders.iter().map(|at| (at, Kind::Folder)));
+            names.extend(all.filter_map(|(at, kind)| self.below(path, at, kind)));
+            after = listing.next;
+            if after.is_none() {
+                return Ok(names);
+            }
+        }
+    }
+
+    /// What leads from a folder to a location in it.
+    fn below(&self, path: &str, at: &Location, kind: Kind) -> Option<Listed> {
+        // A folder's location ends in a slash, its path does not.
+        let stands = at.as_str().strip_suffix('/').filter(|_| kind == Kind::Folder);
+        let at: Location = stands.unwrap_or(at.as_str()).parse().ok()?;
+        let own = self.lake().mapping().object_path(&at);
+        let below = own.strip_prefix(path)?.strip_prefix('/')?;
+        // One part of a long name stands in the other.
+        let (name, kind) = below.split_once('/').map_or((below, kind), |(name, _)| (name, Kind::Folder));
+        Some((name.to_owned(), kind))
     }
 }
 

@@ -224,6 +224,18 @@ impl Stores {
             || all.range(format!("{at}/")..).next().is_some_and(|(prefix, _)| covers(at, prefix))
     }
 
+    /// Where something was lent below a folder, if nothing was lent for the folder itself. Who is lent something looks at no
+    /// more than that: the bucket may be in a store that only the catalog knows, or none of ours to look into.
+    pub(super) fn lent_below(&self, folder: &Location) -> Vec<Location> {
+        if self.lent_for(folder).is_some() {
+            return Vec::new();
+        }
+        let (all, at) = (self.lent.read(), format!("{}/", folder.as_str().trim_end_matches('/')));
+        let below =
+            all.range(at.clone()..).map(|(prefix, _)| prefix).take_while(|prefix| prefix.starts_with(&at));
+        below.filter_map(|prefix| prefix.trim_end_matches('/').parse().ok()).collect()
+    }
+
     /// What was lent for tables that are gone by now, and for no other, opens nothing any more, and what is known of their
     /// objects is forgotten.
     pub(super) fn give_back(&self) {

@@ -129,3 +129,35 @@ fn what_is_lent_for_the_longest_prefix_is_what_counts() {
     assert_eq!(names(&lake.table("v1")), ["ERROR"]);
     lake.unmount();
 }
+
+/// TABLES: "A folder above what is lent shows what leads there": nobody is asked with credentials that are not for it.
+#[test]
+fn a_folder_above_what_is_lent_is_asked_of_nobody() {
+    let mut lake = prepare();
+    for may_look in [false, true] {
+        if may_look {
+            for (name, value) in &mut lake.cloud.lab.setup.environment {
+                match name.as_str() {
+                    "AWS_ACCESS_KEY_ID" => *value = ACCESS_KEY.to_owned(),
+                    "AWS_SECRET_ACCESS_KEY" => *value = SECRET_KEY.to_owned(),
+                    _ => {}
+                }
+            }
+        }
+        let catalog = Catalog::start([("refs", lent("refs", 7)), ("evolved", lent("evolved", 10))]);
+        lake.mount_with(&["--catalog", &catalog.named()]).must("mount");
+        for table in ["refs", "evolved"] {
+            assert!(!files(&lake.table(table).join("data")).is_empty());
+        }
+        lake.cloud.server.control().clear_log();
+        let bucket = lake.dir.join("objects/s3/lake");
+        assert_eq!(names(&bucket), ["wh"]);
+        assert_eq!(names(&bucket.join("wh")), ["db"]);
+        assert_eq!(names(&bucket.join("wh/db")), ["evolved", "refs"]);
+        assert!(bucket.join("wh/db").is_dir());
+        assert_eq!(lake.cloud.server.control().counts().get("ListObjectsV2"), None, "{may_look}");
+        // What is lent for a table opens its folder.
+        assert_eq!(names(&bucket.join("wh/db/refs")), ["data", "metadata"]);
+        lake.unmount();
+    }
+}

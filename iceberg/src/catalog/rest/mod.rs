@@ -37,7 +37,8 @@ pub(super) struct RestCatalog {
     http: Http,
     auth: Auth,
     warehouse: Option<String>,
-    own_prefix: Option<String>,
+    /// What we are told ourselves, as far as it may stand in what the catalog says first of all.
+    own: BTreeMap<String, String>,
     vended: bool,
     /// What the catalog says first of all: its prefix, and what tables need to be opened.
     config: OnceCell<Config>,
@@ -65,6 +66,16 @@ struct Config {
     files: BTreeMap<String, String>,
 }
 
+/// Whether a property is about how files are opened.
+fn is_of_files(name: &str) -> bool {
+    name.starts_with("s3.") || name.starts_with("client.")
+}
+
+/// Whether anything comes of a property beside what we begin with.
+fn is_kept(name: &str) -> bool {
+    is_of_files(name) || matches!(name, "prefix" | "namespace-separator")
+}
+
 impl Config {
     fn levels(&self, namespace: &[String]) -> String {
         namespace.join(&self.separator)
@@ -85,7 +96,11 @@ impl RestCatalog {
             auth: Auth::new(options)?,
             http,
             warehouse: options.get("warehouse").map(str::to_owned),
-            own_prefix: options.get("prefix").map(str::to_owned),
+            own: options
+                .iter()
+                .filter(|(name, _)| is_kept(name))
+                .map(|(n, v)| (n.to_owned(), v.to_owned()))
+                .collect(),
             vended,
             config: OnceCell::new(),
             tags: Mutex::default(),
@@ -100,9 +115,7 @@ impl RestCatalog {
                 let answer = success(self.ask("v1/config", &query, &[]).await?, "configuration")?;
                 let object = answer.object()?;
                 let mut properties: BTreeMap<String, String> = read(&object, "defaults")?.unwrap_or_default();
-                if let Some(prefix) = &self.own_prefix {
-                    properties.insert("prefix".into(), prefix.clone());
-                }
+                properties.extend(self.own.clone());
                 properties
                     .extend(read::<BTreeMap<String, String>>(&object, "overrides")?.unwrap_or_default());
                 let base = match properties.get("prefix").filter(|prefix| !prefix.is_empty()) {
@@ -111,7 +124,7 @@ impl RestCatalog {
                 };
                 let separator = properties.get("namespace-separator").and_then(|text| decoded(text));
                 let separator = separator.unwrap_or_else(|| SEPARATOR.to_owned());
-                properties.retain(|name, _| name.starts_with("s3.") || name.starts_with("client."));
+                properties.retain(|name, _| is_of_files(name));
                 Ok(Config { base, separator, files: properties })
             })
             .await

@@ -174,6 +174,55 @@ async fn the_mark_between_levels_is_the_one_that_the_catalog_says() {
     }
 }
 
+/// What the catalog presumes, then what we are told, then what the catalog insists on; what a table says of itself comes
+/// before that, and what is lent for a prefix before all.
+#[tokio::test]
+async fn properties_are_merged_as_clients_of_iceberg_merge_them() {
+    let own =
+        [("prefix", "own"), ("s3.region", "own"), ("client.region", "own"), ("s3.path-style-access", "own")];
+    let config = r#"{"defaults":{"prefix":"default","s3.region":"default","s3.endpoint":"default","x":"default"},
+        "overrides":{"client.region":"override","s3.remote-signing-enabled":"override"}}"#;
+    let answer = r#"{"metadata-location":"s3://b/t/1.metadata.json","metadata":{},
+        "config":{"s3.remote-signing-enabled":"table","s3.session-token":"table"},
+        "storage-credentials":[{"prefix":"s3://b/t/","config":{"s3.access-key-id":"lent","s3.secret-access-key":"lent",
+        "s3.remote-signing-enabled":"lent"}}]}"#;
+    let (first, state) = catalog(&own).await;
+    state.lock().faults = vec![
+        ("/c/v1/config?warehouse=wh%2F1", 200, config),
+        ("/c/v1/own/namespaces/a%1Fc%20d/tables/t%2F1?snapshots=refs", 200, answer),
+    ];
+    let loaded = first.load(&table("t/1")).await.unwrap();
+    let has = |at: usize| {
+        let all = loaded.credentials[at].properties.iter();
+        all.map(|(name, value)| (name.as_str(), value.as_str())).collect::<BTreeMap<_, _>>()
+    };
+    let everywhere = [
+        ("client.region", "override"),
+        ("s3.endpoint", "default"),
+        ("s3.path-style-access", "own"),
+        ("s3.region", "own"),
+    ];
+    assert_eq!(
+        loaded.credentials.iter().map(|one| one.prefix.as_str()).collect::<Vec<_>>(),
+        ["s3://b/t/", ""]
+    );
+    let of_table = [("s3.remote-signing-enabled", "table"), ("s3.session-token", "table")];
+    assert_eq!(has(1), everywhere.into_iter().chain(of_table).collect());
+    // The session of the table's own keys is none of those that are lent.
+    let lent =
+        ["s3.access-key-id", "s3.remote-signing-enabled", "s3.secret-access-key"].map(|name| (name, "lent"));
+    assert_eq!(has(0), everywhere.into_iter().chain(lent).collect());
+    // What the catalog insists on counts for the prefix, too.
+    let (catalog, state) = catalog(&own).await;
+    let insists = r#"{"defaults":{},"overrides":{"prefix":"/its/"}}"#;
+    let path = "/c/v1/its/namespaces/a%1Fc%20d/tables?pageToken=";
+    state.lock().faults = vec![
+        ("/c/v1/config?warehouse=wh%2F1", 200, insists),
+        (path, 200, r#"{"identifiers":[{"namespace":["a","c d"],"name":"t/1"}]}"#),
+    ];
+    assert_eq!(catalog.tables(&table("").namespace).await.unwrap(), [table("t/1")]);
+}
+
 /// One team's namespace that others may not look into is nothing unusual.
 #[tokio::test]
 async fn a_namespace_that_is_shut_hides_none_of_the_others() {

@@ -23,6 +23,8 @@ mod cloud;
 mod common;
 #[path = "tables/dropped.rs"]
 mod dropped;
+#[path = "tables/early.rs"]
+mod early;
 #[cfg(feature = "redis")]
 #[path = "tables/fleet.rs"]
 mod fleet;

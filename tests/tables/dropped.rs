@@ -144,6 +144,34 @@ fn a_table_that_comes_back_at_once_is_whole() {
     lake.unmount();
 }
 
+/// TABLES: "of a table that takes its name after it was dropped": what is pinned of one that is made again is brought, though nobody
+/// looks into it.
+#[test]
+fn a_pinned_table_that_is_made_again_is_brought_again() {
+    let lake = Lake::prepare(|_| false);
+    lake.mount();
+    let pinned = lake.told("pin", &["db.refs"])["there"]["files"].clone();
+    let line = || {
+        let all = lake.told("ls", &[]);
+        all.as_array().unwrap().iter().find(|line| line["id"] == "db.refs").cloned()
+    };
+    for make in [made_anew as fn(&Lake), |lake| lake.commit(&keys(lake))] {
+        remove(&lake);
+        eventually("it is gone", LIMIT, || line().is_none().then_some(()));
+        lake.cloud.server.control().clear_log();
+        make(&lake);
+        let told = eventually("it is shown", LIMIT, || line().filter(|line| line["state"] == "shown"));
+        assert_eq!((&told["pinned"], &told["used_s_ago"]), (&true.into(), &Value::Null), "nobody has looked");
+        eventually("it is held again", LIMIT, || {
+            (lake.told("show", &["db.refs"])["held"]["files"] == pinned).then_some(())
+        });
+        // Its files may be others by now: the store is asked what they are.
+        let log = lake.cloud.server.control().log();
+        assert!(log.iter().any(|request| request.key.starts_with(&format!("{KEY}data/"))));
+    }
+    lake.unmount();
+}
+
 /// What was dropped while nobody asked is found once the catalog answers, and not before: until then all that was shown
 /// is there.
 #[test]

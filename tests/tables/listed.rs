@@ -1,4 +1,5 @@
 //! Listings that last while others find something else.
+use crate::catalog::{Catalog, Table};
 use crate::harness::{LIMIT, eventually};
 use crate::lake::{Lake, names};
 use rustix::fs::{Mode, OFlags, RawDir};
@@ -64,6 +65,64 @@ fn a_folder_that_was_listed_while_it_was_empty_shows_what_comes() {
         is_there(true);
         keys.iter().for_each(|key| assert!(lake.cloud.server.remove_from("lake", key), "round {round}"));
     }
+    lake.unmount();
+}
+
+/// The same of each kind of folder: a namespace, those of a table, a bucket, and those above buckets.
+#[test]
+fn folders_that_were_empty_show_what_comes() {
+    let lake = Lake::prepare(|_| false);
+    lake.cloud.server.add_bucket("bare", []);
+    let catalog = Catalog::start([]);
+    lake.mount_with(&["--catalog", &catalog.named(), "--tables-poll", "100ms"]).must("mount");
+    let is = |path: &str, expected: &[&str]| {
+        let folder = lake.dir.join(path);
+        eventually(&format!("{path} has {expected:?}"), LIMIT, || (names(&folder) == expected).then_some(()));
+    };
+    for path in ["iceberg/db", "objects", "objects/s3", "objects/s3/bare", "objects/s3/bare"] {
+        is(path, &[]);
+    }
+    catalog.say("t", Table::version("empty", 1));
+    is("iceberg/db", &["t"]);
+    for path in ["iceberg/db/t/data", "iceberg/db/t/snapshots", "iceberg/db/t/refs", "objects"] {
+        is(path, &[]);
+    }
+    lake.cloud.server.put_into("bare", "a/b", "x");
+    is("objects/s3/bare", &["a"]);
+    is("objects/s3/bare/a", &["b"]);
+    catalog.say("t", Table::version("refs", 7));
+    is("iceberg/db/t/refs", &["dev~2ftwo", "first", "main"]);
+    is("objects", &["s3"]);
+    is("objects/s3", &["lake"]);
+    for (path, has) in [("data", 2), ("snapshots", 3)] {
+        let folder = lake.dir.join("iceberg/db/t").join(path);
+        eventually(path, LIMIT, || (names(&folder).len() == has).then_some(()));
+    }
+    catalog.state().tables.clear();
+    is("iceberg/db", &[]);
+    is("objects", &[]);
+    lake.unmount();
+}
+
+/// Folders above a table are there also if nobody knows of any file in them, and have what their bucket has.
+#[test]
+fn folders_above_a_table_are_there() {
+    let lake = Lake::prepare(|_| false);
+    let catalog = Catalog::start([("t", Table::version("empty", 1))]);
+    lake.mount_with(&["--catalog", &catalog.named()]).must("mount");
+    assert!(names(&lake.table("t").join("data")).is_empty());
+    let bucket = lake.dir.join("objects/s3/lake");
+    lake.cloud.server.control().clear_log();
+    for folder in ["wh/db/empty", "wh/db", "wh"] {
+        assert!(bucket.join(folder).is_dir(), "{folder}");
+    }
+    assert_eq!(lake.cloud.server.control().log(), [], "nobody is asked whether they are");
+    assert_eq!(names(&bucket), ["py", "wh"], "each warehouse");
+    let in_store = lake.objects.keys().filter_map(|key| key.strip_prefix("wh/db/")?.split('/').next());
+    let in_store: BTreeSet<&str> = in_store.collect();
+    assert_eq!(names(&bucket.join("wh/db")), in_store.into_iter().collect::<Vec<_>>());
+    assert_eq!(names(&bucket.join("wh/db/empty")), ["metadata"]);
+    assert!(!bucket.join("wh/d").exists() && !bucket.join("wh/db/empt").exists());
     lake.unmount();
 }
 

@@ -31,7 +31,6 @@ const NAME_MAPPING: &str = "schema.name-mapping.default";
 #[derive(Debug)]
 pub struct Metadata {
     object: Object,
-    snapshot_objects: Vec<Object>,
     /// The version of the format: 1, 2 or 3.
     pub format_version: u8,
     /// The identifier that a table keeps all its life; version 1 may have none.
@@ -112,14 +111,12 @@ impl Metadata {
 
     fn read(object: Object) -> Result<Self, String> {
         let format_version = object.need("format-version")?;
-        let snapshot_objects: Vec<Object> = object.get("snapshots")?.unwrap_or_default();
-        if snapshot_objects.len() > SNAPSHOTS_MAX {
-            return Err(format!(
-                "it has {} snapshots, at most {SNAPSHOTS_MAX} are possible",
-                snapshot_objects.len()
-            ));
+        let snapshots = snapshot_objects(&object)?;
+        if snapshots.len() > SNAPSHOTS_MAX {
+            let count = snapshots.len();
+            return Err(format!("it has {count} snapshots, at most {SNAPSHOTS_MAX} are possible"));
         }
-        let snapshots = snapshot_objects.iter().map(Snapshot::read).collect::<Result<Vec<_>, _>>()?;
+        let snapshots = snapshots.iter().map(Snapshot::read).collect::<Result<Vec<_>, _>>()?;
         // Written as -1 where there is none.
         let current_snapshot = object.get::<i64>("current-snapshot-id")?.filter(|id| *id != -1);
         let ids: HashSet<i64> = snapshots.iter().map(|snapshot| snapshot.id).collect();
@@ -168,7 +165,6 @@ impl Metadata {
             schemas: text("schema") + &text("schemas"),
             log_length: object.get::<Vec<Object>>("metadata-log")?.map_or(0, |log| log.len() as u64),
             object,
-            snapshot_objects,
         })
     }
 
@@ -275,6 +271,11 @@ pub(crate) fn read_properties(metadata: &Object) -> Result<BTreeMap<String, Valu
 pub(crate) fn spec_ids(metadata: &Object) -> Result<BTreeSet<i64>, String> {
     let specs: Vec<Object> = metadata.get("partition-specs")?.unwrap_or_default();
     specs.iter().map(|spec| spec.need("spec-id")).collect()
+}
+
+/// The snapshots in metadata. Read when they are needed: there may be very many, and their text is kept anyway.
+fn snapshot_objects(metadata: &Object) -> Result<Vec<Object>, String> {
+    Ok(metadata.get("snapshots")?.unwrap_or_default())
 }
 
 /// A location in a document.

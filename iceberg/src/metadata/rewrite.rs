@@ -167,7 +167,7 @@ impl Metadata {
     }
 
     fn rewritten_snapshots(&self, paths: &dyn Paths) -> Result<Vec<Object>, String> {
-        let mut objects = self.snapshot_objects.clone();
+        let mut objects = super::snapshot_objects(&self.object)?;
         for (object, snapshot) in objects.iter_mut().zip(&self.snapshots) {
             object.set("manifest-list", &paths.list(snapshot.id, &snapshot.manifests))?;
             // What was listed here has a list of its own now: several readers know nothing else.

@@ -88,7 +88,7 @@ impl Decoder {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::compress;
+    use super::super::tests::chunks::compress;
     use super::*;
 
     const ALL: [Codec; 5] = [Codec::None, Codec::Zlib, Codec::Snappy, Codec::Lz4, Codec::Zstd];

@@ -71,7 +71,7 @@ pub(super) fn number(stream: &mut Stream<'_>, is_signed: bool) -> Result<i64, Or
 mod tests {
     use super::super::codec::Codec;
     use super::super::stream::Layout;
-    use super::super::tests::{packed_runs, simple_runs};
+    use super::super::tests::runs::{packed_runs, simple_runs};
     use super::*;
     use proptest::prelude::*;
 

@@ -122,7 +122,7 @@ pub(super) fn signed(value: u64) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{chunked, compress};
+    use super::super::tests::chunks::{chunked, compress};
     use super::*;
 
     #[test]

@@ -181,7 +181,16 @@ impl Lake {
         if merged.is_some() {
             slot.is_unswept.store(true, Ordering::Relaxed);
         }
-        let is_swept = !slot.is_unswept.load(Ordering::Relaxed) || self.sweep(&slot).await;
+        let is_swept = match slot.is_unswept.load(Ordering::Relaxed) {
+            false => true,
+            true => match self.sweep(&slot, wanted).await {
+                Ok(is_swept) => is_swept,
+                Err(left) => {
+                    slot.account.lock().differences.splice(0..0, merged);
+                    return Err(left);
+                }
+            },
+        };
         slot.is_unswept.store(!is_swept, Ordering::Relaxed);
         let all_there = unless(wanted, self.bring_all(&slot, merged)).await;
         if let Err(error) = &all_there {
@@ -231,11 +240,12 @@ impl Lake {
     }
 
     /// Removes what no version that is kept leads to; `false` if somebody writes what an older snapshot needs, and that
-    /// takes long.
-    async fn sweep(&self, slot: &Slot) -> bool {
-        let _turn = slot.writing.turn.lock().await; // not while one is being published
+    /// takes long. What was begun is not left half done.
+    async fn sweep(&self, slot: &Slot, wanted: &Notify) -> Result<bool> {
+        // Not while one is being published; that may take as long as its store.
+        let _turn = unless(wanted, async { Ok(slot.writing.turn.lock().await) }).await?;
         let alone = tokio::time::timeout(OLDER_PATIENCE, slot.writing.older.write()).await;
-        let (Ok(_alone), Some(shown)) = (alone, slot.current()) else { return false };
+        let (Ok(_alone), Some(shown)) = (alone, slot.current()) else { return Ok(false) };
         match shown.publication.sweep(self.retention, &slot.reach).await {
             Ok(swept) if swept.files == 0 => {}
             Ok(swept) => tracing::debug!(table = slot.path, ?swept, "older versions were removed"),
@@ -243,7 +253,7 @@ impl Lake {
                 tracing::warn!(table = slot.path, %error, "older versions could not be removed");
             }
         }
-        true
+        Ok(true)
     }
 
     /// After a change: brings what took the place of hot files, and lets go first what nobody reads any more. What a change

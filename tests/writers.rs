@@ -334,3 +334,43 @@ fn a_history_that_was_begun_anew_takes_nothing_away() {
         assert_eq!(others(&lab), Vec::<String>::new());
     }
 }
+
+/// What a version has is no unsaved change, also of what took the place of something that was not here.
+#[test]
+fn what_replaced_something_that_was_not_here_and_was_saved_is_no_change() {
+    type Change = fn(&Path);
+    let changes: [(&str, Change); 4] = [
+        ("renamed over it", |dir| {
+            fs::write(dir.join("new"), "another").unwrap();
+            fs::rename(dir.join("new"), dir.join("f")).unwrap();
+        }),
+        ("made anew", |dir| {
+            fs::remove_file(dir.join("f")).unwrap();
+            fs::write(dir.join("f"), "another").unwrap();
+        }),
+        ("another kind", |dir| {
+            fs::remove_file(dir.join("f")).unwrap();
+            fs::create_dir(dir.join("f")).unwrap();
+        }),
+        ("removed", |dir| fs::remove_file(dir.join("f")).unwrap()),
+    ];
+    for (what, change) in changes {
+        let mut lab = Lab::new(Setup::default().with(&["--no-prefetch"]));
+        for name in ["f", "g"] {
+            fs::write(lab.dir().join(name), "first").unwrap();
+        }
+        lab.flush();
+        lab.turn_to(1);
+        change(&lab.dir());
+        assert_eq!(lab.flush(), "2");
+        lab.kill();
+        let mut other = Lab::new(Setup { remote: Some(lab.remote()), ..Setup::default() });
+        fs::write(other.dir().join("theirs"), "theirs").unwrap();
+        assert_eq!(other.flush(), "3");
+        other.unmount();
+        lab.mount();
+        assert_eq!(read(lab.dir().join("theirs")), "theirs", "{what}");
+        assert_eq!(lab.flush(), "3", "{what}: it had nothing to save");
+        assert_eq!(others(&lab), Vec::<String>::new(), "{what}");
+    }
+}

@@ -106,7 +106,11 @@ impl Start<'_> {
         let removed = |marks: Marks| match &absent {
             Some(absent) => {
                 let gone = if self.needs_scan() { absent.unsaved_removals() } else { left.clone() };
-                let gone = gone.into_iter().chain(absent.unsaved_edits());
+                // What the newest version has put in the place of something else is as it says.
+                let is_saved = |path: &RelPath| {
+                    under_way::is_recorded(locks.backing().as_fd(), self.records, path).unwrap_or(false)
+                };
+                let gone = gone.into_iter().filter(|path| !is_saved(path)).chain(absent.unsaved_edits());
                 gone.map(|path| (path, Extent::Subtree)).chain(marks).collect()
             }
             None => marks,

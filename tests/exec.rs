@@ -123,6 +123,7 @@ fn what_makes_no_sense_is_refused_before_the_command_runs() {
     refused(&["--layout", "single"]); // the name is there in layers
     refused(&["--backing", "/somewhere"]);
     refused(&["--no-such-option"]);
+    refused(&["--version", "1"]);
     for arguments in [&["exec", "--", "true"][..], &["--json", "exec", "--dir", "/no/such", "--", "true"]] {
         let done = lab.call(arguments);
         assert_eq!(done.code, 125, "{arguments:?}: {}", done.said());

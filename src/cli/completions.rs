@@ -28,7 +28,6 @@ fn offered(all: &Command) -> Command {
     let verbs = all.get_subcommands().filter(|verb| !verb.is_hide_set()).cloned();
     Command::new("icecache")
         .version(env!("CARGO_PKG_VERSION"))
-        .propagate_version(true)
         .args(all.get_arguments().cloned())
         .subcommands(verbs.map(with_words))
 }

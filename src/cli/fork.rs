@@ -7,7 +7,6 @@ use crate::config::{Name, RemoteSettings};
 use crate::{Error, ErrorKind, Result};
 
 #[derive(Debug, clap::Args)]
-#[command(disable_version_flag = true)] // here a version is one of the name's
 pub struct Fork {
     /// The name that has versions
     name: String,

@@ -36,6 +36,7 @@ mod tag;
 mod unfinished;
 mod unmount;
 mod verify;
+mod version;
 
 pub use exit::Exit;
 pub use output::{Output, safe, safe_bytes};
@@ -47,7 +48,8 @@ use std::process::ExitCode;
 
 /// A directory that survives its machine: local-disk speed, object-store durability, one FUSE mount.
 #[derive(Debug, Parser)]
-#[command(name = "icecache", version, propagate_version = true, max_term_width = 100)]
+// The version of the program is asked for before the verb alone: behind it a version is one of a directory.
+#[command(name = "icecache", version, max_term_width = 100)]
 struct Cli {
     /// Print JSON
     #[arg(long, global = true)]
@@ -257,5 +259,30 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// Behind a verb it would take `--version 3` for a question about the program, do nothing, and end with zero.
+    #[test]
+    fn only_before_the_verb_the_version_is_that_of_the_program() {
+        fn check(command: &clap::Command) {
+            for arg in command.get_arguments() {
+                let is_version = arg.get_long() == Some("version") || arg.get_short() == Some('V');
+                assert!(!is_version || arg.get_action().takes_values(), "{}", command.get_name());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        let mut all = Cli::command();
+        all.build();
+        all.get_subcommands().for_each(check);
+        for asked in ["--version", "-V"] {
+            let said = Cli::command().try_get_matches_from(["icecache", asked]).map_err(|e| e.kind());
+            assert_eq!(said.err(), Some(clap::error::ErrorKind::DisplayVersion), "{asked}");
+        }
+        for verb in [&["restore", "--to", "d"][..], &["verify"], &["tag", "t"]] {
+            let words = |more: &[&'static str]| [&["icecache"], verb, more].concat();
+            let parse = |more: &[&'static str]| Cli::command().try_get_matches_from(words(more));
+            assert!(parse(&["--version", "3"]).is_ok() && parse(&["3"]).is_ok(), "{verb:?}");
+            assert!(parse(&["3", "--version", "3"]).is_err(), "{verb:?}");
+        }
     }
 }

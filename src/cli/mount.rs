@@ -31,7 +31,6 @@ const TAIL_LINES: usize = 15;
 const TAIL_BYTES: u64 = 8 << 10;
 
 #[derive(Debug, clap::Args)]
-#[command(disable_version_flag = true)] // here a version is one of the directory's
 pub struct Mount {
     /// The directory
     dir: PathBuf,

@@ -3,6 +3,7 @@ use super::flags::{Flags, RemoteScope};
 use super::offline::Choice;
 use super::output::{bytes, safe, safe_path};
 use super::progress::View;
+use super::version::Version;
 use super::{Context, Exit, offline};
 use crate::sync::Mutex;
 use crate::{Error, ErrorKind, Result};
@@ -11,10 +12,10 @@ use std::path::{Path, PathBuf};
 
 #[derive(Debug, clap::Args)]
 pub struct Restore {
-    /// The version or tag, as 'icecache log' prints it; without it the newest
-    version: Option<String>,
+    #[command(flatten)]
+    version: Version,
     /// The newest version that is not after this time: RFC 3339, or how long ago (30m, 2h, 7d)
-    #[arg(long, value_name = "TIME", conflicts_with = "version")]
+    #[arg(long, value_name = "TIME", conflicts_with_all = Version::ARGUMENTS)]
     at: Option<String>,
     /// The directory to write into; created if it does not exist
     #[arg(long, value_name = "PATH")]
@@ -31,7 +32,7 @@ impl Restore {
         let remote = self.flags.remote(context)?;
         let choice = match &self.at {
             Some(time) => Choice::at(time, jiff::Timestamp::now())?,
-            None => Choice::of(self.version),
+            None => Choice::of(self.version.typed()),
         };
         let made = Made::target(&self.to)?;
         let target = target(&self.to, self.force)?;

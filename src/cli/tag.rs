@@ -2,6 +2,7 @@
 use super::flags::{Flags, RemoteScope};
 use super::offline::{self, Choice, Tagged};
 use super::output::safe;
+use super::version::Version;
 use super::{Context, Exit};
 use crate::Result;
 
@@ -9,10 +10,10 @@ use crate::Result;
 pub struct Tag {
     /// The tag: 1 to 128 of A-Z a-z 0-9 . _ -, no number
     tag: String,
-    /// The version to name, as 'icecache log' prints it; without it the newest
-    version: Option<String>,
+    #[command(flatten)]
+    version: Version,
     /// Take the tag away; its version stays
-    #[arg(long, conflicts_with = "version")]
+    #[arg(long, conflicts_with_all = Version::ARGUMENTS)]
     delete: bool,
     #[command(flatten)]
     flags: Flags<RemoteScope>,
@@ -21,7 +22,7 @@ pub struct Tag {
 impl Tag {
     pub fn run(self, context: &Context) -> Result<Exit> {
         let remote = self.flags.remote(context)?;
-        let choice = (!self.delete).then(|| Choice::of(self.version));
+        let choice = (!self.delete).then(|| Choice::of(self.version.typed()));
         let tagged = offline::tag(&remote, &self.tag, choice.as_ref())?;
         if context.output.json {
             context.output.value(&tagged)?;

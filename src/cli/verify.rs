@@ -3,6 +3,7 @@ use super::flags::{Flags, RemoteScope};
 use super::offline::{self, Choice};
 use super::output::{bytes, safe};
 use super::progress::View;
+use super::version::Version;
 use super::{Context, Exit};
 use crate::Result;
 use crate::state::verify::{Depth, Report};
@@ -12,8 +13,8 @@ use std::time::Instant;
 
 #[derive(Debug, clap::Args)]
 pub struct Verify {
-    /// The version or tag, as 'icecache log' prints it; without it the newest
-    version: Option<String>,
+    #[command(flatten)]
+    version: Version,
     /// Read only the tables at the ends of the layers, not the content
     #[arg(long)]
     quick: bool,
@@ -38,7 +39,7 @@ impl Verify {
         let depth = if self.quick { Depth::Tails } else { Depth::Whole };
         let begun = Instant::now();
         let view = Mutex::new(View::new(&context.output));
-        let done = offline::verify(&remote, &Choice::of(self.version), depth, &|progress| {
+        let done = offline::verify(&remote, &Choice::of(self.version.typed()), depth, &|progress| {
             view.lock().show(progress);
         });
         drop(view);

@@ -1,6 +1,8 @@
 //! A command on a kept directory: how it is run, how it ends, and that its end is saved.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
+#[path = "exec/closed.rs"]
+mod closed;
 #[path = "support/cloud.rs"]
 mod cloud;
 #[path = "exec/ending.rs"]

@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::path::RelPath;
 use crate::remote::Counters;
 use crate::state::commit::{Committer, Merge, Receipt};
-use crate::state::dirty::Marks;
+use crate::state::dirty::{Extent, Marks};
 use crate::state::flusher::Flusher;
 use crate::state::identity::Identity;
 use crate::state::live::Live;
@@ -180,8 +180,10 @@ impl Session {
         let mut marks = self.live.dirty().take();
         self.live.dirty().saved();
         let found = self.beside.scan(&self.live)?;
-        for (path, error) in &found.unreadable {
+        for (path, error) in found.unreadable {
             tracing::warn!(%path, %error, "cannot look at entry");
+            // Nobody knows what has changed there: the cut looks once more, and tells of what it cannot read either.
+            marks.insert(path, Extent::Subtree);
         }
         for (path, extent) in found.marks {
             let slot = marks.entry(path).or_insert(extent);

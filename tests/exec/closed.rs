@@ -43,3 +43,22 @@ fn what_cannot_be_read_is_told_by_each_end() {
     let found = ["new/f", "old/f", "old/late"].map(|path| read(restored.join(path)));
     assert_eq!(found, ["1\n", "2\n", "2\n"]);
 }
+
+/// The same of a mount, which must not forget what the one before it has told.
+#[test]
+fn what_cannot_be_read_is_told_by_each_mount() {
+    if !is_root() {
+        return skip("closed directories", "only root can take rights away");
+    }
+    let lab = Lab::prepare(Setup::default());
+    for script in ["mkdir new; echo 1 > new/f; chmod 0 new", "true", "echo 1 > g"] {
+        let done = exec_as_anybody(&lab, MODES[0], script);
+        assert_eq!(done.code, 125, "{script}: {}", done.said());
+        assert!(done.stderr.contains("not saved: new"), "{script}: {}", done.said());
+    }
+    for script in ["chmod 700 new", "true"] {
+        exec_as_anybody(&lab, MODES[0], script).must(script);
+    }
+    let restored = lab.restored(None);
+    assert_eq!((read(restored.join("new/f")), read(restored.join("g"))), ("1\n".into(), "1\n".into()));
+}

@@ -111,7 +111,7 @@ impl Start<'_> {
         };
         let marks = match opening.relation {
             Relation::Fresh => self.fresh(locks)?,
-            Relation::Same if self.needs_scan() => removed(self.look(locks)?),
+            Relation::Same if self.needs_scan() => removed(self.look_everywhere(locks)?),
             Relation::Same => removed(Marks::new()),
             Relation::Lost => self.lost(committer)?,
             Relation::Behind | Relation::Other | Relation::Moved => {
@@ -141,12 +141,23 @@ impl Start<'_> {
 
     /// What differs from the records.
     fn look(&self, locks: &Locks) -> Result<Marks> {
+        Ok(self.scanned(locks)?.marks)
+    }
+
+    /// The same, and what cannot be looked at: nobody knows what changed there, and the next flush tells of it.
+    fn look_everywhere(&self, locks: &Locks) -> Result<Marks> {
+        let found = self.scanned(locks)?;
+        let unknown = found.unreadable.into_keys().map(|path| (path, Extent::Subtree));
+        Ok(found.marks.into_iter().chain(unknown).collect())
+    }
+
+    fn scanned(&self, locks: &Locks) -> Result<crate::state::scan::Scan> {
         let found = scan(locks.backing().as_fd(), self.records, &self.look_options(locks))?;
         tracing::info!(looked = found.looked, changed = found.marks.len(), "scanned the backing");
         for (path, e) in &found.unreadable {
             tracing::warn!(%path, error = %e, "cannot look at entry");
         }
-        Ok(found.marks)
+        Ok(found)
     }
 
     /// The remote has forgotten what we have committed to it.

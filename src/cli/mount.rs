@@ -1,5 +1,6 @@
 //! `icecache mount DIR`: prepares the settings, starts the daemon, returns when the mount is usable.
 mod dying;
+mod forwarding;
 mod orphan;
 
 pub(super) use orphan::{Orphan, Waiting};
@@ -13,15 +14,13 @@ use crate::config::{Choice, Merged, MountSettings, Origin};
 use crate::serve::registry::{Found, Registry};
 use crate::serve::startup::{Ended, Ready, StartupLine, StatusPipe};
 use crate::{Error, ErrorKind, Result};
-use rustix::process::{Pid, Signal, kill_process};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use forwarding::Forwarding;
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 
 /// A longer log is set aside (once) before a daemon starts.
 const LOG_MAX_BYTES: u64 = 16 << 20;
@@ -230,7 +229,7 @@ fn in_foreground(settings: MountSettings, context: &Context) -> Result<Exit> {
 }
 
 fn in_background(settings: &MountSettings, context: &Context) -> Result<Exit> {
-    match start(settings, |_| (), context)? {
+    match launch(settings, |child| Forwarding::to(child).map(Some), context)? {
         Some(ready) => {
             report_ready(&ready, settings.shows.is_some(), context)?;
             Ok(Exit::Done)
@@ -239,38 +238,59 @@ fn in_background(settings: &MountSettings, context: &Context) -> Result<Exit> {
     }
 }
 
-/// Starts the daemon as a process of its own, says which one, and waits until the mount is usable. `None`: a signal
-/// ended that.
+/// Starts the daemon as a process of its own, says which one, and waits until the mount is usable. Who calls it sees to
+/// signals.
 pub(super) fn start(
     settings: &MountSettings,
     started: impl FnOnce(Pid),
     context: &Context,
 ) -> Result<Option<Ready>> {
+    let started = |child: &Child| {
+        started(Pid::from_child(child));
+        Ok(None)
+    };
+    launch(settings, started, context)
+}
+
+/// The same with signals that are forwarded meanwhile, if `watched` says so. `None`: one of them ended the start.
+fn launch(
+    settings: &MountSettings,
+    watched: impl FnOnce(&Child) -> Result<Option<Forwarding>>,
+    context: &Context,
+) -> Result<Option<Ready>> {
     let (log, log_start) = open_log(&settings.log_file())?;
     let mut child = spawn(settings, log)?;
-    started(Pid::from_child(&child));
-    let interrupted = forward_signals(&child)?;
+    let forwarding = watched(&child)?;
     let outcome = hand_over(&mut child, settings).and_then(|lines| wait_ready(lines, context));
     match outcome {
         Ok(Some(ready)) => return Ok(Some(ready)),
-        Ok(None) if interrupted.load(Ordering::Acquire) => {
-            let _ = child.wait();
+        Ok(None) if forwarding.as_ref().is_some_and(Forwarding::interrupted) => {
+            let _ = reap(&mut child, forwarding);
             return Ok(None);
         }
         Ok(None) => {}
         Err(e) => {
-            let _ = child.wait();
+            let _ = reap(&mut child, forwarding);
             context.output.say(&format!("the log is {}", safe_path(&settings.log_file())));
             return Err(e);
         }
     }
     // It ended without a word.
-    let ended = child.wait().map_or_else(|e| e.to_string(), |status| status.to_string());
+    let ended = reap(&mut child, forwarding).map_or_else(|e| e.to_string(), |status| status.to_string());
     for line in tail(&settings.log_file(), log_start) {
         context.output.say(&format!("log: {}", safe(&line)));
     }
     context.output.say(&format!("the log is {}", safe_path(&settings.log_file())));
     Err(Error::new(ErrorKind::Io, format!("daemon ended before the mount was usable: {ended}")))
+}
+
+/// Waits for the end of a daemon, to which signals go until then and no longer.
+fn reap(child: &mut Child, forwarding: Option<Forwarding>) -> io::Result<ExitStatus> {
+    let pid = Pid::from_child(child);
+    let ended = || waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+    let _told_by_wait = rustix::io::retry_on_intr(ended);
+    drop(forwarding);
+    child.wait()
 }
 
 fn spawn(settings: &MountSettings, log: File) -> Result<Child> {
@@ -314,22 +334,6 @@ fn wait_ready(lines: BufReader<ChildStdout>, context: &Context) -> Result<Option
         }
     }
     Ok(None)
-}
-
-/// Ctrl-C ends the start: the daemon lives in a session of its own and would not hear of it.
-fn forward_signals(child: &Child) -> Result<Arc<AtomicBool>> {
-    let interrupted = Arc::new(AtomicBool::new(false));
-    let (seen, pid) = (Arc::clone(&interrupted), Pid::from_child(child));
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])
-        .map_err(|e| Error::io("cannot watch for signals", e))?;
-    std::thread::spawn(move || {
-        for _ in signals.forever() {
-            seen.store(true, Ordering::Release);
-            // Not waited for before the pipe ends, so the pid is still the daemon's.
-            let _ = kill_process(pid, Signal::TERM);
-        }
-    });
-    Ok(interrupted)
 }
 
 /// Opens the log for appending and says how long it is.

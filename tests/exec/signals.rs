@@ -149,19 +149,37 @@ fn a_person_is_told_that_the_remote_is_waited_for() {
     }
 }
 
+/// `exec` whose starter ignores these signals.
+fn ignoring(lab: &Lab, signals: &str, mode: &[&str], script: &str) -> Command {
+    let inner = arguments(lab, &lab.place(), &lab.state(), mode, script);
+    let clean = lab.command([""; 0]);
+    let mut outer = Command::new("sh");
+    outer.args(["-c", &format!("trap '' {signals}; exec \"$@\""), "sh", BIN]).args(inner);
+    outer.env_clear().envs(clean.get_envs().filter_map(|(k, v)| Some((k, v?))));
+    outer.env("PATH", std::env::var_os("PATH").unwrap()).current_dir(lab.place()).stdin(Stdio::null());
+    outer
+}
+
+/// The same while the command runs, which finds it ignored as well.
+#[test]
+fn what_is_ignored_ends_no_mount_and_stays_so_for_the_command() {
+    // SIGINT is the second bit.
+    let script =
+        "grep -q 'SigIgn:.*[2367abef]$' /proc/self/status || exit 9; kill -INT $PPID; echo here > file";
+    for mode in MODES {
+        let lab = Lab::prepare(Setup::default());
+        run(&mut ignoring(&lab, "INT", mode, script), LIMIT).must("exec");
+        assert_eq!(read(lab.restored(None).join("file")), "here\n", "{mode:?}");
+    }
+}
+
 /// FUNCTIONS, Exec: "What is ignored when `exec` starts (`nohup`) is not heard by it either."
 #[test]
 fn what_nohup_keeps_away_ends_no_start() {
     let cloud = Cloud::prepare();
     let lab = &cloud.lab;
     let (held, reads) = held_after(&cloud, 0);
-    let inner = arguments(lab, &lab.place(), &lab.state(), &["--mode", "directory"], "touch ran");
-    let clean = lab.command([""; 0]);
-    let mut outer = Command::new("sh");
-    outer.args(["-c", "trap '' HUP CHLD; exec \"$@\"", "sh", BIN]).args(inner);
-    outer.env_clear().envs(clean.get_envs().filter_map(|(k, v)| Some((k, v?))));
-    outer.env("PATH", std::env::var_os("PATH").unwrap()).current_dir(lab.place()).stdin(Stdio::null());
-    let mut child = outer.spawn().unwrap();
+    let mut child = ignoring(lab, "HUP CHLD", MODES[1], "touch ran").spawn().unwrap();
     eventually("a read is held", LIMIT, || (reads() > 0).then_some(()));
     signal(child.id(), Signal::HUP);
     cloud.server.control().clear_hook();

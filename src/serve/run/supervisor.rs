@@ -95,7 +95,8 @@ impl Supervisor {
     }
 
     /// Runs the command to its end. After SIGTERM it has its part of the grace to end by itself. If this process is
-    /// killed the command is, too: nobody would save what it writes. Call it on the main thread, which ends last.
+    /// killed the command is, too: nobody would save what it writes. That holds for no process that it has started: the
+    /// kernel tells the children of the one that died alone. Call it on the main thread, which ends last.
     pub fn run(&mut self, command: &mut Command) -> Result<Ended, SpawnError> {
         let parent = rustix::process::getpid();
         // SAFETY: between fork and exec a few calls are made that may be made there.

@@ -22,7 +22,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -106,6 +106,7 @@ impl Exec {
         (began, here): (Instant, Option<PathBuf>),
         context: &Context,
     ) -> Result<Exit> {
+        require_proc()?;
         let function = Function::of(context)?;
         // A signal is heard meanwhile.
         let mut waiting = |orphan: Orphan| {
@@ -332,6 +333,16 @@ impl Exec {
             Err(Error::new(ErrorKind::Io, message))
         })
     }
+}
+
+/// What the command leaves could not be read without it, nor a daemon be started.
+fn require_proc() -> Result<()> {
+    if Path::new("/proc/self/fd").exists() {
+        return Ok(());
+    }
+    let message =
+        "/proc is not mounted, and nothing can be saved without it: mount it (mount -t proc proc /proc)";
+    Err(Error::new(ErrorKind::Unsupported, message))
 }
 
 fn signalled() -> Error {

@@ -1,4 +1,4 @@
-//! What the user of an `exec` cannot read.
+//! What cannot be read: by the user of an `exec`, or on a machine that lacks something.
 use super::*;
 
 /// `exec` by a root who is asked for permission like anybody else.
@@ -61,4 +61,19 @@ fn what_cannot_be_read_is_told_by_each_mount() {
     }
     let restored = lab.restored(None);
     assert_eq!((read(restored.join("new/f")), read(restored.join("g"))), ("1\n".into(), "1\n".into()));
+}
+
+/// Without /proc nothing could be saved afterwards, and that is known before.
+#[test]
+fn where_nothing_can_be_saved_the_command_does_not_run() {
+    if !is_root() {
+        return skip("no /proc", "only root can take it away");
+    }
+    for mode in MODES {
+        let lab = Lab::prepare(Setup::default());
+        let done = exec_where(&lab, "umount -l /proc; exec \"$@\"", mode, "echo ran > ran");
+        assert_eq!(done.code, 125, "{mode:?}: {}", done.said());
+        assert!(done.stderr.contains("/proc is not mounted"), "{mode:?}: {}", done.said());
+        assert!(!lab.place().join("ran").exists(), "{mode:?}: {}", done.said());
+    }
 }

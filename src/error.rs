@@ -92,18 +92,22 @@ pub(crate) fn is_full(error: &std::io::Error) -> bool {
 }
 
 impl fmt::Display for Error {
-    /// The message and every cause, joined by `: `.
+    /// The message and every cause, joined by `: `. Other errors than ours often end with the text of their own cause: that
+    /// is not said again.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)?;
+        let mut said = format!(": {}", self.message);
         let mut next: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(self);
         while let Some(cause) = next {
-            match cause.downcast_ref::<Self>() {
-                Some(own) => write!(f, ": {}", own.message)?,
-                None => write!(f, ": {cause}")?,
+            let text = match cause.downcast_ref::<Self>() {
+                Some(own) => format!(": {}", own.message),
+                None => format!(": {cause}"),
+            };
+            if !said.ends_with(&text) {
+                said.push_str(&text);
             }
             next = cause.source();
         }
-        Ok(())
+        f.write_str(&said[2..])
     }
 }
 
@@ -130,6 +134,13 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::Full, "{error}");
         }
         let other = Error::io("cannot make: x", std::io::Error::from_raw_os_error(libc::EIO));
+        // Each of these has the text of the one below it in its own.
+        let below =
+            crate::layer::LayerError::io("cannot write: f", std::io::Error::from_raw_os_error(libc::ENOSPC));
+        let above = crate::state::restore::RestoreError::Layer { key: "l".into(), source: below };
+        let said = Error::new(ErrorKind::Full, "failed").with_source(above).to_string();
+        assert_eq!(said.matches("No space left").count(), 1, "{said}");
+        assert_eq!(said.matches("cannot write: f").count(), 1, "{said}");
         assert_eq!(other.kind(), ErrorKind::Io);
     }
 }

@@ -176,13 +176,43 @@ fn completions_are_printed_and_a_closed_pipe_is_no_error() {
     assert_eq!(status.code(), Some(0));
 }
 
+/// A name in the other layout is there, and something can be done with it.
+#[test]
+fn a_name_in_layout_single_is_not_called_unknown() {
+    let home = Home::new();
+    let remote = home.path().join("remote");
+    std::fs::create_dir(&remote).expect("mkdir");
+    std::fs::write(remote.join("old.zst"), "an archive").expect("write");
+    let remote = format!("file://{}", remote.display());
+    for verb in [
+        &["verify", "--name", "old"][..],
+        &["tag", "t", "--name", "old"],
+        &["prune", "--name", "old"],
+        &["log", "--name", "old"],
+        &["restore", "--to", "to", "--name", "old"],
+        &["fork", "old", "new"],
+    ] {
+        let out = home.run(&[verb, &["--remote", &remote]].concat());
+        let shown = text(&out.stderr);
+        assert_eq!(out.status.code(), Some(2), "{verb:?}: {shown}");
+        assert!(
+            shown.contains("is in layout single") && shown.contains("--from-single"),
+            "{verb:?}: {shown}"
+        );
+    }
+    let out = home.run(&["verify", "--remote", &remote, "--name", "none"]);
+    assert_eq!(out.status.code(), Some(5), "{}", text(&out.stderr));
+}
+
 /// `icecache config` has none of these.
 #[test]
 fn hints_are_about_what_was_typed() {
     let home = Home::new();
     std::fs::create_dir(home.path().join("dir")).expect("mkdir");
+    std::fs::write(home.path().join("file"), "").expect("write");
     for (args, hint) in [
         (&["mount", "dir", "--at", "tomorrow"][..], "icecache log"),
+        (&["mount", "file"], "name a directory\n"),
         (&["import", "dir", "--remote", "file:///r", "--name", "n"], "tar --zstd"),
         (&["export", "--remote", "file:///r", "--name", "n", "--to", "dir"], "--to -"),
     ] {

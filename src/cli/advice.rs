@@ -8,7 +8,7 @@ const REFUSED_ENTRY: &str = "entry refused: ";
 const LISTENING: &str = "cannot listen at ";
 
 /// What helps with one error alone: a part of its text, for the same reason, and the advice.
-const PARTICULAR: [(&str, &str); 24] = [
+const PARTICULAR: [(&str, &str); 26] = [
     ("a signal ended the start", "nothing is lost: start it again"),
     (
         "another icecache uses this",
@@ -46,7 +46,13 @@ const PARTICULAR: [(&str, &str); 24] = [
         "name one with --state-dir, on a disk that stays while the command runs",
     ),
     ("No space left on device", "free some space on that disk and try again; nothing is lost"),
-    ("there is no directory but a file", "name a directory; what does not exist yet is made"),
+    ("there is no directory but a file", "name a directory"),
+    (
+        "this name is in layout single",
+        "with --layout single it can be restored, exported and listed; 'icecache import --from-single' brings it into \
+         layers, which can also be verified, tagged, forked and pruned",
+    ),
+    ("this name is in layout layered", "leave --layout single (or ICECACHE_LAYOUT) out"),
     ("a tag has 1 to", "choose another tag: 'icecache log' shows those there are"),
     ("is mounted read-only", "to write, mount the directory without --version and --at"),
     ("in layout log", "what the archive log should lose is for the bucket to delete, by its lifecycle rules"),

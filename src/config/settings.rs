@@ -388,6 +388,10 @@ impl MountSettings {
                 message: "cut-deadline must be longer than zero".to_owned(),
             });
         }
+        if self.dir == Path::new("/") {
+            let message = "the root directory cannot be kept, since all that is needed for that lies in it: name one below it";
+            return Err(ConfigError::Conflict { message: message.to_owned() });
+        }
         keep_apart("state directory", &self.state_dir, "mount directory", &self.dir, "--state-dir")?;
         let directory_remote = self.directory_remote();
         if let Some(remote) = &directory_remote {

@@ -43,6 +43,11 @@ pub enum UrlError {
         "credentials do not belong in the url of a remote; use the AWS environment variables or a profile"
     )]
     Credentials,
+    /// A URL where the bucket should be; the text is withheld as above.
+    #[error(
+        "a url stands where the bucket of an s3 remote should: S3_BUCKET is the name of a bucket, without s3://"
+    )]
+    Nested,
     /// The path or prefix cannot be used.
     #[error("path of the remote cannot be used: {why}: {text}")]
     Path {
@@ -60,6 +65,10 @@ impl FromStr for RemoteUrl {
         let shown = || text.escape_debug().to_string();
         if let Some(rest) = text.strip_prefix("s3://") {
             let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+            let is_scheme = |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric());
+            if rest.split_once("://").is_some_and(|(word, _)| is_scheme(word)) {
+                return Err(UrlError::Nested);
+            }
             if bucket.contains(['@', ':']) {
                 return Err(UrlError::Credentials);
             }
@@ -178,11 +187,16 @@ mod tests {
         assert!(error("file:///a/../b").contains("'..'"));
         assert!(error("s3:///prefix").contains("bucket"));
         assert!(error("s3://b/a//b").contains("empty component"));
+        for nested in ["s3://s3://b", "s3://s3://b/p", "s3://https://b"] {
+            assert!(error(nested).contains("S3_BUCKET"), "{nested}: {}", error(nested));
+        }
     }
 
     #[test]
     fn never_repeats_a_secret() {
         let error = "s3://AKIA:hunter2@bucket/p".parse::<RemoteUrl>().map_err(|e| e.to_string()).unwrap_err();
         assert!(error.contains("credentials") && !error.contains("hunter2"));
+        let nested = "s3://s3://AKIA:hunter2@b".parse::<RemoteUrl>().map_err(|e| e.to_string()).unwrap_err();
+        assert!(!nested.contains("hunter2"), "{nested}");
     }
 }

@@ -1,6 +1,6 @@
 //! A version of one name as the first of another.
 use super::import::require_conditions;
-use super::{Choice, Opened, unknown};
+use super::{Choice, Opened};
 use crate::config::{Layout, Name, RemoteSettings};
 use crate::remote::{Condition, RemoteError};
 use crate::state::choice::choose;
@@ -59,7 +59,7 @@ pub fn fork(remote: &RemoteSettings, new: &Name, choice: &Choice) -> Result<Fork
 /// Whoever deletes layers reads all names first, perhaps before this one was there. What the origin still
 /// lists nobody deletes; the rest is looked at.
 fn require_layers(opened: &Opened, remote: &RemoteSettings, fork: &Head) -> Result<()> {
-    let origin = opened.head(remote)?.ok_or_else(|| unknown(remote))?;
+    let origin = opened.head(remote)?.ok_or_else(|| opened.unknown(remote))?;
     let listed = |key: &str| origin.layer(key).is_some();
     for (_, layer) in fork.all_layers().filter(|(_, layer)| !listed(&layer.key)) {
         opened.runtime.block_on(opened.store.head(&layer.key)).map_err(|e| match e {

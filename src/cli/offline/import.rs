@@ -3,7 +3,7 @@
 //! The archive is read to its end and packed anew: so it is proven whole before a HEAD names it, and
 //! whatever tar wrote it, the layer has frames, checksums and a table.
 use super::outline::Outline;
-use super::{Opened, Show, Transferred, single_key, spool, unknown};
+use super::{Opened, Show, Transferred, single_key, spool};
 use crate::clock::Timestamp;
 use crate::config::{Layout, RemoteSettings};
 use crate::layer::{Entry, Kind, LayerError, LayerReader, LayerWriter, PackOptions, Summary};
@@ -70,7 +70,7 @@ pub fn single_archive(remote: &RemoteSettings) -> Result<File> {
     let found = opened.runtime.block_on(opened.store.download(&single_key(remote), None));
     let mut download = match found {
         Ok(download) => download,
-        Err(RemoteError::NotFound { .. }) => return Err(unknown(remote)),
+        Err(RemoteError::NotFound { .. }) => return Err(opened.unknown(remote)),
         Err(e) => return Err(e.into()),
     };
     let mut file = spool()?;

@@ -1,5 +1,5 @@
 //! The history of a name.
-use super::{Opened, unknown};
+use super::Opened;
 use crate::Result;
 use crate::config::{Layout, RemoteSettings};
 use crate::serve::control::LogLine;
@@ -13,7 +13,7 @@ pub fn log(remote: &RemoteSettings) -> Result<Vec<LogLine>> {
         Layout::Single => {
             let found = of_archive(&*opened.store, remote.name.as_str(), None);
             let lines = opened.runtime.block_on(found)?;
-            if lines.is_empty() { Err(unknown(remote)) } else { Ok(lines) }
+            if lines.is_empty() { Err(opened.unknown(remote)) } else { Ok(lines) }
         }
     }
 }

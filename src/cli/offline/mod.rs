@@ -22,11 +22,11 @@ pub use verify::verify;
 
 pub use crate::config::Choice;
 
-use crate::config::RemoteSettings;
-use crate::remote::{Store, open_configured};
+use crate::config::{Layout, RemoteSettings};
+use crate::remote::{ObjectStore, Store, open_configured};
 use crate::runtime::{self, Threads};
 use crate::serve::startup::Progress;
-use crate::state::head::{Head, archive_key, read_head};
+use crate::state::head::{Head, archive_key, head_key, read_head};
 use crate::state::restore as restoring;
 use crate::sync::Mutex;
 use crate::{Error, ErrorKind, Result};
@@ -93,12 +93,28 @@ impl Opened {
 
     /// Like [`head`](Self::head), where a version must exist.
     fn expect_head(&self, remote: &RemoteSettings) -> Result<Head> {
-        self.head(remote)?.ok_or_else(|| unknown(remote))
+        self.head(remote)?.ok_or_else(|| self.unknown(remote))
+    }
+
+    /// Why a name has nothing of what was asked for.
+    fn unknown(&self, remote: &RemoteSettings) -> Error {
+        self.runtime.block_on(unknown(&*self.store, remote))
     }
 }
 
-fn unknown(remote: &RemoteSettings) -> Error {
-    Error::new(ErrorKind::NotFound, format!("remote has no such name: {} in {}", remote.name, remote.remote))
+/// See [`Opened::unknown`]: there is no such name, or it is in the other layout.
+async fn unknown(store: &dyn ObjectStore, remote: &RemoteSettings) -> Error {
+    let name = &remote.name;
+    let (key, other) = match remote.layout {
+        Layout::Layered | Layout::Log => (single_key(remote), "single"),
+        Layout::Single => (head_key(name.as_str()), "layered"),
+    };
+    if store.head(&key).await.is_ok() {
+        let message =
+            format!("this name is in layout {other}, not in the one asked for: {name} in {}", remote.remote);
+        return Error::new(ErrorKind::Invalid, message);
+    }
+    Error::new(ErrorKind::NotFound, format!("remote has no such name: {name} in {}", remote.remote))
 }
 
 /// The key of a name in layout single.

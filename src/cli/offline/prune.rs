@@ -122,7 +122,10 @@ impl Work<'_> {
 
     async fn head(&self) -> Result<(Head, crate::remote::Tag)> {
         let read = read_head(&*self.opened.store, self.remote.name.as_str()).await?;
-        read.ok_or_else(|| unknown(self.remote))
+        match read {
+            Some(read) => Ok(read),
+            None => Err(unknown(&*self.opened.store, self.remote).await),
+        }
     }
 
     /// HEAD once it holds only what the rules keep, and how many layers that let go.

@@ -1,5 +1,5 @@
 //! A version of a name, written into a directory.
-use super::{Choice, Opened, Reports, Show, Transferred, single_key, unknown};
+use super::{Choice, Opened, Reports, Show, Transferred, single_key};
 use crate::config::{Layout, RemoteSettings};
 use crate::layer::LayerReader;
 use crate::layer::extract::Extractor;
@@ -70,7 +70,7 @@ fn single(
     let found = opened.runtime.block_on(opened.store.download(&single_key(remote), None));
     let Download { length, tag, body } = match found {
         Ok(download) => download,
-        Err(RemoteError::NotFound { .. }) => return Err(unknown(remote)),
+        Err(RemoteError::NotFound { .. }) => return Err(opened.unknown(remote)),
         Err(e) => return Err(e.into()),
     };
     let count = Arc::new(AtomicU64::new(0));

@@ -1,6 +1,6 @@
 //! A name for a version.
 use super::import::require_conditions;
-use super::{Choice, Opened, unknown};
+use super::{Choice, Opened};
 use crate::config::{Layout, RemoteSettings};
 use crate::remote::{Condition, RemoteError};
 use crate::state::choice::choose;
@@ -44,7 +44,7 @@ pub fn tag(remote: &RemoteSettings, tag: &str, choice: Option<&Choice>) -> Resul
     let read = || opened.runtime.block_on(read_head(&*opened.store, remote.name.as_str()));
     let mut probed = false;
     for _ in 0..ATTEMPTS {
-        let (head, stored) = read()?.ok_or_else(|| unknown(remote))?;
+        let (head, stored) = read()?.ok_or_else(|| opened.unknown(remote))?;
         let before = head.tags.get(tag).copied();
         let version = match choice {
             Some(choice) => Some(choose(head.clone(), choice)?.version),

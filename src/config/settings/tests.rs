@@ -121,6 +121,11 @@ fn nothing_of_ours_may_lie_in_the_mount() {
     let home = case.temp.path().join("dir");
     let home: &'static str = Box::leak(home.to_string_lossy().into_owned().into_boxed_str());
     assert!(case.variable("HOME", home).resolve().is_err());
+    // No other place helps there.
+    let (mut merged, environment) = Case::new().place("state-dir", "state").merged();
+    let error =
+        MountSettings::resolve(Path::new("/"), &mut merged, &environment, false).expect_err("all of it");
+    assert!(error.to_string().contains("the root directory"), "{error}");
     // The state must not be saved with the backing either.
     assert!(Case::new().place("backing", "b").place("state-dir", "b/state").resolve().is_err());
     assert!(Case::new().place("backing", "b").place("state-dir", "state").resolve().is_ok());

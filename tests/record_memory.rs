@@ -31,7 +31,7 @@ fn twenty_thousand_records_on_disk_take_little_memory() {
     };
     let before = anonymous();
     let records = open();
-    let base = Base { version: 1, tag: Tag("t1".into()) };
+    let base = Base { version: 1, tag: Tag("t1".into()), history: None };
     records.restored((0..COUNT).map(file), base, true).unwrap();
     let grown = anonymous().saturating_sub(before);
     assert!(grown < MEMORY_MAX, "{grown} bytes");

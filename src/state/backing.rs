@@ -22,6 +22,12 @@ const XATTR_MAX: usize = 65_536;
 /// Says which paths are no part of the tree; what is below such a path is none either.
 pub type Exclude = Arc<dyn Fn(&RelPath) -> bool + Send + Sync>;
 
+/// Whether nothing is missed where nobody can look: `lost+found` at the root of a disk is of the file system, and as long as it
+/// is closed nothing of an ordinary user's is in it.
+pub(crate) fn is_closed_to_all_but_root(path: &RelPath, e: &io::Error) -> bool {
+    path.as_bytes() == b"lost+found" && e.kind() == io::ErrorKind::PermissionDenied
+}
+
 /// One thread's view of the backing directory. It remembers the last directory it opened, so make
 /// a new one for each pass over a changing tree.
 pub(crate) struct Backing<'a> {

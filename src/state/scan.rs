@@ -7,7 +7,7 @@ pub use seen::Seen;
 use crate::clock::Timestamp;
 use crate::path::RelPath;
 use crate::state::absent::Referred;
-use crate::state::backing::Backing;
+use crate::state::backing::{Backing, is_closed_to_all_but_root};
 use crate::state::dirty::{Extent, Marks};
 use crate::state::identity::Identity;
 use crate::state::plan::{LookOptions, PlanError};
@@ -325,6 +325,8 @@ fn unlooked(mut found: Found, dir: &RelPath, e: io::Error) -> Result<Found, Plan
     if dir.is_root() {
         return Err(PlanError::Backing(e));
     }
-    found.scan.unreadable.insert(dir.clone(), e);
+    if !is_closed_to_all_but_root(dir, &e) {
+        found.scan.unreadable.insert(dir.clone(), e);
+    }
     Ok(found)
 }

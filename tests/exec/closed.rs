@@ -42,6 +42,8 @@ fn what_cannot_be_read_is_told_by_each_end() {
     let restored = lab.restored(None);
     let found = ["new/f", "old/f", "old/late"].map(|path| read(restored.join(path)));
     assert_eq!(found, ["1\n", "2\n", "2\n"]);
+    told("of the file system", "mkdir lost+found; chmod 0 lost+found; echo 3 > h", &[]);
+    told("nothing done there", "true", &[]);
 }
 
 /// The same of a mount, which must not forget what the one before it has told.

@@ -3,7 +3,7 @@ use super::{Captured, Change, LookOptions, Plan, PlanError};
 use crate::clock::Timestamp;
 use crate::path::RelPath;
 use crate::state::absent::Referred;
-use crate::state::backing::Backing;
+use crate::state::backing::{Backing, is_closed_to_all_but_root};
 use crate::state::dirty::{Extent, Marks};
 use crate::state::identity::Identity;
 use crate::state::record::{Records, is_linked};
@@ -123,6 +123,9 @@ impl<'a> Look<'a> {
     fn unreadable(&mut self, path: &RelPath, e: io::Error) -> Result<(), PlanError> {
         if path.is_root() {
             return Err(PlanError::Backing(e));
+        }
+        if is_closed_to_all_but_root(path, &e) {
+            return Ok(());
         }
         self.plan.unreadable.insert(path.clone(), e);
         Ok(())

@@ -160,7 +160,8 @@ const CHECKPOINT: &str = "pragma wal_checkpoint(truncate);";
 fn a_start_mixes_no_database_with_the_log_of_another() {
     let checkpointed = format!("{MANY} {CHECKPOINT}");
     // Here and elsewhere: what is done, and whether it is closed.
-    let cases: [((&str, bool), (&str, bool)); 5] = [
+    type Work<'a> = (&'a str, bool);
+    let cases: [(Work<'_>, Work<'_>); 5] = [
         ((ONE_MORE, false), (MANY, false)),
         ((ONE_MORE, false), (&checkpointed, false)),
         ((ONE_MORE, false), (MANY, true)),

@@ -107,6 +107,9 @@ impl std::fmt::Debug for Existing {
 /// identity (names of a hard link, directories at the end). Layers are named by their index.
 pub type OnRestored = dyn FnMut(Vec<RestoredPath>) + Send;
 
+/// Whether an entry may not come; the last argument is as for [`Judge`].
+pub type Gone = dyn Fn(&Entry, usize) -> bool + Send;
+
 /// Takes entries in whose place something else stands: what wins over them or over a directory above them, or another name
 /// of a file that won.
 pub type OnOverruled = dyn FnMut(&Entry) + Send;
@@ -124,8 +127,8 @@ pub struct Policy {
     pub aside: Option<OwnedFd>,
     /// Layers may be any `tar.zst`.
     pub lenient: bool,
-    /// Whether an entry that is no directory may not come to where nothing stands; the last argument is as for [`Judge`].
-    pub gone: Box<dyn Fn(&Entry, usize) -> bool + Send>,
+    /// What may not come to where nothing stands, unless it is a directory.
+    pub gone: Box<Gone>,
     /// What files of the layers may refer to.
     pub lenders: Arc<Lenders>,
     /// Learns which content stands where in the layers.

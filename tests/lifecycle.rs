@@ -392,6 +392,26 @@ fn stale_mount_point_is_tolerated() {
     assert_eq!(read(lab.place().join("f")), "still here", "dead mounts are stacked below");
 }
 
+/// SEMANTICS, Crash: "A dead mount left by a killed daemon is no obstacle to the next start." Who has taken it away by other means
+/// is told what is left to do, not to do it again.
+#[test]
+fn dead_mount_that_others_have_taken_away() {
+    let lab = Lab::new(Setup::default());
+    fs::write(lab.place().join("f"), b"still here").unwrap();
+    lab.kill();
+    rustix::mount::unmount(lab.place(), rustix::mount::UnmountFlags::DETACH).unwrap();
+    let done = lab.verb("unmount", &[]);
+    assert_eq!(done.code, 3, "{}", done.said());
+    assert!(done.stderr.contains("nothing is mounted there any more"), "{}", done.said());
+    assert!(done.stderr.contains("mount again to save"), "{}", done.said());
+    let done = lab.verb("unmount", &[]);
+    assert!(done.code == 5 && done.stderr.contains("not mounted by icecache"), "{}", done.said());
+    lab.mount();
+    assert_eq!(read(lab.dir().join("f")), "still here");
+    lab.verb("flush", &["--wait"]).must("flush");
+    lab.unmount();
+}
+
 /// SEMANTICS, Writers: "HEAD moves only from the version we built on. Who finds that another moved it saves its changes as a
 /// fork, says so, and overwrites nothing."
 #[test]

@@ -13,6 +13,10 @@ use std::path::{Path, PathBuf};
 /// How long the daemon may take to end after everything is said.
 const EXIT_MAX: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
+/// What became of a dead daemon's mount.
+const TAKEN: &str = "its mount is taken away";
+const GONE: &str = "nothing is mounted there any more";
+
 #[derive(Debug, clap::Args)]
 pub struct Unmount {
     /// The mounted directory
@@ -40,13 +44,22 @@ impl Unmount {
                 registry.forget(&entry);
                 if entry.read_only {
                     shown::remove(&entry.state_dir);
-                    return dead_version(&dir, context);
+                    return dead_version(&dir, TAKEN, context);
                 }
-                dead(&dir, context)
+                dead(&dir, TAKEN, context)
+            }
+            // Somebody else has taken its mount away, such as umount -l.
+            Found::Stale(entry) if !entry.process_exists() => {
+                registry.forget(&entry);
+                if entry.read_only {
+                    shown::remove(&entry.state_dir);
+                    return dead_version(&dir, GONE, context);
+                }
+                dead(&dir, GONE, context)
             }
             Found::Unknown if locate::is_dead_mount(&dir) => {
                 locate::detach_dead_mount(&dir)?;
-                dead(&dir, context)
+                dead(&dir, TAKEN, context)
             }
             Found::Stale(_) | Found::Unknown => registry.client(&dir).map(|_| Exit::Done),
         }
@@ -111,23 +124,23 @@ fn report(reply: &UnmountReply, dir: &Path, read_only: bool, context: &Context) 
 }
 
 /// A mount of a version whose daemon died: there was nothing to save.
-fn dead_version(dir: &Path, context: &Context) -> Result<Exit> {
+fn dead_version(dir: &Path, mount: &str, context: &Context) -> Result<Exit> {
     if context.output.json {
         context.output.value(&serde_json::json!({"unmounted": true, "daemon": "gone", "unsaved": 0}))?;
     }
-    context.output.say(&format!("the daemon was gone; its mount is taken away: {}", safe_path(dir)));
+    context.output.say(&format!("the daemon was gone; {mount}: {}", safe_path(dir)));
     Ok(Exit::Done)
 }
 
 /// A mount whose daemon died: the directory is usable again, but nobody knows what was unsaved.
-fn dead(dir: &Path, context: &Context) -> Result<Exit> {
+fn dead(dir: &Path, mount: &str, context: &Context) -> Result<Exit> {
     if context.output.json {
         context
             .output
             .value(&serde_json::json!({"unmounted": true, "daemon": "gone", "unsaved": "unknown"}))?;
     }
     context.output.warn(&format!(
-        "the daemon was gone; its mount is taken away and the files are in {}; mount again to save what it had not",
+        "the daemon was gone; {mount}, and the files are in {}; mount again to save what it had not",
         safe_path(dir)
     ));
     Ok(Exit::Unsaved)

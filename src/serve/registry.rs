@@ -45,7 +45,7 @@ impl Registered {
     }
 
     /// Whether the process exists (it may be another one by now; the socket knows).
-    fn process_exists(&self) -> bool {
+    pub fn process_exists(&self) -> bool {
         let pid = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw);
         let there =
             pid.is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH));

@@ -446,6 +446,64 @@ fn an_ordinary_user_empties_nothing_that_he_may_not_write() {
     user.verb("unmount", &[]).must("unmount");
 }
 
+/// SEMANTICS, Attributes: "A restore by an ordinary user makes everything that user's, and what is not here yet he sees as his
+/// as well. What he does not change is in the next versions whose it was."
+#[test]
+fn an_ordinary_user_uses_what_others_have_saved() {
+    if !harness::is_root() {
+        return skip("files of others", "only root can make them");
+    }
+    let mut lab = harness::Lab::new(harness::Setup::default());
+    let files = [("secret", 0o600, 0), ("text", 0o644, 1001), ("shut", 0o600, 1001), ("left", 0o600, 1001)];
+    for dir in ["", "d"] {
+        fs::create_dir_all(lab.place().join(dir)).unwrap();
+        for (name, mode, owner) in files {
+            let file = lab.place().join(dir).join(name);
+            fs::write(&file, format!("{name}\n")).unwrap();
+            chown(&file, Some(owner), Some(owner)).unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        }
+    }
+    chown(lab.place().join("d"), Some(1001), Some(1001)).unwrap();
+    harness::Subject::flush(&mut lab);
+    lab.unmount();
+    let Some(user) = User::new("ordinary user's files of others") else { return };
+    let Some((uid, gid)) = user.id else { return };
+    run(Command::new("cp").arg("-r").arg(lab.remote_dir()).arg(user.path("home/remote")), LIMIT).must("cp");
+    run(Command::new("chown").arg("-R").arg(format!("{uid}:{gid}")).arg(user.path("home/remote")), LIMIT)
+        .must("chown");
+    let remote = format!("file://{}", user.path("home/remote").display());
+    user.mount(&["--remote", &remote, "--name", "work", "--no-prefetch"]);
+    let owners =
+        user.shell("find . -mindepth 1 -printf '%U:%G\n' | sort -u; stat -c %u:%g d/left").must("looking");
+    assert_eq!(owners.stdout, format!("{uid}:{gid}\n{uid}:{gid}\n"));
+    for dir in [".", "d"] {
+        let script = format!(
+            "cd {dir}; cat secret; echo more >> text; chmod 700 shut; [ -x shut ]; stat -c '%a %u:%g' shut; cat text"
+        );
+        let said = user.shell(&script).must("using what others have saved").stdout;
+        assert_eq!(said, format!("secret\n700 {uid}:{gid}\ntext\nmore\n"), "{dir}");
+    }
+    assert_eq!(user.status()["absent_files"], 4, "what was read and written is here, and nothing else");
+    user.verb("flush", &["--wait"]).must("flush");
+    user.verb("unmount", &[]).must("unmount");
+
+    let tree = user.path("tree");
+    let mut restore = Command::new(BIN);
+    restore.args(["restore", "--remote", &remote, "--name", "work", "--to"]).arg(&tree);
+    run(restore.env("HOME", user.path("root")), LIMIT).must("restore");
+    for dir in ["", "d"] {
+        let of = |name: &str| {
+            let found = fs::metadata(tree.join(dir).join(name)).unwrap();
+            (found.mode() & 0o7777, found.uid(), found.gid())
+        };
+        assert_eq!(of("secret"), (0o600, 0, 0), "{dir}: read");
+        assert_eq!(of("text"), (0o644, uid, gid), "{dir}: written");
+        assert_eq!(of("shut"), (0o700, 1001, 1001), "{dir}: another mode, and never here");
+        assert_eq!(of("left"), (0o600, 1001, 1001), "{dir}: never here");
+    }
+}
+
 /// SEMANTICS, Restore: "device nodes without the right to make them are refused with the entry's name".
 #[test]
 fn an_ordinary_user_is_told_of_a_device_at_the_mount() {

@@ -71,7 +71,7 @@ impl Volume {
         let in_tree = self.in_tree(parent, name);
         if let Some((absent, node)) = in_tree {
             let found = absent.resolve(dir.as_fd(), node, |file, row| {
-                let attr = attr_of(absent, file, row);
+                let attr = self.shown(absent, file, row);
                 (self.inodes.intern(parent, name, &attr), attr)
             })?;
             if let Some(found) = found {
@@ -109,7 +109,7 @@ impl Volume {
                 return Some(inode.told(attr));
             }
         }
-        Some(attr_of(absent, file, absent.tree().file(file)))
+        Some(self.shown(absent, file, absent.tree().file(file)))
     }
 
     /// Extended attributes of an inode that is not on the disk yet.
@@ -293,10 +293,11 @@ impl Shown for Volume {
         let seen = known.or_else(|| self.seen_elsewhere(file).filter(|(attr, _)| is_it(attr)));
         if let Some((attr, unasked)) = seen {
             self.inodes.arrive(file, &attr, unasked);
-            // What it takes on the disk was a guess.
-            if let (Some(absent), Some(kernel)) = (&self.absent, self.kernel.get())
-                && blocks_of(absent, file, absent.tree().file(file)) != attr.blocks
-            {
+            // What it takes on the disk was a guess, and so may have been whose it is.
+            let (Some(absent), Some(kernel)) = (&self.absent, self.kernel.get()) else { return };
+            let guess = self.shown(absent, file, absent.tree().file(file));
+            let guessed = |attr: &Attr| (attr.blocks, attr.uid, attr.gid, attr.mode);
+            if guessed(&guess) != guessed(&attr) {
                 kernel.forget_attr(inode.id);
             }
         }
@@ -317,6 +318,30 @@ impl Volume {
         self.inodes.find_absent(file).filter(|inode| inode.absent_file().is_some())
     }
 
+    /// What programs see of an absent file.
+    fn shown(&self, absent: &Absent, file: u32, row: FileRow) -> Attr {
+        // Its file will be whose the disk makes it; what the version says of that stays in the tree.
+        let (uid, gid) = self.owners.of_made((row.uid, row.gid));
+        // Most have none of their own.
+        let times = absent.tree().look(file).map_or((row.mtime, row.mtime), |look| (look.atime, look.ctime));
+        Attr {
+            key: absent_key(file),
+            mount: 0,
+            generation: 0,
+            mode: FileType::RegularFile.as_raw_mode() | row.mode,
+            nlink: absent.standing_names(file),
+            uid,
+            gid,
+            rdev: 0,
+            size: row.size,
+            blocks: blocks_of(absent, file, row),
+            blksize: 4096,
+            atime: times.0,
+            mtime: row.mtime,
+            ctime: times.1,
+        }
+    }
+
     /// A file that has lost the names that were asked for, by another that it has.
     fn seen_elsewhere(&self, file: u32) -> Option<(Attr, Option<RelPath>)> {
         let path = self.absent.as_ref()?.path_of_file(file)?;
@@ -329,25 +354,4 @@ impl Volume {
 fn blocks_of(absent: &Absent, file: u32, row: FileRow) -> u64 {
     let elsewhere = absent.tree().references(file).map_or(0, References::bytes);
     row.size.min(row.place.length + elsewhere).div_ceil(4096) * 8
-}
-
-fn attr_of(absent: &Absent, file: u32, row: FileRow) -> Attr {
-    // Most have none of their own.
-    let times = absent.tree().look(file).map_or((row.mtime, row.mtime), |look| (look.atime, look.ctime));
-    Attr {
-        key: absent_key(file),
-        mount: 0,
-        generation: 0,
-        mode: FileType::RegularFile.as_raw_mode() | row.mode,
-        nlink: absent.standing_names(file),
-        uid: row.uid,
-        gid: row.gid,
-        rdev: 0,
-        size: row.size,
-        blocks: blocks_of(absent, file, row),
-        blksize: 4096,
-        atime: times.0,
-        mtime: row.mtime,
-        ctime: times.1,
-    }
 }

@@ -16,6 +16,7 @@ mod live;
 mod name;
 pub mod open;
 mod ops;
+mod owners;
 mod rare;
 mod restate;
 pub mod shelter;
@@ -33,6 +34,7 @@ use gate::Gate;
 use hold::Holds;
 use inode::{Inode, InodeTable};
 use open::{Handles, Registrations, Writable};
+use owners::Owners;
 use shelter::Shelter;
 use std::collections::HashMap;
 use std::ffi::CStr;
@@ -102,6 +104,7 @@ pub struct Volume {
     inodes: InodeTable,
     /// What is not on the disk yet.
     absent: Option<Arc<Absent>>,
+    owners: Owners,
     handles: Handles,
     registrations: Registrations,
     writable: Writable,
@@ -146,6 +149,7 @@ impl Volume {
             options,
             inodes,
             absent,
+            owners: Owners::of_this_process()?,
             handles: Handles::default(),
             registrations: Registrations::default(),
             writable: Writable::default(),

@@ -420,6 +420,69 @@ fn privileges_go_with_a_write_as_on_the_disk_beneath() {
     }
 }
 
+/// Runs a script of Python as somebody in a plain directory and on mounts, and demands that it says the same; what it says.
+fn on_the_disk_and_on_mounts(id: (u32, u32), script: &str, prepare: impl Fn(&Path)) -> String {
+    use harness::{Lab, Mode, Setup};
+    let mut said = Vec::new();
+    for mode in [Mode::Passthrough, Mode::Classic] {
+        let lab = Lab::new(Setup::mode(mode).with(&["--access", "all"]));
+        fs::set_permissions(lab.root(), PermissionsExt::from_mode(0o755)).unwrap();
+        let native = lab.root().join("native");
+        fs::create_dir(&native).unwrap();
+        for dir in [&native, &lab.place()] {
+            fs::set_permissions(dir, PermissionsExt::from_mode(0o777)).unwrap();
+            prepare(dir);
+            let mut command = Command::new("python3");
+            command.args(["-c", script]).current_dir(dir).uid(id.0).gid(id.1);
+            said.push(run(&mut command, LIMIT).must("the script").stdout);
+        }
+        let [.., disk, mount] = &said[..] else { unreachable!() };
+        assert_eq!(disk, mount, "{mode:?}");
+    }
+    said.swap_remove(0)
+}
+
+/// SEMANTICS, Calls: "Every call answers as the backing's own file system would". Who gives an ACL to a file whose group he is
+/// not in loses its set-group-id bit; the daemon, who sets it for him, would not.
+#[test]
+fn set_group_id_goes_with_an_acl_as_on_the_disk_beneath() {
+    let Some((uid, gid)) = nobody().filter(|_| harness::is_root()) else {
+        return skip("ACLs and set-group-id bits", "only root can have two users");
+    };
+    let script = "import os, struct
+def acl(*entries):
+    return struct.pack('<I', 2) + b''.join(struct.pack('<HHI', *entry) for entry in entries)
+NONE = 0xffffffff
+FULL = acl((1, 7, NONE), (2, 4, 1000), (4, 5, NONE), (16, 5, NONE), (32, 5, NONE))
+MODE = acl((1, 7, NONE), (4, 5, NONE), (32, 0, NONE))
+for name in sorted(os.listdir('.')):
+    before = os.stat(name).st_mode
+    for what, attribute, value in (('user', 'user.x', b'y'), ('default', 'system.posix_acl_default', FULL),
+                                   ('access', 'system.posix_acl_access', MODE if 'plain' in name else FULL)):
+        try:
+            os.setxattr(name, attribute, value)
+            done = ''
+        except OSError as error:
+            done = error.strerror
+        print(name, what, f'{before:o}', f'{os.stat(name).st_mode:o}', done)";
+    let said = on_the_disk_and_on_mounts((uid, gid), script, |dir| {
+        for (kind, group) in [("others", 2000), ("own", gid)] {
+            for (mode, shape) in [(0o2755, "runs"), (0o6755, "both"), (0o2745, "locks"), (0o2755, "plain")] {
+                let file = dir.join(format!("{kind}-{shape}-file"));
+                fs::write(&file, "x").unwrap();
+                let folder = dir.join(format!("{kind}-{shape}-folder"));
+                fs::create_dir(&folder).unwrap();
+                for path in [file, folder] {
+                    chown(&path, Some(uid), Some(group)).unwrap();
+                    fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+                }
+            }
+        }
+    });
+    assert!(said.contains("others-runs-file access 102755 100755 \n"), "{said}");
+    assert!(said.contains("own-runs-file access 102755 102755 \n"), "{said}");
+}
+
 /// SEMANTICS, Restore: "A truncation that is refused changes nothing".
 #[test]
 fn an_ordinary_user_empties_nothing_that_he_may_not_write() {

@@ -168,6 +168,12 @@ impl Volume {
         Ok(())
     }
 
+    /// Drops setgid, of a directory as well. The kernel forgets the mode by what follows.
+    pub(super) fn drop_setgid(&self, inode: &Inode) -> io::Result<()> {
+        let mode = self.attr_of(inode)?.mode & 0o7777;
+        if mode & 0o2000 == 0 { Ok(()) } else { self.chmod(inode, mode & !0o2000) }
+    }
+
     /// Whether [`drop_privileges`](Self::drop_privileges) would do anything.
     pub(super) fn has_privileges(&self, inode: &Inode) -> io::Result<bool> {
         let attr = self.attr_of(inode)?;

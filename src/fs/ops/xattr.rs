@@ -9,6 +9,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 /// The largest value or list the kernel passes on (`XATTR_SIZE_MAX`).
 const XATTR_BYTES_MAX: usize = 64 * 1024;
+/// The list that a mode goes with (`XATTR_NAME_POSIX_ACL_ACCESS`).
+const ACL: &CStr = c"system.posix_acl_access";
 /// An SELinux label (`XATTR_NAME_SELINUX`).
 const LABEL: &CStr = c"security.selinux";
 
@@ -51,8 +53,16 @@ impl Volume {
         read(size, |buffer| reached(&inode, |dir, name| sys::list_xattr(&dir, name, buffer)))
     }
 
-    /// Sets a value; `flags` as in setxattr(2). The caller has passed the gate.
-    pub fn setxattr(&self, inode: u64, attr: &CStr, value: &[u8], flags: i32) -> io::Result<()> {
+    /// Sets a value; `flags` as in setxattr(2). With `kill_setgid` the caller may not keep the set-group-id bit of what he
+    /// gives an ACL to: he is not in its group. The caller has passed the gate.
+    pub fn setxattr(
+        &self,
+        inode: u64,
+        attr: &CStr,
+        value: &[u8],
+        flags: i32,
+        kill_setgid: bool,
+    ) -> io::Result<()> {
         self.count(Op::Setxattr);
         self.xattrs()?;
         if self.set_absent_xattr(&*self.inode(inode)?, attr, Some(value), flags)?.is_some() {
@@ -60,6 +70,10 @@ impl Volume {
         }
         let inode = self.inode(inode)?;
         self.naming(|| reached(&inode, |dir, name| sys::set_xattr(&dir, name, attr, value, flags)))?;
+        if kill_setgid && attr == ACL {
+            // The disk saw us set it, who may keep the bit.
+            self.drop_setgid(&inode)?;
+        }
         inode.forget_default_acl();
         self.mark(&inode);
         // An ACL changes the mode the kernel has cached.

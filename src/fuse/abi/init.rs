@@ -40,6 +40,8 @@ features! {
     EXPLICIT_INVAL_DATA = 25;
     /// We clear privilege bits; without it each write asks for an extended attribute.
     HANDLE_KILLPRIV_V2 = 28;
+    /// SETXATTR says more; see [`request`](super::request).
+    SETXATTR_EXT = 29;
     /// The second word of features is there.
     INIT_EXT = 30;
     /// Shared mappings of files that are open for direct I/O.

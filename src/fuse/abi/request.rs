@@ -1,4 +1,5 @@
 //! Requests, read.
+use super::init::Features;
 use super::{Body, InHeader, Opcode};
 use crate::clock::Timestamp;
 use crate::fs::{SetAttr, SetTime};
@@ -102,6 +103,8 @@ pub enum Operation<'a> {
         name: &'a CStr,
         value: &'a [u8],
         flags: u32,
+        /// The caller may not keep the set-group-id bit.
+        kill_setgid: bool,
     },
     Getxattr {
         name: &'a CStr,
@@ -183,6 +186,8 @@ wire! {
     ReleaseIn { handle: u64, flags: u32, release_flags: u32, lock_owner: u64, }
     FsyncIn { handle: u64, flags: u32, padding: u32, }
     SetxattrIn { size: u32, flags: u32, }
+    // Follows it where that is agreed ([`Features::SETXATTR_EXT`]).
+    SetxattrMoreIn { before: SetxattrIn, more_flags: u32, padding: u32, }
     GetxattrIn { size: u32, padding: u32, }
     FallocateIn { handle: u64, offset: u64, length: u64, mode: u32, padding: u32, }
     LseekIn { handle: u64, offset: u64, whence: u32, padding: u32, }
@@ -211,23 +216,26 @@ mod valid {
 const OPEN_KILL_PRIVILEGES: u32 = 1 << 0;
 /// Bit of `IoIn::io_flags`.
 const WRITE_KILL_PRIVILEGES: u32 = 1 << 2;
+/// Bit of `SetxattrMoreIn::more_flags`.
+const SETXATTR_KILL_SETGID: u32 = 1 << 0;
 /// Bit of `FsyncIn::flags`.
 const FSYNC_DATA_ONLY: u32 = 1 << 0;
 
 impl<'a> Request<'a> {
     /// Reads a request that came in one piece.
-    pub fn parse(bytes: &'a [u8]) -> Option<Self> {
+    pub fn parse(bytes: &'a [u8], agreed: Features) -> Option<Self> {
         let (header, body) = InHeader::read_from_prefix(bytes).ok()?;
-        Self::read(header, Body::whole(body))
+        Self::read(header, Body::whole(body), agreed)
     }
 
-    /// Reads a request. `None`: it is not what its opcode says (never from a sane kernel).
-    pub fn read(header: InHeader, body: Body<'a>) -> Option<Self> {
-        Some(Self { header, operation: operation(&header, body)? })
+    /// Reads a request of a kernel with which these features are agreed. `None`: it is not what its opcode says
+    /// (never from a sane kernel).
+    pub fn read(header: InHeader, body: Body<'a>, agreed: Features) -> Option<Self> {
+        Some(Self { header, operation: operation(&header, body, agreed)? })
     }
 }
 
-fn operation<'a>(header: &InHeader, body: Body<'a>) -> Option<Operation<'a>> {
+fn operation<'a>(header: &InHeader, body: Body<'a>, agreed: Features) -> Option<Operation<'a>> {
     let Some(opcode) = Opcode::from_number(header.opcode) else { return Some(Operation::Unknown) };
     Some(match opcode {
         Opcode::Lookup => Operation::Lookup { name: name(body.rest())?.0 },
@@ -294,9 +302,17 @@ fn operation<'a>(header: &InHeader, body: Body<'a>) -> Option<Operation<'a>> {
             Operation::Fsync { handle, data_only: flags & FSYNC_DATA_ONLY != 0 }
         }
         Opcode::Setxattr => {
-            let (SetxattrIn { size, flags }, rest) = body.fixed()?;
+            let (SetxattrMoreIn { before, more_flags, .. }, rest) = match agreed.has(Features::SETXATTR_EXT) {
+                true => body.fixed()?,
+                false => {
+                    let (before, rest) = body.fixed()?;
+                    (SetxattrMoreIn { before, more_flags: 0, padding: 0 }, rest)
+                }
+            };
+            let SetxattrIn { size, flags } = before;
             let (key, rest) = name(rest)?;
-            Operation::Setxattr { name: key, value: rest.get(..size as usize)?, flags }
+            let kill_setgid = more_flags & SETXATTR_KILL_SETGID != 0;
+            Operation::Setxattr { name: key, value: rest.get(..size as usize)?, flags, kill_setgid }
         }
         Opcode::Getxattr => {
             let (GetxattrIn { size, .. }, rest) = body.fixed()?;

@@ -258,12 +258,12 @@ impl Adapter {
                     });
                 });
             }
-            Operation::Setxattr { name, value, flags } => {
+            Operation::Setxattr { name, value, flags, kill_setgid } => {
                 let need = self.volume.need_to_set_xattr(id, name, value);
                 let borrowed = (name.to_owned(), value.to_vec()); // small: at most 64 KiB
                 self.when_here(need, pending.reply(), move |this, reply| {
                     this.gated(reply, &borrowed, &|_| vec![id], move |volume, reply, (name, value)| {
-                        reply.send(volume.setxattr(id, name, value, flags as i32));
+                        reply.send(volume.setxattr(id, name, value, flags as i32, kill_setgid));
                     });
                 });
             }

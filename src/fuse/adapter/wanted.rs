@@ -26,7 +26,7 @@ pub fn wanted(options: &VolumeOptions, stack_depth: u32, rings: bool) -> Wanted 
         | Features::DIRECT_IO_ALLOW_MMAP
         | Features::MAX_PAGES
         | Features::DONT_MASK
-        | when(options.acl, Features::POSIX_ACL)
+        | when(options.acl, Features::POSIX_ACL | Features::SETXATTR_EXT)
         | when(rings, Features::OVER_IO_URING);
     let needed = when(options.passthrough, Features::INIT_EXT | Features::PASSTHROUGH);
     let limits = Limits { io_bytes: io_bytes(options), background: BACKGROUND, stack_depth };

@@ -69,7 +69,7 @@ pub(super) fn serve(connection: &Arc<Connection>, handler: &dyn Handler) -> io::
             continue;
         }
         let pending = Pending::by_device(connection, &header);
-        match Request::read(header, Body::whole(body)) {
+        match Request::read(header, Body::whole(body), connection.features()) {
             Some(request) => handle_fenced(handler, request, pending),
             None => tracing::error!(opcode = header.opcode, length, "a request that cannot be read"),
         }

@@ -8,15 +8,24 @@ fn header(opcode: u32) -> InHeader {
     header
 }
 
+fn read<'a>(header: InHeader, body: Body<'a>) -> Option<Request<'a>> {
+    Request::read(header, body, Features::default())
+}
+
 /// Reads `fixed` and `rest` both ways; they must say the same.
 fn both(opcode: Opcode, fixed: &[u8], rest: &[u8]) -> String {
+    both_agreed(Features::default(), opcode, fixed, rest)
+}
+
+/// The same where something is agreed.
+fn both_agreed(agreed: Features, opcode: Opcode, fixed: &[u8], rest: &[u8]) -> String {
     let header = header(opcode as u32);
     let whole = [fixed, rest].concat();
-    let one = Request::read(header, Body::whole(&whole)).map(|r| format!("{:?}", r.operation));
+    let one = Request::read(header, Body::whole(&whole), agreed).map(|r| format!("{:?}", r.operation));
     // The area of a ring is always longer than the struct in it.
     let area = [fixed, &[0xee; 128]].concat();
     let area = if fixed.is_empty() { &[][..] } else { &area[..] };
-    let two = Request::read(header, Body::split(area, rest)).map(|r| format!("{:?}", r.operation));
+    let two = Request::read(header, Body::split(area, rest), agreed).map(|r| format!("{:?}", r.operation));
     assert_eq!(one, two);
     one.expect("valid")
 }
@@ -43,8 +52,15 @@ fn names_stand_behind_the_struct() {
     );
     assert_eq!(
         both(Opcode::Setxattr, &words(&[3, 1]), b"user.x\0abc"),
-        r#"Setxattr { name: "user.x", value: [97, 98, 99], flags: 1 }"#
+        r#"Setxattr { name: "user.x", value: [97, 98, 99], flags: 1, kill_setgid: false }"#
     );
+    for (more, kills) in [(0, false), (1, true), (2, false)] {
+        let fixed = words(&[3, 1, more, 0]);
+        assert_eq!(
+            both_agreed(Features::SETXATTR_EXT, Opcode::Setxattr, &fixed, b"user.x\0abc"),
+            format!(r#"Setxattr {{ name: "user.x", value: [97, 98, 99], flags: 1, kill_setgid: {kills} }}"#)
+        );
+    }
     assert_eq!(
         both(Opcode::Create, &words(&[0o102, 0o100_644, 0o22, 0]), b"f\0"),
         r#"Create { name: "f", mode: 33188, umask: 18, flags: 66, kill_privileges: false }"#
@@ -58,7 +74,7 @@ fn data_of_a_write_is_as_long_as_it_says() {
         both(Opcode::Write, &fixed, b"abc"),
         "Write { handle: 7, offset: 4096, data: [97, 98, 99], kill_privileges: true }"
     );
-    assert!(Request::read(header(16), Body::split(&fixed, b"ab")).is_none());
+    assert!(read(header(16), Body::split(&fixed, b"ab")).is_none());
 }
 
 #[test]
@@ -81,7 +97,7 @@ fn forgets_come_in_bundles() {
     let items: Vec<u8> = [1u64, 2, 3, 4].as_bytes().to_vec();
     let said = both(Opcode::BatchForget, &fixed, &items);
     assert!(said.contains("inode: 3, count: 4"), "{said}");
-    assert!(Request::read(header(42), Body::split(&fixed, &items[..31])).is_none());
+    assert!(read(header(42), Body::split(&fixed, &items[..31])).is_none());
 }
 
 #[test]
@@ -89,13 +105,12 @@ fn nothing_short_is_read_beyond_its_end() {
     for opcode in 0..64 {
         for length in 0..100 {
             let bytes = vec![0x41; length];
-            let _any = Request::read(header(opcode), Body::whole(&bytes));
-            let _any = Request::read(header(opcode), Body::split(&bytes, b""));
+            for agreed in [Features::default(), Features::SETXATTR_EXT] {
+                let _any = Request::read(header(opcode), Body::whole(&bytes), agreed);
+                let _any = Request::read(header(opcode), Body::split(&bytes, b""), agreed);
+            }
         }
     }
-    assert!(Request::read(header(Opcode::Lookup as u32), Body::whole(b"no end")).is_none());
-    assert!(matches!(
-        Request::read(header(9999), Body::whole(b"")).map(|r| r.operation),
-        Some(Operation::Unknown)
-    ));
+    assert!(read(header(Opcode::Lookup as u32), Body::whole(b"no end")).is_none());
+    assert!(matches!(read(header(9999), Body::whole(b"")).map(|r| r.operation), Some(Operation::Unknown)));
 }

@@ -115,7 +115,7 @@ impl Server {
         let Some(Received { header, operation, payload }) = self.entries.receive(entry) else { return };
         let pending = Pending::by_ring(Seat::new(self.mailbox.clone(), entry), &header);
         seat::lend(entry, buffer.filter(|_| payload.is_empty()));
-        match Request::read(header, Body::split(&operation, payload)) {
+        match Request::read(header, Body::split(&operation, payload), self.connection.features()) {
             Some(request) => handle_fenced(&*self.handler, request, pending),
             None => tracing::error!(opcode = header.opcode, "a request that cannot be read"),
         }

@@ -483,6 +483,84 @@ for name in sorted(os.listdir('.')):
     assert!(said.contains("own-runs-file access 102755 102755 \n"), "{said}");
 }
 
+/// SEMANTICS, Calls: "set-user-id and set-group-id are cleared by writes and by `chown` as on a local disk." Also by one that
+/// leaves owner and group.
+#[test]
+fn privileges_go_with_a_chown_that_leaves_the_owner() {
+    let Some((uid, gid)) = nobody().filter(|_| harness::is_root()) else {
+        return skip("set-user-id bits and chown", "only root can have two users");
+    };
+    let script = "import os
+for name in sorted(os.listdir('.')):
+    before = os.stat(name).st_mode
+    if 'opened' in name:
+        opened = os.open(name, os.O_RDONLY)
+        os.chown(opened, -1, -1)
+        os.close(opened)
+    else:
+        os.chown(name, -1, -1)
+    print(name, f'{before:o}', f'{os.stat(name).st_mode:o}')
+    # A change within one tick of the clock may not show.
+    changed, tries = os.stat(name).st_ctime_ns, 0
+    while os.stat(name).st_ctime_ns == changed and tries < 10000:
+        os.chown(name, -1, -1)
+        tries += 1
+    print(name, 'changed' if tries < 10000 else 'never changed')";
+    for id in [(uid, gid), (0, 0)] {
+        let said = on_the_disk_and_on_mounts(id, script, |dir| {
+            for mode in [0o4755, 0o2755, 0o6777, 0o4644, 0o755] {
+                for name in ["named", "opened", "folder"] {
+                    let path = dir.join(format!("{name}-{mode:o}"));
+                    match name {
+                        "folder" => fs::create_dir(&path).unwrap(),
+                        _ => fs::write(&path, "x").unwrap(),
+                    }
+                    chown(&path, Some(uid), Some(gid)).unwrap();
+                    fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+                }
+            }
+        });
+        assert!(said.contains("named-6777 106777 100777\n"), "{said}");
+    }
+}
+
+/// SEMANTICS, Calls: "set-user-id and set-group-id are cleared by writes and by `chown` as on a local disk." Also those that a
+/// file gets while somebody has it open to write it.
+#[test]
+fn privileges_given_to_an_open_file_go_with_the_next_write() {
+    let Some((uid, gid)) = nobody().filter(|_| harness::is_root()) else {
+        return skip("set-user-id bits of open files", "only root can have two users");
+    };
+    let script = format!(
+        "import os
+for mode in (0o4777, 0o2777, 0o6777):
+    for written in (False, True):
+        with open('f', 'w') as file:
+            file.write('content')
+        os.chmod('f', 0o777)
+        (said, say), (told, tell) = os.pipe(), os.pipe()
+        if os.fork() == 0:
+            os.setgroups([])
+            os.setgid({gid})
+            os.setuid({uid})
+            opened = os.open('f', os.O_RDWR)
+            if written:
+                os.write(opened, b'x')
+            os.write(say, b'.')
+            os.read(told, 1)
+            os.write(opened, b'y')
+            os._exit(0)
+        os.read(said, 1)
+        os.chmod('f', mode)
+        os.write(tell, b'.')
+        os.wait()
+        print(written, f'{{mode:o}}', f'{{os.stat(\"f\").st_mode:o}}')
+        os.remove('f')"
+    );
+    let said = on_the_disk_and_on_mounts((0, 0), &script, |_| ());
+    assert!(said.contains("True 6777 100777\n"), "{said}");
+}
+
 /// SEMANTICS, Restore: "A truncation that is refused changes nothing".
 #[test]
 fn an_ordinary_user_empties_nothing_that_he_may_not_write() {

@@ -39,6 +39,15 @@ pub struct SetAttr {
     pub drop_privileges: bool,
 }
 
+impl SetAttr {
+    /// Whether dropping setuid and setgid is all.
+    fn only_drops(&self) -> bool {
+        let Self { mode, uid, gid, size, atime, mtime, drop_privileges } = self;
+        let changes = mode.or(*uid).or(*gid).is_some() || size.is_some() || atime.or(*mtime).is_some();
+        *drop_privileges && !changes
+    }
+}
+
 impl Volume {
     /// Changes attributes and returns them as they are then.
     pub fn setattr(&self, inode: u64, handle: Option<u64>, set: SetAttr) -> io::Result<Attr> {
@@ -50,7 +59,10 @@ impl Volume {
         if let Some(size) = set.size {
             self.resize(&inode, handle, size)?;
         }
-        if set.drop_privileges {
+        if set.only_drops() {
+            // The disk does it as for chown(2), and notes the time.
+            self.chown(&inode, None, None)?;
+        } else if set.drop_privileges {
             self.drop_privileges(&inode)?;
         }
         if set.uid.is_some() || set.gid.is_some() {

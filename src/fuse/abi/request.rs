@@ -209,6 +209,7 @@ mod valid {
     pub(super) const HANDLE: u32 = 1 << 6;
     pub(super) const ATIME_NOW: u32 = 1 << 7;
     pub(super) const MTIME_NOW: u32 = 1 << 8;
+    pub(super) const LOCK_OWNER: u32 = 1 << 9;
     pub(super) const KILL_PRIVILEGES: u32 = 1 << 11;
 }
 
@@ -368,6 +369,9 @@ fn setattr(asked: &SetattrIn) -> Operation<'static> {
         (true, false) => Some(SetTime::At(Timestamp { sec: sec as i64, nsec })),
         (false, false) => None,
     };
+    // chown(2) that leaves owner and group, and a write that must not leave the bits: the kernel has kept to itself what
+    // else it was asked for.
+    let is_nothing = asked.valid & !(valid::HANDLE | valid::LOCK_OWNER) == 0;
     let set = SetAttr {
         mode: has(valid::MODE).then_some(asked.mode),
         uid: has(valid::UID).then_some(asked.uid),
@@ -375,7 +379,7 @@ fn setattr(asked: &SetattrIn) -> Operation<'static> {
         size: has(valid::SIZE).then_some(asked.size),
         atime: time(valid::ATIME, valid::ATIME_NOW, asked.atime, asked.atime_nsec),
         mtime: time(valid::MTIME, valid::MTIME_NOW, asked.mtime, asked.mtime_nsec),
-        drop_privileges: has(valid::KILL_PRIVILEGES),
+        drop_privileges: has(valid::KILL_PRIVILEGES) || is_nothing,
     };
     Operation::Setattr { handle: has(valid::HANDLE).then_some(asked.handle), set }
 }

@@ -91,6 +91,18 @@ fn setattr_sets_what_is_marked() {
     assert!(said.contains("drop_privileges: true") && said.contains("handle: None"), "{said}");
 }
 
+/// So the kernel asks for chown(2) that leaves owner and group, and for the bits to go with a write: without a word.
+#[test]
+fn setattr_of_nothing_drops_privileges() {
+    for (valid, drops) in [(0, true), (valid::HANDLE, true), (valid::MODE, false), (valid::ATIME_NOW, false)]
+    {
+        let mut asked = [0u32; 22];
+        asked[0] = valid;
+        let said = both(Opcode::Setattr, &words(&asked), b"");
+        assert!(said.contains(&format!("drop_privileges: {drops}")), "{valid:x}: {said}");
+    }
+}
+
 #[test]
 fn forgets_come_in_bundles() {
     let fixed = words(&[2, 0]);

@@ -8,11 +8,13 @@ mod support;
 
 use cloud::Cloud;
 use harness::{Dice, Finished, KEPT, LIMIT, Lab, Layers, Overlay, Setup, Tree, is_root, run, skip, slice};
-use icecache::config::{ConfigFile, Environment, Merged, MountSettings};
+use icecache::ErrorKind;
+use icecache::config::{ConfigFile, Environment, Merged, MountSettings, OnConflict};
 use icecache::serve::directory::{Claim, Saved, Session, Stray};
 use icecache::serve::startup::StatusPipe;
 use std::ffi::OsString;
 use std::fs::{self, File};
+use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -295,7 +297,7 @@ fn a_session_that_joins_late_does_not_take_another_directory_for_its_own() {
     fs::create_dir(lab.place()).unwrap();
     let silent = StatusPipe::new(Box::new(|_| {}));
     let joined = Claim::take(&settings(&lab)).unwrap().join_late(None, &silent);
-    assert_eq!(joined.unwrap_err().kind(), icecache::ErrorKind::Conflict);
+    assert_eq!(joined.unwrap_err().kind(), ErrorKind::Conflict);
     assert_eq!(read(lab.restored(None).join("file")), "good\n");
 }
 
@@ -463,6 +465,61 @@ fn a_session_is_made_anew_on_what_others_have_saved() {
     let session = session.anew(&StatusPipe::new(Box::new(|_| {})), None).unwrap();
     assert!(save(&session).committed);
     assert_eq!(read(lab.restored(None).join("file")), "four");
+}
+
+/// Runs a command on another directory of the same name: another writer.
+fn exec_elsewhere(lab: &Lab, script: &str) {
+    let other = lab.root().join("other");
+    fs::create_dir_all(&other).unwrap();
+    let mut elsewhere =
+        lab.command(["exec", "--mode", "directory", "--remote", &lab.remote(), "--name", "work"]);
+    elsewhere.arg("--dir").arg(&other).arg("--state-dir").arg(lab.root().join("s2"));
+    run(elsewhere.args(["--", "sh", "-c", script]).current_dir(&other), LIMIT).must("exec elsewhere");
+}
+
+/// A process that has files beneath a directory open, until it is dropped.
+struct Holder(std::process::Child);
+
+impl Holder {
+    fn of(dir: &Path, opens: &str) -> Self {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("exec {opens}; echo; read end")]).current_dir(dir);
+        let piped = std::process::Stdio::piped;
+        let mut child = command.stdin(piped()).stdout(piped()).spawn().unwrap();
+        let mut told = [0];
+        child.stdout.as_mut().unwrap().read_exact(&mut told).unwrap();
+        Self(child)
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _reaped = self.0.wait();
+    }
+}
+
+/// LAMBDA: "Nothing takes the place of files that are open".
+#[test]
+fn a_session_is_not_made_anew_beneath_files_that_are_open() {
+    let lab = Lab::prepare(Setup::default());
+    fs::write(lab.place().join("log"), "one\n").unwrap();
+    let status = StatusPipe::new(Box::new(|_| {}));
+    let settings = MountSettings { on_conflict: OnConflict::Merge, ..settings(&lab) };
+    let session = Session::open(&settings, Stray::Keep, &status).unwrap();
+    save(&session);
+    let holder = Holder::of(&lab.place(), "3>>log");
+    let session = session.anew(&status, None).unwrap();
+    exec_elsewhere(&lab, "echo new > new");
+    let refused = session.anew(&status, None).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Busy, "{refused}");
+    assert!(!session.is_torn() && !lab.place().join("new").exists(), "nothing was changed");
+    fs::write(lab.place().join("mine"), "mine").unwrap();
+    assert!(save(&session).merge.is_some(), "what is here is saved all the same");
+    drop(holder);
+    let session = session.anew(&status, None).unwrap();
+    assert!(!save(&session).committed && lab.place().join("new").exists());
+    assert!(lab.restored(None).join("mine").exists());
 }
 
 /// SEMANTICS, Restore: "A log of SQLite that is not the version's does not stay beside a database of it".

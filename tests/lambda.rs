@@ -443,6 +443,37 @@ fn nobody_works_on_a_part_of_a_state_that_could_not_be_read_at_the_start() {
     }
 }
 
+/// LAMBDA: "Nothing takes the place of files that are open": what a runtime has made at its start, without the state, it
+/// goes on with.
+#[test]
+fn a_state_that_could_not_be_read_does_not_come_beneath_an_open_connection() {
+    let cloud = Cloud::prepare();
+    let mut lab = cloud.lab;
+    let connects = [("TEST_CONNECTS", "1")];
+    let sandbox = Sandbox::new(Refusals::default());
+    let process = wrapped(&lab, &sandbox, &plain(), &connects);
+    assert_eq!(sandbox.invoke(&add()).count(), 1);
+    process.kill();
+    lab.wipe();
+    cloud.server.control().set_hook(|request| match request.operation {
+        "GetObject" => Fault::FailBefore(s3s::S3ErrorCode::AccessDenied),
+        _ => Fault::None,
+    });
+    let sandbox = Sandbox::new(Refusals::default());
+    let mut process = wrapped(&lab, &sandbox, &plain(), &connects);
+    sandbox.wait_idle();
+    cloud.server.control().clear_hook();
+    assert_eq!(sandbox.invoke(&add()).json()["errorType"], "Icecache.NotRestored");
+    assert_eq!(wait_for(&mut process.0, LIMIT), Some(125), "the sandbox does not go on");
+    assert_eq!(saved(&lab), 1);
+    lab.wipe();
+    let sandbox = Sandbox::new(Refusals::default());
+    let process = wrapped(&lab, &sandbox, &plain(), &connects);
+    assert_eq!(sandbox.invoke(&add()).count(), 2);
+    assert_eq!(saved(&lab), 2);
+    process.kill();
+}
+
 /// LAMBDA: "A start waits at most six seconds for the remote". Nobody takes the connections here, and the kernel holds
 /// them.
 #[test]

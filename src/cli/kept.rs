@@ -20,6 +20,7 @@ use rustix::process::Pid;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 use unread::Unread;
@@ -46,6 +47,11 @@ pub(super) struct Kept {
     json: bool,
     /// Held while it is saved: by one at a time.
     turn: Mutex<()>,
+    /// A newer version cannot come beneath files that are open; what is here can be saved still.
+    #[cfg(feature = "lambda")]
+    barred: AtomicBool,
+    /// The end has nothing to save: what differs is of programs that were open, and nobody was told of it.
+    left: AtomicBool,
     /// Never held for long, so that it can be asked how things are while it is saved.
     state: Mutex<State>,
 }
@@ -216,7 +222,16 @@ impl Kept {
     }
 
     fn new(settings: MountSettings, stray: Stray, json: bool, state: State) -> Self {
-        Self { settings, stray, json, turn: Mutex::default(), state: Mutex::new(state) }
+        Self {
+            settings,
+            stray,
+            json,
+            turn: Mutex::default(),
+            #[cfg(feature = "lambda")]
+            barred: AtomicBool::new(false),
+            left: AtomicBool::new(false),
+            state: Mutex::new(state),
+        }
     }
 
     /// What there is to work with, for who has the turn. Others must not: what is let go of meanwhile ends with the last who
@@ -257,6 +272,9 @@ impl Kept {
     pub(super) fn end(&self, limit: Option<Instant>, after: After) -> Result<End> {
         if let State::Mounted(mounted) = self.state() {
             return mounted.end(&self.settings, limit, after);
+        }
+        if let (true, State::Restored(session)) = (self.left.load(Ordering::Acquire), self.state()) {
+            return Ok(End { version: session.version(), ..End::default() });
         }
         self.save(limit)
     }
@@ -313,7 +331,13 @@ impl crate::lambda::Keep for Kept {
         let _turn = self.turn.lock();
         let renewed = match self.state() {
             State::Mounted(_) => None, // it finds out when it saves
-            State::Restored(session) => Some(session.anew(&status(self.json), limit)?),
+            State::Restored(session) => {
+                let renewed = session.anew(&status(self.json), limit);
+                if renewed.as_ref().is_err_and(|e| e.kind() == ErrorKind::Busy) {
+                    self.barred.store(true, Ordering::Release);
+                }
+                Some(renewed?)
+            }
             State::Unread(unread) => unread.restore(self.stray, limit, self.json)?,
         };
         if let Some(renewed) = renewed {
@@ -325,9 +349,14 @@ impl crate::lambda::Keep for Kept {
     fn is_torn(&self) -> bool {
         match &*self.state.lock() {
             State::Mounted(_) => false,
-            State::Restored(session) => session.is_torn(),
+            State::Restored(session) => session.is_torn() || self.barred.load(Ordering::Acquire),
             State::Unread(unread) => unread.is_overtaken(),
         }
+    }
+
+    fn leave(&self) {
+        // Otherwise a save says itself why it cannot be one.
+        self.left.store(self.barred.load(Ordering::Acquire), Ordering::Release);
     }
 }
 

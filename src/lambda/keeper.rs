@@ -29,8 +29,12 @@ pub trait Keep: Send + Sync + 'static {
     fn renew(&self, limit: Option<Instant>) -> Result<()>;
 
     /// Whether nobody may work on the directory any more: a renewal was cut short when files had been written already, or
-    /// the remote, which could not be read, turned out to have versions, so that nothing here will ever be saved.
+    /// could not begin since files of the directory are open, or the remote, which could not be read, turned out to have
+    /// versions, so that nothing here will ever be saved.
     fn is_torn(&self) -> bool;
+
+    /// Nobody may work on the directory any more, and what anybody was told of is saved: the rest need not be.
+    fn leave(&self) {}
 }
 
 /// When to save.
@@ -242,10 +246,18 @@ impl Keeper {
         let Some(keep) = self.keep.lock().clone() else { return Ok(()) };
         self.queue.lock().work = Some(Work::Renewing);
         let doing = Doing(self.queue.clone());
-        with_turn(turn, keep, Some(doing), move |keep, _| keep.renew(Some(limit))).await?
+        let unsaved = self.passed.lock().invocations > 0;
+        let renewing = with_turn(turn, keep, Some(doing), move |keep, last| {
+            let renewed = keep.renew(Some(limit));
+            if renewed.is_err() && keep.is_torn() && !unsaved && last.failure.is_none() {
+                keep.leave();
+            }
+            renewed
+        });
+        renewing.await?
     }
 
-    /// Whether the directory is between two versions, as far as that is known while others work on it.
+    /// Whether nobody may work on the directory any more, as far as that is known while others work on it.
     pub fn is_torn(&self) -> bool {
         self.keep.lock().as_ref().is_some_and(|keep| keep.is_torn())
     }

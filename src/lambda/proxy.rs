@@ -201,11 +201,11 @@ impl Shared {
         let invocation = invocation(response.headers()).map(|(id, deadline)| (id.to_owned(), deadline));
         let latest = invocation.as_ref().map(|(_, deadline)| deadline.latest_begin());
         let latest = latest.unwrap_or_else(|| Instant::now() + RESUME_TIME);
-        if let Err(torn) = self.renew(latest).await {
+        if let Err(why) = self.renew(latest).await {
             if let Some((id, _)) = invocation {
-                self.forward(reply::not_restored(&id)).await?;
+                self.forward(reply::not_restored(&id, &why)).await?;
             }
-            return Ok(torn);
+            return Ok(ending(&why.to_string()));
         }
         if let Some((id, deadline)) = invocation {
             let mut deadlines = self.deadlines.lock();
@@ -223,21 +223,23 @@ impl Shared {
         self.saved_all().await; // whichever worker asks
         let response = self.forward(request.map(Incoming::boxed_unsync)).await?;
         self.resumed.store(true, Ordering::Release);
-        Ok(self.renew(Instant::now() + RESUME_TIME).await.err().unwrap_or(response))
+        let renewed = self.renew(Instant::now() + RESUME_TIME).await;
+        Ok(renewed.map_or_else(|why| ending(&why.to_string()), |()| response))
     }
 
     /// After a snapshot, before anything is done: brings what others have saved, if that can be had by `latest`. If not
     /// the next invocation tries again; until then nothing is overwritten, since what is saved is not put on a version that
-    /// it was not made from. Fails when files of the newer version are there, but not all: with what makes the runtime end.
-    async fn renew(&self, latest: Instant) -> std::result::Result<(), Response<Body>> {
+    /// it was not made from. Fails when files of the newer version are there, but not all, or when it cannot come beneath
+    /// files that are open: then this sandbox ends.
+    async fn renew(&self, latest: Instant) -> Result<()> {
         if !self.resumed.load(Ordering::Acquire) {
             return Ok(());
         }
         match self.keeper.renew(latest).await {
             Ok(()) => self.resumed.store(false, Ordering::Release),
             Err(error) if self.keeper.is_torn() => {
-                tracing::error!(%error, "the newest version could not be brought, or in part only, and nothing done here could be saved: this sandbox ends");
-                return Err(ending(&error.to_string()));
+                tracing::error!(%error, "the newest version could not be brought, or in part only, and nobody may work on what is here: this sandbox ends");
+                return Err(error);
             }
             Err(error) => {
                 tracing::error!(%error, "the newest version cannot be had: working on what is here, and nothing is overwritten");

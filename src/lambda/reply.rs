@@ -46,9 +46,11 @@ pub(super) fn not_saved(id: &str, why: &Error) -> Request<Body> {
 }
 
 /// The same because the state cannot be had; nothing was done.
-pub(super) fn not_restored(id: &str) -> Request<Body> {
-    let message = "the newest state could not be brought in time, and this invocation was not begun: another sandbox takes over";
-    failure(id, NOT_RESTORED, message)
+pub(super) fn not_restored(id: &str, why: &Error) -> Request<Body> {
+    let message = format!(
+        "the newest state could not be brought, and this invocation was not begun, another sandbox takes over: {why}"
+    );
+    failure(id, NOT_RESTORED, &message)
 }
 
 fn failure(id: &str, kind: &'static str, message: &str) -> Request<Body> {

@@ -49,12 +49,12 @@ pub fn mapped_files(dir: &Path) -> BTreeSet<(PathBuf, u64)> {
 
 /// A mapping of a file that is shared and may be stored to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Mapping<'a> {
+pub(super) struct Mapping<'a> {
     /// The device, as `/proc/PID/maps` shows it: major and minor number.
     dev: (u32, u32),
     ino: u64,
     /// The path of the file, when it was mapped.
-    path: Cow<'a, [u8]>,
+    pub(super) path: Cow<'a, [u8]>,
 }
 
 /// Goes through those of every visible process.
@@ -65,15 +65,21 @@ fn each_mapping(mut told: impl FnMut(&Mapping<'_>)) {
         if !process.file_name().as_encoded_bytes().first().is_some_and(u8::is_ascii_digit) {
             continue;
         }
-        let Ok(maps) = File::open(process.path().join("maps")) else { continue };
-        if can_be_asked {
-            match asked(&maps, &mut told) {
-                Ok(()) => continue,
-                Err(e) => can_be_asked = e != Errno::NOTTY,
-            }
+        if let Ok(maps) = File::open(process.path().join("maps")) {
+            each_mapping_of(&maps, &mut can_be_asked, &mut told);
         }
-        read(&maps, &mut told);
     }
+}
+
+/// Goes through those of one process. `can_be_asked`: whether the kernel can be, as far as that is known.
+pub(super) fn each_mapping_of(maps: &File, can_be_asked: &mut bool, told: &mut impl FnMut(&Mapping<'_>)) {
+    if *can_be_asked {
+        match asked(maps, told) {
+            Ok(()) => return,
+            Err(e) => *can_be_asked = e != Errno::NOTTY,
+        }
+    }
+    read(maps, told);
 }
 
 /// Asks the kernel for those of one process.

@@ -14,6 +14,7 @@ pub mod dictionary;
 pub mod dirty;
 pub mod flusher;
 pub mod head;
+pub(crate) mod held;
 pub mod identity;
 pub mod live;
 pub(crate) mod mapped;

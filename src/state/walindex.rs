@@ -32,7 +32,7 @@ const HEADER_BYTES: usize = 136;
 /// To so many bytes SQLite shortens an index that nobody uses, before it makes it anew.
 const STUB_BYTES: usize = 3;
 /// How every database begins that is not encrypted.
-const DATABASE: &[u8; 16] = b"SQLite format 3\0";
+pub(super) const DATABASE: &[u8; 16] = b"SQLite format 3\0";
 /// Where a database says by which versions it can be written and read; 2 is WAL.
 const MODES: std::ops::Range<usize> = 18..20;
 

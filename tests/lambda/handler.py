@@ -4,6 +4,19 @@ import sqlite3
 import time
 
 DIR = os.environ["ICECACHE_DIR"]
+HELD = []
+
+
+def connect():
+    db = sqlite3.connect(os.path.join(DIR, "counter.db"), isolation_level=None)
+    db.execute("PRAGMA journal_mode=WAL")
+    db.execute("CREATE TABLE IF NOT EXISTS counter (n INTEGER NOT NULL)")
+    return db
+
+
+# A connection at module level, as many a handler has it.
+if os.environ.get("TEST_CONNECTS"):
+    HELD.append(connect())
 
 
 def handler(event, context):
@@ -11,6 +24,9 @@ def handler(event, context):
     if op == "crash":
         os._exit(3)
     if op == "ping":
+        return {}
+    if op == "hold":
+        HELD.append(open(os.path.join(DIR, "counter.db"), "r+b"))
         return {}
     if op == "write":
         with open(os.path.join(DIR, event["file"]), "w") as file:

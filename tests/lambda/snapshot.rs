@@ -124,3 +124,51 @@ fn nobody_works_on_a_directory_between_two_versions() {
     assert_eq!(saved(&cloud.lab), 3);
     process.kill();
 }
+
+/// LAMBDA, SnapStart: "Nothing takes the place of files that are open". The connection was made before the snapshot.
+#[test]
+fn a_newer_version_does_not_come_beneath_a_connection_that_was_open_in_the_snapshot() {
+    let cloud = Cloud::prepare();
+    let mut lab = cloud.lab;
+    let other_dir = lab.root().join("other");
+    fs::create_dir(&other_dir).unwrap();
+    let others = Sandbox::new(Refusals::default());
+    let other = wrapped(&lab, &others, &plain(), &[("ICECACHE_DIR", other_dir.to_str().unwrap())]);
+    assert_eq!(others.invoke(&add()).count(), 1);
+    let snapshot = |lab: &Lab| {
+        let sandbox = Sandbox::new(Refusals::default());
+        let process = wrapped(lab, &sandbox, &plain(), &[SNAPSHOT, ("TEST_CONNECTS", "1")]);
+        sandbox.wait_snapshot();
+        (sandbox, process)
+    };
+    // As long as nobody else goes on it is no matter.
+    let (sandbox, process) = snapshot(&lab);
+    sandbox.resume();
+    assert_eq!(sandbox.invoke(&json!({ "op": "count" })).count(), 1);
+    process.kill();
+    lab.wipe();
+    let (sandbox, mut process) = snapshot(&lab);
+    assert_eq!(others.invoke(&add()).count(), 2);
+    other.kill();
+    sandbox.resume();
+    assert_ne!(wait_for(&mut process.0, LIMIT), Some(0), "the sandbox does not go on");
+    assert_eq!(saved(&lab), 2);
+    let sandbox = Sandbox::new(Refusals::default());
+    let process = wrapped(&lab, &sandbox, &plain(), &[("TEST_CONNECTS", "1")]);
+    assert_eq!(sandbox.invoke(&add()).count(), 3);
+    assert_eq!(saved(&lab), 3);
+    process.kill();
+}
+
+/// The same where the first renewal failed, and an invocation has opened a file since.
+#[test]
+fn a_newer_version_does_not_come_beneath_what_an_invocation_has_left_open() {
+    let (cloud, sandbox, mut process) = resumed_too_late();
+    assert!(!sandbox.invoke(&json!({ "op": "hold" })).failed);
+    cloud.server.control().clear_hook();
+    let answer = sandbox.invoke(&add()).json();
+    assert_eq!(answer["errorType"], "Icecache.NotRestored");
+    assert!(answer["errorMessage"].as_str().unwrap().contains("counter.db (process "), "{answer}");
+    assert_ne!(wait_for(&mut process.0, LIMIT), Some(0), "the sandbox does not go on");
+    assert_eq!(saved(&cloud.lab), 2);
+}

@@ -93,7 +93,7 @@ impl Unread {
             return Ok(None); // it is looked before each save
         }
         let restored = self.claim.restore(stray, limit, &self.overtaken, &status(json));
-        if restored.as_ref().is_err_and(|e| e.kind() == ErrorKind::Invalid) {
+        if restored.as_ref().is_err_and(|e| matches!(e.kind(), ErrorKind::Invalid | ErrorKind::Busy)) {
             self.overtaken.store(true, Ordering::Release);
         }
         restored.map(Some)

@@ -176,7 +176,16 @@ impl Prepared<'_> {
             ));
         }
         let aside = settings.state_dir.join(ASIDE);
-        let start = Start { settings, store, records: &records, status, check: &check, aside, limit: None };
+        let start = Start {
+            settings,
+            store,
+            records: &records,
+            status,
+            check: &check,
+            aside,
+            limit: None,
+            heeds: None,
+        };
         let found = start.reconcile(runtime, &committer, &opening, locks, lost)?;
         check.passed(None)?;
 

@@ -17,6 +17,7 @@ use crate::state::absent::{Hydrator, Pace, Source};
 use crate::state::commit::{self, CommitOptions, Committer, Relation, Tidy};
 use crate::state::cut::{CutOptions, Cutter};
 use crate::state::flusher::{Flusher, Timing};
+use crate::state::held::Holders;
 use crate::state::live::Live;
 use crate::state::plain::Plain;
 use crate::state::plan::{LookOptions, change_tick};
@@ -44,6 +45,8 @@ struct Begin<'a> {
     limit: Option<Instant>,
     /// Whom to tell that the directory may be between two versions.
     torn: Option<&'a AtomicBool>,
+    /// Whose open files nothing may take the place of.
+    heeds: Option<Holders>,
 }
 
 /// While the directory may be between two versions.
@@ -88,7 +91,8 @@ impl Claim {
 
     /// The same where that failed before, and all of the version must be there by `limit`, if there is one. `torn` is told
     /// if it fails although the remote has a version: then the directory may have a part of that, and nothing that anybody
-    /// does on it can be saved.
+    /// does on it can be saved. So it is if it fails with `Busy`, because the processes that this one has started have
+    /// files open there: nothing was changed then.
     pub fn restore(
         &self,
         stray: Stray,
@@ -96,7 +100,8 @@ impl Claim {
         torn: &AtomicBool,
         status: &StatusPipe,
     ) -> Result<Session> {
-        self.begin(stray, status, Begin { limit, torn: Some(torn), ..Begin::default() })
+        let heeds = Some(Holders::Offspring);
+        self.begin(stray, status, Begin { limit, torn: Some(torn), heeds, ..Begin::default() })
     }
 
     /// Opens a directory that was worked in although nobody knew what the remote has. Fails with `Conflict` if
@@ -121,14 +126,16 @@ impl Session {
     /// The same session anew, where this process may have been copied and resumed, and others have gone on: with what
     /// they have saved since, with connections of its own, and as a writer of its own. What changed here and is not saved
     /// stays. If that fails, or the remote has not given everything by `limit`, this one goes on, and overwrites
-    /// nothing; unless it [`is_torn`](Self::is_torn).
+    /// nothing; unless it [`is_torn`](Self::is_torn). Fails with `Busy`, and changes nothing, if there is a newer version
+    /// and the processes that this one has started have files open that it may take the place of.
     pub fn anew(&self, status: &StatusPipe, limit: Option<Instant>) -> Result<Self> {
         if self.is_torn() {
             return Err(torn());
         }
         self.records.become_another()?;
         let known = (self.records.clone(), false);
-        let begin = Begin { limit, torn: Some(&self.torn), ..Begin::default() };
+        let heeds = Some(Holders::Offspring);
+        let begin = Begin { limit, torn: Some(&self.torn), heeds, ..Begin::default() };
         Self::on(self.settings.clone(), self.locks.clone(), known, Stray::Keep, status, begin)
     }
 
@@ -145,7 +152,7 @@ impl Session {
         (records, lost): (Arc<Records>, bool),
         stray: Stray,
         status: &StatusPipe,
-        Begin { late, answer, limit, torn }: Begin<'_>,
+        Begin { late, answer, limit, torn, heeds }: Begin<'_>,
     ) -> Result<Self> {
         let runtime = runtime::start("remote", RUNTIME_THREADS)?;
         let requests: Arc<Counters> = Arc::default();
@@ -205,9 +212,16 @@ impl Session {
             check: &check,
             aside,
             limit,
+            heeds,
         };
         let between = Between(torn.filter(|_| opening.relation == Relation::Moved));
-        let found = start.reconcile(&runtime, &committer, &opening, &locks, lost)?;
+        let found = match start.reconcile(&runtime, &committer, &opening, &locks, lost) {
+            Err(e) if e.kind() == ErrorKind::Busy => {
+                between.end(); // it was looked before anything was changed
+                return Err(e);
+            }
+            found => found?,
+        };
         let Found { mut marks, absent } = found;
         check.passed(limit)?;
         drop(check);

@@ -2,6 +2,7 @@
 mod behind;
 mod bring;
 mod databases;
+mod held;
 mod judge;
 mod kept;
 mod lazily;
@@ -20,6 +21,7 @@ use crate::serve::startup::StatusPipe;
 use crate::state::absent::{Absent, Source};
 use crate::state::commit::{Committer, Opening, Relation};
 use crate::state::dirty::{Extent, Marks};
+use crate::state::held::Holders;
 use crate::state::plan::{LookOptions, change_tick};
 use crate::state::record::{Base, Records, Restoring};
 use crate::state::scan::scan;
@@ -50,6 +52,8 @@ pub struct Start<'a> {
     pub aside: PathBuf,
     /// When bytes of the remote are not waited for any longer.
     pub limit: Option<Instant>,
+    /// Whose open files nothing may take the place of; a mount is looked at through what it shows.
+    pub heeds: Option<Holders>,
 }
 
 /// What a start found.

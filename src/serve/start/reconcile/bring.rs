@@ -37,6 +37,7 @@ impl Start<'_> {
         let into = found.clone();
         let merges = local.is_some() && self.merges(begun);
         let keep_local = (self.settings.on_existing == OnExisting::Local || merges) && !empty;
+        self.require_closed(local.filter(|_| merges).map(|local| &local.marks))?;
         let kept: Arc<Mutex<Kept>> = Arc::default();
         let version = opening.head.as_ref().map_or(1, |head| head.version);
         let on_begin = match begun {

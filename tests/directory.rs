@@ -522,6 +522,28 @@ fn a_session_is_not_made_anew_beneath_files_that_are_open() {
     assert!(lab.restored(None).join("mine").exists());
 }
 
+/// FUNCTIONS, Exec: "does not take the place of files that such a process has open".
+#[test]
+fn a_newer_version_does_not_come_beneath_a_process_that_was_left_running() {
+    let lab = Lab::prepare(Setup::default());
+    exec(&lab, &[], "echo one > log; echo one > read; echo one > file").must("exec");
+    let holder = Holder::of(&lab.place(), "3>>log 4<read 5>>new");
+    exec(&lab, &[], "echo two > file").must("nobody else has saved");
+    exec_elsewhere(&lab, "echo elsewhere > log; echo elsewhere > read; rm file");
+    let refused = exec(&lab, &[], "echo ran > ran");
+    assert_eq!(refused.code, 125, "{}", refused.said());
+    assert!(refused.stderr.contains("log (process "), "{}", refused.said());
+    let stood = ["log", "read", "file", "ran"].map(|name| fs::read_to_string(lab.place().join(name)).ok());
+    let one = || Some("one\n".to_owned());
+    assert_eq!(stood, [one(), one(), Some("two\n".to_owned()), None], "nothing was changed");
+    drop(holder);
+    exec(&lab, &[], "[ $(cat log) = elsewhere ] && [ ! -e file ]").must("it has ended");
+    let holder = Holder::of(&lab.place(), "4<read");
+    exec_elsewhere(&lab, "echo again > read");
+    exec(&lab, &[], "[ $(cat read) = again ]").must("who only reads goes on with what was there");
+    drop(holder);
+}
+
 /// SEMANTICS, Restore: "A log of SQLite that is not the version's does not stay beside a database of it".
 #[test]
 fn a_log_is_not_left_beside_another_database() {

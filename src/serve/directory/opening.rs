@@ -84,9 +84,10 @@ impl Claim {
     }
 
     /// Restores the newest version into the directory, beside what it has. Fails with `Unavailable` if nobody knows by
-    /// `answer`, if that is given, what the remote has. Progress goes to `status`.
+    /// `answer`, if that is given, what the remote has, and with `Busy`, before anything is changed, if another version is
+    /// to take the place of files that some process has open still. Progress goes to `status`.
     pub fn start(&self, stray: Stray, answer: Option<Instant>, status: &StatusPipe) -> Result<Session> {
-        self.begin(stray, status, Begin { answer, ..Begin::default() })
+        self.begin(stray, status, Begin { answer, heeds: Some(Holders::Anybody), ..Begin::default() })
     }
 
     /// The same where that failed before, and all of the version must be there by `limit`, if there is one. `torn` is told

@@ -544,6 +544,51 @@ fn a_newer_version_does_not_come_beneath_a_process_that_was_left_running() {
     drop(holder);
 }
 
+/// A small file system, for as long as this lives.
+struct Small(PathBuf);
+
+impl Small {
+    fn mounted(place: PathBuf) -> Self {
+        fs::create_dir_all(&place).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=20m", "small"]).arg(&place);
+        run(&mut mount, LIMIT).must("mount");
+        Self(place)
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _gone = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// FUNCTIONS, Directory: "What stands there already needs no room for a second one."
+#[test]
+fn a_state_that_fills_most_of_the_disk_can_start_again_where_it_stands() {
+    if !is_root() {
+        return skip("a small disk", "only root mounts one here");
+    }
+    let lab = Lab::prepare(Setup::default());
+    let small = Small::mounted(lab.root().join("small"));
+    let dir = small.0.join("dir");
+    fs::create_dir(&dir).unwrap();
+    let start = |script: &str| {
+        let mut command =
+            lab.command(["exec", "--mode", "directory", "--remote", &lab.remote(), "--name", "work"]);
+        let state = icecache::config::place::NO_STATE;
+        command.arg("--dir").arg(&dir).args(["--state-dir", state, "--", "sh", "-c", script]);
+        run(command.current_dir(&dir), LIMIT)
+    };
+    start("head -c 12000000 /dev/urandom > big").must("first");
+    let before = fs::read(dir.join("big")).unwrap();
+    let inode = fs::metadata(dir.join("big")).unwrap().ino();
+    start("true").must("again");
+    assert!(fs::read(dir.join("big")).unwrap() == before);
+    assert_eq!(fs::metadata(dir.join("big")).unwrap().ino(), inode, "it is the same file");
+    drop(small);
+}
+
 /// SEMANTICS, Restore: "A log of SQLite that is not the version's does not stay beside a database of it".
 #[test]
 fn a_log_is_not_left_beside_another_database() {

@@ -279,6 +279,17 @@ impl<R: Read + Send> LayerReader<R> {
         Ok(())
     }
 
+    /// Shows the data of the entry just returned, and where they belong. Ends with the first failure of `take`.
+    pub fn each_data(
+        &mut self,
+        mut take: impl FnMut(u64, &[u8]) -> Result<(), LayerError>,
+    ) -> Result<(), LayerError> {
+        while let Some(at) = self.next_data()? {
+            take(at, &self.buffer)?;
+        }
+        Ok(())
+    }
+
     /// Appends the content of the entry just returned to `out`, holes as zeros.
     ///
     /// # Errors

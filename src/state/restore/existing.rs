@@ -1,12 +1,12 @@
 //! [`Ground`]: what the disk held before, and how it makes room.
 //!
 //! Equal size and time prove nothing: a file that may be the entry is compared with it byte by byte.
+use super::arrival::{Arrival, Arrived, copy_of, is_same_content, read_full};
 use super::seen::Seen;
 use super::{Policy, Standing};
-use crate::layer::content::Content;
 use crate::layer::extract::attributes::metadata;
 use crate::layer::extract::copy::copy_to_free_name;
-use crate::layer::extract::{Dirs, Extractor, NewFile, Note, Placer, move_to_free_name, remove_all};
+use crate::layer::extract::{Dirs, Extractor, Note, Placer, move_to_free_name, remove_all};
 use crate::layer::{Entry, Kind, LayerError, LayerReader};
 use crate::path::RelPath;
 use rustix::fs::{FileType, Mode, OFlags, Stat};
@@ -16,10 +16,10 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// Up to so many bytes a file is compared in memory; of a longer one the layer's goes to the disk first.
+/// Up to so many bytes a file is compared in memory; a longer one while it comes.
 const IN_MEMORY_MAX: u64 = 128 << 10;
-/// Bytes compared at once.
-const COMPARED: usize = 256 << 10;
+/// Takes a part of a file: where it belongs, and its bytes.
+pub(super) type Put<'a> = dyn FnMut(u64, &[u8]) -> Result<(), LayerError> + 'a;
 
 /// What became of a local file that was compared with an entry.
 #[derive(Debug)]
@@ -44,9 +44,9 @@ pub(super) enum There {
 }
 
 /// The content of an entry before it has a name.
-enum Arrived {
+enum Content {
     Bytes(Vec<u8>),
-    File(NewFile),
+    Arrived(Arrived),
 }
 
 /// The tree restored into.
@@ -164,15 +164,15 @@ impl Ground {
     }
 
     /// Compares a local file with an entry as it arrives, and puts the entry in its place if it differs.
-    /// The content must have arrived whole before the local file is touched; `fill` adds what other layers
-    /// have of it.
+    /// The content must have arrived whole before the local file is touched; `lend` hands over what other layers
+    /// have of it, and where that belongs.
     pub(super) fn weigh<R: Read + Send>(
         &mut self,
         extractor: &mut Extractor,
         entry: &Entry,
         reader: &mut LayerReader<R>,
         (there, standing): (&Stat, Standing),
-        fill: impl FnOnce(&File) -> Result<(), LayerError>,
+        lend: impl FnOnce(&mut Put<'_>) -> Result<(), LayerError>,
     ) -> Result<Weighed, LayerError> {
         let path = &entry.path;
         let size = there.st_size as u64;
@@ -181,70 +181,72 @@ impl Ground {
         }
         let parent = extractor.parent(path)?;
         let name = path.name().unwrap_or_default();
-        let arrived = self.receive(parent.as_fd(), reader, size, fill).map_err(|e| e.in_entry(path))?;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         // One that cannot be read is not known to be the same.
-        let same = match rustix::fs::openat(parent.as_fd(), name, flags, Mode::empty()).map(File::from) {
-            Ok(local) => arrived.is_in(&local, size).unwrap_or(false),
-            Err(_) => false,
+        let local = rustix::fs::openat(parent.as_fd(), name, flags, Mode::empty()).map(File::from).ok();
+        let wins = matches!(standing, Standing::Wins { .. });
+        let content = self.receive(parent.as_fd(), reader, (local.as_ref(), size, wins), lend);
+        let content = content.map_err(|e| e.in_entry(path))?;
+        let same = match (&content, &local) {
+            (Content::Arrived(arrived), _) => matches!(arrived, Arrived::Same),
+            (Content::Bytes(bytes), Some(local)) => is_in(bytes, local).unwrap_or(false),
+            (Content::Bytes(_), None) => false,
         };
         let same_attributes =
             same && metadata(parent.as_fd(), name, there).is_ok_and(|found| found == entry.meta);
-        if same_attributes || matches!(standing, Standing::Wins { .. }) {
-            self.discard(arrived, parent.as_fd());
+        if same_attributes || wins {
             return Ok(if same_attributes { Weighed::Kept } else { Weighed::Stays });
         }
         if !same && standing == Standing::Unknown {
             self.move_aside(extractor, path)?;
         }
-        let placed = self.settle(arrived, parent.as_fd(), name, entry);
-        placed
-            .map(if same { Weighed::Mended } else { Weighed::Replaced })
-            .map_err(|e| LayerError::io(format!("cannot make: {path}"), e))
+        let placed = self.settle(content, local.as_ref(), (parent.as_fd(), name), entry);
+        placed.map(if same { Weighed::Mended } else { Weighed::Replaced })
     }
 
     fn receive<R: Read + Send>(
         &self,
         parent: BorrowedFd<'_>,
         reader: &mut LayerReader<R>,
-        size: u64,
-        fill: impl FnOnce(&File) -> Result<(), LayerError>,
-    ) -> Result<Arrived, LayerError> {
+        (local, size, wins): (Option<&File>, u64, bool),
+        lend: impl FnOnce(&mut Put<'_>) -> Result<(), LayerError>,
+    ) -> Result<Content, LayerError> {
         if size <= IN_MEMORY_MAX && !reader.has_holes() {
             let mut bytes = Vec::new();
             reader.read_content(&mut bytes, IN_MEMORY_MAX)?;
-            return Ok(Arrived::Bytes(bytes));
+            return Ok(Content::Bytes(bytes));
         }
-        let new = self.placer.begin(parent).map_err(|e| LayerError::io("cannot make a file", e))?;
-        match reader.content_to_file(&new.file).and_then(|()| fill(&new.file)) {
-            Ok(()) => Ok(Arrived::File(new)),
-            Err(e) => {
-                self.placer.end(&new, parent);
-                Err(e)
-            }
-        }
-    }
-
-    fn discard(&self, arrived: Arrived, parent: BorrowedFd<'_>) {
-        if let Arrived::File(new) = arrived {
-            self.placer.end(&new, parent);
-        }
+        let mut arrival = match wins {
+            true => Arrival::to_compare((&self.placer, parent), local, size),
+            false => Arrival::new((&self.placer, parent), local, size),
+        };
+        reader.each_data(|at, bytes| arrival.take(at, bytes))?;
+        lend(&mut |at, bytes| arrival.take(at, bytes))?;
+        arrival.end().map(Content::Arrived)
     }
 
     /// Gives what arrived the entry's attributes and name, in the place of what may still stand there.
     fn settle(
         &self,
-        arrived: Arrived,
-        parent: BorrowedFd<'_>,
-        name: &[u8],
+        content: Content,
+        local: Option<&File>,
+        (parent, name): (BorrowedFd<'_>, &[u8]),
         entry: &Entry,
-    ) -> Result<Stat, Errno> {
-        match arrived {
-            Arrived::Bytes(bytes) => self.placer.file((parent, name), &entry.meta, true, |mut file| {
-                file.write_all(&bytes).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))
-            }),
-            Arrived::File(new) => self.placer.finish(&new, parent, name, &entry.meta),
-        }
+    ) -> Result<Stat, LayerError> {
+        let failed = |e: Errno| LayerError::io(format!("cannot make: {}", entry.path), e);
+        let new = match (content, local) {
+            (Content::Bytes(bytes), _) => {
+                let placed = self.placer.file((parent, name), &entry.meta, true, |mut file| {
+                    file.write_all(&bytes).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))
+                });
+                return placed.map_err(failed);
+            }
+            (Content::Arrived(Arrived::Other(new)), _) => new,
+            // Another file, since this one may have other names.
+            (Content::Arrived(Arrived::Same), Some(local)) => copy_of(&self.placer, parent, local)?,
+            (Content::Arrived(_), _) => return Err(failed(Errno::NOENT)), // cannot be: it stays as it is
+        };
+        self.placer.finish(&new, parent, name, &entry.meta).map_err(failed)
     }
 
     /// Makes room for an entry whose path exists.
@@ -338,53 +340,11 @@ impl Ground {
     }
 }
 
-impl Arrived {
-    fn is_in(&self, local: &File, size: u64) -> io::Result<bool> {
-        match self {
-            Self::Bytes(bytes) => {
-                let mut found = vec![0; size as usize];
-                let length = read_full(local, &mut found, 0)?;
-                Ok(length == bytes.len() && found == *bytes && local.metadata()?.len() == size)
-            }
-            Self::File(new) => is_same_content(&new.file, local),
-        }
-    }
-}
-
-/// Compares two files, passing over what is a hole in both.
-fn is_same_content(one: &File, other: &File) -> io::Result<bool> {
-    let size = one.metadata()?.len();
-    if other.metadata()?.len() != size {
-        return Ok(false);
-    }
-    let (mut ours, mut theirs) = (vec![0; COMPARED], vec![0; COMPARED]);
-    let mut at = 0;
-    while at < size {
-        let next = [one.data_after(at)?, other.data_after(at)?];
-        let Some(start) = next.iter().flatten().map(|range| range.start).min() else { break };
-        at = start.max(at);
-        let length = read_full(one, &mut ours, at)?;
-        if length != read_full(other, &mut theirs, at)? || ours[..length] != theirs[..length] {
-            return Ok(false);
-        }
-        if length == 0 {
-            break;
-        }
-        at += length as u64;
-    }
-    Ok(true)
-}
-
-/// Reads until the buffer is full or the file at its end.
-fn read_full(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut done = 0;
-    while done < buffer.len() {
-        match Content::read_at(file, &mut buffer[done..], offset + done as u64)? {
-            0 => break,
-            n => done += n,
-        }
-    }
-    Ok(done)
+/// Whether a file has these bytes, and no more.
+fn is_in(bytes: &[u8], local: &File) -> io::Result<bool> {
+    let mut found = vec![0; bytes.len()];
+    let length = read_full(local, &mut found, 0)?;
+    Ok(length == bytes.len() && found == *bytes && local.metadata()?.len() == length as u64)
 }
 
 fn is_empty(root: &OwnedFd) -> Result<bool, Errno> {

@@ -2,6 +2,7 @@
 //!
 //! Each path is decided by the newest layer that has it (`seen`), so it is written once. The
 //! bytes of older layers arrive (`fetch`) while newer ones are extracted.
+mod arrival;
 mod existing;
 pub(in crate::state) mod fetch;
 pub(in crate::state) mod lenders;

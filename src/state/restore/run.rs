@@ -1,7 +1,7 @@
 //! [`Run`]: one restore, on its blocking thread.
 mod partial;
 
-use super::existing::{Ground, There, Weighed};
+use super::existing::{Ground, Put, There, Weighed};
 use super::fetch::{AHEAD_MAX, Fetched, Source};
 use super::lenders::Want;
 use super::logs::Logs;
@@ -16,10 +16,8 @@ use crate::state::identity::Identity;
 use partial::Partial;
 use rustix::fs::{FileType, Stat};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -306,15 +304,12 @@ impl Run {
         standing: Standing,
     ) -> Result<(), LayerError> {
         let (lenders, source) = (&self.policy.lenders, &self.source);
-        let fill = |into: &File| {
+        let lend = |put: &mut Put<'_>| {
             let Kind::File { refs, .. } = &entry.kind else { return Ok(()) };
-            let failed = |e| LayerError::io("cannot write a part of a file", e);
-            let read = lenders.read(source, Want::all(0, refs), |want, bytes| {
-                into.write_all_at(bytes, want.at).map_err(failed)
-            });
+            let read = lenders.read(source, Want::all(0, refs), |want, bytes| put(want.at, bytes));
             read.map_err(|e| LayerError::io(e.to_string(), io::ErrorKind::Other))
         };
-        let weighed = self.ground.weigh(&mut self.extractor, entry, reader, (there, standing), fill)?;
+        let weighed = self.ground.weigh(&mut self.extractor, entry, reader, (there, standing), lend)?;
         let (identity, kept) = match weighed {
             Weighed::Kept => (Identity::from(there), true),
             Weighed::Mended(stat) => (Identity::from(&stat), false),

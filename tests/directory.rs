@@ -533,6 +533,7 @@ fn a_newer_version_does_not_come_beneath_a_process_that_was_left_running() {
     let refused = exec(&lab, &[], "echo ran > ran");
     assert_eq!(refused.code, 125, "{}", refused.said());
     assert!(refused.stderr.contains("log (process "), "{}", refused.said());
+    assert!(refused.stderr.contains("end these processes"), "{}", refused.said());
     let stood = ["log", "read", "file", "ran"].map(|name| fs::read_to_string(lab.place().join(name)).ok());
     let one = || Some("one\n".to_owned());
     assert_eq!(stood, [one(), one(), Some("two\n".to_owned()), None], "nothing was changed");

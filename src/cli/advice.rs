@@ -8,7 +8,11 @@ const REFUSED_ENTRY: &str = "entry refused: ";
 const LISTENING: &str = "cannot listen at ";
 
 /// What helps with one error alone: a part of its text, for the same reason, and the advice.
-const PARTICULAR: [(&str, &str); 26] = [
+const PARTICULAR: [(&str, &str); 27] = [
+    (
+        "files that it would take the place of are open",
+        "end these processes, or wait until they have ended, then start again; nothing is lost",
+    ),
     ("a signal ended the start", "nothing is lost: start it again"),
     (
         "another icecache uses this",

@@ -9,6 +9,7 @@ use rustix::fs::{FallocateFlags, OFlags};
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -602,6 +603,78 @@ fn a_file_that_has_one_of_its_names_already_is_one_file() {
             let tree = lab.checkout(&version);
             assert!(fs::read(tree.join("one")).unwrap() == content, "{mode:?}: {length:?}");
             assert_eq!(fs::metadata(tree.join("two")).unwrap().nlink(), 2, "{mode:?}: {length:?}");
+        }
+    }
+}
+
+/// What of a large file stands in a layer may be as short as what stands beside it: that brings it along with no small one,
+/// beside what those have who opened it.
+#[test]
+fn a_small_neighbour_brings_no_large_file() {
+    for mode in BOTH {
+        for length in [None, Some(10 * MIB)] {
+            // What lies beside a file comes along where all is to come.
+            let mut lab = Lab::new(Setup::mode(mode).with(&["--prefetch-rate", "1"]));
+            let mut content = noise(LARGE, 7);
+            fs::write(lab.dir().join("large"), &content).unwrap();
+            // Whatever comes first of all, this one keeps for long.
+            fs::write(lab.dir().join("beside"), noise(2 * LARGE, 8)).unwrap();
+            lab.flush();
+            to_write(&lab.dir().join("large")).write_all_at(b"the second", 5 * MIB as u64).unwrap();
+            content[5 * MIB..5 * MIB + 10].copy_from_slice(b"the second");
+            for name in ["kleines", "mini"] {
+                fs::write(lab.dir().join(name), name.repeat(500)).unwrap();
+            }
+            lab.flush();
+            lab.elsewhere();
+            let path = lab.dir().join("large");
+            let (reader, writer) = (File::open(&path).unwrap(), to_write(&path));
+            assert_eq!(fs::read_to_string(lab.dir().join("mini")).unwrap(), "mini".repeat(500));
+            // Without the two large ones.
+            eventually("its neighbour is here", LIMIT, || (lab.absent_files() <= 2).then_some(()));
+            if let Some(length) = length {
+                writer.set_len(length as u64).unwrap();
+                content.truncate(length);
+            }
+            writer.write_all_at(b"written", 1000).unwrap();
+            content[1000..1007].copy_from_slice(b"written");
+            assert!(read(&reader, 0, content.len()) == content, "{mode:?}: {length:?}: who had it open");
+            writer.sync_all().unwrap();
+            drop((reader, writer));
+            assert!(fs::read(&path).unwrap() == content, "{mode:?}: {length:?}");
+            let version = lab.flush();
+            assert!(
+                fs::read(lab.checkout(&version).join("large")).unwrap() == content,
+                "{mode:?}: {length:?}"
+            );
+        }
+    }
+}
+
+/// Somebody puts a file where an absent one will come that is open: the same one is that, and what another one hides is not
+/// written to, rather than for nobody to see.
+#[test]
+fn what_is_put_beneath_is_written_to_or_nothing_is() {
+    for mode in BOTH {
+        for same in [true, false] {
+            let (lab, mut content, path) = with_large(mode);
+            let meta = fs::metadata(&path).unwrap();
+            lab.unmount();
+            let beneath = File::open(lab.dir()).unwrap();
+            lab.mount();
+            let writer = to_write(&path);
+            let beneath = PathBuf::from(format!("/proc/self/fd/{}/large", beneath.as_raw_fd()));
+            fs::write(&beneath, &content).unwrap();
+            fs::set_permissions(&beneath, meta.permissions()).unwrap();
+            let modified = meta.modified().unwrap() + Duration::from_secs(u64::from(!same));
+            to_write(&beneath).set_modified(modified).unwrap();
+            let written = writer.write_all_at(b"written", 0).and_then(|()| writer.sync_all());
+            assert_eq!(written.is_ok(), same, "{mode:?}: {written:?}");
+            if same {
+                content[..7].copy_from_slice(b"written");
+            }
+            drop(writer);
+            assert!(fs::read(&beneath).unwrap() == content, "{mode:?}: {same}");
         }
     }
 }

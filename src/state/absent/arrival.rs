@@ -1,6 +1,7 @@
 //! [`Arrivals`]: files that were brought, and get their names together.
 //!
 //! What is done once for a directory, the log and the journal is so done once for many files.
+use super::other::Other;
 use super::ranges::{Ending, Partial};
 use super::tree::{Look, Node, ROOT};
 use super::witness::Witness;
@@ -9,7 +10,7 @@ use crate::layer::extract::NewFile;
 use crate::layer::{LayerError, Metadata};
 use crate::path::RelPath;
 use crate::state::identity::Identity;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
@@ -251,14 +252,6 @@ impl<'a> Arrivals<'a> {
     }
 }
 
-/// A name of a file that stands on the disk already.
-#[derive(Debug)]
-struct Other {
-    dir: Arc<OwnedFd>,
-    node: Node,
-    ino: u64,
-}
-
 impl Arrival<'_> {
     /// Gives it the attributes that programs gave it while it came. Called in the turn.
     fn keep_up(&self, absent: &Absent) -> io::Result<()> {
@@ -300,6 +293,11 @@ pub(super) fn is_gone(error: &LayerError) -> bool {
     matches!(error, LayerError::Io { source, .. } if matches!(source.kind(), NotFound | NotADirectory))
 }
 
+/// How many names a file has.
+fn nlink(file: &File) -> io::Result<u64> {
+    Ok(u64::from(rustix::fs::fstat(file)?.st_nlink))
+}
+
 fn copy_of(e: &io::Error) -> io::Error {
     e.raw_os_error().map_or_else(|| io::Error::other(e.to_string()), io::Error::from_raw_os_error)
 }
@@ -323,24 +321,6 @@ impl Absent {
         let parents = names.iter().map(|name| self.tree.parent(*name));
         let made = parents.map(|parent| Ok((parent, self.directory(parent)?)));
         Ok(made.collect::<io::Result<Vec<_>>>()?.into_iter().next())
-    }
-
-    /// Of a file with several names, one that is on the disk: the daemon was killed before all of them were.
-    /// It must be the very file, as the version has it.
-    fn other_name(&self, number: u32) -> Option<Other> {
-        if self.trusted || !self.names.contains_key(&number) {
-            return None;
-        }
-        let row = self.tree.file(number);
-        let laid = self.names.get(&number).into_iter().flatten().copied();
-        laid.filter(|node| self.stands(*node)).find_map(|node| {
-            let dir = self.dir_of(self.tree.parent(node)).ok()?;
-            let stat = rustix::fs::statat(&dir, self.tree.name(node), AtFlags::SYMLINK_NOFOLLOW).ok()?;
-            let ident = Identity::from(&stat);
-            let same = ident.file_type() == FileType::RegularFile
-                && (ident.size, ident.mtime, ident.mode & 0o7777) == (row.size, row.mtime, row.mode);
-            same.then_some(Other { dir, node, ino: ident.ino })
-        })
     }
 
     /// These are not as the version has them.
@@ -436,26 +416,19 @@ impl Absent {
                 arrivals.waiting.push(Arrival { number, new, home, look, _counted });
                 arrivals.finish()?;
             }
-            let names = rustix::fs::fstat(partial.file()).map_err(|e| failed(e.into()))?.st_nlink;
+            let mut names = nlink(partial.file()).map_err(failed)?;
+            if names == 0
+                && ending != Ending::Again
+                && let Some(named) = self.in_its_place(number).map_err(failed)?
+            {
+                partial.is_instead(named);
+                names = nlink(partial.file()).map_err(failed)?;
+            }
             if let Some(shown) = self.shown().filter(|_| names == 0) {
                 shown.nameless(number, partial.file());
             }
             Ok(())
         })
-    }
-
-    /// Opens a name that is on the disk already.
-    fn open_other(&self, other: &Other) -> io::Result<File> {
-        let open = |access| {
-            let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            rustix::fs::openat(&other.dir, self.tree.name(other.node), flags, Mode::empty())
-        };
-        // Where we may not write it nobody opens it to do so.
-        let file = File::from(open(OFlags::RDWR).or_else(|_| open(OFlags::RDONLY))?);
-        match rustix::fs::fstat(&file)?.st_ino == other.ino {
-            true => Ok(file),
-            false => Err(Errno::STALE.into()),
-        }
     }
 
     /// A file that has no content, or with `emptied` is about to have none.

@@ -1,5 +1,6 @@
 //! [`Lent`]: the parts that other layers have of files that are brought together.
 use super::Absent;
+use super::ranges::WHOLE_BYTES_MAX;
 use crate::layer::LayerError;
 use crate::state::restore::RestoreError;
 use crate::state::restore::fetch::Source;
@@ -68,7 +69,9 @@ impl<'a> Lent<'a> {
         self.waiting.clear();
         let (mut bytes, mut wants) = (0, Vec::new());
         let later = first + 1..self.files.end.max(first + 1);
-        for file in std::iter::once(first).chain(later.filter(|file| absent.wants(*file))) {
+        // Large ones mostly come another way.
+        let later = later.filter(|file| absent.wants(*file) && tree.file(*file).size <= WHOLE_BYTES_MAX);
+        for file in std::iter::once(first).chain(later) {
             let Some(refs) = tree.references(file) else { continue };
             bytes += refs.bytes();
             if bytes > AHEAD_BYTES && file != first || self.waiting.len() == AHEAD_FILES {

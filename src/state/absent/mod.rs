@@ -20,6 +20,7 @@ mod lent;
 pub mod log;
 pub mod lost;
 mod moved;
+mod other;
 mod outcome;
 mod overlay;
 pub mod pace;

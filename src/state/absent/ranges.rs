@@ -119,11 +119,8 @@ impl Ranges {
             return Err(io::ErrorKind::NotFound.into());
         }
         let empty = self.absent.begin_nameless(file)?;
-        let partial = partials.keep(Partial::new(file, self.absent.tree().file(file), empty));
-        if !self.absent.wants(file) {
-            partials.let_go(file); // nobody would any more
-        }
-        Ok(partial)
+        let partial = Partial::new(file, self.absent.tree().file(file), empty);
+        partials.keep(partial, || self.absent.wants(file)).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     /// Brings what is missing of a range, and more ahead of who reads on; then reads it.

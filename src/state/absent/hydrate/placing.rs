@@ -67,7 +67,9 @@ impl Hydrator {
         here: Option<oneshot::Sender<()>>,
     ) -> Result<(), RestoreError> {
         let (tree, absent) = (self.absent.tree(), &self.absent);
-        let is_absent = |file: &u32| absent.wants(*file);
+        // A large one comes to the file that those who have it open use, and never by this road beside it.
+        let comes = |file: u32| !self.ranges.serves(file);
+        let is_absent = |file: &u32| absent.wants(*file) && comes(*file);
         let ends = (files.clone().find(is_absent), files.clone().rev().find(is_absent));
         let (Some(first), Some(last)) = ends else {
             return Ok(());
@@ -96,7 +98,7 @@ impl Hydrator {
                     // Files have their numbers in the order of their rows.
                     let file = next;
                     next += 1;
-                    if !self.stopped.load(Ordering::Relaxed) {
+                    if !self.stopped.load(Ordering::Relaxed) && comes(file) {
                         arrivals.add(file, &entry.meta, |into| {
                             let row = tree.file(file);
                             let mut digests = Digests::new(row.size);

@@ -26,11 +26,16 @@ impl Partials {
         self.known.lock().get(&file)?.partial.upgrade()
     }
 
-    /// Keeps a file that is absent, or the one that somebody else has begun meanwhile.
-    pub(super) fn keep(&self, partial: Partial) -> Arc<Partial> {
+    /// Keeps a file that is absent, or the one that somebody else has begun meanwhile. `None` if it is not absent any
+    /// more: what is on the disk is another file by then.
+    pub(super) fn keep(&self, partial: Partial, is_absent: impl FnOnce() -> bool) -> Option<Arc<Partial>> {
         let mut known = self.known.lock();
         if let Some(earlier) = known.get(&partial.number()).and_then(|known| known.partial.upgrade()) {
-            return earlier;
+            return Some(earlier);
+        }
+        // Whoever ends it says so first, and lets go of it then.
+        if !is_absent() {
+            return None;
         }
         let mut pushed_out = Vec::new();
         if known.len() >= KEPT_MAX {
@@ -43,7 +48,7 @@ impl Partials {
         known.insert(partial.number(), entry);
         drop(known);
         drop(pushed_out); // closes files
-        partial
+        Some(partial)
     }
 
     /// A file came to its places or lost the last of them: only who has it open keeps it from now on, so that a
@@ -70,8 +75,9 @@ mod tests {
     #[test]
     fn a_file_that_is_not_absent_lives_as_long_as_somebody_has_it_open() {
         let partials = Partials::default();
-        let open = partials.keep(partial(3));
-        assert!(Arc::ptr_eq(&open, &partials.keep(partial(3))), "one for all");
+        let keep = |number| partials.keep(partial(number), || true).expect("it is absent");
+        let open = keep(3);
+        assert!(Arc::ptr_eq(&open, &keep(3)), "one for all");
         drop(open);
         let open = partials.get(3).expect("it is kept");
         partials.let_go(3);
@@ -79,15 +85,26 @@ mod tests {
         drop(open);
         assert!(partials.get(3).is_none());
         partials.let_go(3);
-        partials.keep(partial(3));
+        keep(3);
         assert!(partials.get(3).is_some());
+    }
+
+    #[test]
+    fn none_is_begun_that_came_meanwhile() {
+        let partials = Partials::default();
+        assert!(partials.keep(partial(3), || false).is_none());
+        assert!(partials.get(3).is_none());
+        let open = partials.keep(partial(3), || true).expect("it is absent");
+        let again = partials.keep(partial(3), || false).expect("somebody has it open");
+        assert!(Arc::ptr_eq(&open, &again));
     }
 
     #[test]
     fn only_so_many_are_kept_that_nobody_has_open() {
         let partials = Partials::default();
-        let open = partials.keep(partial(0));
-        (1..1000).for_each(|n| drop(partials.keep(partial(n))));
+        let keep = |number| partials.keep(partial(number), || true).expect("it is absent");
+        let open = keep(0);
+        (1..1000).for_each(|n| drop(keep(n)));
         assert!(partials.known.lock().len() <= KEPT_MAX);
         assert!(partials.get(999).is_some());
         assert!(Arc::ptr_eq(&open, &partials.get(0).expect("it is open")));

@@ -235,6 +235,11 @@ impl Ending {
 
     /// Everything is saved: the next start need not look for changes.
     fn close(&self, records: &Records) {
+        // What the background was bringing, or somebody waited for, may still be under way, and a store that hangs must
+        // not hold up the end: it comes to nothing.
+        if let Some(hydrator) = self.served.hydrator() {
+            hydrator.absent().close();
+        }
         if let Err(e) = records.close_clean() {
             tracing::warn!(error = %e, "the next start will compare everything");
         }

@@ -166,6 +166,7 @@ impl<'a> Arrivals<'a> {
     fn publish(&self) -> io::Result<Vec<(u32, io::Error)>> {
         let absent = self.absent;
         let mut turn = absent.turn.lock();
+        absent.unless_closed()?;
         let (mut here, mut failed, mut came) = (Vec::new(), Vec::new(), HashSet::new());
         for arrival in &self.waiting {
             arrival.keep_up(absent)?;

@@ -63,7 +63,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use tree::{FileRow, Node, ROOT, Tree, What};
 use uuid::Uuid;
@@ -131,6 +131,8 @@ pub struct Absent {
     /// whoever makes an absent entry there and sets the directory's times back: those belong to what programs
     /// do.
     moves: RwLock<()>,
+    /// Nothing comes any more; see [`close`](Self::close).
+    closed: AtomicBool,
     ground: Ground,
     /// Learn what came; none where nothing is ever saved.
     records: Option<Arc<Records>>,
@@ -186,6 +188,7 @@ impl Absent {
             // Who resumes does not start cold.
             recorder: Recorder::new(!trusted),
             moves: RwLock::new(()),
+            closed: AtomicBool::new(false),
             ground: Ground::new(root),
             records,
             shown: OnceLock::new(),
@@ -377,6 +380,22 @@ impl Absent {
         self.turn.lock().unsynced().map(|unsynced| unsynced.is_some())
     }
 
+    /// From now on nothing comes to the disk, whatever is still under way: what comes after the records were closed has
+    /// none, and counts as changed here. What was coming is there when this returns.
+    pub fn close(&self) {
+        let _turn = self.turn.lock();
+        let _alone = self.moves.write();
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// Fails once it is [closed](Self::close). Called in the turn, or by who holds `moves` alone.
+    fn unless_closed(&self) -> io::Result<()> {
+        match self.closed.load(Ordering::Acquire) {
+            true => Err(io::Error::other("nothing comes any more: the mount has ended")),
+            false => Ok(()),
+        }
+    }
+
     /// Waits until the disk has the log.
     pub fn sync(&self) -> io::Result<()> {
         // Meanwhile others have their turns.
@@ -386,5 +405,33 @@ impl Absent {
             self.turn.lock().synced_to(changes);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used)] // a test may panic
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    /// The records are closed by then: what came would count as changed here.
+    #[test]
+    fn nothing_comes_once_it_is_closed() {
+        let place = tempfile::tempdir().expect("directory");
+        let open = || OwnedFd::from(File::open(place.path()).expect("opens"));
+        let log = tempfile::NamedTempFile::new().expect("a name").into_temp_path();
+        std::fs::remove_file(&log).expect("no log");
+        let (absent, root) = (Absent::of_nothing(open(), &log).expect("a log"), open());
+        let name = |name| {
+            let made = || rustix::fs::symlinkat("anywhere", root.as_fd(), name);
+            absent.in_directory(ROOT, root.as_fd(), None, made)
+        };
+        name("before").expect("comes");
+        absent.unless_closed().expect("is open");
+        absent.close();
+        name("after").expect_err("nothing comes");
+        absent.unless_closed().expect_err("is closed");
+        let names = std::fs::read_dir(place.path()).expect("lists").count();
+        assert_eq!(names, 1, "only what came before");
     }
 }

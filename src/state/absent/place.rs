@@ -221,6 +221,7 @@ impl Absent {
         make: impl FnMut() -> Result<T, Errno>,
     ) -> io::Result<T> {
         let _alone = self.moves.write();
+        self.unless_closed()?;
         let before = rustix::fs::statat(dir, c"", AtFlags::EMPTY_PATH)?;
         let mut turn = turn.filter(|_| self.records.is_some());
         if let Some(turn) = &mut turn {

@@ -3,9 +3,10 @@
 
 mod harness;
 
-use harness::{Lab, Mode, Setup, Subject, TIMELESS, Tree};
-use rustix::fs::{XattrFlags, lgetxattr, lremovexattr, lsetxattr};
-use std::fs;
+use harness::{Lab, Mode, Setup, Subject, TIMELESS, Tree, skip};
+use rustix::fs::{IFlags, XattrFlags, ioctl_getflags, ioctl_setflags, lgetxattr, lremovexattr, lsetxattr};
+use std::collections::BTreeSet;
+use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -319,4 +320,64 @@ fn names_of_one_file_are_saved_together() {
     assert_eq!(lab.downloads(), before);
     let expected = twin(|dir| steps.iter().for_each(|step| step(dir)));
     expected.assert_same(&Tree::take(&lab.dir(), TIMELESS), "the tree");
+}
+
+/// Nobody can change its names, until it is dropped.
+struct Immutable(File);
+
+impl Immutable {
+    /// `None` where the disk knows no such thing.
+    fn make(dir: &Path) -> Option<Self> {
+        let dir = File::open(dir).unwrap();
+        let flags = ioctl_getflags(&dir).ok()?;
+        ioctl_setflags(&dir, flags | IFlags::IMMUTABLE).ok()?;
+        Some(Self(dir))
+    }
+}
+
+impl Drop for Immutable {
+    fn drop(&mut self) {
+        let flags = ioctl_getflags(&self.0).unwrap();
+        ioctl_setflags(&self.0, flags - IFlags::IMMUTABLE).unwrap();
+    }
+}
+
+/// A program that is told that its change of a name failed has changed nothing, here and in the next version.
+#[test]
+fn where_the_disk_refuses_nothing_changes() {
+    for mode in [Mode::Passthrough, Mode::Classic] {
+        let mut lab = arrived(mode);
+        let dir = lab.dir();
+        // What stands above is there.
+        assert!(fs::metadata(dir.join("top/000")).is_ok() && fs::metadata(dir.join("apart/stays")).is_ok());
+        lab.unmount();
+        let Some(immutable) = Immutable::make(&dir.join("top")) else {
+            return skip("immutable directories", "needs root and a file system that has them");
+        };
+        lab.mount();
+        let path = |name: &str| dir.join(name);
+        let names = |dir: &str| -> BTreeSet<_> {
+            fs::read_dir(path(dir)).unwrap().map(|entry| entry.unwrap().file_name()).collect()
+        };
+        let before = (names("top"), names("apart"));
+        for (what, result) in [
+            ("a removal", fs::remove_file(path("top/000"))),
+            ("a move out", fs::rename(path("top/001"), path("apart/one"))),
+            ("a move within", fs::rename(path("top/002"), path("top/two"))),
+            ("a move over another", fs::rename(path("top/003"), path("top/004"))),
+            ("a move in", fs::rename(path("apart/stays"), path("top/stays"))),
+            ("a link", fs::hard_link(path("top/005"), path("top/five"))),
+        ] {
+            let error = result.expect_err(what);
+            assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{mode:?}: {what}: {error}");
+        }
+        assert_eq!((names("top"), names("apart")), before, "{mode:?}: what failed has changed nothing");
+        fs::write(path("apart/new"), "new").unwrap();
+        let version = lab.flush();
+        let tree = lab.checkout(&version);
+        let twin = twin(|dir| fs::write(dir.join("apart/new"), "new").unwrap());
+        Tree::take(&tree, TIMELESS).assert_same(&twin, "nor does a version have it");
+        drop(immutable);
+        lab.unmount();
+    }
 }

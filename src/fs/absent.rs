@@ -195,6 +195,7 @@ impl Volume {
     /// Takes away a name of a file that is not on the disk. `false`: it is there, or is nothing.
     pub(super) fn unlink_absent(&self, parent: &Inode, name: &CStr) -> io::Result<bool> {
         let Some((absent, node, file)) = self.absent_file_at(parent, name) else { return Ok(false) };
+        self.may_change_names(parent)?;
         let Some(held) = absent.hold(node)? else { return Ok(false) };
         self.removed_absent(held, file, parent, name).map(|()| true)
     }

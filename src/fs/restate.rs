@@ -8,7 +8,7 @@ use crate::clock::Timestamp;
 use crate::state::absent::tree::{Look, Node, What};
 use crate::state::absent::{Absent, Restated};
 use crate::state::dirty::Extent;
-use rustix::fs::{AtFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
+use rustix::fs::{Access, AtFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 use rustix::io::Errno;
 use std::ffi::CStr;
 use std::io;
@@ -168,6 +168,8 @@ impl Volume {
                 return Err(Errno::EXIST.into());
             }
         }
+        self.may_change_names(from.dir)?;
+        self.may_change_names(to.dir)?;
         match absent.rename_file(node, dir, to.name.to_bytes())? {
             Restated::Impossible if absent.is_absent(node) => return Err(needed()),
             Restated::Impossible => return Ok(false),
@@ -182,8 +184,8 @@ impl Volume {
             inode.add_link(to.dir, to.name);
         }
         for place in [to, from] {
-            self.touch(place.dir)?;
             self.mark_name(place.dir, place.name, Extent::Entry);
+            self.touch(place.dir);
         }
         Ok(true)
     }
@@ -199,14 +201,15 @@ impl Volume {
         }
         let needed = || io::Error::other(NotHere);
         let dir = self.node_for(absent, to.dir)?.ok_or_else(needed)?;
+        self.may_change_names(to.dir)?;
         match absent.link_file(file, dir, to.name.to_bytes())? {
             Restated::Impossible if absent.wants(file) => return Err(needed()),
             Restated::Impossible => return Ok(None),
             Restated::Done(_) => {}
         }
-        self.touch(to.dir)?;
         self.mark(inode);
         self.mark_name(to.dir, to.name, Extent::Entry);
+        self.touch(to.dir);
         let attr = self.attr_of(inode)?;
         let inode = self.inodes.intern(to.dir, to.name, &attr);
         Ok(Some((inode.id, inode.told(attr))))
@@ -225,13 +228,32 @@ impl Volume {
         Ok(node)
     }
 
-    /// A name came to a directory or left it, and the disk does not know of it.
-    pub(super) fn touch(&self, dir: &Inode) -> io::Result<()> {
-        let times = Timestamps {
-            last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-            last_modification: Timespec { tv_sec: 0, tv_nsec: UTIME_NOW },
+    /// A name came to a directory or left it, and the disk does not know of it. That has happened by then, so a time
+    /// that we may not set is no failure.
+    pub(super) fn touch(&self, dir: &Inode) {
+        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        let times = |last_access| Timestamps { last_access, last_modification: now };
+        let set = |times| {
+            self.naming(|| {
+                dir.at(|dir, name| Ok(rustix::fs::utimensat(dir, name, &times, AtFlags::empty())?))
+            })
         };
-        self.naming(|| dir.at(|dir, name| Ok(rustix::fs::utimensat(dir, name, &times, AtFlags::empty())?)))
+        // One time alone only the owner may set; both, anybody who may write.
+        let touched = set(times(Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT })).or_else(|_| set(times(now)));
+        if let Err(error) = touched {
+            tracing::debug!(%error, "a directory keeps its time though a name in it has changed");
+        }
+    }
+
+    /// Fails where the disk would let nobody change the names in a directory: it is immutable, or the disk is read-only.
+    /// Who may otherwise, the kernel has asked before.
+    pub(super) fn may_change_names(&self, dir: &Inode) -> io::Result<()> {
+        let asked =
+            dir.at(|dir, name| Ok(rustix::fs::accessat(dir, name, Access::WRITE_OK, AtFlags::empty())));
+        match asked? {
+            Err(e @ (Errno::PERM | Errno::ROFS)) => Err(e.into()),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 }
 

@@ -46,8 +46,8 @@ impl Volume {
         self.count(Op::Unlink);
         let parent = self.inode(parent)?;
         if self.unlink_absent(&parent, name)? {
-            self.touch(&parent)?;
             self.mark_name(&parent, name, Extent::Entry);
+            self.touch(&parent);
             return Ok(());
         }
         let victim = self.victim(&parent, name)?;

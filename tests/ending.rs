@@ -3,7 +3,7 @@
 
 mod harness;
 
-use harness::{LIMIT, Lab, Setup, Subject, eventually, is_root, skip, wait_for};
+use harness::{LIMIT, Lab, Setup, Subject, eventually, is_root, run, skip, wait_for};
 use std::fs;
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -100,4 +100,36 @@ fn a_dropped_lab_leaves_no_daemon_and_ends_no_other() {
     drop(lab);
     assert!(!std::path::Path::new(&format!("/proc/{pid}/exe")).exists(), "still runs: {pid}");
     assert!(other.status().is_object());
+}
+
+/// What the shell that mounts has set for itself is not for a daemon that outlives it: a limit by which a signal would end
+/// it, a lock that it would hold for good.
+#[test]
+fn a_daemon_keeps_nothing_of_the_shell_that_mounts() {
+    let content = vec![7; 3 << 20];
+    let mut lab = Lab::new(Setup::default().with(&["--no-prefetch"]));
+    fs::write(lab.place().join("file"), &content).unwrap();
+    lab.flush();
+    lab.unmount();
+    // Beyond a hard limit only some may go, but nobody dies of it.
+    for (limit, is_soft) in [("ulimit -S -f 1000", true), ("ulimit -f 1000", false)] {
+        lab.wipe();
+        let lock = lab.root().join("lock");
+        let inner = lab.mount_command(&lab.place(), &lab.state());
+        let mut shell = Command::new("sh");
+        shell.args(["-ec", &format!("exec 9>\"$0\"; {limit}; exec \"$@\"")]).arg(&lock);
+        shell.arg(inner.get_program()).args(inner.get_args()).env_clear();
+        shell.envs(inner.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        shell.env("PATH", std::env::var_os("PATH").unwrap());
+        run(&mut shell, LIMIT).must("mount from a shell with limits");
+        match fs::read(lab.place().join("file")) {
+            Ok(read) => assert!(read == content, "{limit}"),
+            Err(e) => assert!(!is_soft, "{limit}: {e}"),
+        }
+        for entry in fs::read_dir(format!("/proc/{}/fd", lab.pid())).unwrap() {
+            let Ok(target) = fs::read_link(entry.unwrap().path()) else { continue };
+            assert_ne!(target, lock, "it is open in the daemon");
+        }
+        lab.unmount();
+    }
 }

@@ -23,6 +23,11 @@ impl Daemon {
         // Who starts us may wait for signals in a way that we inherit.
         crate::serve::run::unblock().map_err(|e| Error::io("cannot unblock signals", e))?;
         let settings = read_settings()?;
+        // The daemon of a command ends with that; one of its own would keep for good what belongs to whoever mounts: a
+        // lock, the end of a pipe.
+        if settings.owner.is_none() {
+            close_inherited();
+        }
         let status = StatusPipe::to_writer(take_stdout()?);
         let started = leave_session().and_then(|()| enter(&settings));
         match started.and_then(|()| crate::serve::daemon::run(settings, &status)) {
@@ -48,6 +53,13 @@ fn read_settings() -> Result<MountSettings> {
     serde_json::from_slice(&text).map_err(|e| {
         Error::new(ErrorKind::Invalid, "malformed settings (this verb is not for people)").with_source(e)
     })
+}
+
+/// Closes what we inherited besides the standard descriptors. Call it before anything is opened.
+fn close_inherited() {
+    let (first, last) = (libc::STDERR_FILENO as libc::c_uint + 1, libc::c_uint::MAX);
+    // SAFETY: nothing of this process owns any of them yet. A kernel that does not know the call closes none.
+    unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
 }
 
 /// Takes the pipe to the parent out of stdout, so that no helper process inherits it and the parent

@@ -5,6 +5,7 @@
 //! (`version`) has no journal, reconciles nothing and flushes nothing.
 mod controller;
 mod ending;
+mod file_size;
 mod hydrating;
 #[cfg(not(feature = "http"))]
 mod metricless;
@@ -62,6 +63,7 @@ pub fn run(settings: MountSettings, status: &StatusPipe) -> Result<Ended> {
     let settings = Arc::new(settings);
     crate::memory::be_frugal();
     descriptors::raise();
+    file_size::lift();
     if settings.is_of_tables_only() {
         return tables::run(&settings, status);
     }

@@ -164,6 +164,27 @@ fn devices_are_refused_to_ordinary_users() {
     assert!(error.to_string().ends_with(": disk"), "{error}");
 }
 
+/// The kernel lets everybody make the whiteout of an overlay file system.
+#[test]
+fn a_whiteout_device_is_none_to_refuse() {
+    let dir = tempfile::tempdir().expect("directory");
+    let mut extractor = Extractor::new(open(dir.path()));
+    extractor.root = false;
+    let layer = pack(&[(entry("gone", Kind::CharDevice { rdev: (0, 0) }), Vec::new())]);
+    match extract_with(&mut extractor, &layer) {
+        Ok(_) => {
+            let stat = rustix::fs::lstat(dir.path().join("gone")).expect("stat");
+            assert_eq!(FileType::from_raw_mode(stat.st_mode), FileType::CharacterDevice);
+            assert_eq!(stat.st_rdev, 0);
+        }
+        Err(error) => assert!(error.to_string().contains("privileges"), "an old kernel: {error}"),
+    }
+    let layer = pack(&[(entry("null", Kind::CharDevice { rdev: (1, 3) }), Vec::new())]);
+    extract_with(&mut extractor, &layer).expect_err("refused");
+    let layer = pack(&[(entry("disk", Kind::BlockDevice { rdev: (0, 0) }), Vec::new())]);
+    extract_with(&mut extractor, &layer).expect_err("refused");
+}
+
 #[test]
 fn whatever_stands_in_the_way_is_replaced() {
     let dir = tempfile::tempdir().expect("directory");

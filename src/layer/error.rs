@@ -70,6 +70,12 @@ pub enum LayerError {
         /// The entry.
         path: RelPath,
     },
+    /// The file system has no room for the extended attributes of the entry, however much of its space is free.
+    #[error("the extended attributes do not fit this file system: {path}")]
+    Attributes {
+        /// The entry.
+        path: RelPath,
+    },
     /// Extracting the entry would leave the tree or is not ours to do.
     #[error("entry refused: {what}: {entry}")]
     Refused {
@@ -125,9 +131,10 @@ impl LayerError {
                 _ => ErrorKind::Io,
             },
             Self::NotALayer | Self::Truncated { .. } | Self::Corrupt { .. } => ErrorKind::Corrupt,
-            Self::UnknownVersion { .. } | Self::NoContents { .. } | Self::Dictionary { .. } => {
-                ErrorKind::Unsupported
-            }
+            Self::UnknownVersion { .. }
+            | Self::NoContents { .. }
+            | Self::Dictionary { .. }
+            | Self::Attributes { .. } => ErrorKind::Unsupported,
             Self::Changed { .. } => ErrorKind::Conflict,
             Self::Unstorable { .. } => ErrorKind::Invalid,
             Self::Refused { .. } => ErrorKind::Denied,

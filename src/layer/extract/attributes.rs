@@ -16,6 +16,9 @@ const ACLS: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"];
 /// files with stays.
 const OURS: [&[u8]; 3] = [b"user.", b"trusted.", b"security.capability"];
 
+/// So many free blocks are room for every attribute: a file system that has them and has no space for one never has.
+const ROOM_BLOCKS: u64 = 256;
+
 /// What could not be kept, said once however many entries it concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Note {
@@ -27,6 +30,8 @@ pub enum Note {
     XattrDenied,
     /// The file system has no extended attributes of some kind.
     XattrUnsupported,
+    /// The file system has no room for some extended attributes.
+    XattrTooLarge,
 }
 
 impl std::fmt::Display for Note {
@@ -35,6 +40,7 @@ impl std::fmt::Display for Note {
             Self::Owner => "owners and groups could not be set without privileges",
             Self::Root => "the directory belongs to another user and keeps its own mode and times",
             Self::XattrDenied => "some extended attributes could not be set without privileges",
+            Self::XattrTooLarge => "some extended attributes do not fit this file system",
             Self::XattrUnsupported => "this file system does not keep some extended attributes",
         })
     }
@@ -56,7 +62,18 @@ impl Attributes {
     /// No ACL but its own. Owner before mode (a change of owner clears suid), attributes before mode (writing `user.`
     /// attributes needs write permission), time last.
     pub(super) fn apply(&self, fd: impl AsFd, meta: &Metadata) -> Result<(), Errno> {
-        let fd = fd.as_fd();
+        self.apply_to(fd.as_fd(), meta, false)
+    }
+
+    /// The same, or none of it.
+    ///
+    /// # Errors
+    /// `E2BIG` if the file system has no room for some extended attributes.
+    pub(super) fn apply_all(&self, fd: impl AsFd, meta: &Metadata) -> Result<(), Errno> {
+        self.apply_to(fd.as_fd(), meta, true)
+    }
+
+    fn apply_to(&self, fd: BorrowedFd<'_>, meta: &Metadata, all: bool) -> Result<(), Errno> {
         let (uid, gid) = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
         if let Err(e) = rustix::fs::fchown(fd, Some(uid), Some(gid)) {
             self.excuse_owner(e)?;
@@ -70,7 +87,7 @@ impl Attributes {
         }
         for (name, value) in &meta.xattrs {
             let result = rustix::fs::fsetxattr(fd, name.as_slice(), value, XattrFlags::empty());
-            result.or_else(|e| self.excuse_xattr(e))?;
+            result.or_else(|e| self.excuse_xattr(e, fd, all))?;
         }
         rustix::fs::fchmod(fd, Mode::from_raw_mode(meta.mode & 0o7777))?;
         rustix::fs::futimens(fd, &times(meta))
@@ -112,7 +129,7 @@ impl Attributes {
         for (attribute, value) in &meta.xattrs {
             let path = by_descriptor(parent, name);
             let result = rustix::fs::lsetxattr(&path, attribute.as_slice(), value, XattrFlags::empty());
-            result.or_else(|e| self.excuse_xattr(e))?;
+            result.or_else(|e| self.excuse_xattr(e, parent, false))?;
         }
         if !is_symlink {
             let mode = Mode::from_raw_mode(meta.mode & 0o7777);
@@ -130,8 +147,11 @@ impl Attributes {
         Ok(())
     }
 
-    fn excuse_xattr(&self, e: Errno) -> Result<(), Errno> {
+    fn excuse_xattr(&self, e: Errno, on: BorrowedFd<'_>, all: bool) -> Result<(), Errno> {
+        let too_large = e == Errno::TOOBIG || e == Errno::NOSPC && has_room(on);
         let note = match e {
+            _ if too_large && all => return Err(Errno::TOOBIG),
+            _ if too_large => Note::XattrTooLarge,
             Errno::PERM | Errno::ACCESS => Note::XattrDenied,
             Errno::OPNOTSUPP => Note::XattrUnsupported,
             e => return Err(e),
@@ -139,6 +159,11 @@ impl Attributes {
         self.notes.lock().insert(note);
         Ok(())
     }
+}
+
+/// Whether a disk that has no space for an attribute has some for anything else.
+fn has_room(on: BorrowedFd<'_>) -> bool {
+    rustix::fs::fstatvfs(on).is_ok_and(|disk| disk.f_bavail >= ROOM_BLOCKS)
 }
 
 fn has_xattr(meta: &Metadata, name: impl AsRef<[u8]>) -> bool {
@@ -210,4 +235,28 @@ fn by_descriptor(parent: BorrowedFd<'_>, name: &[u8]) -> std::path::PathBuf {
     let mut path = std::path::PathBuf::from(format!("/proc/self/fd/{}", parent.as_raw_fd()));
     path.push(std::ffi::OsStr::from_bytes(name));
     path
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used)] // a test may panic
+mod tests {
+    use super::*;
+
+    /// A file system without a place for it is not full.
+    #[test]
+    fn an_attribute_that_does_not_fit_is_no_full_disk() {
+        let file = tempfile::tempfile().expect("file");
+        let xattrs = vec![(b"user.large".to_vec(), vec![b'x'; 60_000])];
+        let alone = rustix::fs::fsetxattr(&file, "user.large", &xattrs[0].1, XattrFlags::empty());
+        if !matches!(alone, Err(Errno::NOSPC | Errno::TOOBIG)) {
+            return; // it fits, or there are none
+        }
+        let meta = Metadata { mode: 0o640, xattrs, ..Metadata::default() };
+        let attributes = Attributes::default();
+        assert_eq!(attributes.apply_all(&file, &meta), Err(Errno::TOOBIG));
+        assert!(!attributes.notes().contains(&Note::XattrTooLarge));
+        attributes.apply(&file, &meta).expect("the rest of them");
+        assert!(attributes.notes().contains(&Note::XattrTooLarge));
+        assert_eq!(rustix::fs::fstat(&file).expect("stat").st_mode & 0o7777, 0o640);
+    }
 }

@@ -72,6 +72,11 @@ impl Placer {
         self.attributes.apply(fd, meta)
     }
 
+    /// The same, but for one that shall rather not come than without attributes that do not fit: `E2BIG`.
+    pub(crate) fn apply_all(&self, fd: impl AsFd, meta: &Metadata) -> Result<(), Errno> {
+        self.attributes.apply_all(fd, meta)
+    }
+
     /// Makes a regular file: `fill` writes its content, then it gets its attributes. A `large` one, which takes a while,
     /// gets its name last.
     pub(crate) fn file<E: From<Errno>>(

@@ -2,7 +2,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::path::RelPath;
 use crate::serve::control::HydrateReply;
-use crate::state::absent::{Failure, Hydrator};
+use crate::state::absent::{Failure, Hydrator, LostFiles};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,23 +36,28 @@ pub async fn hydrate(hydrator: Option<&Arc<Hydrator>>, paths: Vec<PathBuf>) -> R
 
 fn failed(hydrator: &Hydrator, failure: Failure) -> Error {
     let kind = match failure.kind() {
-        kind @ (ErrorKind::Corrupt | ErrorKind::Denied | ErrorKind::Full) => kind,
+        kind @ (ErrorKind::Corrupt | ErrorKind::Denied | ErrorKind::Full | ErrorKind::Unsupported) => kind,
         _ => ErrorKind::Unavailable,
     };
     let message = match hydrator.lost() {
-        Some(lost) if kind == ErrorKind::Corrupt => cannot_come(lost.files),
+        Some(lost) if matches!(kind, ErrorKind::Corrupt | ErrorKind::Unsupported) => cannot_come(&lost),
         _ => "content could not be brought".to_owned(),
     };
     Error::new(kind, message).with_source(failure)
 }
 
-fn cannot_come(files: u64) -> String {
-    let noun = if files == 1 { "file" } else { "files" };
-    format!("{files} {noun} cannot come, the remote has lost or damaged the content")
+fn cannot_come(lost: &LostFiles) -> String {
+    let noun = if lost.files == 1 { "file" } else { "files" };
+    let why = if lost.damaged {
+        "the remote has lost or damaged the content"
+    } else {
+        "extended attributes do not fit here"
+    };
+    format!("{} {noun} cannot come, {why}", lost.files)
 }
 
 /// How many files cannot come, and why the first of them does not, in words.
 pub fn lost(hydrator: Option<&Arc<Hydrator>>) -> (u64, Option<String>) {
     let lost = hydrator.and_then(|hydrator| hydrator.lost());
-    lost.map_or((0, None), |lost| (lost.files, Some(format!("{}: {}", cannot_come(lost.files), lost.first))))
+    lost.map_or((0, None), |lost| (lost.files, Some(format!("{}: {}", cannot_come(&lost), lost.first))))
 }

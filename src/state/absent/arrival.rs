@@ -107,15 +107,20 @@ impl<'a> Arrivals<'a> {
         self.waiting.push(Arrival { number, new, home, look, _counted });
         self.bytes += absent.tree.file(number).size;
         if let Some(Arrival { new, .. }) = self.waiting.last() {
-            let applied = |e: Errno| absent.cannot_make(number, e.into());
-            let filled =
-                fill(&new.file).and_then(|()| absent.ground.placer.apply(&new.file, meta).map_err(applied));
-            if filled.is_err()
-                && let Some(Arrival { new, home, .. }) = self.waiting.pop()
-            {
-                absent.end(&new, &home);
+            let apply = || absent.ground.placer.apply_all(&new.file, meta);
+            let filled = fill(&new.file).and_then(|()| apply().map_err(|e| absent.cannot_give(number, e)));
+            if let Err(e) = filled {
+                if let Some(Arrival { new, home, .. }) = self.waiting.pop() {
+                    self.bytes -= absent.tree.file(number).size;
+                    absent.end(&new, &home);
+                }
+                // Only of this one.
+                if matches!(e, LayerError::Attributes { .. }) {
+                    self.fail(number, e);
+                    return Ok(());
+                }
+                return Err(e);
             }
-            filled?;
         }
         let awaited = self.here.is_some() && self.wanted.contains(&number);
         let many = self.waiting.len() >= FILES_MAX || absent.ground.is_crowded();
@@ -311,8 +316,19 @@ impl Drop for Arrivals<'_> {
 
 impl Absent {
     fn cannot_make(&self, number: u32, e: io::Error) -> LayerError {
-        let path = self.absent_names(number).first().map(|name| self.tree.path(*name)).unwrap_or_default();
-        LayerError::io(format!("cannot make: {path}"), e)
+        LayerError::io(format!("cannot make: {}", self.laid_path(number)), e)
+    }
+
+    /// Why a file does not get its attributes.
+    fn cannot_give(&self, number: u32, e: Errno) -> LayerError {
+        match e {
+            Errno::TOOBIG => LayerError::Attributes { path: self.laid_path(number) },
+            e => self.cannot_make(number, e.into()),
+        }
+    }
+
+    fn laid_path(&self, number: u32) -> RelPath {
+        self.absent_names(number).first().map(|name| self.tree.path(*name)).unwrap_or_default()
     }
 
     /// The directory of the first absent name of a file; those of the others are made as well, for the turn,
@@ -406,8 +422,8 @@ impl Absent {
         partial.end(cut, |ending| {
             let look = self.tree.look(number);
             if ending != Ending::Again {
-                let applied = self.ground.placer.apply(partial.file(), &self.metadata(number));
-                applied.map_err(|e| failed(e.into()))?;
+                let applied = self.ground.placer.apply_all(partial.file(), &self.metadata(number));
+                applied.map_err(|e| self.cannot_give(number, e))?;
             }
             if let Some(home) = home {
                 let file = partial.file().try_clone().map_err(failed)?;

@@ -1,7 +1,10 @@
-//! [`Lost`]: files that cannot come, since the remote has lost their content or has it damaged.
+//! [`Lost`]: files that cannot come, since the remote has lost their content or has it damaged, or their
+//! extended attributes do not fit.
 use super::Absent;
 use super::hydrate::Failure;
 use crate::error::ErrorKind;
+use crate::layer::LayerError;
+use crate::state::restore::RestoreError;
 use crate::sync::Mutex;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -30,15 +33,30 @@ pub struct Lost {
 pub struct LostFiles {
     /// How many.
     pub files: u64,
+    /// The content of some is lost or damaged in the remote; else their attributes have no room here.
+    pub damaged: bool,
     /// The first failure, with its layer.
     pub first: String,
+}
+
+fn is_damage(failure: &Failure) -> bool {
+    failure.kind() == ErrorKind::Corrupt
+}
+
+/// The file comes nowhere on this file system.
+fn is_of_attributes(failure: &Failure) -> bool {
+    let source = match &**failure {
+        RestoreError::Layer { source, .. } | RestoreError::Finish { source } => Some(source),
+        _ => None,
+    };
+    matches!(source, Some(LayerError::Attributes { .. }))
 }
 
 impl Lost {
     /// Notes how it went with a range of some files, of which those that are still absent did not come. An
     /// outage is no loss.
     pub(super) fn note(&self, absent: &Absent, files: Range<u32>, range: &Range<u64>, failure: &Failure) {
-        if failure.kind() != ErrorKind::Corrupt {
+        if !is_damage(failure) && !is_of_attributes(failure) {
             return;
         }
         let mut lost = self.files.lock();
@@ -70,6 +88,7 @@ impl Lost {
         let mut lost = self.files.lock();
         lost.retain(|file, _| absent.wants(*file));
         let first = lost.values().min_by_key(|failed| failed.order)?;
-        Some(LostFiles { files: lost.len() as u64, first: first.failure.to_string() })
+        let damaged = lost.values().any(|failed| is_damage(&failed.failure));
+        Some(LostFiles { files: lost.len() as u64, damaged, first: first.failure.to_string() })
     }
 }

@@ -40,6 +40,7 @@ pub use gather::Gathering;
 pub use hydrate::{Failure, Hydrator};
 pub use learned::Learned;
 pub use log::Fate;
+pub use lost::LostFiles;
 pub use overlay::Restated;
 pub use pace::Pace;
 pub use referred::Referred;

@@ -132,7 +132,7 @@ impl Extractor {
             }
             // The whiteout of overlay file systems is no device that does anything: who makes one needs no privileges.
             Kind::CharDevice { rdev } | Kind::BlockDevice { rdev }
-                if !self.root && !(*rdev == (0, 0) && matches!(entry.kind, Kind::CharDevice { .. })) =>
+                if !(self.root || *rdev == (0, 0) && matches!(entry.kind, Kind::CharDevice { .. })) =>
             {
                 return Err(LayerError::refused("a device needs root", path));
             }

@@ -300,8 +300,8 @@ pub(super) fn is_gone(error: &LayerError) -> bool {
 }
 
 /// How many names a file has.
-fn nlink(file: &File) -> io::Result<u64> {
-    Ok(u64::from(rustix::fs::fstat(file)?.st_nlink))
+fn nlink(file: &File) -> io::Result<u32> {
+    Ok(Identity::from(&rustix::fs::fstat(file)?).nlink)
 }
 
 fn copy_of(e: &io::Error) -> io::Error {

@@ -129,8 +129,8 @@ fn fault_07_a_failed_save_is_forgotten() {
     assert_eq!(text(lab.restored(None).join("a")), "once");
 }
 
-/// A pipe stopped everything for ever. SEMANTICS, Names: "Pipes and, for
-/// root, device nodes are kept".
+/// A pipe stopped everything for ever. SEMANTICS, Names: "Pipes, the whiteout of overlay
+/// file systems (character device 0:0) and, for root, other device nodes are kept".
 #[test]
 fn fault_08_a_pipe_blocks_everything() {
     let mut lab = Lab::new(Setup::default());

@@ -5,12 +5,13 @@
 mod harness;
 
 use harness::lab::detach;
-use harness::{KEPT, Lab, Mode, Setup, Subject, Tree, is_root, skip, tool};
+use harness::{KEPT, LIMIT, Lab, Mode, Setup, Subject, Tree, eventually, is_root, skip, tool};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 const BLOCK: u64 = 4096;
 
@@ -47,13 +48,19 @@ impl Disk {
     }
 
     fn mount(&self) -> bool {
-        let mut mount = std::process::Command::new("mount");
+        let mut mount = Command::new("mount");
         mount.args(["-o", "loop"]).args([self.image(), self.dir()]).status().unwrap().success()
+    }
+
+    /// The kernel may hold for a moment still what a daemon had open that was killed.
+    fn unmount(&self) {
+        let unmounted = || Command::new("umount").arg(self.dir()).status().unwrap().success().then_some(());
+        eventually("the disk is let go", LIMIT, unmounted);
     }
 
     /// Damages the list of the extents of these files: they can be opened, and not be read.
     fn damage(&self, names: &[&str]) {
-        tool("umount", &[self.dir().as_os_str()]);
+        self.unmount();
         for name in names {
             let ask = format!("stat /{name}");
             let said = tool("debugfs", &["-R".as_ref(), ask.as_ref(), self.image().as_os_str()]).stdout;
@@ -71,7 +78,7 @@ impl Disk {
     /// What a failure of the machine leaves of these files where their content was not written back yet: all but that. The
     /// length is another one, and no time has moved.
     fn lose(&self, names: &[&str]) {
-        tool("umount", &[self.dir().as_os_str()]);
+        self.unmount();
         for name in names {
             let set = format!("sif /{name} size 0");
             tool("debugfs", &["-w".as_ref(), "-R".as_ref(), set.as_ref(), self.image().as_os_str()]);
@@ -219,7 +226,7 @@ impl Small {
     /// `None` where it cannot be mounted.
     fn new() -> Option<Self> {
         let small = Self(tempfile::Builder::new().prefix("icecache-small-").tempdir().unwrap());
-        let mut mount = std::process::Command::new("mount");
+        let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"]).arg(small.0.path());
         mount.status().unwrap().success().then_some(small)
     }

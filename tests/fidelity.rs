@@ -187,7 +187,8 @@ kept! {
 }
 
 kept! {
-    /// SEMANTICS, Names: "Pipes and, for root, device nodes are kept; sockets are not."
+    /// SEMANTICS, Names: "Pipes, the whiteout of overlay file systems (character device 0:0) and, for root, other device nodes
+    /// are kept; sockets are not."
     special_files: [
         |d| {
             mknod(&d.join("pipe"), FileType::Fifo, 0o640, (0, 0));

@@ -30,9 +30,14 @@ fn columns() -> Vec<u8> {
     writer.into_inner().unwrap()
 }
 
-fn gets(lake: &Lake, key: &str) -> u64 {
+/// Whether an object was asked for so many times, not counting the second requests for answers that were late on a busy
+/// machine: one of these may not have been sent any more.
+fn was_asked(lake: &Lake, key: &str, times: u64) -> bool {
     let log = lake.cloud.server.control().log();
-    log.iter().filter(|request| request.operation == "GetObject" && request.key == key).count() as u64
+    let gets =
+        log.iter().filter(|request| request.operation == "GetObject" && request.key == key).count() as u64;
+    let again = lake.stats()["hedged"]["sent"].as_u64().unwrap();
+    (times..=times + again).contains(&gets)
 }
 
 /// Of a file of two row groups and three columns, one column is read: the store is asked for the footer, for the chunks
@@ -43,7 +48,7 @@ fn the_store_is_asked_for_the_columns_that_are_read() {
     lake.cloud.server.put_into("lake", key, bytes.clone());
     lake.mount();
     let file = File::open(lake.dir.join("objects/s3/lake").join(key)).unwrap();
-    eventually("the footer was asked for", LIMIT, || (gets(&lake, key) == 1).then_some(()));
+    eventually("the footer was asked for", LIMIT, || was_asked(&lake, key, 1).then_some(()));
     let read = |at: u64, length: u64| {
         let mut part = vec![0; length as usize];
         file.read_exact_at(&mut part, at).unwrap();
@@ -60,14 +65,14 @@ fn the_store_is_asked_for_the_columns_that_are_read() {
         let (first, last) = (start / MIB, (start + length - 1) / MIB);
         asked += (first..=last).filter(|block| !seen.contains(block)).count() as u64;
         seen = first..last + 1;
-        eventually("the chunk was asked for", LIMIT, || (gets(&lake, key) == asked).then_some(()));
+        eventually("the chunk was asked for", LIMIT, || was_asked(&lake, key, asked).then_some(()));
         // Up to where the kernel would ask for more than the chunk.
         let mut at = start;
         while at + MIB < start + length {
             read(at, MIB / 4);
             at += MIB / 4;
         }
-        assert_eq!(gets(&lake, key), asked, "all of it was there, and nothing beyond it was asked for");
+        assert!(was_asked(&lake, key, asked), "all of it was there, and nothing beyond it was asked for");
     }
     drop(file);
     lake.unmount();

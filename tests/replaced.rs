@@ -114,3 +114,26 @@ fn a_file_of_an_image_is_the_same_after_its_first_change() {
         drop(overlay);
     }
 }
+
+/// SEMANTICS, Flush: "What was deleted before a flush is not in its version": of a directory that something else took the
+/// place of for a moment, too.
+#[test]
+fn a_directory_that_was_exchanged_leaves_nothing_at_its_place() {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    for (one, other) in [("a", "d"), ("d", "z")] {
+        let mut lab = Lab::new(Setup::default());
+        let dir = lab.dir();
+        fs::create_dir_all(dir.join("d/below")).unwrap();
+        fs::write(dir.join("d/x"), "of the directory").unwrap();
+        let file = if one == "d" { other } else { one };
+        fs::write(dir.join(file), "a file").unwrap();
+        lab.flush();
+        renameat_with(CWD, dir.join(one), CWD, dir.join(other), RenameFlags::EXCHANGE).unwrap();
+        fs::remove_file(dir.join("d")).unwrap();
+        fs::create_dir(dir.join("d")).unwrap();
+        lab.flush();
+        let version = lab.restored(None);
+        assert_eq!(fs::read_to_string(version.join(file).join("x")).unwrap(), "of the directory");
+        assert_eq!(fs::read_dir(version.join("d")).unwrap().count(), 0, "{one} and {other}");
+    }
+}

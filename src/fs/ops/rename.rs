@@ -102,14 +102,15 @@ impl Volume {
         } else {
             self.left_tree(replaced, None)?;
         }
-        // A directory is marked whole at both ends: at the old one another may soon stand, and what
+        // A directory is marked whole at both ends: where it was another may soon stand, and what
         // the last version had below it must then be found gone.
         let extent = |attr: Option<Attr>| match attr {
             Some(attr) if attr.is_dir() => Extent::Subtree,
             _ => Extent::Entry,
         };
-        self.mark_name(&to, new_name, extent(Some(source)));
-        self.mark_name(&from, name, extent(Some(source)).max(extent(target.filter(|_| exchange))));
+        let extent = extent(Some(source)).max(extent(target.filter(|_| exchange)));
+        self.mark_name(&to, new_name, extent);
+        self.mark_name(&from, name, extent);
         Ok(())
     }
 }
